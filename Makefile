@@ -1,0 +1,77 @@
+# Every target sets up what it needs: a fresh clone wants only make and a Python 3.11 with venv and pip.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+# More words for the program behind a target:  make test ARGS="tests/unit -k lease"
+ARGS ?=
+# The interpreter to build the environment with; without it the first of these that is 3.11 or newer.
+PYTHON ?=
+PYTHONS := python3.11 python3 python3.12 python3.13 python3.14
+
+UV_VENV := .cache/uv-venv
+UV := $(UV_VENV)/bin/uv
+UV_READY := $(UV_VENV)/.ready
+BIN := .venv/bin
+READY := .venv/.ready
+
+# What the shell may carry over from other projects must not move the environment.
+export UV_PROJECT_ENVIRONMENT := .venv
+export UV_PYTHON_DOWNLOADS := never
+unexport VIRTUAL_ENV
+# uv trusts a list of its own; like pip and Python it shall trust PIP_CERT, or else what the system trusts.
+export UV_SYSTEM_CERTS ?= true
+ifneq ($(origin PIP_CERT),undefined)
+export SSL_CERT_FILE ?= $(PIP_CERT)
+endif
+
+.PHONY: help demo test check bench fmt lock clean
+
+help: ## list these targets
+	@while IFS= read -r line; do case $$line in \
+	  [a-z]*:*'## '*) printf '  make %-7s %s\n' "$${line%%:*}" "$${line#*## }";; \
+	esac; done < Makefile
+
+demo: $(READY) ## show it at work on an embedded PostgreSQL (ARGS="--keep-running")
+	$(BIN)/listener demo $(ARGS)
+
+test: $(READY) ## run all tests (ARGS="tests/unit -k lease")
+	$(BIN)/pytest --numprocesses logical --maxprocesses 8 --dist worksteal $(ARGS)
+
+check: $(READY) ## lock file, format, lint, types, import arrows: what CI runs before the tests
+	$(UV) lock --check --quiet
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+bench: $(READY) ## measure, and print the figures as a table (ARGS="--help")
+	$(BIN)/python -m bench $(ARGS)
+
+fmt: $(READY) ## format, and mend what ruff can mend
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+lock: $(UV_READY) ## bring uv.lock up to date with pyproject.toml (ARGS="--upgrade")
+	$(UV) lock --python $(UV_VENV)/bin/python $(ARGS)
+
+clean: ## remove the environment and every cache
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+
+$(READY): pyproject.toml uv.lock $(UV_READY)
+	$(UV) sync --frozen --extra demo --python $(UV_VENV)/bin/python
+	@touch $@
+
+$(UV_READY): .ci/uv.txt
+	@for python in $(or $(PYTHON),$(PYTHONS)); do \
+	  "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
+	  python=; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo 'No Python 3.11 or newer among: $(or $(PYTHON),$(PYTHONS)).' >&2; \
+	  echo 'Install one, or name it: make $(or $(MAKECMDGOALS),test) PYTHON=/path/to/python3.11' >&2; \
+	  exit 1; \
+	fi; \
+	echo "setting up $(UV_VENV) with $$("$$python" -V)"; \
+	"$$python" -m venv --clear $(UV_VENV) && \
+	$(UV_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r .ci/uv.txt
+	@touch $@

@@ -1,0 +1,1 @@
+"""Keeps a radio station's catalogue and its cross-catalogue identities together."""

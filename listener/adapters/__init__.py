@@ -1,0 +1,1 @@
+"""What connects the engine with the outside: PostgreSQL, LML, logs, the demo."""

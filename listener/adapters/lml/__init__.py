@@ -1,0 +1,1 @@
+"""LML over HTTP: the client and the shapes of its replies."""

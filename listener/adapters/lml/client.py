@@ -1,0 +1,194 @@
+"""Asks LML over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+import structlog
+from pydantic_core import to_json
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+
+from listener.adapters.lml.wire import MalformedReplyError, read_results, read_statuses
+from listener.domain.faults import LmlUnavailableError, PageRefusedError
+from listener.domain.judging import Invalid
+from listener.domain.question import Question
+from listener.domain.verdict import Verdict
+
+_log = structlog.stdlib.get_logger()
+
+_RESOLVE = "identity/bulk-resolve-libraries"
+_REFRESH = "cache/refresh-for-identities"
+_API = "/api/v1"
+
+# What the service as a whole says while it is busy, restarting or behind an edge that gave up.
+_PASSING = {
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+}
+# What one bad input does to its whole page.
+_ABOUT_THE_PAGE = {
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+}
+_RETRY_AFTER_CAP = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
+class LmlLimits:
+    """Bounds of one call: `attempts` at most, each over within its timeout, replies up to a size."""
+
+    concurrency: int
+    attempts: int
+    resolve_timeout: timedelta
+    refresh_timeout: timedelta
+    reply_bytes: int
+
+
+class _StatusError(Exception):
+    def __init__(self, response: httpx.Response) -> None:
+        super().__init__(f"LML answered {response.status_code} to {response.request.url.path}")
+        self.status = response.status_code
+        self.is_json = "json" in response.headers.get("content-type", "")
+        self.retry_after = _retry_after(response)
+
+
+class _OversizedReplyError(Exception):
+    pass
+
+
+class LmlClient:
+    """The two questions that the listener puts to LML."""
+
+    def __init__(self, http: httpx.AsyncClient, limits: LmlLimits) -> None:
+        self._http = http
+        self._limits = limits
+
+    async def resolve(self, questions: Sequence[Question]) -> list[Verdict | Invalid]:
+        """Ask one page of 1 to 1000 questions.
+
+        Raises `LmlUnavailableError` if no row is to blame, `PageRefusedError` if one may be.
+        """
+        inputs = [
+            {
+                "library_id": question.library_id,
+                "artist_name": question.artist_name,
+                "album_title": question.album_title,
+                "legacy_release_id": question.legacy_release_id,
+            }
+            for question in questions
+        ]
+        body = await self._post(
+            _RESOLVE, {"inputs": inputs, "include_tracks": False}, self._limits.resolve_timeout
+        )
+        try:
+            return read_results(body)
+        except MalformedReplyError as error:
+            raise PageRefusedError(str(error)) from error
+
+    async def warm(self, identity_ids: Sequence[int]) -> dict[int, str]:
+        """Have 1 to 50 identities refreshed; returns the status of each, raises as `resolve`."""
+        body = await self._post(
+            _REFRESH, {"identity_ids": list(identity_ids)}, self._limits.refresh_timeout
+        )
+        try:
+            return read_statuses(body)
+        except MalformedReplyError as error:
+            raise PageRefusedError(str(error)) from error
+
+    async def _post(self, path: str, body: dict[str, Any], timeout: timedelta) -> bytes:
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self._limits.attempts),
+            wait=wait_random_exponential(multiplier=0.2, max=2),
+            retry=retry_if_exception(_worth_a_retry),
+            before_sleep=_log_retry,
+            reraise=True,
+        )
+        content = to_json(body)
+        try:
+            return await retrying(self._attempt, path, content, timeout)
+        except _StatusError as error:
+            raise _meaning(error) from error
+        except _OversizedReplyError as error:
+            raise PageRefusedError(str(error)) from error
+        except (httpx.HTTPError, TimeoutError) as error:
+            message = f"{type(error).__name__} on {path}"
+            raise LmlUnavailableError(message) from error
+
+    async def _attempt(self, path: str, content: bytes, timeout: timedelta) -> bytes:
+        # httpx bounds each read; a reply that drips needs a bound for the whole call.
+        async with (
+            asyncio.timeout(timeout.total_seconds()),
+            self._http.stream("POST", path, content=content) as response,
+        ):
+            if response.status_code != HTTPStatus.OK:
+                raise _StatusError(response)
+            return await self._read(response)
+
+    async def _read(self, response: httpx.Response) -> bytes:
+        chunks, size = [], 0
+        async for chunk in response.aiter_bytes():
+            size += len(chunk)
+            if size > self._limits.reply_bytes:
+                message = f"the reply exceeds {self._limits.reply_bytes} bytes"
+                raise _OversizedReplyError(message)
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+
+@asynccontextmanager
+async def open_lml(
+    base_url: str, api_key: str | None, limits: LmlLimits
+) -> AsyncIterator[LmlClient]:
+    """Open a client on LML's base URL, which may end in a slash or in /api/v1."""
+    headers = {"content-type": "application/json"}
+    if api_key:
+        headers["authorization"] = f"Bearer {api_key}"
+    async with httpx.AsyncClient(
+        base_url=base_url.rstrip("/").removesuffix(_API) + _API,
+        headers=headers,
+        timeout=httpx.Timeout(limits.refresh_timeout.total_seconds(), connect=5, pool=5),
+        limits=httpx.Limits(max_connections=limits.concurrency),
+        follow_redirects=False,
+    ) as http:
+        yield LmlClient(http, limits)
+
+
+def _worth_a_retry(error: BaseException) -> bool:
+    if isinstance(error, _StatusError):
+        return error.status in _PASSING or (
+            error.status == HTTPStatus.INTERNAL_SERVER_ERROR and not error.is_json
+        )
+    return isinstance(error, httpx.TransportError | TimeoutError)
+
+
+def _meaning(error: _StatusError) -> Exception:
+    bug = error.status == HTTPStatus.INTERNAL_SERVER_ERROR and not error.is_json
+    if bug or error.status in _ABOUT_THE_PAGE:
+        return PageRefusedError(str(error))
+    return LmlUnavailableError(str(error), error.retry_after)
+
+
+def _retry_after(response: httpx.Response) -> timedelta | None:
+    value = response.headers.get("retry-after", "")
+    return min(_RETRY_AFTER_CAP, timedelta(seconds=int(value))) if value.isdecimal() else None
+
+
+def _log_retry(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    _log.info("asking LML again", attempt=state.attempt_number, reason=str(error) or repr(error))

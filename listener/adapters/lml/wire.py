@@ -1,0 +1,137 @@
+"""The shapes of LML's replies, and what they mean in our terms."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import from_json
+
+from listener.domain.judging import Invalid
+from listener.domain.verdict import Identity, Kind, Provenance, Verdict
+
+# PostgreSQL cannot store a NUL character; nothing that LML calls an id or a name is this long.
+Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=2048)]
+Confidence = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Int4 = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
+
+
+class MalformedReplyError(Exception):
+    """A reply that is not of the agreed shape as a whole."""
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+
+class WireMain(_Wire):
+    """The artist that a verdict names, by catalogue."""
+
+    wikidata_qid: Text | None = None
+    spotify_artist_id: Text | None = None
+    apple_music_artist_id: Text | None = None
+
+
+class WireProvenance(_Wire):
+    """One catalogue's evidence; null confidence and external id say that it was only looked at."""
+
+    source: Text
+    method: Text | None = None
+    confidence: Confidence | None = None
+    external_id: Text | None = None
+
+
+class WireResult(_Wire):
+    """One result of bulk-resolve-libraries."""
+
+    library_id: Int4
+    kind: Kind = Field(strict=False)
+    main: WireMain | None = None
+    method: Text | None = None
+    confidence: Confidence | None = None
+    provenance: list[WireProvenance] | None = None
+
+    def verdict(self) -> Verdict:
+        """Return the verdict; raises ValueError if the parts do not make one."""
+        if self.kind is not Kind.SINGLE_ARTIST:
+            return Verdict(self.library_id, self.kind)
+        if self.main is None or self.method is None or self.confidence is None:
+            message = "a single artist needs main, method and confidence"
+            raise ValueError(message)
+        entries = self.provenance or []
+        # An entry that names no method cannot be stored either: the column is NOT NULL.
+        evidence = tuple(
+            Provenance(entry.source, entry.method, entry.confidence, entry.external_id)
+            for entry in entries
+            if entry.confidence is not None
+            and entry.external_id is not None
+            and entry.method is not None
+        )
+        identity = Identity(
+            method=self.method,
+            confidence=self.confidence,
+            wikidata_qid=self.main.wikidata_qid,
+            spotify_id=self.main.spotify_artist_id,
+            apple_music_id=self.main.apple_music_artist_id,
+            provenance=evidence,
+        )
+        return Verdict(self.library_id, self.kind, identity, len(entries) - len(evidence))
+
+
+class WireWarmed(_Wire):
+    """One result of refresh-for-identities."""
+
+    identity_id: int
+    status: Text
+
+
+def read_results(body: bytes) -> list[Verdict | Invalid]:
+    """Return the results of a bulk reply, each for itself: one malformed result costs one row.
+
+    Raises `MalformedReplyError` if there is no list of results.
+    """
+    return [_read_result(item) for item in _results(body)]
+
+
+def read_statuses(body: bytes) -> dict[int, str]:
+    """Return the status of each identity in a refresh reply; malformed results are left out.
+
+    Raises `MalformedReplyError` if there is no list of results.
+    """
+    statuses: dict[int, str] = {}
+    for item in _results(body):
+        try:
+            warmed = WireWarmed.model_validate(item)
+        except ValidationError:
+            continue
+        statuses[warmed.identity_id] = warmed.status
+    return statuses
+
+
+def _results(body: bytes) -> list[Any]:
+    try:
+        reply = from_json(body)
+    except ValueError as error:
+        message = "the reply is not JSON"
+        raise MalformedReplyError(message) from error
+    results = reply.get("results") if isinstance(reply, dict) else None
+    if not isinstance(results, list):
+        message = "the reply has no list `results`"
+        raise MalformedReplyError(message)
+    return results
+
+
+def _read_result(item: Any) -> Verdict | Invalid:
+    try:
+        return WireResult.model_validate(item).verdict()
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "result"
+        return Invalid(_library_id(item), f"{where}: {first['type']}")
+    except ValueError as error:
+        return Invalid(_library_id(item), str(error))
+
+
+def _library_id(item: Any) -> int | None:
+    library_id = item.get("library_id") if isinstance(item, dict) else None
+    return library_id if type(library_id) is int else None

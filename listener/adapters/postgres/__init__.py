@@ -1,0 +1,1 @@
+"""The database: outbox, questions, verdicts, lanes and the installation of all of them."""

@@ -1,0 +1,183 @@
+"""Installs the listener in the backend's database, and removes it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import errors, sql
+
+from listener.adapters.postgres.connection import reason_of
+from listener.adapters.postgres.statements import compose, query, sql_folder, text_of
+
+# Any two processes that install agree on this number.
+_INSTALL_LOCK = (1280528978, 0)
+_TRIES = 20
+
+
+class InstallationError(Exception):
+    """The installation could not be done; the message says why and what to do."""
+
+
+class UnreachableError(InstallationError):
+    """The database cannot be reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One file of SQL: a numbered step of our schema, or the triggers of one table."""
+
+    folder: str
+    name: str
+    digest: str
+
+    @property
+    def label(self) -> str:
+        """What the part is called in messages and in `listener.installed`."""
+        return f"{self.folder}/{self.name}"
+
+
+@contextmanager
+def installing(dsn: str) -> Iterator[psycopg.Connection[Any]]:
+    """Connect for installing; only one process at a time gets past this, the others wait."""
+    try:
+        with psycopg.connect(
+            dsn, autocommit=True, application_name="listener migrate"
+        ) as connection:
+            connection.execute("SELECT pg_advisory_lock(%s, %s)", _INSTALL_LOCK)
+            yield connection
+    except psycopg.OperationalError as error:
+        raise UnreachableError(reason_of(error)) from error
+    except psycopg.Error as error:
+        raise InstallationError(reason_of(error)) from error
+
+
+def install(connection: psycopg.Connection[Any], backend: str) -> list[str]:
+    """Bring the database up to this version; returns what was done, nothing if all was there.
+
+    Every step is a transaction of its own, so that an interrupted installation is taken up again.
+    """
+    _require_backend(connection, backend)
+    done = []
+    if not _installed_table_exists(connection):
+        connection.execute(compose(text_of("schema", "0000_installed"), backend))
+        done.append("created schema listener")
+    for part in missing_parts(connection, backend):
+        _run(connection, part, backend)
+        done.append(f"installed {part.label}")
+    return done
+
+
+def missing_parts(connection: psycopg.Connection[Any], backend: str) -> list[Part]:
+    """Return the parts that are not there, not enabled, or not the ones of this version."""
+    present = _present_digests(connection)
+    broken = _broken_tables(connection, backend)
+    return [
+        part
+        for part in _parts(backend)
+        if present.get(part.label) is None
+        or (part.folder == "triggers" and present[part.label] != part.digest)
+        or (part.folder == "triggers" and part.name in broken)
+    ]
+
+
+def uninstall(connection: psycopg.Connection[Any], backend: str) -> list[str]:
+    """Remove triggers and schema; returns what was done, nothing if nothing was there."""
+    done = []
+    cursor = connection.execute(query("list_triggers", backend), {"backend": backend})
+    for table, trigger, _ in cursor.fetchall():
+        statement = sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(
+            sql.Identifier(trigger), sql.Identifier(backend, table)
+        )
+        _patiently(connection, statement)
+        done.append(f"dropped trigger {trigger} on {backend}.{table}")
+    if _schema_exists(connection, "listener"):
+        connection.execute("DROP SCHEMA listener CASCADE")
+        done.append("dropped schema listener")
+    return done
+
+
+def _run(connection: psycopg.Connection[Any], part: Part, backend: str) -> None:
+    record = sql.SQL(
+        "INSERT INTO listener.installed (name, digest) VALUES ({}, {}) "
+        "ON CONFLICT (name) DO UPDATE SET digest = excluded.digest, installed_at = now()"
+    ).format(part.label, part.digest)
+    statement = sql.SQL(";\n").join([compose(text_of(part.folder, part.name), backend), record])
+    _patiently(connection, statement)
+
+
+def _patiently(connection: psycopg.Connection[Any], statement: sql.Composed) -> None:
+    # Creating a trigger waits for the writers of its table, and new writers queue up behind the
+    # wait: so it waits briefly, lets them through, and tries again.
+    for left in reversed(range(_TRIES)):
+        try:
+            with connection.transaction():
+                connection.execute("SET LOCAL lock_timeout = '500ms'")
+                connection.execute(statement)
+        except errors.LockNotAvailable:
+            if not left:
+                message = (
+                    "the backend's tables stayed locked by a long transaction; "
+                    "run `listener migrate` again when it has ended"
+                )
+                raise InstallationError(message) from None
+            connection.execute("SELECT pg_sleep(0.2)")
+        else:
+            return
+
+
+def _parts(backend: str) -> list[Part]:
+    return [
+        Part(folder, path.stem, _digest(text_of(folder, path.stem), backend))
+        for folder in ("schema", "triggers")
+        for path in sorted((sql_folder() / folder).glob("*.sql"))
+        if not path.stem.startswith("0000")
+    ]
+
+
+def _digest(text: str, backend: str) -> str:
+    return hashlib.sha256(f"{backend}\n{text}".encode()).hexdigest()
+
+
+def _present_digests(connection: psycopg.Connection[Any]) -> dict[str, str]:
+    if not _installed_table_exists(connection):
+        return {}
+    return dict(connection.execute("SELECT name, digest FROM listener.installed").fetchall())
+
+
+def _broken_tables(connection: psycopg.Connection[Any], backend: str) -> set[str]:
+    """Return the tables that lack a trigger of ours or have it disabled."""
+    cursor = connection.execute(query("list_triggers", backend), {"backend": backend})
+    enabled = {(table, trigger) for table, trigger, is_enabled in cursor.fetchall() if is_enabled}
+    wanted = {
+        (path.stem, line.split()[2] if line.startswith("CREATE TRIGGER") else line.split()[4])
+        for path in (sql_folder() / "triggers").glob("*.sql")
+        for line in text_of("triggers", path.stem).splitlines()
+        if line.startswith(("CREATE TRIGGER", "CREATE OR REPLACE TRIGGER"))
+    }
+    return {table for table, _ in wanted - enabled}
+
+
+def _installed_table_exists(connection: psycopg.Connection[Any]) -> bool:
+    row = connection.execute("SELECT to_regclass('listener.installed') IS NOT NULL").fetchone()
+    return bool(row and row[0])
+
+
+def _schema_exists(connection: psycopg.Connection[Any], schema: str) -> bool:
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = %s)", (schema,)
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def _require_backend(connection: psycopg.Connection[Any], backend: str) -> None:
+    for table in ("library", "rotation", "library_identity", "library_identity_source"):
+        name = sql.Identifier(backend, table).as_string(connection)
+        row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (name,)).fetchone()
+        if not (row and row[0]):
+            message = f"there is no table {name}; is WXYC_SCHEMA_NAME the backend's schema?"
+            raise InstallationError(message)

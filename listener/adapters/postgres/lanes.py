@@ -1,0 +1,110 @@
+"""Who follows a stream: one daemon at a time, the others stand by."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import structlog
+
+from listener.adapters.postgres.connection import Database, open_session, translated
+from listener.adapters.postgres.statements import query
+from listener.adapters.postgres.wakeups import Wakeups
+from listener.domain.change import Stream
+from listener.domain.faults import LaneLostError
+
+_log = structlog.stdlib.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class LaneTimes:
+    """When a holder shows that it lives, and when others stop believing it.
+
+    `beat` is how often the holder does, and how long it waits for an answer. A lane whose holder
+    has not beaten for `patience` is taken over; no clock is compared between machines.
+    """
+
+    beat: timedelta = timedelta(seconds=3)
+    patience: timedelta = timedelta(seconds=12)
+    look: timedelta = timedelta(seconds=1)
+
+
+class PostgresLanes:
+    """Lanes as rows of `listener.lane`, each held by a session that listens on its channel."""
+
+    def __init__(self, database: Database, times: LaneTimes) -> None:
+        self._database = database
+        self._times = times
+
+    @asynccontextmanager
+    async def hold(self, stream: Stream) -> AsyncIterator[Wakeups]:
+        """Stand by until the stream is ours, keep it for the length of the block, hand it over."""
+        with translated():
+            connection = await open_session(self._database)
+        try:
+            with translated():
+                await self._take(connection, stream)
+        except BaseException:
+            await connection.close()
+            raise
+        _log.info("following", stream=str(stream), holder=self._database.holder)
+        wakeups = Wakeups(self._database, stream, self._times.beat, connection)
+        try:
+            yield wakeups
+        finally:
+            await wakeups.release()
+
+    async def _take(self, connection: psycopg.AsyncConnection[Any], stream: Stream) -> None:
+        loop = asyncio.get_running_loop()
+        seen: tuple[str | None, int] | None = None
+        unchanged_since = loop.time()
+        while True:
+            holder, beat, gone = await self._read(connection, stream)
+            if (holder, beat) != seen:
+                if seen is None and holder and not gone:
+                    _log.info("standing by", stream=str(stream), holder=holder)
+                seen, unchanged_since = (holder, beat), loop.time()
+            silent = loop.time() - unchanged_since >= self._times.patience.total_seconds()
+            if holder is None or gone or silent:
+                if await self._replace(connection, stream, holder, beat):
+                    return
+            else:
+                await asyncio.sleep(self._times.look.total_seconds())
+
+    async def _read(
+        self, connection: psycopg.AsyncConnection[Any], stream: Stream
+    ) -> tuple[str | None, int, bool]:
+        cursor = await connection.execute(
+            query("read_lane", self._database.backend), {"stream": stream}
+        )
+        row = await cursor.fetchone()
+        if row is None:
+            message = f"listener.lane has no row for {stream}; run `listener migrate`"
+            raise LaneLostError(message)
+        return row[0], row[1], row[2]
+
+    async def _replace(
+        self,
+        connection: psycopg.AsyncConnection[Any],
+        stream: Stream,
+        former: str | None,
+        beat: int,
+    ) -> bool:
+        backend, holder = self._database.backend, self._database.holder
+        cursor = await connection.execute(
+            query("take_lane", backend),
+            {"stream": stream, "holder": holder, "former": former, "beat": beat},
+        )
+        if await cursor.fetchone() is None:
+            return False
+        if former is not None and former != holder:
+            _log.warning("took over from a silent daemon", stream=str(stream), former=former)
+            await connection.execute(
+                query("end_sessions", backend), {"holder": former, "only_pid": None}
+            )
+        return True

@@ -1,0 +1,99 @@
+"""Writes verdicts to the identity tables and the ledger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from psycopg import errors
+
+from listener.adapters.postgres.arrays import Byteas, Float4s, Int4s, Int8s, Texts
+from listener.adapters.postgres.connection import Pool, reason_of, session
+from listener.adapters.postgres.statements import query
+from listener.domain.faults import WriteRefusedError
+from listener.domain.verdict import Identity, Page
+
+_MANUAL = "manual"
+
+# Errors about what is written, though psycopg counts some of them among the operational ones.
+_PAGE_ERRORS = (
+    errors.IntegrityError,
+    errors.DataError,
+    errors.LockNotAvailable,
+    errors.DeadlockDetected,
+    errors.SerializationFailure,
+    errors.QueryCanceled,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AskAgain:
+    """When a row is asked about again: after an identity was found, and after none was."""
+
+    resolved: timedelta
+    unresolved: timedelta
+
+
+class PostgresVerdicts:
+    """One transaction a page: two statements, sent together."""
+
+    def __init__(self, pool: Pool, backend: str, ask_again: AskAgain) -> None:
+        self._pool = pool
+        self._ask_again = ask_again
+        self._accept = query("accept_verdicts", backend)
+        self._write = query("write_verdicts", backend)
+
+    async def write(self, page: Page) -> frozenset[int]:
+        """Write the verdicts that still answer their row's question, all or nothing.
+
+        Also enters them in the ledger and settles the page's changes. Returns the rows written.
+        Raises `WriteRefusedError` if the database refuses the page.
+        """
+        parameters = {
+            "ask_order": page.order,
+            "stale_after": self._ask_again.resolved,
+            "retry_after": self._ask_again.unresolved,
+        } | _columns(page)
+        async with session(self._pool) as connection:
+            try:
+                async with connection.pipeline(), connection.transaction():
+                    accepted = await connection.execute(self._accept, parameters)
+                    await connection.execute(self._write, parameters)
+                    rows = await accepted.fetchall()
+            except _PAGE_ERRORS as error:
+                raise WriteRefusedError(reason_of(error)) from error
+        return frozenset(row[0] for row in rows)
+
+
+def _columns(page: Page) -> dict[str, Any]:
+    # Ascending ids: two writers that share rows take their locks in the same order.
+    verdicts = sorted(page.verdicts, key=lambda verdict: verdict.library_id)
+    found = [(v.library_id, v.identity) for v in verdicts if v.identity is not None]
+    evidence = [(row, entry) for row, identity in found for entry in identity.provenance]
+    manual = [(row, part) for row, identity in found for part in _manual_parts(identity)]
+    return {
+        "library_ids": Int4s([v.library_id for v in verdicts]),
+        "questions": Byteas([page.questions[v.library_id].digest for v in verdicts]),
+        "outcomes": Texts([v.kind.value for v in verdicts]),
+        "manual_ids": Int4s([row for row, _ in manual]),
+        "manual_parts": Texts([part for _, part in manual]),
+        "identity_ids": Int4s([row for row, _ in found]),
+        "wikidata_qids": Texts([identity.wikidata_qid for _, identity in found]),
+        "spotify_ids": Texts([identity.spotify_id for _, identity in found]),
+        "apple_music_ids": Texts([identity.apple_music_id for _, identity in found]),
+        "methods": Texts([identity.method for _, identity in found]),
+        "confidences": Float4s([identity.confidence for _, identity in found]),
+        "source_ids": Int4s([row for row, _ in evidence]),
+        "sources": Texts([entry.source for _, entry in evidence]),
+        "external_ids": Texts([entry.external_id for _, entry in evidence]),
+        "source_methods": Texts([entry.method for _, entry in evidence]),
+        "source_confidences": Float4s([entry.confidence for _, entry in evidence]),
+        "change_seqs": Int8s([seq for seq, _ in page.entries]),
+        "change_rows": Int4s([row for _, row in page.entries]),
+    }
+
+
+def _manual_parts(identity: Identity) -> list[str]:
+    own = ["identity"] if identity.method == _MANUAL else []
+    return own + [entry.source for entry in identity.provenance if entry.method == _MANUAL]

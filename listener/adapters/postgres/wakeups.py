@@ -1,0 +1,238 @@
+"""The session that holds a lane and is woken when its stream changes."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import structlog
+from psycopg import errors, sql
+
+from listener.adapters.postgres.connection import Database, open_session
+from listener.adapters.postgres.statements import query
+from listener.domain.change import Stream
+from listener.domain.faults import LaneLostError
+from listener.domain.pacing import Backoff
+
+_log = structlog.stdlib.get_logger()
+
+# The trigger functions know both: the class of the advisory locks, and its number of each stream.
+_LOCK_CLASS = 1280528978
+_LOCK_OF = {Stream.LIBRARY: 1, Stream.ROTATION: 2}
+
+_POLL_WITHOUT_WAKEUPS = timedelta(seconds=1)
+_TRY_ROUSING_EVERY = timedelta(seconds=1)
+_RECONNECT = Backoff(first=timedelta(milliseconds=100), most=timedelta(seconds=5))
+
+_BROKEN = (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError)
+
+
+class Wakeups:
+    """Sleeps until a writer wakes us, and tells writers when they need not.
+
+    A wake-up carries no truth and may be lost: after every reconnection, and whenever none can be
+    had, `wait` returns early so that its caller looks for itself.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        stream: Stream,
+        beat_every: timedelta,
+        connection: psycopg.AsyncConnection[Any],
+    ) -> None:
+        self._database = database
+        self._stream = stream
+        self._beat_every = beat_every.total_seconds()
+        self._connection: psycopg.AsyncConnection[Any] | None = connection
+        self._session = connection.info.backend_pid
+        self._log = _log.bind(stream=str(stream))
+        self._listening = False
+        self._arriving = self._echoed = True
+        self._beat_at = float("-inf")
+        self._holds_lock = False
+        self._spared = False
+        self._rouse_at = float("-inf")
+        self._failures = 0
+        self._reconnect_at = float("-inf")
+
+    async def rouse(self) -> None:
+        """Tell writers that the stream is being looked at: they need not wake anybody."""
+        if self._holds_lock or self._now() < self._rouse_at:
+            return
+        self._rouse_at = self._now() + _TRY_ROUSING_EVERY.total_seconds()
+        connection = await self._ready()
+        if connection is None:
+            return
+        self._spared = True
+        try:
+            # Waits for writers that are just waking us; a writer that comes meanwhile sees a waiter
+            # and spares itself the wake-up, so this cannot be starved.
+            await self._bounded(
+                connection.execute("SELECT pg_advisory_lock(%s::int, %s::int)", self._lock_key())
+            )
+            self._holds_lock = True
+        except errors.LockNotAvailable:
+            self._log.debug("a long transaction keeps writers waking us")
+        except _BROKEN as error:
+            await self._drop(error)
+
+    async def doze(self) -> int | None:
+        """Have writers wake us again, if they were told not to.
+
+        Returns the transaction id below which a transaction may have spared us the wake-up.
+        """
+        if not self._spared:
+            return None
+        connection = await self._ready()
+        if connection is None:
+            return None
+        try:
+            if self._holds_lock:
+                await self._bounded(
+                    connection.execute(
+                        "SELECT pg_advisory_unlock(%s::int, %s::int)", self._lock_key()
+                    )
+                )
+                self._holds_lock = False
+            # A statement of its own: its snapshot must be younger than the release.
+            cursor = await self._bounded(
+                connection.execute(query("read_snapshot", self._database.backend))
+            )
+            row = await cursor.fetchone()
+        except _BROKEN as error:
+            await self._drop(error)
+            return None
+        self._spared = False
+        return int(row[1]) if row else None
+
+    async def wait(self, at_most: timedelta) -> bool:
+        """Return True when woken, or False after `at_most`."""
+        until = self._now() + at_most.total_seconds()
+        while True:
+            was_listening = self._listening
+            connection = await self._ready()
+            if self._listening and not was_listening:
+                return True
+            if not (self._listening and self._arriving):
+                until = min(until, self._now() + _POLL_WITHOUT_WAKEUPS.total_seconds())
+            slice_ = max(0.0, min(until, self._beat_at) - self._now())
+            if connection is None:
+                await asyncio.sleep(min(slice_ or _RECONNECT.first.total_seconds(), 0.1))
+            elif await self._woken(connection, slice_):
+                return True
+            if self._now() >= until:
+                return False
+
+    async def release(self) -> None:
+        """Hand the lane over and close the session."""
+        if self._connection is None:
+            return
+        try:
+            await self._bounded(
+                self._connection.execute(
+                    query("release_lane", self._database.backend),
+                    {"stream": self._stream, "holder": self._database.holder},
+                )
+            )
+        except _BROKEN as error:
+            self._log.info("lane not handed over, it lapses by itself", reason=str(error))
+        finally:
+            await self._connection.close()
+
+    async def _woken(self, connection: psycopg.AsyncConnection[Any], timeout: float) -> bool:
+        try:
+            async for notify in connection.notifies(timeout=timeout, stop_after=1):
+                if notify.channel == self._channel:
+                    return True
+                self._echoed = self._arriving = True
+        except _BROKEN as error:
+            await self._drop(error)
+        return False
+
+    async def _ready(self) -> psycopg.AsyncConnection[Any] | None:
+        """Return the session, listening and with a recent beat, or None while there is none."""
+        if self._connection is not None and self._now() < self._beat_at:
+            return self._connection
+        if self._now() < self._reconnect_at:
+            return None
+        try:
+            if self._connection is None:
+                self._connection = await open_session(self._database)
+                await self._end_former_session(self._connection)
+            if not self._listening:
+                await self._listen(self._connection)
+            await self._beat(self._connection)
+        except _BROKEN as error:
+            await self._drop(error)
+            self._failures += 1
+            delay = _RECONNECT.delay(self._failures).total_seconds()
+            self._reconnect_at = self._now() + delay
+            return None
+        self._failures = 0
+        return self._connection
+
+    async def _listen(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        # Looking at the outbox waits for this session: it must not wait long for anything.
+        await self._bounded(connection.execute("SET lock_timeout = '20ms'"))
+        for channel in (self._channel, self._echo):
+            statement = sql.SQL("LISTEN {}").format(sql.Identifier(channel))
+            await self._bounded(connection.execute(statement))
+        self._listening = True
+
+    async def _beat(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        cursor = await self._bounded(
+            connection.execute(
+                query("beat_lane", self._database.backend),
+                {
+                    "stream": self._stream,
+                    "holder": self._database.holder,
+                    "echo": self._echo,
+                },
+            )
+        )
+        if await cursor.fetchone() is None:
+            message = f"another daemon follows {self._stream} now"
+            raise LaneLostError(message)
+        self._beat_at = self._now() + self._beat_every
+        if self._arriving and not self._echoed:
+            self._log.warning("wake-ups do not arrive, polling; is there a pooler in between?")
+        self._arriving, self._echoed = self._echoed, False
+
+    async def _end_former_session(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        # A half-open session may live on at the server and keep writers from waking us.
+        await self._bounded(
+            connection.execute(
+                query("end_sessions", self._database.backend),
+                {"holder": self._database.holder, "only_pid": self._session},
+            )
+        )
+        self._session = connection.info.backend_pid
+        self._log.info("connected again")
+
+    async def _drop(self, error: Exception) -> None:
+        self._log.warning("lost the session that is woken, polling", reason=type(error).__name__)
+        self._listening = self._holds_lock = False
+        self._beat_at = float("-inf")
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            await connection.close()
+
+    async def _bounded(self, work: Any) -> Any:
+        return await asyncio.wait_for(work, self._beat_every)
+
+    @property
+    def _channel(self) -> str:
+        return f"listener_{self._stream}"
+
+    @property
+    def _echo(self) -> str:
+        return f"listener_echo_{self._session}"
+
+    def _lock_key(self) -> tuple[int, int]:
+        return _LOCK_CLASS, _LOCK_OF[self._stream]
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()

@@ -1,0 +1,1 @@
+"""The rules of the listener as values and pure functions."""

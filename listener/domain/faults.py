@@ -1,0 +1,32 @@
+"""Faults that the engine decides on."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+
+class StoreUnavailableError(Exception):
+    """The database cannot be reached or does not answer; nothing is known to be wrong with the data."""
+
+
+class WriteRefusedError(Exception):
+    """The database refused this page of verdicts; other rows may still be written."""
+
+
+class LaneLostError(Exception):
+    """Another daemon follows the stream now."""
+
+
+class LmlUnavailableError(Exception):
+    """LML as a whole does not answer or does not let us in; no row is to blame.
+
+    `retry_after` is what LML or its edge asked for, if it did.
+    """
+
+    def __init__(self, reason: str, retry_after: timedelta | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class PageRefusedError(Exception):
+    """LML refused this page of questions; a smaller page may be answered."""

@@ -1,0 +1,156 @@
+"""The waiting room: changes that were claimed and are not settled yet."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from listener.domain.change import Batch, Change
+from listener.domain.pacing import Backoff
+
+_FAILURE_BACKOFF = Backoff(first=timedelta(seconds=1), most=timedelta(minutes=5))
+
+
+@dataclass(frozen=True, slots=True)
+class RoomLimits:
+    """How much a room holds and how long it holds it back.
+
+    `capacity` counts outbox entries. A batch leaves with `batch_size` rows, or when its oldest row
+    has waited for `linger`, or at once while nothing is being asked. A row that was just asked
+    about waits for `cool_down` before it is asked about again, so that a row edited in bursts costs
+    few questions.
+    """
+
+    capacity: int
+    batch_size: int
+    linger: timedelta
+    cool_down: timedelta
+
+    def __post_init__(self) -> None:
+        """Refuse a room that could never fill a batch."""
+        if not 1 <= self.batch_size <= self.capacity:
+            message = (
+                f"batch_size {self.batch_size} must lie between 1 and the capacity {self.capacity}"
+            )
+            raise ValueError(message)
+
+
+class Room:
+    """Groups changes by row, at most one batch per row at a time; `now` is monotonic seconds.
+
+    Holds no row data: what is not settled is still in the outbox, so a room may be lost.
+    """
+
+    def __init__(self, limits: RoomLimits) -> None:
+        self._limits = limits
+        self._linger = limits.linger.total_seconds()
+        self._cool_down = limits.cool_down.total_seconds()
+        self._waiting: dict[int, list[int]] = {}
+        self._ready: dict[int, float] = {}
+        self._cooling: list[tuple[float, int]] = []
+        self._in_flight: dict[int, tuple[int, ...]] = {}
+        self._asked: dict[int, float] = {}
+        self._failures: dict[int, int] = {}
+        self._entries: set[int] = set()
+
+    @property
+    def free(self) -> int:
+        """How many more entries may be admitted."""
+        return max(0, self._limits.capacity - len(self._entries))
+
+    @property
+    def claimable(self) -> int:
+        """How many entries to claim at a time: a few batches, at most what fits in."""
+        return min(self.free, 4 * self._limits.batch_size)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is being asked."""
+        return not self._in_flight
+
+    @property
+    def empty(self) -> bool:
+        """Whether every admitted entry is settled."""
+        return not self._entries
+
+    def held(self, above: int) -> list[int]:
+        """Entries in the room whose seq is greater than `above`."""
+        return [seq for seq in self._entries if seq > above]
+
+    def admit(self, changes: Iterable[Change], now: float) -> None:
+        """Take claimed changes in; entries that are here already are left as they are."""
+        for change in changes:
+            if change.seq in self._entries:
+                continue
+            self._entries.add(change.seq)
+            self._wait(change.row_id, (change.seq,), now)
+
+    def next_batch(self, now: float) -> Batch | float | None:
+        """Return a batch to handle now, or the seconds until one may be ready, or None for never."""
+        while self._cooling and self._cooling[0][0] <= now:
+            self._ready.setdefault(heapq.heappop(self._cooling)[1], now)
+        if not self._ready:
+            return self._cooling[0][0] - now if self._cooling else None
+        patience = self._linger - (now - next(iter(self._ready.values())))
+        if len(self._ready) < self._limits.batch_size and not self.quiet and patience > 0:
+            return patience
+        rows = [row for row, _ in zip(self._ready, range(self._limits.batch_size), strict=False)]
+        for row in rows:
+            del self._ready[row]
+            self._in_flight[row] = tuple(self._waiting.pop(row))
+        return Batch({row: self._in_flight[row] for row in rows})
+
+    def settle(self, row_ids: Iterable[int], now: float) -> None:
+        """Forget the entries of rows that were handled; what came meanwhile waits to cool down."""
+        for row in row_ids:
+            self._entries.difference_update(self._in_flight.pop(row))
+            self._failures.pop(row, None)
+            self._asked.pop(row, None)
+            self._asked[row] = now
+            if row in self._waiting:
+                heapq.heappush(self._cooling, (now + self._cool_down, row))
+        self._forget_asked(now)
+
+    def ask_again(self, row_ids: Iterable[int], now: float) -> None:
+        """Put rows back whose answer came too late, to be asked after the cool-down."""
+        for row in row_ids:
+            self._put_back(row, now + self._cool_down)
+
+    def fail(self, row_ids: Iterable[int], now: float) -> None:
+        """Put rows back that could not be answered, each to be tried after a growing delay."""
+        for row in row_ids:
+            self._failures[row] = self._failures.get(row, 0) + 1
+            self._put_back(row, now + _FAILURE_BACKOFF.delay(self._failures[row]).total_seconds())
+
+    def release(self, row_ids: Iterable[int], now: float) -> None:
+        """Put rows back that were never tried."""
+        for row in row_ids:
+            self._put_back(row, now)
+
+    def _put_back(self, row: int, ready_at: float) -> None:
+        self._waiting[row] = [*self._in_flight.pop(row), *self._waiting.get(row, ())]
+        heapq.heappush(self._cooling, (ready_at, row))
+
+    def _wait(self, row: int, entries: tuple[int, ...], now: float) -> None:
+        if row in self._waiting:
+            self._waiting[row].extend(entries)
+            return
+        self._waiting[row] = list(entries)
+        if row in self._in_flight:
+            return
+        ready_at = self._asked.get(row, now - self._cool_down) + self._cool_down
+        if ready_at <= now:
+            self._ready[row] = now
+        else:
+            heapq.heappush(self._cooling, (ready_at, row))
+
+    def _forget_asked(self, now: float) -> None:
+        # Bounded: a row forgotten too early is asked about once more, no harm done.
+        surplus = len(self._asked) - self._limits.capacity
+        for row, asked_at in tuple(self._asked.items()):
+            if surplus <= 0 and asked_at + self._cool_down > now:
+                break
+            del self._asked[row]
+            surplus -= 1

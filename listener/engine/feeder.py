@@ -1,0 +1,87 @@
+"""Brings the changes of a stream from the outbox into the waiting room."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+
+from listener.domain.change import Change, Look, Stream
+from listener.domain.horizon import Horizon
+from listener.domain.pacing import Backoff
+from listener.domain.room import Room
+from listener.engine.ports import Lane, Outbox
+
+_LOOK_EVERY = timedelta(milliseconds=5)
+_FULL_ROOM_WAIT = timedelta(milliseconds=20)
+_SILENCE_SLICE = timedelta(seconds=1)
+_LOOKBACK = timedelta(seconds=1)
+_WATCH = Backoff(first=timedelta(milliseconds=5), most=timedelta(milliseconds=250))
+
+
+class Feeder:
+    """Looks at the outbox while changes come in, and sleeps until woken while none do."""
+
+    def __init__(
+        self, stream: Stream, outbox: Outbox, room: Room, lane: Lane, poll: timedelta
+    ) -> None:
+        self._stream = stream
+        self._outbox = outbox
+        self._room = room
+        self._lane = lane
+        self._poll = poll
+        self._horizon = Horizon(_LOOKBACK)
+        self._found_before = False
+        self._watch_until: int | None = None
+        self._watched = 0
+
+    async def run(
+        self, silence: Callable[[], timedelta], admit: Callable[[tuple[Change, ...]], None]
+    ) -> None:
+        """Feed the room until cancelled, at any point; what is not admitted stays in the outbox.
+
+        `silence` tells for how long nothing may be claimed, `admit` takes what was claimed.
+        """
+        while True:
+            if quiet_for := silence():
+                await self._lane.wait(min(quiet_for, _SILENCE_SLICE))
+            elif not self._room.free:
+                await self._lane.wait(_FULL_ROOM_WAIT)
+            else:
+                look, everything = await self._look()
+                if look.changes:
+                    admit(look.changes)
+                    await self._stay_awake(everything=everything)
+                elif everything:
+                    await self._rest(look.snapshot.xmin)
+
+    async def _look(self) -> tuple[Look, bool]:
+        after = self._horizon.start(asyncio.get_running_loop().time())
+        look = await self._outbox.look(
+            self._stream, after=after, held=self._room.held(after), limit=self._room.claimable
+        )
+        everything = self._horizon.looked(
+            after, [change.seq for change in look.changes], look.snapshot, complete=look.complete
+        )
+        return look, everything
+
+    async def _stay_awake(self, *, everything: bool) -> None:
+        # A lone change is not worth two round trips: only a second look that finds something is.
+        if self._found_before:
+            await self._lane.rouse()
+        self._found_before = True
+        if everything:
+            await self._lane.wait(_LOOK_EVERY)
+
+    async def _rest(self, xmin: int) -> None:
+        self._found_before = False
+        dozed = await self._lane.doze()
+        if dozed is not None:
+            self._watch_until, self._watched = dozed, 0
+        elif self._watch_until is not None and xmin < self._watch_until:
+            self._watched += 1
+            await self._lane.wait(_WATCH.delay(self._watched))
+        else:
+            self._watch_until = None
+            if not await self._lane.wait(self._poll):
+                self._horizon.forget()

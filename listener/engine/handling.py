@@ -1,0 +1,24 @@
+"""What handling a batch comes to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Handled:
+    """What became of the rows of a batch; rows in none of the groups were not tried.
+
+    `settled` rows have left the outbox, `late` rows changed while they were asked about, and for
+    `failed` rows there is no usable answer.
+    """
+
+    settled: frozenset[int] = frozenset()
+    late: frozenset[int] = frozenset()
+    failed: frozenset[int] = frozenset()
+
+    def __or__(self, other: Handled) -> Handled:
+        """Join what became of two parts of a batch."""
+        return Handled(
+            self.settled | other.settled, self.late | other.late, self.failed | other.failed
+        )

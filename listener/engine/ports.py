@@ -1,0 +1,89 @@
+"""What the engine needs from the outside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from typing import Protocol
+
+from listener.domain.change import Look, Stream
+from listener.domain.judging import Invalid
+from listener.domain.question import Asking, Question
+from listener.domain.verdict import Page, Verdict
+
+
+class Outbox(Protocol):
+    """The changes of a stream that nobody has settled."""
+
+    async def look(self, stream: Stream, *, after: int, held: Sequence[int], limit: int) -> Look:
+        """Return up to `limit` changes after seq `after` without those in `held`, oldest first."""
+
+    async def settle(self, stream: Stream, entries: Sequence[tuple[int, int]]) -> None:
+        """Remove entries, given as (seq, row id)."""
+
+
+class Lane(Protocol):
+    """The right to follow a stream, and the means to be woken; raises `LaneLostError` once lost."""
+
+    async def rouse(self) -> None:
+        """Tell writers that the stream is being looked at: they need not wake anybody."""
+
+    async def doze(self) -> int | None:
+        """Have writers wake us again, if they were told not to.
+
+        Returns the transaction id below which a transaction may have spared us the wake-up: while
+        one of them is open its changes must be looked for. None if there is no such transaction.
+        """
+
+    async def wait(self, at_most: timedelta) -> bool:
+        """Return True when woken, or False after `at_most`."""
+
+
+class Lanes(Protocol):
+    """Who follows which stream."""
+
+    def hold(self, stream: Stream) -> AbstractAsyncContextManager[Lane]:
+        """Stand by until the stream is ours, keep it for the length of the block, hand it over."""
+
+
+class Library(Protocol):
+    """The backend's releases, as far as LML is asked about them."""
+
+    async def read(self, row_ids: Sequence[int]) -> Asking:
+        """Return what there is to ask about these rows now."""
+
+
+class Verdicts(Protocol):
+    """The identity tables and the ledger."""
+
+    async def write(self, page: Page) -> frozenset[int]:
+        """Write the verdicts that still answer their row's question, all or nothing, and settle them.
+
+        Returns the rows written; the others changed meanwhile, went, or have a newer verdict.
+        Raises `WriteRefusedError` if the database refuses the page as a whole.
+        """
+
+
+class Lml(Protocol):
+    """The authority on identities."""
+
+    async def resolve(self, questions: Sequence[Question]) -> Sequence[Verdict | Invalid]:
+        """Ask one page of 1 to 1000 questions.
+
+        Raises `LmlUnavailableError` if no row is to blame, `PageRefusedError` if one may be.
+        """
+
+
+class Rotation(Protocol):
+    """The backend's rotation rows."""
+
+    async def identities(self, row_ids: Sequence[int]) -> Mapping[int, int]:
+        """Return LML's identity id of each of these rows that is active and has one."""
+
+
+class Warming(Protocol):
+    """LML's caches."""
+
+    async def warm(self, identity_ids: Sequence[int]) -> Mapping[int, str]:
+        """Have 1 to 50 identities refreshed; returns the status of each, raises as `Lml.resolve`."""

@@ -1,0 +1,84 @@
+"""Keeps the lanes of a daemon going until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import structlog
+
+from listener.domain.change import Stream
+from listener.domain.faults import LaneLostError, StoreUnavailableError
+from listener.domain.pacing import Backoff
+from listener.engine.consumer import Consumer
+from listener.engine.ports import Lanes
+
+_log = structlog.stdlib.get_logger()
+
+_RESTART = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=15))
+_STEADY = timedelta(minutes=1)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Supervisor:
+    """Follows several streams, each whenever its lane is ours.
+
+    A lane that breaks is taken up again after a growing delay; it never takes another one or the
+    daemon with it.
+    """
+
+    lanes: Lanes
+    consumers: Sequence[tuple[Stream, Consumer]]
+    shutdown: timedelta
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set, then for at most `shutdown` to finish what is in flight."""
+        async with asyncio.TaskGroup() as tasks:
+            work = [tasks.create_task(self._follow(*lane, stop)) for lane in self.consumers]
+            await stop.wait()
+            _, late = await asyncio.wait(work, timeout=self.shutdown.total_seconds())
+            if late:
+                _log.warning("stopped with batches in flight, their changes stay in the outbox")
+            for task in late:
+                task.cancel()
+
+    async def _follow(self, stream: Stream, consumer: Consumer, stop: asyncio.Event) -> None:
+        log = _log.bind(stream=str(stream))
+        loop = asyncio.get_running_loop()
+        failures = 0
+        while not stop.is_set():
+            began = loop.time()
+            try:
+                await self._tenure(stream, consumer, stop)
+            except* LaneLostError:
+                log.warning("lane lost to another daemon, standing by")
+            except* StoreUnavailableError as group:
+                log.warning("database unavailable", reason=str(group.exceptions[0]))
+            except* Exception:
+                log.exception("lane broke, starting it again")
+            failures = 1 if loop.time() - began > _STEADY.total_seconds() else failures + 1
+            await until(stop, asyncio.sleep(_RESTART.delay(failures).total_seconds()))
+
+    async def _tenure(self, stream: Stream, consumer: Consumer, stop: asyncio.Event) -> None:
+        async with AsyncExitStack() as stack:
+            holding = self.lanes.hold(stream)
+            lane = await until(stop, stack.enter_async_context(holding))
+            if lane is not None:
+                await consumer.follow(lane, stop)
+
+
+async def until(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """Return what `work` returns, or None if `stop` is set first; `work` is cancelled then."""
+    async with asyncio.TaskGroup() as tasks:
+        working = tasks.create_task(work)
+        stopping = tasks.create_task(stop.wait())
+        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+        working.cancel()
+        stopping.cancel()
+    return None if working.cancelled() else working.result()

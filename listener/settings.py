@@ -1,0 +1,138 @@
+"""Settings: the environment, read once, checked at start."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AnyHttpUrl, BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
+
+
+class SettingsError(Exception):
+    """Some settings are missing or wrong; the message names each one, its value and what to do."""
+
+
+def _duration(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value.strip())
+    if match is None:
+        message = "must be a number of seconds or like 250ms, 30s, 15m, 1h, 7d"
+        raise ValueError(message)
+    return timedelta(seconds=float(match[1]) * _UNITS[match[2] or "s"])
+
+
+T = TypeVar("T", bound="DatabaseSettings")
+
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
+
+
+class DatabaseSettings(BaseSettings):
+    """What installing needs."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
+
+    database_url: SecretStr = Field(description="Where the backend's PostgreSQL is.")
+    wxyc_schema_name: str = Field(
+        "wxyc_schema", min_length=1, max_length=63, description="The backend's schema."
+    )
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("postgresql://", "postgres://")):
+            message = "must start with postgresql://"
+            raise ValueError(message)
+        return value
+
+
+class Settings(DatabaseSettings):
+    """Everything that can be set. Durations are a number of seconds or like `250ms`, `30s`, `7d`."""
+
+    library_metadata_url: AnyHttpUrl = Field(description="LML's base URL, with or without /api/v1.")
+    lml_api_key: SecretStr | None = Field(None, description="LML's bearer token.")
+    batch_size: int = Field(500, ge=1, le=1000, description="Rows asked in one call.")
+    lml_max_concurrent: int = Field(
+        4, ge=1, le=5, description="Bulk calls in flight; LML has five permits for everybody."
+    )
+    lml_timeout: Duration = Field(
+        timedelta(seconds=30),
+        ge=timedelta(seconds=1),
+        le=timedelta(minutes=10),
+        description="How long one bulk call may take.",
+    )
+    lml_attempts: int = Field(
+        3, ge=1, le=10, description="Tries of one call before LML counts as unavailable."
+    )
+    lml_max_reply_bytes: int = Field(
+        64 * 2**20, ge=2**16, le=2**30, description="The largest reply that is read."
+    )
+    backfill_lml_batch_timeout_ms: int = Field(
+        360_000, ge=1_000, le=3_600_000, description="How long one refresh call may take."
+    )
+    linger: Duration = Field(
+        timedelta(milliseconds=100),
+        ge=timedelta(0),
+        le=timedelta(seconds=10),
+        description="How long a batch may wait to fill while another one is being asked.",
+    )
+    reask_after: Duration = Field(
+        timedelta(seconds=2),
+        ge=timedelta(0),
+        le=timedelta(minutes=5),
+        description="How long a row that was just asked waits before its next change is asked.",
+    )
+    poll_interval: Duration = Field(
+        timedelta(seconds=5),
+        ge=timedelta(milliseconds=100),
+        le=timedelta(days=1),
+        description="How often the outbox is read though nobody woke us.",
+    )
+    stale_threshold_days: float = Field(
+        7, gt=0, le=3650, description="Days after which an identity is asked about again."
+    )
+    unresolved_retry_days: float = Field(
+        7, gt=0, le=3650, description="Days after which a row without an identity is asked again."
+    )
+    shutdown_timeout: Duration = Field(
+        timedelta(seconds=10),
+        ge=timedelta(0),
+        le=timedelta(minutes=10),
+        description="How long a stop may take to finish what is being asked.",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="The least level that is logged."
+    )
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: Any) -> Any:
+        return value.upper() if isinstance(value, str) else value
+
+
+def load_settings(model: type[T]) -> T:
+    """Read the environment and `.env`; raises `SettingsError` with all that is wrong at once."""
+    try:
+        return model()
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(error))) from None
+
+
+def _explain(error: ValidationError) -> list[str]:
+    lines = []
+    for detail in error.errors(include_url=False):
+        name = str(detail["loc"][0]).upper() if detail["loc"] else "settings"
+        if detail["type"] == "missing":
+            lines.append(f"{name} is not set")
+            continue
+        field = Settings.model_fields.get(name.lower())
+        secret = field is not None and "SecretStr" in str(field.annotation)
+        value = "" if secret else f" is {detail['input']!r}"
+        reason = detail["msg"].removeprefix("Value error, ")
+        lines.append(f"{name}{value}: {reason[:1].lower()}{reason[1:]}")
+    return lines

@@ -1,0 +1,39 @@
+-- Enters verdicts in the ledger where the row still asks what was asked and no newer question was answered.
+-- The row lock keeps a deletion out until the commit and lets every other update through; a row that is
+-- being deleted is skipped, not waited for.
+INSERT INTO listener.ledger AS g
+    (library_id, question, ask_order, outcome, answered_at, next_ask_at, lml_manual)
+SELECT
+    v.library_id,
+    v.question,
+    %(ask_order)s,
+    v.outcome,
+    now(),
+    now() + CASE v.outcome WHEN 'single_artist' THEN %(stale_after)s ELSE %(retry_after)s END,
+    ARRAY(
+        SELECT m.part
+        FROM unnest(%(manual_ids)b::int[], %(manual_parts)b::text[]) AS m (library_id, part)
+        WHERE m.library_id = v.library_id
+    )
+FROM unnest(%(library_ids)b::int[], %(questions)b::bytea[], %(outcomes)b::text[])
+    AS v (library_id, question, outcome)
+CROSS JOIN LATERAL (
+    SELECT
+        listener.question_digest(
+            l.artist_name, l.album_title, l.legacy_release_id, coalesce(l.code_volume_letters LIKE 'Z%%', false)
+        ) AS digest
+    FROM {backend}.library AS l
+    WHERE l.id = v.library_id
+    FOR KEY SHARE SKIP LOCKED
+) AS l
+WHERE l.digest = v.question
+ORDER BY v.library_id
+ON CONFLICT (library_id) DO UPDATE
+SET question = excluded.question,
+    ask_order = excluded.ask_order,
+    outcome = excluded.outcome,
+    answered_at = excluded.answered_at,
+    next_ask_at = excluded.next_ask_at,
+    lml_manual = ARRAY(SELECT unnest(g.lml_manual) UNION SELECT unnest(excluded.lml_manual))
+WHERE g.ask_order < excluded.ask_order
+RETURNING g.library_id

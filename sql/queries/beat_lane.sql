@@ -1,0 +1,14 @@
+-- Shows that the holder lives and which session is its own, and sends it an echo; no row if the lane is lost.
+WITH beat AS (
+    UPDATE listener.lane AS l
+    SET holder_pid = pg_backend_pid(),
+        holder_started = (SELECT a.backend_start FROM pg_stat_activity AS a WHERE a.pid = pg_backend_pid()),
+        beat = l.beat + 1
+    WHERE l.stream = %(stream)s
+        AND l.holder = %(holder)s
+    RETURNING l.beat
+)
+SELECT
+    b.beat,
+    pg_notify(%(echo)s, b.beat::text)
+FROM beat AS b

@@ -1,0 +1,7 @@
+-- Hands a stream over to whoever stands by.
+UPDATE listener.lane AS l
+SET holder = NULL,
+    holder_pid = NULL,
+    holder_started = NULL
+WHERE l.stream = %(stream)s
+    AND l.holder = %(holder)s

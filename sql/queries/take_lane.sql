@@ -1,0 +1,10 @@
+-- Takes a stream, unless anything happened to its lane since it was read.
+UPDATE listener.lane AS l
+SET holder = %(holder)s,
+    holder_pid = pg_backend_pid(),
+    holder_started = (SELECT a.backend_start FROM pg_stat_activity AS a WHERE a.pid = pg_backend_pid()),
+    beat = l.beat + 1
+WHERE l.stream = %(stream)s
+    AND l.beat = %(beat)s
+    AND l.holder IS NOT DISTINCT FROM %(former)s
+RETURNING l.beat

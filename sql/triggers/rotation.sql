@@ -1,0 +1,107 @@
+-- Follows the backend's rotation: records inserts, and updates of what decides about warming, in listener.change.
+-- One warning a transaction, never an error, when recording fails; the sweep finds such rows.
+
+CREATE OR REPLACE FUNCTION listener.capture_rotation_insert()
+RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    recording text := current_setting('listener.recording', true);
+    woken text;
+BEGIN
+    IF recording = 'failed' OR current_setting('listener.own_write', true) = 'on' THEN
+        RETURN NULL;
+    END IF;
+
+    IF recording = 'on' THEN
+        INSERT INTO listener.change (stream, row_id)
+        SELECT 'rotation', id
+        FROM new_rows;
+    ELSE
+        -- A subtransaction for the first change only: it leaves a lock on listener.change that keeps
+        -- the table there until the end, and one per row would overflow the server's cache of them.
+        BEGIN
+            INSERT INTO listener.change (stream, row_id)
+            SELECT 'rotation', id
+            FROM new_rows;
+            recording := set_config('listener.recording', 'on', true);
+        EXCEPTION WHEN OTHERS THEN
+            recording := set_config('listener.recording', 'failed', true);
+            RAISE WARNING 'listener could not record a change of rotation: %', SQLERRM
+                USING HINT = 'The write itself went on. Run: listener migrate --check';
+            RETURN NULL;
+        END;
+    END IF;
+
+    -- An awake daemon holds this lock and will look anyway. The insert must come first: the daemon
+    -- waits, before it sleeps, for every transaction that has an id.
+    IF FOUND AND pg_try_advisory_xact_lock_shared(1280528978, 2) THEN
+        woken := pg_notify('listener_rotation', '');
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION listener.capture_rotation_update()
+RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    recording text := current_setting('listener.recording', true);
+    woken text;
+BEGIN
+    IF recording = 'failed' OR current_setting('listener.own_write', true) = 'on' THEN
+        RETURN NULL;
+    END IF;
+
+    IF recording = 'on' THEN
+        INSERT INTO listener.change (stream, row_id)
+        VALUES ('rotation', NEW.id);
+    ELSE
+        -- See capture_rotation_insert.
+        BEGIN
+            INSERT INTO listener.change (stream, row_id)
+            VALUES ('rotation', NEW.id);
+            recording := set_config('listener.recording', 'on', true);
+        EXCEPTION WHEN OTHERS THEN
+            recording := set_config('listener.recording', 'failed', true);
+            RAISE WARNING 'listener could not record a change of rotation: %', SQLERRM
+                USING HINT = 'The write itself went on. Run: listener migrate --check';
+            RETURN NULL;
+        END;
+    END IF;
+
+    IF pg_try_advisory_xact_lock_shared(1280528978, 2) THEN
+        woken := pg_notify('listener_rotation', '');
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+REVOKE ALL ON FUNCTION
+    listener.capture_rotation_insert(),
+    listener.capture_rotation_update()
+FROM PUBLIC;
+
+CREATE OR REPLACE TRIGGER listener_capture_insert
+AFTER INSERT ON {backend}.rotation
+REFERENCING NEW TABLE AS new_rows
+FOR EACH STATEMENT
+EXECUTE FUNCTION listener.capture_rotation_insert();
+
+-- Not UPDATE OF: that looks at the SET list alone and misses what the backend's own triggers change.
+-- The condition is kept short because PostgreSQL reads it anew for every statement.
+CREATE OR REPLACE TRIGGER listener_capture_update
+AFTER UPDATE ON {backend}.rotation
+FOR EACH ROW
+WHEN (
+    OLD.lml_identity_id IS DISTINCT FROM NEW.lml_identity_id
+    OR OLD.discogs_release_id IS DISTINCT FROM NEW.discogs_release_id
+    OR OLD.album_id IS DISTINCT FROM NEW.album_id
+    OR OLD.kill_date IS DISTINCT FROM NEW.kill_date
+)
+EXECUTE FUNCTION listener.capture_rotation_update();

@@ -1,0 +1,1 @@
+"""Tests at three levels: unit, integration, acceptance."""
