@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 from functools import wraps
 from importlib.metadata import version
-from typing import Any
 
 import click
 
@@ -28,7 +27,7 @@ def _told(command: Callable[..., None]) -> Callable[..., None]:
     """Turn the errors that a person can do something about into a message and an exit code."""
 
     @wraps(command)
-    def told(*arguments: Any, **options: Any) -> None:
+    def told(*arguments: object, **options: object) -> None:
         try:
             command(*arguments, **options)
         except (SettingsError, InstallationError) as error:

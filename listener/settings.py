@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AnyHttpUrl, BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -17,7 +17,7 @@ class SettingsError(Exception):
     """Some settings are missing or wrong; the message names each one, its value and what to do."""
 
 
-def _duration(value: Any) -> Any:
+def _duration(value: object) -> object:
     if not isinstance(value, str):
         return value
     match = _DURATION.fullmatch(value.strip())
@@ -52,7 +52,7 @@ class DatabaseSettings(BaseSettings):
 
 
 class Settings(DatabaseSettings):
-    """Everything that can be set. Durations are a number of seconds or like `250ms`, `30s`, `7d`."""
+    """All that can be set. Durations are a number of seconds or like `250ms`, `30s`, `7d`."""
 
     library_metadata_url: AnyHttpUrl = Field(description="LML's base URL, with or without /api/v1.")
     lml_api_key: SecretStr | None = Field(None, description="LML's bearer token.")
@@ -111,7 +111,7 @@ class Settings(DatabaseSettings):
 
     @field_validator("log_level", mode="before")
     @classmethod
-    def _upper(cls, value: Any) -> Any:
+    def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
 

@@ -9,11 +9,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
 
 from listener.adapters.demo.postgres import create_backend, embedded_postgres
 from listener.adapters.postgres.installation import install, installing
@@ -49,7 +49,7 @@ def template(server: str, worker_id: str) -> Iterator[str]:
     with psycopg.connect(server, autocommit=True) as connection:
         _drop(connection, name)
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        dsn = make_conninfo(server, dbname=name)
+        dsn = with_database(server, name)
         create_backend(dsn, BACKEND, with_triggers=True)
         with installing(dsn) as installer:
             install(installer, BACKEND)
@@ -70,7 +70,7 @@ def dsn(server: str, template: str, worker_id: str) -> Iterator[str]:
                 sql.Identifier(name), sql.Identifier(template)
             )
         )
-        yield make_conninfo(server, dbname=name)
+        yield with_database(server, name)
         _drop(connection, name)
 
 
@@ -79,6 +79,11 @@ def db(dsn: str) -> Iterator[Connection]:
     """Yield a writer of the backend: a connection in autocommit mode."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         yield connection
+
+
+def with_database(url: str, name: str) -> str:
+    """Return the URL of another database of the same server."""
+    return urlsplit(url)._replace(path=f"/{name}").geturl()
 
 
 def _drop(connection: Connection, name: str) -> None:

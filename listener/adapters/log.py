@@ -45,7 +45,7 @@ def configure_logs(level: str) -> None:
 def _without_values(
     _: structlog.typing.WrappedLogger, __: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """Replace an exception by its types and places: messages and locals may quote rows or secrets."""
+    """Reduce an exception to types and places: messages and locals may quote rows or secrets."""
     if event.pop("exc_info", None):
         error = sys.exception() if hasattr(sys, "exception") else sys.exc_info()[1]
         event["exception"] = _places(error) if error else []

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 
 class StoreUnavailableError(Exception):
-    """The database cannot be reached or does not answer; nothing is known to be wrong with the data."""
+    """The database cannot be reached or does not answer; the data is not to blame."""
 
 
 class WriteRefusedError(Exception):

@@ -88,7 +88,7 @@ class Room:
             self._wait(change.row_id, (change.seq,), now)
 
     def next_batch(self, now: float) -> Batch | float | None:
-        """Return a batch to handle now, or the seconds until one may be ready, or None for never."""
+        """Return a batch to handle now, or the seconds until one may be ready, or None if none."""
         while self._cooling and self._cooling[0][0] <= now:
             self._ready.setdefault(heapq.heappop(self._cooling)[1], now)
         if not self._ready:

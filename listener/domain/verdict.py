@@ -8,7 +8,6 @@ from enum import StrEnum
 
 from listener.domain.question import Question
 
-
 _OUTSIDE = "confidence {} is not between 0 and 1"
 
 
@@ -74,7 +73,7 @@ class Verdict:
     def __post_init__(self) -> None:
         """Hold the kind and the identity to each other."""
         if (self.kind is Kind.SINGLE_ARTIST) != (self.identity is not None):
-            message = f"a verdict of kind {self.kind} must {'' if self.identity is None else 'not '}have an identity"
+            message = f"a verdict of kind {self.kind} cannot have the identity {self.identity}"
             raise ValueError(message)
 
 

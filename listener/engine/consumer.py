@@ -105,7 +105,7 @@ class Consumer:
         except (LmlUnavailableError, StoreUnavailableError) as fault:
             self._room.release(rows, self._now())
             self._keep_silent(fault)
-        except Exception:
+        except Exception:  # noqa: BLE001 - one batch must never take the others with it
             self._log.exception("batch handling failed", rows=len(rows))
             self._room.fail(rows, self._now())
         else:

@@ -58,7 +58,7 @@ class Verdicts(Protocol):
     """The identity tables and the ledger."""
 
     async def write(self, page: Page) -> frozenset[int]:
-        """Write the verdicts that still answer their row's question, all or nothing, and settle them.
+        """Write the verdicts that still answer their row's question, and settle them.
 
         Returns the rows written; the others changed meanwhile, went, or have a newer verdict.
         Raises `WriteRefusedError` if the database refuses the page as a whole.
@@ -86,4 +86,4 @@ class Warming(Protocol):
     """LML's caches."""
 
     async def warm(self, identity_ids: Sequence[int]) -> Mapping[int, str]:
-        """Have 1 to 50 identities refreshed; returns the status of each, raises as `Lml.resolve`."""
+        """Have 1 to 50 identities refreshed; returns each status, raises as `Lml.resolve`."""

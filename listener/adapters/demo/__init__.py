@@ -1,1 +1,1 @@
-"""Everything to try the listener out with: PostgreSQL, a backend, a catalogue and an LML simulator."""
+"""Everything to try the listener out with: PostgreSQL, a backend, a catalogue, a simulated LML."""

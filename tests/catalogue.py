@@ -1,0 +1,73 @@
+"""Rows of the backend, as its own writers make them."""
+
+from __future__ import annotations
+
+from psycopg import sql
+
+from tests.conftest import BACKEND, Connection
+
+
+def table(name: str) -> sql.Identifier:
+    """Return the qualified name of one of the backend's tables."""
+    return sql.Identifier(BACKEND, name)
+
+
+def add_release(
+    db: Connection,
+    artist_name: str | None = "Stereolab",
+    album_title: str = "Dots and Loops",
+    code_volume_letters: str | None = None,
+) -> int:
+    """Insert a release, with its artist, and return its id."""
+    artist = db.execute(
+        sql.SQL("INSERT INTO {} (artist_name) VALUES (%s) RETURNING id").format(table("artists")),
+        (artist_name or "unknown",),
+    ).fetchone()
+    assert artist is not None
+    row = db.execute(
+        sql.SQL(
+            "INSERT INTO {} (artist_id, artist_name, album_title, code_volume_letters)"
+            " VALUES (%s, %s, %s, %s) RETURNING id"
+        ).format(table("library")),
+        (artist[0], artist_name, album_title, code_volume_letters),
+    ).fetchone()
+    assert row is not None
+    assert isinstance(row[0], int)
+    return row[0]
+
+
+def rename(db: Connection, library_id: int, artist_name: str) -> None:
+    """Give a release another artist name."""
+    db.execute(
+        sql.SQL("UPDATE {} SET artist_name = %s WHERE id = %s").format(table("library")),
+        (artist_name, library_id),
+    )
+
+
+def delete_release(db: Connection, library_id: int) -> None:
+    """Delete a release as the backend does: its identity rows first."""
+    for name, column in (
+        ("library_identity_source", "library_id"),
+        ("library_identity", "library_id"),
+        ("library", "id"),
+    ):
+        db.execute(
+            sql.SQL("DELETE FROM {} WHERE {} = %s").format(table(name), sql.Identifier(column)),
+            (library_id,),
+        )
+
+
+def count(db: Connection, name: str) -> int:
+    """Return the number of rows of one of the backend's tables."""
+    row = db.execute(sql.SQL("SELECT count(*) FROM {}").format(table(name))).fetchone()
+    assert row is not None
+    assert isinstance(row[0], int)
+    return row[0]
+
+
+def outbox_size(db: Connection) -> int:
+    """Return the number of changes that are not settled."""
+    row = db.execute("SELECT count(*) FROM listener.change").fetchone()
+    assert row is not None
+    assert isinstance(row[0], int)
+    return row[0]

@@ -1,0 +1,328 @@
+"""Verdicts land on the question they answer, or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from listener.adapters.postgres.library import PostgresLibrary
+from listener.adapters.postgres.outbox import PostgresOutbox
+from listener.adapters.postgres.verdicts import PostgresVerdicts
+from listener.domain.change import Stream
+from listener.domain.faults import WriteRefusedError
+from listener.domain.question import Asking
+from listener.domain.verdict import Identity, Kind, Page, Provenance, Verdict
+from tests.catalogue import add_release, count, delete_release, outbox_size, rename, table
+from tests.conftest import Connection
+
+
+def identity(*sources: str, method: str = "exact_match", wikidata: str = "Q1") -> Identity:
+    return Identity(
+        method=method,
+        confidence=0.9,
+        wikidata_qid=wikidata,
+        spotify_id="spotify-1",
+        apple_music_id=None,
+        provenance=tuple(Provenance(source, method, 0.8, f"{source}-id") for source in sources),
+    )
+
+
+def page(asking: Asking, *verdicts: Verdict, entries: list[tuple[int, int]] | None = None) -> Page:
+    questions = {question.library_id: question for question in asking.questions}
+    return Page(asking.order, questions, verdicts, entries or [])
+
+
+def single(library_id: int, *sources: str, **changes: Any) -> Verdict:
+    return Verdict(library_id, Kind.SINGLE_ARTIST, identity(*sources, **changes))
+
+
+def rows(db: Connection, name: str) -> list[dict[str, Any]]:
+    with db.cursor(row_factory=dict_row) as cursor:
+        query = sql.SQL("SELECT * FROM {} ORDER BY 1, 2").format(table(name))
+        return cursor.execute(query).fetchall()
+
+
+async def test_single_artist_is_written_as_readers_expect(
+    db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
+) -> None:
+    row = add_release(db)
+    asking = await library.read([row])
+    assert await verdicts.write(page(asking, single(row, "discogs", "wikidata"))) == {row}
+
+    (main,) = rows(db, "library_identity")
+    assert (main["library_id"], main["wikidata_qid"], main["spotify_id"]) == (
+        row,
+        "Q1",
+        "spotify-1",
+    )
+    assert main["apple_music_id"] is None
+    assert main["discogs_release_id"] is None
+    assert (main["method"], main["notes"]) == ("exact_match", "consumer:lml-bulk")
+    assert main["confidence"] == pytest.approx(0.9, abs=1e-6)
+    assert main["agreement_sources"] is None
+    sources = rows(db, "library_identity_source")
+    assert [(s["source"], s["external_id"]) for s in sources] == [
+        ("discogs", "discogs-id"),
+        ("wikidata", "wikidata-id"),
+    ]
+    assert {s["last_verified_at"] for s in sources} == {main["last_verified_at"]}
+    assert {s["notes"] for s in sources} == {"consumer:lml-bulk"}
+    assert db.execute("SELECT outcome FROM listener.ledger").fetchall() == [("single_artist",)]
+
+
+@pytest.mark.parametrize("kind", [Kind.UNRESOLVED, Kind.COMPILATION])
+async def test_other_verdicts_are_remembered_only_in_the_ledger(
+    db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts, kind: Kind
+) -> None:
+    row = add_release(db)
+    asking = await library.read([row])
+    assert await verdicts.write(page(asking, Verdict(row, kind))) == {row}
+    assert count(db, "library_identity") == count(db, "library_identity_source") == 0
+    assert db.execute("SELECT library_id, outcome FROM listener.ledger").fetchall() == [(row, kind)]
+
+
+async def test_changes_are_settled_with_the_verdict(
+    db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts, outbox: PostgresOutbox
+) -> None:
+    row, other = add_release(db), add_release(db, "Broadcast")
+    look = await outbox.look(Stream.LIBRARY, after=0, held=[], limit=10)
+    entries = [(change.seq, change.row_id) for change in look.changes]
+    asking = await library.read([row, other])
+    await verdicts.write(page(asking, single(row, "discogs"), entries=entries))
+    left = db.execute("SELECT row_id FROM listener.change").fetchall()
+    assert left == [(other,)]
+
+
+async def test_row_renamed_while_asked_is_not_written(
+    db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
+) -> None:
+    row = add_release(db)
+    asking = await library.read([row])
+    rename(db, row, "Broadcast")
+    before = outbox_size(db)
+    entries = [(seq, row) for seq in range(1, 10)]
+    assert (
+        await verdicts.write(page(asking, single(row, "discogs"), entries=entries)) == frozenset()
+    )
+    assert count(db, "library_identity") == 0
+    assert outbox_size(db) == before
+    assert db.execute("SELECT FROM listener.ledger").fetchall() == []
+
+
+async def test_row_deleted_while_asked_is_not_written(
+    db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
+) -> None:
+    gone, stays = add_release(db), add_release(db)
+    asking = await library.read([gone, stays])
+    delete_release(db, gone)
+    written = await verdicts.write(page(asking, single(gone, "discogs"), single(stays, "discogs")))
+    assert written == {stays}
+    assert [row["library_id"] for row in rows(db, "library_identity")] == [stays]
+
+
+async def test_row_being_deleted_is_not_waited_for(
+    dsn: str, db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
+) -> None:
+    gone, stays = add_release(db), add_release(db)
+    asking = await library.read([gone, stays])
+    with psycopg.connect(dsn) as backend:
+        delete_release(backend, gone)
+        written = await verdicts.write(
+            page(asking, single(gone, "discogs"), single(stays, "discogs"))
+        )
+    assert written == {stays}
+    assert [row["library_id"] for row in rows(db, "library_identity")] == [stays]
+
+
+async def test_older_question_never_overwrites_a_newer_answer(
+    db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
+) -> None:
+    row = add_release(db)
+    older, newer = await library.read([row]), await library.read([row])
+    assert await verdicts.write(page(newer, single(row, "discogs", wikidata="Q2"))) == {row}
+    assert await verdicts.write(page(older, single(row, "discogs", wikidata="Q1"))) == frozenset()
+    assert rows(db, "library_identity")[0]["wikidata_qid"] == "Q2"
+
+
+async def test_order_decides_even_when_the_name_came_back(
+    db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
+) -> None:
+    row = add_release(db, "Stereolab")
+    frozen = await library.read([row])
+    rename(db, row, "Broadcast")
+    await verdicts.write(page(await library.read([row]), single(row, "discogs", wikidata="Q2")))
+    rename(db, row, "Stereolab")
+    await verdicts.write(page(await library.read([row]), single(row, "discogs", wikidata="Q3")))
+    assert await verdicts.write(page(frozen, single(row, "discogs", wikidata="Q1"))) == frozenset()
+    assert rows(db, "library_identity")[0]["wikidata_qid"] == "Q3"
+
+
+async def test_withdrawn_sources_of_ours_are_removed(
+    db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
+) -> None:
+    row = add_release(db)
+    await verdicts.write(page(await library.read([row]), single(row, "discogs", "wikidata")))
+    _insert_source(db, row, "bandcamp", notes="by hand")
+    _ask_again(db)
+    await verdicts.write(page(await library.read([row]), single(row, "spotify", "discogs")))
+    sources = [source["source"] for source in rows(db, "library_identity_source")]
+    assert sources == ["bandcamp", "discogs", "spotify"]
+
+
+async def test_unchanged_verdict_moves_only_the_date(
+    db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
+) -> None:
+    row = add_release(db)
+    await verdicts.write(page(await library.read([row]), single(row, "discogs")))
+    before = rows(db, "library_identity") + rows(db, "library_identity_source")
+    _ask_again(db)
+    await verdicts.write(page(await library.read([row]), single(row, "discogs")))
+    after = rows(db, "library_identity") + rows(db, "library_identity_source")
+    for old, new in zip(before, after, strict=True):
+        assert new["last_verified_at"] > old["last_verified_at"]
+        assert {**new, "last_verified_at": 0} == {**old, "last_verified_at": 0}
+
+
+async def test_manual_identity_is_kept(
+    db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
+) -> None:
+    row = add_release(db)
+    await verdicts.write(page(await library.read([row]), single(row, "discogs", "wikidata")))
+    db.execute(
+        sql.SQL("UPDATE {} SET method = 'manual', wikidata_qid = 'Q42'").format(
+            table("library_identity")
+        )
+    )
+    db.execute(
+        sql.SQL(
+            "UPDATE {} SET method = 'manual', external_id = 'by hand' WHERE source = 'wikidata'"
+        ).format(table("library_identity_source"))
+    )
+    _ask_again(db)
+    assert await verdicts.write(page(await library.read([row]), single(row, "discogs"))) == {row}
+    assert rows(db, "library_identity")[0]["wikidata_qid"] == "Q42"
+    sources = {s["source"]: s["external_id"] for s in rows(db, "library_identity_source")}
+    assert sources == {"discogs": "discogs-id", "wikidata": "by hand"}
+
+
+async def test_what_lml_itself_calls_manual_is_kept_up_to_date(
+    db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
+) -> None:
+    row = add_release(db)
+    manual = single(row, "discogs", method="manual", wikidata="Q1")
+    await verdicts.write(page(await library.read([row]), manual))
+    _ask_again(db)
+    await verdicts.write(page(await library.read([row]), single(row, "wikidata", wikidata="Q2")))
+    (main,) = rows(db, "library_identity")
+    assert (main["method"], main["wikidata_qid"]) == ("exact_match", "Q2")
+    assert [s["source"] for s in rows(db, "library_identity_source")] == ["wikidata"]
+
+
+async def test_locked_identity_is_not_waited_for_long(
+    dsn: str, db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
+) -> None:
+    row = add_release(db)
+    await verdicts.write(page(await library.read([row]), single(row, "discogs")))
+    _ask_again(db)
+    asking = await library.read([row])
+    with psycopg.connect(dsn) as backend:
+        backend.execute(sql.SQL("UPDATE {} SET notes = 'x'").format(table("library_identity")))
+        with pytest.raises(WriteRefusedError, match="LockNotAvailable"):
+            await verdicts.write(page(asking, single(row, "wikidata")))
+    assert [s["source"] for s in rows(db, "library_identity_source")] == ["discogs"]
+
+
+async def test_refused_page_leaves_nothing(
+    db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
+) -> None:
+    row, other = add_release(db), add_release(db)
+    db.execute(
+        sql.SQL("ALTER TABLE {} ADD CONSTRAINT no_bandcamp CHECK (source <> 'bandcamp')").format(
+            table("library_identity_source")
+        )
+    )
+    asking = await library.read([row, other])
+    with pytest.raises(WriteRefusedError) as refused:
+        await verdicts.write(page(asking, single(row, "discogs"), single(other, "bandcamp")))
+    assert "bandcamp-id" not in str(refused.value)
+    assert count(db, "library_identity") == 0
+    assert db.execute("SELECT FROM listener.ledger").fetchall() == []
+    assert await verdicts.write(page(asking, single(row, "discogs"))) == {row}
+
+
+async def test_answered_question_is_not_asked_again_until_it_is_stale(
+    db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
+) -> None:
+    row = add_release(db)
+    await verdicts.write(page(await library.read([row]), single(row, "discogs")))
+    assert (await library.read([row])).answered == {row}
+    rename(db, row, "Broadcast")
+    assert [q.artist_name for q in (await library.read([row])).questions] == ["Broadcast"]
+    rename(db, row, "Stereolab")
+    _ask_again(db)
+    assert len((await library.read([row])).questions) == 1
+
+
+async def test_answered_question_without_its_identity_is_asked_again(
+    db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
+) -> None:
+    row = add_release(db)
+    await verdicts.write(page(await library.read([row]), single(row, "discogs")))
+    for name in ("library_identity_source", "library_identity"):
+        db.execute(sql.SQL("DELETE FROM {}").format(table(name)))
+    assert [question.library_id for question in (await library.read([row])).questions] == [row]
+
+
+async def test_rows_are_sorted_by_what_there_is_to_do(
+    db: Connection, library: PostgresLibrary
+) -> None:
+    named, nameless = add_release(db, "Nico"), add_release(db, None)
+    asking = await library.read([named, nameless, 999_999])
+    (question,) = asking.questions
+    assert (question.library_id, question.artist_name) == (named, "Nico")
+    assert asking.nameless == {nameless}
+    assert asking.gone == {999_999}
+
+
+async def test_question_differs_in_each_of_its_parts(
+    db: Connection, library: PostgresLibrary
+) -> None:
+    releases = [
+        add_release(db, "Nico", "Chelsea Girl"),
+        add_release(db, "Nico", "Desertshore"),
+        add_release(db, "Nic", "oDesertshore"),
+        add_release(db, "Nico", "Chelsea Girl", "Z-A"),
+    ]
+    db.execute(sql.SQL("UPDATE {} SET legacy_release_id = id").format(table("library")))
+    asking = await library.read(releases)
+    assert len({question.digest for question in asking.questions}) == len(releases)
+
+
+async def test_page_of_strange_texts_arrives_unchanged(
+    db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
+) -> None:
+    row = add_release(db, 'Sigur Rós "{,}" \\ \t漢字 🎵', "x" * 128)
+    asking = await library.read([row])
+    odd = dataclasses.replace(identity("discogs"), wikidata_qid='{"a,b"}', spotify_id="NULL")
+    await verdicts.write(page(asking, Verdict(row, Kind.SINGLE_ARTIST, odd)))
+    (main,) = rows(db, "library_identity")
+    assert (main["wikidata_qid"], main["spotify_id"]) == ('{"a,b"}', "NULL")
+
+
+def _ask_again(db: Connection) -> None:
+    db.execute("UPDATE listener.ledger SET next_ask_at = now()")
+
+
+def _insert_source(db: Connection, row: int, source: str, notes: str) -> None:
+    db.execute(
+        sql.SQL(
+            "INSERT INTO {} (library_id, source, external_id, method, confidence,"
+            " last_verified_at, notes) VALUES (%s, %s, 'x', 'exact_match', 1, now(), %s)"
+        ).format(table("library_identity_source")),
+        (row, source, notes),
+    )
