@@ -29,10 +29,13 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The transactions that a look could see: all that ended below `xmin`, none from `xmax` on."""
+    """What a look could see: every transaction with an id below `xmin` had ended.
+
+    `mark`, if it was asked for, is an id above that of every transaction that had one by then.
+    """
 
     xmin: int
-    xmax: int
+    mark: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,19 @@ from datetime import timedelta
 from listener.domain.change import Snapshot
 
 
+# Every mark costs a transaction id.
+_MARKS_IN_LOOKBACK = 4
+
+
 @dataclass(slots=True)
 class Horizon:
     """Lower bounds for reading the outbox, so that dead entries below them are not read again.
 
     Entries become visible out of order: a low seq may be committed long after a higher one. `floor`
     is proven: a transaction that drew a seq up to the highest one seen had its id by then, so once
-    all transactions older than a later xmax have ended, nothing new can appear at or below it. A
-    transaction that stays open holds the floor back. `_recent` then skips what was seen a while
-    ago, but only between two full looks, of which there is one every `lookback`.
+    all transactions below a mark that was drawn later have ended, nothing new can appear at or
+    below it. A transaction that stays open holds the floor back. `_recent` then skips what was seen
+    a while ago, but only between two full looks, of which there is one every `lookback`.
     """
 
     lookback: timedelta
@@ -27,6 +31,7 @@ class Horizon:
     _recent: int = 0
     _next_recent: int = 0
     _full_look_at: float = field(default=float("-inf"))
+    _mark_at: float = field(default=float("-inf"))
 
     def start(self, now: float) -> int:
         """Return the seq after which to read now; `now` is monotonic seconds."""
@@ -35,6 +40,13 @@ class Horizon:
         self._full_look_at = now + self.lookback.total_seconds()
         self._recent, self._next_recent = self._next_recent, self._highest
         return self.floor
+
+    def mark_due(self, now: float) -> bool:
+        """Return whether the next look should bring a mark, to prove a higher floor by."""
+        if self._candidate is not None or self._highest <= self.floor or now < self._mark_at:
+            return False
+        self._mark_at = now + self.lookback.total_seconds() / _MARKS_IN_LOOKBACK
+        return True
 
     def looked(
         self, after: int, seqs: Sequence[int], snapshot: Snapshot, *, complete: bool
@@ -46,12 +58,12 @@ class Horizon:
         """
         full = after <= self.floor
         if full and self._candidate is not None:
-            highest, xmax = self._candidate
+            highest, mark = self._candidate
             reached = highest if complete else min([highest, *seqs[-1:]])
-            if snapshot.xmin >= xmax and reached > self.floor:
+            if snapshot.xmin >= mark and reached > self.floor:
                 self.floor, self._candidate = reached, None
-        if self._candidate is None and self._highest > self.floor:
-            self._candidate = (self._highest, snapshot.xmax)
+        if snapshot.mark is not None:
+            self._candidate = (self._highest, snapshot.mark)
         if seqs:
             self._highest = max(self._highest, seqs[-1])
         if not complete:

@@ -56,9 +56,14 @@ class Feeder:
                     await self._rest(look.snapshot.xmin)
 
     async def _look(self) -> tuple[Look, bool]:
-        after = self._horizon.start(asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        after = self._horizon.start(now)
         look = await self._outbox.look(
-            self._stream, after=after, held=self._room.held(after), limit=self._room.claimable
+            self._stream,
+            after=after,
+            held=self._room.held(after),
+            limit=self._room.claimable,
+            mark=self._horizon.mark_due(now),
         )
         everything = self._horizon.looked(
             after, [change.seq for change in look.changes], look.snapshot, complete=look.complete

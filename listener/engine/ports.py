@@ -16,8 +16,13 @@ from listener.domain.verdict import Page, Verdict
 class Outbox(Protocol):
     """The changes of a stream that nobody has settled."""
 
-    async def look(self, stream: Stream, *, after: int, held: Sequence[int], limit: int) -> Look:
-        """Return up to `limit` changes after seq `after` without those in `held`, oldest first."""
+    async def look(
+        self, stream: Stream, *, after: int, held: Sequence[int], limit: int, mark: bool = False
+    ) -> Look:
+        """Return up to `limit` changes after seq `after` without those in `held`, oldest first.
+
+        The snapshot of the result has a mark if one is asked for; each costs a transaction id.
+        """
 
     async def settle(self, stream: Stream, entries: Sequence[tuple[int, int]]) -> None:
         """Remove entries, given as (seq, row id)."""

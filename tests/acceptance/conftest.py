@@ -46,7 +46,10 @@ class Daemon:
 
     def wait_for(self, event: str, seconds: float = WAIT_SECONDS, **fields: object) -> None:
         """Wait until an event with these fields was logged."""
-        eventually(lambda: self.logged(event, **fields) > 0, seconds)
+        eventually(
+            lambda: self.logged(event, **fields) > 0 or self.process.poll() is not None, seconds
+        )
+        assert self.logged(event, **fields), f"the daemon ended: {self.lines}"
 
     def logged(self, event: str, **fields: object) -> int:
         """Return how often an event with these fields was logged."""
@@ -126,3 +129,5 @@ def _end(daemon: Daemon) -> None:
         daemon.process.send_signal(signal.SIGCONT)
         daemon.kill()
     daemon.ended()
+    # Shown by pytest where the test failed.
+    sys.stdout.writelines(daemon.lines)

@@ -315,7 +315,7 @@ def test_stop_does_not_wait_longer_than_told(
 
 
 def test_second_signal_ends_at_once(db: Connection, start: Start, simulator: Simulator) -> None:
-    daemon = start(SHUTDOWN_TIMEOUT="1h").following()
+    daemon = start(SHUTDOWN_TIMEOUT="5m").following()
     simulator.gate.shut()
     add_release(db)
     simulator.calls.wait_for(1, "bulk")

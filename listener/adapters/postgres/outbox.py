@@ -17,17 +17,23 @@ class PostgresOutbox:
 
     def __init__(self, pool: Pool, backend: str) -> None:
         self._pool = pool
-        self._snapshot = query("read_snapshot", backend)
+        self._xmin = query("read_xmin", backend)
+        self._mark = query("mark_transactions", backend)
         self._look = query("look_at_changes", backend)
         self._settle = query("settle_changes", backend)
 
-    async def look(self, stream: Stream, *, after: int, held: Sequence[int], limit: int) -> Look:
-        """Return up to `limit` changes after seq `after` without those in `held`, oldest first."""
+    async def look(
+        self, stream: Stream, *, after: int, held: Sequence[int], limit: int, mark: bool = False
+    ) -> Look:
+        """Return up to `limit` changes after seq `after` without those in `held`, oldest first.
+
+        The snapshot of the result has a mark if one is asked for; each costs a transaction id.
+        """
         parameters = {"stream": stream, "after": after, "held": Int8s(held), "limit": limit}
         async with session(self._pool) as connection, connection.pipeline():
             # Two statements, so that the snapshot is taken before the look.
             snapshot = connection.cursor(row_factory=class_row(Snapshot))
-            await snapshot.execute(self._snapshot)
+            await snapshot.execute(self._mark if mark else self._xmin)
             changes = connection.cursor(row_factory=class_row(Change))
             await changes.execute(self._look, parameters)
             taken, found = await snapshot.fetchone(), await changes.fetchall()

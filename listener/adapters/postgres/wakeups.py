@@ -100,9 +100,9 @@ class Wakeups:
                     )
                 )
                 self._holds_lock = False
-            # A statement of its own: its snapshot must be younger than the release.
+            # A statement of its own: the mark must be drawn after the release.
             cursor = await self._bounded(
-                connection.execute(query("read_snapshot", self._database.backend))
+                connection.execute(query("mark_transactions", self._database.backend))
             )
             row = await cursor.fetchone()
         except _BROKEN as error:

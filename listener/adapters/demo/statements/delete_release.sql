@@ -1,0 +1,3 @@
+-- Deletes a release.
+DELETE FROM {backend}.library
+WHERE id = %(id)s;

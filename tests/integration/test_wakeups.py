@@ -1,0 +1,203 @@
+"""A daemon that sleeps is woken by every change, without any poll."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from listener.adapters.postgres.connection import Database, open_session
+from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
+from listener.adapters.postgres.outbox import PostgresOutbox
+from listener.domain.change import Batch, Stream
+from listener.domain.faults import LaneLostError
+from listener.domain.room import RoomLimits
+from listener.engine.consumer import Consumer, ConsumerLimits
+from listener.engine.handling import Handled
+from tests.catalogue import add_release, rename, table
+from tests.conftest import Connection
+
+NEVER = timedelta(days=1)
+ROUNDS = 120
+WRITERS = 4
+
+
+@asynccontextmanager
+async def following(
+    database: Database, outbox: PostgresOutbox, poll: timedelta = NEVER
+) -> AsyncIterator[None]:
+    """Run a consumer that settles whatever it claims."""
+
+    async def settle(batch: Batch) -> Handled:
+        rows = frozenset(batch.changes)
+        await outbox.settle(Stream.LIBRARY, batch.entries(rows))
+        return Handled(settled=rows)
+
+    room = RoomLimits(capacity=1000, batch_size=100, linger=timedelta(), cool_down=timedelta())
+    consumer = Consumer(Stream.LIBRARY, outbox, settle, ConsumerLimits(room, 2, poll))
+    stop = asyncio.Event()
+    async with (
+        PostgresLanes(database, LaneTimes()).hold(Stream.LIBRARY) as lane,
+        asyncio.TaskGroup() as tasks,
+    ):
+        tasks.create_task(consumer.follow(lane, stop))
+        yield
+        stop.set()
+
+
+async def until_settled(db: Connection, seconds: float = 5) -> None:
+    """Wait until the outbox is empty; fail if it is not in time."""
+    async with asyncio.timeout(seconds):
+        while db.execute("SELECT EXISTS (SELECT FROM listener.change)").fetchone() != (False,):
+            await asyncio.sleep(0.002)
+
+
+@pytest.mark.timeout(120)
+async def test_no_change_is_missed_between_waking_and_sleeping(
+    dsn: str, db: Connection, database: Database, outbox: PostgresOutbox
+) -> None:
+    rows = [add_release(db, f"Artist {number}") for number in range(WRITERS)]
+    chance = random.Random(7)
+
+    async def write(row: int, moments: list[float]) -> None:
+        async with await psycopg.AsyncConnection.connect(dsn) as backend:
+            for moment in moments:
+                await backend.execute(
+                    sql.SQL("UPDATE {} SET album_title = %s WHERE id = %s").format(
+                        table("library")
+                    ),
+                    (f"{moment}", row),
+                )
+                # Between the trigger's look at the lock and the commit: the race is in here.
+                await asyncio.sleep(moment)
+                await backend.commit()
+
+    async with following(database, outbox):
+        for _ in range(ROUNDS):
+            async with asyncio.TaskGroup() as writers:
+                for row in rows:
+                    moments = [chance.choice((0, 0.001, 0.004, 0.012)) for _ in range(3)]
+                    writers.create_task(write(row, moments))
+            await until_settled(db)
+
+
+async def test_change_of_a_transaction_that_outlives_the_awake_time_is_seen(
+    dsn: str, db: Connection, database: Database, outbox: PostgresOutbox
+) -> None:
+    slow, busy = add_release(db, "Slow"), add_release(db, "Busy")
+    async with following(database, outbox):
+        await until_settled(db)
+        async with await psycopg.AsyncConnection.connect(dsn) as backend:
+            await _be_awake(db, busy)
+            # Spared the wake-up, because the daemon is awake; commits when it would long sleep.
+            await backend.execute(
+                sql.SQL("UPDATE {} SET album_title = 'x' WHERE id = %s").format(table("library")),
+                (slow,),
+            )
+            await until_settled(db)
+            await _be_asleep(db)
+            await backend.commit()
+        await until_settled(db)
+
+
+async def test_awake_daemon_spares_writers_the_wakeup(
+    db: Connection, database: Database, outbox: PostgresOutbox
+) -> None:
+    row = add_release(db)
+    async with following(database, outbox):
+        await until_settled(db)
+        assert _lock_is_free(db)
+        await _be_awake(db, row)
+        await _be_asleep(db)
+
+
+async def test_cut_session_is_replaced_and_what_came_meanwhile_is_seen(
+    db: Connection, database: Database, outbox: PostgresOutbox
+) -> None:
+    row = add_release(db)
+    async with following(database, outbox):
+        await until_settled(db)
+        for number in range(3):
+            db.execute(
+                "SELECT pg_terminate_backend(holder_pid) FROM listener.lane WHERE stream = 'library'"
+            )
+            rename(db, row, f"After cut {number}")
+            await until_settled(db)
+
+
+async def test_holder_that_lost_its_lane_stops(db: Connection, database: Database) -> None:
+    times = LaneTimes(beat=timedelta(milliseconds=20))
+    async with PostgresLanes(database, times).hold(Stream.LIBRARY) as lane:
+        await lane.wait(timedelta())
+        db.execute("UPDATE listener.lane SET holder = 'another'")
+        with pytest.raises(LaneLostError):
+            await lane.wait(timedelta(seconds=5))
+
+
+async def test_silent_holder_is_replaced_and_its_sessions_ended(
+    db: Connection, database: Database
+) -> None:
+    silent = await open_session(
+        Database(dsn=database.dsn, backend=database.backend, holder="listener silent")
+    )
+    db.execute(
+        "UPDATE listener.lane SET holder = 'listener silent', holder_pid = %s,"
+        " holder_started = (SELECT backend_start FROM pg_stat_activity WHERE pid = %s)",
+        (silent.info.backend_pid, silent.info.backend_pid),
+    )
+    times = LaneTimes(patience=timedelta(milliseconds=200), look=timedelta(milliseconds=20))
+    async with PostgresLanes(database, times).hold(Stream.LIBRARY):
+        with pytest.raises(psycopg.OperationalError):
+            await silent.execute("SELECT 1")
+
+
+async def test_living_holder_is_not_replaced(db: Connection, database: Database) -> None:
+    times = LaneTimes(
+        beat=timedelta(milliseconds=20),
+        patience=timedelta(milliseconds=500),
+        look=timedelta(milliseconds=20),
+    )
+    other = Database(dsn=database.dsn, backend=database.backend, holder="listener other")
+
+    async def take_over() -> None:
+        async with PostgresLanes(other, times).hold(Stream.LIBRARY):
+            pass
+
+    async with PostgresLanes(database, times).hold(Stream.LIBRARY) as lane:
+        taking = asyncio.ensure_future(take_over())  # noqa: TID251 - cancelled below
+        await lane.wait(timedelta(seconds=1.5))
+        assert db.execute(
+            "SELECT holder FROM listener.lane WHERE stream = 'library'"
+        ).fetchone() == (database.holder,)
+    async with asyncio.timeout(5):
+        await taking
+
+
+def _lock_is_free(db: Connection) -> bool:
+    row = db.execute(
+        "SELECT NOT EXISTS (SELECT FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database"
+        " WHERE l.locktype = 'advisory' AND l.mode = 'ExclusiveLock' AND l.granted"
+        " AND d.datname = current_database() AND l.objid = 1 AND l.objsubid = 2)"
+    ).fetchone()
+    return row == (True,)
+
+
+async def _be_awake(db: Connection, row: int) -> None:
+    async with asyncio.timeout(5):
+        number = 0
+        while _lock_is_free(db):
+            number += 1
+            rename(db, row, f"Busy {number}")
+            await asyncio.sleep(0.001)
+
+
+async def _be_asleep(db: Connection) -> None:
+    async with asyncio.timeout(5):
+        while not _lock_is_free(db):
+            await asyncio.sleep(0.002)

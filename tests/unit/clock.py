@@ -1,0 +1,57 @@
+"""An event loop whose time is virtual, and waiting for facts on it."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class _Jumping(selectors.SelectSelector):
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None:
+            message = "everybody waits for somebody else"
+            raise RuntimeError(message)
+        self.now += max(0.0, timeout)
+        return super().select(0)
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """Does not wait until a timer is due, but sets its clock to it."""
+
+    def __init__(self) -> None:
+        self._jumping = _Jumping()
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        return self._jumping.now
+
+
+def virtually(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end, for tests that hypothesis calls again and again."""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(work)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def eventually(fact: Callable[[], object], within: float = 60.0) -> None:
+    """Let time pass until a fact has come true, at most `within` seconds of virtual time."""
+    deadline = now() + within
+    while not fact():
+        assert now() < deadline, f"did not come true within {within} s"
+        await asyncio.sleep(0.001)
+
+
+async def for_a_while(seconds: float) -> None:
+    """Let virtual time pass, to see that something does not happen."""
+    await asyncio.sleep(seconds)

@@ -1,0 +1,71 @@
+"""How long to wait before trying again."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from listener.domain.pacing import Backoff, Pause
+
+BACKOFF = Backoff(first=timedelta(seconds=1), most=timedelta(seconds=30))
+
+
+def test_delays_double_up_to_the_most() -> None:
+    delays = [BACKOFF.delay(failures).total_seconds() for failures in range(1, 8)]
+    assert delays == [1, 2, 4, 8, 16, 30, 30]
+
+
+@given(st.integers(1, 10**9))
+def test_delay_stays_within_its_bounds_however_long_it_fails(failures: int) -> None:
+    assert BACKOFF.first <= BACKOFF.delay(failures) <= BACKOFF.most
+
+
+def test_nothing_is_paused_before_a_failure() -> None:
+    assert Pause(BACKOFF).remaining(-1e9) == 0
+
+
+def test_pause_grows_with_every_failure_after_a_silence() -> None:
+    pause = Pause(BACKOFF)
+    now = 100.0
+    for expected in (1, 2, 4):
+        assert pause.failed(now) == timedelta(seconds=expected)
+        assert pause.remaining(now + expected / 2) == expected / 2
+        now += expected
+        assert pause.remaining(now) == 0
+
+
+def test_calls_that_fail_together_count_as_one_failure() -> None:
+    pause = Pause(BACKOFF)
+    pause.failed(0.0)
+    assert pause.failed(0.25) == timedelta(seconds=0.75)
+    assert pause.failures == 1
+    assert pause.remaining(0.25) == 0.75
+
+
+def test_service_that_asks_for_more_silence_gets_it() -> None:
+    pause = Pause(BACKOFF)
+    assert pause.failed(0.0, timedelta(seconds=90)) == timedelta(seconds=90)
+    assert pause.remaining(0.0) == 90
+
+
+def test_service_that_asks_for_less_silence_does_not_get_less() -> None:
+    assert Pause(BACKOFF).failed(0.0, timedelta(0)) == timedelta(seconds=1)
+
+
+def test_longer_silence_asked_for_during_a_pause_is_kept() -> None:
+    pause = Pause(BACKOFF)
+    pause.failed(0.0)
+    assert pause.failed(0.5, timedelta(seconds=60)) == timedelta(seconds=60)
+    assert pause.remaining(0.5) == 60
+    assert pause.failures == 1
+
+
+def test_answer_ends_the_pause_and_starts_the_count_anew() -> None:
+    pause = Pause(BACKOFF)
+    pause.failed(0.0)
+    pause.failed(5.0)
+    pause.succeeded()
+    assert pause.remaining(5.0) == 0
+    assert pause.failed(6.0) == timedelta(seconds=1)

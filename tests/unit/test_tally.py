@@ -1,0 +1,82 @@
+"""Counts by outcome, and durations by size."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from listener.domain.tally import Distribution, Skip, Tally
+
+MILLISECOND = timedelta(milliseconds=1)
+
+
+@given(st.integers(0, 50), st.integers(0, 50), st.lists(st.sampled_from(Skip)))
+def test_rows_scanned_are_the_sum_of_all_outcomes(
+    resolved: int, unresolved: int, skips: list[Skip]
+) -> None:
+    tally = Tally(resolved=resolved, unresolved=unresolved)
+    for reason in skips:
+        tally.skip(reason)
+    fields = tally.fields()
+    skipped = sum(count for name, count in fields.items() if name.startswith("rows_skipped."))
+    assert fields["scanned"] == resolved + unresolved + len(skips)
+    assert (
+        fields["scanned"] == fields["rows_resolved"] + fields["rows_unresolved"] + skipped
+    )
+
+
+def test_source_rows_and_foreign_ids_stand_apart_from_the_rows() -> None:
+    tally = Tally(source_rows_skipped_null_confidence=3, foreign_ids=2, lml_calls=5)
+    assert tally.scanned == 0
+    assert tally.fields() == {
+        "scanned": 0,
+        "rows_resolved": 0,
+        "rows_unresolved": 0,
+        "source_rows_skipped_null_confidence": 3,
+        "lml_untrusted_library_id": 2,
+        "lml_total_calls": 5,
+    }
+
+
+def test_reason_that_did_not_occur_is_not_listed() -> None:
+    tally = Tally()
+    tally.skip(Skip.GONE, 0)
+    tally.skip(Skip.MISMATCH, 2)
+    listed = [name for name in tally.fields() if name.startswith("rows_skipped.")]
+    assert listed == ["rows_skipped.lml_cardinality_mismatch"]
+
+
+def test_no_durations_have_no_quantile_above_zero() -> None:
+    assert Distribution().quantile(0.99) == timedelta()
+
+
+@given(st.lists(st.integers(1, 10**9), min_size=1, max_size=60), st.floats(0.01, 1))
+def test_quantile_is_right_to_six_percent(microseconds: list[int], share: float) -> None:
+    distribution = Distribution()
+    durations = sorted(timedelta(microseconds=value) for value in microseconds)
+    for duration in durations:
+        distribution.add(duration)
+    exact = durations[-(-int(share * 1e9) * len(durations) // 10**9) - 1]
+    found = distribution.quantile(share)
+    assert exact - MILLISECOND / 1000 <= found <= exact * 1.06 + MILLISECOND / 1000
+    assert distribution.count == len(durations)
+    assert distribution.longest == durations[-1]
+
+
+def test_clock_that_was_set_back_counts_as_no_time() -> None:
+    distribution = Distribution()
+    distribution.add(timedelta(seconds=-5))
+    distribution.add(MILLISECOND)
+    assert distribution.quantile(0.5) <= timedelta(microseconds=1)
+    assert distribution.longest == MILLISECOND
+
+
+def test_memory_of_a_distribution_is_bounded() -> None:
+    distribution = Distribution()
+    for number in range(10_000):
+        distribution.add(timedelta(milliseconds=number))
+    assert distribution.quantile(0.5).total_seconds() == pytest.approx(5, rel=0.06)
+    assert len(distribution._buckets) < 400  # noqa: SLF001 - its size is the promise
