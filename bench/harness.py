@@ -48,7 +48,7 @@ def median(values: Sequence[float]) -> float:
 
 @contextmanager
 def fresh_server(*, version: int = 18) -> Iterator[str]:
-    """Run an empty embedded server for the length of the block; its folder is removed afterwards."""
+    """Run an empty embedded server for the length of the block; its folder is removed after it."""
     with (
         TemporaryDirectory(prefix="listener-bench-") as folder,
         embedded_postgres(Path(folder), version=version) as dsn,
@@ -74,16 +74,20 @@ FROM words, generate_series(0, greatest(%(rows)s / 3, 1) - 1) AS n
 _LIBRARY = sql.SQL("""
 WITH words AS (
     SELECT
-        ARRAY['Songs', 'Dreams', 'Café', 'Loveless', 'Nights', 'Blue "Live"', 'Hex', 'Ágætis', 'Low',
-            'Disco', 'Rum, Sodomy', 'Another', 'Spirit']
+        ARRAY['Songs', 'Dreams', 'Café', 'Loveless', 'Nights', 'Blue "Live"', 'Hex', 'Ágætis',
+            'Low', 'Disco', 'Rum, Sodomy', 'Another', 'Spirit']
             AS first,
         ARRAY['for Airports', 'of Eden', 'and Cigarettes', 'in the Dark', 'Vol. 2', 'Revisited',
             'at the BBC', 'byrjun', 'Sessions', 'EP', 'to the Sun']
             AS last
 ),
 artist AS (
-    SELECT id, artist_name, row_number() OVER (ORDER BY id) - 1 AS place, count(*) OVER () AS artists
+    SELECT id, artist_name, row_number() OVER (ORDER BY id) - 1 AS place
     FROM {backend}.artists
+),
+release AS (
+    SELECT n, n %% (SELECT count(*) FROM artist) AS place
+    FROM generate_series(0, %(rows)s - 1) AS n
 )
 INSERT INTO {backend}.library (
     artist_id, artist_name, album_title, label, code_volume_letters, canonical_entity_id, plays
@@ -96,8 +100,8 @@ SELECT
     CASE WHEN n %% 20 = 0 THEN 'Z' ELSE chr(65 + n %% 25) END || chr(65 + n %% 7),
     CASE WHEN n %% 13 < 6 THEN 'entity:' || n END,
     n %% 50
-FROM words, generate_series(0, %(rows)s - 1) AS n
-JOIN artist ON artist.place = n %% artist.artists
+FROM words, release
+JOIN artist ON artist.place = release.place
 """)
 
 

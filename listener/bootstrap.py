@@ -34,10 +34,12 @@ from listener.settings import Settings
 
 _log = structlog.stdlib.get_logger()
 
-# Batches waiting for a call, beside those in flight: enough to keep every call busy.
+# Beside the batches that LML is asked about, those being read and written: calls never wait for them.
+_BATCHES_ASIDE = 3
+# Batches waiting to be handled at all.
 _BATCHES_WAITING = 4
 _REFRESH_CALLS = 1
-# Beside the writers: one for each feeder, one for the rotation lane.
+# Beside those of the batches: one for each feeder, one for the rotation lane.
 _OTHER_SESSIONS = 3
 _CONNECT = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=15))
 
@@ -58,7 +60,9 @@ async def run_daemon(settings: Settings) -> None:
     limits = _lml_limits(settings)
     key = settings.lml_api_key.get_secret_value() if settings.lml_api_key else None
     async with (
-        open_pool(database, size=settings.lml_max_concurrent + _OTHER_SESSIONS) as pool,
+        open_pool(
+            database, size=settings.lml_max_concurrent + _BATCHES_ASIDE + _OTHER_SESSIONS
+        ) as pool,
         open_lml(str(settings.library_metadata_url), key, limits) as lml,
     ):
         backend = database.backend
@@ -95,28 +99,27 @@ def _report(library: Consumer, resolver: Resolver, warmer: Warmer) -> None:
 
 
 def _library_limits(settings: Settings) -> ConsumerLimits:
-    room = RoomLimits(
-        capacity=settings.batch_size * (settings.lml_max_concurrent + _BATCHES_WAITING),
-        batch_size=settings.batch_size,
-        linger=settings.linger,
-        cool_down=settings.reask_after,
-    )
-    return ConsumerLimits(room, settings.lml_max_concurrent, settings.poll_interval)
+    in_flight = settings.lml_max_concurrent + _BATCHES_ASIDE
+    return _limits(settings, settings.batch_size, in_flight)
 
 
 def _rotation_limits(settings: Settings) -> ConsumerLimits:
+    return _limits(settings, LML_REFRESH_BATCH_CAP, _REFRESH_CALLS)
+
+
+def _limits(settings: Settings, batch_size: int, in_flight: int) -> ConsumerLimits:
     room = RoomLimits(
-        capacity=LML_REFRESH_BATCH_CAP * (_REFRESH_CALLS + _BATCHES_WAITING),
-        batch_size=LML_REFRESH_BATCH_CAP,
+        capacity=batch_size * (in_flight + _BATCHES_WAITING),
+        batch_size=batch_size,
         linger=settings.linger,
         cool_down=settings.reask_after,
     )
-    return ConsumerLimits(room, _REFRESH_CALLS, settings.poll_interval)
+    return ConsumerLimits(room, in_flight, settings.poll_interval)
 
 
 def _lml_limits(settings: Settings) -> LmlLimits:
     return LmlLimits(
-        concurrency=settings.lml_max_concurrent + _REFRESH_CALLS,
+        concurrency=settings.lml_max_concurrent,
         attempts=settings.lml_attempts,
         resolve_timeout=settings.lml_timeout,
         refresh_timeout=timedelta(milliseconds=settings.backfill_lml_batch_timeout_ms),

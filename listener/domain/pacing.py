@@ -28,10 +28,12 @@ class Pause:
 
     def failed(self, now: float, at_least: timedelta | None = None) -> timedelta:
         """Note a failure; return how long to keep silent."""
-        if now < self.until:
-            return timedelta(seconds=self.until - now)
-        self.failures += 1
-        delay = max(self.backoff.delay(self.failures), at_least or timedelta())
+        # Calls that fail during the silence failed for the same reason.
+        delay = timedelta(seconds=self.remaining(now))
+        if not delay:
+            self.failures += 1
+            delay = self.backoff.delay(self.failures)
+        delay = max(delay, at_least or timedelta())
         self.until = now + delay.total_seconds()
         return delay
 

@@ -140,7 +140,8 @@ class Room:
         self._waiting[row] = list(entries)
         if row in self._in_flight:
             return
-        ready_at = self._asked.get(row, now - self._cool_down) + self._cool_down
+        asked_at = self._asked.get(row)
+        ready_at = now if asked_at is None else asked_at + self._cool_down
         if ready_at <= now:
             self._ready[row] = now
         else:

@@ -15,7 +15,7 @@ BEGIN
         RETURN NULL;
     END IF;
 
-    IF recording = 'on' THEN
+    IF recording = 'on' AND has_table_privilege(to_regclass('listener.change'), 'INSERT') THEN
         INSERT INTO listener.change (stream, row_id)
         SELECT 'library', id
         FROM new_rows;
@@ -58,7 +58,7 @@ BEGIN
         RETURN NULL;
     END IF;
 
-    IF recording = 'on' THEN
+    IF recording = 'on' AND has_table_privilege(to_regclass('listener.change'), 'INSERT') THEN
         INSERT INTO listener.change (stream, row_id)
         VALUES ('library', NEW.id);
     ELSE

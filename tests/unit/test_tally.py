@@ -23,9 +23,7 @@ def test_rows_scanned_are_the_sum_of_all_outcomes(
     fields = tally.fields()
     skipped = sum(count for name, count in fields.items() if name.startswith("rows_skipped."))
     assert fields["scanned"] == resolved + unresolved + len(skips)
-    assert (
-        fields["scanned"] == fields["rows_resolved"] + fields["rows_unresolved"] + skipped
-    )
+    assert fields["scanned"] == fields["rows_resolved"] + fields["rows_unresolved"] + skipped
 
 
 def test_source_rows_and_foreign_ids_stand_apart_from_the_rows() -> None:

@@ -44,11 +44,11 @@ def test_source_cannot_stand_twice_in_the_provenance() -> None:
 
 def test_single_artist_has_an_identity_and_nothing_else_has() -> None:
     Verdict(1, Kind.SINGLE_ARTIST, identity())
-    with pytest.raises(ValueError, match="must have an identity"):
+    with pytest.raises(ValueError, match="cannot have the identity"):
         Verdict(1, Kind.SINGLE_ARTIST)
     for kind in (Kind.COMPILATION, Kind.UNRESOLVED):
         Verdict(1, kind)
-        with pytest.raises(ValueError, match="must not have an identity"):
+        with pytest.raises(ValueError, match="cannot have the identity"):
             Verdict(1, kind, identity())
 
 

@@ -51,7 +51,10 @@ _RETRY_AFTER_CAP = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True)
 class LmlLimits:
-    """Bounds of one call: `attempts` at most, each within its timeout, replies up to a size."""
+    """Bounds of asking: calls in flight, tries of a call, the time of each, the size of replies.
+
+    `concurrency` holds for `resolve`; how many refresh calls there are is up to their caller.
+    """
 
     concurrency: int
     attempts: int
@@ -78,6 +81,7 @@ class LmlClient:
     def __init__(self, http: httpx.AsyncClient, limits: LmlLimits) -> None:
         self._http = http
         self._limits = limits
+        self._permits = asyncio.Semaphore(limits.concurrency)
 
     async def resolve(self, questions: Sequence[Question]) -> list[Verdict | Invalid]:
         """Ask one page of 1 to 1000 questions.
@@ -93,9 +97,10 @@ class LmlClient:
             }
             for question in questions
         ]
-        body = await self._post(
-            _RESOLVE, {"inputs": inputs, "include_tracks": False}, self._limits.resolve_timeout
-        )
+        async with self._permits:
+            body = await self._post(
+                _RESOLVE, {"inputs": inputs, "include_tracks": False}, self._limits.resolve_timeout
+            )
         try:
             return read_results(body)
         except MalformedReplyError as error:
@@ -163,7 +168,7 @@ async def open_lml(
         base_url=base_url.rstrip("/").removesuffix(_API) + _API,
         headers=headers,
         timeout=httpx.Timeout(limits.refresh_timeout.total_seconds(), connect=5, pool=5),
-        limits=httpx.Limits(max_connections=limits.concurrency),
+        limits=httpx.Limits(max_connections=limits.concurrency + 1),
         follow_redirects=False,
     ) as http:
         yield LmlClient(http, limits)

@@ -1,0 +1,230 @@
+"""How fast the daemon follows: draining, waiting, editing, memory."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import psycopg
+from psycopg import sql
+
+from bench.baseline import drain_naively
+from bench.harness import ROWS, Figure, catalogue, fresh_server, median, show
+from bench.process import BACKEND, RunningDaemon, running_daemon
+from listener.adapters.demo.postgres import create_backend
+from listener.adapters.demo.simulator import SimulatorProcess, simulator_process
+from listener.adapters.postgres.installation import install, installing
+
+Connection = psycopg.Connection[tuple[object, ...]]
+
+BASELINE_ROWS = 5_000
+BATCH, IN_FLIGHT = 500, 4
+MEGABYTE = 2**20
+
+_LIBRARY = sql.Identifier(BACKEND, "library")
+_IDENTITY = sql.Identifier(BACKEND, "library_identity")
+_SOURCE = sql.Identifier(BACKEND, "library_identity_source")
+
+
+@dataclass(slots=True)
+class Measured:
+    """One list of readings a figure, one reading a round."""
+
+    speedup: list[float] = field(default_factory=list)
+    drain: list[float] = field(default_factory=list)
+    rss: list[float] = field(default_factory=list)
+    slow: list[float] = field(default_factory=list)
+    rss_million: list[float] = field(default_factory=list)
+    idle_p50: list[float] = field(default_factory=list)
+    idle_p99: list[float] = field(default_factory=list)
+    questions: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A filled catalogue, a simulator and a connection to look with."""
+
+    dsn: str
+    lml: SimulatorProcess
+    db: Connection
+
+    def wait_everything(self, changes: int | None = None) -> None:
+        """Put every row into the outbox as if it had just changed, and forget all answers."""
+        self.db.execute(
+            sql.SQL("TRUNCATE listener.change, listener.ledger, {}, {}").format(_SOURCE, _IDENTITY)
+        )
+        self.db.execute(
+            sql.SQL(
+                "INSERT INTO listener.change (stream, row_id)"
+                " SELECT 'library', 1 + n %% %s FROM generate_series(0, %s - 1) AS n"
+            ),
+            (ROWS, changes or ROWS),
+        )
+        self.db.execute("VACUUM ANALYZE listener.change")
+        self.db.execute("CHECKPOINT")
+
+    def until_settled(self) -> None:
+        """Wait until the outbox is empty."""
+        ticks = threading.Event()
+        while self.db.execute("SELECT EXISTS (SELECT FROM listener.change)").fetchone() == (True,):
+            ticks.wait(0.01)
+
+
+@contextmanager
+def prepared() -> Iterator[Bench]:
+    """Yield a bench on a server and a simulator of their own."""
+    with fresh_server() as dsn:
+        create_backend(dsn, BACKEND, with_triggers=False)
+        with installing(dsn) as connection:
+            install(connection, BACKEND)
+        catalogue(dsn, BACKEND, ROWS)
+        with (
+            simulator_process(knowledge={"all_single": True}, permits=None) as lml,
+            psycopg.connect(dsn, autocommit=True) as db,
+        ):
+            yield Bench(dsn, lml, db)
+
+
+def figures(rounds: int = 5) -> list[Figure]:
+    """Measure everything `rounds` times, in turn."""
+    measured = Measured()
+    with prepared() as bench:
+        for number in range(rounds):
+            sys.stderr.write(f"following: round {number + 1} of {rounds}\n")
+            _drain(bench, measured)
+            _slow_drain(bench, measured)
+            _idle(bench, measured)
+            _edits(bench, measured)
+        _million(bench, measured)
+    return _as_figures(measured)
+
+
+def _drain(bench: Bench, measured: Measured) -> None:
+    bench.lml.set(latency={"fixed": 0})
+    bench.wait_everything()
+    naive = drain_naively(bench.dsn, bench.lml.url, BASELINE_ROWS)
+    bench.wait_everything()
+    seconds, daemon = _drained(bench)
+    measured.drain.append(seconds)
+    measured.speedup.append(ROWS / seconds / naive)
+    measured.rss.append(daemon.largest_rss / MEGABYTE)
+
+
+def _drained(bench: Bench) -> tuple[float, RunningDaemon]:
+    with running_daemon(bench.dsn, bench.lml.url) as daemon:
+        # Counted from where the daemon holds the lane: starting Python is not draining.
+        began = time.perf_counter()
+        bench.until_settled()
+        return time.perf_counter() - began, daemon
+
+
+def _slow_drain(bench: Bench, measured: Measured) -> None:
+    bench.lml.set(latency={"fixed": 0.5})
+    bench.wait_everything()
+    seconds, _ = _drained(bench)
+    calls = -(-ROWS // BATCH)
+    measured.slow.append(seconds / (calls * 0.5 / IN_FLIGHT))
+
+
+def _idle(bench: Bench, measured: Measured) -> None:
+    bench.lml.set(latency={"fixed": 0})
+    times = []
+    pause = threading.Event()
+    insert = sql.SQL(
+        "INSERT INTO {} (artist_id, artist_name, album_title) VALUES (1, %s, 'Idle') RETURNING id"
+    ).format(_LIBRARY)
+    look = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE library_id = %s)").format(_IDENTITY)
+    with (
+        running_daemon(bench.dsn, bench.lml.url),
+        psycopg.connect(bench.dsn, autocommit=True) as writer,
+    ):
+        for number in range(300):
+            row = writer.execute(insert, (f"Idle {number}",)).fetchone()
+            began = time.perf_counter()
+            while bench.db.execute(look, row).fetchone() != (True,):
+                pause.wait(0.0002)
+            times.append((time.perf_counter() - began) * 1000)
+            pause.wait(0.02)
+    times.sort()
+    measured.idle_p50.append(times[len(times) // 2])
+    measured.idle_p99.append(times[int(len(times) * 0.99)])
+    for name in (_SOURCE, _IDENTITY):
+        bench.db.execute(sql.SQL("DELETE FROM {} WHERE library_id > %s").format(name), (ROWS,))
+    bench.db.execute(sql.SQL("DELETE FROM {} WHERE id > %s").format(_LIBRARY), (ROWS,))
+
+
+def _edits(bench: Bench, measured: Measured) -> None:
+    bench.lml.set(latency={"fixed": 0.1})
+    edit = sql.SQL(
+        "UPDATE {} SET album_title = 'Edit ' || %s || ' of ' || id WHERE id %% 64 = %s AND id <= 64000"
+    ).format(_LIBRARY)
+    pause = threading.Event()
+    with running_daemon(bench.dsn, bench.lml.url):
+        bench.until_settled()
+        bench.lml.set(reset_calls=True)
+        began = time.perf_counter()
+        for number in range(10):
+            bench.db.execute(edit, (f"{number} {began}", 0))
+            pause.wait(max(0.0, began + 0.2 * (number + 1) - time.perf_counter()))
+        bench.until_settled()
+    rows = bench.lml.counters()["rows"]["bulk"]
+    measured.questions.append(rows / 1000)
+
+
+def _million(bench: Bench, measured: Measured) -> None:
+    bench.lml.set(latency={"fixed": 0})
+    bench.wait_everything(1_000_000)
+    with running_daemon(bench.dsn, bench.lml.url) as daemon:
+        threading.Event().wait(15)
+        measured.rss_million.append(daemon.largest_rss / MEGABYTE)
+    bench.wait_everything(1)
+
+
+def _as_figures(measured: Measured) -> list[Figure]:
+    speedup, rss = median(measured.speedup), median(measured.rss)
+    slow, questions = median(measured.slow), max(measured.questions)
+    p50, p99 = median(measured.idle_p50), median(measured.idle_p99)
+    million = median(measured.rss_million)
+    return [
+        Figure(
+            f"{ROWS} waiting changes, LML 0 ms, against the naive way",
+            ">= 15 x",
+            f"{speedup:.1f} x",
+            speedup >= 15,
+            f"drained in {median(measured.drain):.1f} s",
+        ),
+        Figure(
+            "the same, LML 500 ms, 4 in flight: time / (calls x 0.5 s / 4)",
+            "<= 1.10",
+            f"{slow:.3f}",
+            slow <= 1.10,
+        ),
+        Figure(
+            "idle: commit of an insert to identity row, p50 / p99",
+            "<= 5 / 20 ms",
+            f"{p50:.1f} / {p99:.1f} ms",
+            p50 <= 5 and p99 <= 20,
+        ),
+        Figure(
+            "1,000 rows edited 10 times in 2 s, LML 100 ms: questions a row",
+            "<= 3",
+            f"{questions:.2f}",
+            questions <= 3,
+            "the worst round",
+        ),
+        Figure("memory of the daemon in the first row", "<= 120 MB", f"{rss:.0f} MB", rss <= 120),
+        Figure(
+            "the same with 1,000,000 changes waiting",
+            "+- 10 %",
+            f"{million:.0f} MB ({million / rss - 1:+.0%})",
+            abs(million / rss - 1) <= 0.10,
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    show(figures(), "following")

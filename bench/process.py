@@ -1,0 +1,83 @@
+"""The real daemon as a process of a bench, and the naive one that it is held against."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+
+BACKEND = "wxyc_schema"
+
+
+class RunningDaemon:
+    """A `listener run` process: its largest memory so far, and what it reported when it stopped."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.report: dict[str, Any] = {}
+        self.largest_rss = 0
+        self._following = threading.Event()
+        self._stopped = threading.Event()
+        self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            [sys.executable, "-m", "listener", "run"],
+            env={**os.environ, **environment},  # noqa: TID251 - handed on to a child
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._threads = [
+            threading.Thread(target=self._read, daemon=True),
+            threading.Thread(target=self._watch_memory, daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+        if not self._following.wait(30):
+            message = "the daemon did not begin to follow the library within 30 s"
+            raise RuntimeError(message)
+
+    def stop(self) -> dict[str, Any]:
+        """End the process in an orderly way; return the fields of its report."""
+        self._stopped.set()
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(30)
+        for thread in self._threads:
+            thread.join(5)
+        if self.process.stderr is not None:
+            self.process.stderr.close()
+        return self.report
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            event = json.loads(line) if line.startswith("{") else {"event": line}
+            if event.get("event") == "following" and event.get("stream") == "library":
+                self._following.set()
+            elif event.get("event") == "stopped":
+                self.report = event
+            elif event.get("level", "error") in {"warning", "error"}:
+                sys.stderr.write(line)
+
+    def _watch_memory(self) -> None:
+        process = psutil.Process(self.process.pid)
+        while not self._stopped.wait(0.05):
+            try:
+                self.largest_rss = max(self.largest_rss, process.memory_info().rss)
+            except psutil.NoSuchProcess:
+                return
+
+
+@contextmanager
+def running_daemon(dsn: str, lml: str, **settings: str) -> Iterator[RunningDaemon]:
+    """Run the daemon for the length of the block."""
+    daemon = RunningDaemon({"DATABASE_URL": dsn, "LIBRARY_METADATA_URL": lml, **settings})
+    try:
+        yield daemon
+    finally:
+        if daemon.process.poll() is None:
+            daemon.stop()

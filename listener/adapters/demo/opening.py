@@ -1,0 +1,49 @@
+"""The first fill: a whole catalogue at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from datetime import timedelta
+
+from listener.adapters.demo.catalogue import Release, fill
+from listener.adapters.demo.play import Play, counted, plural
+
+_PATIENCE = 600
+
+
+async def first_fill(play: Play, dsn: str, catalogue: Sequence[Release]) -> None:
+    """Put the catalogue into the library and see the listener through it."""
+    loop = asyncio.get_running_loop()
+    known = (await play.watch.read("check_everything"))[0].releases
+    if known:
+        play.screen.heading(f"The library of an earlier run: {plural(known, 'release')}")
+        began, total = loop.time(), known
+    else:
+        total = len(catalogue)
+        play.screen.heading(f"First fill: {plural(total, 'release')} in one transaction")
+        fill(dsn, play.schema, catalogue)
+        began = loop.time()
+    with play.screen.progress("answered", total) as tell:
+
+        async def fact() -> bool:
+            state = (await play.watch.read("read_progress"))[0]
+            tell(min(state.answered, total))
+            return not state.waiting and state.answered >= total
+
+        done = await play.watch.until(fact, "the whole library to be answered", _PATIENCE)
+    found = (await play.watch.read("check_everything"))[0]
+    kinds = Counter(
+        single_artist=found.single_artists,
+        unresolved=found.unresolved,
+        compilation=found.compilations,
+    )
+    play.screen.fact("answered", counted(kinds), took=timedelta(seconds=done - began))
+    calls = play.lml.counters()
+    asked, bulk = calls["rows"].get("bulk", 0), calls["calls"].get("bulk", 0)
+    play.screen.fact(
+        "asked",
+        f"{plural(asked, 'question')} in {plural(bulk, 'call')} to LML,"
+        f" at most {calls['most_in_flight'].get('bulk', 0)} at a time",
+    )

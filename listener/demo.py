@@ -1,0 +1,271 @@
+"""Joins the embedded PostgreSQL, the LML simulator and the real daemon into `listener demo`."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import chain, islice
+from pathlib import Path
+from subprocess import SubprocessError
+from types import FrameType
+
+import httpx
+import psycopg
+
+from listener.adapters.demo.catalogue import Release, albums_tsv, releases
+from listener.adapters.demo.daemon import Daemon, DaemonEndedError
+from listener.adapters.demo.ending import LostError, stay, sum_up
+from listener.adapters.demo.opening import first_fill
+from listener.adapters.demo.play import Play
+from listener.adapters.demo.screen import Screen
+from listener.adapters.demo.simulator import SimulatorProcess
+from listener.adapters.demo.stage import database, program, row_latency, simulator
+from listener.adapters.demo.story import Story
+from listener.adapters.demo.watch import NotAnsweredError, watching
+from listener.adapters.demo.writers import writing
+from listener.adapters.postgres.installation import InstallationError, install, installing
+
+_SCHEMA = "wxyc_schema"
+_EDIT = "UPDATE wxyc_schema.library SET album_title = album_title || ' (Live)' WHERE id = 7"
+_TOKEN = "demo-token"  # noqa: S105 - the simulator's, on this machine only
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_MOST_RELEASES = 3000
+_RELEASES_A_SECOND = 50
+_ARRIVALS = 200
+_FAILED, _COULD_NOT_RUN = 1, 2
+
+_FAILURES = (
+    DaemonEndedError,
+    NotAnsweredError,
+    InstallationError,
+    LostError,
+    psycopg.Error,
+    httpx.HTTPError,
+    SubprocessError,
+    RuntimeError,
+    OSError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What can be chosen about a demo."""
+
+    seconds: float
+    latency: timedelta
+    folder: Path | None
+    albums: Path | None
+    invented: int | None
+    keep_running: bool
+    verbose: bool
+
+
+class UnfitError(Exception):
+    """The demo cannot begin with what it was given."""
+
+
+def run_demo(options: DemoOptions) -> int:
+    """Play the demo; return the exit code. Nothing is left running."""
+    screen = Screen()
+    try:
+        catalogue = _catalogue(options)
+        with _folder(options.folder) as folder:
+            code = asyncio.run(_Demo(options, folder, screen).play(catalogue))
+    except UnfitError as error:
+        screen.complaint(f"listener demo: {error}")
+        return _COULD_NOT_RUN
+    kept = f"kept {options.folder}" if options.folder else "removed the folder"
+    screen.heading(f"Stopped everything, {kept}.")
+    return code
+
+
+class _Demo:
+    """One run of the demo."""
+
+    def __init__(self, options: DemoOptions, folder: Path, screen: Screen) -> None:
+        self._options = options
+        self._folder = folder
+        self._screen = screen
+        self._signal: int | None = None
+        self._is_over = False
+
+    async def play(self, catalogue: list[Release]) -> int:
+        """Play it from set-up to end; return the exit code."""
+        self._cancel_on_signals()
+        try:
+            with ExitStack() as stack:
+                await self._play(stack, catalogue)
+        except asyncio.CancelledError:
+            if self._signal is None:
+                raise
+            return 0 if self._is_over else 128 + self._signal
+        except _FAILURES as error:
+            if self._signal is not None:
+                return 128 + self._signal
+            self._screen.heading("The demo failed")
+            self._screen.complaint(str(error))
+            return _FAILED
+        return 0
+
+    async def _play(self, stack: ExitStack, catalogue: list[Release]) -> None:
+        dsn = await self._set_up_database(stack)
+        lml = await self._set_up_lml(stack)
+        daemon = stack.enter_context(self._daemon(dsn, lml.url))
+        async with (
+            watching(dsn, _SCHEMA, daemon.require) as watch,
+            writing(dsn, _SCHEMA) as writers,
+        ):
+            call = self._options.latency + row_latency(self._options.latency)
+            play = Play(_SCHEMA, writers, watch, lml, daemon, self._screen, call)
+            entries = await watch.entries()
+            began = _now()
+            daemon.start()
+            await watch.followed([])
+            self._fact("daemon", f"listener run, process {daemon.pid}{self._log_note()}", began)
+            end = _now() + self._options.seconds
+            await first_fill(play, dsn, catalogue)
+            arrivals = releases(_ARRIVALS, seed=entries + 2)
+            await Story(play, arrivals).tell(end - _now())
+            await sum_up(play, entries)
+            if self._options.keep_running:
+                self._is_over = True
+                await stay(play, self._commands(dsn, lml))
+        self._stop(daemon)
+
+    async def _set_up_database(self, stack: ExitStack) -> str:
+        self._screen.heading("Set-up")
+        began = _now()
+        dsn, version, is_new = stack.enter_context(database(self._folder / "data", _SCHEMA))
+        self._fact("PostgreSQL", f"{version} in {self._folder / 'data'}", began)
+        if is_new:
+            self._fact("backend", f"its tables and its own triggers, in {_SCHEMA}")
+        await _interruption()
+        with installing(dsn) as connection:
+            done = install(connection, _SCHEMA)
+        self._fact("migrate", ", ".join(done) or "nothing to do")
+        await _interruption()
+        return dsn
+
+    async def _set_up_lml(self, stack: ExitStack) -> SimulatorProcess:
+        began = _now()
+        latency = self._options.latency
+        lml = stack.enter_context(simulator(latency, _TOKEN))
+        speed = f"{_ms(latency)} a call and {_ms(row_latency(latency))} a row"
+        self._fact("LML", f"simulator on {lml.url}, {speed}", began)
+        await _interruption()
+        return lml
+
+    def _daemon(self, dsn: str, url: str) -> Daemon:
+        settings = {
+            "DATABASE_URL": dsn,
+            "LIBRARY_METADATA_URL": url,
+            "LML_API_KEY": _TOKEN,
+            "WXYC_SCHEMA_NAME": _SCHEMA,
+        }
+        # For the commands that a person gives in the folder.
+        lines = [f"{name}={value}\n" for name, value in settings.items()]
+        (self._folder / ".env").write_text("".join(lines), encoding="utf-8")
+        return Daemon(settings, self._folder, self._log())
+
+    def _stop(self, daemon: Daemon) -> None:
+        code = daemon.stop()
+        if code:
+            raise DaemonEndedError(f"the daemon stopped with exit code {code}")
+
+    def _commands(self, dsn: str, lml: SimulatorProcess) -> dict[str, str]:
+        folder = shlex.quote(str(self._folder))
+        listener = shlex.quote(str(Path(sys.argv[0]).absolute()))
+        if sys.argv[0].endswith("__main__.py"):
+            listener = f"{shlex.quote(sys.executable)} -m listener"
+        psql = f"{shlex.quote(str(program('psql')))} {shlex.quote(dsn)}"
+        return {
+            "database": dsn,
+            "LML": f"{lml.url} (switches and counters: {lml.url}/_simulator)",
+            "psql": psql,
+            "try": f'{psql} -c "{_EDIT}"',
+            "listener": f"cd {folder} && {listener} migrate --check",
+            "log": f"tail -f {shlex.quote(str(self._log()))}" if self._log() else "shown here",
+        }
+
+    def _log(self) -> Path | None:
+        return None if self._options.verbose else self._folder / "daemon.log"
+
+    def _log_note(self) -> str:
+        return f", log {self._log()}" if self._log() else ""
+
+    def _fact(self, label: str, text: str, began: float | None = None) -> None:
+        took = None if began is None else timedelta(seconds=_now() - began)
+        self._screen.fact(label, text, took=took)
+
+    def _cancel_on_signals(self) -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+        def on_signal(number: int, _: FrameType | None) -> None:
+            # Once: what follows takes everything down, and must not be torn.
+            if self._signal is None and task is not None:
+                self._signal = number
+                loop.call_soon_threadsafe(task.cancel)
+
+        for number in _SIGNALS:
+            signal.signal(number, on_signal)
+
+
+@contextmanager
+def _folder(chosen: Path | None) -> Iterator[Path]:
+    if chosen is None:
+        # Short: a socket's path may not exceed 107 characters.
+        folder = Path(tempfile.mkdtemp(prefix="listener-demo-"))
+        # Where the demo runs as root, PostgreSQL does not.
+        folder.chmod(0o755)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return
+    folder = chosen.absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        is_foreign = any(folder.iterdir()) and not (folder / "data" / "PG_VERSION").exists()
+    except OSError as error:
+        raise UnfitError(f"the folder cannot be used: {error}") from error
+    if is_foreign:
+        raise UnfitError(f"{folder} holds something else; give an empty folder or a new one")
+    yield folder
+
+
+def _catalogue(options: DemoOptions) -> list[Release]:
+    """Return the releases to begin with: those of a file, invented ones, or both."""
+    count = options.invented
+    if count is None:
+        scaled = min(_MOST_RELEASES, round(_RELEASES_A_SECOND * options.seconds))
+        count = 0 if options.albums else scaled
+    given = albums_tsv(options.albums) if options.albums else iter(())
+    try:
+        catalogue = list(chain(given, islice(releases(max(1, count)), count)))
+    except (OSError, UnicodeDecodeError, KeyError) as error:
+        message = f"{options.albums} is no list of albums: {type(error).__name__} {error}"
+        raise UnfitError(message) from error
+    if not catalogue:
+        raise UnfitError(f"there is no album in {options.albums}")
+    return catalogue
+
+
+async def _interruption() -> None:
+    """Let a signal that came during set-up take effect: set-up itself is never torn."""
+    await asyncio.sleep(0)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _ms(duration: timedelta) -> str:
+    return f"{duration.total_seconds() * 1000:.3g} ms"

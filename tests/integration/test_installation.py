@@ -1,0 +1,221 @@
+"""Installing, checking and removing, on a database that the backend already lives in."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from listener.adapters.demo.postgres import create_backend
+from listener.adapters.postgres.installation import (
+    InstallationError,
+    install,
+    installing,
+    missing_parts,
+    uninstall,
+)
+from tests.conftest import BACKEND, with_database
+
+ODD = 'Odd "schema" 1'
+
+# Everything in the database that is not PostgreSQL's own, with what could have been altered in it.
+_INVENTORY = """
+SELECT n.nspname, c.relname, c.relkind::text, c.relhastriggers::text, c.reloptions::text
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+UNION ALL
+SELECT n.nspname, p.proname, 'function', p.prosrc, NULL
+FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+UNION ALL
+SELECT t.tgrelid::regclass::text, t.tgname, 'trigger', pg_get_triggerdef(t.oid), NULL
+FROM pg_trigger AS t WHERE NOT t.tgisinternal
+ORDER BY 1, 2, 3, 4
+"""
+
+
+@pytest.fixture
+def empty(server: str, worker_id: str) -> Iterator[str]:
+    """DSN of a database without anything in it."""
+    name = sql.Identifier(f"listener_empty_{worker_id}")
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
+        yield with_database(server, f"listener_empty_{worker_id}")
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+@pytest.fixture
+def bare(empty: str) -> str:
+    """DSN of a database with the backend's tables only."""
+    create_backend(empty, BACKEND, with_triggers=True)
+    return empty
+
+
+def inventory(dsn: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(dsn) as connection:
+        return connection.execute(_INVENTORY).fetchall()
+
+
+def command(dsn: str, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "listener", *arguments],
+        env={"DATABASE_URL": dsn, **settings},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_second_installation_does_nothing(bare: str) -> None:
+    with installing(bare) as connection:
+        assert install(connection, BACKEND)
+        assert install(connection, BACKEND) == []
+        assert missing_parts(connection, BACKEND) == []
+
+
+def test_two_installations_at_once_do_the_work_once(bare: str) -> None:
+    def run(_: int) -> list[str]:
+        with installing(bare) as connection:
+            return install(connection, BACKEND)
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(run, range(4)))
+    assert sum(bool(done) for done in results) == 1
+
+
+def test_uninstall_leaves_no_trace(bare: str) -> None:
+    before = inventory(bare)
+    with installing(bare) as connection:
+        install(connection, BACKEND)
+        assert uninstall(connection, BACKEND)
+        assert uninstall(connection, BACKEND) == []
+    assert inventory(bare) == before
+
+
+def test_installation_alters_nothing_of_the_backend(bare: str) -> None:
+    before = set(inventory(bare))
+    with installing(bare) as connection:
+        install(connection, BACKEND)
+    ours = {row for row in inventory(bare) if row[0] == "listener" or "listener" in str(row[1])}
+    assert before <= set(inventory(bare)) - ours
+
+
+def test_backend_schema_may_have_any_name(empty: str) -> None:
+    create_backend(empty, ODD, with_triggers=False)
+    with installing(empty) as connection:
+        install(connection, ODD)
+        assert missing_parts(connection, ODD) == []
+        connection.execute(
+            sql.SQL("INSERT INTO {} (artist_name) VALUES ('Nico')").format(
+                sql.Identifier(ODD, "artists")
+            )
+        )
+        connection.execute(
+            sql.SQL(
+                "INSERT INTO {} (artist_id, artist_name, album_title) VALUES (1, 'Nico', 'Desertshore')"
+            ).format(sql.Identifier(ODD, "library"))
+        )
+        assert connection.execute("SELECT count(*) FROM listener.change").fetchone() == (1,)
+        uninstall(connection, ODD)
+
+
+def test_missing_or_disabled_trigger_is_noticed_and_mended(bare: str) -> None:
+    table = sql.Identifier(BACKEND, "rotation")
+    with installing(bare) as connection:
+        install(connection, BACKEND)
+        for damage in ("DROP TRIGGER {} ON {}", "ALTER TABLE {1} DISABLE TRIGGER {0}"):
+            trigger = sql.Identifier("listener_capture_update")
+            connection.execute(sql.SQL(damage).format(trigger, table))
+            assert [part.label for part in missing_parts(connection, BACKEND)] == [
+                "triggers/rotation"
+            ]
+            assert install(connection, BACKEND) == ["installed triggers/rotation"]
+            assert missing_parts(connection, BACKEND) == []
+
+
+def test_changed_triggers_are_replaced(bare: str) -> None:
+    with installing(bare) as connection:
+        install(connection, BACKEND)
+        connection.execute(
+            "UPDATE listener.installed SET digest = 'old' WHERE name = 'triggers/library'"
+        )
+        assert install(connection, BACKEND) == ["installed triggers/library"]
+
+
+def test_schema_without_the_backend_is_refused(empty: str) -> None:
+    with installing(empty) as connection, pytest.raises(InstallationError, match="WXYC_SCHEMA"):
+        install(connection, BACKEND)
+    assert inventory(empty) == []
+
+
+def test_locked_table_is_not_queued_up_for(bare: str) -> None:
+    with psycopg.connect(bare) as backend, ThreadPoolExecutor(1) as pool:
+        backend.execute(
+            sql.SQL("INSERT INTO {} (artist_name) VALUES ('Nico')").format(
+                sql.Identifier(BACKEND, "artists")
+            )
+        )
+        backend.execute(
+            sql.SQL("LOCK TABLE {} IN ROW EXCLUSIVE MODE").format(
+                sql.Identifier(BACKEND, "library")
+            )
+        )
+
+        def run() -> list[str]:
+            with installing(bare) as connection:
+                return install(connection, BACKEND)
+
+        running = pool.submit(run)
+        # Writers get through while the installation waits for its turn.
+        for _ in range(20):
+            with psycopg.connect(bare) as writer:
+                writer.execute("SET lock_timeout = '2s'")
+                writer.execute(
+                    sql.SQL("UPDATE {} SET plays = plays + 1").format(
+                        sql.Identifier(BACKEND, "library")
+                    )
+                )
+        assert not running.done()
+        backend.commit()
+        assert "installed triggers/library" in running.result(15)
+
+
+def test_commands_print_what_they_did(bare: str) -> None:
+    missing = command(bare, "migrate", "--check")
+    assert (missing.returncode, missing.stderr) == (1, "")
+    assert "missing triggers/library" in missing.stdout
+    done = command(bare, "migrate")
+    assert done.returncode == 0
+    assert "created schema listener" in done.stdout
+    assert command(bare, "migrate").stdout == "nothing to do\n"
+    assert command(bare, "migrate", "--check").stdout == "nothing missing\n"
+    removed = command(bare, "uninstall", "--yes")
+    assert removed.returncode == 0
+    assert "dropped schema listener" in removed.stdout
+
+
+def test_wrong_settings_are_all_named_at_once() -> None:
+    wrong = command("mysql://user:hidden-word@host/db", "run", BATCH_SIZE="5000", LINGER="soon")
+    assert wrong.returncode == 2
+    assert "hidden-word" not in wrong.stderr
+    for name in (
+        "DATABASE_URL",
+        "LIBRARY_METADATA_URL",
+        "BATCH_SIZE is '5000'",
+        "LINGER is 'soon'",
+    ):
+        assert name in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+
+
+def test_unreachable_database_is_said_without_its_password() -> None:
+    wrong = command("postgresql://user:hidden-word@127.0.0.1:1/db", "migrate")
+    assert wrong.returncode == 2
+    assert "127.0.0.1" in wrong.stderr
+    assert "hidden-word" not in wrong.stderr
+    assert "Traceback" not in wrong.stderr

@@ -1,0 +1,249 @@
+"""Both ends of the engine, in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from listener.domain.change import Batch, Change, Look, Snapshot, Stream
+from listener.domain.faults import LaneLostError, PageRefusedError, WriteRefusedError
+from listener.domain.judging import Invalid
+from listener.domain.question import Asking, Question
+from listener.domain.verdict import Kind, Page, Verdict
+from listener.engine.handling import Handled
+from tests.unit.clock import now
+
+
+@dataclass
+class Outbox:
+    """A list of committed entries; `xmin` stands still while a transaction is open."""
+
+    entries: dict[int, int] = field(default_factory=dict)
+    next_id: int = 100
+    open_since: int | None = None
+    looks: list[tuple[float, int, int]] = field(default_factory=list)
+    settled: list[tuple[int, int]] = field(default_factory=list)
+    claimed: list[int] = field(default_factory=list)
+    fault: Exception | None = None
+    _last_seq: int = 0
+
+    def record(self, *rows: int) -> None:
+        for row in rows:
+            self._last_seq += 1
+            self.entries[self._last_seq] = row
+        self.next_id += 1
+
+    def open_transaction(self) -> None:
+        self.open_since, self.next_id = self.next_id, self.next_id + 1
+
+    def draw_id(self) -> int:
+        self.next_id += 1
+        return self.next_id - 1
+
+    async def look(
+        self, stream: Stream, *, after: int, held: Sequence[int], limit: int, mark: bool = False
+    ) -> Look:
+        xmin = self.next_id if self.open_since is None else self.open_since
+        snapshot = Snapshot(xmin, self.draw_id() if mark else None)
+        await asyncio.sleep(0)
+        if self.fault is not None:
+            raise self.fault
+        free = sorted(seq for seq in self.entries if seq > after and seq not in held)
+        found = [Change(seq, self.entries[seq], timedelta(0)) for seq in free[:limit]]
+        self.looks.append((now(), after, len(found)))
+        self.claimed += [change.seq for change in found]
+        return Look(tuple(found), snapshot, complete=len(found) < limit)
+
+    async def settle(self, stream: Stream, entries: Sequence[tuple[int, int]]) -> None:
+        for seq, row in entries:
+            assert self.entries.pop(seq) == row
+        self.settled += entries
+
+
+@dataclass
+class Lane:
+    """A lane whose writers wake it by hand; `calls` tells what was asked of it, in order."""
+
+    outbox: Outbox
+    calls: list[str] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
+    lost: bool = False
+    fault: Exception | None = None
+    _awake: bool = False
+    _woken: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def lose(self) -> None:
+        self.lost = True
+        self.wake()
+
+    def break_with(self, fault: Exception) -> None:
+        self.fault = fault
+        self.wake()
+
+    @property
+    def awake(self) -> bool:
+        """Whether writers are told not to wake anybody."""
+        return self._awake
+
+    async def rouse(self) -> None:
+        self.calls.append("rouse")
+        self._awake = True
+
+    async def doze(self) -> int | None:
+        self.calls.append("doze")
+        if not self._awake:
+            return None
+        self._awake = False
+        return self.outbox.draw_id()
+
+    async def wait(self, at_most: timedelta) -> bool:
+        self.calls.append("wait")
+        self.waits.append(at_most.total_seconds())
+        woken = True
+        try:
+            async with asyncio.timeout(at_most.total_seconds()):
+                await self._woken.wait()
+        except TimeoutError:
+            woken = False
+        self._woken.clear()
+        if self.fault is not None:
+            raise self.fault
+        if self.lost:
+            message = "another daemon follows the stream now"
+            raise LaneLostError(message)
+        return woken
+
+
+@dataclass
+class Lanes:
+    """Hands out what `take` gives, each time anew, and notes when it comes back."""
+
+    take: Callable[[Stream], Awaitable[Lane]]
+    held: dict[Stream, int] = field(default_factory=dict)
+    handed_over: list[Stream] = field(default_factory=list)
+
+    @asynccontextmanager
+    async def hold(self, stream: Stream) -> AsyncIterator[Lane]:
+        lane = await self.take(stream)
+        self.held[stream] = self.held.get(stream, 0) + 1
+        try:
+            yield lane
+        finally:
+            self.handed_over.append(stream)
+
+
+@dataclass
+class Worker:
+    """Handles batches: settles their entries once `gate` is open, unless told to fail."""
+
+    outbox: Outbox
+    stream: Stream = Stream.LIBRARY
+    batches: list[Batch] = field(default_factory=list)
+    begun_at: list[float] = field(default_factory=list)
+    in_flight: int = 0
+    most_in_flight: int = 0
+    cancelled: int = 0
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    answer: Callable[[Batch], Handled] | None = None
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    @property
+    def rows(self) -> list[list[int]]:
+        return [batch.row_ids for batch in self.batches]
+
+    async def handle(self, batch: Batch) -> Handled:
+        self.batches.append(batch)
+        self.begun_at.append(now())
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await asyncio.sleep(0)
+            await self.gate.wait()
+            handled = Handled(frozenset(batch.changes)) if not self.answer else self.answer(batch)
+            await self.outbox.settle(self.stream, batch.entries(handled.settled))
+            return handled
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.in_flight -= 1
+
+
+@dataclass
+class Library:
+    """Rows that all have something to ask, but for the groups named."""
+
+    answered: frozenset[int] = frozenset()
+    nameless: frozenset[int] = frozenset()
+    gone: frozenset[int] = frozenset()
+    order: int = 0
+
+    async def read(self, row_ids: Sequence[int]) -> Asking:
+        self.order += 1
+        asked = frozenset(row_ids)
+        rest = sorted(asked - self.answered - self.nameless - self.gone)
+        return Asking(
+            self.order,
+            tuple(Question(row, "Broadcast", f"Album {row}", None, b"%d" % row) for row in rest),
+            self.answered & asked,
+            self.nameless & asked,
+            self.gone & asked,
+        )
+
+
+def unresolved(question: Question) -> list[Verdict | Invalid]:
+    return [Verdict(question.library_id, Kind.UNRESOLVED)]
+
+
+@dataclass
+class Lml:
+    """Answers each question by `reply`; refuses every page that holds a poison row."""
+
+    poison: frozenset[int] = frozenset()
+    reply: Callable[[Question], list[Verdict | Invalid]] = unresolved
+    fault: Callable[[int], Exception | None] = lambda call: None
+    pages: list[list[int]] = field(default_factory=list)
+
+    async def resolve(self, questions: Sequence[Question]) -> Sequence[Verdict | Invalid]:
+        rows = [question.library_id for question in questions]
+        self.pages.append(rows)
+        fault = self.fault(len(self.pages))
+        if fault is not None:
+            raise fault
+        if not self.poison.isdisjoint(rows):
+            message = "LML answered 422"
+            raise PageRefusedError(message)
+        return [result for question in questions for result in self.reply(question)]
+
+
+@dataclass
+class Verdicts:
+    """Writes what is not superseded; refuses every page that holds a row it cannot store."""
+
+    outbox: Outbox
+    unstorable: frozenset[int] = frozenset()
+    superseded: frozenset[int] = frozenset()
+    pages: list[Page] = field(default_factory=list)
+    written: dict[int, Verdict] = field(default_factory=dict)
+
+    async def write(self, page: Page) -> frozenset[int]:
+        self.pages.append(page)
+        rows = frozenset(verdict.library_id for verdict in page.verdicts)
+        assert {row for _, row in page.entries} == rows
+        assert rows <= page.questions.keys()
+        if not self.unstorable.isdisjoint(rows):
+            message = "value too long"
+            raise WriteRefusedError(message)
+        written = rows - self.superseded
+        self.written |= {v.library_id: v for v in page.verdicts if v.library_id in written}
+        kept = [(seq, row) for seq, row in page.entries if row in written]
+        await self.outbox.settle(Stream.LIBRARY, kept)
+        return written

@@ -1,0 +1,314 @@
+"""Getting library rows their verdicts, whatever LML and the database say to some of them."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Iterable
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from listener.domain.change import Batch
+from listener.domain.faults import LmlUnavailableError, PageRefusedError, StoreUnavailableError
+from listener.domain.judging import Invalid
+from listener.domain.question import Question
+from listener.domain.tally import Skip
+from listener.domain.verdict import Identity, Kind, Verdict
+from listener.engine.handling import Handled
+from listener.engine.resolver import Resolver
+from tests.unit.fakes import Library, Lml, Outbox, Verdicts
+
+PAGE = range(1, 501)
+
+
+class Case:
+    """A resolver between a library, LML and a database of its own."""
+
+    def __init__(
+        self, rows: Iterable[int] = PAGE, library: Library | None = None, lml: Lml | None = None
+    ) -> None:
+        self.outbox = Outbox()
+        self.outbox.record(*rows)
+        self.library = library or Library()
+        self.lml = lml or Lml()
+        self.verdicts = Verdicts(self.outbox)
+        self.resolver = Resolver(self.library, self.lml, self.verdicts, self.outbox)
+        self.tally = self.resolver.tally
+
+    async def handle(self) -> Handled:
+        rows: dict[int, tuple[int, ...]] = {}
+        for seq, row in self.outbox.entries.items():
+            rows[row] = (*rows.get(row, ()), seq)
+        return await self.resolver.handle(Batch(rows))
+
+    @property
+    def waiting(self) -> set[int]:
+        return set(self.outbox.entries.values())
+
+
+def single_artist(row: int, skipped_sources: int = 0) -> Verdict:
+    identity = Identity("exact", 0.9, None, None, None, ())
+    return Verdict(row, Kind.SINGLE_ARTIST, identity, skipped_sources)
+
+
+async def test_page_without_trouble_is_one_question_and_one_write() -> None:
+    case = Case()
+    handled = await case.handle()
+    assert handled == Handled(settled=frozenset(PAGE))
+    assert (len(case.lml.pages), len(case.verdicts.pages)) == (1, 1)
+    assert not case.waiting
+
+
+async def test_page_carries_the_order_and_the_questions_it_was_read_with() -> None:
+    case = Case([7, 7, 8], Library(order=41))
+    await case.handle()
+    page = case.verdicts.pages[0]
+    assert page.order == 42
+    assert {row: question.album_title for row, question in page.questions.items()} == {
+        7: "Album 7",
+        8: "Album 8",
+    }
+    assert page.entries == [(1, 7), (2, 7), (3, 8)]
+
+
+async def test_gone_nameless_and_answered_rows_are_settled_without_asking() -> None:
+    library = Library(frozenset({1}), frozenset({2, 3}), frozenset({4}))
+    case = Case([1, 2, 3, 4, 4], library)
+    assert await case.handle() == Handled(settled=frozenset({1, 2, 3, 4}))
+    assert not case.lml.pages
+    assert not case.waiting
+    assert case.tally.skipped == {Skip.ALREADY_ANSWERED: 1, Skip.NULL_ARTIST: 2, Skip.GONE: 1}
+
+
+async def test_rows_without_a_question_do_not_hold_the_others_up() -> None:
+    case = Case([1, 2, 3], Library(gone=frozenset({2})))
+    assert await case.handle() == Handled(settled=frozenset({1, 2, 3}))
+    assert case.lml.pages == [[1, 3]]
+
+
+async def test_superseded_rows_are_late_and_keep_their_changes() -> None:
+    case = Case([1, 2, 3])
+    case.verdicts.superseded = frozenset({2})
+    assert await case.handle() == Handled(settled=frozenset({1, 3}), late=frozenset({2}))
+    assert case.waiting == {2}
+    assert case.tally.skipped == {Skip.SUPERSEDED: 1}
+    assert case.tally.unresolved == 2
+
+
+async def test_outcomes_are_counted_by_kind() -> None:
+    def reply(question: Question) -> list[Verdict | Invalid]:
+        kinds = [
+            single_artist(question.library_id, skipped_sources=2),
+            Verdict(question.library_id, Kind.UNRESOLVED),
+            Verdict(question.library_id, Kind.COMPILATION),
+        ]
+        return [kinds[question.library_id % 3]]
+
+    case = Case(range(7), lml=Lml(reply=reply))
+    await case.handle()
+    assert (case.tally.resolved, case.tally.unresolved) == (3, 2)
+    assert case.tally.skipped == {Skip.COMPILATION: 2}
+    assert case.tally.source_rows_skipped_null_confidence == 6
+    assert case.tally.scanned == 7
+
+
+async def test_rows_that_the_reply_does_not_answer_fail_and_the_others_are_written() -> None:
+    def reply(question: Question) -> list[Verdict | Invalid]:
+        row = question.library_id
+        answers: dict[int, list[Verdict | Invalid]] = {
+            1: [],
+            2: [Invalid(2, "kind: enum")],
+            3: [Verdict(3, Kind.UNRESOLVED), Verdict(3, Kind.COMPILATION)],
+            4: [Verdict(4, Kind.UNRESOLVED), Verdict(99, Kind.UNRESOLVED)],
+            5: [Invalid(None, "result: model_type"), Verdict(5, Kind.UNRESOLVED)],
+        }
+        return answers[row]
+
+    case = Case([1, 2, 3, 4, 5], lml=Lml(reply=reply))
+    handled = await case.handle()
+    assert handled == Handled(settled=frozenset({4, 5}), failed=frozenset({1, 2, 3}))
+    assert case.verdicts.written.keys() == {4, 5}
+    assert case.waiting == {1, 2, 3}
+    assert case.tally.foreign_ids == 1
+    assert case.tally.skipped == {Skip.MISMATCH: 1, Skip.INVALID: 2}
+
+
+async def test_reply_that_answers_nobody_writes_nothing() -> None:
+    case = Case([1, 2], lml=Lml(reply=lambda question: []))
+    assert await case.handle() == Handled(failed=frozenset({1, 2}))
+    assert not case.verdicts.pages
+
+
+@pytest.mark.parametrize("position", [0, 1, 7, 249, 250, 498, 499])
+async def test_poison_row_is_found_in_a_few_more_calls(position: int) -> None:
+    poison = frozenset({PAGE[position]})
+    case = Case(lml=Lml(poison))
+    handled = await case.handle()
+    assert handled == Handled(settled=frozenset(PAGE) - poison, failed=poison)
+    assert len(case.lml.pages) <= 1 + 2 * math.ceil(math.log2(len(PAGE)))
+    assert case.tally.lml_calls == len(case.lml.pages)
+    assert case.waiting == poison
+    assert case.tally.skipped == {Skip.LML_ERROR: 1}
+    assert case.tally.scanned == len(PAGE)
+
+
+@pytest.mark.parametrize("position", [0, 1, 250, 499])
+async def test_row_that_cannot_be_written_is_found_in_a_few_more_writes(position: int) -> None:
+    unstorable = frozenset({PAGE[position]})
+    case = Case()
+    case.verdicts.unstorable = unstorable
+    handled = await case.handle()
+    assert handled == Handled(settled=frozenset(PAGE) - unstorable, failed=unstorable)
+    assert len(case.lml.pages) == 1
+    assert len(case.verdicts.pages) <= 1 + 2 * math.ceil(math.log2(len(PAGE)))
+    assert case.waiting == unstorable
+    assert case.tally.skipped == {Skip.WRITER_ERROR: 1}
+
+
+@given(st.sampled_from([1, 2, 3, 5, 50, 500, 1000]), st.integers(1, 3), st.randoms())
+@settings(max_examples=40, deadline=None)
+def test_few_poison_rows_anywhere_are_isolated(size: int, count: int, random: Random) -> None:
+    rows = range(1, size + 1)
+    poison = frozenset(random.sample(rows, min(count, size)))
+    case = Case(rows, lml=Lml(poison))
+    handled = asyncio.run(case.handle())
+    assert handled == Handled(settled=frozenset(rows) - poison, failed=poison)
+    assert len(case.lml.pages) <= 60
+
+
+@pytest.mark.parametrize("first", [1, 2, 123, 245, 493, 489])
+@pytest.mark.parametrize("count", [2, 3, 8])
+async def test_neighbouring_poison_rows_are_isolated(first: int, count: int) -> None:
+    poison = frozenset(range(first, first + count))
+    case = Case(lml=Lml(poison))
+    handled = await case.handle()
+    assert handled == Handled(settled=frozenset(PAGE) - poison, failed=poison)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 12])
+async def test_handful_of_poison_rows_alone_is_not_taken_for_lml_being_down(size: int) -> None:
+    rows = range(1, size + 1)
+    case = Case(rows, lml=Lml(frozenset(rows)))
+    assert await case.handle() == Handled(failed=frozenset(rows))
+
+
+@pytest.mark.parametrize("size", [50, 500, 1000])
+async def test_lml_that_refuses_everything_counts_as_unavailable_soon(size: int) -> None:
+    rows = range(1, size + 1)
+    case = Case(rows, lml=Lml(frozenset(rows)))
+    with pytest.raises(LmlUnavailableError, match="refuse"):
+        await case.handle()
+    assert len(case.lml.pages) <= 30
+    assert not case.verdicts.pages
+    assert case.waiting == set(rows)
+
+
+async def test_lml_that_begins_to_refuse_everything_is_left_alone_soon() -> None:
+    def fault(call: int) -> Exception | None:
+        return PageRefusedError("LML answered 500") if call > 20 else None
+
+    case = Case(lml=Lml(frozenset({300}), fault=fault))
+    case.lml.poison = frozenset({300, 450})
+    with pytest.raises(LmlUnavailableError, match="refuse"):
+        await case.handle()
+    assert len(case.lml.pages) <= 20 + 30
+
+
+async def test_database_that_refuses_everything_counts_as_unavailable_soon() -> None:
+    case = Case()
+    case.verdicts.unstorable = frozenset(PAGE)
+    with pytest.raises(StoreUnavailableError, match="refuse"):
+        await case.handle()
+    assert len(case.verdicts.pages) <= 30
+    assert case.waiting == set(PAGE)
+
+
+async def test_handful_of_rows_that_cannot_be_written_fail_alone() -> None:
+    unstorable = frozenset(range(100, 108))
+    case = Case()
+    case.verdicts.unstorable = unstorable
+    handled = await case.handle()
+    assert handled == Handled(settled=frozenset(PAGE) - unstorable, failed=unstorable)
+
+
+async def test_what_was_written_before_lml_went_away_stays() -> None:
+    def fault(call: int) -> Exception | None:
+        return LmlUnavailableError("ConnectError") if call == 3 else None
+
+    case = Case(range(1, 5), lml=Lml(frozenset({4}), fault=fault))
+    with pytest.raises(LmlUnavailableError):
+        await case.handle()
+    assert case.verdicts.written.keys() == {1, 2}
+    assert case.waiting == {3, 4}
+
+
+OUTCOMES = ["gone", "nameless", "answered", "poison", "unstorable", "superseded"]
+REPLIES = ["missing", "invalid", "contradicted", "foreign", *Kind]
+
+
+@given(st.lists(st.sampled_from(OUTCOMES + REPLIES), min_size=1, max_size=30))
+@settings(max_examples=60, deadline=None)
+def test_every_row_is_counted_once_and_kept_unless_it_is_settled(outcomes: list[str]) -> None:
+    by = {
+        outcome: frozenset(row for row, of in enumerate(outcomes, 1) if of == outcome)
+        for outcome in OUTCOMES + REPLIES
+    }
+
+    def reply(question: Question) -> list[Verdict | Invalid]:
+        row = question.library_id
+        match outcomes[row - 1]:
+            case "missing":
+                return []
+            case "invalid":
+                return [Invalid(row, "kind: enum")]
+            case "contradicted":
+                return [Verdict(row, Kind.UNRESOLVED), Verdict(row, Kind.COMPILATION)]
+            case "foreign":
+                return [Verdict(-row, Kind.UNRESOLVED), Verdict(row, Kind.UNRESOLVED)]
+            case Kind.COMPILATION | Kind.UNRESOLVED as kind:
+                return [Verdict(row, Kind(kind))]
+            case _:
+                return [single_artist(row, skipped_sources=1)]
+
+    library = Library(by["answered"], by["nameless"], by["gone"])
+    rows = range(1, len(outcomes) + 1)
+    case = Case(rows, library, Lml(by["poison"], reply))
+    case.verdicts.unstorable = by["unstorable"]
+    case.verdicts.superseded = by["superseded"]
+    try:
+        handled = asyncio.run(case.handle())
+    except (LmlUnavailableError, StoreUnavailableError):
+        # So many bad rows look as if nothing worked; what was settled stays settled.
+        assert max(len(by["poison"]), len(by["unstorable"])) > 10
+        return
+    failed = frozenset().union(
+        *(by[o] for o in ("poison", "unstorable", "missing", "invalid", "contradicted"))
+    )
+    assert handled.failed == failed
+    assert handled.late == by["superseded"]
+    assert handled.settled == frozenset(rows) - failed - by["superseded"]
+    assert case.waiting == failed | by["superseded"]
+    tally = case.tally
+    assert tally.scanned == len(rows)
+    assert tally.scanned == tally.resolved + tally.unresolved + tally.skipped.total()
+    assert tally.resolved == len(by[Kind.SINGLE_ARTIST])
+    assert tally.unresolved == len(by[Kind.UNRESOLVED] | by["foreign"])
+    expected = Counter(
+        {
+            Skip.COMPILATION: len(by[Kind.COMPILATION]),
+            Skip.NULL_ARTIST: len(by["nameless"]),
+            Skip.GONE: len(by["gone"]),
+            Skip.ALREADY_ANSWERED: len(by["answered"]),
+            Skip.SUPERSEDED: len(by["superseded"]),
+            Skip.MISMATCH: len(by["missing"]),
+            Skip.INVALID: len(by["invalid"] | by["contradicted"]),
+            Skip.LML_ERROR: len(by["poison"]),
+            Skip.WRITER_ERROR: len(by["unstorable"]),
+        }
+    )
+    assert tally.skipped == expected
+    assert tally.foreign_ids == len(by["foreign"])
