@@ -17,6 +17,8 @@ READY := .venv/.ready
 # What the shell may carry over from other projects must not move the environment.
 export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
+# Compiled once here, not at every start: some environments forbid Python to keep what it compiles.
+export UV_COMPILE_BYTECODE := 1
 unexport VIRTUAL_ENV
 # uv trusts a list of its own; like pip and Python it shall trust PIP_CERT, or else what the system trusts.
 export UV_SYSTEM_CERTS ?= true
@@ -24,11 +26,11 @@ ifneq ($(origin PIP_CERT),undefined)
 export SSL_CERT_FILE ?= $(PIP_CERT)
 endif
 
-.PHONY: help demo test check bench fmt lock clean
+.PHONY: help demo test check bench fmt settings-table lock clean
 
 help: ## list these targets
 	@while IFS= read -r line; do case $$line in \
-	  [a-z]*:*'## '*) printf '  make %-7s %s\n' "$${line%%:*}" "$${line#*## }";; \
+	  [a-z]*:*'## '*) printf '  make %-14s %s\n' "$${line%%:*}" "$${line#*## }";; \
 	esac; done < Makefile
 
 demo: $(READY) ## show it at work on an embedded PostgreSQL (ARGS="--keep-running")
@@ -50,6 +52,9 @@ bench: $(READY) ## measure, and print the figures as a table (ARGS="--help")
 fmt: $(READY) ## format, and mend what ruff can mend
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+settings-table: $(READY) ## write the README's settings table from the model
+	$(BIN)/python -m tests.readme
 
 lock: $(UV_READY) ## bring uv.lock up to date with pyproject.toml (ARGS="--upgrade")
 	$(UV) lock --python $(UV_VENV)/bin/python $(ARGS)

@@ -118,7 +118,7 @@ class _Demo:
     async def _play(self, stack: ExitStack, catalogue: list[Release]) -> None:
         dsn = await self._set_up_database(stack)
         lml = await self._set_up_lml(stack)
-        daemon = stack.enter_context(self._daemon(dsn, lml.url))
+        daemon = stack.enter_context(Daemon(_settings(dsn, lml), self._folder, self._log()))
         async with (
             watching(dsn, _SCHEMA, daemon.require) as watch,
             writing(dsn, _SCHEMA) as writers,
@@ -163,35 +163,23 @@ class _Demo:
         await _interruption()
         return lml
 
-    def _daemon(self, dsn: str, url: str) -> Daemon:
-        settings = {
-            "DATABASE_URL": dsn,
-            "LIBRARY_METADATA_URL": url,
-            "LML_API_KEY": _TOKEN,
-            "WXYC_SCHEMA_NAME": _SCHEMA,
-        }
-        # For the commands that a person gives in the folder.
-        lines = [f"{name}={value}\n" for name, value in settings.items()]
-        (self._folder / ".env").write_text("".join(lines), encoding="utf-8")
-        return Daemon(settings, self._folder, self._log())
-
     def _stop(self, daemon: Daemon) -> None:
         code = daemon.stop()
         if code:
             raise DaemonEndedError(f"the daemon stopped with exit code {code}")
 
     def _commands(self, dsn: str, lml: SimulatorProcess) -> dict[str, str]:
-        folder = shlex.quote(str(self._folder))
-        listener = shlex.quote(str(Path(sys.argv[0]).absolute()))
-        if sys.argv[0].endswith("__main__.py"):
-            listener = f"{shlex.quote(sys.executable)} -m listener"
+        values = _settings(dsn, lml).items()
+        settings = " ".join(f"{name}={shlex.quote(value)}" for name, value in values)
+        listener = f"{settings} {shlex.quote(sys.executable)} -m listener"
         psql = f"{shlex.quote(str(program('psql')))} {shlex.quote(dsn)}"
         return {
             "database": dsn,
             "LML": f"{lml.url} (switches and counters: {lml.url}/_simulator)",
             "psql": psql,
             "try": f'{psql} -c "{_EDIT}"',
-            "listener": f"cd {folder} && {listener} migrate --check",
+            "check": f"{listener} migrate --check",
+            "standby": f"{listener} run",
             "log": f"tail -f {shlex.quote(str(self._log()))}" if self._log() else "shown here",
         }
 
@@ -256,6 +244,15 @@ def _catalogue(options: DemoOptions) -> list[Release]:
     if not catalogue:
         raise UnfitError(f"there is no album in {options.albums}")
     return catalogue
+
+
+def _settings(dsn: str, lml: SimulatorProcess) -> dict[str, str]:
+    return {
+        "DATABASE_URL": dsn,
+        "LIBRARY_METADATA_URL": lml.url,
+        "LML_API_KEY": _TOKEN,
+        "WXYC_SCHEMA_NAME": _SCHEMA,
+    }
 
 
 async def _interruption() -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 import structlog
 
 from listener.domain.change import Batch, Stream
-from listener.domain.faults import LmlUnavailableError, PageRefusedError, WriteRefusedError
+from listener.domain.faults import (
+    LmlUnavailableError,
+    PageRefusedError,
+    StoreUnavailableError,
+    WriteRefusedError,
+)
 from listener.domain.judging import Invalid, Judgement, judge
 from listener.domain.question import Asking, Question
 from listener.domain.tally import Skip, Tally
@@ -22,19 +27,30 @@ _log = structlog.stdlib.get_logger()
 T = TypeVar("T")
 
 
+# Ten bad neighbours anywhere in a page of 1000 are at most 27 refusals in a row.
+_REFUSALS_IN_A_ROW = 28
+
+
 @dataclass(slots=True)
 class _Search:
-    """The search for rows that spoil a page: how many refusals in a row still point to a row."""
+    """The search for rows that spoil a page: how often in a row LML and the database refused."""
 
-    patience: int
-    refused: int = field(default=0)
+    questions_refused: int = 0
+    verdicts_refused: int = 0
 
-    def refuse(self, fault: PageRefusedError) -> None:
-        """Note a refused page; raise `LmlUnavailableError` once it cannot be the rows any more."""
-        self.refused += 1
-        if self.refused > self.patience:
-            message = f"every page is refused: {fault}"
+    def refuse_questions(self, fault: PageRefusedError) -> None:
+        """Note a refused page; raise `LmlUnavailableError` once it cannot be the rows."""
+        self.questions_refused += 1
+        if self.questions_refused > _REFUSALS_IN_A_ROW:
+            message = f"LML refuses one page after another: {fault}"
             raise LmlUnavailableError(message) from fault
+
+    def refuse_verdicts(self, fault: WriteRefusedError) -> None:
+        """Note a refused page; raise `StoreUnavailableError` once it cannot be the rows."""
+        self.verdicts_refused += 1
+        if self.verdicts_refused > _REFUSALS_IN_A_ROW:
+            message = f"the database refuses one page after another: {fault}"
+            raise StoreUnavailableError(message) from fault
 
 
 class Resolver:
@@ -58,9 +74,7 @@ class Resolver:
         asking = await self._library.read(batch.row_ids)
         handled = await self._settle_unasked(batch, asking)
         if asking.questions:
-            # A lone bad row makes every page on the way to it fail, its last neighbours included.
-            search = _Search(patience=2 * len(asking.questions).bit_length())
-            handled |= await self._ask(batch, asking.order, asking.questions, search)
+            handled |= await self._ask(batch, asking.order, asking.questions, _Search())
         return handled
 
     async def _settle_unasked(self, batch: Batch, asking: Asking) -> Handled:
@@ -79,16 +93,16 @@ class Resolver:
         try:
             results = await self._lml.resolve(questions)
         except PageRefusedError as fault:
-            search.refuse(fault)
+            search.refuse_questions(fault)
             if len(questions) == 1:
                 return self._failed(questions[0].library_id, Skip.LML_ERROR, fault)
             first, second = _halves(questions)
             handled = await self._ask(batch, order, first, search)
             return handled | await self._ask(batch, order, second, search)
-        search.refused = 0
+        search.questions_refused = 0
         judgement = self._judge(questions, results)
         asked = {question.library_id: question for question in questions}
-        handled = await self._write(batch, order, asked, judgement.accepted)
+        handled = await self._write(batch, order, asked, judgement.accepted, search)
         return handled | Handled(failed=judgement.unanswered)
 
     def _judge(
@@ -112,7 +126,12 @@ class Resolver:
         return judgement
 
     async def _write(
-        self, batch: Batch, order: int, asked: dict[int, Question], verdicts: Sequence[Verdict]
+        self,
+        batch: Batch,
+        order: int,
+        asked: dict[int, Question],
+        verdicts: Sequence[Verdict],
+        search: _Search,
     ) -> Handled:
         if not verdicts:
             return Handled()
@@ -121,11 +140,13 @@ class Resolver:
         try:
             written = await self._verdicts.write(page)
         except WriteRefusedError as fault:
+            search.refuse_verdicts(fault)
             if len(verdicts) == 1:
                 return self._failed(verdicts[0].library_id, Skip.WRITER_ERROR, fault)
             first, second = _halves(verdicts)
-            handled = await self._write(batch, order, asked, first)
-            return handled | await self._write(batch, order, asked, second)
+            handled = await self._write(batch, order, asked, first, search)
+            return handled | await self._write(batch, order, asked, second, search)
+        search.verdicts_refused = 0
         self._count(verdicts, written)
         return Handled(settled=written, late=rows - written)
 

@@ -181,7 +181,7 @@ def test_few_poison_rows_anywhere_are_isolated(size: int, count: int, random: Ra
 
 
 @pytest.mark.parametrize("first", [1, 2, 123, 245, 493, 489])
-@pytest.mark.parametrize("count", [2, 3, 8])
+@pytest.mark.parametrize("count", [2, 3, 10])
 async def test_neighbouring_poison_rows_are_isolated(first: int, count: int) -> None:
     poison = frozenset(range(first, first + count))
     case = Case(lml=Lml(poison))

@@ -69,7 +69,7 @@ async def stay(play: Play, commands: Mapping[str, str]) -> None:
 
 
 def _tell_verdicts(play: Play, verdicts: Sequence[Any]) -> None:
-    for row in reversed(verdicts):
+    for row in sorted(verdicts, key=lambda row: (row.ask_order, row.id)):
         outcome = told(
             [Outcome(row.outcome, row.sources, row.identified)], play.screen.room_for_outcome
         )

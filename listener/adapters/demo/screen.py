@@ -61,12 +61,14 @@ class Screen:
 
     def change(self, label: str, what: str, took: timedelta | None, outcome: str) -> None:
         """Print what was done to the library, the time until it was answered, and the outcome."""
-        row = _row()
-        row.add_column(width=self._what, no_wrap=True, overflow="ellipsis")
-        row.add_column(width=_TIME, justify="right", no_wrap=True, style="bold")
+        row, text = _row(), Text(_printable(what))
+        width = self._what if took is not None else self._what + _GAP + _TIME
+        row.add_column(width=width, no_wrap=True, overflow="ellipsis")
+        if took is not None:
+            row.add_column(width=_TIME, justify="right", no_wrap=True, style="bold")
         row.add_column(overflow="fold")
-        time = "" if took is None else _milliseconds(took)
-        row.add_row("", label, Text(_printable(what)), time, outcome)
+        times = () if took is None else (_milliseconds(took),)
+        row.add_row("", label, text, *times, outcome)
         self._console.print(row)
 
     def command(self, label: str, text: str) -> None:

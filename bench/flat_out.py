@@ -1,0 +1,48 @@
+"""Eight writers flat out, the real daemon, LML answering at once: how late are changes claimed?"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bench.following import prepared
+from bench.harness import Figure, median, show
+from bench.process import running_daemon
+from bench.writers import RENAME, pgbench
+
+SECONDS, CLIENTS = 5, 8
+
+
+def figures(rounds: int = 5) -> list[Figure]:
+    """Measure from the trigger's clock to the claim, which is more than from the commit."""
+    p50, p99, longest, rates, claimed = [], [], [], [], []
+    with prepared() as bench, TemporaryDirectory() as folder:
+        script = Path(folder) / "script.sql"
+        script.write_text(RENAME, encoding="utf-8")
+        for number in range(rounds):
+            sys.stderr.write(f"flat out: round {number + 1} of {rounds}\n")
+            bench.wait_everything(1)
+            with running_daemon(bench.dsn, bench.lml.url) as daemon:
+                bench.until_settled()
+                rates.append(pgbench(bench.dsn, script, CLIENTS, SECONDS))
+                bench.until_settled()
+                report = daemon.stop()
+            p50.append(report["claim_lag_ms_p50"])
+            p99.append(report["claim_lag_ms_p99"])
+            longest.append(report["claim_lag_ms_max"])
+            claimed.append(report["changes_claimed"])
+    return [
+        Figure(
+            "8 writers flat out: commit to claimed, p99",
+            "<= 30 ms",
+            f"{median(p99):.1f} ms",
+            median(p99) <= 30,
+            f"p50 {median(p50):.1f} ms, longest {median(longest):.0f} ms, "
+            f"{median(rates):,.0f} tx/s, {median(claimed):,.0f} changes a round",
+        )
+    ]
+
+
+if __name__ == "__main__":
+    show(figures(), "flat out")

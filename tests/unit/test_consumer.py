@@ -1,0 +1,375 @@
+"""Keeping up with a stream: one question per row, bounded calls, nothing lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import pytest
+
+from listener.domain.change import Batch, Stream
+from listener.domain.faults import LaneLostError, LmlUnavailableError, StoreUnavailableError
+from listener.domain.room import RoomLimits
+from listener.engine.consumer import Consumer, ConsumerLimits
+from listener.engine.handling import Handled
+from tests.unit.clock import eventually, for_a_while, now
+from tests.unit.fakes import Lane, Outbox, Worker
+
+POLL = 5.0
+
+
+def limits(
+    in_flight: int = 2, batch_size: int = 3, capacity: int = 30, cool_down: float = 2.0
+) -> ConsumerLimits:
+    room = RoomLimits(
+        capacity, batch_size, timedelta(seconds=0.1), timedelta(seconds=cool_down)
+    )
+    return ConsumerLimits(room, in_flight, timedelta(seconds=POLL))
+
+
+class Tenure:
+    """A consumer that follows a lane; `end` stops it and waits until it is done."""
+
+    def __init__(self, consumer_limits: ConsumerLimits) -> None:
+        self.outbox = Outbox()
+        self.lane = Lane(self.outbox)
+        self.worker = Worker(self.outbox)
+        self.stop = asyncio.Event()
+        self.consumer = Consumer(
+            Stream.LIBRARY, self.outbox, self.worker.handle, consumer_limits
+        )
+
+    def start(self, tasks: asyncio.TaskGroup) -> None:
+        self.following = tasks.create_task(self.consumer.follow(self.lane, self.stop))
+
+    def record(self, *rows: int) -> None:
+        self.outbox.record(*rows)
+        if not self.lane.awake:
+            self.lane.wake()
+
+    async def end(self, within: float = 1.0) -> None:
+        self.stop.set()
+        async with asyncio.timeout(within):
+            await self.following
+
+
+@asynccontextmanager
+async def following(consumer_limits: ConsumerLimits | None = None) -> AsyncIterator[Tenure]:
+    tenure = Tenure(consumer_limits or limits())
+    async with asyncio.TaskGroup() as tasks:
+        tenure.start(tasks)
+        yield tenure
+        tenure.worker.gate.set()
+        await tenure.end()
+
+
+async def test_change_is_handled_and_leaves_the_outbox() -> None:
+    async with following() as tenure:
+        tenure.record(7)
+        await eventually(lambda: not tenure.outbox.entries and tenure.worker.batches)
+    assert tenure.worker.rows == [[7]]
+    assert tenure.consumer.claim_lag.count == 1
+
+
+async def test_change_of_an_idle_stream_is_handled_without_waiting_for_anything() -> None:
+    async with following() as tenure:
+        await for_a_while(1.0)
+        recorded_at = now()
+        tenure.record(7)
+        await eventually(lambda: tenure.worker.batches)
+    assert tenure.worker.begun_at[0] == recorded_at
+
+
+async def test_changes_that_waited_before_the_tenure_are_handled() -> None:
+    tenure = Tenure(limits())
+    tenure.outbox.record(1, 2)
+    async with asyncio.TaskGroup() as tasks:
+        tenure.start(tasks)
+        await eventually(lambda: not tenure.outbox.entries)
+        await tenure.end()
+    assert tenure.worker.rows == [[1, 2]]
+
+
+async def test_several_changes_of_one_row_become_one_question() -> None:
+    async with following() as tenure:
+        tenure.record(7, 8, 7, 7)
+        await eventually(lambda: not tenure.outbox.entries)
+    assert tenure.worker.rows == [[7, 8]]
+    assert tenure.worker.batches[0].changes == {7: (1, 3, 4), 8: (2,)}
+
+
+async def test_row_changed_while_in_flight_is_asked_again_afterwards() -> None:
+    async with following() as tenure:
+        tenure.worker.gate.clear()
+        tenure.record(7)
+        await eventually(lambda: tenure.worker.in_flight)
+        tenure.record(7)
+        await for_a_while(1.0)
+        assert len(tenure.worker.batches) == 1
+        tenure.worker.gate.set()
+        await eventually(lambda: not tenure.outbox.entries)
+    assert tenure.worker.rows == [[7], [7]]
+
+
+async def test_row_edited_in_bursts_costs_few_questions() -> None:
+    async with following() as tenure:
+        for _ in range(200):
+            tenure.record(7)
+            await for_a_while(0.01)
+        await eventually(lambda: not tenure.outbox.entries)
+    assert len(tenure.worker.batches) <= 3
+
+
+async def test_at_most_so_many_batches_are_in_flight() -> None:
+    async with following(limits(in_flight=2, batch_size=3)) as tenure:
+        tenure.worker.gate.clear()
+        tenure.record(*range(20))
+        await for_a_while(10.0)
+        assert tenure.worker.in_flight == 2
+        tenure.worker.gate.set()
+        await eventually(lambda: not tenure.outbox.entries)
+    assert tenure.worker.most_in_flight == 2
+    assert max(len(rows) for rows in tenure.worker.rows) == 3
+
+
+async def test_no_more_is_claimed_than_the_room_holds() -> None:
+    async with following(limits(in_flight=1, batch_size=2, capacity=6)) as tenure:
+        tenure.worker.gate.clear()
+        tenure.record(*range(50))
+        await for_a_while(10.0)
+        assert len(tenure.outbox.claimed) == 6
+        tenure.worker.gate.set()
+        await eventually(lambda: not tenure.outbox.entries)
+    assert sorted(tenure.outbox.claimed) == list(range(1, 51))
+
+
+async def test_no_row_is_in_flight_twice_and_no_change_is_claimed_twice() -> None:
+    async with following(limits(in_flight=3, batch_size=2, cool_down=0)) as tenure:
+        for number in range(100):
+            tenure.worker.gate.clear()
+            tenure.record(number % 4, number % 3)
+            await for_a_while(0.003)
+            in_flight = [row for rows in tenure.worker.rows[-3:] for row in rows]
+            if tenure.worker.in_flight == 3:
+                assert len(in_flight) == len(set(in_flight))
+            tenure.worker.gate.set()
+        await eventually(lambda: not tenure.outbox.entries)
+    assert len(tenure.outbox.claimed) == len(set(tenure.outbox.claimed)) == 200
+
+
+def unavailable_until(
+    tenure: Tenure, when: float, retry_after: float | None = None
+) -> Callable[[Batch], Handled]:
+    def answer(batch: Batch) -> Handled:
+        if now() < when:
+            silence = None if retry_after is None else timedelta(seconds=retry_after)
+            reason = "ConnectError"
+            raise LmlUnavailableError(reason, silence)
+        return Handled(frozenset(batch.changes))
+
+    return answer
+
+
+async def test_nothing_is_claimed_or_asked_while_lml_is_left_alone() -> None:
+    async with following(limits(in_flight=2)) as tenure:
+        tenure.worker.answer = unavailable_until(tenure, now() + 3600, retry_after=100)
+        tenure.record(1)
+        await eventually(lambda: tenure.worker.batches)
+        await for_a_while(0.01)
+        looks, batches = len(tenure.outbox.looks), len(tenure.worker.batches)
+        tenure.record(2, 3)
+        await for_a_while(98.0)
+        assert len(tenure.outbox.looks) == looks
+        assert len(tenure.worker.batches) == batches
+        assert sorted(tenure.outbox.entries.values()) == [1, 2, 3]
+
+
+async def test_pauses_grow_while_lml_stays_unavailable() -> None:
+    async with following(limits(in_flight=2)) as tenure:
+        tenure.worker.answer = unavailable_until(tenure, now() + 3600)
+        tenure.record(*range(9))
+        await for_a_while(200.0)
+        first_round = tenure.worker.begun_at[0]
+        later = [at for at in tenure.worker.begun_at if at > first_round + 0.5]
+        pauses = [round(b - a) for a, b in zip(later, later[1:], strict=False)]
+        assert pauses == [2, 4, 8, 16, 30, 30, 30, 30, 30]
+        assert len(tenure.outbox.entries) == 9
+
+
+async def test_one_batch_goes_ahead_alone_after_a_failure() -> None:
+    async with following(limits(in_flight=3, batch_size=2)) as tenure:
+        back_at = now() + 5.0
+        tenure.worker.answer = unavailable_until(tenure, back_at)
+        tenure.record(*range(12))
+        await eventually(lambda: now() > back_at - 1.0)
+        tenure.worker.gate.clear()
+        before = len(tenure.worker.batches)
+        await for_a_while(60.0)
+        assert len(tenure.worker.batches) == before + 1
+        tenure.worker.gate.set()
+        await eventually(lambda: not tenure.outbox.entries)
+        assert tenure.worker.most_in_flight == 3
+    assert sorted(set(tenure.outbox.settled)) == [(row + 1, row) for row in range(12)]
+
+
+async def test_nothing_is_lost_while_the_database_is_unavailable_to_the_writer() -> None:
+    async with following() as tenure:
+
+        def answer(batch: Batch) -> Handled:
+            if now() < 1003.0:
+                raise StoreUnavailableError("connection refused")
+            return Handled(frozenset(batch.changes))
+
+        tenure.worker.answer = answer
+        tenure.record(1, 2, 3, 4)
+        await eventually(lambda: not tenure.outbox.entries)
+
+
+async def test_unexpected_error_fails_only_its_rows() -> None:
+    async with following(limits(batch_size=1)) as tenure:
+
+        def answer(batch: Batch) -> Handled:
+            if 2 in batch.changes and now() < 1010.0:
+                raise ZeroDivisionError
+            return Handled(frozenset(batch.changes))
+
+        tenure.worker.answer = answer
+        tenure.record(1, 2, 3)
+        await for_a_while(0.5)
+        assert sorted(tenure.outbox.entries.values()) == [2]
+        tenure.record(4)
+        await for_a_while(0.4)
+        assert sorted(tenure.outbox.entries.values()) == [2]
+        await eventually(lambda: not tenure.outbox.entries)
+    tries = [
+        at for at, rows in zip(tenure.worker.begun_at, tenure.worker.rows, strict=True) if 2 in rows
+    ]
+    delays = [round(b - a) for a, b in zip(tries, tries[1:], strict=False)]
+    assert delays == [1, 2, 4, 8]
+
+
+async def test_late_rows_are_asked_again_after_the_cool_down() -> None:
+    async with following() as tenure:
+        late = [True]
+
+        def answer(batch: Batch) -> Handled:
+            return (
+                Handled(late=frozenset(batch.changes))
+                if late.pop()
+                else Handled(frozenset(batch.changes))
+            )
+
+        late.insert(0, False)
+        tenure.worker.answer = answer
+        tenure.record(7)
+        await eventually(lambda: not tenure.outbox.entries)
+    first, second = tenure.worker.begun_at
+    assert second - first == pytest.approx(2.0, abs=0.01)
+
+
+async def test_failed_rows_do_not_hold_the_others_up() -> None:
+    async with following() as tenure:
+        tenure.worker.answer = lambda batch: Handled(
+            settled=frozenset(batch.changes) - {2}, failed=frozenset(batch.changes) & {2}
+        )
+        tenure.record(1, 2, 3)
+        await eventually(lambda: list(tenure.outbox.entries.values()) == [2], within=0.1)
+        tenure.record(4)
+        await eventually(lambda: list(tenure.outbox.entries.values()) == [2], within=0.1)
+
+
+async def test_stop_drains_what_is_in_flight_and_claims_no_more() -> None:
+    async with following() as tenure:
+        tenure.worker.gate.clear()
+        tenure.record(1)
+        await eventually(lambda: tenure.worker.in_flight == 1)
+        tenure.stop.set()
+        await for_a_while(0.01)
+        tenure.record(2, 3)
+        await for_a_while(20.0)
+        assert not tenure.following.done()
+        tenure.worker.gate.set()
+        await eventually(tenure.following.done)
+        assert list(tenure.outbox.entries.values()) == [2, 3]
+        assert tenure.worker.rows == [[1]]
+        assert tenure.worker.cancelled == 0
+
+
+async def test_stop_starts_no_batch_that_was_claimed_but_not_begun() -> None:
+    async with following(limits(in_flight=1, batch_size=1)) as tenure:
+        tenure.worker.gate.clear()
+        tenure.record(1, 2, 3)
+        await eventually(lambda: len(tenure.outbox.claimed) == 3)
+        tenure.stop.set()
+        tenure.worker.gate.set()
+        await eventually(tenure.following.done)
+        assert tenure.worker.rows == [[1]]
+        assert list(tenure.outbox.entries.values()) == [2, 3]
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_stop_is_heard_while_a_batch_ends(steps: int) -> None:
+    async with following() as tenure:
+
+        def answer(batch: Batch) -> Handled:
+            tenure.stop.set()
+            return Handled(frozenset(batch.changes))
+
+        if steps:
+            tenure.worker.answer = lambda batch: Handled(frozenset(batch.changes))
+        else:
+            tenure.worker.answer = answer
+        tenure.worker.gate.clear()
+        tenure.record(1)
+        await eventually(lambda: tenure.worker.in_flight == 1)
+        tenure.worker.gate.set()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await tenure.end()
+
+
+async def test_lost_lane_ends_the_tenure_and_what_is_in_flight() -> None:
+    tenure = Tenure(limits())
+    tenure.worker.gate.clear()
+    with pytest.raises(ExceptionGroup) as caught:
+        async with asyncio.TaskGroup() as tasks:
+            tenure.start(tasks)
+            tenure.record(1)
+            await eventually(lambda: tenure.worker.in_flight == 1)
+            tenure.lane.lose()
+    assert caught.group_contains(LaneLostError)
+    assert tenure.worker.cancelled == 1
+    assert list(tenure.outbox.entries.values()) == [1]
+
+
+async def test_unreadable_outbox_ends_the_tenure() -> None:
+    tenure = Tenure(limits())
+    tenure.outbox.fault = StoreUnavailableError("connection refused")
+    with pytest.raises(ExceptionGroup) as caught:
+        async with asyncio.TaskGroup() as tasks:
+            tenure.start(tasks)
+    assert caught.group_contains(StoreUnavailableError)
+
+
+async def test_second_tenure_starts_with_an_empty_room() -> None:
+    tenure = Tenure(limits())
+    tenure.outbox.record(1, 2, 3)
+    tenure.worker.answer = lambda batch: Handled(failed=frozenset(batch.changes))
+    with pytest.raises(ExceptionGroup):
+        async with asyncio.TaskGroup() as tasks:
+            tenure.start(tasks)
+            await eventually(lambda: tenure.worker.batches)
+            tenure.lane.lose()
+    tenure.worker.answer = None
+    tenure.lane.lost = False
+    async with asyncio.TaskGroup() as tasks:
+        tenure.start(tasks)
+        await eventually(lambda: not tenure.outbox.entries, within=0.1)
+        await tenure.end()
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    yield
