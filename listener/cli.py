@@ -147,7 +147,8 @@ def demo(
             err=True,
         )
         raise SystemExit(_COULD_NOT_RUN)
-    from listener.demo import DemoOptions, run_demo
+    from listener.adapters.demo.choices import DemoOptions
+    from listener.demo import run_demo
 
     options = DemoOptions(
         seconds=seconds,

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-import shutil
 import signal
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from datetime import timedelta
-from itertools import chain, islice
 from pathlib import Path
 from subprocess import SubprocessError
 from types import FrameType
@@ -20,7 +15,8 @@ from types import FrameType
 import httpx
 import psycopg
 
-from listener.adapters.demo.catalogue import Release, albums_tsv, releases
+from listener.adapters.demo.catalogue import Release, releases
+from listener.adapters.demo.choices import DemoOptions, UnfitError, catalogue_of, folder_of
 from listener.adapters.demo.daemon import Daemon, DaemonEndedError
 from listener.adapters.demo.ending import LostError, stay, sum_up
 from listener.adapters.demo.opening import first_fill
@@ -37,8 +33,6 @@ _SCHEMA = "wxyc_schema"
 _EDIT = "UPDATE wxyc_schema.library SET album_title = album_title || ' (Live)' WHERE id = 7"
 _TOKEN = "demo-token"  # noqa: S105 - the simulator's, on this machine only
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_MOST_RELEASES = 3000
-_RELEASES_A_SECOND = 50
 _ARRIVALS = 200
 _FAILED, _COULD_NOT_RUN = 1, 2
 
@@ -55,29 +49,12 @@ _FAILURES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class DemoOptions:
-    """What can be chosen about a demo."""
-
-    seconds: float
-    latency: timedelta
-    folder: Path | None
-    albums: Path | None
-    invented: int | None
-    keep_running: bool
-    verbose: bool
-
-
-class UnfitError(Exception):
-    """The demo cannot begin with what it was given."""
-
-
 def run_demo(options: DemoOptions) -> int:
     """Play the demo; return the exit code. Nothing is left running."""
     screen = Screen()
     try:
-        catalogue = _catalogue(options)
-        with _folder(options.folder) as folder:
+        catalogue = catalogue_of(options)
+        with folder_of(options) as folder:
             code = asyncio.run(_Demo(options, folder, screen).play(catalogue))
     except UnfitError as error:
         screen.complaint(f"listener demo: {error}")
@@ -111,7 +88,7 @@ class _Demo:
             if self._signal is not None:
                 return 128 + self._signal
             self._screen.heading("The demo failed")
-            self._screen.complaint(str(error))
+            self._screen.complaint(str(error) or type(error).__name__)
             return _FAILED
         return 0
 
@@ -127,8 +104,9 @@ class _Demo:
             play = Play(_SCHEMA, writers, watch, lml, daemon, self._screen, call)
             entries = await watch.entries()
             began = _now()
+            former = await watch.holders()
             daemon.start()
-            await watch.followed([])
+            await watch.followed(former)
             self._fact("daemon", f"listener run, process {daemon.pid}{self._log_note()}", began)
             end = _now() + self._options.seconds
             await first_fill(play, dsn, catalogue)
@@ -200,50 +178,11 @@ class _Demo:
             # Once: what follows takes everything down, and must not be torn.
             if self._signal is None and task is not None:
                 self._signal = number
-                loop.call_soon_threadsafe(task.cancel)
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(task.cancel)
 
         for number in _SIGNALS:
             signal.signal(number, on_signal)
-
-
-@contextmanager
-def _folder(chosen: Path | None) -> Iterator[Path]:
-    if chosen is None:
-        # Short: a socket's path may not exceed 107 characters.
-        folder = Path(tempfile.mkdtemp(prefix="listener-demo-"))
-        # Where the demo runs as root, PostgreSQL does not.
-        folder.chmod(0o755)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        return
-    folder = chosen.absolute()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        is_foreign = any(folder.iterdir()) and not (folder / "data" / "PG_VERSION").exists()
-    except OSError as error:
-        raise UnfitError(f"the folder cannot be used: {error}") from error
-    if is_foreign:
-        raise UnfitError(f"{folder} holds something else; give an empty folder or a new one")
-    yield folder
-
-
-def _catalogue(options: DemoOptions) -> list[Release]:
-    """Return the releases to begin with: those of a file, invented ones, or both."""
-    count = options.invented
-    if count is None:
-        scaled = min(_MOST_RELEASES, round(_RELEASES_A_SECOND * options.seconds))
-        count = 0 if options.albums else scaled
-    given = albums_tsv(options.albums) if options.albums else iter(())
-    try:
-        catalogue = list(chain(given, islice(releases(max(1, count)), count)))
-    except (OSError, UnicodeDecodeError, KeyError) as error:
-        message = f"{options.albums} is no list of albums: {type(error).__name__} {error}"
-        raise UnfitError(message) from error
-    if not catalogue:
-        raise UnfitError(f"there is no album in {options.albums}")
-    return catalogue
 
 
 def _settings(dsn: str, lml: SimulatorProcess) -> dict[str, str]:

@@ -8,7 +8,6 @@ from datetime import timedelta
 
 from listener.domain.change import Snapshot
 
-
 # Every mark costs a transaction id.
 _MARKS_IN_LOOKBACK = 4
 

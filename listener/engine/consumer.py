@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -93,10 +94,10 @@ class Consumer:
                 patience = batch
             elif not patience:
                 patience = None
-            try:
-                await asyncio.wait_for(self._moved.wait(), patience)
-            except TimeoutError:
-                continue
+            # Not wait_for: before Python 3.12 it loses a cancellation that meets the event.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await self._moved.wait()
 
     async def _run(self, batch: Batch) -> None:
         rows = frozenset(batch.changes)

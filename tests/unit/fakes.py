@@ -19,7 +19,10 @@ from tests.unit.clock import now
 
 @dataclass
 class Outbox:
-    """A list of committed entries; `xmin` stands still while a transaction is open."""
+    """A list of committed entries; `xmin` stands still while a transaction is open.
+
+    `calls` tells what was asked of the outbox and of its lane, in order.
+    """
 
     entries: dict[int, int] = field(default_factory=dict)
     next_id: int = 100
@@ -27,6 +30,7 @@ class Outbox:
     looks: list[tuple[float, int, int]] = field(default_factory=list)
     settled: list[tuple[int, int]] = field(default_factory=list)
     claimed: list[int] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
     fault: Exception | None = None
     _last_seq: int = 0
 
@@ -35,6 +39,11 @@ class Outbox:
             self._last_seq += 1
             self.entries[self._last_seq] = row
         self.next_id += 1
+
+    def reserve(self) -> int:
+        """Draw a seq whose transaction commits later, if at all."""
+        self._last_seq += 1
+        return self._last_seq
 
     def open_transaction(self) -> None:
         self.open_since, self.next_id = self.next_id, self.next_id + 1
@@ -46,6 +55,7 @@ class Outbox:
     async def look(
         self, stream: Stream, *, after: int, held: Sequence[int], limit: int, mark: bool = False
     ) -> Look:
+        self.calls.append("look")
         xmin = self.next_id if self.open_since is None else self.open_since
         snapshot = Snapshot(xmin, self.draw_id() if mark else None)
         await asyncio.sleep(0)
@@ -65,10 +75,9 @@ class Outbox:
 
 @dataclass
 class Lane:
-    """A lane whose writers wake it by hand; `calls` tells what was asked of it, in order."""
+    """A lane whose writers wake it by hand."""
 
     outbox: Outbox
-    calls: list[str] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
     lost: bool = False
     fault: Exception | None = None
@@ -86,24 +95,23 @@ class Lane:
         self.fault = fault
         self.wake()
 
-    @property
     def awake(self) -> bool:
         """Whether writers are told not to wake anybody."""
         return self._awake
 
     async def rouse(self) -> None:
-        self.calls.append("rouse")
+        self.outbox.calls.append("rouse")
         self._awake = True
 
     async def doze(self) -> int | None:
-        self.calls.append("doze")
         if not self._awake:
             return None
+        self.outbox.calls.append("doze")
         self._awake = False
         return self.outbox.draw_id()
 
     async def wait(self, at_most: timedelta) -> bool:
-        self.calls.append("wait")
+        self.outbox.calls.append("wait")
         self.waits.append(at_most.total_seconds())
         woken = True
         try:

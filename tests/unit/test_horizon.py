@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
+from itertools import pairwise
 from typing import Literal
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -209,11 +209,7 @@ class LateOutboxes(Outboxes):
 
 
 TestNoEntryStaysHidden = Outboxes.TestCase
-TestNoEntryStaysHidden.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
 TestEachLookbackShowsMore = LateOutboxes.TestCase
-TestEachLookbackShowsMore.settings = settings(
-    max_examples=20, stateful_step_count=30, deadline=None
-)
 
 
 def test_first_look_starts_at_the_beginning() -> None:
@@ -333,7 +329,7 @@ def test_floor_is_read_again_every_lookback_while_a_transaction_stays_open() -> 
         follower.now += STEP
         if follower.starts[-1] == 0:
             full_looks.append(follower.now)
-    gaps = [later - earlier for earlier, later in zip(full_looks, full_looks[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(full_looks)]
     assert max(gaps) <= LOOKBACK.total_seconds() + 2 * STEP
 
 

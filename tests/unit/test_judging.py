@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -70,10 +71,10 @@ def test_nothing_foreign_is_accepted(asked: frozenset[int], reply: list[Verdict 
 
 @given(ASKED, REPLIES, st.randoms(use_true_random=False))
 def test_the_order_of_the_results_does_not_matter(
-    asked: frozenset[int], reply: list[Verdict | Invalid], random: object
+    asked: frozenset[int], reply: list[Verdict | Invalid], random: Random
 ) -> None:
     shuffled = list(reply)
-    random.shuffle(shuffled)  # type: ignore[attr-defined] - hypothesis hands out its own Random
+    random.shuffle(shuffled)
     before, after = judge(questions(asked), reply), judge(questions(asked), shuffled)
     assert groups(before) == groups(after)
     assert set(before.accepted) == set(after.accepted)
@@ -118,10 +119,11 @@ def test_row_answered_differently_is_not_answered() -> None:
 
 
 def test_row_answered_once_well_and_once_badly_is_invalid() -> None:
-    for reply in (
+    replies: list[list[Verdict | Invalid]] = [
         [unresolved(1), Invalid(1, "kind: enum")],
         [Invalid(1, "kind: enum"), unresolved(1)],
-    ):
+    ]
+    for reply in replies:
         judgement = judge(questions([1]), reply)
         assert not judgement.accepted
         assert judgement.invalid == {1: "kind: enum"}

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from listener.domain.change import Batch
@@ -170,7 +170,6 @@ async def test_row_that_cannot_be_written_is_found_in_a_few_more_writes(position
 
 
 @given(st.sampled_from([1, 2, 3, 5, 50, 500, 1000]), st.integers(1, 3), st.randoms())
-@settings(max_examples=40, deadline=None)
 def test_few_poison_rows_anywhere_are_isolated(size: int, count: int, random: Random) -> None:
     rows = range(1, size + 1)
     poison = frozenset(random.sample(rows, min(count, size)))
@@ -180,7 +179,7 @@ def test_few_poison_rows_anywhere_are_isolated(size: int, count: int, random: Ra
     assert len(case.lml.pages) <= 60
 
 
-@pytest.mark.parametrize("first", [1, 2, 123, 245, 493, 489])
+@pytest.mark.parametrize("first", [1, 2, 123, 245, 249, 491])
 @pytest.mark.parametrize("count", [2, 3, 10])
 async def test_neighbouring_poison_rows_are_isolated(first: int, count: int) -> None:
     poison = frozenset(range(first, first + count))
@@ -251,7 +250,6 @@ REPLIES = ["missing", "invalid", "contradicted", "foreign", *Kind]
 
 
 @given(st.lists(st.sampled_from(OUTCOMES + REPLIES), min_size=1, max_size=30))
-@settings(max_examples=60, deadline=None)
 def test_every_row_is_counted_once_and_kept_unless_it_is_settled(outcomes: list[str]) -> None:
     by = {
         outcome: frozenset(row for row, of in enumerate(outcomes, 1) if of == outcome)

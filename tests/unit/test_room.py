@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -183,7 +183,6 @@ class Rooms(RuleBasedStateMachine):
 
 
 TestRoom = Rooms.TestCase
-TestRoom.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
 def test_idle_room_hands_out_a_change_at_once() -> None:

@@ -75,7 +75,7 @@ def _tell_verdicts(play: Play, verdicts: Sequence[Any]) -> None:
         )
         play.screen.change(f"row {row.id}", f"{row.artist_name} – {row.album_title}", None, outcome)
     if more := verdicts[0].verdicts - len(verdicts):
-        play.screen.change("", f"and {plural(more, 'release')} more", None, "")
+        play.screen.fact("", f"and {plural(more, 'release')} more")
 
 
 def _calls(counters: Mapping[str, Any]) -> str:
@@ -99,8 +99,8 @@ def _latency(durations: Sequence[timedelta], call: timedelta) -> str:
     milliseconds = sorted(duration.total_seconds() * 1000 for duration in durations)
     count = len(milliseconds)
     p50, p99 = (milliseconds[math.ceil(share * count) - 1] for share in (0.5, 0.99))
-    own = call.total_seconds() * 1000
+    alone = f"; LML alone takes {call.total_seconds() * 1000:,.1f} ms" if call else ""
     return (
         f"p50 {p50:,.1f} ms, p99 {p99:,.1f} ms, max {milliseconds[-1]:,.1f} ms"
-        f" of {plural(count, 'single change')} to an idle listener; LML alone takes {own:,.1f} ms"
+        f" of {plural(count, 'single change')} to an idle listener{alone}"
     )

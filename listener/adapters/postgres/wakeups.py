@@ -146,14 +146,17 @@ class Wakeups:
             await self._connection.close()
 
     async def _woken(self, connection: psycopg.AsyncConnection[Any], seconds: float) -> bool:
+        woken = False
         try:
+            # To its end: a generator left halfway swallows what arrives before it is collected.
             async for notify in connection.notifies(timeout=seconds, stop_after=1):
                 if notify.channel == self._channel:
-                    return True
-                self._echoed = self._arriving = True
+                    woken = True
+                else:
+                    self._echoed = self._arriving = True
         except _BROKEN as error:
             await self._drop(error)
-        return False
+        return woken
 
     async def _ready(self) -> psycopg.AsyncConnection[Any] | None:
         """Return the session, listening and with a recent beat, or None while there is none."""
@@ -224,7 +227,9 @@ class Wakeups:
             await connection.close()
 
     async def _bounded(self, work: Awaitable[T]) -> T:
-        return await asyncio.wait_for(work, self._beat_every)
+        # Not wait_for: before Python 3.12 it loses a cancellation that meets the result.
+        async with asyncio.timeout(self._beat_every):
+            return await work
 
     @property
     def _channel(self) -> str:

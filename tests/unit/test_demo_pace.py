@@ -1,0 +1,28 @@
+"""How the demo's week is spread over the time there is."""
+
+from __future__ import annotations
+
+from listener.adapters.demo.pace import Need, pause_before
+
+
+def test_slack_is_shared_by_the_steps_that_remain() -> None:
+    assert pause_before(9.0, [Need(1.0), Need(1.0), Need(1.0)]) == 2.0
+
+
+def test_no_pause_when_time_is_short() -> None:
+    assert pause_before(2.0, [Need(1.0), Need(4.0)]) == 0.0
+
+
+def test_a_step_that_would_end_too_late_is_left_out() -> None:
+    assert pause_before(2.0, [Need(3.0), Need(1.0)]) is None
+
+
+def test_an_optional_step_gives_way_to_those_after_it() -> None:
+    needs = [Need(2.0, optional=True), Need(4.0)]
+
+    assert pause_before(5.0, needs) is None
+    assert pause_before(6.0, needs) == 0.0
+
+
+def test_a_long_week_does_not_fall_asleep() -> None:
+    assert pause_before(3600.0, [Need(1.0)]) == 6.0

@@ -1,0 +1,173 @@
+"""The environment, read once and checked at start."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from listener.settings import DatabaseSettings, Settings, SettingsError, load_settings
+
+DSN = "postgresql://wxyc:hunter2@db/wxyc"
+KEY = "token-sesame"
+
+
+@pytest.fixture(autouse=True)
+def _bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def env(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.setenv("DATABASE_URL", DSN)
+    monkeypatch.setenv("LIBRARY_METADATA_URL", "https://lml.example/api/v1")
+    return monkeypatch
+
+
+def refusal() -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(Settings)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+    return str(caught.value).splitlines()
+
+
+def test_two_addresses_are_enough(env: pytest.MonkeyPatch) -> None:
+    settings = load_settings(Settings)
+    assert settings.database_url.get_secret_value() == DSN
+    assert str(settings.library_metadata_url) == "https://lml.example/api/v1"
+    assert (settings.wxyc_schema_name, settings.batch_size) == ("wxyc_schema", 500)
+    assert settings.lml_api_key is None
+
+
+def test_missing_settings_are_named() -> None:
+    assert refusal() == ["DATABASE_URL is not set", "LIBRARY_METADATA_URL is not set"]
+
+
+def test_installing_needs_the_database_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", DSN)
+    monkeypatch.setenv("WXYC_SCHEMA_NAME", "station")
+    assert load_settings(DatabaseSettings).wxyc_schema_name == "station"
+
+
+@pytest.mark.parametrize(
+    ("text", "duration"),
+    [
+        ("7", timedelta(seconds=7)),
+        ("2.5", timedelta(seconds=2.5)),
+        ("250ms", timedelta(milliseconds=250)),
+        ("1.5s", timedelta(seconds=1.5)),
+        (" 2m ", timedelta(minutes=2)),
+        ("1h", timedelta(hours=1)),
+        ("1d", timedelta(days=1)),
+    ],
+)
+def test_durations_are_seconds_or_carry_their_unit(
+    env: pytest.MonkeyPatch, text: str, duration: timedelta
+) -> None:
+    env.setenv("POLL_INTERVAL", text)
+    assert load_settings(Settings).poll_interval == duration
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "5x", "-1s", "1e3", "1 s", "s", "1h30m", "inf", "nan", "1S", "P1D", "00:05"]
+)
+def test_what_is_no_duration_is_refused(env: pytest.MonkeyPatch, text: str) -> None:
+    env.setenv("POLL_INTERVAL", text)
+    (line,) = refusal()
+    assert line.startswith("POLL_INTERVAL")
+    assert "250ms, 30s, 15m, 1h, 7d" in line
+
+
+@pytest.mark.parametrize("text", ["99ms", "2d", "0"])
+def test_duration_outside_its_bounds_is_refused(env: pytest.MonkeyPatch, text: str) -> None:
+    env.setenv("POLL_INTERVAL", text)
+    (line,) = refusal()
+    assert line.startswith("POLL_INTERVAL")
+
+
+@pytest.mark.xfail(
+    raises=OverflowError, strict=True, reason="timedelta() overflows before the bounds are checked"
+)
+def test_endless_duration_is_refused(env: pytest.MonkeyPatch) -> None:
+    env.setenv("POLL_INTERVAL", "99999999999d")
+    refusal()
+
+
+def test_everything_wrong_is_told_at_once(env: pytest.MonkeyPatch) -> None:
+    wrong = {
+        "DATABASE_URL": "mysql://wxyc@db/wxyc",
+        "LIBRARY_METADATA_URL": "lml.example",
+        "BATCH_SIZE": "1001",
+        "LML_MAX_CONCURRENT": "many",
+        "LINGER": "soon",
+        "LOG_LEVEL": "LOUD",
+    }
+    for name, value in wrong.items():
+        env.setenv(name, value)
+    lines = refusal()
+    assert {line.split()[0].rstrip(":") for line in lines} == wrong.keys()
+    assert len(lines) == len(wrong)
+    for name in wrong.keys() - {"DATABASE_URL"}:
+        (line,) = (line for line in lines if line.startswith(name))
+        assert wrong[name] in line
+
+
+@pytest.mark.parametrize("url", ["", "db/wxyc", "mysql://u:hunter2@db/x", "hunter2", "http://db"])
+def test_database_url_of_another_kind_is_refused_without_showing_it(
+    env: pytest.MonkeyPatch, url: str
+) -> None:
+    env.setenv("DATABASE_URL", url)
+    assert refusal() == ["DATABASE_URL: must start with postgresql://"]
+
+
+@pytest.mark.parametrize("url", ["", "lml.example", "ftp://lml.example", "http://"])
+def test_lml_url_that_is_none_is_refused(env: pytest.MonkeyPatch, url: str) -> None:
+    env.setenv("LIBRARY_METADATA_URL", url)
+    (line,) = refusal()
+    assert line.startswith("LIBRARY_METADATA_URL")
+
+
+def test_secrets_stand_in_no_message_and_no_representation(env: pytest.MonkeyPatch) -> None:
+    env.setenv("LML_API_KEY", KEY)
+    settings = load_settings(Settings)
+    assert settings.lml_api_key is not None
+    assert settings.lml_api_key.get_secret_value() == KEY
+    env.setenv("BATCH_SIZE", "0")
+    env.setenv("DATABASE_URL", DSN.removeprefix("postgresql://"))
+    shown = "\n".join([repr(settings), str(settings), *refusal()])
+    assert KEY not in shown
+    assert "hunter2" not in shown
+
+
+@pytest.mark.parametrize(("name", "value"), [("BATCH_SIZE", "0"), ("LML_MAX_CONCURRENT", "6")])
+def test_limit_beyond_what_lml_takes_is_refused(
+    env: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    env.setenv(name, value)
+    (line,) = refusal()
+    assert line.startswith(f"{name} is '{value}'")
+
+
+def test_log_level_may_be_written_small(env: pytest.MonkeyPatch) -> None:
+    env.setenv("LOG_LEVEL", "debug")
+    assert load_settings(Settings).log_level == "DEBUG"
+
+
+def test_settings_file_is_read_and_the_environment_goes_first(
+    env: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("BATCH_SIZE=20\nLINGER=30ms\nSOMETHING_ELSE=1\n")
+    env.setenv("BATCH_SIZE", "10")
+    settings = load_settings(Settings)
+    assert settings.batch_size == 10
+    assert settings.linger == timedelta(milliseconds=30)
+
+
+def test_settings_cannot_change_later(env: pytest.MonkeyPatch) -> None:
+    settings = load_settings(Settings)
+    with pytest.raises(ValueError, match="frozen"):
+        settings.batch_size = 3  # type: ignore[misc]

@@ -1,0 +1,219 @@
+"""Keeping the lanes going until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from itertools import pairwise
+
+import pytest
+
+from listener.domain.change import Stream
+from listener.domain.faults import StoreUnavailableError
+from listener.domain.room import RoomLimits
+from listener.engine.consumer import Consumer, ConsumerLimits
+from listener.engine.supervisor import Supervisor, until
+from tests.unit.clock import eventually, for_a_while, now
+from tests.unit.fakes import Lane, Lanes, Outbox, Worker
+
+SHUTDOWN = 10.0
+LIMITS = ConsumerLimits(RoomLimits(20, 5, timedelta(0), timedelta(0)), 2, timedelta(seconds=5))
+
+
+class Daemon:
+    """A supervisor over one lane a stream; `faults` are raised when a lane is taken."""
+
+    def __init__(self) -> None:
+        self.stop = asyncio.Event()
+        self.outboxes = {stream: Outbox() for stream in Stream}
+        self.workers = {stream: Worker(self.outboxes[stream], stream) for stream in Stream}
+        self.lane: dict[Stream, Lane] = {}
+        self.taken_at: dict[Stream, list[float]] = {stream: [] for stream in Stream}
+        self.free = {stream: asyncio.Event() for stream in Stream}
+        self.faults: dict[Stream, list[Exception]] = {stream: [] for stream in Stream}
+        for event in self.free.values():
+            event.set()
+        self.lanes = Lanes(self._take)
+        self.supervisor = Supervisor(
+            self.lanes,
+            [
+                (stream, Consumer(stream, self.outboxes[stream], worker.handle, LIMITS))
+                for stream, worker in self.workers.items()
+            ],
+            timedelta(seconds=SHUTDOWN),
+        )
+
+    async def _take(self, stream: Stream) -> Lane:
+        self.taken_at[stream].append(now())
+        if self.faults[stream]:
+            raise self.faults[stream].pop(0)
+        await self.free[stream].wait()
+        self.lane[stream] = Lane(self.outboxes[stream])
+        return self.lane[stream]
+
+    def record(self, stream: Stream, *rows: int) -> None:
+        self.outboxes[stream].record(*rows)
+        if stream in self.lane:
+            self.lane[stream].wake()
+
+    def handled(self, stream: Stream) -> bool:
+        return not self.outboxes[stream].entries
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[Daemon]:
+    daemon = Daemon()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(daemon.supervisor.run(daemon.stop))
+        yield daemon
+        daemon.stop.set()
+
+
+async def test_both_streams_are_followed() -> None:
+    async with running() as daemon:
+        for stream in Stream:
+            daemon.record(stream, 1, 2)
+        await eventually(lambda: all(map(daemon.handled, Stream)))
+    assert sorted(daemon.lanes.handed_over) == sorted(Stream)
+
+
+async def test_lane_that_another_daemon_holds_is_waited_for() -> None:
+    async with running() as daemon:
+        daemon.free[Stream.LIBRARY].clear()
+        daemon.record(Stream.LIBRARY, 1)
+        daemon.record(Stream.ROTATION, 2)
+        await eventually(lambda: daemon.handled(Stream.ROTATION))
+        await for_a_while(30.0)
+        assert not daemon.handled(Stream.LIBRARY)
+        daemon.free[Stream.LIBRARY].set()
+        await eventually(lambda: daemon.handled(Stream.LIBRARY))
+
+
+async def test_stop_is_heard_while_standing_by() -> None:
+    async with running() as daemon:
+        for event in daemon.free.values():
+            event.clear()
+        await for_a_while(1.0)
+        stopped_at = now()
+    assert now() - stopped_at < 0.1
+    assert not daemon.lanes.handed_over
+
+
+async def test_daemon_stands_by_again_after_it_lost_its_lane() -> None:
+    async with running() as daemon:
+        await eventually(lambda: Stream.LIBRARY in daemon.lane)
+        daemon.free[Stream.LIBRARY].clear()
+        daemon.lane[Stream.LIBRARY].lose()
+        await eventually(lambda: len(daemon.taken_at[Stream.LIBRARY]) == 2)
+        daemon.record(Stream.LIBRARY, 1)
+        await for_a_while(5.0)
+        assert not daemon.handled(Stream.LIBRARY)
+        daemon.free[Stream.LIBRARY].set()
+        await eventually(lambda: daemon.handled(Stream.LIBRARY), within=10.0)
+
+
+@pytest.mark.parametrize(
+    "fault", [StoreUnavailableError("connection refused"), ZeroDivisionError("a bug")]
+)
+async def test_lane_that_breaks_starts_again_and_does_not_take_the_other_down(
+    fault: Exception,
+) -> None:
+    async with running() as daemon:
+        await eventually(lambda: len(daemon.lane) == 2)
+        daemon.lane[Stream.LIBRARY].break_with(fault)
+        await eventually(lambda: daemon.lanes.handed_over == [Stream.LIBRARY])
+        daemon.record(Stream.ROTATION, 7)
+        await eventually(lambda: daemon.handled(Stream.ROTATION), within=0.01)
+        daemon.record(Stream.LIBRARY, 8)
+        await eventually(lambda: daemon.handled(Stream.LIBRARY), within=1.0)
+        assert len(daemon.taken_at[Stream.ROTATION]) == 1
+
+
+async def test_lane_that_cannot_be_taken_is_tried_after_growing_delays() -> None:
+    async with running() as daemon:
+        daemon.faults[Stream.LIBRARY] = [StoreUnavailableError("refused") for _ in range(8)]
+        await eventually(lambda: not daemon.faults[Stream.LIBRARY], within=120.0)
+        taken_at = daemon.taken_at[Stream.LIBRARY]
+        delays = [round(b - a, 2) for a, b in pairwise(taken_at)]
+        assert delays == [0.5, 1, 2, 4, 8, 15, 15]
+        daemon.record(Stream.LIBRARY, 1)
+        await eventually(lambda: daemon.handled(Stream.LIBRARY), within=16.0)
+
+
+async def test_delay_starts_anew_after_a_steady_tenure() -> None:
+    async with running() as daemon:
+        for number in range(4):
+            await eventually(lambda: Stream.LIBRARY in daemon.lane, within=60.0)
+            lane = daemon.lane.pop(Stream.LIBRARY)
+            await for_a_while(61.0)
+            lane.lose()
+            await for_a_while(0.6)
+            assert len(daemon.taken_at[Stream.LIBRARY]) == number + 2
+
+
+async def test_stop_waits_for_what_is_in_flight() -> None:
+    async with running() as daemon:
+        worker = daemon.workers[Stream.LIBRARY]
+        worker.gate.clear()
+        daemon.record(Stream.LIBRARY, 1)
+        await eventually(lambda: worker.in_flight)
+        daemon.stop.set()
+        await for_a_while(SHUTDOWN / 2)
+        worker.gate.set()
+        finishing_at = now()
+    assert now() - finishing_at < 0.1
+    assert worker.cancelled == 0
+    assert daemon.handled(Stream.LIBRARY)
+
+
+async def test_stop_gives_up_what_is_in_flight_for_too_long() -> None:
+    async with running() as daemon:
+        worker = daemon.workers[Stream.LIBRARY]
+        worker.gate.clear()
+        daemon.record(Stream.LIBRARY, 1)
+        await eventually(lambda: worker.in_flight)
+        stopped_at = now()
+    assert now() - stopped_at == pytest.approx(SHUTDOWN, abs=0.1)
+    assert worker.cancelled == 1
+    assert not daemon.handled(Stream.LIBRARY)
+    assert sorted(daemon.lanes.handed_over) == sorted(Stream)
+
+
+async def test_stop_is_heard_while_a_lane_waits_to_start_again() -> None:
+    async with running() as daemon:
+        daemon.faults[Stream.LIBRARY] = [StoreUnavailableError("refused") for _ in range(99)]
+        await for_a_while(40.0)
+        stopped_at = now()
+    assert now() - stopped_at < 0.1
+
+
+async def test_until_returns_what_the_work_returns() -> None:
+    async def work() -> int:
+        return 42
+
+    assert await until(asyncio.Event(), work()) == 42
+
+
+async def test_until_cancels_the_work_once_stopped() -> None:
+    stop, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def work() -> int:
+        try:
+            return await asyncio.Future[int]()
+        finally:
+            cancelled.set()
+
+    asyncio.get_running_loop().call_later(1.0, stop.set)
+    assert await until(stop, work()) is None
+    assert cancelled.is_set()
+
+
+async def test_until_passes_the_fault_of_the_work_on() -> None:
+    async def work() -> int:
+        raise StoreUnavailableError("refused")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await until(asyncio.Event(), work())
+    assert caught.group_contains(StoreUnavailableError)

@@ -1,0 +1,235 @@
+"""Reading LML's replies: whatever is in them, only sound verdicts come out."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from listener.adapters.lml.wire import MalformedReplyError, read_results, read_statuses
+from listener.domain.judging import Invalid
+from listener.domain.verdict import Kind, Verdict
+
+SINGLE_ARTIST: dict[str, Any] = {
+    "library_id": 7,
+    "kind": "single_artist",
+    "main": {"wikidata_qid": "Q484464", "spotify_artist_id": None, "discogs_artist_id": 388},
+    "method": "exact",
+    "confidence": 0.97,
+    "provenance": [
+        {"source": "discogs", "method": "exact", "confidence": 0.9, "external_id": "388"},
+        {"source": "spotify", "method": "search", "confidence": None, "external_id": None},
+    ],
+    "tracks": None,
+}
+COMPILATION: dict[str, Any] = {"library_id": 8, "kind": "compilation", "main": None}
+
+ODD: st.SearchStrategy[Any] = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from([10**30, -(10**30), 2**31, -(2**31) - 1, 10**400]),
+    st.floats(),
+    st.text(max_size=3),
+    st.sampled_from(["\x00", "a\x00b", "x" * 3000, "single_artist", "boxset", "7"]),
+    st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.text(max_size=3), st.none(), max_size=2),
+)
+
+
+def paths(value: object, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner: list[tuple[Any, Any]] = []
+    if isinstance(value, dict):
+        inner = list(value.items())
+    elif isinstance(value, list):
+        inner = list(enumerate(value))
+    return [path, *(found for key, part in inner for found in paths(part, (*path, key)))]
+
+
+@st.composite
+def mutated_replies(draw: st.DrawFn) -> object:
+    reply: Any = {"results": [SINGLE_ARTIST, COMPILATION], "cache_stats": {"memory_hits": 1}}
+    for _ in range(draw(st.integers(1, 4))):
+        reply = json.loads(json.dumps(reply))
+        path = draw(st.sampled_from(paths(reply)))
+        if not path:
+            reply = draw(st.sampled_from([reply, reply, reply, None, [], 7, "x", {}]))
+            continue
+        parent = reply
+        for key in path[:-1]:
+            parent = parent[key]
+        if draw(st.booleans()):
+            parent[path[-1]] = draw(ODD)
+        else:
+            del parent[path[-1]]
+    return reply
+
+
+def texts_of(verdict: Verdict) -> list[str]:
+    identity = verdict.identity
+    if identity is None:
+        return []
+    ids = [identity.wikidata_qid, identity.spotify_id, identity.apple_music_id]
+    texts = [identity.method, *(text for text in ids if text is not None)]
+    for entry in identity.provenance:
+        texts += [entry.source, entry.method, entry.external_id]
+    return texts
+
+
+def confidences_of(verdict: Verdict) -> list[float]:
+    if verdict.identity is None:
+        return []
+    return [verdict.identity.confidence, *(e.confidence for e in verdict.identity.provenance)]
+
+
+def assert_sound(results: list[Verdict | Invalid]) -> None:
+    for result in results:
+        if isinstance(result, Verdict):
+            assert type(result.library_id) is int
+            assert -(2**31) <= result.library_id < 2**31
+            assert all(0 <= confidence <= 1 for confidence in confidences_of(result))
+            assert all(isinstance(text, str) and "\x00" not in text for text in texts_of(result))
+        else:
+            assert result.library_id is None or type(result.library_id) is int
+            assert result.reason
+
+
+def body(*results: object) -> bytes:
+    return json.dumps({"results": results}).encode()
+
+
+def changed(**fields: object) -> dict[str, Any]:
+    return SINGLE_ARTIST | fields
+
+
+@given(mutated_replies())
+def test_mutated_reply_yields_sound_verdicts_or_is_malformed(reply: object) -> None:
+    try:
+        results = read_results(json.dumps(reply).encode())
+    except MalformedReplyError:
+        assert not isinstance(reply, dict) or not isinstance(reply.get("results"), list)
+        return
+    assert isinstance(reply, dict)
+    assert len(results) == len(reply["results"])
+    assert_sound(results)
+
+
+@given(st.binary(max_size=40) | st.text(max_size=40).map(str.encode))
+def test_bytes_that_are_no_reply_are_malformed(noise: bytes) -> None:
+    with pytest.raises(MalformedReplyError):
+        read_results(noise)
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [b"", b"null", b"[]", b"{}", b'{"results": {}}', b'{"results": [', b"[" * 100_000, b"<html>"],
+)
+def test_reply_without_a_list_of_results_is_malformed(cut: bytes) -> None:
+    for read in (read_results, read_statuses):
+        with pytest.raises(MalformedReplyError):
+            read(cut)
+
+
+def test_single_artist_is_read_in_our_terms() -> None:
+    (verdict,) = read_results(body(SINGLE_ARTIST))
+    assert isinstance(verdict, Verdict)
+    assert verdict.identity is not None
+    assert (verdict.library_id, verdict.kind) == (7, Kind.SINGLE_ARTIST)
+    assert (verdict.identity.method, verdict.identity.confidence) == ("exact", 0.97)
+    assert (verdict.identity.wikidata_qid, verdict.identity.spotify_id) == ("Q484464", None)
+    assert [entry.source for entry in verdict.identity.provenance] == ["discogs"]
+    assert verdict.skipped_sources == 1
+
+
+def test_compilation_and_unresolved_need_nothing_but_their_kind() -> None:
+    results = read_results(body(COMPILATION, {"library_id": 9, "kind": "unresolved"}))
+    assert results == [Verdict(8, Kind.COMPILATION), Verdict(9, Kind.UNRESOLVED)]
+
+
+def test_fields_of_a_newer_lml_are_ignored() -> None:
+    (verdict,) = read_results(body(changed(mood="blue", main={"tidal_id": 3})))
+    assert isinstance(verdict, Verdict)
+
+
+@pytest.mark.parametrize("provenance", [None, []])
+def test_single_artist_without_evidence_is_a_verdict(provenance: object) -> None:
+    (verdict,) = read_results(body(changed(provenance=provenance)))
+    assert isinstance(verdict, Verdict)
+    assert verdict.skipped_sources == 0
+
+
+@pytest.mark.parametrize("lacking", ["confidence", "external_id"])
+def test_provenance_without_confidence_or_external_id_is_skipped_and_counted(lacking: str) -> None:
+    entry = SINGLE_ARTIST["provenance"][0] | {lacking: None}
+    (verdict,) = read_results(body(changed(provenance=[entry])))
+    assert isinstance(verdict, Verdict)
+    assert verdict.identity is not None
+    assert verdict.identity.provenance == ()
+    assert verdict.skipped_sources == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"confidence": 1.01},
+        {"confidence": -0.1},
+        {"confidence": float("nan")},
+        {"confidence": float("inf")},
+        {"confidence": "0.9"},
+        {"confidence": True},
+        {"confidence": None},
+        {"method": None},
+        {"method": "a\x00b"},
+        {"method": 3},
+        {"main": None},
+        {"main": {"wikidata_qid": "Q\x00"}},
+        {"main": {"spotify_artist_id": 4}},
+        {"kind": "boxset"},
+        {"kind": None},
+        {"kind": ["compilation"]},
+        {"provenance": {"source": "discogs"}},
+        {"provenance": SINGLE_ARTIST["provenance"][:1] * 2},
+        {"provenance": [SINGLE_ARTIST["provenance"][0] | {"confidence": 2}]},
+        {"provenance": [SINGLE_ARTIST["provenance"][0] | {"external_id": "\x00"}]},
+    ],
+)
+def test_wrong_part_costs_just_its_row(wrong: dict[str, Any]) -> None:
+    first, second = read_results(body(changed(**wrong), COMPILATION))
+    assert isinstance(first, Invalid)
+    assert first.library_id == 7
+    assert second == Verdict(8, Kind.COMPILATION)
+
+
+@pytest.mark.parametrize("library_id", [None, "7", 7.0, True, [7], {}])
+def test_result_without_a_whole_number_as_its_id_belongs_to_nobody(library_id: object) -> None:
+    (result,) = read_results(body(changed(library_id=library_id)))
+    assert isinstance(result, Invalid)
+    assert result.library_id is None
+
+
+@pytest.mark.parametrize("item", [None, 7, "7", [], [7]])
+def test_result_that_is_no_object_belongs_to_nobody(item: object) -> None:
+    (result,) = read_results(body(item))
+    assert isinstance(result, Invalid)
+    assert result.library_id is None
+
+
+def test_reason_does_not_repeat_what_lml_sent() -> None:
+    (result,) = read_results(body(changed(method=["Sleater-Kinney"], kind="Sleater-Kinney")))
+    assert isinstance(result, Invalid)
+    assert "Sleater" not in result.reason
+
+
+def test_statuses_are_read_and_malformed_ones_left_out() -> None:
+    reply = body(
+        {"identity_id": 1, "status": "warmed", "sources": None},
+        {"identity_id": 2, "status": "from_a_newer_lml"},
+        {"identity_id": "3", "status": "warmed"},
+        {"identity_id": 4},
+        {"identity_id": 5, "status": "a\x00"},
+        None,
+    )
+    assert read_statuses(reply) == {1: "warmed", 2: "from_a_newer_lml"}
