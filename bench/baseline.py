@@ -14,7 +14,8 @@ from bench.process import BACKEND
 _PAGE = 500
 _IDENTITY = sql.SQL("""
 INSERT INTO {backend}.library_identity (
-    library_id, wikidata_qid, spotify_id, apple_music_id, last_verified_at, method, confidence, notes
+    library_id, wikidata_qid, spotify_id, apple_music_id, last_verified_at, method, confidence,
+    notes
 )
 VALUES (%s, %s, %s, %s, now(), %s, %s, 'consumer:lml-bulk')
 ON CONFLICT (library_id) DO UPDATE

@@ -85,9 +85,7 @@ async def _claim_everything(dsn: str) -> tuple[float, float]:
             began = time.perf_counter()
             after = horizon.start(loop.time())
             mark = horizon.mark_due(loop.time())
-            look = await outbox.look(
-                Stream.LIBRARY, after=after, held=[], limit=BATCH, mark=mark
-            )
+            look = await outbox.look(Stream.LIBRARY, after=after, held=[], limit=BATCH, mark=mark)
             times.append(time.perf_counter() - began)
             seqs = [change.seq for change in look.changes]
             horizon.looked(after, seqs, look.snapshot, complete=look.complete)

@@ -1,4 +1,4 @@
-"""Eight writers flat out, the real daemon, LML answering at once: how late are changes claimed?"""
+"""How late changes are claimed: eight writers flat out, the real daemon, LML answering at once."""
 
 from __future__ import annotations
 

@@ -160,7 +160,8 @@ def _idle(bench: Bench, measured: Measured) -> None:
 def _edits(bench: Bench, measured: Measured) -> None:
     bench.lml.set(latency={"fixed": 0.1})
     edit = sql.SQL(
-        "UPDATE {} SET album_title = 'Edit ' || %s || ' of ' || id WHERE id %% 64 = %s AND id <= 64000"
+        "UPDATE {} SET album_title = 'Edit ' || %s || ' of ' || id"
+        " WHERE id %% 64 = 0 AND id <= 64000"
     ).format(_LIBRARY)
     pause = threading.Event()
     with running_daemon(bench.dsn, bench.lml.url):
@@ -168,7 +169,7 @@ def _edits(bench: Bench, measured: Measured) -> None:
         bench.lml.set(reset_calls=True)
         began = time.perf_counter()
         for number in range(10):
-            bench.db.execute(edit, (f"{number} {began}", 0))
+            bench.db.execute(edit, (f"{number} {began}",))
             pause.wait(max(0.0, began + 0.2 * (number + 1) - time.perf_counter()))
         bench.until_settled()
     rows = bench.lml.counters()["rows"]["bulk"]

@@ -25,7 +25,7 @@ class RunningDaemon:
         self.largest_rss = 0
         self._following = threading.Event()
         self._stopped = threading.Event()
-        self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        self.process = subprocess.Popen(
             [sys.executable, "-m", "listener", "run"],
             env={**os.environ, **environment},  # noqa: TID251 - handed on to a child
             stderr=subprocess.PIPE,

@@ -34,7 +34,7 @@ from listener.settings import Settings
 
 _log = structlog.stdlib.get_logger()
 
-# Beside the batches that LML is asked about, those being read and written: calls never wait for them.
+# Beside the batches that LML is asked about, those being read and written: no call waits for them.
 _BATCHES_ASIDE = 3
 # Batches waiting to be handled at all.
 _BATCHES_WAITING = 4

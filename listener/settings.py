@@ -24,7 +24,9 @@ def _duration(value: object) -> object:
     if match is None:
         message = "must be a number of seconds or like 250ms, 30s, 15m, 1h, 7d"
         raise ValueError(message)
-    return timedelta(seconds=float(match[1]) * _UNITS[match[2] or "s"])
+    seconds = float(match[1]) * _UNITS[match[2] or "s"]
+    # Longer than any bound: what does not fit a timedelta is refused with the same words.
+    return timedelta(seconds=min(seconds, timedelta.max.total_seconds() / 2))
 
 
 T = TypeVar("T", bound="DatabaseSettings")
@@ -130,9 +132,14 @@ def _explain(error: ValidationError) -> list[str]:
         if detail["type"] == "missing":
             lines.append(f"{name} is not set")
             continue
-        field = Settings.model_fields.get(name.lower())
-        secret = field is not None and "SecretStr" in str(field.annotation)
-        value = "" if secret else f" is {detail['input']!r}"
-        reason = detail["msg"].removeprefix("Value error, ")
-        lines.append(f"{name}{value}: {reason[:1].lower()}{reason[1:]}")
+        reason = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        lines.append(f"{name}{_value(name, detail['input'])}: {reason}")
     return lines
+
+
+def _value(name: str, given: object) -> str:
+    field = Settings.model_fields.get(name.lower())
+    # A URL may carry a password whether or not the setting is a secret.
+    if field is None or "SecretStr" in str(field.annotation) or "@" in str(given):
+        return ""
+    return f" is {given}" if isinstance(given, timedelta) else f" is {given!r}"

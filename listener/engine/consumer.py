@@ -21,6 +21,7 @@ from listener.engine.ports import Lane, Outbox
 
 _log = structlog.stdlib.get_logger()
 
+_DRAIN_WAIT = timedelta(milliseconds=20)
 _SILENCE = Backoff(first=timedelta(seconds=1), most=timedelta(seconds=30))
 
 
@@ -67,6 +68,10 @@ class Consumer:
             await stop.wait()
             feeding.cancel()
             dispatching.cancel()
+            await asyncio.wait((feeding,))
+            while not self._room.quiet:
+                # The lane stays ours, and is seen to be, until the last batch is done.
+                await lane.wait(_DRAIN_WAIT)
 
     def _admit(self, changes: tuple[Change, ...]) -> None:
         for change in changes:

@@ -99,7 +99,7 @@ def simulator() -> Simulator:
 
 @pytest.fixture
 def lml(simulator: Simulator) -> Iterator[str]:
-    """Base URL of the simulator."""
+    """Yield the base URL of the simulator."""
     with simulator_thread(simulator) as url:
         yield url
 

@@ -16,7 +16,7 @@ from listener.adapters.postgres.installation import install, installing, uninsta
 from tests.catalogue import add_release, outbox_size
 from tests.conftest import BACKEND, Connection
 
-ALL_ROWS = 64_676
+MANY = 30_000
 LIBRARY_AWAKE = (1280528978, 1)
 ROTATION_AWAKE = (1280528978, 2)
 
@@ -428,16 +428,16 @@ def test_many_changes_in_one_transaction_take_at_most_one_subtransaction(
 
 
 def test_bulk_statement_stays_linear_after_single_row_statements(db: Connection) -> None:
-    # A plan kept from one-row statements must not be a nested loop over 64,676 rows.
+    # A plan kept from one-row statements must not be a nested loop over all rows.
     for _ in range(10):
         _fill(db, 1)
     db.execute("SET statement_timeout = '8s'")
-    _fill(db, ALL_ROWS)
+    _fill(db, MANY)
     for number in range(10):
         _update(db, number + 1, "album_title = 'Future Days'")
     db.execute("DELETE FROM listener.change")
     db.execute("UPDATE wxyc_schema.library SET artist_name = 'Can (Köln)'")
-    assert outbox_size(db) == ALL_ROWS + 10
+    assert outbox_size(db) == MANY + 10
 
 
 # Waking

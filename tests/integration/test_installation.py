@@ -117,7 +117,8 @@ def test_backend_schema_may_have_any_name(empty: str) -> None:
         )
         connection.execute(
             sql.SQL(
-                "INSERT INTO {} (artist_id, artist_name, album_title) VALUES (1, 'Nico', 'Desertshore')"
+                "INSERT INTO {} (artist_id, artist_name, album_title)"
+                " VALUES (1, 'Nico', 'Desertshore')"
             ).format(sql.Identifier(ODD, "library"))
         )
         assert connection.execute("SELECT count(*) FROM listener.change").fetchone() == (1,)

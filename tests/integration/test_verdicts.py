@@ -37,7 +37,7 @@ def page(asking: Asking, *verdicts: Verdict, entries: list[tuple[int, int]] | No
     return Page(asking.order, questions, verdicts, entries or [])
 
 
-def single(library_id: int, *sources: str, **changes: Any) -> Verdict:
+def single(library_id: int, *sources: str, **changes: str) -> Verdict:
     return Verdict(library_id, Kind.SINGLE_ARTIST, identity(*sources, **changes))
 
 

@@ -125,7 +125,8 @@ async def test_cut_session_is_replaced_and_what_came_meanwhile_is_seen(
         await until_settled(db)
         for number in range(3):
             db.execute(
-                "SELECT pg_terminate_backend(holder_pid) FROM listener.lane WHERE stream = 'library'"
+                "SELECT pg_terminate_backend(holder_pid) FROM listener.lane"
+                " WHERE stream = 'library'"
             )
             rename(db, row, f"After cut {number}")
             await until_settled(db)

@@ -93,13 +93,10 @@ class Wakeups:
         if connection is None:
             return None
         try:
-            if self._holds_lock:
-                await self._bounded(
-                    connection.execute(
-                        "SELECT pg_advisory_unlock(%s::int, %s::int)", self._lock_key()
-                    )
-                )
-                self._holds_lock = False
+            # All of them, held or not: a lock that is granted just as its wait times out stays with
+            # the session though the statement fails.
+            await self._bounded(connection.execute("SELECT pg_advisory_unlock_all()"))
+            self._holds_lock = False
             # A statement of its own: the mark must be drawn after the release.
             cursor = await self._bounded(
                 connection.execute(query("mark_transactions", self._database.backend))
