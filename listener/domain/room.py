@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -51,7 +52,7 @@ class Room:
         self._ready: dict[int, float] = {}
         self._cooling: list[tuple[float, int]] = []
         self._in_flight: dict[int, tuple[int, ...]] = {}
-        self._asked: dict[int, float] = {}
+        self._asked: OrderedDict[int, float] = OrderedDict()
         self._failures: dict[int, int] = {}
         self._entries: set[int] = set()
 
@@ -149,9 +150,8 @@ class Room:
 
     def _forget_asked(self, now: float) -> None:
         # Bounded: a row forgotten too early is asked about once more, no harm done.
-        surplus = len(self._asked) - self._limits.capacity
-        for row, asked_at in tuple(self._asked.items()):
-            if surplus <= 0 and asked_at + self._cool_down > now:
-                break
-            del self._asked[row]
-            surplus -= 1
+        while self._asked and (
+            len(self._asked) > self._limits.capacity
+            or next(iter(self._asked.values())) + self._cool_down <= now
+        ):
+            self._asked.popitem(last=False)

@@ -60,22 +60,28 @@ class WireResult(_Wire):
             raise ValueError(message)
         entries = self.provenance or []
         # An entry that names no method cannot be stored either: the column is NOT NULL.
-        evidence = tuple(
+        evidence = [
             Provenance(entry.source, entry.method, entry.confidence, entry.external_id)
             for entry in entries
             if entry.confidence is not None
             and entry.external_id is not None
             and entry.method is not None
-        )
+        ]
         identity = Identity(
             method=self.method,
             confidence=self.confidence,
             wikidata_qid=self.main.wikidata_qid,
             spotify_id=self.main.spotify_artist_id,
             apple_music_id=self.main.apple_music_artist_id,
-            provenance=evidence,
+            provenance=tuple(evidence),
         )
         return Verdict(self.library_id, self.kind, identity, len(entries) - len(evidence))
+
+
+class WireReply(_Wire):
+    """A bulk reply of which every result is well formed."""
+
+    results: list[WireResult]
 
 
 class WireWarmed(_Wire):
@@ -90,7 +96,12 @@ def read_results(body: bytes) -> list[Verdict | Invalid]:
 
     Raises `MalformedReplyError` if there is no list of results.
     """
-    return [_read_result(item) for item in _results(body)]
+    try:
+        # Parsed and validated in one go, which takes a third of the time.
+        reply = WireReply.model_validate_json(body)
+    except ValidationError:
+        return [_read_result(item) for item in _results(body)]
+    return [_read(result) for result in reply.results]
 
 
 def read_statuses(body: bytes) -> dict[int, str]:
@@ -123,13 +134,18 @@ def _results(body: bytes) -> list[object]:
 
 def _read_result(item: object) -> Verdict | Invalid:
     try:
-        return WireResult.model_validate(item).verdict()
+        return _read(WireResult.model_validate(item))
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "result"
         return Invalid(_library_id(item), f"{where}: {first['type']}")
+
+
+def _read(result: WireResult) -> Verdict | Invalid:
+    try:
+        return result.verdict()
     except ValueError as error:
-        return Invalid(_library_id(item), str(error))
+        return Invalid(result.library_id, str(error))
 
 
 def _library_id(item: object) -> int | None:

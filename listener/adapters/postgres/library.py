@@ -3,24 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-from psycopg.rows import class_row
 
 from listener.adapters.postgres.arrays import Int4s
 from listener.adapters.postgres.connection import Pool, session
 from listener.adapters.postgres.statements import query
 from listener.domain.question import Asking, Question
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    library_id: int
-    artist_name: str | None
-    album_title: str
-    legacy_release_id: int | None
-    digest: bytes
-    answered: bool
 
 
 class PostgresLibrary:
@@ -36,32 +23,26 @@ class PostgresLibrary:
         async with session(self._pool) as connection, connection.pipeline():
             # Two statements: the order must be older than the snapshot that reads the rows.
             order = await connection.execute(self._order)
-            cursor = connection.cursor(row_factory=class_row(_Row))
+            cursor = connection.cursor()
             await cursor.execute(self._read, {"row_ids": Int4s(row_ids)}, binary=True)
             drawn, rows = await order.fetchone(), await cursor.fetchall()
         if drawn is None:
             message = "the sequence for the order returned no row"
             raise AssertionError(message)
         questions, answered, nameless = [], set(), set()
-        for row in rows:
-            if row.artist_name is None:
-                nameless.add(row.library_id)
-            elif row.answered:
-                answered.add(row.library_id)
+        for library_id, artist_name, album_title, legacy_release_id, digest, is_answered in rows:
+            if artist_name is None:
+                nameless.add(library_id)
+            elif is_answered:
+                answered.add(library_id)
             else:
                 questions.append(
-                    Question(
-                        row.library_id,
-                        row.artist_name,
-                        row.album_title,
-                        row.legacy_release_id,
-                        row.digest,
-                    )
+                    Question(library_id, artist_name, album_title, legacy_release_id, digest)
                 )
         return Asking(
             order=drawn[0],
             questions=tuple(questions),
             answered=frozenset(answered),
             nameless=frozenset(nameless),
-            gone=frozenset(row_ids).difference(row.library_id for row in rows),
+            gone=frozenset(row_ids).difference(row[0] for row in rows),
         )

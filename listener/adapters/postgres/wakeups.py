@@ -72,9 +72,14 @@ class Wakeups:
         self._spared = True
         try:
             # Waits for writers that are just waking us; a writer that comes meanwhile sees a waiter
-            # and spares itself the wake-up, so this cannot be starved.
+            # and spares itself the wake-up, so this cannot be starved. It waits briefly: nobody
+            # looks at the outbox meanwhile.
             await self._bounded(
-                connection.execute("SELECT pg_advisory_lock(%s::int, %s::int)", self._lock_key())
+                connection.execute(
+                    "SELECT set_config('lock_timeout', '20ms', true),"
+                    " pg_advisory_lock(%s::int, %s::int)",
+                    self._lock_key(),
+                )
             )
             self._holds_lock = True
         except errors.LockNotAvailable:
@@ -178,8 +183,8 @@ class Wakeups:
         return self._connection
 
     async def _listen(self, connection: psycopg.AsyncConnection[Any]) -> None:
-        # Looking at the outbox waits for this session: it must not wait long for anything.
-        await self._bounded(connection.execute("SET lock_timeout = '20ms'"))
+        # A beat notifies, and behind writers that do the same it may have to queue for a while.
+        await self._bounded(connection.execute("SET lock_timeout = '2s'"))
         for channel in (self._channel, self._echo):
             statement = sql.SQL("LISTEN {}").format(sql.Identifier(channel))
             await self._bounded(connection.execute(statement))
