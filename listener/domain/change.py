@@ -40,7 +40,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look at the outbox showed; `snapshot` is older than the look."""
+    """What one look at the outbox showed, and the snapshot it was taken with."""
 
     changes: tuple[Change, ...]
     snapshot: Snapshot

@@ -1,12 +1,28 @@
--- Claims changes for the one daemon that follows the stream: oldest first, without those it has already.
--- The anti-join stays a hashed subplan; "seq IN (SELECT ... LIMIT ...)" forms flip to scans of the whole outbox.
+-- Claims changes for the one daemon that follows the stream: oldest first, without those it has already. Tells
+-- with it below which id every transaction had ended for this snapshot and, if asked, an id above all drawn so far.
+-- One row without a change if there is none. The anti-join stays a hashed subplan; "seq IN (SELECT ... LIMIT ...)"
+-- forms flip to scans of the whole outbox.
+WITH transactions AS MATERIALIZED (
+    SELECT
+        pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS xmin,
+        CASE WHEN %(mark)s THEN pg_current_xact_id()::text::bigint END AS mark
+)
 SELECT
+    t.xmin,
+    t.mark,
     c.seq,
     c.row_id,
-    clock_timestamp() - c.changed_at AS waited
-FROM listener.change AS c
-WHERE c.stream = %(stream)s
-    AND c.seq > %(after)s
-    AND c.seq NOT IN (SELECT h.seq FROM unnest(%(held)b::bigint[]) AS h (seq))
-ORDER BY c.seq
-LIMIT %(limit)s
+    c.waited
+FROM transactions AS t
+LEFT JOIN LATERAL (
+    SELECT
+        c.seq,
+        c.row_id,
+        clock_timestamp() - c.changed_at AS waited
+    FROM listener.change AS c
+    WHERE c.stream = %(stream)s
+        AND c.seq > %(after)s
+        AND c.seq NOT IN (SELECT h.seq FROM unnest(%(held)b::bigint[]) AS h (seq))
+    ORDER BY c.seq
+    LIMIT %(limit)s
+) AS c ON true

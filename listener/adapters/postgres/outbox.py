@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from psycopg.rows import class_row
-
 from listener.adapters.postgres.arrays import Int8s
 from listener.adapters.postgres.connection import Pool, session
 from listener.adapters.postgres.statements import query
@@ -17,8 +15,6 @@ class PostgresOutbox:
 
     def __init__(self, pool: Pool, backend: str) -> None:
         self._pool = pool
-        self._xmin = query("read_xmin", backend)
-        self._mark = query("mark_transactions", backend)
         self._look = query("look_at_changes", backend)
         self._settle = query("settle_changes", backend)
 
@@ -29,18 +25,18 @@ class PostgresOutbox:
 
         The snapshot of the result has a mark if one is asked for; each costs a transaction id.
         """
-        parameters = {"stream": stream, "after": after, "held": Int8s(held), "limit": limit}
-        async with session(self._pool) as connection, connection.pipeline():
-            # Two statements, so that the snapshot is taken before the look.
-            snapshot = connection.cursor(row_factory=class_row(Snapshot))
-            await snapshot.execute(self._mark if mark else self._xmin)
-            changes = connection.cursor(row_factory=class_row(Change))
-            await changes.execute(self._look, parameters)
-            taken, found = await snapshot.fetchone(), await changes.fetchall()
-        if taken is None:
-            message = "the statement for the snapshot returned no row"
-            raise AssertionError(message)
-        return Look(tuple(found), taken, complete=len(found) < limit)
+        parameters = {
+            "stream": stream,
+            "after": after,
+            "held": Int8s(held),
+            "limit": limit,
+            "mark": mark,
+        }
+        async with session(self._pool) as connection:
+            rows = await (await connection.execute(self._look, parameters)).fetchall()
+        xmin, drawn = rows[0][:2]
+        changes = tuple(Change(*row[2:]) for row in rows if row[2] is not None)
+        return Look(changes, Snapshot(xmin, drawn), complete=len(changes) < limit)
 
     async def settle(self, stream: Stream, entries: Sequence[tuple[int, int]]) -> None:
         """Remove entries, given as (seq, row id)."""

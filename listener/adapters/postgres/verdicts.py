@@ -57,7 +57,8 @@ class PostgresVerdicts:
         } | _columns(page)
         async with session(self._pool) as connection:
             try:
-                async with connection.pipeline(), connection.transaction():
+                # Statements of one pipeline are one transaction; no BEGIN and COMMIT need be sent.
+                async with connection.pipeline():
                     accepted = await connection.execute(self._accept, parameters)
                     await connection.execute(self._write, parameters)
                     rows = await accepted.fetchall()

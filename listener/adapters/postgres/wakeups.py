@@ -111,7 +111,7 @@ class Wakeups:
             await self._drop(error)
             return None
         self._spared = False
-        return int(row[1]) if row else None
+        return int(row[0]) if row else None
 
     async def wait(self, at_most: timedelta) -> bool:
         """Return True when woken, or False after `at_most`."""
