@@ -46,6 +46,7 @@ _ABOUT_THE_PAGE = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.UNPROCESSABLE_ENTITY,
 }
+_READ_ASIDE = 2**16
 _RETRY_AFTER_CAP = timedelta(minutes=5)
 
 
@@ -102,7 +103,10 @@ class LmlClient:
                 _RESOLVE, {"inputs": inputs, "include_tracks": False}, self._limits.resolve_timeout
             )
         try:
-            return read_results(body)
+            if len(body) < _READ_ASIDE:
+                return read_results(body)
+            # The loop goes on meanwhile: other replies come in, and single changes need not wait.
+            return await asyncio.to_thread(read_results, body)
         except MalformedReplyError as error:
             raise PageRefusedError(str(error)) from error
 
