@@ -5,18 +5,24 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
+import psycopg
 import pytest
 from psycopg import sql
 
-from listener.adapters.demo.simulator import Latency, Simulator
+from listener.adapters.demo.catalogue import albums_tsv, fill
+from listener.adapters.demo.simulator import Knowledge, Latency, Simulator, verdict_for
 from tests.acceptance.conftest import Daemon, eventually
 from tests.catalogue import add_release, count, delete_release, outbox_size, rename, table
-from tests.conftest import Connection, with_database
+from tests.conftest import BACKEND, Connection, with_database
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(90)]
 
 Start = Callable[..., Daemon]
+
+# Real names of real albums, where they lie beside the checkout; not a part of the project.
+ALBUMS = Path(__file__).parents[3] / "shared" / "data" / "albums.tsv"
 
 # Every row that can be asked has an answer to just what it would be asked now.
 _UNANSWERED = sql.SQL(
@@ -69,6 +75,24 @@ def test_changes_from_before_the_start_are_answered(db: Connection, start: Start
     start()
     eventually(lambda: count(db, "library_identity") == 700)
     assert settled(db)
+
+
+@pytest.mark.skipif(not ALBUMS.exists(), reason="the file of real albums is not here")
+def test_real_albums_are_answered_the_whole_way(
+    dsn: str, db: Connection, start: Start, simulator: Simulator
+) -> None:
+    simulator.knowledge = Knowledge()
+    albums = list(albums_tsv(ALBUMS))
+    assert fill(dsn, BACKEND, albums) == len(albums) > 4000
+    start()
+    eventually(lambda: all_answered(db), 40)
+    expected = {
+        kind: sum(verdict_for(a.artist_name, a.album_title)["kind"] == kind for a in albums)
+        for kind in ("single_artist", "unresolved", "compilation")
+    }
+    outcomes = db.execute("SELECT outcome, count(*) FROM listener.ledger GROUP BY 1").fetchall()
+    assert dict(outcomes) == {kind: number for kind, number in expected.items() if number}
+    assert count(db, "library_identity") == expected["single_artist"]
 
 
 def test_rename_of_everything_is_answered(
@@ -164,6 +188,53 @@ def test_killed_daemon_loses_nothing(db: Connection, start: Start, simulator: Si
     start(BATCH_SIZE="500")
     eventually(lambda: all_answered(db), 30)
     assert count(db, "library_identity") == 4000
+
+
+def test_daemon_killed_while_lml_thinks_loses_nothing(
+    db: Connection, start: Start, simulator: Simulator
+) -> None:
+    daemon = start().following()
+    simulator.gate.shut()
+    add_releases(db, 30)
+    simulator.calls.wait_for(1, "bulk")
+    daemon.kill()
+    simulator.gate.open()
+    assert outbox_size(db) == 30
+    start()
+    eventually(lambda: all_answered(db))
+
+
+def test_daemon_killed_while_writing_loses_nothing(
+    dsn: str, db: Connection, start: Start, simulator: Simulator
+) -> None:
+    daemon = start().following()
+    with psycopg.connect(dsn) as backend:
+        backend.execute(
+            sql.SQL("LOCK TABLE {} IN EXCLUSIVE MODE").format(table("library_identity"))
+        )
+        add_releases(db, 30)
+        eventually(lambda: _waits_for_a_lock(db))
+        daemon.kill()
+    assert outbox_size(db) == 30
+    start()
+    eventually(lambda: all_answered(db))
+    assert count(db, "library_identity") == 30
+
+
+def test_locked_identities_delay_their_own_verdicts_only(
+    dsn: str, db: Connection, start: Start
+) -> None:
+    start(REASK_AFTER="0").following()
+    row = add_release(db, "Locked")
+    eventually(lambda: all_answered(db))
+    with psycopg.connect(dsn) as backend:
+        backend.execute(sql.SQL("UPDATE {} SET notes = notes").format(table("library_identity")))
+        with db.transaction():
+            rename(db, row, "Still locked")
+            add_releases(db, 20)
+        eventually(lambda: count(db, "library_identity") == 21)
+        assert unanswered(db) == [row]
+    eventually(lambda: all_answered(db), 30)
 
 
 def test_cut_connections_lose_nothing(db: Connection, start: Start, simulator: Simulator) -> None:
@@ -350,3 +421,11 @@ def test_daemon_without_installation_says_what_to_do(db: Connection, start: Star
     daemon = start()
     assert daemon.ended() == 2
     assert any("listener migrate" in line for line in daemon.lines)
+
+
+def _waits_for_a_lock(db: Connection) -> bool:
+    row = db.execute(
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name LIKE 'listener %'"
+        " AND datname = current_database() AND wait_event_type = 'Lock')"
+    ).fetchone()
+    return row == (True,)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pytest
@@ -28,9 +32,55 @@ ROUNDS = 120
 WRITERS = 4
 
 
+class Proxy:
+    """Stands between a client and the server's socket, and can go dead without closing anything."""
+
+    def __init__(self, server: Path) -> None:
+        self._server = server
+        self._alive: list[asyncio.Event] = []
+        self._writers: list[asyncio.StreamWriter] = []
+
+    def freeze(self) -> None:
+        """Pass nothing more on, in either direction, for the connections there are."""
+        for alive in self._alive:
+            alive.clear()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass on what one client and the server say to each other."""
+        alive = asyncio.Event()
+        alive.set()
+        self._alive.append(alive)
+        server_reader, server_writer = await asyncio.open_unix_connection(self._server)
+        self._writers += [writer, server_writer]
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_pass_on(reader, server_writer, alive))
+            tasks.create_task(_pass_on(server_reader, writer, alive))
+
+    def close(self) -> None:
+        """Cut every connection."""
+        for alive in self._alive:
+            alive.set()
+        for writer in self._writers:
+            writer.transport.abort()
+
+
+async def _pass_on(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, alive: asyncio.Event
+) -> None:
+    with suppress(OSError):
+        while received := await reader.read(2**16):
+            await alive.wait()
+            writer.write(received)
+            await writer.drain()
+    writer.close()
+
+
 @asynccontextmanager
 async def following(
-    database: Database, outbox: PostgresOutbox, poll: timedelta = NEVER
+    database: Database,
+    outbox: PostgresOutbox,
+    poll: timedelta = NEVER,
+    times: LaneTimes | None = None,
 ) -> AsyncIterator[None]:
     """Run a consumer that settles whatever it claims."""
 
@@ -43,7 +93,7 @@ async def following(
     consumer = Consumer(Stream.LIBRARY, outbox, settle, ConsumerLimits(room, 2, poll))
     stop = asyncio.Event()
     async with (
-        PostgresLanes(database, LaneTimes()).hold(Stream.LIBRARY) as lane,
+        PostgresLanes(database, times or LaneTimes()).hold(Stream.LIBRARY) as lane,
         asyncio.TaskGroup() as tasks,
     ):
         tasks.create_task(consumer.follow(lane, stop))
@@ -130,6 +180,30 @@ async def test_cut_session_is_replaced_and_what_came_meanwhile_is_seen(
             )
             rename(db, row, f"After cut {number}")
             await until_settled(db)
+
+
+async def test_half_open_session_is_noticed_and_replaced(
+    db: Connection, database: Database, outbox: PostgresOutbox
+) -> None:
+    row = add_release(db)
+    folder = parse_qs(urlsplit(database.dsn).query).get("host", ["/"])[0]
+    if not (socket := Path(folder) / ".s.PGSQL.5432").is_socket():
+        pytest.skip("needs a server on a Unix socket")
+    # A socket's path may not exceed 107 characters, which pytest's folders do.
+    with TemporaryDirectory() as short:
+        proxy = Proxy(socket)
+        server = await asyncio.start_unix_server(proxy.serve, Path(short) / ".s.PGSQL.5432")
+        through = dataclasses.replace(database, dsn=database.dsn.replace(folder, short))
+        times = LaneTimes(beat=timedelta(milliseconds=300))
+        async with following(through, outbox, times=times):
+            await until_settled(db)
+            proxy.freeze()
+            rename(db, row, "Nobody hears that we are called")
+            await until_settled(db)
+            rename(db, row, "The new session does")
+            await until_settled(db)
+        server.close()
+        proxy.close()
 
 
 async def test_holder_that_lost_its_lane_stops(db: Connection, database: Database) -> None:
