@@ -39,6 +39,7 @@ class Proxy:
         self._server = server
         self._alive: list[asyncio.Event] = []
         self._writers: list[asyncio.StreamWriter] = []
+        self._served: list[asyncio.Event] = []
 
     def freeze(self) -> None:
         """Pass nothing more on, in either direction, for the connections there are."""
@@ -52,16 +53,23 @@ class Proxy:
         self._alive.append(alive)
         server_reader, server_writer = await asyncio.open_unix_connection(self._server)
         self._writers += [writer, server_writer]
+        self._served.append(served := asyncio.Event())
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_pass_on(reader, server_writer, alive))
             tasks.create_task(_pass_on(server_reader, writer, alive))
+        served.set()
 
-    def close(self) -> None:
-        """Cut every connection."""
+    async def close(self) -> None:
+        """Cut every connection, and see it off."""
         for alive in self._alive:
             alive.set()
         for writer in self._writers:
             writer.transport.abort()
+        for served in self._served:
+            await served.wait()
+        for writer in self._writers:
+            with suppress(OSError):
+                await writer.wait_closed()
 
 
 async def _pass_on(
@@ -203,7 +211,8 @@ async def test_half_open_session_is_noticed_and_replaced(
             rename(db, row, "The new session does")
             await until_settled(db)
         server.close()
-        proxy.close()
+        await proxy.close()
+        await server.wait_closed()
 
 
 async def test_holder_that_lost_its_lane_stops(db: Connection, database: Database) -> None:

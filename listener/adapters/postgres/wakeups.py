@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+import os
+import socket
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import psycopg
 import structlog
 from psycopg import errors, sql
+from psycopg.abc import Params, Query
 
 from listener.adapters.postgres.connection import Database, open_session
 from listener.adapters.postgres.statements import query
@@ -19,8 +21,6 @@ from listener.domain.pacing import Backoff
 
 _log = structlog.stdlib.get_logger()
 
-T = TypeVar("T")
-
 # The trigger functions know both: the class of the advisory locks, and its number of each stream.
 _LOCK_CLASS = 1280528978
 _LOCK_OF = {Stream.LIBRARY: 1, Stream.ROTATION: 2}
@@ -29,7 +29,7 @@ _POLL_WITHOUT_WAKEUPS = timedelta(seconds=1)
 _TRY_ROUSING_EVERY = timedelta(seconds=1)
 _RECONNECT = Backoff(first=timedelta(milliseconds=100), most=timedelta(seconds=5))
 
-_BROKEN = (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError)
+_BROKEN = (psycopg.OperationalError, psycopg.InterfaceError)
 
 
 class Wakeups:
@@ -75,11 +75,10 @@ class Wakeups:
             # and spares itself the wake-up, so this cannot be starved. It waits briefly: nobody
             # looks at the outbox meanwhile.
             await self._bounded(
-                connection.execute(
-                    "SELECT set_config('lock_timeout', '20ms', true),"
-                    " pg_advisory_lock(%s::int, %s::int)",
-                    self._lock_key(),
-                )
+                connection,
+                "SELECT set_config('lock_timeout', '20ms', true),"
+                " pg_advisory_lock(%s::int, %s::int)",
+                self._lock_key(),
             )
             self._holds_lock = True
         except errors.LockNotAvailable:
@@ -100,11 +99,11 @@ class Wakeups:
         try:
             # All of them, held or not: a lock that is granted just as its wait times out stays with
             # the session though the statement fails.
-            await self._bounded(connection.execute("SELECT pg_advisory_unlock_all()"))
+            await self._bounded(connection, "SELECT pg_advisory_unlock_all()")
             self._holds_lock = False
             # A statement of its own: the mark must be drawn after the release.
             cursor = await self._bounded(
-                connection.execute(query("mark_transactions", self._database.backend))
+                connection, query("mark_transactions", self._database.backend)
             )
             row = await cursor.fetchone()
         except _BROKEN as error:
@@ -137,10 +136,9 @@ class Wakeups:
             return
         try:
             await self._bounded(
-                self._connection.execute(
-                    query("release_lane", self._database.backend),
-                    {"stream": self._stream, "holder": self._database.holder},
-                )
+                self._connection,
+                query("release_lane", self._database.backend),
+                {"stream": self._stream, "holder": self._database.holder},
             )
         except _BROKEN as error:
             self._log.info("lane not handed over, it lapses by itself", reason=str(error))
@@ -184,22 +182,17 @@ class Wakeups:
 
     async def _listen(self, connection: psycopg.AsyncConnection[Any]) -> None:
         # A beat notifies, and behind writers that do the same it may have to queue for a while.
-        await self._bounded(connection.execute("SET lock_timeout = '2s'"))
+        await self._bounded(connection, "SET lock_timeout = '2s'")
         for channel in (self._channel, self._echo):
             statement = sql.SQL("LISTEN {}").format(sql.Identifier(channel))
-            await self._bounded(connection.execute(statement))
+            await self._bounded(connection, statement)
         self._listening = True
 
     async def _beat(self, connection: psycopg.AsyncConnection[Any]) -> None:
         cursor = await self._bounded(
-            connection.execute(
-                query("beat_lane", self._database.backend),
-                {
-                    "stream": self._stream,
-                    "holder": self._database.holder,
-                    "echo": self._echo,
-                },
-            )
+            connection,
+            query("beat_lane", self._database.backend),
+            {"stream": self._stream, "holder": self._database.holder, "echo": self._echo},
         )
         if await cursor.fetchone() is None:
             message = f"another daemon follows {self._stream} now"
@@ -212,10 +205,9 @@ class Wakeups:
     async def _end_former_session(self, connection: psycopg.AsyncConnection[Any]) -> None:
         # A half-open session may live on at the server and keep writers from waking us.
         await self._bounded(
-            connection.execute(
-                query("end_sessions", self._database.backend),
-                {"holder": self._database.holder, "only_pid": self._session},
-            )
+            connection,
+            query("end_sessions", self._database.backend),
+            {"holder": self._database.holder, "only_pid": self._session},
         )
         self._session = connection.info.backend_pid
         self._log.info("connected again")
@@ -228,10 +220,20 @@ class Wakeups:
             connection, self._connection = self._connection, None
             await connection.close()
 
-    async def _bounded(self, work: Awaitable[T]) -> T:
-        # Not wait_for: before Python 3.12 it loses a cancellation that meets the result.
-        async with asyncio.timeout(self._beat_every):
-            return await work
+    async def _bounded(
+        self,
+        connection: psycopg.AsyncConnection[Any],
+        query: Query,
+        parameters: Params | None = None,
+    ) -> psycopg.AsyncCursor[Any]:
+        """Execute a statement; one that takes longer than a beat ends with an OperationalError."""
+        loop = asyncio.get_running_loop()
+        # Not a timeout: cancelled, psycopg would ask the silent server to cancel, for seconds more.
+        deadline = loop.call_later(self._beat_every, _hang_up, connection)
+        try:
+            return await connection.execute(query, parameters)
+        finally:
+            deadline.cancel()
 
     @property
     def _channel(self) -> str:
@@ -246,3 +248,8 @@ class Wakeups:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+def _hang_up(connection: psycopg.AsyncConnection[Any]) -> None:
+    with socket.socket(fileno=os.dup(connection.fileno())) as wire:
+        wire.shutdown(socket.SHUT_RDWR)
