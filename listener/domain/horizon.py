@@ -52,8 +52,8 @@ class Horizon:
     ) -> bool:
         """Learn from a look after seq `after`; return whether it showed all there is.
 
-        `snapshot` is the one that the look was taken with. `seqs` are the entries found in ascending order,
-        and `complete` says that the look ended because there were no more.
+        `snapshot` is the one that the look was taken with. `seqs` are the entries found in
+        ascending order, and `complete` says that the look ended because there were no more.
         """
         full = after <= self.floor
         if full and self._candidate is not None:

@@ -91,7 +91,7 @@ def test_real_albums_are_answered_the_whole_way(
         for kind in ("single_artist", "unresolved", "compilation")
     }
     outcomes = db.execute("SELECT outcome, count(*) FROM listener.ledger GROUP BY 1").fetchall()
-    assert dict(outcomes) == {kind: number for kind, number in expected.items() if number}
+    assert sorted(outcomes) == sorted((kind, n) for kind, n in expected.items() if n)
     assert count(db, "library_identity") == expected["single_artist"]
 
 

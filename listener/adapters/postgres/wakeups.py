@@ -6,12 +6,12 @@ import asyncio
 import os
 import socket
 from datetime import timedelta
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import structlog
 from psycopg import errors, sql
-from psycopg.abc import Params, Query
+from psycopg.abc import Params
 
 from listener.adapters.postgres.connection import Database, open_session
 from listener.adapters.postgres.statements import query
@@ -223,7 +223,7 @@ class Wakeups:
     async def _bounded(
         self,
         connection: psycopg.AsyncConnection[Any],
-        query: Query,
+        statement: LiteralString | bytes | sql.Composed,
         parameters: Params | None = None,
     ) -> psycopg.AsyncCursor[Any]:
         """Execute a statement; one that takes longer than a beat ends with an OperationalError."""
@@ -231,7 +231,7 @@ class Wakeups:
         # Not a timeout: cancelled, psycopg would ask the silent server to cancel, for seconds more.
         deadline = loop.call_later(self._beat_every, _hang_up, connection)
         try:
-            return await connection.execute(query, parameters)
+            return await connection.execute(statement, parameters)
         finally:
             deadline.cancel()
 
