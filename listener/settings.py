@@ -81,7 +81,7 @@ class Settings(DatabaseSettings):
         timedelta(milliseconds=100),
         ge=timedelta(0),
         le=timedelta(seconds=10),
-        description="How long a batch may wait to fill while another one is being asked.",
+        description="How long a batch may wait to fill, if it is more than a handful.",
     )
     reask_after: Duration = Field(
         timedelta(seconds=2),

@@ -14,12 +14,16 @@ from listener.domain.pacing import Backoff
 _FAILURE_BACKOFF = Backoff(first=timedelta(seconds=1), most=timedelta(minutes=5))
 
 
+# More rows than this at a time are a burst, in which waiting for more saves calls.
+_HANDFUL = 10
+
+
 @dataclass(frozen=True, slots=True)
 class RoomLimits:
     """How much a room holds and how long it holds it back.
 
     `capacity` counts outbox entries. A batch leaves with `batch_size` rows, or when its oldest row
-    has waited for `linger`, or at once while nothing is being asked. A row that was just asked
+    has waited for `linger`, or at once if it is a handful while nothing is being asked. A row that was just asked
     about waits for `cool_down` before it is asked about again, so that a row edited in bursts costs
     few questions.
     """
@@ -95,7 +99,8 @@ class Room:
         if not self._ready:
             return self._cooling[0][0] - now if self._cooling else None
         patience = self._linger - (now - next(iter(self._ready.values())))
-        if len(self._ready) < self._limits.batch_size and not self.quiet and patience > 0:
+        at_once = self.quiet and len(self._ready) <= _HANDFUL
+        if len(self._ready) < self._limits.batch_size and not at_once and patience > 0:
             return patience
         rows = [row for row, _ in zip(self._ready, range(self._limits.batch_size), strict=False)]
         for row in rows:

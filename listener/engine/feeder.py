@@ -12,7 +12,7 @@ from listener.domain.pacing import Backoff
 from listener.domain.room import Room
 from listener.engine.ports import Lane, Outbox
 
-_LOOK_EVERY = timedelta(milliseconds=10)
+_LOOK_EVERY = timedelta(milliseconds=7)
 _FULL_ROOM_WAIT = timedelta(milliseconds=20)
 _SILENCE_SLICE = timedelta(seconds=1)
 _LOOKBACK = timedelta(seconds=1)
