@@ -23,9 +23,9 @@ class RoomLimits:
     """How much a room holds and how long it holds it back.
 
     `capacity` counts outbox entries. A batch leaves with `batch_size` rows, or when its oldest row
-    has waited for `linger`, or at once if it is a handful while nothing is being asked. A row that was just asked
-    about waits for `cool_down` before it is asked about again, so that a row edited in bursts costs
-    few questions.
+    has waited for `linger`, or at once if it is a handful while nothing is being asked. A row that
+    was just asked about waits for `cool_down` before it is asked about again, so that a row edited
+    in bursts costs few questions.
     """
 
     capacity: int

@@ -213,7 +213,9 @@ class Wakeups:
         self._log.info("connected again")
 
     async def _drop(self, error: Exception) -> None:
-        self._log.warning("lost the session that is woken, polling", reason=type(error).__name__)
+        if self._listening:
+            reason = type(error).__name__
+            self._log.warning("lost the session that is woken, polling", reason=reason)
         self._listening = self._holds_lock = False
         self._beat_at = float("-inf")
         if self._connection is not None:
