@@ -288,6 +288,7 @@ async def test_a_cold_refresh_holds_a_permit_that_bulk_needs(
 async def test_latency_grows_with_rows(sim: Simulator, http: httpx.AsyncClient) -> None:
     sim.latency = Latency(fixed=10 * MILLISECOND, per_row=MILLISECOND, jitter=MILLISECOND)
     await results(http, **bulk(*["Ada"] * 20))
+    await asyncio.to_thread(sim.calls.wait_until_idle)
     (call,) = sim.calls.recent()
     assert call.finished_at is not None
     assert call.finished_at - call.started_at >= 0.03
