@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
@@ -63,8 +64,8 @@ class _ArrayDumper(Dumper):
             return _HEADER.pack(0, 0, self.element, 0, 0)[:12]
         return _HEADER.pack(1, 1, self.element, len(values), 1) + self.elements(values)
 
-    def elements(self, values: Sequence[Any]) -> bytes:
-        raise NotImplementedError
+    @abstractmethod
+    def elements(self, values: Sequence[Any]) -> bytes: ...
 
 
 class _NumberDumper(_ArrayDumper):
