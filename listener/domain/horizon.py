@@ -9,7 +9,7 @@ from datetime import timedelta
 from listener.domain.change import Snapshot
 
 # Every mark costs a transaction id.
-_MARKS_IN_LOOKBACK = 4
+_MARKS_IN_LOOKBACK = 20
 
 
 @dataclass(slots=True)
