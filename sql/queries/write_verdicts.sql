@@ -56,7 +56,6 @@ identities AS (
     WHERE i.method <> 'manual'
         OR i.notes = 'consumer:lml-bulk'
         AND 'identity' = ANY (SELECT unnest(a.lml_manual) FROM accepted AS a WHERE a.library_id = i.library_id)
-    RETURNING i.library_id
 ),
 withdrawn AS (
     DELETE FROM {backend}.library_identity_source AS s
@@ -66,7 +65,6 @@ withdrawn AS (
         AND s.notes = 'consumer:lml-bulk'
         AND (s.method <> 'manual' OR s.source = ANY (a.lml_manual))
         AND (s.library_id, s.source) NOT IN (SELECT o.library_id, o.source FROM offered AS o)
-    RETURNING s.library_id
 ),
 evidence AS (
     INSERT INTO {backend}.library_identity_source AS s
@@ -92,18 +90,9 @@ evidence AS (
     WHERE s.method <> 'manual'
         OR s.notes = 'consumer:lml-bulk'
         AND s.source = ANY (SELECT unnest(a.lml_manual) FROM accepted AS a WHERE a.library_id = s.library_id)
-    RETURNING s.library_id
-),
-settled AS (
-    DELETE FROM listener.change AS c
-    USING unnest(%(change_seqs)b::bigint[], %(change_rows)b::int[]) AS e (seq, row_id)
-    INNER JOIN accepted AS a ON a.library_id = e.row_id
-    WHERE c.stream = 'library'
-        AND c.seq = e.seq
-    RETURNING c.seq
 )
-SELECT
-    (SELECT count(*) FROM identities) AS identities,
-    (SELECT count(*) FROM evidence) AS evidence,
-    (SELECT count(*) FROM withdrawn) AS withdrawn,
-    (SELECT count(*) FROM settled) AS settled
+DELETE FROM listener.change AS c
+USING unnest(%(change_seqs)b::bigint[], %(change_rows)b::int[]) AS e (seq, row_id)
+INNER JOIN accepted AS a ON a.library_id = e.row_id
+WHERE c.stream = 'library'
+    AND c.seq = e.seq
