@@ -6,7 +6,15 @@ import re
 from datetime import timedelta
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AnyHttpUrl, BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AnyHttpUrl,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -59,8 +67,15 @@ class Settings(DatabaseSettings):
     library_metadata_url: AnyHttpUrl = Field(description="LML's base URL, with or without /api/v1.")
     lml_api_key: SecretStr | None = Field(None, description="LML's bearer token.")
     batch_size: int = Field(500, ge=1, le=1000, description="Rows asked in one call.")
+    va_batch_size: int = Field(
+        100, ge=1, le=1000, description="Compilations asked in one call; their answers are long."
+    )
     lml_max_concurrent: int = Field(
-        4, ge=1, le=5, description="Bulk calls in flight; LML has five permits for everybody."
+        2,
+        ge=1,
+        le=5,
+        description="Bulk calls in flight, of which searches leave one to changes; "
+        "LML has five permits for everybody.",
     )
     lml_timeout: Duration = Field(
         timedelta(seconds=30),
@@ -101,6 +116,35 @@ class Settings(DatabaseSettings):
     unresolved_retry_days: float = Field(
         7, gt=0, le=3650, description="Days after which a row without an identity is asked again."
     )
+    max_attempts: int = Field(
+        8, ge=1, le=100, description="Failures in a row after which a row is parked."
+    )
+    include_null_canonical: bool = Field(
+        default=True,
+        description="Whether searches take in rows without canonical_entity_id; "
+        "false stages a rollout.",
+    )
+    partition_index: int = Field(
+        0, ge=0, le=999, description="Which share of the library the commands search, from 0."
+    )
+    partition_count: int = Field(
+        1, ge=1, le=1000, description="How many shares the library is searched in."
+    )
+    dry_run: bool = Field(
+        default=False, description="Whether sweep and backfill ask LML but write nothing."
+    )
+    sweep_interval: Duration = Field(
+        timedelta(hours=1),
+        ge=timedelta(seconds=1),
+        le=timedelta(days=7),
+        description="How often the daemon asks again what is due by its time.",
+    )
+    audit_interval: Duration = Field(
+        timedelta(days=1),
+        ge=timedelta(seconds=1),
+        le=timedelta(days=30),
+        description="How often the daemon looks at every row for what capture missed.",
+    )
     shutdown_timeout: Duration = Field(
         timedelta(seconds=10),
         ge=timedelta(0),
@@ -110,6 +154,16 @@ class Settings(DatabaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="The least level that is logged."
     )
+
+    @model_validator(mode="after")
+    def _partition_exists(self) -> Settings:
+        if self.partition_index >= self.partition_count:
+            message = (
+                f"PARTITION_INDEX is {self.partition_index}: "
+                f"must be below PARTITION_COUNT, {self.partition_count}"
+            )
+            raise ValueError(message)
+        return self
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -128,7 +182,10 @@ def load_settings(model: type[T]) -> T:
 def _explain(error: ValidationError) -> list[str]:
     lines = []
     for detail in error.errors(include_url=False):
-        name = str(detail["loc"][0]).upper() if detail["loc"] else "settings"
+        if not detail["loc"]:
+            lines.append(detail["msg"].removeprefix("Value error, "))
+            continue
+        name = str(detail["loc"][0]).upper()
         if detail["type"] == "missing":
             lines.append(f"{name} is not set")
             continue

@@ -28,7 +28,7 @@ def configure_logs(level: str) -> None:
         )
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for chatty in ("httpx", "httpcore", "asyncio"):
+    for chatty in ("httpx", "httpcore", "asyncio", "apscheduler"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     # Its warnings are about connections that we hear of, and speak of, ourselves.
     logging.getLogger("psycopg").setLevel(logging.ERROR)

@@ -10,7 +10,14 @@ class StoreUnavailableError(Exception):
 
 
 class WriteRefusedError(Exception):
-    """The database refused this page of verdicts; other rows may still be written."""
+    """The database refused this page of verdicts; other rows may still be written.
+
+    `passing` says that the same page may be taken later: somebody holds a lock on it now.
+    """
+
+    def __init__(self, reason: str, *, passing: bool = False) -> None:
+        super().__init__(reason)
+        self.passing = passing
 
 
 class LaneLostError(Exception):

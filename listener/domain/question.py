@@ -10,7 +10,8 @@ class Question:
     """What is asked about one release.
 
     `digest` identifies the question: the row is still asking the same as long as its digest is
-    equal. `legacy_release_id` is LML's bridge to per-track data.
+    equal. `legacy_release_id` is LML's bridge to per-track data. `compilation` tells that our own
+    tables take the release for one, `failures` how often this question failed in a row.
     """
 
     library_id: int
@@ -18,6 +19,8 @@ class Question:
     album_title: str
     legacy_release_id: int | None
     digest: bytes
+    compilation: bool = False
+    failures: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,9 +76,9 @@ class Room:
         return not self._in_flight
 
     @property
-    def empty(self) -> bool:
-        """Whether every admitted entry is settled."""
-        return not self._entries
+    def exhausted(self) -> bool:
+        """Whether every row that waits was tried and failed; none may wait at all."""
+        return self._waiting.keys() <= self._failures.keys()
 
     def held(self, above: int) -> list[int]:
         """Entries in the room whose seq is greater than `above`."""

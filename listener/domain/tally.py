@@ -20,35 +20,88 @@ class Skip(StrEnum):
     ALREADY_ANSWERED = "already_answered"
     SUPERSEDED = "superseded"
     MISMATCH = "lml_cardinality_mismatch"
+    UNTRUSTED = "lml_untrusted_library_id"
     INVALID = "lml_invalid"
     LML_ERROR = "lml_error"
     WRITER_ERROR = "writer_error"
+
+
+FAILURES = frozenset(
+    (Skip.MISMATCH, Skip.UNTRUSTED, Skip.INVALID, Skip.LML_ERROR, Skip.WRITER_ERROR)
+)
 
 
 @dataclass(slots=True)
 class Tally:
     """What became of library rows: scanned = resolved + unresolved + the sum of skipped.
 
-    `source_rows_skipped_null_confidence` counts provenance entries, `foreign_ids` counts results
-    for rows that were not asked about; both stand apart from the rows.
+    `source_rows_skipped_null_confidence` counts provenance entries, and stands apart from the rows.
+    `capture_missed` counts rows that had changed without a change in the outbox; they are among the
+    scanned. `lml_latency` is the sum over all calls.
     """
 
     resolved: int = 0
     unresolved: int = 0
     skipped: Counter[Skip] = field(default_factory=Counter)
     source_rows_skipped_null_confidence: int = 0
-    foreign_ids: int = 0
+    capture_missed: int = 0
     lml_calls: int = 0
+    lml_latency: timedelta = timedelta()
 
     @property
     def scanned(self) -> int:
         """Rows looked at."""
         return self.resolved + self.unresolved + self.skipped.total()
 
+    @property
+    def failed(self) -> int:
+        """Rows that there is no usable answer about."""
+        return sum(self.skipped[reason] for reason in FAILURES)
+
+    def add(self, other: Tally) -> None:
+        """Take in the counts of a part."""
+        self.resolved += other.resolved
+        self.unresolved += other.unresolved
+        self.skipped += other.skipped
+        self.source_rows_skipped_null_confidence += other.source_rows_skipped_null_confidence
+        self.capture_missed += other.capture_missed
+        self.lml_calls += other.lml_calls
+        self.lml_latency += other.lml_latency
+
     def skip(self, reason: Skip, rows: int = 1) -> None:
         """Count rows that end with neither an identity nor an `unresolved`."""
         if rows:
             self.skipped[reason] += rows
+
+    @property
+    def latency_ms(self) -> int:
+        """The sum over all calls, in milliseconds."""
+        return round(self.lml_latency.total_seconds() * 1000)
+
+    def report(self) -> dict[str, object]:
+        """Return the counts under the names that a run's report has; every name is always there."""
+        return {
+            "scanned": self.scanned,
+            "rows_resolved": self.resolved,
+            "rows_unresolved": self.unresolved,
+            "rows_skipped": {str(reason): self.skipped[reason] for reason in Skip},
+            "capture_missed": self.capture_missed,
+            "lml_total_calls": self.lml_calls,
+            "lml_total_latency_ms": self.latency_ms,
+            "source_rows_skipped_null_confidence": self.source_rows_skipped_null_confidence,
+        }
+
+    def dry_report(self) -> dict[str, object]:
+        """Return the counts of a dry run under the names that its report has."""
+        return {
+            "scanned": self.scanned,
+            "lml_total_calls": self.lml_calls,
+            "lml_total_latency_ms": self.latency_ms,
+            "would_resolve": self.resolved,
+            "would_unresolved": self.unresolved,
+            "would_skip": {str(reason): self.skipped[reason] for reason in Skip},
+            "source_rows_skipped_null_confidence": self.source_rows_skipped_null_confidence,
+        }
 
     def fields(self) -> dict[str, int]:
         """Return the counts under the names that logs use."""
@@ -57,8 +110,9 @@ class Tally:
             "rows_resolved": self.resolved,
             "rows_unresolved": self.unresolved,
             "source_rows_skipped_null_confidence": self.source_rows_skipped_null_confidence,
-            "lml_untrusted_library_id": self.foreign_ids,
+            "capture_missed": self.capture_missed,
             "lml_total_calls": self.lml_calls,
+            "lml_total_latency_ms": self.latency_ms,
         }
         skipped = {f"rows_skipped.{reason}": count for reason, count in self.skipped.items()}
         return counts | dict(sorted(skipped.items()))

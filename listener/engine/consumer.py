@@ -21,6 +21,9 @@ from listener.engine.ports import Lane, Outbox
 
 _log = structlog.stdlib.get_logger()
 
+_CAUGHT_UP_LOOK = timedelta(milliseconds=20)
+# So many failures of the service in a row, and who only catches up does not wait for it any more.
+_GIVE_UP = 3
 _DRAIN_WAIT = timedelta(milliseconds=20)
 _SILENCE = Backoff(first=timedelta(seconds=1), most=timedelta(seconds=30))
 
@@ -61,9 +64,10 @@ class Consumer:
         self._pause = Pause(_SILENCE)
         self._slots = asyncio.Semaphore(self._limits.in_flight)
         self._moved = asyncio.Event()
+        self._resting = asyncio.Event()
         feeder = Feeder(self._stream, self._outbox, self._room, lane, self._limits.poll)
         async with asyncio.TaskGroup() as tasks:
-            feeding = tasks.create_task(feeder.run(self._silence, self._admit))
+            feeding = tasks.create_task(feeder.run(self._silence, self._admit, self._resting.set))
             dispatching = tasks.create_task(self._dispatch(tasks))
             await stop.wait()
             feeding.cancel()
@@ -73,9 +77,27 @@ class Consumer:
                 # The lane stays ours, and is seen to be, until the last batch is done.
                 await lane.wait(_DRAIN_WAIT)
 
+    async def catch_up(self, lane: Lane) -> bool:
+        """Work until every change was handled, or tried and failed.
+
+        Returns whether LML and the database answered; False if it gave up on them.
+        """
+        done = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.follow(lane, done))
+            while True:
+                await asyncio.sleep(_CAUGHT_UP_LOOK.total_seconds())
+                if self._pause.failures >= _GIVE_UP:
+                    break
+                if self._resting.is_set() and self._room.quiet and self._room.exhausted:
+                    break
+            done.set()
+        return not self._pause.failures
+
     def _admit(self, changes: tuple[Change, ...]) -> None:
         for change in changes:
             self.claim_lag.add(change.waited)
+        self._resting.clear()
         self._room.admit(changes, self._now())
         self._moved.set()
 

@@ -36,11 +36,15 @@ class Feeder:
         self._watched = 0
 
     async def run(
-        self, silence: Callable[[], timedelta], admit: Callable[[tuple[Change, ...]], None]
+        self,
+        silence: Callable[[], timedelta],
+        admit: Callable[[tuple[Change, ...]], None],
+        resting: Callable[[], None],
     ) -> None:
         """Feed the room until cancelled, at any point; what is not admitted stays in the outbox.
 
-        `silence` tells for how long nothing may be claimed, `admit` takes what was claimed.
+        `silence` tells for how long nothing may be claimed, `admit` takes what was claimed, and
+        `resting` is told whenever all there is was claimed.
         """
         while True:
             if quiet_for := silence():
@@ -53,6 +57,7 @@ class Feeder:
                     admit(look.changes)
                     await self._stay_awake(everything=everything)
                 elif everything:
+                    resting()
                     await self._rest(look.snapshot.xmin)
 
     async def _look(self) -> tuple[Look, bool]:

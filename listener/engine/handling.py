@@ -9,16 +9,21 @@ from dataclasses import dataclass
 class Handled:
     """What became of the rows of a batch; rows in none of the groups were not tried.
 
-    `settled` rows have left the outbox, `late` rows changed while they were asked about, and for
-    `failed` rows there is no usable answer.
+    `settled` rows are done with, `late` rows changed while they were asked about, and `failed` rows
+    without a usable answer are to be tried again. `unasked` rows are those of the settled that
+    needed no question.
     """
 
     settled: frozenset[int] = frozenset()
     late: frozenset[int] = frozenset()
     failed: frozenset[int] = frozenset()
+    unasked: frozenset[int] = frozenset()
 
     def __or__(self, other: Handled) -> Handled:
         """Join what became of two parts of a batch."""
         return Handled(
-            self.settled | other.settled, self.late | other.late, self.failed | other.failed
+            self.settled | other.settled,
+            self.late | other.late,
+            self.failed | other.failed,
+            self.unasked | other.unasked,
         )

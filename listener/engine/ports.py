@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from listener.domain.change import Look, Stream
+from listener.domain.due import DueRow, Scope
 from listener.domain.judging import Invalid
+from listener.domain.parking import Failure
 from listener.domain.question import Asking, Question
+from listener.domain.run import RunKind
+from listener.domain.tally import Tally
 from listener.domain.verdict import Page, Verdict
 
 
@@ -69,6 +73,14 @@ class Verdicts(Protocol):
         Raises `WriteRefusedError` if the database refuses the page as a whole.
         """
 
+    async def fail(
+        self, order: int, failures: Sequence[Failure], entries: Sequence[tuple[int, int]]
+    ) -> None:
+        """Remember rows that could not be answered, and settle the changes of those parked.
+
+        `order` is the one that the questions were read with.
+        """
+
 
 class Lml(Protocol):
     """The authority on identities."""
@@ -92,3 +104,42 @@ class Warming(Protocol):
 
     async def warm(self, identity_ids: Sequence[int]) -> Mapping[int, str]:
         """Have 1 to 50 identities refreshed; returns each status, raises as `Lml.resolve`."""
+
+
+class Due(Protocol):
+    """The rows that deserve a question although no change says so."""
+
+    def by_time(self, scope: Scope) -> AsyncIterator[Sequence[DueRow]]:
+        """Yield the rows whose time to be asked has come."""
+
+    def by_content(self, scope: Scope) -> AsyncIterator[Sequence[DueRow]]:
+        """Yield the rows that are due though no time says so, looking at every row."""
+
+
+class Runs(Protocol):
+    """The book of runs."""
+
+    def enter(
+        self, kind: RunKind, scope: Scope, cause: str, tally: Tally
+    ) -> AbstractAsyncContextManager[Callable[[], Awaitable[None]]]:
+        """Wait until no other run covers the same rows; yields what notes the tally so far."""
+
+
+class Slots(Protocol):
+    """The scheduled times of jobs."""
+
+    async def take(self, job: str, every: timedelta, *, again: bool = False) -> datetime | None:
+        """Return the present slot, or None if some daemon took and finished it already."""
+
+    async def finish(self, job: str, slot: datetime) -> None:
+        """Mark a slot that was taken as done."""
+
+
+class Bell(Protocol):
+    """What wakes a job when its time has come."""
+
+    async def wait(self, job: str, at_most: timedelta) -> None:
+        """Return when the job's time has come, or after `at_most`."""
+
+    def ringing(self) -> AbstractAsyncContextManager[object]:
+        """Ring for the length of the block."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TypeVar
 
 import structlog
@@ -16,6 +19,7 @@ from listener.domain.faults import (
     WriteRefusedError,
 )
 from listener.domain.judging import Invalid, Judgement, judge
+from listener.domain.parking import Failure, Patience
 from listener.domain.question import Asking, Question
 from listener.domain.tally import Skip, Tally
 from listener.domain.verdict import Kind, Page, Verdict
@@ -29,12 +33,26 @@ T = TypeVar("T")
 
 # Ten bad neighbours anywhere in a page of 1000 are at most 27 refusals in a row.
 _REFUSALS_IN_A_ROW = 28
+# So many rows are not bad all at once: a reply without one usable answer is LML's own fault.
+_NONSENSE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class ResolverLimits:
+    """How a batch is asked: compilations in pages of their own, rows that fail with patience."""
+
+    compilation_batch_size: int
+    patience: Patience
 
 
 @dataclass(slots=True)
-class _Search:
-    """The search for rows that spoil a page: how often in a row LML and the database refused."""
+class _Work:
+    """One batch on its way: what it is, what became of it, how often in a row it was refused."""
 
+    batch: Batch
+    order: int = 0
+    tally: Tally = field(default_factory=Tally)
+    failures: list[Failure] = field(default_factory=list)
     questions_refused: int = 0
     verdicts_refused: int = 0
 
@@ -56,118 +74,185 @@ class _Search:
 class Resolver:
     """Asks LML about library rows as they are now and has its verdicts written.
 
-    Where the rows come from is the caller's business: changes, a sweep or a backfill.
+    Where the rows come from is the caller's business: changes, a sweep or a backfill. `permit`
+    bounds the calls in flight.
     """
 
-    def __init__(self, library: Library, lml: Lml, verdicts: Verdicts, outbox: Outbox) -> None:
+    def __init__(
+        self,
+        *,
+        library: Library,
+        lml: Lml,
+        verdicts: Verdicts,
+        outbox: Outbox,
+        permit: Callable[[], AbstractAsyncContextManager[None]],
+        limits: ResolverLimits,
+    ) -> None:
         self.tally = Tally()
         self._library = library
         self._lml = lml
         self._verdicts = verdicts
         self._outbox = outbox
+        self._permit = permit
+        self._limits = limits
 
     async def handle(self, batch: Batch) -> Handled:
         """Have the rows of a batch answered; one bad row costs its batch a few more calls.
 
         Raises `LmlUnavailableError` or `StoreUnavailableError`; what was written by then stays.
         """
-        asking = await self._library.read(batch.row_ids)
-        handled = await self._settle_unasked(batch, asking)
-        if asking.questions:
-            handled |= await self._ask(batch, asking.order, asking.questions, _Search())
-        return handled
-
-    async def _settle_unasked(self, batch: Batch, asking: Asking) -> Handled:
-        unasked = asking.gone | asking.nameless | asking.answered
-        if unasked:
-            await self._outbox.settle(Stream.LIBRARY, batch.entries(unasked))
-        self.tally.skip(Skip.GONE, len(asking.gone))
-        self.tally.skip(Skip.NULL_ARTIST, len(asking.nameless))
-        self.tally.skip(Skip.ALREADY_ANSWERED, len(asking.answered))
-        return Handled(settled=unasked)
-
-    async def _ask(
-        self, batch: Batch, order: int, questions: Sequence[Question], search: _Search
-    ) -> Handled:
-        self.tally.lml_calls += 1
+        work = _Work(batch)
         try:
-            results = await self._lml.resolve(questions)
+            asking = await self._library.read(batch.row_ids)
+            work.order = asking.order
+            handled = await self._settle_unasked(work, asking)
+            for page in self._pages(asking.questions):
+                handled |= await self._ask(work, page)
+            return handled | await self._fail(work)
+        except LmlUnavailableError:
+            work.tally.skip(Skip.LML_ERROR, len(batch.changes) - work.tally.scanned)
+            raise
+        finally:
+            self.tally.add(work.tally)
+
+    async def _settle_unasked(self, work: _Work, asking: Asking) -> Handled:
+        unasked = asking.gone | asking.nameless | asking.answered
+        if entries := work.batch.entries(unasked):
+            await self._outbox.settle(Stream.LIBRARY, entries)
+        work.tally.skip(Skip.GONE, len(asking.gone))
+        work.tally.skip(Skip.NULL_ARTIST, len(asking.nameless))
+        work.tally.skip(Skip.ALREADY_ANSWERED, len(asking.answered))
+        return Handled(settled=unasked, unasked=unasked)
+
+    def _pages(self, questions: Sequence[Question]) -> Iterator[Sequence[Question]]:
+        if others := [question for question in questions if not question.compilation]:
+            yield others
+        compilations = [question for question in questions if question.compilation]
+        size = self._limits.compilation_batch_size
+        for start in range(0, len(compilations), size):
+            yield compilations[start : start + size]
+
+    async def _ask(self, work: _Work, questions: Sequence[Question]) -> Handled:
+        try:
+            results = await self._call(work.tally, questions)
         except PageRefusedError as fault:
-            search.refuse_questions(fault)
+            work.refuse_questions(fault)
             if len(questions) == 1:
-                return self._failed(questions[0].library_id, Skip.LML_ERROR, fault)
+                self._failed(work, questions[0], Skip.LML_ERROR, str(fault))
+                return Handled()
             first, second = _halves(questions)
-            handled = await self._ask(batch, order, first, search)
-            return handled | await self._ask(batch, order, second, search)
-        search.questions_refused = 0
-        judgement = self._judge(questions, results)
+            handled = await self._ask(work, first)
+            return handled | await self._ask(work, second)
+        work.questions_refused = 0
+        accepted = self._judge(work, questions, results)
         asked = {question.library_id: question for question in questions}
-        handled = await self._write(batch, order, asked, judgement.accepted, search)
-        return handled | Handled(failed=judgement.unanswered)
+        return await self._write(work, asked, accepted)
+
+    async def _call(
+        self, tally: Tally, questions: Sequence[Question]
+    ) -> Sequence[Verdict | Invalid]:
+        loop = asyncio.get_running_loop()
+        async with self._permit():
+            tally.lml_calls += 1
+            began = loop.time()
+            try:
+                return await self._lml.resolve(questions)
+            finally:
+                tally.lml_latency += timedelta(seconds=loop.time() - began)
 
     def _judge(
-        self, questions: Sequence[Question], results: Sequence[Verdict | Invalid]
-    ) -> Judgement:
+        self, work: _Work, questions: Sequence[Question], results: Sequence[Verdict | Invalid]
+    ) -> Sequence[Verdict]:
         judgement = judge(questions, results)
-        self.tally.foreign_ids += len(judgement.foreign)
-        self.tally.skip(Skip.MISMATCH, len(judgement.missing))
-        self.tally.skip(Skip.INVALID, len(judgement.invalid) + len(judgement.contradicted))
         if judgement.unanswered or judgement.foreign or judgement.nameless_invalid:
-            _log.warning(
-                "reply does not fit the questions",
-                asked=len(questions),
-                answered=len(judgement.accepted),
-                missing=sorted(judgement.missing)[:10],
-                invalid=dict(sorted(judgement.invalid.items())[:10]),
-                contradicted=sorted(judgement.contradicted)[:10],
-                foreign=sorted(judgement.foreign)[:10],
-                unattributed=judgement.nameless_invalid,
-            )
-        return judgement
+            _log_misfit(questions, judgement)
+        if not judgement.accepted and len(questions) >= _NONSENSE:
+            message = f"LML's reply has no usable answer to any of {len(questions)} questions"
+            raise LmlUnavailableError(message)
+        asked = {question.library_id: question for question in questions}
+        # Where an answer is missing and one to another row came, that one stands in its place.
+        untrusted = frozenset(sorted(judgement.missing)[: len(judgement.foreign)])
+        for row in sorted(judgement.unanswered):
+            if row in untrusted:
+                self._failed(work, asked[row], Skip.UNTRUSTED, "an answer to another row came")
+            elif row in judgement.missing:
+                self._failed(work, asked[row], Skip.MISMATCH, "no answer came")
+            else:
+                reason = judgement.invalid.get(row, "two answers that differ")
+                self._failed(work, asked[row], Skip.INVALID, reason)
+        return judgement.accepted
 
     async def _write(
-        self,
-        batch: Batch,
-        order: int,
-        asked: dict[int, Question],
-        verdicts: Sequence[Verdict],
-        search: _Search,
+        self, work: _Work, asked: dict[int, Question], verdicts: Sequence[Verdict]
     ) -> Handled:
         if not verdicts:
             return Handled()
         rows = frozenset(verdict.library_id for verdict in verdicts)
-        page = Page(order, asked, verdicts, batch.entries(rows))
+        page = Page(work.order, asked, verdicts, work.batch.entries(rows))
         try:
             written = await self._verdicts.write(page)
         except WriteRefusedError as fault:
-            search.refuse_verdicts(fault)
+            work.refuse_verdicts(fault)
             if len(verdicts) == 1:
-                return self._failed(verdicts[0].library_id, Skip.WRITER_ERROR, fault)
+                question = asked[verdicts[0].library_id]
+                if fault.passing:
+                    work.tally.skip(Skip.WRITER_ERROR)
+                    return Handled(failed=rows)
+                self._failed(work, question, Skip.WRITER_ERROR, str(fault))
+                return Handled()
             first, second = _halves(verdicts)
-            handled = await self._write(batch, order, asked, first, search)
-            return handled | await self._write(batch, order, asked, second, search)
-        search.verdicts_refused = 0
-        self._count(verdicts, written)
+            handled = await self._write(work, asked, first)
+            return handled | await self._write(work, asked, second)
+        work.verdicts_refused = 0
+        _count(work.tally, verdicts, written)
         return Handled(settled=written, late=rows - written)
 
-    def _count(self, verdicts: Sequence[Verdict], written: frozenset[int]) -> None:
-        for verdict in verdicts:
-            self.tally.source_rows_skipped_null_confidence += verdict.skipped_sources
-            if verdict.library_id not in written:
-                self.tally.skip(Skip.SUPERSEDED)
-            elif verdict.kind is Kind.SINGLE_ARTIST:
-                self.tally.resolved += 1
-            elif verdict.kind is Kind.UNRESOLVED:
-                self.tally.unresolved += 1
-            else:
-                self.tally.skip(Skip.COMPILATION)
+    def _failed(self, work: _Work, question: Question, reason: Skip, detail: str) -> None:
+        work.tally.skip(reason)
+        work.failures.append(self._limits.patience.failure(question, reason, detail))
 
-    def _failed(self, library_id: int, reason: Skip, fault: Exception) -> Handled:
-        self.tally.skip(reason)
-        _log.warning(
-            "row cannot be answered", library_id=library_id, reason=str(reason), fault=str(fault)
-        )
-        return Handled(failed=frozenset((library_id,)))
+    async def _fail(self, work: _Work) -> Handled:
+        if not work.failures:
+            return Handled()
+        failed = frozenset(failure.question.library_id for failure in work.failures)
+        await self._verdicts.fail(work.order, work.failures, work.batch.entries(failed))
+        parked = {f.question.library_id: f for f in work.failures if f.ask_again is None}
+        _log.warning("rows cannot be answered", rows=sorted(failed)[:10], count=len(failed))
+        for row, failure in parked.items():
+            _log.error(
+                "row parked",
+                library_id=row,
+                reason=str(failure.reason),
+                detail=failure.detail,
+                failures=failure.failures,
+            )
+        return Handled(settled=frozenset(parked), failed=failed.difference(parked))
+
+
+def _count(tally: Tally, verdicts: Sequence[Verdict], written: frozenset[int]) -> None:
+    for verdict in verdicts:
+        tally.source_rows_skipped_null_confidence += verdict.skipped_sources
+        if verdict.library_id not in written:
+            tally.skip(Skip.SUPERSEDED)
+        elif verdict.kind is Kind.SINGLE_ARTIST:
+            tally.resolved += 1
+        elif verdict.kind is Kind.UNRESOLVED:
+            tally.unresolved += 1
+        else:
+            tally.skip(Skip.COMPILATION)
+
+
+def _log_misfit(questions: Sequence[Question], judgement: Judgement) -> None:
+    _log.warning(
+        "reply does not fit the questions",
+        asked=len(questions),
+        answered=len(judgement.accepted),
+        missing=sorted(judgement.missing)[:10],
+        invalid=dict(sorted(judgement.invalid.items())[:10]),
+        contradicted=sorted(judgement.contradicted)[:10],
+        foreign=sorted(judgement.foreign)[:10],
+        unattributed=judgement.nameless_invalid,
+    )
 
 
 def _halves(items: Sequence[T]) -> tuple[Sequence[T], Sequence[T]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,6 +26,15 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
+class Follower:
+    """What is done on a stream while its lane is ours: follow it, and perhaps work beside that."""
+
+    stream: Stream
+    consumer: Consumer
+    beside: Callable[[], Coroutine[Any, Any, None]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Supervisor:
     """Follows several streams, each whenever its lane is ours.
 
@@ -34,13 +43,13 @@ class Supervisor:
     """
 
     lanes: Lanes
-    consumers: Sequence[tuple[Stream, Consumer]]
+    followers: Sequence[Follower]
     shutdown: timedelta
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then for at most `shutdown` to finish what is in flight."""
         async with asyncio.TaskGroup() as tasks:
-            work = [tasks.create_task(self._follow(*lane, stop)) for lane in self.consumers]
+            work = [tasks.create_task(self._follow(each, stop)) for each in self.followers]
             await stop.wait()
             _, late = await asyncio.wait(work, timeout=self.shutdown.total_seconds())
             if late:
@@ -48,14 +57,14 @@ class Supervisor:
             for task in late:
                 task.cancel()
 
-    async def _follow(self, stream: Stream, consumer: Consumer, stop: asyncio.Event) -> None:
-        log = _log.bind(stream=str(stream))
+    async def _follow(self, follower: Follower, stop: asyncio.Event) -> None:
+        log = _log.bind(stream=str(follower.stream))
         loop = asyncio.get_running_loop()
         failures = 0
         while not stop.is_set():
             began = loop.time()
             try:
-                await self._tenure(stream, consumer, stop)
+                await self._tenure(follower, stop)
             except* LaneLostError:
                 log.warning("lane lost to another daemon, standing by")
             except* StoreUnavailableError as group:
@@ -65,12 +74,17 @@ class Supervisor:
             failures = 1 if loop.time() - began > _STEADY.total_seconds() else failures + 1
             await until(stop, asyncio.sleep(_RESTART.delay(failures).total_seconds()))
 
-    async def _tenure(self, stream: Stream, consumer: Consumer, stop: asyncio.Event) -> None:
+    async def _tenure(self, follower: Follower, stop: asyncio.Event) -> None:
         async with AsyncExitStack() as stack:
-            holding = self.lanes.hold(stream)
+            holding = self.lanes.hold(follower.stream)
             lane = await until(stop, stack.enter_async_context(holding))
-            if lane is not None:
-                await consumer.follow(lane, stop)
+            if lane is None:
+                return
+            async with asyncio.TaskGroup() as tasks:
+                if follower.beside is not None:
+                    # It ends at once when told to stop: what it did not ask stays due.
+                    tasks.create_task(until(stop, follower.beside()))
+                await follower.consumer.follow(lane, stop)
 
 
 async def until(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:

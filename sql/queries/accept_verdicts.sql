@@ -34,6 +34,10 @@ SET question = excluded.question,
     outcome = excluded.outcome,
     answered_at = excluded.answered_at,
     next_ask_at = excluded.next_ask_at,
+    failures = 0,
+    failure = NULL,
+    failure_detail = NULL,
+    failed_at = NULL,
     lml_manual = ARRAY(SELECT unnest(g.lml_manual) UNION SELECT unnest(excluded.lml_manual))
 WHERE g.ask_order < excluded.ask_order
 RETURNING g.library_id

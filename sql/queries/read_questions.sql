@@ -1,4 +1,4 @@
--- Reads what LML would be asked about some rows now, and whether the ledger has a fresh answer to just that.
+-- Reads what LML would be asked about some rows now, and whether the ledger has an answer to just that which holds.
 SELECT
     l.id AS library_id,
     l.artist_name,
@@ -7,13 +7,17 @@ SELECT
     q.digest,
     coalesce(
         g.question = q.digest
+        AND g.failures = 0
         AND g.next_ask_at > now()
-        AND (
-            g.outcome <> 'single_artist'
-            OR EXISTS (SELECT FROM {backend}.library_identity AS i WHERE i.library_id = l.id)
+        AND listener.still_holds(
+            g.outcome, g.answered_at, g.lml_manual, i.library_id, i.method, i.notes, i.last_verified_at,
+            %(stale_after)s, %(retry_after)s
         ),
         false
-    ) AS answered
+    ) AS answered,
+    coalesce(l.code_volume_letters LIKE 'Z%%', false)
+        OR EXISTS (SELECT FROM {backend}.compilation_track_artist AS t WHERE t.library_id = l.id) AS compilation,
+    CASE WHEN g.question = q.digest THEN g.failures ELSE 0 END AS failures
 FROM {backend}.library AS l
 CROSS JOIN LATERAL (
     SELECT listener.question_digest(
@@ -21,4 +25,5 @@ CROSS JOIN LATERAL (
     )
 ) AS q (digest)
 LEFT JOIN listener.ledger AS g ON g.library_id = l.id
+LEFT JOIN {backend}.library_identity AS i ON i.library_id = l.id
 WHERE l.id = ANY (%(row_ids)b::int[])

@@ -29,9 +29,10 @@ ALBUMS = ROOT.parent / "shared" / "data" / "albums.tsv"
 # Every row that can be asked has an answer to just what it would be asked now.
 _UNANSWERED = sql.SQL(
     "SELECT l.id FROM {} AS l LEFT JOIN listener.ledger AS g ON g.library_id = l.id"
-    " WHERE l.artist_name IS NOT NULL AND g.question IS DISTINCT FROM listener.question_digest("
+    " WHERE l.artist_name IS NOT NULL AND (g.failures > 0 OR g.question IS DISTINCT FROM"
+    " listener.question_digest("
     "l.artist_name, l.album_title, l.legacy_release_id,"
-    " coalesce(l.code_volume_letters LIKE 'Z%', false))"
+    " coalesce(l.code_volume_letters LIKE 'Z%', false)))"
 )
 
 

@@ -8,10 +8,12 @@ from datetime import timedelta
 import pytest
 
 from listener.adapters.postgres.connection import Database, Pool, open_pool
-from listener.adapters.postgres.library import PostgresLibrary
+from listener.adapters.postgres.library import AskAgain, PostgresLibrary
 from listener.adapters.postgres.outbox import PostgresOutbox
-from listener.adapters.postgres.verdicts import AskAgain, PostgresVerdicts
+from listener.adapters.postgres.verdicts import PostgresVerdicts
 from tests.conftest import BACKEND
+
+ASK_AGAIN = AskAgain(resolved=timedelta(days=7), unresolved=timedelta(days=7))
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ async def pool(database: Database) -> AsyncIterator[Pool]:
 @pytest.fixture
 def library(pool: Pool) -> PostgresLibrary:
     """Read questions."""
-    return PostgresLibrary(pool, BACKEND)
+    return PostgresLibrary(pool, BACKEND, ASK_AGAIN)
 
 
 @pytest.fixture
@@ -42,5 +44,4 @@ def outbox(pool: Pool) -> PostgresOutbox:
 @pytest.fixture
 def verdicts(pool: Pool) -> PostgresVerdicts:
     """Write verdicts."""
-    week = timedelta(days=7)
-    return PostgresVerdicts(pool, BACKEND, AskAgain(resolved=week, unresolved=week))
+    return PostgresVerdicts(pool, BACKEND, ASK_AGAIN)

@@ -11,6 +11,7 @@ from datetime import timedelta
 from listener.domain.change import Batch, Change, Look, Snapshot, Stream
 from listener.domain.faults import LaneLostError, PageRefusedError, WriteRefusedError
 from listener.domain.judging import Invalid
+from listener.domain.parking import Failure
 from listener.domain.question import Asking, Question
 from listener.domain.verdict import Kind, Page, Verdict
 from listener.engine.handling import Handled
@@ -193,6 +194,8 @@ class Library:
     nameless: frozenset[int] = frozenset()
     gone: frozenset[int] = frozenset()
     order: int = 0
+    compilations: frozenset[int] = frozenset()
+    failures: dict[int, int] = field(default_factory=dict)
 
     async def read(self, row_ids: Sequence[int]) -> Asking:
         self.order += 1
@@ -200,11 +203,15 @@ class Library:
         rest = sorted(asked - self.answered - self.nameless - self.gone)
         return Asking(
             self.order,
-            tuple(Question(row, "Broadcast", f"Album {row}", None, b"%d" % row) for row in rest),
+            tuple(self._question(row) for row in rest),
             self.answered & asked,
             self.nameless & asked,
             self.gone & asked,
         )
+
+    def _question(self, row: int) -> Question:
+        compilation, failures = row in self.compilations, self.failures.get(row, 0)
+        return Question(row, "Broadcast", f"Album {row}", None, b"%d" % row, compilation, failures)
 
 
 def unresolved(question: Question) -> list[Verdict | Invalid]:
@@ -241,11 +248,12 @@ class Verdicts:
     superseded: frozenset[int] = frozenset()
     pages: list[Page] = field(default_factory=list)
     written: dict[int, Verdict] = field(default_factory=dict)
+    failed: dict[int, Failure] = field(default_factory=dict)
 
     async def write(self, page: Page) -> frozenset[int]:
         self.pages.append(page)
         rows = frozenset(verdict.library_id for verdict in page.verdicts)
-        assert {row for _, row in page.entries} == rows
+        assert {row for _, row in page.entries} <= rows
         assert rows <= page.questions.keys()
         if not self.unstorable.isdisjoint(rows):
             message = "value too long"
@@ -255,3 +263,14 @@ class Verdicts:
         kept = [(seq, row) for seq, row in page.entries if row in written]
         await self.outbox.settle(Stream.LIBRARY, kept)
         return written
+
+    async def fail(
+        self, order: int, failures: Sequence[Failure], entries: Sequence[tuple[int, int]]
+    ) -> None:
+        parked = set()
+        for failure in failures:
+            row = failure.question.library_id
+            self.failed[row] = failure
+            if failure.ask_again is None:
+                parked.add(row)
+        await self.outbox.settle(Stream.LIBRARY, [entry for entry in entries if entry[1] in parked])

@@ -35,7 +35,7 @@ class Feeding:
         self.room.admit(changes, now())
 
     async def run(self) -> None:
-        await self.feeder.run(self.silence, self.admit)
+        await self.feeder.run(self.silence, self.admit, lambda: None)
 
     def settle_all(self) -> None:
         self.outbox.entries.clear()

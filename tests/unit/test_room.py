@@ -166,7 +166,9 @@ class Rooms(RuleBasedStateMachine):
         assert sorted(self.room.held(middle)) == sorted(seq for seq in self.rows if seq > middle)
         assert self.room.free == self.capacity - len(self.rows)
         assert self.room.claimable == min(self.room.free, 4 * self.batch_size)
-        assert self.room.empty == (not self.rows)
+        taken = set().union(*self.in_flight.values())
+        waiting = {row for seq, row in self.rows.items() if seq not in taken}
+        assert self.room.exhausted == (waiting <= self.failures.keys())
         assert self.room.quiet == (not self.in_flight)
 
     def teardown(self) -> None:
@@ -178,7 +180,7 @@ class Rooms(RuleBasedStateMachine):
             self.now += told or 0
             if told is None and not self.in_flight:
                 break
-        assert self.room.empty
+        assert self.room.free == self.capacity
         assert self.settled == set(range(1, self.last_seq + 1))
 
 

@@ -14,7 +14,7 @@ from listener.domain.change import Stream
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.room import RoomLimits
 from listener.engine.consumer import Consumer, ConsumerLimits
-from listener.engine.supervisor import Supervisor, until
+from listener.engine.supervisor import Follower, Supervisor, until
 from tests.unit.clock import eventually, for_a_while, now
 from tests.unit.fakes import Lane, Lanes, Outbox, Worker
 
@@ -39,7 +39,7 @@ class Daemon:
         self.supervisor = Supervisor(
             self.lanes,
             [
-                (stream, Consumer(stream, self.outboxes[stream], worker.handle, LIMITS))
+                Follower(stream, Consumer(stream, self.outboxes[stream], worker.handle, LIMITS))
                 for stream, worker in self.workers.items()
             ],
             timedelta(seconds=SHUTDOWN),

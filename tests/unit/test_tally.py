@@ -26,16 +26,18 @@ def test_rows_scanned_are_the_sum_of_all_outcomes(
     assert fields["scanned"] == fields["rows_resolved"] + fields["rows_unresolved"] + skipped
 
 
-def test_source_rows_and_foreign_ids_stand_apart_from_the_rows() -> None:
-    tally = Tally(source_rows_skipped_null_confidence=3, foreign_ids=2, lml_calls=5)
+def test_source_rows_and_missed_changes_stand_apart_from_the_rows() -> None:
+    tally = Tally(source_rows_skipped_null_confidence=3, capture_missed=2, lml_calls=5)
+    tally.lml_latency = timedelta(milliseconds=1234.6)
     assert tally.scanned == 0
     assert tally.fields() == {
         "scanned": 0,
         "rows_resolved": 0,
         "rows_unresolved": 0,
         "source_rows_skipped_null_confidence": 3,
-        "lml_untrusted_library_id": 2,
+        "capture_missed": 2,
         "lml_total_calls": 5,
+        "lml_total_latency_ms": 1235,
     }
 
 

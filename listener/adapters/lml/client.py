@@ -52,12 +52,12 @@ _RETRY_AFTER_CAP = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True)
 class LmlLimits:
-    """Bounds of asking: calls in flight, tries of a call, the time of each, the size of replies.
+    """Bounds of asking: tries of a call, the time of each, the size of replies.
 
-    `concurrency` holds for `resolve`; how many refresh calls there are is up to their caller.
+    `connections` is how many calls their callers will have in flight at most.
     """
 
-    concurrency: int
+    connections: int
     attempts: int
     resolve_timeout: timedelta
     refresh_timeout: timedelta
@@ -82,7 +82,6 @@ class LmlClient:
     def __init__(self, http: httpx.AsyncClient, limits: LmlLimits) -> None:
         self._http = http
         self._limits = limits
-        self._permits = asyncio.Semaphore(limits.concurrency)
 
     async def resolve(self, questions: Sequence[Question]) -> list[Verdict | Invalid]:
         """Ask one page of 1 to 1000 questions.
@@ -98,10 +97,9 @@ class LmlClient:
             }
             for question in questions
         ]
-        async with self._permits:
-            body = await self._post(
-                _RESOLVE, {"inputs": inputs, "include_tracks": False}, self._limits.resolve_timeout
-            )
+        body = await self._post(
+            _RESOLVE, {"inputs": inputs, "include_tracks": False}, self._limits.resolve_timeout
+        )
         try:
             if len(body) < _READ_ASIDE:
                 return read_results(body)
@@ -172,7 +170,7 @@ async def open_lml(
         base_url=base_url.rstrip("/").removesuffix(_API) + _API,
         headers=headers,
         timeout=httpx.Timeout(limits.refresh_timeout.total_seconds(), connect=5, pool=5),
-        limits=httpx.Limits(max_connections=limits.concurrency + 1),
+        limits=httpx.Limits(max_connections=limits.connections),
         follow_redirects=False,
     ) as http:
         yield LmlClient(http, limits)

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import psycopg
+from psycopg import errors
 from psycopg.types.numeric import Int8BinaryDumper
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -121,10 +122,20 @@ async def session(pool: Pool) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn what psycopg raises when it cannot reach the server into the fault that it means."""
+    """Turn what psycopg raises when the database is not to be used into the fault that it means.
+
+    A missing right or table is such a case: a person has to mend it, and until then all waits.
+    """
     try:
         yield
-    except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, TimeoutError) as error:
+    except (
+        psycopg.OperationalError,
+        psycopg.InterfaceError,
+        errors.InsufficientPrivilege,
+        errors.UndefinedTable,
+        PoolTimeout,
+        TimeoutError,
+    ) as error:
         raise StoreUnavailableError(reason_of(error)) from error
 
 

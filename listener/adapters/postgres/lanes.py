@@ -42,13 +42,16 @@ class PostgresLanes:
         self._times = times
 
     @asynccontextmanager
-    async def hold(self, stream: Stream) -> AsyncIterator[Wakeups]:
-        """Stand by until the stream is ours, keep it for the length of the block, hand it over."""
+    async def hold(self, stream: Stream, *, wait: bool = True) -> AsyncIterator[Wakeups]:
+        """Stand by until the stream is ours, keep it for the length of the block, hand it over.
+
+        Without `wait` it raises `LaneLostError` if another daemon has it.
+        """
         with translated():
             connection = await open_session(self._database)
         try:
             with translated():
-                await self._take(connection, stream)
+                await self._take(connection, stream, wait=wait)
         except BaseException:
             await connection.close()
             raise
@@ -59,7 +62,9 @@ class PostgresLanes:
         finally:
             await wakeups.release()
 
-    async def _take(self, connection: psycopg.AsyncConnection[Any], stream: Stream) -> None:
+    async def _take(
+        self, connection: psycopg.AsyncConnection[Any], stream: Stream, *, wait: bool
+    ) -> None:
         loop = asyncio.get_running_loop()
         seen: tuple[str | None, int] | None = None
         unchanged_since = loop.time()
@@ -73,6 +78,8 @@ class PostgresLanes:
             if holder is None or gone or silent:
                 if await self._replace(connection, stream, holder, beat):
                     return
+            elif not wait:
+                raise LaneLostError(f"{holder} follows {stream}")
             else:
                 await asyncio.sleep(self._times.look.total_seconds())
 

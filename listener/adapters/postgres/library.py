@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 
 from listener.adapters.postgres.arrays import Int4s
 from listener.adapters.postgres.connection import Pool, session
@@ -10,11 +12,24 @@ from listener.adapters.postgres.statements import query
 from listener.domain.question import Asking, Question
 
 
+@dataclass(frozen=True, slots=True)
+class AskAgain:
+    """When a row is asked about again: after an identity was found, and after none was."""
+
+    resolved: timedelta
+    unresolved: timedelta
+
+    def parameters(self) -> dict[str, timedelta]:
+        """Return what our statements call the two."""
+        return {"stale_after": self.resolved, "retry_after": self.unresolved}
+
+
 class PostgresLibrary:
     """Reads questions from the backend's `library` and holds them against the ledger."""
 
-    def __init__(self, pool: Pool, backend: str) -> None:
+    def __init__(self, pool: Pool, backend: str, ask_again: AskAgain) -> None:
         self._pool = pool
+        self._ask_again = ask_again
         self._order = query("draw_ask_order", backend)
         self._read = query("read_questions", backend)
 
@@ -24,20 +39,21 @@ class PostgresLibrary:
             # Two statements: the order must be older than the snapshot that reads the rows.
             order = await connection.execute(self._order)
             cursor = connection.cursor()
-            await cursor.execute(self._read, {"row_ids": Int4s(row_ids)}, binary=True)
+            parameters = {"row_ids": Int4s(row_ids)} | self._ask_again.parameters()
+            await cursor.execute(self._read, parameters, binary=True)
             drawn, rows = await order.fetchone(), await cursor.fetchall()
         if drawn is None:
             message = "the sequence for the order returned no row"
             raise AssertionError(message)
         questions, answered, nameless = [], set(), set()
-        for library_id, artist_name, album_title, legacy_release_id, digest, is_answered in rows:
+        for library_id, artist_name, album_title, legacy_id, digest, is_answered, *rest in rows:
             if artist_name is None:
                 nameless.add(library_id)
             elif is_answered:
                 answered.add(library_id)
             else:
                 questions.append(
-                    Question(library_id, artist_name, album_title, legacy_release_id, digest)
+                    Question(library_id, artist_name, album_title, legacy_id, digest, *rest)
                 )
         return Asking(
             order=drawn[0],

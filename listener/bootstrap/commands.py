@@ -1,0 +1,113 @@
+"""The commands that search for due rows once: sweep and backfill."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from listener.adapters.postgres.housekeeping import PostgresHousekeeping
+from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
+from listener.adapters.postgres.runs import read_pace
+from listener.bootstrap.installed import check_installation
+from listener.bootstrap.parts import Parts, open_parts
+from listener.domain.change import Stream
+from listener.domain.due import Scope
+from listener.domain.faults import LaneLostError
+from listener.domain.run import RunKind
+from listener.domain.tally import Tally
+from listener.engine.consumer import Consumer
+from listener.engine.reconciler import RunHaltedError
+from listener.settings import Settings
+
+_log = structlog.stdlib.get_logger()
+
+# What a full page takes in LML where no run of ours has measured it yet.
+_USUAL_CALL = timedelta(seconds=1.9)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One run as asked for: `limit` bounds the rows; a `dry` one writes nothing.
+
+    With `leftovers` the changes that no daemon follows are handled first.
+    """
+
+    kind: RunKind
+    scope: Scope
+    limit: int | None = None
+    dry: bool = False
+    leftovers: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a run would come to: the compilations are among the rows."""
+
+    rows: int
+    compilations: int
+    calls: int
+    call: timedelta
+    in_flight: int
+
+    @property
+    def duration(self) -> timedelta:
+        """How long the run would take."""
+        return self.calls * self.call / self.in_flight
+
+
+async def run_command(settings: Settings, command: Command, tally: Tally) -> None:
+    """Make one run, counting in `tally`.
+
+    Raises `InstallationError` if the database is not there or not ready, `RunHaltedError` if LML
+    or the database fail one batch after another, `StoreUnavailableError` if the database goes.
+    """
+    await asyncio.to_thread(check_installation, settings)
+    async with open_parts(settings) as parts:
+        if command.leftovers:
+            await _handle_leftovers(parts, tally)
+        await parts.reconciler(dry=command.dry).run(
+            command.kind, command.scope, cause="command", limit=command.limit, tally=tally
+        )
+        if command.leftovers:
+            await PostgresHousekeeping(parts.pool, parts.database.backend).clear()
+
+
+async def forecast(settings: Settings, kind: RunKind, scope: Scope) -> Forecast:
+    """Tell what a run would come to without asking anything; raises `InstallationError`."""
+    await asyncio.to_thread(check_installation, settings)
+    async with open_parts(settings) as parts:
+        found = await parts.reconciler().count(kind, scope)
+        pace = await read_pace(parts.pool, parts.database.backend)
+    calls = -(-found[False] // settings.batch_size) - (-found[True] // settings.va_batch_size)
+    return Forecast(
+        rows=found[False] + found[True],
+        compilations=found[True],
+        calls=calls,
+        call=pace or _USUAL_CALL,
+        in_flight=parts.permits.for_patient,
+    )
+
+
+async def _handle_leftovers(parts: Parts, tally: Tally) -> None:
+    resolver = parts.live_resolver()
+    resolver.tally = tally
+    lanes = PostgresLanes(parts.database, LaneTimes())
+    for stream, consumer in (
+        (Stream.LIBRARY, parts.library_consumer(resolver)),
+        (Stream.ROTATION, parts.rotation_consumer(parts.warmer())),
+    ):
+        await _catch_up(lanes, stream, consumer)
+
+
+async def _catch_up(lanes: PostgresLanes, stream: Stream, consumer: Consumer) -> None:
+    try:
+        async with lanes.hold(stream, wait=False) as lane:
+            answered = await consumer.catch_up(lane)
+    except* LaneLostError:
+        _log.info("a daemon follows the changes, they are left to it", stream=str(stream))
+    else:
+        if not answered:
+            raise RunHaltedError(f"changes of {stream} could not be handled, see the log")

@@ -1,0 +1,100 @@
+"""The daemon: follows both streams, and keeps the library right by the clock."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+
+import structlog
+
+from listener.adapters.postgres.housekeeping import PostgresHousekeeping
+from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
+from listener.adapters.postgres.slots import PostgresSlots
+from listener.adapters.schedule import Bell
+from listener.bootstrap.installed import require_installation
+from listener.bootstrap.parts import Parts, open_parts
+from listener.domain.change import Stream
+from listener.domain.run import RunKind
+from listener.engine.consumer import Consumer
+from listener.engine.resolver import Resolver
+from listener.engine.routine import Job, Routine
+from listener.engine.supervisor import Follower, Supervisor
+from listener.engine.warmer import Warmer
+from listener.settings import Settings
+
+_log = structlog.stdlib.get_logger()
+
+
+async def run_daemon(settings: Settings) -> None:
+    """Follow both streams until SIGTERM or SIGINT; a second signal ends the process at once.
+
+    Raises `InstallationError` if the database is not ready for this version.
+    """
+    # A full collection would look through every module again, and stop the loop for 60 ms.
+    gc.freeze()
+    stop = asyncio.Event()
+    _stop_on_signals(stop)
+    await require_installation(settings, stop)
+    async with open_parts(settings) as parts:
+        resolver, warmer = parts.live_resolver(), parts.warmer()
+        library = parts.library_consumer(resolver)
+        followers = [
+            Follower(Stream.LIBRARY, library, _routine(parts).run),
+            Follower(Stream.ROTATION, parts.rotation_consumer(warmer)),
+        ]
+        lanes = PostgresLanes(parts.database, LaneTimes())
+        await Supervisor(lanes, followers, settings.shutdown_timeout).run(stop)
+        _report(library, resolver, warmer)
+
+
+def _routine(parts: Parts) -> Routine:
+    # Done by whoever follows the library: its calls and those for changes are counted together.
+    settings, reconciler = parts.settings, parts.reconciler()
+    housekeeping = PostgresHousekeeping(parts.pool, parts.database.backend)
+
+    async def sweep(cause: str) -> None:
+        tally = await reconciler.run(RunKind.REFRESH, parts.scope, cause=cause)
+        _log.info("refreshed what was due", **tally.fields())
+
+    async def audit(cause: str) -> None:
+        tally = await reconciler.run(RunKind.AUDIT, parts.scope, cause=cause)
+        level = _log.warning if tally.capture_missed else _log.info
+        level("looked at every row", **tally.fields())
+        cleared = await housekeeping.clear()
+        if cleared:
+            _log.info("forgot deleted releases", rows=cleared)
+
+    jobs = [
+        Job("sweep", settings.sweep_interval, sweep),
+        Job("audit", settings.audit_interval, audit, at_start=True),
+    ]
+    slots = PostgresSlots(parts.pool, parts.database.backend, parts.database.holder)
+    return Routine(jobs, slots, Bell({job.name: job.every for job in jobs}))
+
+
+def _report(library: Consumer, resolver: Resolver, warmer: Warmer) -> None:
+    lag = library.claim_lag
+    _log.info(
+        "stopped",
+        **resolver.tally.fields(),
+        identities_warmed=warmer.statuses["warmed"],
+        changes_claimed=lag.count,
+        claim_lag_ms_p50=round(lag.quantile(0.5).total_seconds() * 1000, 1),
+        claim_lag_ms_p99=round(lag.quantile(0.99).total_seconds() * 1000, 1),
+        claim_lag_ms_max=round(lag.longest.total_seconds() * 1000, 1),
+    )
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    def on_signal(number: signal.Signals) -> None:
+        if stop.is_set():
+            # Asked twice: whatever is in flight is still in the outbox.
+            os._exit(128 + number)
+        _log.info("stopping", signal=number.name)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)

@@ -1,0 +1,48 @@
+"""Whether the database is ready for this version."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import structlog
+
+from listener.adapters.postgres.installation import (
+    InstallationError,
+    UnreachableError,
+    installing,
+    missing_parts,
+)
+from listener.domain.pacing import Backoff
+from listener.engine.supervisor import until
+from listener.settings import Settings
+
+_log = structlog.stdlib.get_logger()
+
+_CONNECT = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=15))
+
+
+async def require_installation(settings: Settings, stop: asyncio.Event) -> None:
+    """Return once the database is there and ready, or `stop` is set.
+
+    Raises `InstallationError` if it is there and not ready.
+    """
+    failures = 0
+    while not stop.is_set():
+        try:
+            await asyncio.to_thread(check_installation, settings)
+        except UnreachableError as error:
+            failures += 1
+            _log.warning("database unavailable", reason=str(error), failures=failures)
+            await until(stop, asyncio.sleep(_CONNECT.delay(failures).total_seconds()))
+            continue
+        return
+
+
+def check_installation(settings: Settings) -> None:
+    """Raise `InstallationError` if the database is not ready, `UnreachableError` if not there."""
+    with installing(settings.database_url.get_secret_value()) as connection:
+        missing = [part.label for part in missing_parts(connection, settings.wxyc_schema_name)]
+    if missing:
+        message = f"not installed: {', '.join(missing)}; run `listener migrate`"
+        raise InstallationError(message)

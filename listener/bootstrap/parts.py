@@ -1,0 +1,153 @@
+"""What every command that asks LML is made of."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+from listener.adapters.lml.client import LmlClient, LmlLimits, open_lml
+from listener.adapters.postgres.connection import Database, Pool, open_pool
+from listener.adapters.postgres.due import PostgresDue
+from listener.adapters.postgres.library import AskAgain, PostgresLibrary
+from listener.adapters.postgres.outbox import PostgresOutbox
+from listener.adapters.postgres.rotation import PostgresRotation
+from listener.adapters.postgres.runs import PostgresRuns
+from listener.adapters.postgres.verdicts import PostgresVerdicts
+from listener.domain.change import Stream
+from listener.domain.due import Scope
+from listener.domain.parking import Patience
+from listener.domain.room import RoomLimits
+from listener.engine.consumer import Consumer, ConsumerLimits
+from listener.engine.dry import DryRuns, DryVerdicts
+from listener.engine.permits import Permits
+from listener.engine.reconciler import Reconciler, ReconcilerLimits
+from listener.engine.resolver import Resolver, ResolverLimits
+from listener.engine.warmer import LML_REFRESH_BATCH_CAP, Warmer
+from listener.settings import Settings
+
+# Beside the batches that LML is asked about, those being read and written: no call waits for them.
+_BATCHES_ASIDE = 3
+# Batches waiting to be handled at all.
+_BATCHES_WAITING = 4
+_REFRESH_CALLS = 1
+# Beside those of the batches: one for each feeder, one for the rotation lane, one for a search.
+_OTHER_SESSIONS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Adapters and limits, ready to be joined."""
+
+    settings: Settings
+    database: Database
+    pool: Pool
+    lml: LmlClient
+    permits: Permits
+    outbox: PostgresOutbox
+    ask_again: AskAgain
+
+    @property
+    def scope(self) -> Scope:
+        """The rows that the settings let searches look for."""
+        return Scope(
+            include_null_canonical=self.settings.include_null_canonical,
+            partition=self.settings.partition_index,
+            partitions=self.settings.partition_count,
+        )
+
+    def live_resolver(self) -> Resolver:
+        """Make a resolver for what changed."""
+        return self._resolver(live=True, dry=False)
+
+    def reconciler(self, *, dry: bool = False) -> Reconciler:
+        """Make what searches for due rows; a dry one asks LML and writes nothing."""
+        settings = self.settings
+        limits = ReconcilerLimits(
+            batch_size=settings.batch_size,
+            compilation_batch_size=settings.va_batch_size,
+            batches=settings.lml_max_concurrent + _BATCHES_ASIDE,
+        )
+        return Reconciler(
+            PostgresDue(self.pool, self.database.backend, self.ask_again),
+            DryRuns() if dry else PostgresRuns(self.database),
+            lambda: self._resolver(live=False, dry=dry),
+            limits,
+        )
+
+    def library_consumer(self, resolver: Resolver) -> Consumer:
+        """Make what follows the library."""
+        in_flight = self.settings.lml_max_concurrent + _BATCHES_ASIDE
+        limits = self._consumer_limits(self.settings.batch_size, in_flight)
+        return Consumer(Stream.LIBRARY, self.outbox, resolver.handle, limits)
+
+    def rotation_consumer(self, warmer: Warmer) -> Consumer:
+        """Make what follows the rotation."""
+        limits = self._consumer_limits(LML_REFRESH_BATCH_CAP, _REFRESH_CALLS)
+        return Consumer(Stream.ROTATION, self.outbox, warmer.handle, limits)
+
+    def warmer(self) -> Warmer:
+        """Make what warms the identities of rotation rows."""
+        return Warmer(PostgresRotation(self.pool, self.database.backend), self.lml, self.outbox)
+
+    def _resolver(self, *, live: bool, dry: bool) -> Resolver:
+        settings, backend = self.settings, self.database.backend
+        verdicts = PostgresVerdicts(self.pool, backend, self.ask_again)
+        return Resolver(
+            library=PostgresLibrary(self.pool, backend, self.ask_again),
+            lml=self.lml,
+            verdicts=DryVerdicts() if dry else verdicts,
+            outbox=self.outbox,
+            permit=self.permits.live if live else self.permits.patient,
+            limits=ResolverLimits(settings.va_batch_size, Patience(settings.max_attempts)),
+        )
+
+    def _consumer_limits(self, batch_size: int, in_flight: int) -> ConsumerLimits:
+        room = RoomLimits(
+            capacity=batch_size * (in_flight + _BATCHES_WAITING),
+            batch_size=batch_size,
+            linger=self.settings.linger,
+            cool_down=self.settings.reask_after,
+        )
+        return ConsumerLimits(room, in_flight, self.settings.poll_interval)
+
+
+@asynccontextmanager
+async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
+    """Open the connections to the database and to LML; both may be down."""
+    database = Database(
+        dsn=settings.database_url.get_secret_value(),
+        backend=settings.wxyc_schema_name,
+        holder=f"listener {secrets.token_hex(4)}",
+    )
+    key = settings.lml_api_key.get_secret_value() if settings.lml_api_key else None
+    # Those of changes and those of a search.
+    batches = 2 * (settings.lml_max_concurrent + _BATCHES_ASIDE)
+    async with (
+        open_pool(database, size=batches + _OTHER_SESSIONS) as pool,
+        open_lml(str(settings.library_metadata_url), key, _lml_limits(settings)) as lml,
+    ):
+        yield Parts(
+            settings=settings,
+            database=database,
+            pool=pool,
+            lml=lml,
+            permits=Permits(settings.lml_max_concurrent),
+            outbox=PostgresOutbox(pool, database.backend),
+            ask_again=AskAgain(
+                resolved=timedelta(days=settings.stale_threshold_days),
+                unresolved=timedelta(days=settings.unresolved_retry_days),
+            ),
+        )
+
+
+def _lml_limits(settings: Settings) -> LmlLimits:
+    return LmlLimits(
+        connections=settings.lml_max_concurrent + _REFRESH_CALLS,
+        attempts=settings.lml_attempts,
+        resolve_timeout=settings.lml_timeout,
+        refresh_timeout=timedelta(milliseconds=settings.backfill_lml_batch_timeout_ms),
+        reply_bytes=settings.lml_max_reply_bytes,
+    )

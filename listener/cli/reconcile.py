@@ -1,0 +1,215 @@
+"""The commands `sweep` and `backfill`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+from dataclasses import replace
+from datetime import timedelta
+
+import click
+
+from listener.adapters.log import configure_logs
+from listener.bootstrap.commands import Command, Forecast, forecast, run_command
+from listener.cli.manners import SOME_FAILED, told
+from listener.cli.progress import show_progress
+from listener.domain.due import Reason, Scope
+from listener.domain.run import RunKind
+from listener.domain.tally import FAILURES, Skip, Tally
+from listener.settings import Settings, load_settings
+
+
+class _Partition(click.ParamType[tuple[int, int]]):
+    """I/N: share I, from 0, of N."""
+
+    name = "I/N"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", value)
+        if match is None or not int(match[1]) < int(match[2]) <= 1000:  # noqa: PLR2004 - see below
+            self.fail(f"{value!r} is not I/N with 0 <= I < N <= 1000, like 0/4", param, ctx)
+        return int(match[1]), int(match[2])
+
+
+_limit = click.option("--limit", type=click.IntRange(1), help="Ask about N rows at most.")
+_since = click.option(
+    "--since-id", type=click.IntRange(0), default=0, help="Leave out rows with a lower id."
+)
+_partition = click.option(
+    "--partition",
+    type=_Partition(),
+    help="Search share I (from 0) of N disjoint ones, each for a machine of its own.",
+)
+_dry_run = click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Ask LML, write nothing; print what would become of the rows as JSON.",
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print the counts as one JSON object.")
+
+
+@click.command()
+@_limit
+@_since
+@_partition
+@click.option(
+    "--only",
+    type=click.Choice([str(reason) for reason in Reason]),
+    help="Ask only rows whose last answer was this; changed: since it; never: there was none.",
+)
+@_dry_run
+@_json
+@told
+def sweep(
+    *,
+    limit: int | None,
+    since_id: int,
+    partition: tuple[int, int] | None,
+    only: str | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Ask now about everything that is due, and about changes that no daemon follows.
+
+    Exits 0 if all went well (rows without an identity and compilations are normal), 1 if some rows
+    failed, 2 if it could not run or gave up; what was not asked then stays due.
+    """
+    settings = load_settings(Settings)
+    scope = _scope(settings, since_id, partition)
+    if only is not None:
+        scope = replace(scope, only=frozenset((Reason(only),)))
+    dry = dry_run or settings.dry_run
+    whole = limit is None and only is None and not since_id
+    command = Command(RunKind.SWEEP, scope, limit, dry, leftovers=whole and not dry)
+    _run(settings, command, as_json=as_json)
+
+
+@click.command()
+@_limit
+@_since
+@_partition
+@click.option("--plan", is_flag=True, help="Tell rows, calls and time; ask nothing.")
+@_dry_run
+@_json
+@told
+def backfill(
+    *,
+    limit: int | None,
+    since_id: int,
+    partition: tuple[int, int] | None,
+    plan: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Ask about all rows that were never asked about: the initial load, and nothing else.
+
+    May be broken off and run again at any time: what was answered is not asked again. Exit codes
+    are those of sweep.
+    """
+    settings = load_settings(Settings)
+    scope = replace(_scope(settings, since_id, partition), only=frozenset((Reason.NEVER,)))
+    if plan:
+        configure_logs(_quieter(settings.log_level))
+        expected = asyncio.run(forecast(settings, RunKind.BACKFILL, scope))
+        click.echo(_plan_json(expected) if as_json else _plan_text(expected))
+        return
+    dry = dry_run or settings.dry_run
+    _run(settings, Command(RunKind.BACKFILL, scope, limit, dry), as_json=as_json)
+
+
+def _scope(settings: Settings, since_id: int, partition: tuple[int, int] | None) -> Scope:
+    index, count = partition or (settings.partition_index, settings.partition_count)
+    return Scope(
+        include_null_canonical=settings.include_null_canonical,
+        since_id=since_id,
+        partition=index,
+        partitions=count,
+    )
+
+
+def _run(settings: Settings, command: Command, *, as_json: bool) -> None:
+    configure_logs(_quieter(settings.log_level))
+    tally = Tally()
+    try:
+        asyncio.run(_running(settings, command, tally))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        click.echo("listener: stopped; what was not asked stays due", err=True)
+        raise SystemExit(128 + signal.SIGINT) from None
+    finally:
+        _print(tally, dry=command.dry, as_json=as_json)
+    if tally.failed:
+        raise SystemExit(SOME_FAILED)
+
+
+async def _running(settings: Settings, command: Command, tally: Tally) -> None:
+    running = asyncio.current_task()
+    if running is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
+    async with show_progress(tally):
+        await run_command(settings, command, tally)
+
+
+def _print(tally: Tally, *, dry: bool, as_json: bool) -> None:
+    if dry:
+        click.echo(json.dumps(tally.dry_report()))
+    elif as_json:
+        click.echo(json.dumps(tally.report()))
+    else:
+        for line in _lines(tally):
+            click.echo(line)
+
+
+def _lines(tally: Tally) -> list[str]:
+    lines = [
+        f"scanned     {tally.scanned:>9,}",
+        f"resolved    {tally.resolved:>9,}",
+        f"unresolved  {tally.unresolved:>9,}",
+        f"compilation {tally.skipped[Skip.COMPILATION]:>9,}",
+    ]
+    lines += [
+        f"{reason}{' (failed)' if reason in FAILURES else ''}: {count:,}"
+        for reason, count in sorted(tally.skipped.items())
+        if reason is not Skip.COMPILATION
+    ]
+    if tally.capture_missed:
+        lines.append(
+            f"capture missed {tally.capture_missed:,} changes; see runbooks/capture-missed.md"
+        )
+    calls = f"{tally.lml_calls:,} calls of LML"
+    if tally.lml_calls:
+        calls += f", {tally.latency_ms / tally.lml_calls:,.0f} ms each"
+    return [*lines, calls]
+
+
+def _plan_text(expected: Forecast) -> str:
+    return (
+        f"{expected.rows:,} rows, {expected.compilations:,} of them compilations\n"
+        f"{expected.calls:,} calls of LML, {expected.in_flight} at a time\n"
+        f"about {_whole_seconds(expected.duration)} at {expected.call.total_seconds():.1f} s a call"
+    )
+
+
+def _plan_json(expected: Forecast) -> str:
+    return json.dumps(
+        {
+            "rows": expected.rows,
+            "compilations": expected.compilations,
+            "lml_calls": expected.calls,
+            "in_flight": expected.in_flight,
+            "seconds_a_call": round(expected.call.total_seconds(), 3),
+            "seconds": round(expected.duration.total_seconds(), 1),
+        }
+    )
+
+
+def _quieter(level: str) -> str:
+    # What a daemon tells about its work a person sees in the counts.
+    return "WARNING" if level == "INFO" else level
+
+
+def _whole_seconds(duration: timedelta) -> timedelta:
+    return timedelta(seconds=round(duration.total_seconds()))

@@ -1,0 +1,40 @@
+"""What a dry run writes to: nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from listener.domain.due import Scope
+from listener.domain.parking import Failure
+from listener.domain.run import RunKind
+from listener.domain.tally import Tally
+from listener.domain.verdict import Page
+
+
+class DryVerdicts:
+    """Takes every verdict for written."""
+
+    async def write(self, page: Page) -> frozenset[int]:
+        """Return all rows of the page."""
+        return frozenset(verdict.library_id for verdict in page.verdicts)
+
+    async def fail(
+        self, order: int, failures: Sequence[Failure], entries: Sequence[tuple[int, int]]
+    ) -> None:
+        """Remember nothing."""
+
+
+class DryRuns:
+    """Enters no run, and keeps none out: nothing is written that could be written twice."""
+
+    @asynccontextmanager
+    async def enter(
+        self, kind: RunKind, scope: Scope, cause: str, tally: Tally
+    ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        """Yield what notes nothing."""
+        yield _nothing
+
+
+async def _nothing() -> None:
+    pass

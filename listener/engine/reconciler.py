@@ -1,0 +1,185 @@
+"""Finds due rows and has them answered; sweep, audit and backfill differ in the search alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from listener.domain.change import Batch
+from listener.domain.due import DueRow, Pages, Reason, Scope
+from listener.domain.faults import LmlUnavailableError, StoreUnavailableError
+from listener.domain.pacing import Backoff
+from listener.domain.run import RunKind, Search
+from listener.domain.tally import Tally
+from listener.engine.ports import Due, Runs
+from listener.engine.resolver import Resolver
+
+_log = structlog.stdlib.get_logger()
+
+# Several calls may be in flight when LML goes; a few more in a row are no coincidence.
+_FAILED_BATCHES = 5
+_STORE = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=5))
+_NOTE_EVERY = timedelta(seconds=2)
+
+
+class RunHaltedError(Exception):
+    """A run ended early, because one batch after another failed; what was not asked stays due."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcilerLimits:
+    """How many rows are asked in one call, of each kind, and how many batches are on their way."""
+
+    batch_size: int
+    compilation_batch_size: int
+    batches: int
+
+
+class Reconciler:
+    """Searches for due rows, page by page, and has each page answered by a resolver."""
+
+    def __init__(
+        self,
+        due: Due,
+        runs: Runs,
+        resolver: Callable[[], Resolver],
+        limits: ReconcilerLimits,
+    ) -> None:
+        self._due = due
+        self._runs = runs
+        self._resolver = resolver
+        self._limits = limits
+
+    async def run(
+        self,
+        kind: RunKind,
+        scope: Scope,
+        *,
+        cause: str,
+        limit: int | None = None,
+        tally: Tally | None = None,
+    ) -> Tally:
+        """Make one run; returns its tally, which is the one given, if so, kept up to date.
+
+        Raises `RunHaltedError` once several batches in a row failed, `StoreUnavailableError` if
+        the database goes.
+        """
+        resolver = self._resolver()
+        resolver.tally = tally = tally if tally is not None else Tally()
+        async with self._runs.enter(kind, scope, cause, tally) as note:
+            walk = _Walk(resolver, self._limits.batches)
+            try:
+                await walk.through(self._pages(kind, scope, limit), note)
+            except* (RunHaltedError, StoreUnavailableError) as group:
+                raise _first(group) from None
+        return tally
+
+    async def count(self, kind: RunKind, scope: Scope) -> dict[bool, int]:
+        """Return how many rows a run would ask about: compilations under True, others under False.
+
+        Asks nothing.
+        """
+        found = {False: 0, True: 0}
+        async for rows in self._search(kind, scope):
+            for row in rows:
+                found[row.compilation] += 1
+        return found
+
+    async def _pages(
+        self, kind: RunKind, scope: Scope, limit: int | None
+    ) -> AsyncGenerator[list[DueRow], None]:
+        pages = Pages(self._limits.batch_size, self._limits.compilation_batch_size)
+        left = limit
+        async with aclosing(self._search(kind, scope)) as search:
+            async for found in search:
+                rows = found[:left]
+                for page in pages.add(rows):
+                    yield page
+                if left is not None:
+                    left -= len(rows)
+                    if not left:
+                        break
+        for page in pages.rest():
+            yield page
+
+    async def _search(self, kind: RunKind, scope: Scope) -> AsyncGenerator[Sequence[DueRow], None]:
+        # The rows whose time has come first: the look at everything holds nothing back.
+        if Search.BY_TIME in kind.searches:
+            async for rows in self._due.by_time(scope):
+                yield rows
+        if Search.BY_CONTENT in kind.searches:
+            async for rows in self._due.by_content(scope):
+                yield rows
+
+
+class _Walk:
+    """One run on its way: some batches being handled at a time, stopped by failures in a row."""
+
+    def __init__(self, resolver: Resolver, batches: int) -> None:
+        self._resolver = resolver
+        self._batches = batches
+        self._failed_in_a_row = 0
+
+    async def through(
+        self, pages: AsyncGenerator[list[DueRow], None], note: Callable[[], Awaitable[None]]
+    ) -> None:
+        waiting: asyncio.Queue[list[DueRow]] = asyncio.Queue(maxsize=1)
+        async with asyncio.TaskGroup() as tasks:
+            helpers = [tasks.create_task(self._keep_book(note))]
+            helpers += [tasks.create_task(self._work(waiting)) for _ in range(self._batches)]
+            async with aclosing(pages):
+                async for page in pages:
+                    await waiting.put(page)
+            await waiting.join()
+            for helper in helpers:
+                helper.cancel()
+
+    async def _keep_book(self, note: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(_NOTE_EVERY.total_seconds())
+            await note()
+
+    async def _work(self, waiting: asyncio.Queue[list[DueRow]]) -> None:
+        while True:
+            page = await waiting.get()
+            await self._handle(page)
+            waiting.task_done()
+
+    async def _handle(self, page: Sequence[DueRow]) -> None:
+        batch = Batch({row.library_id: () for row in page})
+        while True:
+            try:
+                handled = await self._resolver.handle(batch)
+            except LmlUnavailableError as fault:
+                # The rows stay due.
+                self._note_failure(fault)
+                return
+            except StoreUnavailableError as fault:
+                self._note_failure(fault)
+                await asyncio.sleep(_STORE.delay(self._failed_in_a_row).total_seconds())
+            else:
+                self._failed_in_a_row = 0
+                changed = {row.library_id for row in page if row.reason is Reason.CHANGED}
+                self._resolver.tally.capture_missed += len(changed - handled.unasked)
+                return
+
+    def _note_failure(self, fault: LmlUnavailableError | StoreUnavailableError) -> None:
+        self._failed_in_a_row += 1
+        _log.warning("batch failed", reason=str(fault), in_a_row=self._failed_in_a_row)
+        if self._failed_in_a_row >= _FAILED_BATCHES:
+            message = f"{self._failed_in_a_row} batches in a row failed, the last one: {fault}"
+            raise RunHaltedError(message) from fault
+
+
+def _first(group: BaseExceptionGroup[Exception]) -> Exception:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if not isinstance(error, Exception):
+        raise error
+    return error

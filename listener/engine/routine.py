@@ -1,0 +1,70 @@
+"""The jobs that a daemon does by the clock, beside following changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from listener.domain.faults import StoreUnavailableError
+from listener.domain.pacing import Backoff
+from listener.engine.ports import Bell, Slots
+from listener.engine.reconciler import RunHaltedError
+
+_log = structlog.stdlib.get_logger()
+
+_RETRY = Backoff(first=timedelta(seconds=15), most=timedelta(minutes=30))
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is done once in every interval by one daemon of all; `work` is told the cause.
+
+    With `at_start` it is done whenever a daemon begins, too.
+    """
+
+    name: str
+    every: timedelta
+    work: Callable[[str], Awaitable[None]]
+    at_start: bool = False
+
+
+class Routine:
+    """Does each job once a slot, whoever of the fleet comes first; a job never stops another."""
+
+    def __init__(self, jobs: Sequence[Job], slots: Slots, bell: Bell) -> None:
+        self._jobs = jobs
+        self._slots = slots
+        self._bell = bell
+
+    async def run(self) -> None:
+        """Go on until cancelled."""
+        async with self._bell.ringing(), asyncio.TaskGroup() as tasks:
+            for job in self._jobs:
+                tasks.create_task(self._keep(job))
+
+    async def _keep(self, job: Job) -> None:
+        starting = job.at_start
+        cause = "start"
+        failures = 0
+        while True:
+            try:
+                await self._do(job, cause, again=starting)
+            except (StoreUnavailableError, RunHaltedError) as fault:
+                failures += 1
+                _log.warning("job failed", job=job.name, reason=str(fault), failures=failures)
+            except Exception:  # noqa: BLE001 - a job that breaks must never stop following changes
+                failures += 1
+                _log.exception("job broke", job=job.name, failures=failures)
+            else:
+                starting, cause, failures = False, "schedule", 0
+            await self._bell.wait(job.name, _RETRY.delay(failures) if failures else job.every)
+
+    async def _do(self, job: Job, cause: str, *, again: bool) -> None:
+        slot = await self._slots.take(job.name, job.every, again=again)
+        if slot is not None:
+            await job.work(cause)
+            await self._slots.finish(job.name, slot)

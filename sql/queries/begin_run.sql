@@ -1,0 +1,4 @@
+-- Enters a run in the book.
+INSERT INTO listener.run (kind, cause, holder)
+VALUES (%(kind)s, %(cause)s, %(holder)s)
+RETURNING run_id

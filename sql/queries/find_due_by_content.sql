@@ -1,0 +1,78 @@
+-- Finds, among the next few ids, the rows that are due though the ledger's times do not say so: never asked, asked
+-- something else than the row says now, or with an identity that went or is older than allowed. Rows with a change
+-- in the outbox are left to it. One row without an id if nothing is due; no upper end once there are no more ids.
+-- The bounds are repeated for every table: PostgreSQL does not carry them through a left join. NOT IN stays a hashed
+-- subplan; NOT EXISTS becomes a nested loop, because nobody can guess how many rows are due.
+WITH window_end AS MATERIALIZED (
+    SELECT max(w.id) AS upper
+    FROM (
+        SELECT l.id
+        FROM {backend}.library AS l
+        WHERE l.id > %(after)s
+        ORDER BY l.id
+        LIMIT %(window)s
+    ) AS w
+),
+found AS MATERIALIZED (
+    SELECT
+        l.id AS library_id,
+        l.code_volume_letters,
+        CASE
+            WHEN g.library_id IS NULL AND i.last_verified_at > now() - %(stale_after)s THEN NULL
+            WHEN g.library_id IS NULL THEN 'never'
+            WHEN g.question <> listener.question_digest(
+                l.artist_name, l.album_title, l.legacy_release_id, coalesce(l.code_volume_letters LIKE 'Z%%', false)
+            ) THEN 'changed'
+            WHEN g.failures = 0 AND NOT listener.still_holds(
+                g.outcome, g.answered_at, g.lml_manual, i.library_id, i.method, i.notes, i.last_verified_at,
+                %(stale_after)s, %(retry_after)s
+            ) THEN CASE g.outcome WHEN 'single_artist' THEN 'resolved' ELSE 'unresolved' END
+        END AS reason
+    FROM {backend}.library AS l
+    LEFT JOIN listener.ledger AS g
+        ON g.library_id = l.id
+        AND g.library_id > %(after)s
+        AND g.library_id <= (SELECT e.upper FROM window_end AS e)
+    LEFT JOIN {backend}.library_identity AS i
+        ON i.library_id = l.id
+        AND i.library_id > %(after)s
+        AND i.library_id <= (SELECT e.upper FROM window_end AS e)
+    WHERE l.id > %(after)s
+        AND l.id <= (SELECT e.upper FROM window_end AS e)
+        AND l.artist_name IS NOT NULL
+        AND l.id >= %(since_id)s
+        AND l.id %% %(partitions)s = %(partition)s
+        AND (%(include_null_canonical)s OR l.canonical_entity_id IS NOT NULL)
+),
+due AS MATERIALIZED (
+    SELECT
+        f.library_id,
+        f.code_volume_letters,
+        f.reason
+    FROM found AS f
+    WHERE f.reason IS NOT NULL
+),
+waiting AS MATERIALIZED (
+    SELECT c.row_id
+    FROM listener.change AS c
+    WHERE c.stream = 'library'
+        AND c.row_id IN (SELECT d.library_id FROM due AS d)
+),
+free AS (
+    SELECT
+        d.library_id,
+        d.reason,
+        d.code_volume_letters LIKE 'Z%%'
+            OR EXISTS (SELECT FROM {backend}.compilation_track_artist AS t WHERE t.library_id = d.library_id)
+            AS compilation
+    FROM due AS d
+    WHERE d.library_id NOT IN (SELECT w.row_id FROM waiting AS w)
+)
+SELECT
+    e.upper,
+    f.library_id,
+    f.reason,
+    f.compilation
+FROM window_end AS e
+LEFT JOIN free AS f ON true
+ORDER BY f.library_id

@@ -1,0 +1,2 @@
+-- Tells whether nothing was ever asked.
+SELECT NOT EXISTS (SELECT FROM listener.ledger) AS empty
