@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import claims, flat_out, following, writers
+from bench import claims, flat_out, following, reconciling, writers
 from bench.harness import show
 
-_PARTS = ("following", "writers", "flat-out", "claims")
+_PARTS = ("following", "writers", "flat-out", "claims", "reconciling")
 
 
 def main() -> int:
@@ -26,6 +26,8 @@ def main() -> int:
                 measured = writers.figures(writers.Effort(rounds=given.rounds))
             case "flat-out":
                 measured = flat_out.figures(given.rounds)
+            case "reconciling":
+                measured = reconciling.figures(given.rounds)
             case _:
                 measured = claims.figures(given.rounds)
         show(measured, part)

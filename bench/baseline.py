@@ -48,6 +48,20 @@ ORDER BY c.seq
 LIMIT %s
 """).format(backend=sql.Identifier(BACKEND))
 
+_READ_LIBRARY = sql.SQL("""
+SELECT l.id, l.artist_name, l.album_title, l.legacy_release_id
+FROM {backend}.library AS l
+LEFT JOIN {backend}.library_identity AS i ON i.library_id = l.id
+WHERE l.id > %s AND (NOT %s OR i.last_verified_at < now() - interval '7 days')
+ORDER BY l.id
+LIMIT %s
+""").format(backend=sql.Identifier(BACKEND))
+_MARKER = "CREATE TEMP TABLE asked (library_id int PRIMARY KEY, asked_at timestamptz NOT NULL)"
+_MARK = """
+INSERT INTO asked (library_id, asked_at) VALUES (%s, now())
+ON CONFLICT (library_id) DO UPDATE SET asked_at = excluded.asked_at
+"""
+
 
 def drain_naively(dsn: str, lml: str, rows: int) -> float:
     """Answer `rows` waiting changes; return rows a second."""
@@ -62,6 +76,26 @@ def drain_naively(dsn: str, lml: str, rows: int) -> float:
     return rows / (time.perf_counter() - began)
 
 
+def resolve_naively(dsn: str, lml: str, rows: int, *, refresh: bool = False) -> float:
+    """Ask about `rows` rows of the library, or of its stale identities; return rows a second."""
+    began, done, after = time.perf_counter(), 0, 0
+    with psycopg.connect(dsn) as connection, httpx.Client(base_url=lml, timeout=30) as http:
+        connection.execute(_MARKER)
+        connection.commit()
+        while done < rows:
+            parameters = (after, refresh, min(_PAGE, rows - done))
+            page = connection.execute(_READ_LIBRARY, parameters).fetchall()
+            connection.commit()
+            for result in _ask(http, [(None, *row) for row in page]):
+                if result["kind"] == "single_artist":
+                    _write_identity(connection, result)
+                else:
+                    connection.execute(_MARK, (result["library_id"],))
+                connection.commit()
+            after, done = page[-1][0], done + len(page)
+    return rows / (time.perf_counter() - began)
+
+
 def _ask(http: httpx.Client, page: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
     names = ("library_id", "artist_name", "album_title", "legacy_release_id")
     inputs = [dict(zip(names, row[1:], strict=True)) for row in page]
@@ -72,6 +106,14 @@ def _ask(http: httpx.Client, page: list[tuple[Any, ...]]) -> list[dict[str, Any]
 
 def _write(
     connection: psycopg.Connection[tuple[Any, ...]], seq: int, result: dict[str, Any]
+) -> None:
+    _write_identity(connection, result)
+    connection.execute("DELETE FROM listener.change WHERE stream = 'library' AND seq = %s", (seq,))
+    connection.commit()
+
+
+def _write_identity(
+    connection: psycopg.Connection[tuple[Any, ...]], result: dict[str, Any]
 ) -> None:
     row, main = result["library_id"], result["main"]
     connection.execute(
@@ -90,5 +132,3 @@ def _write(
             _SOURCE,
             (row, entry["source"], entry["external_id"], entry["method"], entry["confidence"]),
         )
-    connection.execute("DELETE FROM listener.change WHERE stream = 'library' AND seq = %s", (seq,))
-    connection.commit()

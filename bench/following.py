@@ -116,7 +116,8 @@ def _drain(bench: Bench, measured: Measured) -> None:
 
 
 def _drained(bench: Bench) -> tuple[float, RunningDaemon]:
-    with running_daemon(bench.dsn, bench.lml.url) as daemon:
+    in_flight = str(IN_FLIGHT)
+    with running_daemon(bench.dsn, bench.lml.url, LML_MAX_CONCURRENT=in_flight) as daemon:
         # Counted from where the daemon holds the lane: starting Python is not draining.
         began = time.perf_counter()
         bench.until_settled()

@@ -61,7 +61,18 @@ class DatabaseSettings(BaseSettings):
         return value
 
 
-class Settings(DatabaseSettings):
+class DueSettings(DatabaseSettings):
+    """What it takes to tell when a row is due."""
+
+    stale_threshold_days: float = Field(
+        7, gt=0, le=3650, description="Days after which an identity is asked about again."
+    )
+    unresolved_retry_days: float = Field(
+        7, gt=0, le=3650, description="Days after which a row without an identity is asked again."
+    )
+
+
+class Settings(DueSettings):
     """All that can be set. Durations are a number of seconds or like `250ms`, `30s`, `7d`."""
 
     library_metadata_url: AnyHttpUrl = Field(description="LML's base URL, with or without /api/v1.")
@@ -109,12 +120,6 @@ class Settings(DatabaseSettings):
         ge=timedelta(milliseconds=100),
         le=timedelta(days=1),
         description="How often the outbox is read though nobody woke us.",
-    )
-    stale_threshold_days: float = Field(
-        7, gt=0, le=3650, description="Days after which an identity is asked about again."
-    )
-    unresolved_retry_days: float = Field(
-        7, gt=0, le=3650, description="Days after which a row without an identity is asked again."
     )
     max_attempts: int = Field(
         8, ge=1, le=100, description="Failures in a row after which a row is parked."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from psycopg import sql
 
 from tests.conftest import BACKEND, Connection
@@ -71,3 +73,31 @@ def outbox_size(db: Connection) -> int:
     assert row is not None
     assert isinstance(row[0], int)
     return row[0]
+
+
+def set_column(db: Connection, name: str, row_id: int, column: str, value: object) -> None:
+    """Set one column of a row of one of the backend's tables."""
+    key = "library_id" if name == "library_identity" else "id"
+    db.execute(
+        sql.SQL("UPDATE {} SET {} = %s WHERE {} = %s").format(
+            table(name), sql.Identifier(column), sql.Identifier(key)
+        ),
+        (value, row_id),
+    )
+
+
+def add_identity(
+    db: Connection,
+    library_id: int,
+    verified_ago: timedelta = timedelta(),
+    method: str = "exact_match",
+    notes: str | None = None,
+) -> None:
+    """Insert the identity of a release, as somebody other than the listener would."""
+    db.execute(
+        sql.SQL(
+            "INSERT INTO {} (library_id, last_verified_at, method, confidence, notes)"
+            " VALUES (%s, now() - %s, %s, 1, %s)"
+        ).format(table("library_identity")),
+        (library_id, verified_ago, method, notes),
+    )

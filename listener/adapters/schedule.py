@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -59,11 +60,8 @@ class Bell:
 
 def _trigger(every: timedelta) -> IntervalTrigger:
     # Counted from the epoch as the slots are, and never early: it would still be the last slot.
-    jitter = min(every * _JITTER_SHARE, _LONGEST_JITTER)
-    start = datetime.fromtimestamp(jitter.total_seconds(), tz=UTC)
-    return IntervalTrigger(
-        seconds=max(1, round(every.total_seconds())),
-        start_date=start,
-        timezone=UTC,
-        jitter=jitter.total_seconds(),
-    )
+    # One offset for all rings: APScheduler adds its own jitter to that of the ring before.
+    offset = random.uniform(0, 1) * min(every * _JITTER_SHARE, _LONGEST_JITTER)
+    start = datetime.fromtimestamp(offset.total_seconds(), tz=UTC)
+    seconds = max(1, round(every.total_seconds()))
+    return IntervalTrigger(seconds=seconds, start_date=start, timezone=UTC)

@@ -19,7 +19,7 @@ from listener.domain.faults import LaneLostError
 from listener.domain.run import RunKind
 from listener.domain.tally import Tally
 from listener.engine.consumer import Consumer
-from listener.engine.reconciler import RunHaltedError
+from listener.engine.reconciler import RunHaltedError, first_of
 from listener.settings import Settings
 
 _log = structlog.stdlib.get_logger()
@@ -65,7 +65,7 @@ async def run_command(settings: Settings, command: Command, tally: Tally) -> Non
     or the database fail one batch after another, `StoreUnavailableError` if the database goes.
     """
     await asyncio.to_thread(check_installation, settings)
-    async with open_parts(settings) as parts:
+    async with open_parts(settings, f"listener-{command.kind.value}") as parts:
         if command.leftovers:
             await _handle_leftovers(parts, tally)
         await parts.reconciler(dry=command.dry).run(
@@ -78,7 +78,7 @@ async def run_command(settings: Settings, command: Command, tally: Tally) -> Non
 async def forecast(settings: Settings, kind: RunKind, scope: Scope) -> Forecast:
     """Tell what a run would come to without asking anything; raises `InstallationError`."""
     await asyncio.to_thread(check_installation, settings)
-    async with open_parts(settings) as parts:
+    async with open_parts(settings, "listener-plan") as parts:
         found = await parts.reconciler().count(kind, scope)
         pace = await read_pace(parts.pool, parts.database.backend)
     calls = -(-found[False] // settings.batch_size) - (-found[True] // settings.va_batch_size)
@@ -106,8 +106,12 @@ async def _catch_up(lanes: PostgresLanes, stream: Stream, consumer: Consumer) ->
     try:
         async with lanes.hold(stream, wait=False) as lane:
             answered = await consumer.catch_up(lane)
-    except* LaneLostError:
+    except LaneLostError:
         _log.info("a daemon follows the changes, they are left to it", stream=str(stream))
+    except BaseExceptionGroup as group:
+        fault = first_of(group)
+        if not isinstance(fault, LaneLostError):
+            raise fault from group
     else:
         if not answered:
             raise RunHaltedError(f"changes of {stream} could not be handled, see the log")

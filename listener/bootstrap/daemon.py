@@ -6,9 +6,12 @@ import asyncio
 import gc
 import os
 import signal
+from contextlib import suppress
+from datetime import timedelta
 
 import structlog
 
+from listener.adapters.postgres.due import is_never_asked
 from listener.adapters.postgres.housekeeping import PostgresHousekeeping
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
 from listener.adapters.postgres.slots import PostgresSlots
@@ -26,6 +29,8 @@ from listener.settings import Settings
 
 _log = structlog.stdlib.get_logger()
 
+_LET_CHANGES_GO_FIRST = timedelta(minutes=5)
+
 
 async def run_daemon(settings: Settings) -> None:
     """Follow both streams until SIGTERM or SIGINT; a second signal ends the process at once.
@@ -41,7 +46,7 @@ async def run_daemon(settings: Settings) -> None:
         resolver, warmer = parts.live_resolver(), parts.warmer()
         library = parts.library_consumer(resolver)
         followers = [
-            Follower(Stream.LIBRARY, library, _routine(parts).run),
+            Follower(Stream.LIBRARY, library, _routine(parts, library).run),
             Follower(Stream.ROTATION, parts.rotation_consumer(warmer)),
         ]
         lanes = PostgresLanes(parts.database, LaneTimes())
@@ -49,7 +54,7 @@ async def run_daemon(settings: Settings) -> None:
         _report(library, resolver, warmer)
 
 
-def _routine(parts: Parts) -> Routine:
+def _routine(parts: Parts, library: Consumer) -> Routine:
     # Done by whoever follows the library: its calls and those for changes are counted together.
     settings, reconciler = parts.settings, parts.reconciler()
     housekeeping = PostgresHousekeeping(parts.pool, parts.database.backend)
@@ -59,7 +64,15 @@ def _routine(parts: Parts) -> Routine:
         _log.info("refreshed what was due", **tally.fields())
 
     async def audit(cause: str) -> None:
-        tally = await reconciler.run(RunKind.AUDIT, parts.scope, cause=cause)
+        # What waits in the outbox would be looked for in vain.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LET_CHANGES_GO_FIRST.total_seconds()):
+                await library.resting.wait()
+        kind = RunKind.AUDIT
+        if await is_never_asked(parts.pool, parts.database.backend):
+            _log.info("nothing was ever asked, beginning the backfill")
+            kind = RunKind.BACKFILL
+        tally = await reconciler.run(kind, parts.scope, cause=cause)
         level = _log.warning if tally.capture_missed else _log.info
         level("looked at every row", **tally.fields())
         cleared = await housekeeping.clear()

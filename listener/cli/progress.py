@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import click
@@ -18,34 +18,41 @@ _MOVE_EVERY = timedelta(milliseconds=200)
 _LINE_EVERY = timedelta(seconds=10)
 
 
-@asynccontextmanager
-async def show_progress(tally: Tally) -> AsyncIterator[None]:
-    """Show the tally for the length of the block."""
-    async with asyncio.TaskGroup() as tasks:
-        showing = tasks.create_task(_move(tally) if sys.stderr.isatty() else _print_lines(tally))
-        try:
+@contextmanager
+def show_progress(tally: Tally) -> Iterator[None]:
+    """Show the tally for the length of the block, within a running loop."""
+    if not sys.stderr.isatty():
+        with _every(_LINE_EVERY, lambda: click.echo(_line(tally), err=True)):
             yield
-        finally:
-            showing.cancel()
-
-
-async def _move(tally: Tally) -> None:
+        return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("looking for due rows")
-        while True:
-            await asyncio.sleep(_MOVE_EVERY.total_seconds())
-            if tally.scanned:
-                progress.update(task, description=_line(tally))
+        with _every(_MOVE_EVERY, lambda: progress.update(task, description=_line(tally))):
+            yield
 
 
-async def _print_lines(tally: Tally) -> None:
-    while True:
-        await asyncio.sleep(_LINE_EVERY.total_seconds())
-        click.echo(_line(tally), err=True)
+@contextmanager
+def _every(interval: timedelta, show: Callable[[], None]) -> Iterator[None]:
+    # Not a task: errors of the block would come out of its group as a group.
+    loop = asyncio.get_running_loop()
+    next_time: asyncio.TimerHandle
+
+    def tick() -> None:
+        nonlocal next_time
+        show()
+        next_time = loop.call_later(interval.total_seconds(), tick)
+
+    next_time = loop.call_later(interval.total_seconds(), tick)
+    try:
+        yield
+    finally:
+        next_time.cancel()
 
 
 def _line(tally: Tally) -> str:
+    if not tally.scanned:
+        return "looking for due rows"
     return (
         f"{tally.scanned:,} asked: {tally.resolved:,} resolved, {tally.unresolved:,} unresolved, "
         f"{tally.skipped[Skip.COMPILATION]:,} compilations, {tally.failed:,} failed"

@@ -16,8 +16,10 @@ from listener.bootstrap.commands import Command, Forecast, forecast, run_command
 from listener.cli.manners import SOME_FAILED, told
 from listener.cli.progress import show_progress
 from listener.domain.due import Reason, Scope
+from listener.domain.faults import StoreUnavailableError
 from listener.domain.run import RunKind
 from listener.domain.tally import FAILURES, Skip, Tally
+from listener.engine.reconciler import RunHaltedError
 from listener.settings import Settings, load_settings
 
 
@@ -134,13 +136,20 @@ def _scope(settings: Settings, since_id: int, partition: tuple[int, int] | None)
 def _run(settings: Settings, command: Command, *, as_json: bool) -> None:
     configure_logs(_quieter(settings.log_level))
     tally = Tally()
+    stopped_by = None
     try:
         asyncio.run(_running(settings, command, tally))
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        click.echo("listener: stopped; what was not asked stays due", err=True)
-        raise SystemExit(128 + signal.SIGINT) from None
-    finally:
+    except KeyboardInterrupt:
+        stopped_by = signal.SIGINT
+    except asyncio.CancelledError:
+        stopped_by = signal.SIGTERM
+    except (RunHaltedError, StoreUnavailableError):
         _print(tally, dry=command.dry, as_json=as_json)
+        raise
+    _print(tally, dry=command.dry, as_json=as_json)
+    if stopped_by is not None:
+        click.echo("listener: stopped; what was not asked stays due", err=True)
+        raise SystemExit(128 + stopped_by)
     if tally.failed:
         raise SystemExit(SOME_FAILED)
 
@@ -149,7 +158,7 @@ async def _running(settings: Settings, command: Command, tally: Tally) -> None:
     running = asyncio.current_task()
     if running is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
-    async with show_progress(tally):
+    with show_progress(tally):
         await run_command(settings, command, tally)
 
 

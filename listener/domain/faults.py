@@ -35,5 +35,9 @@ class LmlUnavailableError(Exception):
         self.retry_after = retry_after
 
 
+class LmlRefusedError(LmlUnavailableError):
+    """LML does not let us in, or does not know what we ask: it stays so until a person acts."""
+
+
 class PageRefusedError(Exception):
     """LML refused this page of questions; a smaller page may be answered."""

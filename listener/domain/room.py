@@ -92,12 +92,17 @@ class Room:
             self._entries.add(change.seq)
             self._wait(change.row_id, (change.seq,), now)
 
-    def next_batch(self, now: float) -> Batch | float | None:
-        """Return a batch to handle now, or the seconds until one may be ready, or None if none."""
+    def next_batch(self, now: float, *, full: bool = False) -> Batch | float | None:
+        """Return a batch to handle now, or the seconds until one may be ready, or None if none.
+
+        With `full` only a full batch leaves, and it is not foretold when there is one.
+        """
         while self._cooling and self._cooling[0][0] <= now:
             self._ready.setdefault(heapq.heappop(self._cooling)[1], now)
         if not self._ready:
             return self._cooling[0][0] - now if self._cooling else None
+        if full and len(self._ready) < self._limits.batch_size:
+            return None
         patience = self._linger - (now - next(iter(self._ready.values())))
         at_once = self.quiet and len(self._ready) <= _HANDFUL
         if len(self._ready) < self._limits.batch_size and not at_once and patience > 0:

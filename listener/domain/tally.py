@@ -68,6 +68,10 @@ class Tally:
         self.lml_calls += other.lml_calls
         self.lml_latency += other.lml_latency
 
+    def calls(self) -> Tally:
+        """Return the calls alone, without what they came to."""
+        return Tally(lml_calls=self.lml_calls, lml_latency=self.lml_latency)
+
     def skip(self, reason: Skip, rows: int = 1) -> None:
         """Count rows that end with neither an identity nor an `unresolved`."""
         if rows:

@@ -41,7 +41,9 @@ class Consumer:
     """Claims the changes of a stream, groups them into batches and has them handled.
 
     Claims live in memory only: whoever holds the lane reads the outbox alone, and what is not
-    settled when it goes is still there for the next one.
+    settled when it goes is still there for the next one. `resting` is set while all that is in the
+    outbox was claimed. `calls` tells how many calls may be in flight: a batch beyond that would
+    only wait, and is better filled meanwhile.
     """
 
     def __init__(
@@ -50,24 +52,28 @@ class Consumer:
         outbox: Outbox,
         handle: Callable[[Batch], Awaitable[Handled]],
         limits: ConsumerLimits,
+        calls: Callable[[], int] | None = None,
     ) -> None:
         self.claim_lag = Distribution()
+        self.resting = asyncio.Event()
         self._stream = stream
         self._outbox = outbox
         self._handle = handle
         self._limits = limits
+        self._calls = calls or (lambda: limits.in_flight)
+        self._running = 0
         self._log = _log.bind(stream=str(stream))
 
     async def follow(self, lane: Lane, stop: asyncio.Event) -> None:
         """Work until `stop` is set and what is in flight is done; raises `LaneLostError`."""
+        self.resting.clear()
         self._room = Room(self._limits.room)
         self._pause = Pause(_SILENCE)
         self._slots = asyncio.Semaphore(self._limits.in_flight)
         self._moved = asyncio.Event()
-        self._resting = asyncio.Event()
         feeder = Feeder(self._stream, self._outbox, self._room, lane, self._limits.poll)
         async with asyncio.TaskGroup() as tasks:
-            feeding = tasks.create_task(feeder.run(self._silence, self._admit, self._resting.set))
+            feeding = tasks.create_task(feeder.run(self._silence, self._admit, self.resting.set))
             dispatching = tasks.create_task(self._dispatch(tasks))
             await stop.wait()
             feeding.cancel()
@@ -89,7 +95,7 @@ class Consumer:
                 await asyncio.sleep(_CAUGHT_UP_LOOK.total_seconds())
                 if self._pause.failures >= _GIVE_UP:
                     break
-                if self._resting.is_set() and self._room.quiet and self._room.exhausted:
+                if self.resting.is_set() and self._room.quiet and self._room.exhausted:
                     break
             done.set()
         return not self._pause.failures
@@ -97,7 +103,7 @@ class Consumer:
     def _admit(self, changes: tuple[Change, ...]) -> None:
         for change in changes:
             self.claim_lag.add(change.waited)
-        self._resting.clear()
+        self.resting.clear()
         self._room.admit(changes, self._now())
         self._moved.set()
 
@@ -107,7 +113,9 @@ class Consumer:
     async def _dispatch(self, tasks: asyncio.TaskGroup) -> None:
         while True:
             await self._slots.acquire()
-            tasks.create_task(self._run(await self._next_batch()))
+            batch = await self._next_batch()
+            self._running += 1
+            tasks.create_task(self._run(batch))
 
     async def _next_batch(self) -> Batch:
         while True:
@@ -115,7 +123,8 @@ class Consumer:
             patience: float | None = self._pause.remaining(self._now())
             # After a failure one batch goes ahead alone: it tells whether the service is back.
             if not patience and (self._room.quiet or not self._pause.failures):
-                batch = self._room.next_batch(self._now())
+                full = self._running >= self._calls()
+                batch = self._room.next_batch(self._now(), full=full)
                 if isinstance(batch, Batch):
                     return batch
                 patience = batch
@@ -143,6 +152,7 @@ class Consumer:
             self._room.fail(handled.failed, self._now())
             self._room.release(rows - handled.settled - handled.late - handled.failed, self._now())
         finally:
+            self._running -= 1
             self._slots.release()
             self._moved.set()
 

@@ -21,6 +21,10 @@ class Permits:
         self._live_waiting = 0
         self._moved = asyncio.Condition()
 
+    def for_live(self) -> int:
+        """Return how many calls for changes may be in flight now."""
+        return self._total - self._patient
+
     @asynccontextmanager
     async def live(self) -> AsyncIterator[None]:
         """Hold a permit for a question that somebody waits for."""

@@ -82,11 +82,18 @@ class Verdicts(Protocol):
         """
 
 
+class Reply(Protocol):
+    """What LML answered to a page of questions."""
+
+    async def read(self) -> Sequence[Verdict | Invalid]:
+        """Return the results; raises `PageRefusedError` if there are none to be found in it."""
+
+
 class Lml(Protocol):
     """The authority on identities."""
 
-    async def resolve(self, questions: Sequence[Question]) -> Sequence[Verdict | Invalid]:
-        """Ask one page of 1 to 1000 questions.
+    async def ask(self, questions: Sequence[Question]) -> Reply:
+        """Put one page of 1 to 1000 questions.
 
         Raises `LmlUnavailableError` if no row is to blame, `PageRefusedError` if one may be.
         """
@@ -103,7 +110,7 @@ class Warming(Protocol):
     """LML's caches."""
 
     async def warm(self, identity_ids: Sequence[int]) -> Mapping[int, str]:
-        """Have 1 to 50 identities refreshed; returns each status, raises as `Lml.resolve`."""
+        """Have 1 to 50 identities refreshed; returns each status, raises as `Lml.ask`."""
 
 
 class Due(Protocol):

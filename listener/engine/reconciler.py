@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -12,7 +12,7 @@ import structlog
 
 from listener.domain.change import Batch
 from listener.domain.due import DueRow, Pages, Reason, Scope
-from listener.domain.faults import LmlUnavailableError, StoreUnavailableError
+from listener.domain.faults import LmlRefusedError, LmlUnavailableError, StoreUnavailableError
 from listener.domain.pacing import Backoff
 from listener.domain.run import RunKind, Search
 from listener.domain.tally import Tally
@@ -23,7 +23,7 @@ _log = structlog.stdlib.get_logger()
 
 # Several calls may be in flight when LML goes; a few more in a row are no coincidence.
 _FAILED_BATCHES = 5
-_STORE = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=5))
+_PAUSE = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=5))
 _NOTE_EVERY = timedelta(seconds=2)
 
 
@@ -76,7 +76,8 @@ class Reconciler:
             try:
                 await walk.through(self._pages(kind, scope, limit), note)
             except* (RunHaltedError, StoreUnavailableError) as group:
-                raise _first(group) from None
+                fault = first_of(group)
+                raise fault from fault.__cause__
         return tally
 
     async def count(self, kind: RunKind, scope: Scope) -> dict[bool, int]:
@@ -124,6 +125,10 @@ class _Walk:
         self._resolver = resolver
         self._batches = batches
         self._failed_in_a_row = 0
+        self._failed_at = self._quiet_until = float("-inf")
+        self._alone = asyncio.Lock()
+        self._went_well = False
+        self._last_fault: Exception | None = None
 
     async def through(
         self, pages: AsyncGenerator[list[DueRow], None], note: Callable[[], Awaitable[None]]
@@ -138,6 +143,8 @@ class _Walk:
             await waiting.join()
             for helper in helpers:
                 helper.cancel()
+        if self._last_fault is not None and not self._went_well:
+            raise RunHaltedError(f"every batch failed, the last one: {self._last_fault}")
 
     async def _keep_book(self, note: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -151,35 +158,49 @@ class _Walk:
             waiting.task_done()
 
     async def _handle(self, page: Sequence[DueRow]) -> None:
-        batch = Batch({row.library_id: () for row in page})
-        while True:
-            try:
-                handled = await self._resolver.handle(batch)
-            except LmlUnavailableError as fault:
-                # The rows stay due.
-                self._note_failure(fault)
-                return
-            except StoreUnavailableError as fault:
-                self._note_failure(fault)
-                await asyncio.sleep(_STORE.delay(self._failed_in_a_row).total_seconds())
-            else:
-                self._failed_in_a_row = 0
-                changed = {row.library_id for row in page if row.reason is Reason.CHANGED}
-                self._resolver.tally.capture_missed += len(changed - handled.unasked)
-                return
+        while not await self._tried(page):
+            pass
 
-    def _note_failure(self, fault: LmlUnavailableError | StoreUnavailableError) -> None:
+    async def _tried(self, page: Sequence[DueRow]) -> bool:
+        """Return whether the page is done with: LML's failure leaves its rows due."""
+        loop = asyncio.get_running_loop()
+        # After a failure one batch goes ahead alone: it tells whether the service is back.
+        async with self._alone if self._failed_in_a_row else nullcontext():
+            if (quiet_for := self._quiet_until - loop.time()) > 0:
+                await asyncio.sleep(quiet_for)
+            began = loop.time()
+            try:
+                handled = await self._resolver.handle(Batch({row.library_id: () for row in page}))
+            except LmlRefusedError as fault:
+                raise RunHaltedError(str(fault)) from fault
+            except (LmlUnavailableError, StoreUnavailableError) as fault:
+                self._fail(fault, began, loop.time())
+                return isinstance(fault, LmlUnavailableError)
+        self._failed_in_a_row = 0
+        self._went_well = True
+        changed = {row.library_id for row in page if row.reason is Reason.CHANGED}
+        self._resolver.tally.capture_missed += len(changed - handled.unasked)
+        return True
+
+    def _fail(
+        self, fault: LmlUnavailableError | StoreUnavailableError, began: float, now: float
+    ) -> None:
+        self._last_fault = fault
+        # Batches that were on their way together fail for one reason.
+        if began < self._failed_at:
+            return
+        self._failed_at = now
         self._failed_in_a_row += 1
+        self._quiet_until = now + _PAUSE.delay(self._failed_in_a_row).total_seconds()
         _log.warning("batch failed", reason=str(fault), in_a_row=self._failed_in_a_row)
         if self._failed_in_a_row >= _FAILED_BATCHES:
             message = f"{self._failed_in_a_row} batches in a row failed, the last one: {fault}"
             raise RunHaltedError(message) from fault
 
 
-def _first(group: BaseExceptionGroup[Exception]) -> Exception:
+def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first error that a group, or a group within it, holds."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    if not isinstance(error, Exception):
-        raise error
     return error

@@ -24,7 +24,7 @@ from listener.domain.question import Asking, Question
 from listener.domain.tally import Skip, Tally
 from listener.domain.verdict import Kind, Page, Verdict
 from listener.engine.handling import Handled
-from listener.engine.ports import Library, Lml, Outbox, Verdicts
+from listener.engine.ports import Library, Lml, Outbox, Reply, Verdicts
 
 _log = structlog.stdlib.get_logger()
 
@@ -112,6 +112,10 @@ class Resolver:
         except LmlUnavailableError:
             work.tally.skip(Skip.LML_ERROR, len(batch.changes) - work.tally.scanned)
             raise
+        except StoreUnavailableError:
+            # The batch comes again, and its rows are counted then.
+            work.tally = work.tally.calls()
+            raise
         finally:
             self.tally.add(work.tally)
 
@@ -134,7 +138,8 @@ class Resolver:
 
     async def _ask(self, work: _Work, questions: Sequence[Question]) -> Handled:
         try:
-            results = await self._call(work.tally, questions)
+            reply = await self._call(work.tally, questions)
+            results = await reply.read()
         except PageRefusedError as fault:
             work.refuse_questions(fault)
             if len(questions) == 1:
@@ -148,15 +153,13 @@ class Resolver:
         asked = {question.library_id: question for question in questions}
         return await self._write(work, asked, accepted)
 
-    async def _call(
-        self, tally: Tally, questions: Sequence[Question]
-    ) -> Sequence[Verdict | Invalid]:
+    async def _call(self, tally: Tally, questions: Sequence[Question]) -> Reply:
         loop = asyncio.get_running_loop()
         async with self._permit():
             tally.lml_calls += 1
             began = loop.time()
             try:
-                return await self._lml.resolve(questions)
+                return await self._lml.ask(questions)
             finally:
                 tally.lml_latency += timedelta(seconds=loop.time() - began)
 

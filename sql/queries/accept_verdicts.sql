@@ -1,6 +1,6 @@
 -- Enters verdicts in the ledger where the row still asks what was asked and no newer question was answered.
--- The row lock keeps a deletion out until the commit and lets every other update through; a row that is
--- being deleted is skipped, not waited for.
+-- Where an identity is new, a row lock keeps a deletion out until the commit and lets every other update through; a
+-- row that is being deleted is skipped, not waited for. Elsewhere there is nothing that a deletion could run into.
 INSERT INTO listener.ledger AS g
     (library_id, question, ask_order, outcome, answered_at, next_ask_at, lml_manual)
 SELECT
@@ -19,14 +19,29 @@ FROM unnest(%(library_ids)b::int[], %(questions)b::bytea[], %(outcomes)b::text[]
     AS v (library_id, question, outcome)
 CROSS JOIN LATERAL (
     SELECT
+        v.outcome = 'single_artist'
+        AND NOT EXISTS (SELECT FROM {backend}.library_identity AS i WHERE i.library_id = v.library_id) AS new
+    OFFSET 0
+) AS n
+LEFT JOIN LATERAL (
+    SELECT
         listener.question_digest(
             l.artist_name, l.album_title, l.legacy_release_id, coalesce(l.code_volume_letters LIKE 'Z%%', false)
         ) AS digest
     FROM {backend}.library AS l
     WHERE l.id = v.library_id
+        AND n.new
     FOR KEY SHARE SKIP LOCKED
-) AS l
-WHERE l.digest = v.question
+) AS locked ON true
+LEFT JOIN LATERAL (
+    SELECT
+        listener.question_digest(
+            l.artist_name, l.album_title, l.legacy_release_id, coalesce(l.code_volume_letters LIKE 'Z%%', false)
+        ) AS digest
+    FROM {backend}.library AS l
+    WHERE l.id = v.library_id
+) AS seen ON true
+WHERE CASE WHEN n.new THEN locked.digest ELSE seen.digest END = v.question
 ORDER BY v.library_id
 ON CONFLICT (library_id) DO UPDATE
 SET question = excluded.question,

@@ -1,8 +1,8 @@
 -- Finds, among the next few ids, the rows that are due though the ledger's times do not say so: never asked, asked
 -- something else than the row says now, or with an identity that went or is older than allowed. Rows with a change
 -- in the outbox are left to it. One row without an id if nothing is due; no upper end once there are no more ids.
--- The bounds are repeated for every table: PostgreSQL does not carry them through a left join. NOT IN stays a hashed
--- subplan; NOT EXISTS becomes a nested loop, because nobody can guess how many rows are due.
+-- The bounds are repeated for every table: PostgreSQL does not carry them through a left join. NOT IN and IN .. IS
+-- TRUE stay hashed subplans; a join becomes a nested loop, because nobody can guess how many rows are due or waiting.
 WITH window_end AS MATERIALIZED (
     SELECT max(w.id) AS upper
     FROM (
@@ -53,10 +53,10 @@ due AS MATERIALIZED (
     WHERE f.reason IS NOT NULL
 ),
 waiting AS MATERIALIZED (
-    SELECT c.row_id
+    SELECT DISTINCT c.row_id
     FROM listener.change AS c
     WHERE c.stream = 'library'
-        AND c.row_id IN (SELECT d.library_id FROM due AS d)
+        AND (c.row_id IN (SELECT d.library_id FROM due AS d)) IS TRUE
 ),
 free AS (
     SELECT

@@ -1,5 +1,6 @@
 -- Writes the verdicts that the ledger just accepted and settles the changes they answer.
--- A separate statement from the acceptance: its snapshot must see what an earlier writer of the same row
+-- Its plan is made once a session, perhaps while the tables are empty: rows are reached by key or through a hash
+-- whatever the planner takes their number for. A separate statement from the acceptance: its snapshot must see what an earlier writer of the same row
 -- committed while the acceptance waited for it.
 WITH accepted AS MATERIALIZED (
     SELECT
@@ -59,11 +60,12 @@ identities AS (
 ),
 withdrawn AS (
     DELETE FROM {backend}.library_identity_source AS s
-    USING accepted AS a
-    WHERE a.library_id = s.library_id
-        AND a.outcome = 'single_artist'
+    WHERE s.library_id = ANY (ARRAY(SELECT a.library_id FROM accepted AS a WHERE a.outcome = 'single_artist'))
         AND s.notes = 'consumer:lml-bulk'
-        AND (s.method <> 'manual' OR s.source = ANY (a.lml_manual))
+        AND (
+            s.method <> 'manual'
+            OR s.source = ANY (SELECT unnest(a.lml_manual) FROM accepted AS a WHERE a.library_id = s.library_id)
+        )
         AND (s.library_id, s.source) NOT IN (SELECT o.library_id, o.source FROM offered AS o)
 ),
 evidence AS (

@@ -7,7 +7,7 @@ ALTER TABLE listener.ledger
     ADD COLUMN failure text,
     ADD COLUMN failure_detail text,
     ADD COLUMN failed_at timestamptz;
-CREATE INDEX ledger_next_ask ON listener.ledger (next_ask_at, library_id);
+CREATE INDEX ledger_next_ask ON listener.ledger (next_ask_at);
 COMMENT ON TABLE listener.ledger IS 'One row per library row ever asked: digest of the question, last outcome, when, failures since, and when to ask next.';
 COMMENT ON COLUMN listener.ledger.next_ask_at IS 'When to ask next; infinity: the row is parked, and waits for a change of its question or for a person.';
 

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -122,6 +122,63 @@ def start(dsn: str, lml: str) -> Iterator[Callable[..., Daemon]]:
             return daemon
 
         yield starting
+
+
+class Outcome(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The JSON object that it printed."""
+        parsed: dict[str, Any] = json.loads(self.stdout)
+        return parsed
+
+
+class Commands:
+    """Runs `listener` commands against the database and the simulator of a test."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._environment = environment
+
+    def begin(self, *arguments: str, **settings: str) -> subprocess.Popen[str]:
+        """Start a command."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "listener", *arguments],
+            env={**os.environ, **self._environment, **settings},  # noqa: TID251 - for a child
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str, **settings: str) -> Outcome:
+        """Run a command to its end."""
+        return self.finish(self.begin(*arguments, **settings))
+
+    @staticmethod
+    def finish(process: subprocess.Popen[str]) -> Outcome:
+        """Wait for the end of a command; it is killed if it takes too long."""
+        try:
+            stdout, stderr = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            stdout, stderr = process.communicate()
+        return Outcome(process.returncode, stdout, stderr)
+
+
+@pytest.fixture
+def listener(dsn: str, lml: str) -> Commands:
+    """Run commands with settings given as keywords."""
+    return Commands(
+        {
+            "DATABASE_URL": dsn,
+            "LIBRARY_METADATA_URL": lml,
+            "LML_API_KEY": "secret-token-of-the-tests",
+        }
+    )
 
 
 def _end(daemon: Daemon) -> None:

@@ -447,10 +447,20 @@ def test_daemon_waits_for_a_database_that_is_not_there(
 
 
 def test_daemon_without_installation_says_what_to_do(db: Connection, start: Start) -> None:
-    db.execute(sql.SQL("DROP TRIGGER listener_capture_insert ON {}").format(table("library")))
+    db.execute("DELETE FROM listener.installed WHERE name LIKE 'schema/0002%'")
     daemon = start()
     assert daemon.ended() == 2
     assert any("listener migrate" in line for line in daemon.lines)
+
+
+def test_daemon_without_a_trigger_says_so_and_finds_what_is_there(
+    db: Connection, start: Start
+) -> None:
+    db.execute(sql.SQL("DROP TRIGGER listener_capture_insert ON {}").format(table("library")))
+    add_release(db, "Not captured")
+    daemon = start()
+    daemon.wait_for("changes are not captured as they should be, run `listener migrate`")
+    eventually(lambda: all_answered(db))
 
 
 def _as_role(dsn: str, role: str) -> str:

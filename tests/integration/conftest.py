@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 
+import psycopg
 import pytest
 
 from listener.adapters.postgres.connection import Database, Pool, open_pool
 from listener.adapters.postgres.library import AskAgain, PostgresLibrary
 from listener.adapters.postgres.outbox import PostgresOutbox
 from listener.adapters.postgres.verdicts import PostgresVerdicts
-from tests.conftest import BACKEND
+from listener.domain.question import Asking
+from listener.domain.verdict import Identity, Kind, Page, Verdict
+from tests.conftest import BACKEND, Connection
 
 ASK_AGAIN = AskAgain(resolved=timedelta(days=7), unresolved=timedelta(days=7))
 
@@ -45,3 +48,41 @@ def outbox(pool: Pool) -> PostgresOutbox:
 def verdicts(pool: Pool) -> PostgresVerdicts:
     """Write verdicts."""
     return PostgresVerdicts(pool, BACKEND, ASK_AGAIN)
+
+
+@pytest.fixture
+def unseen(dsn: str) -> Iterator[Connection]:
+    """Yield a writer whose changes no trigger captures."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("SET session_replication_role = replica")
+        yield connection
+
+
+class Answers:
+    """Has rows asked about and answered, as the daemon would."""
+
+    def __init__(self, library: PostgresLibrary, verdicts: PostgresVerdicts) -> None:
+        self._library = library
+        self._verdicts = verdicts
+
+    async def __call__(
+        self, *row_ids: int, kind: Kind = Kind.SINGLE_ARTIST, method: str = "exact_match"
+    ) -> frozenset[int]:
+        """Answer the same to every row that is to be asked; return the rows written."""
+        return await self.write(await self._library.read(row_ids), kind, method)
+
+    async def write(
+        self, asking: Asking, kind: Kind = Kind.SINGLE_ARTIST, method: str = "exact_match"
+    ) -> frozenset[int]:
+        """Answer the same to every question; return the rows written."""
+        found = Identity(method, 0.9, "Q1", None, None, ())
+        identity = found if kind is Kind.SINGLE_ARTIST else None
+        questions = {question.library_id: question for question in asking.questions}
+        answers = [Verdict(row, kind, identity) for row in questions]
+        return await self._verdicts.write(Page(asking.order, questions, answers, []))
+
+
+@pytest.fixture
+def answer(library: PostgresLibrary, verdicts: PostgresVerdicts) -> Answers:
+    """Have rows answered."""
+    return Answers(library, verdicts)

@@ -219,6 +219,16 @@ def unresolved(question: Question) -> list[Verdict | Invalid]:
 
 
 @dataclass
+class Reply:
+    """What was answered, as it is read."""
+
+    results: Sequence[Verdict | Invalid]
+
+    async def read(self) -> Sequence[Verdict | Invalid]:
+        return self.results
+
+
+@dataclass
 class Lml:
     """Answers each question by `reply`; refuses every page that holds a poison row."""
 
@@ -226,6 +236,9 @@ class Lml:
     reply: Callable[[Question], list[Verdict | Invalid]] = unresolved
     fault: Callable[[int], Exception | None] = lambda call: None
     pages: list[list[int]] = field(default_factory=list)
+
+    async def ask(self, questions: Sequence[Question]) -> Reply:
+        return Reply(await self.resolve(questions))
 
     async def resolve(self, questions: Sequence[Question]) -> Sequence[Verdict | Invalid]:
         rows = [question.library_id for question in questions]

@@ -403,3 +403,121 @@ async def test_second_tenure_starts_with_an_empty_room() -> None:
         tenure.start(tasks)
         await eventually(lambda: not tenure.outbox.entries, within=0.1)
         await tenure.end()
+
+
+async def catch_up(tenure: Tenure, within: float = 60.0) -> bool:
+    async with asyncio.timeout(within):
+        return await tenure.consumer.catch_up(tenure.lane)
+
+
+async def test_catching_up_handles_every_change_and_ends() -> None:
+    tenure = Tenure(limits())
+    tenure.outbox.record(*range(50), *range(10))
+    before = asyncio.all_tasks()
+    assert await catch_up(tenure)
+    assert not tenure.outbox.entries
+    assert asyncio.all_tasks() == before
+    tenure.record(99)
+    await for_a_while(20.0)
+    assert list(tenure.outbox.entries.values()) == [99]
+
+
+async def test_catching_up_with_nothing_ends_soon() -> None:
+    tenure = Tenure(limits())
+    assert await catch_up(tenure, within=0.1)
+    assert not tenure.worker.batches
+
+
+async def test_catching_up_waits_for_what_becomes_of_the_batch_in_flight() -> None:
+    def answer(batch: Batch) -> Handled:
+        rows = frozenset(batch.changes)
+        return Handled(late=rows) if len(tenure.worker.batches) == 1 else Handled(rows)
+
+    tenure = Tenure(limits())
+    tenure.worker.answer = answer
+    tenure.outbox.record(1)
+    tenure.worker.gate.clear()
+    async with asyncio.TaskGroup() as tasks:
+        catching_up = tasks.create_task(catch_up(tenure))
+        await for_a_while(30.0)
+        assert not catching_up.done()
+        tenure.worker.gate.set()
+    assert catching_up.result()
+    assert not tenure.outbox.entries
+    assert tenure.worker.cancelled == 0
+
+
+@pytest.mark.parametrize("milliseconds", range(0, 40, 4))
+async def test_catching_up_takes_in_what_comes_meanwhile(milliseconds: int) -> None:
+    tenure = Tenure(limits(capacity=6))
+    tenure.outbox.record(1)
+    tenure.worker.gate.clear()
+    async with asyncio.TaskGroup() as tasks:
+        catching_up = tasks.create_task(catch_up(tenure))
+        await for_a_while(1.0)
+        tenure.record(*range(2, 22))
+        await for_a_while(1.0 + milliseconds / 1000)
+        tenure.worker.gate.set()
+    assert catching_up.result()
+    assert not tenure.outbox.entries
+
+
+async def test_catching_up_is_not_kept_by_rows_that_fail() -> None:
+    tenure = Tenure(limits(batch_size=10))
+    tenure.worker.answer = lambda batch: Handled(
+        settled=frozenset(batch.changes) - {2}, failed=frozenset(batch.changes) & {2}
+    )
+    tenure.outbox.record(1, 2, 3)
+    assert await catch_up(tenure, within=0.5)
+    assert tenure.worker.rows == [[1, 2, 3]]
+    assert list(tenure.outbox.entries.values()) == [2]
+
+
+async def test_catching_up_asks_late_rows_again() -> None:
+    tenure = Tenure(limits())
+    tenure.worker.answer = lambda batch: (
+        Handled(late=frozenset(batch.changes))
+        if len(tenure.worker.batches) < 3
+        else Handled(frozenset(batch.changes))
+    )
+    tenure.outbox.record(7)
+    assert await catch_up(tenure)
+    assert tenure.worker.rows == [[7]] * 3
+    assert not tenure.outbox.entries
+
+
+@pytest.mark.parametrize(
+    "fault", [LmlUnavailableError("ConnectError"), StoreUnavailableError("connection refused")]
+)
+async def test_catching_up_gives_up_after_the_third_failure_of_a_service(fault: Exception) -> None:
+    def answer(batch: Batch) -> Handled:
+        raise fault
+
+    tenure = Tenure(limits(in_flight=1))
+    tenure.worker.answer = answer
+    tenure.outbox.record(*range(20))
+    began = now()
+    assert not await catch_up(tenure)
+    assert len(tenure.worker.batches) == 3
+    assert now() - began == pytest.approx(1 + 2, abs=0.1)
+    assert len(tenure.outbox.entries) == 20
+
+
+async def test_catching_up_goes_on_when_a_service_answers_again() -> None:
+    tenure = Tenure(limits())
+    tenure.worker.answer = unavailable_until(tenure, now() + 2.0)
+    tenure.outbox.record(*range(20))
+    assert await catch_up(tenure)
+    assert not tenure.outbox.entries
+
+
+async def test_lost_lane_ends_the_catching_up() -> None:
+    tenure = Tenure(limits())
+    tenure.outbox.record(1)
+    tenure.worker.gate.clear()
+    asyncio.get_running_loop().call_later(5.0, tenure.lane.lose)
+    with pytest.raises(ExceptionGroup) as caught:
+        await catch_up(tenure)
+    assert tenure.worker.cancelled == 1
+    assert caught.group_contains(LaneLostError)
+    assert list(tenure.outbox.entries.values()) == [1]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
 from random import Random
 
 import pytest
@@ -13,18 +15,56 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from listener.domain.change import Batch
-from listener.domain.faults import LmlUnavailableError, PageRefusedError, StoreUnavailableError
+from listener.domain.faults import (
+    LmlUnavailableError,
+    PageRefusedError,
+    StoreUnavailableError,
+    WriteRefusedError,
+)
 from listener.domain.judging import Invalid
-from listener.domain.parking import Patience
+from listener.domain.parking import Failure, Patience
 from listener.domain.question import Question
 from listener.domain.tally import Skip
-from listener.domain.verdict import Identity, Kind, Verdict
+from listener.domain.verdict import Identity, Kind, Page, Verdict
 from listener.engine.handling import Handled
 from listener.engine.permits import Permits
 from listener.engine.resolver import Resolver, ResolverLimits
+from tests.unit.clock import for_a_while
 from tests.unit.fakes import Library, Lml, Outbox, Verdicts
 
 PAGE = range(1, 501)
+
+
+@dataclass
+class LockedVerdicts(Verdicts):
+    """Refuses, for now, every page that holds a row on which somebody has a lock.
+
+    `fail_calls` holds the order, rows and entries that failures were recorded with.
+    """
+
+    locked: frozenset[int] = frozenset()
+    fail_calls: list[tuple[int, list[int], list[tuple[int, int]]]] = field(default_factory=list)
+
+    async def write(self, page: Page) -> frozenset[int]:
+        if any(verdict.library_id in self.locked for verdict in page.verdicts):
+            message = "canceling statement due to lock timeout"
+            raise WriteRefusedError(message, passing=True)
+        return await super().write(page)
+
+    async def fail(
+        self, order: int, failures: Sequence[Failure], entries: Sequence[tuple[int, int]]
+    ) -> None:
+        rows = [failure.question.library_id for failure in failures]
+        self.fail_calls.append((order, rows, list(entries)))
+        await super().fail(order, failures, entries)
+
+
+class SlowLml(Lml):
+    """Takes two seconds for each page."""
+
+    async def resolve(self, questions: Sequence[Question]) -> Sequence[Verdict | Invalid]:
+        await asyncio.sleep(2.0)
+        return await super().resolve(questions)
 
 
 class Case:
@@ -37,13 +77,14 @@ class Case:
         self.outbox.record(*rows)
         self.library = library or Library()
         self.lml = lml or Lml()
-        self.verdicts = Verdicts(self.outbox)
+        self.verdicts = LockedVerdicts(self.outbox)
+        self.permits = Permits(2)
         self.resolver = Resolver(
             library=self.library,
             lml=self.lml,
             verdicts=self.verdicts,
             outbox=self.outbox,
-            permit=Permits(2).live,
+            permit=self.permits.live,
             limits=ResolverLimits(compilation_batch_size=100, patience=Patience(attempts=3)),
         )
         self.tally = self.resolver.tally
@@ -332,3 +373,145 @@ def test_every_row_is_counted_once_and_kept_unless_it_is_settled(outcomes: list[
         }
     )
     assert +tally.skipped == +expected
+
+
+async def test_compilations_are_asked_in_small_pages_of_their_own_and_the_others_in_one() -> None:
+    case = Case(range(1, 401), Library(compilations=frozenset(range(1, 251))))
+    assert await case.handle() == Handled(settled=frozenset(range(1, 401)))
+    assert case.lml.pages == [
+        list(range(251, 401)),
+        list(range(1, 101)),
+        list(range(101, 201)),
+        list(range(201, 251)),
+    ]
+    assert case.tally.lml_calls == 4
+
+
+async def test_compilations_alone_cost_no_call_for_the_others() -> None:
+    case = Case([1, 2], Library(compilations=frozenset({1, 2})))
+    await case.handle()
+    assert case.lml.pages == [[1, 2]]
+
+
+async def test_refused_compilation_does_not_spoil_the_other_pages() -> None:
+    case = Case(range(1, 11), Library(compilations=frozenset({3, 7})), Lml(frozenset({7})))
+    assert await case.handle() == Handled(
+        settled=frozenset(range(1, 11)) - {7}, failed=frozenset({7})
+    )
+    assert case.lml.pages == [[1, 2, 4, 5, 6, 8, 9, 10], [3, 7], [3], [7]]
+
+
+async def test_row_that_fails_is_charged_on_top_of_the_failures_of_its_question() -> None:
+    case = Case([1, 2, 3], Library(failures={2: 1}), Lml(reply=lambda question: []))
+    assert await case.handle() == Handled(failed=frozenset({1, 2, 3}))
+    assert {row: (f.failures, f.ask_again) for row, f in case.verdicts.failed.items()} == {
+        1: (1, timedelta(seconds=2)),
+        2: (2, timedelta(seconds=4)),
+        3: (1, timedelta(seconds=2)),
+    }
+    assert case.waiting == {1, 2, 3}
+
+
+async def test_row_that_failed_as_often_as_it_may_is_parked_and_settled() -> None:
+    case = Case([1, 2, 2, 3], Library(failures={2: 2}), Lml(frozenset({1, 2})))
+    handled = await case.handle()
+    assert handled == Handled(settled=frozenset({2, 3}), failed=frozenset({1}))
+    assert case.verdicts.failed[2].failures == 3
+    assert case.verdicts.failed[2].ask_again is None
+    assert case.verdicts.failed[2].reason is Skip.LML_ERROR
+    assert case.waiting == {1}
+    assert case.tally.skipped == {Skip.LML_ERROR: 2}
+
+
+async def test_failures_are_recorded_with_the_order_and_changes_of_their_rows() -> None:
+    case = Case([1, 2, 1], Library(order=41, failures={1: 9}), Lml(frozenset({1})))
+    await case.handle()
+    assert case.verdicts.fail_calls == [(42, [1], [(1, 1), (3, 1)])]
+
+
+async def test_row_that_somebody_holds_a_lock_on_fails_without_being_charged() -> None:
+    case = Case([1, 2, 3, 4], Library(failures={2: 2}))
+    case.verdicts.locked = frozenset({2})
+    handled = await case.handle()
+    assert handled == Handled(settled=frozenset({1, 3, 4}), failed=frozenset({2}))
+    assert not case.verdicts.failed
+    assert case.waiting == {2}
+    assert case.tally.skipped == {Skip.WRITER_ERROR: 1}
+    assert case.tally.scanned == 4
+
+
+async def test_row_that_can_never_be_written_is_charged() -> None:
+    case = Case([1, 2, 3], Library(failures={2: 2}))
+    case.verdicts.unstorable = frozenset({2, 3})
+    handled = await case.handle()
+    assert handled == Handled(settled=frozenset({1, 2}), failed=frozenset({3}))
+    assert {row: f.failures for row, f in case.verdicts.failed.items()} == {2: 3, 3: 1}
+    assert case.verdicts.failed[3].detail == "value too long"
+
+
+@pytest.mark.parametrize("size", [10, 11, 500])
+async def test_reply_without_one_usable_answer_to_many_questions_is_lmls_own_fault(
+    size: int,
+) -> None:
+    rows = range(1, size + 1)
+    case = Case(rows, lml=Lml(reply=lambda question: [Invalid(question.library_id, "kind: enum")]))
+    with pytest.raises(LmlUnavailableError, match=f"no usable answer to any of {size} questions"):
+        await case.handle()
+    assert not case.verdicts.failed
+    assert case.waiting == set(rows)
+    assert case.tally.skipped == {Skip.LML_ERROR: size}
+
+
+async def test_reply_without_one_usable_answer_to_few_questions_charges_each_row() -> None:
+    rows = range(1, 10)
+    case = Case(rows, lml=Lml(reply=lambda question: [Invalid(question.library_id, "kind: enum")]))
+    assert await case.handle() == Handled(failed=frozenset(rows))
+    assert case.verdicts.failed.keys() == set(rows)
+    assert case.tally.skipped == {Skip.INVALID: 9}
+
+
+async def test_reply_with_one_usable_answer_to_many_questions_charges_the_others() -> None:
+    def reply(question: Question) -> list[Verdict | Invalid]:
+        return [Verdict(7, Kind.UNRESOLVED)] if question.library_id == 7 else []
+
+    case = Case(lml=Lml(reply=reply))
+    assert await case.handle() == Handled(
+        settled=frozenset({7}), failed=frozenset(PAGE) - frozenset({7})
+    )
+    assert case.verdicts.failed.keys() == set(PAGE) - {7}
+
+
+async def test_rows_that_came_to_nothing_when_lml_went_are_counted_so() -> None:
+    def fault(call: int) -> Exception | None:
+        return LmlUnavailableError("ConnectError") if call == 2 else None
+
+    library = Library(
+        answered=frozenset({1}), gone=frozenset({2}), compilations=frozenset(range(6, 10))
+    )
+    case = Case(range(1, 10), library, Lml(fault=fault))
+    with pytest.raises(LmlUnavailableError):
+        await case.handle()
+    assert case.tally.unresolved == 3
+    assert case.tally.skipped == {Skip.ALREADY_ANSWERED: 1, Skip.GONE: 1, Skip.LML_ERROR: 4}
+    assert case.tally.scanned == 9
+    assert case.tally.lml_calls == 2
+
+
+async def test_latency_is_that_of_the_calls_without_the_wait_for_a_permit() -> None:
+    case = Case(range(1, 5), Library(compilations=frozenset({4})), SlowLml(frozenset({3})))
+    async with asyncio.TaskGroup() as tasks:
+        async with case.permits.live(), case.permits.live():
+            handling = tasks.create_task(case.handle())
+            await for_a_while(60.0)
+            assert not case.lml.pages
+        await handling
+    # Those that were refused took their time, too.
+    assert len(case.lml.pages) == case.tally.lml_calls == 6
+    assert case.tally.lml_latency.total_seconds() == pytest.approx(12.0, abs=0.01)
+
+
+async def test_latency_counts_the_call_that_found_lml_gone() -> None:
+    case = Case([1], lml=SlowLml(fault=lambda call: LmlUnavailableError("ReadTimeout")))
+    with pytest.raises(LmlUnavailableError):
+        await case.handle()
+    assert case.tally.lml_latency.total_seconds() == pytest.approx(2.0, abs=0.01)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import pairwise
 
@@ -22,11 +23,43 @@ SHUTDOWN = 10.0
 LIMITS = ConsumerLimits(RoomLimits(20, 5, timedelta(0), timedelta(0)), 2, timedelta(seconds=5))
 
 
+@dataclass
+class Beside:
+    """Work that goes on until it is cancelled, or breaks with `fault` once that is set."""
+
+    begun_at: list[float] = field(default_factory=list)
+    cancelled_at: list[float] = field(default_factory=list)
+    broken: asyncio.Event = field(default_factory=asyncio.Event)
+    fault: Exception | None = None
+
+    @property
+    def running(self) -> bool:
+        return len(self.begun_at) > len(self.cancelled_at)
+
+    def break_with(self, fault: Exception) -> None:
+        self.fault = fault
+        self.broken.set()
+
+    async def run(self) -> None:
+        self.begun_at.append(now())
+        try:
+            await self.broken.wait()
+        except asyncio.CancelledError:
+            self.cancelled_at.append(now())
+            raise
+        if self.fault is not None:
+            raise self.fault
+
+
 class Daemon:
-    """A supervisor over one lane a stream; `faults` are raised when a lane is taken."""
+    """A supervisor over one lane a stream, with work beside that of the library.
+
+    `faults` are raised when a lane is taken.
+    """
 
     def __init__(self) -> None:
         self.stop = asyncio.Event()
+        self.beside = Beside()
         self.outboxes = {stream: Outbox() for stream in Stream}
         self.workers = {stream: Worker(self.outboxes[stream], stream) for stream in Stream}
         self.lane: dict[Stream, Lane] = {}
@@ -39,7 +72,11 @@ class Daemon:
         self.supervisor = Supervisor(
             self.lanes,
             [
-                Follower(stream, Consumer(stream, self.outboxes[stream], worker.handle, LIMITS))
+                Follower(
+                    stream,
+                    Consumer(stream, self.outboxes[stream], worker.handle, LIMITS),
+                    self.beside.run if stream is Stream.LIBRARY else None,
+                )
                 for stream, worker in self.workers.items()
             ],
             timedelta(seconds=SHUTDOWN),
@@ -217,3 +254,82 @@ async def test_until_passes_the_fault_of_the_work_on() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         await until(asyncio.Event(), work())
     assert caught.group_contains(StoreUnavailableError)
+
+
+async def test_work_beside_a_lane_begins_once_the_lane_is_ours() -> None:
+    async with running() as daemon:
+        daemon.free[Stream.LIBRARY].clear()
+        await for_a_while(30.0)
+        assert not daemon.beside.begun_at
+        daemon.free[Stream.LIBRARY].set()
+        await eventually(lambda: daemon.beside.running, within=0.01)
+        daemon.record(Stream.LIBRARY, 1)
+        await eventually(lambda: daemon.handled(Stream.LIBRARY), within=1.0)
+        await for_a_while(300.0)
+        assert daemon.beside.running
+        assert len(daemon.beside.begun_at) == 1
+
+
+async def test_work_beside_a_lane_ends_at_once_when_stopped_while_the_consumer_drains() -> None:
+    async with running() as daemon:
+        worker = daemon.workers[Stream.LIBRARY]
+        worker.gate.clear()
+        daemon.record(Stream.LIBRARY, 1)
+        await eventually(lambda: worker.in_flight and daemon.beside.running)
+        daemon.stop.set()
+        await eventually(lambda: not daemon.beside.running, within=0.01)
+        await for_a_while(SHUTDOWN / 2)
+        assert worker.in_flight == 1
+        assert Stream.LIBRARY not in daemon.lanes.handed_over
+        worker.gate.set()
+    assert daemon.handled(Stream.LIBRARY)
+    assert worker.cancelled == 0
+
+
+async def test_work_beside_a_lane_ends_with_the_lane_and_begins_with_the_next() -> None:
+    async with running() as daemon:
+        await eventually(lambda: daemon.beside.running)
+        daemon.free[Stream.LIBRARY].clear()
+        daemon.lane[Stream.LIBRARY].lose()
+        await eventually(lambda: daemon.beside.cancelled_at, within=0.01)
+        assert daemon.lanes.handed_over == [Stream.LIBRARY]
+        await for_a_while(60.0)
+        assert len(daemon.beside.begun_at) == 1
+        daemon.free[Stream.LIBRARY].set()
+        await eventually(lambda: daemon.beside.running, within=20.0)
+    assert len(daemon.beside.begun_at) == len(daemon.beside.cancelled_at) == 2
+
+
+async def test_other_lane_that_is_lost_leaves_the_work_alone() -> None:
+    async with running() as daemon:
+        await eventually(lambda: daemon.beside.running and len(daemon.lane) == 2)
+        daemon.lane[Stream.ROTATION].lose()
+        await eventually(lambda: daemon.lanes.handed_over == [Stream.ROTATION])
+        await for_a_while(30.0)
+        assert daemon.beside.running
+        assert len(daemon.beside.begun_at) == 1
+
+
+@pytest.mark.parametrize(
+    "fault", [StoreUnavailableError("connection refused"), ZeroDivisionError("a bug")]
+)
+async def test_work_beside_a_lane_that_breaks_begins_again_with_the_lane(fault: Exception) -> None:
+    async with running() as daemon:
+        await eventually(lambda: daemon.beside.running)
+        daemon.beside.break_with(fault)
+        await eventually(lambda: daemon.lanes.handed_over == [Stream.LIBRARY])
+        daemon.beside.broken.clear()
+        await eventually(lambda: len(daemon.beside.begun_at) == 2, within=1.0)
+        daemon.record(Stream.LIBRARY, 1)
+        await eventually(lambda: daemon.handled(Stream.LIBRARY), within=1.0)
+        assert len(daemon.taken_at[Stream.ROTATION]) == 1
+
+
+async def test_lane_is_followed_on_after_the_work_beside_it_is_done() -> None:
+    async with running() as daemon:
+        await eventually(lambda: daemon.beside.running)
+        daemon.beside.broken.set()
+        await for_a_while(10.0)
+        daemon.record(Stream.LIBRARY, 1)
+        await eventually(lambda: daemon.handled(Stream.LIBRARY), within=0.01)
+        assert len(daemon.taken_at[Stream.LIBRARY]) == 1

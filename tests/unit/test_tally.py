@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from datetime import timedelta
 
 import pytest
@@ -47,6 +49,89 @@ def test_reason_that_did_not_occur_is_not_listed() -> None:
     tally.skip(Skip.MISMATCH, 2)
     listed = [name for name in tally.fields() if name.startswith("rows_skipped.")]
     assert listed == ["rows_skipped.lml_cardinality_mismatch"]
+
+
+def every_count() -> Tally:
+    """Make a tally in which no two counts are equal."""
+    return Tally(
+        resolved=101,
+        unresolved=102,
+        skipped=Counter({reason: number for number, reason in enumerate(Skip, 1)}),
+        source_rows_skipped_null_confidence=103,
+        capture_missed=104,
+        lml_calls=105,
+        lml_latency=timedelta(milliseconds=1234.6),
+    )
+
+
+SKIPPED = {
+    "compilation": 1,
+    "null_artist": 2,
+    "gone": 3,
+    "already_answered": 4,
+    "superseded": 5,
+    "lml_cardinality_mismatch": 6,
+    "lml_untrusted_library_id": 7,
+    "lml_invalid": 8,
+    "lml_error": 9,
+    "writer_error": 10,
+}
+
+
+def test_report_has_these_names() -> None:
+    assert every_count().report() == {
+        "scanned": 258,
+        "rows_resolved": 101,
+        "rows_unresolved": 102,
+        "rows_skipped": SKIPPED,
+        "capture_missed": 104,
+        "lml_total_calls": 105,
+        "lml_total_latency_ms": 1235,
+        "source_rows_skipped_null_confidence": 103,
+    }
+
+
+def test_dry_report_has_these_names() -> None:
+    assert every_count().dry_report() == {
+        "scanned": 258,
+        "lml_total_calls": 105,
+        "lml_total_latency_ms": 1235,
+        "would_resolve": 101,
+        "would_unresolved": 102,
+        "would_skip": SKIPPED,
+        "source_rows_skipped_null_confidence": 103,
+    }
+
+
+def test_reports_name_every_reason_though_nothing_happened() -> None:
+    zero = dict.fromkeys(SKIPPED, 0)
+    assert Tally().report()["rows_skipped"] == zero
+    assert Tally().dry_report()["would_skip"] == zero
+    assert json.loads(json.dumps(Tally().report())) == Tally().report()
+
+
+def test_failed_rows_are_those_without_a_usable_answer() -> None:
+    assert every_count().failed == 6 + 7 + 8 + 9 + 10
+
+
+def test_part_that_is_added_adds_to_every_count() -> None:
+    total = Tally(resolved=1000, skipped=Counter({Skip.GONE: 1000}), lml_latency=MILLISECOND)
+    part = every_count()
+    total.add(part)
+    total.add(part)
+    assert part == every_count()
+    assert total == Tally(
+        resolved=1202,
+        unresolved=204,
+        skipped=Counter(
+            {reason: 2 * count for reason, count in part.skipped.items()}
+            | {Skip.GONE: 1000 + 2 * part.skipped[Skip.GONE]}
+        ),
+        source_rows_skipped_null_confidence=206,
+        capture_missed=208,
+        lml_calls=210,
+        lml_latency=timedelta(milliseconds=1 + 2 * 1234.6),
+    )
 
 
 def test_no_durations_have_no_quantile_above_zero() -> None:

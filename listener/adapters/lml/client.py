@@ -22,7 +22,7 @@ from tenacity import (
 )
 
 from listener.adapters.lml.wire import MalformedReplyError, read_results, read_statuses
-from listener.domain.faults import LmlUnavailableError, PageRefusedError
+from listener.domain.faults import LmlRefusedError, LmlUnavailableError, PageRefusedError
 from listener.domain.judging import Invalid
 from listener.domain.question import Question
 from listener.domain.verdict import Verdict
@@ -39,6 +39,13 @@ _PASSING = {
     HTTPStatus.BAD_GATEWAY,
     HTTPStatus.SERVICE_UNAVAILABLE,
     HTTPStatus.GATEWAY_TIMEOUT,
+}
+# A wrong token, or an LML without that route; a 500 in JSON says that LML's own token is missing.
+_REFUSED = {
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.METHOD_NOT_ALLOWED,
 }
 # What one bad input does to its whole page.
 _ABOUT_THE_PAGE = {
@@ -76,6 +83,23 @@ class _OversizedReplyError(Exception):
     pass
 
 
+class BulkReply:
+    """The body of an answer to a page of questions, to be read once the next call may go."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    async def read(self) -> list[Verdict | Invalid]:
+        """Return the results; raises `PageRefusedError` if there are none to be found in it."""
+        try:
+            if len(self._body) < _READ_ASIDE:
+                return read_results(self._body)
+            # The loop goes on meanwhile: other replies come in, and single changes need not wait.
+            return await asyncio.to_thread(read_results, self._body)
+        except MalformedReplyError as error:
+            raise PageRefusedError(str(error)) from error
+
+
 class LmlClient:
     """The two questions that the listener puts to LML."""
 
@@ -83,8 +107,8 @@ class LmlClient:
         self._http = http
         self._limits = limits
 
-    async def resolve(self, questions: Sequence[Question]) -> list[Verdict | Invalid]:
-        """Ask one page of 1 to 1000 questions.
+    async def ask(self, questions: Sequence[Question]) -> BulkReply:
+        """Put one page of 1 to 1000 questions.
 
         Raises `LmlUnavailableError` if no row is to blame, `PageRefusedError` if one may be.
         """
@@ -97,19 +121,14 @@ class LmlClient:
             }
             for question in questions
         ]
-        body = await self._post(
-            _RESOLVE, {"inputs": inputs, "include_tracks": False}, self._limits.resolve_timeout
+        return BulkReply(
+            await self._post(
+                _RESOLVE, {"inputs": inputs, "include_tracks": False}, self._limits.resolve_timeout
+            )
         )
-        try:
-            if len(body) < _READ_ASIDE:
-                return read_results(body)
-            # The loop goes on meanwhile: other replies come in, and single changes need not wait.
-            return await asyncio.to_thread(read_results, body)
-        except MalformedReplyError as error:
-            raise PageRefusedError(str(error)) from error
 
     async def warm(self, identity_ids: Sequence[int]) -> dict[int, str]:
-        """Have 1 to 50 identities refreshed; returns the status of each, raises as `resolve`."""
+        """Have 1 to 50 identities refreshed; returns the status of each, raises as `ask`."""
         body = await self._post(
             _REFRESH, {"identity_ids": list(identity_ids)}, self._limits.refresh_timeout
         )
@@ -141,7 +160,7 @@ class LmlClient:
         # httpx bounds each read; a reply that drips needs a bound for the whole call.
         async with (
             asyncio.timeout(deadline.total_seconds()),
-            self._http.stream("POST", path, content=content) as response,
+            self._http.stream("POST", path, content=content, extensions=_TRACED) as response,
         ):
             if response.status_code != HTTPStatus.OK:
                 raise _StatusError(response)
@@ -176,6 +195,17 @@ async def open_lml(
         yield LmlClient(http, limits)
 
 
+async def _heed_cancellation(step: str, _: dict[str, Any]) -> None:
+    # A cancellation that meets the end of a connect is swallowed by anyio (its issue 1214), and the
+    # call would be waited for although nobody wants it any more.
+    task = asyncio.current_task()
+    if step == "connection.connect_tcp.complete" and task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+_TRACED = {"trace": _heed_cancellation}
+
+
 def _worth_a_retry(error: BaseException) -> bool:
     if isinstance(error, _StatusError):
         return error.status in _PASSING or (
@@ -188,6 +218,8 @@ def _meaning(error: _StatusError) -> Exception:
     bug = error.status == HTTPStatus.INTERNAL_SERVER_ERROR and not error.is_json
     if bug or error.status in _ABOUT_THE_PAGE:
         return PageRefusedError(str(error))
+    if error.status in _REFUSED or error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        return LmlRefusedError(str(error))
     return LmlUnavailableError(str(error), error.retry_after)
 
 

@@ -83,6 +83,12 @@ def _due(scope: Scope, rows: list[Any]) -> list[DueRow]:
     ]
 
 
+async def is_never_asked(pool: Pool, backend: str) -> bool:
+    """Return whether no row of the library was ever asked about."""
+    async with session(pool) as connection:
+        return bool(await _one(connection, query("ledger_is_empty", backend), {}))
+
+
 async def _one(
     connection: psycopg.AsyncConnection[Any], statement: bytes, parameters: dict[str, Any]
 ) -> Any:  # noqa: ANN401 - the caller knows what its statement returns

@@ -1,0 +1,383 @@
+"""How fast the library is made right: backfill, refresh, and the searches for due rows."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import psutil
+import psycopg
+from psycopg import sql
+
+from bench.baseline import resolve_naively
+from bench.harness import ROWS, Figure, catalogue, fresh_server, median
+from bench.process import BACKEND, running_daemon
+from listener.adapters.demo.postgres import create_backend
+from listener.adapters.demo.simulator import SimulatorProcess, simulator_process
+from listener.adapters.postgres.connection import Database, open_pool
+from listener.adapters.postgres.due import PostgresDue
+from listener.adapters.postgres.installation import install, installing
+from listener.adapters.postgres.library import AskAgain
+from listener.domain.due import Scope
+
+Connection = psycopg.Connection[tuple[object, ...]]
+
+BASELINE_ROWS = 5_000
+REFRESHED = 31_000
+MILLION = 1_000_000
+BATCH, COMPILATIONS, IN_FLIGHT = 500, 100, 4
+MEGABYTE = 2**20
+LIVE_EVENTS = 100
+WEEK = timedelta(days=7)
+
+# One row in ten is a compilation; of the others so many have one artist that it is 48 % of all.
+_MIX = {"single_artist_share": 0.559, "unresolved_share": 0.442, "entries": 3}
+
+_LIBRARY = sql.Identifier(BACKEND, "library")
+_IDENTITY = sql.Identifier(BACKEND, "library_identity")
+_SOURCE = sql.Identifier(BACKEND, "library_identity_source")
+
+
+@dataclass(slots=True)
+class Measured:
+    """One list of readings a figure, one reading a round."""
+
+    backfill: list[float] = field(default_factory=list)
+    backfill_speedup: list[float] = field(default_factory=list)
+    slow: list[float] = field(default_factory=list)
+    nothing_due: list[float] = field(default_factory=list)
+    nothing_due_calls: list[float] = field(default_factory=list)
+    refresh_speedup: list[float] = field(default_factory=list)
+    refresh_wal: list[float] = field(default_factory=list)
+    live_p99: list[float] = field(default_factory=list)
+    rss: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A command that ended: its report, the seconds it says it took, its largest memory."""
+
+    report: dict[str, object]
+    seconds: float
+    largest_rss: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A filled catalogue, a simulator and a connection to look with."""
+
+    dsn: str
+    lml: SimulatorProcess
+    db: Connection
+
+    def forget(self) -> None:
+        """Forget all answers and changes."""
+        self.db.execute(
+            sql.SQL("TRUNCATE listener.change, listener.ledger, {}, {}").format(_SOURCE, _IDENTITY)
+        )
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Leave the server nothing to do in the background."""
+        self.db.execute("VACUUM ANALYZE")
+        self.db.execute("CHECKPOINT")
+
+    def wal(self) -> int:
+        """Return how many bytes of WAL were ever written."""
+        row = self.db.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn").fetchone()
+        assert row is not None
+        return int(str(row[0]))
+
+    def command(self, *arguments: str) -> Ran:
+        """Run a command of ours to its end; its time is the one its run took, without Python's."""
+        environment = {
+            "DATABASE_URL": self.dsn,
+            "LIBRARY_METADATA_URL": self.lml.url,
+            # One of them is kept for changes.
+            "LML_MAX_CONCURRENT": str(IN_FLIGHT + 1),
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "listener", *arguments, "--json"],
+            env={**os.environ, **environment},  # noqa: TID251 - handed on to a child
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        largest = 0
+        watched = psutil.Process(process.pid)
+        ticks = threading.Event()
+        while process.poll() is None:
+            try:
+                largest = max(largest, watched.memory_info().rss)
+            except psutil.NoSuchProcess:
+                break
+            ticks.wait(0.02)
+        output = process.communicate()[0]
+        assert process.returncode == 0, output
+        row = self.db.execute(
+            "SELECT extract(epoch FROM ended_at - started_at)::float8 FROM listener.run"
+            " ORDER BY run_id DESC LIMIT 1"
+        ).fetchone()
+        assert row is not None
+        return Ran(json.loads(output), float(str(row[0])), largest)
+
+
+@contextmanager
+def prepared(rows: int = ROWS) -> Iterator[Bench]:
+    """Yield a bench on a server and a simulator of their own; one row in ten is a compilation."""
+    with fresh_server() as dsn:
+        create_backend(dsn, BACKEND, with_triggers=False)
+        catalogue(dsn, BACKEND, rows)
+        with psycopg.connect(dsn, autocommit=True) as db:
+            db.execute(
+                sql.SQL(
+                    "UPDATE {} SET artist_name = CASE WHEN id % 10 = 0 THEN 'Various Artists'"
+                    " ELSE artist_name || CASE WHEN code_volume_letters LIKE 'Z%' THEN ' II'"
+                    " ELSE '' END END, code_volume_letters = CASE WHEN id % 10 = 0 THEN 'ZA' END"
+                ).format(_LIBRARY)
+            )
+            with installing(dsn) as connection:
+                install(connection, BACKEND)
+            with simulator_process(knowledge=_MIX, permits=None) as lml:
+                yield Bench(dsn, lml, db)
+
+
+def figures(rounds: int = 5) -> list[Figure]:
+    """Measure everything `rounds` times, in turn."""
+    measured = Measured()
+    with prepared() as bench:
+        for number in range(rounds):
+            sys.stderr.write(f"reconciling: round {number + 1} of {rounds}\n")
+            _backfill(bench, measured)
+            _nothing_due(bench, measured)
+            _refresh(bench, measured)
+            _slow_backfill(bench, measured)
+            _live_beside_backfill(bench, measured)
+        small = _searched(bench.dsn, bench.db)
+    with prepared(MILLION) as bench:
+        large = _searched(bench.dsn, bench.db)
+        bench.lml.set(latency={"fixed": 0})
+        bench.forget()
+        million = bench.command("backfill").largest_rss
+    return _as_figures(measured, small, large, million)
+
+
+def _backfill(bench: Bench, measured: Measured) -> None:
+    bench.lml.set(latency={"fixed": 0})
+    bench.forget()
+    naive = resolve_naively(bench.dsn, bench.lml.url, BASELINE_ROWS)
+    bench.forget()
+    ran = bench.command("backfill")
+    assert ran.report["scanned"] == ROWS
+    measured.backfill.append(ran.seconds)
+    measured.backfill_speedup.append(ROWS / ran.seconds / naive)
+    measured.rss.append(ran.largest_rss / MEGABYTE)
+
+
+def _nothing_due(bench: Bench, measured: Measured) -> None:
+    bench.tidy()
+    ran = bench.command("sweep")
+    measured.nothing_due.append(ran.seconds)
+    measured.nothing_due_calls.append(float(str(ran.report["lml_total_calls"])))
+
+
+def _refresh(bench: Bench, measured: Measured) -> None:
+    _age(bench)
+    before = bench.wal()
+    naive = resolve_naively(bench.dsn, bench.lml.url, BASELINE_ROWS, refresh=True)
+    naive_wal = (bench.wal() - before) / BASELINE_ROWS
+    _age(bench)
+    before = bench.wal()
+    ran = bench.command("sweep")
+    refreshed = int(str(ran.report["scanned"]))
+    assert abs(refreshed - REFRESHED) < 1000, refreshed
+    measured.refresh_wal.append((bench.wal() - before) / refreshed / naive_wal)
+    measured.refresh_speedup.append(refreshed / ran.seconds / naive)
+
+
+def _age(bench: Bench) -> None:
+    """Make every identity eight days old, and nothing else due."""
+    bench.db.execute(
+        sql.SQL("UPDATE {} SET last_verified_at = now() - interval '8 days'").format(_IDENTITY)
+    )
+    bench.db.execute(
+        "UPDATE listener.ledger SET answered_at = now() - interval '8 days',"
+        " next_ask_at = now() - interval '1 day' WHERE outcome = 'single_artist'"
+    )
+    bench.tidy()
+
+
+def _slow_backfill(bench: Bench, measured: Measured) -> None:
+    bench.lml.set(latency={"fixed": 0.5})
+    bench.forget()
+    ran = bench.command("backfill")
+    calls = int(str(ran.report["lml_total_calls"]))
+    measured.slow.append(ran.seconds / (calls * 0.5 / IN_FLIGHT))
+
+
+def _live_beside_backfill(bench: Bench, measured: Measured) -> None:
+    bench.lml.set(latency={"fixed": 0.2})
+    bench.forget()
+    insert = sql.SQL(
+        "INSERT INTO {} (artist_id, artist_name, album_title) VALUES (1, %s, 'Live')"
+    ).format(_LIBRARY)
+    pause = threading.Event()
+    # One call kept for changes, one for the backfill that the daemon begins itself.
+    with running_daemon(bench.dsn, bench.lml.url, LML_MAX_CONCURRENT="2"):
+        for number in range(LIVE_EVENTS):
+            bench.db.execute(insert, (f"Live {number}",))
+            pause.wait(0.1)
+        while bench.db.execute("SELECT EXISTS (SELECT FROM listener.change)").fetchone() == (True,):
+            pause.wait(0.01)
+        row = bench.db.execute("SELECT count(*) FROM listener.ledger").fetchone()
+        assert row is not None
+        assert int(str(row[0])) < ROWS, "the backfill was over before the changes were"
+    rows = bench.db.execute(
+        sql.SQL(
+            "SELECT extract(epoch FROM pg_xact_commit_timestamp(g.xmin)"
+            " - pg_xact_commit_timestamp(l.xmin))::float8 * 1000 FROM {} AS l"
+            " JOIN listener.ledger AS g ON g.library_id = l.id WHERE l.album_title = 'Live'"
+        ).format(_LIBRARY)
+    ).fetchall()
+    times = sorted(float(str(row[0])) for row in rows)
+    assert len(times) == LIVE_EVENTS
+    measured.live_p99.append(times[int(len(times) * 0.99)])
+    for name, column in ((_SOURCE, "library_id"), (_IDENTITY, "library_id"), (_LIBRARY, "id")):
+        bench.db.execute(
+            sql.SQL("DELETE FROM {} WHERE {} > %s").format(name, sql.Identifier(column)), (ROWS,)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """What the searches cost: seconds of a due page, of a look at everything, of its longest."""
+
+    page: float
+    audit: float
+    longest: float
+
+
+def _searched(dsn: str, db: Connection) -> Searched:
+    db.execute(
+        sql.SQL("TRUNCATE listener.change, listener.ledger, {}, {}").format(_SOURCE, _IDENTITY)
+    )
+    db.execute(
+        sql.SQL(
+            "INSERT INTO listener.ledger"
+            " (library_id, question, ask_order, outcome, answered_at, next_ask_at)"
+            " SELECT id, listener.question_digest(artist_name, album_title, legacy_release_id,"
+            " coalesce(code_volume_letters LIKE 'Z%', false)), 1,"
+            " CASE WHEN id % 2 = 0 THEN 'single_artist' ELSE 'unresolved' END, now(),"
+            " now() + interval '1 day' + random() * interval '6 days' FROM {}"
+        ).format(_LIBRARY)
+    )
+    db.execute(
+        sql.SQL(
+            "INSERT INTO {} (library_id, last_verified_at, method, confidence, notes)"
+            " SELECT id, now(), 'exact_match', 0.9, 'consumer:lml-bulk' FROM {} WHERE id % 2 = 0"
+        ).format(_IDENTITY, _LIBRARY)
+    )
+    # 500 rows are due, wherever they stand: a page.
+    db.execute(
+        sql.SQL(
+            "UPDATE listener.ledger SET next_ask_at = now() - interval '1 hour' WHERE library_id IN"
+            " (SELECT id FROM {} ORDER BY random() LIMIT 500)"
+        ).format(_LIBRARY)
+    )
+    db.execute("VACUUM ANALYZE")
+    return asyncio.run(_search(dsn))
+
+
+async def _search(dsn: str) -> Searched:
+    pages, audits, longest = [], [], 0.0
+    async with open_pool(Database(dsn, BACKEND, "listener bench"), size=2) as pool:
+        due = PostgresDue(pool, BACKEND, AskAgain(WEEK, WEEK))
+        for _ in range(5):
+            began = time.perf_counter()
+            found = [row async for rows in due.by_time(Scope()) for row in rows]
+            pages.append(time.perf_counter() - began)
+            assert len(found) == 500
+        for _ in range(3):
+            began = last = time.perf_counter()
+            async for rows in due.by_content(Scope()):
+                assert not rows
+                longest = max(longest, time.perf_counter() - last)
+                last = time.perf_counter()
+            audits.append(time.perf_counter() - began)
+    return Searched(median(pages), median(audits), longest)
+
+
+def _as_figures(measured: Measured, small: Searched, large: Searched, million: int) -> list[Figure]:
+    speedup, slow = median(measured.backfill_speedup), median(measured.slow)
+    idle, calls = median(measured.nothing_due), max(measured.nothing_due_calls)
+    refresh, wal = median(measured.refresh_speedup), median(measured.refresh_wal)
+    live, rss = median(measured.live_p99), max(measured.rss)
+    page, audit = large.page / small.page, large.audit / small.audit
+    return [
+        Figure(
+            f"backfill of {ROWS} rows, LML 0 ms, against the naive way on the same rows",
+            ">= 15 x",
+            f"{speedup:.1f} x",
+            speedup >= 15,
+            f"{median(measured.backfill):.1f} s",
+        ),
+        Figure(
+            "the same, LML 500 ms, 4 in flight: time / (calls x 0.5 s / 4)",
+            "<= 1.05",
+            f"{slow:.3f}",
+            slow <= 1.05,
+        ),
+        Figure(
+            "sweep when nothing is due: questions, seconds of work",
+            "0, <= 0.5 s",
+            f"{calls:.0f}, {idle:.2f} s",
+            calls == 0 and idle <= 0.5,
+        ),
+        Figure(
+            "refresh of 31,000 rows 8 days old, verdicts unchanged, against the naive way",
+            ">= 20 x",
+            f"{refresh:.1f} x",
+            refresh >= 20,
+        ),
+        Figure("its WAL a library row / that of the naive way", "<= 1", f"{wal:.2f}", wal <= 1),
+        Figure(
+            f"a due page of 500 on 1,000,000 rows / on {ROWS}",
+            "<= 2",
+            f"{page:.2f}",
+            page <= 2,
+            f"{small.page * 1000:.1f} ms, {large.page * 1000:.1f} ms",
+        ),
+        Figure(
+            f"a look at all of 1,000,000 rows / of {ROWS}",
+            "<= 20",
+            f"{audit:.1f}",
+            audit <= 20,
+            f"{small.audit:.2f} s, {large.audit:.2f} s",
+        ),
+        Figure(
+            "its longest statement",
+            "<= 50 ms",
+            f"{large.longest * 1000:.0f} ms",
+            large.longest <= 0.05,
+        ),
+        Figure(
+            "live change while a backfill runs, LML 200 ms: commit to answer, p99",
+            "<= 700 ms",
+            f"{live:.0f} ms",
+            live <= 700,
+        ),
+        Figure(
+            f"memory of the backfill, {ROWS} / 1,000,000 rows",
+            "<= 120 MB",
+            f"{rss:.0f} / {million / MEGABYTE:.0f} MB",
+            max(rss, million / MEGABYTE) <= 120,
+        ),
+    ]

@@ -1,0 +1,190 @@
+"""How the listener stands, as far as the database knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg import errors
+from psycopg.rows import class_row
+
+from listener.adapters.postgres.connection import reason_of
+from listener.adapters.postgres.installation import (
+    InstallationError,
+    UnreachableError,
+    missing_parts,
+)
+from listener.adapters.postgres.statements import query
+
+STATUS, STORY = "listener status", "listener why"
+# Sessions that carry our name and work on nothing.
+_NO_REPLICAS = ["listener migrate", STATUS, STORY]
+
+_SESSION = {
+    "statement_timeout": "10s",
+    "lock_timeout": "2s",
+    "default_transaction_read_only": "on",
+    # To compile the count of a whole library takes longer than to make it.
+    "jit": "off",
+    "TimeZone": "UTC",
+}
+
+AGES = ("0-1", "1-2", "2-3", "3-4", "4-5", "5-6", "6-7", "7+")
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStatus:
+    """What waits of one stream, and who follows it; `holder_alive` is None without a holder."""
+
+    stream: str
+    backlog: int
+    oldest_seconds: float | None
+    holder: str | None
+    holder_alive: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Rows of the library by what is known of them.
+
+    rows = nameless + asked + never; asked = resolved + unresolved + compilation + failed + parked.
+    """
+
+    rows: int
+    nameless: int
+    asked: int
+    resolved: int
+    unresolved: int
+    compilation: int
+    failed: int
+    parked: int
+    never: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """One search for due rows; outcome: done, stopped, failed, running, or lost with its process.
+
+    `tally` is as `Tally.report` makes it, or empty if the run noted nothing yet.
+    """
+
+    run_id: int
+    kind: str
+    cause: str
+    holder: str
+    started_at: datetime
+    ended_at: datetime | None
+    outcome: str
+    reason: str | None
+    tally: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SlotStatus:
+    """The last scheduled time of a job that a daemon took, and the next one."""
+
+    job: str
+    slot: datetime
+    next_at: datetime
+    done: bool
+    holder: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """All there is to see at one time, by the database's clock.
+
+    `missing` are the parts of the installation that are missing or disabled. `staleness_days`
+    counts rows by the age of their last answer, under the keys `AGES`. `runs` begins with the
+    latest.
+    """
+
+    at: datetime
+    database: str
+    missing: tuple[str, ...]
+    streams: tuple[StreamStatus, ...]
+    replicas: tuple[str, ...]
+    coverage: Coverage
+    staleness_days: Mapping[str, int]
+    due_by_time: int
+    runs: tuple[RunStatus, ...]
+    slots: tuple[SlotStatus, ...]
+
+
+@contextmanager
+def looking(dsn: str, backend: str, name: str) -> Iterator[psycopg.Connection[Any]]:
+    """Connect as `name` for statements that only read, and take seconds at most.
+
+    Raises `InstallationError` if the listener's tables are not there, or not of this version, and
+    `UnreachableError` if the database cannot be reached.
+    """
+    try:
+        with psycopg.connect(
+            dsn, autocommit=True, application_name=name, connect_timeout=5
+        ) as connection:
+            connection.execute(
+                "SELECT set_config(name, value, false)"
+                " FROM unnest(%s::text[], %s::text[]) AS s (name, value)",
+                (list(_SESSION), list(_SESSION.values())),
+            )
+            missing = [p.label for p in missing_parts(connection, backend) if p.folder == "schema"]
+            if missing:
+                message = f"not installed: {', '.join(missing)}; run `listener migrate`"
+                raise InstallationError(message)
+            yield connection
+    except psycopg.OperationalError as error:
+        raise UnreachableError(reason_of(error)) from error
+    except errors.UndefinedTable as error:
+        message = f"{reason_of(error)}; is WXYC_SCHEMA_NAME the backend's schema?"
+        raise InstallationError(message) from error
+    except psycopg.Error as error:
+        raise InstallationError(reason_of(error)) from error
+
+
+def read_status(connection: psycopg.Connection[Any], backend: str) -> Status:
+    """Look at everything once."""
+
+    def read(kind: type[Any], name: str) -> tuple[Any, ...]:
+        with connection.cursor(row_factory=class_row(kind)) as cursor:
+            return tuple(cursor.execute(query(name, backend)).fetchall())
+
+    database, at = connection.execute("SELECT current_database(), now()").fetchall()[0]
+    replicas = connection.execute(query("list_replicas", backend), {"others": _NO_REPLICAS})
+    counted = connection.execute(query("count_coverage", backend)).fetchall()
+    return Status(
+        at=at,
+        database=database,
+        missing=tuple(part.label for part in missing_parts(connection, backend)),
+        streams=read(StreamStatus, "read_streams"),
+        replicas=tuple(name for (name,) in replicas),
+        coverage=_coverage(counted),
+        staleness_days={
+            age: sum(found for _, days, found, _ in counted if days == first_day)
+            for first_day, age in enumerate(AGES)
+        },
+        due_by_time=sum(due for *_, due in counted),
+        runs=read(RunStatus, "read_runs"),
+        slots=read(SlotStatus, "read_slots"),
+    )
+
+
+def _coverage(counted: list[Any]) -> Coverage:
+    def of(state: str) -> int:
+        return sum(found for its_state, _, found, _ in counted if its_state == state)
+
+    rows = sum(found for _, _, found, _ in counted)
+    return Coverage(
+        rows=rows,
+        nameless=of("nameless"),
+        asked=rows - of("nameless") - of("never"),
+        resolved=of("resolved"),
+        unresolved=of("unresolved"),
+        compilation=of("compilation"),
+        failed=of("failed"),
+        parked=of("parked"),
+        never=of("never"),
+    )

@@ -1,0 +1,140 @@
+"""The story of one row of the library: what it says, what was asked about it, what stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.rows import class_row
+
+from listener.adapters.postgres.library import AskAgain
+from listener.adapters.postgres.statements import query
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What the row says now."""
+
+    artist_name: str | None
+    album_title: str
+    code_volume_letters: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Changes of the row in the outbox, and who follows the library."""
+
+    waiting: int
+    first_at: datetime | None
+    last_at: datetime | None
+    holder: str | None
+    holder_alive: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the ledger knows.
+
+    `outcome` is that of the last answer, None if there never was one; `failures` came after it.
+    `same_question` says whether what was last asked is what the row says now. A parked row has no
+    `next_ask_at`.
+    """
+
+    outcome: str | None
+    answered_at: datetime | None
+    same_question: bool
+    failures: int
+    failure: str | None
+    failure_detail: str | None
+    failed_at: datetime | None
+    parked: bool
+    next_ask_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class StandingIdentity:
+    """The identity row: `ours` if we wrote it, `kept` if it is a person's work."""
+
+    method: str
+    confidence: float
+    wikidata_qid: str | None
+    spotify_id: str | None
+    apple_music_id: str | None
+    last_verified_at: datetime
+    ours: bool
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StandingSource:
+    """The evidence of one catalogue: `ours` if we wrote it, `kept` if it is a person's work."""
+
+    source: str
+    external_id: str
+    method: str
+    confidence: float
+    last_verified_at: datetime
+    ours: bool
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NextAsking:
+    """The search that finds the row first.
+
+    `due_at` is when the row is due, not before now if the search goes by content; `next_at` is
+    when `job` is scheduled next, None if no daemon ever did it.
+    """
+
+    job: str
+    reason: str
+    due_at: datetime
+    due: bool
+    next_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """All there is to tell of one row, by one snapshot.
+
+    `release` is None if there is no such row. `next_asking` is None if no search will find it: it
+    is left to the outbox, parked, nameless, or not there.
+    """
+
+    at: datetime
+    library_id: int
+    release: Release | None
+    changes: Waiting
+    answer: Answer | None
+    identity: StandingIdentity | None
+    sources: tuple[StandingSource, ...]
+    next_asking: NextAsking | None
+
+
+def read_story(
+    connection: psycopg.Connection[Any], backend: str, library_id: int, ask_again: AskAgain
+) -> Story:
+    """Read the story; the connection must be outside of a transaction."""
+    parameters = {"library_id": library_id} | ask_again.parameters()
+
+    def read(kind: type[Any], name: str) -> list[Any]:
+        with connection.cursor(row_factory=class_row(kind)) as cursor:
+            return cursor.execute(query(name, backend), parameters).fetchall()
+
+    def read_one(kind: type[Any], name: str) -> Any:  # noqa: ANN401 - a `kind`, or None
+        return next(iter(read(kind, name)), None)
+
+    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    with connection.transaction():
+        return Story(
+            at=connection.execute("SELECT now()").fetchall()[0][0],
+            library_id=library_id,
+            release=read_one(Release, "read_release"),
+            changes=read_one(Waiting, "read_waiting"),
+            answer=read_one(Answer, "read_answer"),
+            identity=read_one(StandingIdentity, "read_identity"),
+            sources=tuple(read(StandingSource, "read_sources")),
+            next_asking=read_one(NextAsking, "find_next_asking"),
+        )

@@ -1,0 +1,54 @@
+"""What the commands that only look have in common: JSON, and how times and texts are shown."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+
+import click
+
+from listener.adapters.postgres.status import Status
+from listener.adapters.postgres.story import Story
+
+_UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+def as_json(seen: Status | Story) -> str:
+    """Return one line of JSON; times are ISO 8601 in UTC."""
+    return json.dumps(asdict(seen), default=_utc)
+
+
+def span(duration: timedelta) -> str:
+    """Return a duration in the largest unit that it fills: 12 s, 3 min, 5 h, 2 d."""
+    seconds = max(0, int(duration.total_seconds()))
+    unit, size = next((unit, size) for unit, size in _UNITS if seconds >= size or size == 1)
+    return f"{seconds // size} {unit}"
+
+
+def moment(at: datetime, now: datetime) -> str:
+    """Return a time with its distance from now."""
+    distance = f"{span(now - at)} ago" if at <= now else f"in {span(at - now)}"
+    return f"{clock(at)} ({distance})"
+
+
+def clock(at: datetime) -> str:
+    """Return a time to the second, in UTC."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def printable(text: str) -> str:
+    """Return a text from the database with all that could command a terminal escaped."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
+def _utc(value: object) -> str:
+    if not isinstance(value, datetime):
+        message = f"{value!r} has no place in JSON"
+        raise TypeError(message)
+    return value.astimezone(UTC).isoformat()

@@ -1,0 +1,219 @@
+"""The command `status`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from threading import Event
+from typing import NoReturn
+
+import click
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from listener.adapters.postgres.status import (
+    STATUS,
+    RunStatus,
+    SlotStatus,
+    Status,
+    StreamStatus,
+    looking,
+    read_status,
+)
+from listener.cli.look import as_json as json_of
+from listener.cli.look import clock, json_option, printable, span
+from listener.cli.manners import told
+from listener.domain.tally import FAILURES
+from listener.settings import DatabaseSettings, load_settings
+
+_REFRESH = timedelta(seconds=2)
+# Wide enough for whatever reads from a pipe; a terminal knows its own width.
+_PIPE_WIDTH = 120
+_LATE = timedelta(minutes=1)
+_STYLES = {"running": "green", "stopped": "yellow", "failed": "red", "lost": "red"}
+
+
+@click.command(name="status")
+@json_option
+@click.option("--watch", is_flag=True, help="Look again every 2 seconds until Ctrl-C.")
+@told
+def status_command(*, as_json: bool, watch: bool) -> None:
+    """Show backlog, coverage, runs and replicas, as the database knows them.
+
+    Needs DATABASE_URL only, changes nothing, and exits 0, or 2 if it could not look.
+    """
+    settings = load_settings(DatabaseSettings)
+    backend = settings.wxyc_schema_name
+    try:
+        with looking(settings.database_url.get_secret_value(), backend, STATUS) as connection:
+
+            def look() -> Status:
+                return read_status(connection, backend)
+
+            if watch:
+                _watch(look, as_json=as_json)
+            else:
+                _print(look(), as_json=as_json)
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
+
+
+def screen(status: Status) -> Group:
+    """Return the status for a person: fewer than 40 lines."""
+    return Group(*_parts(status))
+
+
+def _watch(look: Callable[[], Status], *, as_json: bool) -> NoReturn:
+    never = Event()
+    if as_json or not sys.stdout.isatty():
+        while True:
+            _print(look(), as_json=as_json)
+            never.wait(_REFRESH.total_seconds())
+            if not as_json:
+                click.echo()
+    with Live(console=_console(), auto_refresh=False) as live:
+        while True:
+            live.update(screen(look()), refresh=True)
+            never.wait(_REFRESH.total_seconds())
+
+
+def _print(status: Status, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json_of(status))
+    else:
+        _console().print(screen(status))
+
+
+def _console() -> Console:
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    return Console(width=width, highlight=False, markup=False, emoji=False)
+
+
+def _parts(status: Status) -> Iterator[RenderableType]:
+    yield Text(f"listener on {printable(status.database)}, {clock(status.at)}", style="bold")
+    if status.missing:
+        missing = f"not complete: {', '.join(status.missing)}; run `listener migrate`"
+        yield Text(missing, style="red")
+    yield ""
+    yield _streams(status.streams)
+    replicas = ", ".join(printable(name) for name in status.replicas)
+    yield f"{len(status.replicas)} at work: {replicas}" if replicas else "nobody at work"
+    yield ""
+    yield _coverage(status)
+    yield f"{_share_asked(status)}; {status.due_by_time:,} due by their time now"
+    yield ""
+    yield _staleness(status)
+    yield ""
+    yield _runs(status) if status.runs else "no runs yet"
+    yield ""
+    yield _slots(status) if status.slots else "nothing scheduled yet"
+
+
+def _streams(streams: tuple[StreamStatus, ...]) -> Table:
+    table = _table("stream", ">waiting", ">oldest", "followed by")
+    for stream in streams:
+        oldest = Text("-")
+        if stream.oldest_seconds is not None:
+            age = timedelta(seconds=stream.oldest_seconds)
+            oldest = Text(span(age), style="yellow" if age > _LATE else "")
+        table.add_row(stream.stream, f"{stream.backlog:,}", oldest, _follower(stream))
+    return table
+
+
+def _follower(stream: StreamStatus) -> Text:
+    if stream.holder is None:
+        return Text("nobody", style="yellow")
+    if not stream.holder_alive:
+        return Text(f"{printable(stream.holder)}, but its session is gone", style="red")
+    return Text(printable(stream.holder))
+
+
+def _coverage(status: Status) -> Table:
+    known = status.coverage
+    columns = {
+        "rows": known.rows,
+        "no artist name": known.nameless,
+        "resolved": known.resolved,
+        "unresolved": known.unresolved,
+        "compilation": known.compilation,
+        "failed": known.failed,
+        "parked": known.parked,
+        "never asked": known.never,
+    }
+    table = _table(*(f">{name}" for name in columns))
+    table.add_row(*(f"{count:,}" for count in columns.values()))
+    return table
+
+
+def _share_asked(status: Status) -> str:
+    named = status.coverage.rows - status.coverage.nameless
+    if not named:
+        return "nothing to ask about"
+    # Never rounded up to all.
+    share = int(1000 * status.coverage.asked / named) / 10
+    return f"{share:.1f} % of the rows with an artist name asked"
+
+
+def _staleness(status: Status) -> Table:
+    table = _table("days since the answer", *(f">{age}" for age in status.staleness_days))
+    table.add_row("rows", *(f"{count:,}" for count in status.staleness_days.values()))
+    return table
+
+
+def _runs(status: Status) -> Table:
+    table = _table(
+        *("run", "cause", ">started", ">took", "outcome"),
+        *(">asked", ">resolved", ">unresolved", ">failed", "reason"),
+    )
+    for run in status.runs:
+        table.add_row(
+            printable(run.kind),
+            printable(run.cause),
+            f"{span(status.at - run.started_at)} ago",
+            _took(run, status),
+            Text(run.outcome, style=_STYLES.get(run.outcome, "")),
+            *_counts(run),
+            Text(printable(run.reason or ""), no_wrap=True, overflow="ellipsis"),
+        )
+    return table
+
+
+def _took(run: RunStatus, status: Status) -> str:
+    if run.ended_at is not None:
+        return span(run.ended_at - run.started_at)
+    return span(status.at - run.started_at) if run.outcome == "running" else "-"
+
+
+def _counts(run: RunStatus) -> list[str]:
+    names = ("scanned", "rows_resolved", "rows_unresolved")
+    failed = sum(run.tally.get("rows_skipped", {}).get(reason, 0) for reason in FAILURES)
+    return [f"{count:,}" for count in (*(run.tally.get(name, 0) for name in names), failed)]
+
+
+def _slots(status: Status) -> Table:
+    table = _table("job", "next", "last")
+    for slot in status.slots:
+        soon = f"in {span(slot.next_at - status.at)}" if slot.next_at > status.at else "overdue"
+        table.add_row(printable(slot.job), soon, _last(slot))
+    return table
+
+
+def _last(slot: SlotStatus) -> str:
+    done = "done" if slot.done else "not finished"
+    return f"{clock(slot.slot)}, {done} by {printable(slot.holder)}"
+
+
+def _table(*columns: str) -> Table:
+    """Make a table without lines; a column named `>so` holds numbers, the last one may be cut."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(
+            column.lstrip(">"),
+            justify="right" if column.startswith(">") else "left",
+            no_wrap=column != columns[-1],
+        )
+    return table

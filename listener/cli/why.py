@@ -1,0 +1,186 @@
+"""The command `why`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import click
+
+from listener.adapters.postgres.library import AskAgain
+from listener.adapters.postgres.status import STORY, looking
+from listener.adapters.postgres.story import (
+    NextAsking,
+    StandingIdentity,
+    StandingSource,
+    Story,
+    read_story,
+)
+from listener.cli.look import as_json as json_of
+from listener.cli.look import json_option, moment, printable
+from listener.cli.manners import told
+from listener.domain.due import Reason
+from listener.domain.verdict import Kind
+from listener.settings import DueSettings, load_settings
+
+_NO_SUCH_ROW = 1
+_LABEL = 10
+
+_REASONS = {
+    Reason.NEVER: "it was never asked about",
+    Reason.CHANGED: "it says something else than what was asked",
+    Reason.RESOLVED: "its identity is to be verified again",
+    Reason.UNRESOLVED: "no single artist was found, and that may have changed",
+    Reason.FAILED: "the last try failed",
+}
+
+
+@click.command(name="why")
+@click.argument("library_id", type=click.IntRange(1, 2**31 - 1))
+@json_option
+@told
+def why_command(*, library_id: int, as_json: bool) -> None:
+    """Tell the story of one row of the library: what was asked, what stands, what comes next.
+
+    Needs DATABASE_URL only, and changes nothing. Exits 0, or 1 if there is no such row.
+    """
+    settings = load_settings(DueSettings)
+    backend = settings.wxyc_schema_name
+    ask_again = AskAgain(
+        resolved=timedelta(days=settings.stale_threshold_days),
+        unresolved=timedelta(days=settings.unresolved_retry_days),
+    )
+    with looking(settings.database_url.get_secret_value(), backend, STORY) as connection:
+        story = read_story(connection, backend, library_id, ask_again)
+    if as_json:
+        click.echo(json_of(story))
+    else:
+        for label, line in tell(story):
+            click.echo(f"{label:<{_LABEL}}{line}")
+    if story.release is None:
+        raise SystemExit(_NO_SUCH_ROW)
+
+
+def tell(story: Story) -> Iterator[tuple[str, str]]:
+    """Yield the story as lines, each with a label or an empty one."""
+    yield from _release(story)
+    yield "changes", _changes(story)
+    yield from _answer(story)
+    yield from _identity(story)
+    for number, source in enumerate(story.sources):
+        yield "" if number else "sources", _source(source, story)
+    yield "next", _next(story)
+
+
+def _release(story: Story) -> Iterator[tuple[str, str]]:
+    yield "row", f"{story.library_id} of the library"
+    if story.release is None:
+        yield "", "there is no such row"
+        return
+    artist, letters = story.release.artist_name, story.release.code_volume_letters
+    yield "artist", printable(artist) if artist is not None else "no name: it is not asked about"
+    yield "title", printable(story.release.album_title)
+    yield "letters", printable(letters) if letters is not None else "none"
+
+
+def _changes(story: Story) -> str:
+    changes = story.changes
+    if not changes.waiting or changes.first_at is None or changes.last_at is None:
+        return f"none in the outbox; {_follower(story)}"
+    recorded = f"recorded {moment(changes.first_at, story.at)}"
+    if changes.waiting > 1:
+        recorded = f"the first {recorded}, the last {moment(changes.last_at, story.at)}"
+    return f"{changes.waiting:,} in the outbox, {recorded}; {_follower(story)}"
+
+
+def _follower(story: Story) -> str:
+    if story.changes.holder is None:
+        return "nobody follows the library"
+    holder = printable(story.changes.holder)
+    if not story.changes.holder_alive:
+        return f"{holder} followed the library, but its session is gone"
+    return f"{holder} follows the library"
+
+
+def _answer(story: Story) -> Iterator[tuple[str, str]]:
+    answer = story.answer
+    if answer is None:
+        yield "asked", "never"
+        return
+    answered = "never answered"
+    if answer.outcome is not None and answer.answered_at is not None:
+        answered = f"answered {moment(answer.answered_at, story.at)}: {answer.outcome}"
+    yield "asked", answered
+    if story.release is not None:
+        same = "still says what was" if answer.same_question else "says something else now than was"
+        yield "", f"the row {same} last asked"
+    if answer.failed_at is not None:
+        failed = f"{answer.failures:,} in a row, the last {moment(answer.failed_at, story.at)}"
+        yield "failures", f"{failed}: {printable(answer.failure or 'no reason')}"
+        if answer.failure_detail:
+            yield "", printable(answer.failure_detail)
+        if answer.parked:
+            yield "", "parked: it takes a change of the row, or a person"
+        elif answer.next_ask_at is not None:
+            yield "", f"to be tried again {moment(answer.next_ask_at, story.at)}"
+
+
+def _identity(story: Story) -> Iterator[tuple[str, str]]:
+    identity = story.identity
+    found = story.answer is not None and story.answer.outcome == Kind.SINGLE_ARTIST
+    if identity is None:
+        yield "identity", "none, though a single artist was found: it went" if found else "none"
+        return
+    yield "identity", f"{_standing(identity, story)}; {_ids(identity)}"
+    if identity.kept:
+        kept = "the verdict single_artist left it" if found else "verdicts leave it"
+        yield "", f"a person's work: {kept} as it is"
+
+
+def _ids(identity: StandingIdentity) -> str:
+    ids = {
+        "wikidata": identity.wikidata_qid,
+        "spotify": identity.spotify_id,
+        "apple music": identity.apple_music_id,
+    }
+    shown = [f"{name} {printable(value)}" for name, value in ids.items() if value is not None]
+    return ", ".join(shown) or "no id of an artist"
+
+
+def _source(source: StandingSource, story: Story) -> str:
+    kept = "; a person's work, verdicts leave it as it is" if source.kept else ""
+    name = f"{printable(source.source)} {printable(source.external_id)}"
+    return f"{name}: {_standing(source, story)}{kept}"
+
+
+def _standing(standing: StandingIdentity | StandingSource, story: Story) -> str:
+    return (
+        f"method {printable(standing.method)}, confidence {standing.confidence:.2f}, "
+        f"verified {moment(standing.last_verified_at, story.at)}, "
+        f"{'' if standing.ours else 'not '}written by us"
+    )
+
+
+def _next(story: Story) -> str:
+    if story.release is None:
+        return "never asked: there is no such row"
+    if story.release.artist_name is None:
+        return "never asked, as long as it has no artist name"
+    if story.changes.waiting:
+        return "asked once its change is read, unless the answer to the same question still holds"
+    if story.next_asking is None:
+        return "not asked: parked until the row changes or a person puts it back"
+    return _search(story.next_asking, story)
+
+
+def _search(asking: NextAsking, story: Story) -> str:
+    why = _REASONS[Reason(asking.reason)]
+    if asking.reason == Reason.NEVER and not asking.due:
+        why = "never asked about, but its identity was verified elsewhere"
+    if asking.job == "audit" and asking.due and asking.reason == Reason.RESOLVED:
+        why = "its identity is gone or older than allowed"
+    scheduled = moment(asking.next_at, story.at) if asking.next_at else "once a daemon is there"
+    if asking.due:
+        return f"due now: {why}; asked by the next {asking.job}, {scheduled}"
+    due = moment(asking.due_at, story.at)
+    return f"due {due}: {why}; asked by the first {asking.job} after that"

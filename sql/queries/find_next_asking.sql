@@ -1,0 +1,63 @@
+-- Tells which search finds a row of the library first, when and for what reason, by the rules of find_due_by_time
+-- (sweep) and find_due_by_content (audit). No row if neither ever does: the row is parked, cannot be asked about or
+-- is left to the outbox.
+SELECT
+    s.job,
+    s.reason,
+    s.due_at,
+    s.due_at <= now() AS due,
+    t.next_at
+FROM {backend}.library AS l
+LEFT JOIN listener.ledger AS g ON g.library_id = l.id
+LEFT JOIN {backend}.library_identity AS i ON i.library_id = l.id
+CROSS JOIN LATERAL (
+    SELECT
+        g.library_id IS NULL AS never,
+        g.question <> listener.question_digest(
+            l.artist_name, l.album_title, l.legacy_release_id, coalesce(l.code_volume_letters LIKE 'Z%%', false)
+        ) AS changed,
+        listener.still_holds(
+            g.outcome, g.answered_at, g.lml_manual, i.library_id, i.method, i.notes, i.last_verified_at,
+            %(stale_after)s, %(retry_after)s
+        ) AS holds,
+        i.method = 'manual'
+            AND NOT coalesce(i.notes = 'consumer:lml-bulk' AND 'identity' = ANY (g.lml_manual), false) AS kept
+) AS k
+CROSS JOIN LATERAL (
+    SELECT
+        'sweep' AS job,
+        CASE
+            WHEN g.failures > 0 THEN 'failed'
+            WHEN g.outcome IS NULL THEN 'never'
+            WHEN g.outcome = 'single_artist' THEN 'resolved'
+            ELSE 'unresolved'
+        END AS reason,
+        nullif(g.next_ask_at, 'infinity') AS due_at
+    UNION ALL
+    SELECT
+        'audit' AS job,
+        CASE
+            WHEN k.never THEN 'never'
+            WHEN k.changed THEN 'changed'
+            WHEN g.outcome = 'single_artist' THEN 'resolved'
+            ELSE 'unresolved'
+        END AS reason,
+        CASE
+            WHEN k.never THEN coalesce(i.last_verified_at + %(stale_after)s, now())
+            WHEN k.changed THEN now()
+            WHEN g.failures > 0 THEN NULL
+            WHEN NOT k.holds THEN now()
+            WHEN g.outcome = 'single_artist' THEN least(
+                g.answered_at + %(stale_after)s,
+                CASE WHEN NOT k.kept THEN i.last_verified_at + %(stale_after)s END
+            )
+            ELSE g.answered_at + %(retry_after)s
+        END AS due_at
+    WHERE NOT EXISTS (SELECT FROM listener.change AS c WHERE c.stream = 'library' AND c.row_id = l.id)
+) AS s
+LEFT JOIN listener.slot AS t ON t.job = s.job
+WHERE l.id = %(library_id)s
+    AND l.artist_name IS NOT NULL
+    AND s.due_at IS NOT NULL
+ORDER BY greatest(s.due_at, now()), s.job DESC
+LIMIT 1

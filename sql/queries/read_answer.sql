@@ -1,0 +1,16 @@
+-- Reads what the ledger knows of a row of the library, and whether the row is there and still says what was asked.
+SELECT
+    g.outcome,
+    g.answered_at,
+    g.question = listener.question_digest(
+        l.artist_name, l.album_title, l.legacy_release_id, coalesce(l.code_volume_letters LIKE 'Z%%', false)
+    ) AND l.id IS NOT NULL AS same_question,
+    g.failures,
+    g.failure,
+    g.failure_detail,
+    g.failed_at,
+    g.failures > 0 AND g.next_ask_at = 'infinity' AS parked,
+    nullif(g.next_ask_at, 'infinity') AS next_ask_at
+FROM listener.ledger AS g
+LEFT JOIN {backend}.library AS l ON l.id = g.library_id
+WHERE g.library_id = %(library_id)s

@@ -1,0 +1,23 @@
+-- Reads the latest runs; one without an end goes on only while its process has a session.
+SELECT
+    r.run_id,
+    r.kind,
+    r.cause,
+    r.holder,
+    r.started_at,
+    r.ended_at,
+    CASE
+        WHEN r.outcome IS NOT NULL THEN r.outcome
+        WHEN EXISTS (
+            SELECT
+            FROM pg_stat_activity AS a
+            WHERE a.application_name = r.holder
+                AND a.datname = current_database()
+        ) THEN 'running'
+        ELSE 'lost'
+    END AS outcome,
+    r.reason,
+    r.tally
+FROM listener.run AS r
+ORDER BY r.started_at DESC, r.run_id DESC
+LIMIT 10

@@ -1,0 +1,15 @@
+-- Reads the evidence behind the identity of a row of the library: whether we wrote it, and whether it is a person's
+-- work, which our verdicts leave as it is.
+SELECT
+    s.source,
+    s.external_id,
+    s.method,
+    s.confidence,
+    s.last_verified_at,
+    s.notes IS NOT DISTINCT FROM 'consumer:lml-bulk' AS ours,
+    s.method = 'manual'
+        AND NOT coalesce(s.notes = 'consumer:lml-bulk' AND s.source = ANY (g.lml_manual), false) AS kept
+FROM {backend}.library_identity_source AS s
+LEFT JOIN listener.ledger AS g ON g.library_id = s.library_id
+WHERE s.library_id = %(library_id)s
+ORDER BY s.source

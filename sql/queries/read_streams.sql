@@ -1,0 +1,24 @@
+-- Tells of each stream what waits in the outbox, who follows it and whether that session is still there. Another
+-- role's backend_start is not shown to us.
+SELECT
+    l.stream,
+    c.backlog,
+    c.oldest_seconds,
+    l.holder,
+    CASE
+        WHEN l.holder IS NOT NULL THEN EXISTS (
+            SELECT
+            FROM pg_stat_activity AS a
+            WHERE a.pid = l.holder_pid
+                AND (a.backend_start IS NULL OR a.backend_start = l.holder_started)
+        )
+    END AS holder_alive
+FROM listener.lane AS l
+CROSS JOIN LATERAL (
+    SELECT
+        count(*) AS backlog,
+        date_part('epoch', clock_timestamp() - min(e.changed_at)) AS oldest_seconds
+    FROM listener.change AS e
+    WHERE e.stream = l.stream
+) AS c
+ORDER BY l.stream

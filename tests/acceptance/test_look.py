@@ -1,0 +1,262 @@
+"""The commands that look: exit codes, pipes, terminals, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.acceptance.conftest import WAIT_SECONDS, Daemon, eventually
+from tests.catalogue import add_release, outbox_size
+from tests.conftest import Connection, with_database
+
+pytestmark = pytest.mark.acceptance
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_UP = re.compile(r"\x1b\[\d*A")
+
+
+def look(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with nothing set but where the database is."""
+    return subprocess.run(
+        [sys.executable, "-m", "listener", *arguments],
+        env={"DATABASE_URL": dsn},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=WAIT_SECONDS,
+    )
+
+
+def keys(value: object) -> object:
+    """Return the keys of JSON, in their order; of a list those of its first element."""
+    if isinstance(value, dict):
+        return {key: keys(inner) for key, inner in value.items()}
+    if isinstance(value, list) and value:
+        return [keys(value[0])]
+    return None
+
+
+class Watched:
+    """A watching process and all that it printed; on a terminal if asked for."""
+
+    def __init__(self, dsn: str, *arguments: str, terminal: bool = False, **settings: str) -> None:
+        self.text = ""
+        ours, theirs = pty.openpty() if terminal else os.pipe()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "listener", "status", "--watch", *arguments],
+            env={"DATABASE_URL": dsn, "TERM": "xterm-256color", "COLUMNS": "120", **settings},
+            stdout=theirs,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        os.close(theirs)
+        self._reader = threading.Thread(target=self._read, args=(ours,), daemon=True)
+        self._reader.start()
+
+    def shows(self, text: str, times: int) -> None:
+        """Wait until a text was printed that often."""
+        eventually(
+            lambda: self.text.count(text) >= times or self.process.poll() is not None, WAIT_SECONDS
+        )
+        assert self.text.count(text) >= times
+
+    def interrupt(self) -> tuple[int, str]:
+        """Send what Ctrl-C sends; return the exit code and what was said about it."""
+        self.process.send_signal(signal.SIGINT)
+        code = self.process.wait(WAIT_SECONDS)
+        self._reader.join(WAIT_SECONDS)
+        assert self.process.stderr is not None
+        return code, self.process.stderr.read()
+
+    def _read(self, ours: int) -> None:
+        with os.fdopen(ours, "rb", buffering=0) as output:
+            try:
+                while data := output.read(65536):
+                    self.text += data.decode()
+            except OSError:
+                # A terminal that nobody writes to any more.
+                return
+
+
+@contextmanager
+def watching(
+    dsn: str, *arguments: str, terminal: bool = False, **settings: str
+) -> Iterator[Watched]:
+    """Watch for the length of the block."""
+    watched = Watched(dsn, *arguments, terminal=terminal, **settings)
+    try:
+        yield watched
+    finally:
+        watched.process.kill()
+        watched.process.wait()
+        if watched.process.stderr is not None:
+            watched.process.stderr.close()
+
+
+def test_status_needs_nothing_but_the_database(db: Connection, dsn: str) -> None:
+    add_release(db)
+    done = look(dsn, "status")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b" not in done.stdout
+    assert re.search(r"library +1 +\d+ s +nobody", done.stdout)
+    assert "nobody at work" in done.stdout
+    assert "no runs yet" in done.stdout
+    assert len(done.stdout.splitlines()) <= 40
+
+
+def test_keys_of_the_status_stay(db: Connection, dsn: str) -> None:
+    add_release(db)
+    db.execute("INSERT INTO listener.run (kind, cause, holder) VALUES ('audit', 'x', 'listener a')")
+    db.execute("INSERT INTO listener.slot VALUES ('audit', now(), now(), 'listener a', true)")
+    done = look(dsn, "status", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    status = json.loads(done.stdout)
+    stream = dict.fromkeys(("stream", "backlog", "oldest_seconds", "holder", "holder_alive"))
+    counts = ("rows", "nameless", "asked", "resolved", "unresolved", "compilation", "failed")
+    ages = ("0-1", "1-2", "2-3", "3-4", "4-5", "5-6", "6-7", "7+")
+    run = ("run_id", "kind", "cause", "holder", "started_at", "ended_at", "outcome", "reason")
+    assert keys(status) == {
+        "at": None,
+        "database": None,
+        "missing": None,
+        "streams": [stream],
+        "replicas": None,
+        "coverage": dict.fromkeys((*counts, "parked", "never")),
+        "staleness_days": dict.fromkeys(ages),
+        "due_by_time": None,
+        "runs": [dict.fromkeys(run) | {"tally": {}}],
+        "slots": [dict.fromkeys(("job", "slot", "next_at", "done", "holder"))],
+    }
+    assert status["runs"][0]["outcome"] == "lost"
+    moment = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00"
+    assert re.fullmatch(moment, status["at"])
+    assert re.fullmatch(moment, status["runs"][0]["started_at"])
+
+
+def test_daemon_at_work_is_seen(db: Connection, dsn: str, start: Callable[..., Daemon]) -> None:
+    row = add_release(db)
+    daemon = start().following()
+
+    eventually(lambda: outbox_size(db) == 0)
+    seen = json.loads(look(dsn, "status", "--json").stdout)
+    assert seen["coverage"]["resolved"] == 1
+    (holder,) = seen["replicas"]
+    assert [(s["holder"], s["holder_alive"], s["backlog"]) for s in seen["streams"]] == [
+        (holder, True, 0),
+        (holder, True, 0),
+    ]
+    told = look(dsn, "why", str(row))
+    assert told.returncode == 0
+    assert f"none in the outbox; {holder} follows the library" in told.stdout
+    assert ": single_artist" in told.stdout
+    assert daemon.stop() == 0
+    assert '"replicas": []' in look(dsn, "status", "--json").stdout
+
+
+@pytest.mark.parametrize("arguments", [("status",), ("status", "--watch"), ("why", "1")])
+def test_what_cannot_look_says_why(db: Connection, dsn: str, arguments: tuple[str, ...]) -> None:
+    unreachable = look(with_database(dsn, "no_such_database"), *arguments)
+    assert unreachable.returncode == 2
+    assert unreachable.stderr.startswith("listener: ")
+    assert "Traceback" not in unreachable.stderr
+    db.execute("DROP SCHEMA listener CASCADE")
+    bare = look(dsn, *arguments)
+    assert (bare.returncode, bare.stdout) == (2, "")
+    assert "run `listener migrate`" in bare.stderr
+
+
+def test_watch_prints_again_into_a_pipe(db: Connection, dsn: str) -> None:
+    with watching(dsn) as watched:
+        watched.shows("listener on ", 1)
+        add_release(db)
+        watched.shows("listener on ", 2)
+        watched.shows("nothing scheduled yet", 2)
+        code, said = watched.interrupt()
+    assert (code, said) == (130, "")
+    assert "\x1b" not in watched.text
+    assert re.findall(r"library +(\d)", watched.text)[:2] == ["0", "1"]
+
+
+def test_watch_prints_one_object_a_line(db: Connection, dsn: str) -> None:
+    with watching(dsn, "--json") as watched:
+        watched.shows("\n", 1)
+        add_release(db)
+        watched.shows("\n", 2)
+        code, said = watched.interrupt()
+    assert (code, said) == (130, "")
+    rows = [json.loads(line)["coverage"]["rows"] for line in watched.text.splitlines()]
+    assert rows[:2] == [0, 1]
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_watch_stays_in_place_on_a_terminal(dsn: str, plain: bool) -> None:
+    with watching(dsn, terminal=True, **({"NO_COLOR": "1"} if plain else {})) as watched:
+        watched.shows("nothing scheduled yet", 2)
+        code, said = watched.interrupt()
+    assert (code, said) == (130, "")
+    assert _UP.search(watched.text)
+    coloured = {code for code in _COLOUR.findall(watched.text) if re.search(r"[349]\d", code)}
+    assert bool(coloured) != plain
+    # The cursor is there again.
+    assert watched.text.rindex("\x1b[?25h") > watched.text.rindex("\x1b[?25l")
+
+
+def test_why_tells_by_its_exit_code_whether_the_row_is_there(db: Connection, dsn: str) -> None:
+    row = add_release(db, "Stereolab", "Dots and Loops", "Za")
+    there = look(dsn, "why", str(row))
+    assert (there.returncode, there.stderr) == (0, "")
+    assert "artist    Stereolab\ntitle     Dots and Loops\nletters   Za\n" in there.stdout
+    gone = look(dsn, "why", str(row + 1))
+    assert (gone.returncode, gone.stderr) == (1, "")
+    assert "there is no such row" in gone.stdout
+    assert look(dsn, "why", "many").returncode == 2
+
+
+def test_keys_of_the_story_stay(db: Connection, dsn: str) -> None:
+    row = add_release(db)
+    db.execute("DELETE FROM listener.change")
+    empty = json.loads(look(dsn, "why", str(row), "--json").stdout)
+    assert (empty["answer"], empty["identity"], empty["sources"]) == (None, None, [])
+    db.execute(
+        "INSERT INTO listener.ledger (library_id, question, ask_order, next_ask_at, failures)"
+        " VALUES (%s, '', 1, 'infinity', 1)",
+        (row,),
+    )
+    db.execute(
+        "INSERT INTO wxyc_schema.library_identity"
+        " (library_id, method, confidence, last_verified_at) VALUES (%s, 'manual', 1, now())",
+        (row,),
+    )
+    db.execute(
+        "INSERT INTO wxyc_schema.library_identity_source"
+        " (library_id, source, external_id, method, confidence, last_verified_at)"
+        " VALUES (%s, 'discogs', 'd-1', 'manual', 1, now())",
+        (row,),
+    )
+    done = look(dsn, "why", str(row), "--json")
+    assert done.returncode == 0
+    standing = ("method", "confidence", "last_verified_at", "ours", "kept")
+    answer = ("outcome", "answered_at", "same_question", "failures", "failure", "failure_detail")
+    assert keys(json.loads(done.stdout)) == {
+        "at": None,
+        "library_id": None,
+        "release": dict.fromkeys(("artist_name", "album_title", "code_volume_letters")),
+        "changes": dict.fromkeys(("waiting", "first_at", "last_at", "holder", "holder_alive")),
+        "answer": dict.fromkeys((*answer, "failed_at", "parked", "next_ask_at")),
+        "identity": dict.fromkeys((*standing, "wikidata_qid", "spotify_id", "apple_music_id")),
+        "sources": [dict.fromkeys((*standing, "source", "external_id"))],
+        "next_asking": dict.fromkeys(("job", "reason", "due_at", "due", "next_at")),
+    }
+    missing = look(dsn, "why", str(row + 1), "--json")
+    assert missing.returncode == 1
+    assert json.loads(missing.stdout)["release"] is None

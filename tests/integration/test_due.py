@@ -1,0 +1,767 @@
+"""Rows that deserve a question are found, each for its reason, and at the cost of what is due."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum, auto
+from typing import Any
+
+import pytest
+from psycopg import sql
+
+from listener.adapters.postgres import due as searches
+from listener.adapters.postgres.connection import Pool
+from listener.adapters.postgres.due import PostgresDue
+from listener.adapters.postgres.library import AskAgain, PostgresLibrary
+from listener.adapters.postgres.statements import query
+from listener.adapters.postgres.verdicts import PostgresVerdicts
+from listener.domain.due import DueRow, Reason, Scope
+from listener.domain.pacing import Backoff
+from listener.domain.parking import Patience
+from listener.domain.tally import Skip
+from listener.domain.verdict import Kind
+from tests.catalogue import add_identity, add_release, delete_release, set_column, table
+from tests.conftest import BACKEND, Connection
+from tests.integration.conftest import ASK_AGAIN, Answers
+
+LATELY, LONG_AGO = timedelta(days=6), timedelta(days=8)
+EVERYTHING = Scope()
+REASONS = {
+    Kind.SINGLE_ARTIST: Reason.RESOLVED,
+    Kind.COMPILATION: Reason.UNRESOLVED,
+    Kind.UNRESOLVED: Reason.UNRESOLVED,
+}
+
+Found = dict[int, Reason]
+
+
+@pytest.fixture
+def due(pool: Pool) -> PostgresDue:
+    """Search for due rows."""
+    return PostgresDue(pool, BACKEND, ASK_AGAIN)
+
+
+async def rows_of(search: AsyncIterator[Sequence[DueRow]]) -> list[DueRow]:
+    return [row async for rows in search for row in rows]
+
+
+async def by_time(due: PostgresDue, scope: Scope = EVERYTHING) -> Found:
+    return {row.library_id: row.reason for row in await rows_of(due.by_time(scope))}
+
+
+async def by_content(due: PostgresDue, scope: Scope = EVERYTHING) -> Found:
+    return {row.library_id: row.reason for row in await rows_of(due.by_content(scope))}
+
+
+async def fail(
+    library: PostgresLibrary, verdicts: PostgresVerdicts, row: int, attempts: int = 9
+) -> None:
+    """Have a row fail once; the wait for the next try is over at once."""
+    asking = await library.read([row])
+    patience = Patience(attempts, Backoff(first=timedelta(), most=timedelta()))
+    failure = patience.failure(asking.questions[0], Skip.INVALID, "odd")
+    await verdicts.fail(asking.order, [failure], [])
+
+
+async def test_row_that_was_never_asked_is_due(unseen: Connection, due: PostgresDue) -> None:
+    row = add_release(unseen)
+    assert await by_content(due) == {row: Reason.NEVER}
+    assert await by_time(due) == {}
+
+
+async def test_identities_of_an_old_install_are_asked_about_once_they_are_stale(
+    unseen: Connection, due: PostgresDue
+) -> None:
+    fresh, stale = add_release(unseen), add_release(unseen)
+    add_identity(unseen, fresh, LATELY)
+    add_identity(unseen, stale, LONG_AGO)
+    assert await by_content(due) == {stale: Reason.NEVER}
+
+
+async def test_row_that_was_just_answered_is_not_due(
+    unseen: Connection, due: PostgresDue, answer: Answers
+) -> None:
+    for kind in Kind:
+        await answer(add_release(unseen), kind=kind)
+    assert await by_content(due) == await by_time(due) == {}
+
+
+@pytest.mark.parametrize("kind", Kind)
+async def test_change_that_nobody_captured_is_due(
+    unseen: Connection, due: PostgresDue, answer: Answers, kind: Kind
+) -> None:
+    changes: list[tuple[str, object, object]] = [
+        ("artist_name", "Stereolab", "Broadcast"),
+        ("album_title", "Dots and Loops", "Sound-Dust"),
+        ("code_volume_letters", None, "Z-A"),
+        ("code_volume_letters", "A", "Z-A"),
+        ("code_volume_letters", "Z-A", "A"),
+        ("legacy_release_id", 1000, 1001),
+    ]
+    rows = {add_release(unseen): change for change in changes}
+    for row, (column, before, _) in rows.items():
+        set_column(unseen, "library", row, column, before)
+    await answer(*rows, kind=kind)
+    for row, (column, _, after) in rows.items():
+        set_column(unseen, "library", row, column, after)
+    assert await by_content(due) == dict.fromkeys(rows, Reason.CHANGED)
+    assert await by_time(due) == {}
+
+
+async def test_change_of_what_is_not_asked_is_not_due(
+    unseen: Connection, due: PostgresDue, answer: Answers
+) -> None:
+    changes = {"plays": 7, "code_volume_letters": "A", "label": "Duophonic"}
+    rows = {add_release(unseen): column for column in changes}
+    await answer(*rows)
+    for row, column in rows.items():
+        set_column(unseen, "library", row, column, changes[column])
+    assert await by_content(due) == {}
+
+
+async def test_row_whose_time_has_come_is_due(
+    unseen: Connection, due: PostgresDue, answer: Answers
+) -> None:
+    expected = {}
+    for kind, reason in REASONS.items():
+        row, later = add_release(unseen), add_release(unseen)
+        await answer(row, later, kind=kind)
+        ask_at(unseen, row, -timedelta(seconds=1))
+        expected[row] = reason
+    assert await by_time(due) == expected
+    assert await by_content(due) == {}
+
+
+async def test_answer_that_is_too_old_is_due_whatever_was_planned(
+    unseen: Connection, due: PostgresDue, answer: Answers
+) -> None:
+    expected = {}
+    for kind, reason in REASONS.items():
+        old, young = add_release(unseen), add_release(unseen)
+        await answer(old, young, kind=kind)
+        answered_ago(unseen, old, LONG_AGO)
+        answered_ago(unseen, young, LATELY)
+        expected[old] = reason
+    assert await by_content(due) == expected
+    assert await by_time(due) == {}
+
+
+async def test_each_outcome_has_a_threshold_of_its_own(
+    pool: Pool, unseen: Connection, answer: Answers
+) -> None:
+    due = PostgresDue(pool, BACKEND, AskAgain(timedelta(days=2), timedelta(days=5)))
+    single, unresolved, compilation = (add_release(unseen) for _ in range(3))
+    await answer(single)
+    await answer(unresolved, kind=Kind.UNRESOLVED)
+    await answer(compilation, kind=Kind.COMPILATION)
+    for row in (single, unresolved, compilation):
+        answered_ago(unseen, row, timedelta(days=3))
+    assert await by_content(due) == {single: Reason.RESOLVED}
+
+
+async def test_identity_that_was_set_back_by_hand_is_due(
+    unseen: Connection, due: PostgresDue, answer: Answers
+) -> None:
+    row, other = add_release(unseen), add_release(unseen)
+    await answer(row, other)
+    verified_ago(unseen, row, LONG_AGO)
+    verified_ago(unseen, other, LATELY)
+    assert await by_content(due) == {row: Reason.RESOLVED}
+
+
+async def test_identity_that_is_gone_is_due(
+    unseen: Connection, due: PostgresDue, answer: Answers
+) -> None:
+    row, other = add_release(unseen), add_release(unseen)
+    await answer(row, other)
+    unseen.execute(
+        sql.SQL("DELETE FROM {} WHERE library_id = %s").format(table("library_identity")), (row,)
+    )
+    assert await by_content(due) == {row: Reason.RESOLVED}
+
+
+@pytest.mark.parametrize("kind", [Kind.UNRESOLVED, Kind.COMPILATION])
+async def test_stale_identity_does_not_hurry_a_row_that_was_since_found_to_have_none(
+    unseen: Connection, due: PostgresDue, answer: Answers, kind: Kind
+) -> None:
+    row = add_release(unseen)
+    add_identity(unseen, row, timedelta(days=400))
+    await answer(row, kind=kind)
+    assert await by_content(due) == await by_time(due) == {}
+    answered_ago(unseen, row, LONG_AGO)
+    assert await by_content(due) == {row: Reason.UNRESOLVED}
+
+
+async def test_identity_kept_by_a_person_is_not_asked_about_over_and_over(
+    unseen: Connection, due: PostgresDue, answer: Answers
+) -> None:
+    row = add_release(unseen)
+    add_identity(unseen, row, timedelta(days=4000), method="manual")
+    assert await by_content(due) == {row: Reason.NEVER}
+    assert await answer(row) == {row}
+    assert await by_content(due) == await by_time(due) == {}
+    answered_ago(unseen, row, LONG_AGO)
+    assert await by_content(due) == {row: Reason.RESOLVED}
+
+
+async def test_identity_that_a_person_took_over_from_lml_is_kept_as_well(
+    unseen: Connection, due: PostgresDue, answer: Answers
+) -> None:
+    row = add_release(unseen)
+    await answer(row, method="manual")
+    set_column(unseen, "library_identity", row, "notes", None)
+    verified_ago(unseen, row, LONG_AGO)
+    assert await by_content(due) == {}
+
+
+async def test_identity_that_lml_calls_manual_ages_like_any_other(
+    unseen: Connection, due: PostgresDue, answer: Answers
+) -> None:
+    row = add_release(unseen)
+    await answer(row, method="manual")
+    assert await by_content(due) == {}
+    verified_ago(unseen, row, LONG_AGO)
+    assert await by_content(due) == {row: Reason.RESOLVED}
+
+
+async def test_failed_row_is_due_when_its_time_to_be_tried_again_has_come(
+    unseen: Connection, due: PostgresDue, library: PostgresLibrary, verdicts: PostgresVerdicts
+) -> None:
+    row, later = add_release(unseen), add_release(unseen)
+    for failing in (row, later):
+        await fail(library, verdicts, failing)
+    ask_at(unseen, later, timedelta(minutes=1))
+    assert await by_time(due) == {row: Reason.FAILED}
+    assert await by_content(due) == {}
+
+
+async def test_failure_hides_how_old_the_answer_before_it_is(
+    unseen: Connection,
+    due: PostgresDue,
+    answer: Answers,
+    library: PostgresLibrary,
+    verdicts: PostgresVerdicts,
+) -> None:
+    row = add_release(unseen)
+    await answer(row)
+    answered_ago(unseen, row, LONG_AGO)
+    await fail(library, verdicts, row)
+    ask_at(unseen, row, timedelta(minutes=1))
+    assert await by_content(due) == await by_time(due) == {}
+
+
+async def test_parked_row_is_not_due_until_its_question_changes(
+    unseen: Connection, due: PostgresDue, library: PostgresLibrary, verdicts: PostgresVerdicts
+) -> None:
+    row = add_release(unseen)
+    await fail(library, verdicts, row, attempts=1)
+    assert await by_content(due) == await by_time(due) == {}
+    set_column(unseen, "library", row, "album_title", "Sound-Dust")
+    assert await by_content(due) == {row: Reason.CHANGED}
+
+
+async def test_parked_row_that_a_person_sets_free_is_due(
+    unseen: Connection, due: PostgresDue, library: PostgresLibrary, verdicts: PostgresVerdicts
+) -> None:
+    tried, anew = add_release(unseen), add_release(unseen)
+    for row in (tried, anew):
+        await fail(library, verdicts, row, attempts=1)
+        ask_at(unseen, row, timedelta())
+    unseen.execute("UPDATE listener.ledger SET failures = 0 WHERE library_id = %s", (anew,))
+    assert await by_time(due) == {tried: Reason.FAILED, anew: Reason.NEVER}
+
+
+async def test_row_without_an_artist_name_is_not_due(
+    unseen: Connection, due: PostgresDue, answer: Answers
+) -> None:
+    never, answered = add_release(unseen, None), add_release(unseen)
+    await answer(answered)
+    ask_at(unseen, answered, -LONG_AGO)
+    answered_ago(unseen, answered, LONG_AGO)
+    set_column(unseen, "library", answered, "artist_name", None)
+    assert await by_content(due) == await by_time(due) == {}
+    set_column(unseen, "library", never, "artist_name", "Stereolab")
+    assert await by_content(due) == {never: Reason.NEVER}
+
+
+async def test_deleted_row_is_not_due(
+    unseen: Connection, due: PostgresDue, answer: Answers
+) -> None:
+    row = add_release(unseen)
+    await answer(row)
+    ask_at(unseen, row, -LONG_AGO)
+    delete_release(unseen, row)
+    assert await by_content(due) == await by_time(due) == {}
+
+
+async def test_row_with_a_change_in_the_outbox_is_left_to_it(
+    db: Connection, unseen: Connection, due: PostgresDue
+) -> None:
+    add_release(db)
+    other = add_release(unseen)
+    db.execute("INSERT INTO listener.change (stream, row_id) VALUES ('rotation', %s)", (other,))
+    assert await by_content(due) == {other: Reason.NEVER}
+
+
+class Ledger(Enum):
+    """What the ledger says about a row."""
+
+    NOTHING = auto()
+    SINGLE_ARTIST = auto()
+    SINGLE_ARTIST_SAYS_LML_MANUAL = auto()
+    COMPILATION = auto()
+    UNRESOLVED = auto()
+    FAILED = auto()
+    FAILED_SINCE_SINGLE_ARTIST = auto()
+    FAILED_SINCE_UNRESOLVED = auto()
+    PARKED = auto()
+    REQUEUED = auto()
+
+
+FAILING = {
+    Ledger.FAILED,
+    Ledger.FAILED_SINCE_SINGLE_ARTIST,
+    Ledger.FAILED_SINCE_UNRESOLVED,
+    Ledger.PARKED,
+}
+OUTCOMES = {
+    Ledger.SINGLE_ARTIST: "single_artist",
+    Ledger.SINGLE_ARTIST_SAYS_LML_MANUAL: "single_artist",
+    Ledger.FAILED_SINCE_SINGLE_ARTIST: "single_artist",
+    Ledger.COMPILATION: "compilation",
+    Ledger.UNRESOLVED: "unresolved",
+    Ledger.FAILED_SINCE_UNRESOLVED: "unresolved",
+}
+
+
+class Known(Enum):
+    """What the identity table says about a row: when it was verified, and how."""
+
+    NOTHING = None
+    FRESH = (LATELY, "exact_match", "consumer:lml-bulk")
+    STALE = (LONG_AGO, "exact_match", "consumer:lml-bulk")
+    STALE_MANUAL = (LONG_AGO, "manual", None)
+    STALE_MANUAL_BY_US = (LONG_AGO, "manual", "consumer:lml-bulk")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All that decides whether a row with an artist name is due."""
+
+    ledger: Ledger
+    age: timedelta
+    time_came: bool
+    identity: Known
+    changed: bool
+    waiting: bool
+
+    @property
+    def waits_its_time(self) -> bool:
+        """Whether it failed at what it asks now, and is not to be tried again yet."""
+        early = self.ledger is Ledger.PARKED or not self.time_came
+        return self.ledger in FAILING and early and not self.changed
+
+    @property
+    def known_from_before(self) -> bool:
+        """Whether somebody resolved it before the listener was installed, not long ago."""
+        return self.ledger is Ledger.NOTHING and self.identity is Known.FRESH
+
+    @property
+    def left_to_the_outbox(self) -> bool:
+        """Whether a change will have it asked, and the ledger's time says nothing."""
+        timed = self.ledger not in {Ledger.NOTHING, Ledger.PARKED} and self.time_came
+        return self.waiting and not timed
+
+
+async def test_what_is_due_would_be_asked_and_the_other_way_round(
+    pool: Pool, unseen: Connection
+) -> None:
+    ask_again = AskAgain(resolved=timedelta(days=7), unresolved=timedelta(days=14))
+    ages = [timedelta(), timedelta(days=10), timedelta(days=20)]
+    states = _insert_states(
+        unseen, itertools.product(Ledger, ages, [True, False], Known, [True, False], [True, False])
+    )
+    due, library = PostgresDue(pool, BACKEND, ask_again), PostgresLibrary(pool, BACKEND, ask_again)
+    found = {row.library_id for row in await rows_of(due.by_time(EVERYTHING))}
+    found |= {row.library_id for row in await rows_of(due.by_content(EVERYTHING))}
+    asking = await library.read(list(states))
+    asked = {question.library_id for question in asking.questions}
+    only_if_changed = {
+        row for row, state in states.items() if state.waits_its_time or state.known_from_before
+    }
+    assert only_if_changed <= asked
+    left = {row for row, state in states.items() if state.left_to_the_outbox}
+    exempt = only_if_changed | left
+    differing = (asked - exempt) ^ found
+    assert {row: states[row] for row in differing} == {}
+    assert 0 < len(found) < len(asked) < len(states)
+
+
+def _insert_states(db: Connection, combinations: Iterator[tuple[Any, ...]]) -> dict[int, State]:
+    states = {number: State(*parts) for number, parts in enumerate(combinations, start=1)}
+    _insert_library(db, len(states))
+    with db.cursor() as cursor:
+        cursor.executemany(
+            sql.SQL(
+                "INSERT INTO listener.ledger (library_id, question, ask_order, outcome,"
+                " answered_at, next_ask_at, failures, lml_manual) SELECT id, CASE WHEN %s"
+                " THEN 'another' ELSE listener.question_digest(artist_name, album_title,"
+                " legacy_release_id, false) END, 0, %s, now() - %s::interval,"
+                " coalesce(now() + %s::interval, 'infinity'), %s, %s FROM {} WHERE id = %s"
+            ).format(table("library")),
+            [_ledger_row(row, s) for row, s in states.items() if s.ledger is not Ledger.NOTHING],
+        )
+        cursor.executemany(
+            sql.SQL(
+                "INSERT INTO {} (library_id, last_verified_at, method, confidence, notes)"
+                " VALUES (%s, now() - %s, %s, 1, %s)"
+            ).format(table("library_identity")),
+            [(row, *s.identity.value) for row, s in states.items() if s.identity.value],
+        )
+        cursor.executemany(
+            "INSERT INTO listener.change (stream, row_id) VALUES ('library', %s)",
+            [(row,) for row, state in states.items() if state.waiting],
+        )
+    return states
+
+
+def _ledger_row(row: int, state: State) -> tuple[object, ...]:
+    outcome = OUTCOMES.get(state.ledger)
+    wait = timedelta(hours=-1 if state.time_came else 1)
+    return (
+        state.changed,
+        outcome,
+        state.age if outcome else None,
+        None if state.ledger is Ledger.PARKED else wait,
+        1 if state.ledger in FAILING else 0,
+        ["identity"] if state.ledger is Ledger.SINGLE_ARTIST_SAYS_LML_MANUAL else [],
+        row,
+    )
+
+
+@pytest.mark.parametrize("answered", [False, True])
+async def test_scope_leaves_rows_out(
+    unseen: Connection, due: PostgresDue, answer: Answers, answered: bool
+) -> None:
+    search = by_time if answered else by_content
+    first, second, third = (add_release(unseen) for _ in range(3))
+    set_column(unseen, "library", second, "canonical_entity_id", "entity")
+    if answered:
+        await answer(first, second, third)
+        unseen.execute("UPDATE listener.ledger SET next_ask_at = now()")
+    assert set(await search(due)) == {first, second, third}
+    assert set(await search(due, Scope(include_null_canonical=False))) == {second}
+    assert set(await search(due, Scope(since_id=second))) == {second, third}
+    assert set(await search(due, Scope(since_id=third + 1))) == set()
+
+
+@pytest.mark.parametrize("search", [by_time, by_content])
+async def test_only_some_reasons_are_looked_for(
+    unseen: Connection,
+    due: PostgresDue,
+    answer: Answers,
+    search: Callable[[PostgresDue, Scope], Any],
+) -> None:
+    single, unresolved, changed, _never = (add_release(unseen) for _ in range(4))
+    await answer(single, changed)
+    await answer(unresolved, kind=Kind.UNRESOLVED)
+    set_column(unseen, "library", changed, "artist_name", "Broadcast")
+    for row in (single, unresolved):
+        answered_ago(unseen, row, LONG_AGO)
+        ask_at(unseen, row, -LATELY)
+    everything = await search(due, EVERYTHING)
+    assert len(everything) == (2 if search is by_time else 4)
+    for reason in Reason:
+        wanted = {row: why for row, why in everything.items() if why is reason}
+        assert await search(due, Scope(only=frozenset((reason,)))) == wanted
+
+
+@pytest.mark.parametrize("answered", [False, True])
+async def test_shares_are_disjoint_and_complete(
+    unseen: Connection, due: PostgresDue, answer: Answers, answered: bool
+) -> None:
+    rows = [add_release(unseen) for _ in range(10)]
+    if answered:
+        await answer(*rows)
+        unseen.execute("UPDATE listener.ledger SET next_ask_at = now()")
+    search = by_time if answered else by_content
+    shares = [set(await search(due, Scope(partition=part, partitions=3))) for part in range(3)]
+    assert sorted(row for share in shares for row in share) == rows
+    assert all(len(share) in {3, 4} for share in shares)
+
+
+async def test_longest_due_come_first_across_pages(
+    monkeypatch: pytest.MonkeyPatch, unseen: Connection, due: PostgresDue, answer: Answers
+) -> None:
+    monkeypatch.setattr(searches, "_PAGE", 3)
+    rows = [add_release(unseen) for _ in range(9)]
+    await answer(*rows)
+    # Two at each time, so that pages end between rows of the same time, too.
+    hours = {row: (number * 7) % 5 for number, row in enumerate(rows)}
+    unseen.execute("BEGIN")
+    for row, ago in hours.items():
+        ask_at(unseen, row, -timedelta(hours=ago))
+    unseen.execute("COMMIT")
+    pages = [[row.library_id for row in page] async for page in due.by_time(EVERYTHING)]
+    assert [len(page) for page in pages] == [3, 3, 3, 0]
+    assert [row for page in pages for row in page] == sorted(
+        rows, key=lambda row: (-hours[row], row)
+    )
+
+
+@pytest.mark.parametrize("search", [by_time, by_content])
+async def test_search_goes_on_behind_a_page_of_rows_out_of_scope(
+    monkeypatch: pytest.MonkeyPatch,
+    unseen: Connection,
+    due: PostgresDue,
+    answer: Answers,
+    search: Callable[[PostgresDue], Any],
+) -> None:
+    monkeypatch.setattr(searches, "_PAGE", 2)
+    monkeypatch.setattr(searches, "_WINDOW", 2)
+    nameless = [add_release(unseen) for _ in range(4)]
+    last = add_release(unseen)
+    await answer(*nameless, last)
+    answered_ago(unseen, last, LONG_AGO)
+    for row in (*nameless, last):
+        ask_at(unseen, row, -LONG_AGO)
+    for row in nameless:
+        set_column(unseen, "library", row, "artist_name", None)
+    assert await search(due) == {last: Reason.RESOLVED}
+
+
+async def test_every_row_is_looked_at_in_windows(
+    monkeypatch: pytest.MonkeyPatch, unseen: Connection, due: PostgresDue
+) -> None:
+    monkeypatch.setattr(searches, "_WINDOW", 3)
+    rows = [add_release(unseen) for _ in range(12)]
+    for row in (rows[0], rows[4], rows[5], rows[11]):
+        delete_release(unseen, row)
+    windows = [[row.library_id for row in found] async for found in due.by_content(EVERYTHING)]
+    assert windows == [rows[1:4], rows[6:9], rows[9:11], []]
+
+
+async def test_row_that_becomes_due_during_the_search_is_left_to_the_next(
+    monkeypatch: pytest.MonkeyPatch, unseen: Connection, due: PostgresDue, answer: Answers
+) -> None:
+    monkeypatch.setattr(searches, "_PAGE", 1)
+    first, second, third = (add_release(unseen) for _ in range(3))
+    await answer(first, second, third)
+    for row in (first, second):
+        ask_at(unseen, row, -LATELY)
+    found = []
+    async for page in due.by_time(EVERYTHING):
+        found += [row.library_id for row in page]
+        # What was asked meanwhile and failed, for one.
+        for row in (first, third):
+            ask_at(unseen, row, timedelta())
+    assert found == [first, second]
+
+
+@pytest.mark.parametrize("answered", [False, True])
+async def test_due_row_tells_whether_our_tables_take_it_for_a_compilation(
+    unseen: Connection, due: PostgresDue, answer: Answers, answered: bool
+) -> None:
+    compilations = {
+        add_release(unseen, code_volume_letters="Z-A"): True,
+        add_release(unseen, code_volume_letters="Z"): True,
+        add_release(unseen, code_volume_letters="A"): False,
+        add_release(unseen, code_volume_letters="AZ"): False,
+        add_release(unseen, code_volume_letters=None): False,
+        (listed := add_release(unseen, code_volume_letters=None)): True,
+    }
+    unseen.execute(
+        sql.SQL("INSERT INTO {} (library_id, artist_name) VALUES (%s, 'Nico')").format(
+            table("compilation_track_artist")
+        ),
+        (listed,),
+    )
+    if answered:
+        await answer(*compilations)
+        unseen.execute("UPDATE listener.ledger SET next_ask_at = now()")
+    search = due.by_time if answered else due.by_content
+    found = {row.library_id: row.compilation for row in await rows_of(search(EVERYTHING))}
+    assert found == compilations
+
+
+LIBRARY_SIZE = 20_000
+WINDOW = 2500
+ANALYZED = ["never", "while empty", "now"]
+
+
+@pytest.mark.parametrize("analyzed", ANALYZED)
+async def test_search_by_time_costs_what_is_due(
+    pool: Pool, unseen: Connection, analyzed: str
+) -> None:
+    _fill(unseen, analyzed)
+    page = {
+        "until": datetime.now(tz=UTC),
+        "after_time": "-infinity",
+        "after_id": 0,
+        "limit": 100,
+    }
+    nodes = await _plan(pool, "find_due_by_time", _scope_parameters() | page)
+    assert "ledger_next_ask" in {node.get("Index Name") for node in nodes}
+    assert "Seq Scan" not in {node["Node Type"] for node in nodes}
+    scanned = {table: max(reads) for table, reads in _reads(nodes).items()}
+    assert scanned == {"ledger": 50, "library": 50}
+
+
+@pytest.mark.parametrize("analyzed", ANALYZED)
+async def test_search_by_content_reads_each_table_within_its_window(
+    pool: Pool, unseen: Connection, analyzed: str
+) -> None:
+    _fill(unseen, analyzed)
+    nodes = await _plan(pool, "find_due_by_content", _content_parameters(after=10_000))
+    assert "Seq Scan" not in {node["Node Type"] for node in nodes}
+    reads = _reads(nodes)
+    assert max(reads["library"] + reads["ledger"] + reads["library_identity"]) == WINDOW
+    for node in nodes:
+        # The first look at library finds the window's end, and is bounded by a LIMIT instead.
+        if node.get("Relation Name") in reads and node.get("Alias") != "l":
+            condition = node.get("Index Cond") or node["Recheck Cond"]
+            assert "> $" in condition
+            assert "<= " in condition
+
+
+@pytest.mark.parametrize("outbox", ["analyzed", "analyzed while drained"])
+async def test_search_by_content_stays_linear_however_much_waits_in_the_outbox(
+    pool: Pool, unseen: Connection, outbox: str
+) -> None:
+    _fill(unseen, "now", answered_from=WINDOW)
+    if outbox == "analyzed while drained":
+        _insert_changes(unseen, "rotation", 20_000)
+        unseen.execute(
+            "DELETE FROM listener.change WHERE seq < (SELECT max(seq) FROM listener.change)"
+        )
+        unseen.execute("VACUUM ANALYZE listener.change")
+    _insert_changes(unseen, "library", 5_000)
+    if outbox == "analyzed":
+        unseen.execute("ANALYZE listener.change")
+    nodes = await _plan(pool, "find_due_by_content", _content_parameters(after=0))
+    assert max(map(_rows_read, nodes)) <= 5_000
+
+
+def _insert_library(db: Connection, rows: int) -> None:
+    db.execute(sql.SQL("INSERT INTO {} (artist_name) VALUES ('x')").format(table("artists")))
+    db.execute(
+        sql.SQL(
+            "INSERT INTO {} (artist_id, artist_name, album_title)"
+            " SELECT 1, 'Artist ' || i, 'Album ' || i FROM generate_series(1, %s) AS i"
+        ).format(table("library")),
+        (rows,),
+    )
+
+
+def _fill(db: Connection, analyzed: str, *, answered_from: int = 0) -> None:
+    """Fill the library; of the answered rows 50 are due, and every 100th row was never asked."""
+    if analyzed == "while empty":
+        db.execute("VACUUM ANALYZE")
+    _insert_library(db, LIBRARY_SIZE)
+    db.execute(
+        sql.SQL(
+            "INSERT INTO listener.ledger (library_id, question, ask_order, outcome, answered_at,"
+            " next_ask_at) SELECT id, listener.question_digest(artist_name, album_title,"
+            " legacy_release_id, false), 0, CASE id %% 2 WHEN 0 THEN 'single_artist' ELSE"
+            " 'unresolved' END, now(), now() + CASE id %% 400 WHEN 1 THEN '-1 h' ELSE '1 h' END"
+            " ::interval FROM {} WHERE id %% 100 <> 0 AND id > %s"
+        ).format(table("library")),
+        (answered_from,),
+    )
+    db.execute(
+        sql.SQL(
+            "INSERT INTO {} (library_id, last_verified_at, method, confidence)"
+            " SELECT library_id, now(), 'exact_match', 1 FROM listener.ledger"
+            " WHERE outcome = 'single_artist'"
+        ).format(table("library_identity"))
+    )
+    if analyzed == "now":
+        db.execute("ANALYZE")
+
+
+def _insert_changes(db: Connection, stream: str, rows: int) -> None:
+    db.execute(
+        "INSERT INTO listener.change (stream, row_id)"
+        " SELECT %s, i FROM generate_series(%s, 1, -1) AS i",
+        (stream, rows),
+    )
+
+
+def _scope_parameters() -> dict[str, Any]:
+    return {"since_id": 0, "partition": 0, "partitions": 1, "include_null_canonical": True}
+
+
+def _content_parameters(after: int) -> dict[str, Any]:
+    window = {"after": after, "window": WINDOW}
+    return _scope_parameters() | ASK_AGAIN.parameters() | window
+
+
+_TYPES = {bool: "boolean", int: "bigint", timedelta: "interval"}
+
+
+async def _plan(pool: Pool, name: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+    """Run a statement as the listener does; return the nodes of its plan."""
+    names = list(parameters)
+    text = query(name, BACKEND).decode()
+    text = re.sub(r"%\((\w+)\)s", lambda match: f"${names.index(match[1]) + 1}", text)
+    types = ", ".join(_TYPES.get(type(parameters[name]), "timestamptz") for name in names)
+    async with pool.connection() as connection:
+        # Only by its name does a statement get the plan that the session's settings ask for:
+        # parameters that EXPLAIN itself is given count as constants.
+        await connection.execute(
+            f"PREPARE searched ({types}) AS {text.replace('%%', '%')}".encode()
+        )
+        values = sql.SQL(", ").join(map(sql.Literal, parameters.values()))
+        cursor = await connection.execute(
+            sql.SQL("EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE searched ({})").format(values)
+        )
+        row = await cursor.fetchone()
+    assert row is not None
+    return list(_nodes(row[0][0]["Plan"]))
+
+
+def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for part in node.get("Plans", ()):
+        yield from _nodes(part)
+
+
+def _rows_read(node: dict[str, Any]) -> int:
+    removed: float = sum(v for name, v in node.items() if name.startswith("Rows Removed by"))
+    rows, loops = float(node["Actual Rows"]), int(node["Actual Loops"])
+    return round((rows + removed) * loops)
+
+
+def _reads(nodes: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
+    """Return how many rows of each table were read, for each time that it is scanned."""
+    reads: dict[str, list[int]] = {}
+    for node in nodes:
+        name = node.get("Relation Name")
+        if name in {"library", "ledger", "library_identity"}:
+            reads.setdefault(name, []).append(_rows_read(node))
+    return reads
+
+
+def ask_at(db: Connection, row: int, wait: timedelta) -> None:
+    db.execute(
+        "UPDATE listener.ledger SET next_ask_at = now() + %s WHERE library_id = %s", (wait, row)
+    )
+
+
+def answered_ago(db: Connection, row: int, ago: timedelta) -> None:
+    db.execute(
+        "UPDATE listener.ledger SET answered_at = now() - %s WHERE library_id = %s", (ago, row)
+    )
+
+
+def verified_ago(db: Connection, row: int, ago: timedelta) -> None:
+    db.execute(
+        sql.SQL("UPDATE {} SET last_verified_at = now() - %s WHERE library_id = %s").format(
+            table("library_identity")
+        ),
+        (ago, row),
+    )

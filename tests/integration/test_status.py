@@ -1,0 +1,302 @@
+"""What the status tells, against rows made for it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+from rich.console import Console
+
+from listener.adapters.postgres.connection import Database
+from listener.adapters.postgres.installation import InstallationError, UnreachableError
+from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
+from listener.adapters.postgres.status import (
+    Coverage,
+    RunStatus,
+    SlotStatus,
+    Status,
+    StreamStatus,
+    looking,
+    read_status,
+)
+from listener.cli.status import screen
+from listener.domain.change import Stream
+from listener.domain.tally import Skip, Tally
+from tests.catalogue import add_release, delete_release
+from tests.conftest import BACKEND, Connection, with_database
+
+
+def look(dsn: str) -> Status:
+    with looking(dsn, BACKEND, "listener status") as connection:
+        return read_status(connection, BACKEND)
+
+
+def enter(
+    db: Connection,
+    row: int,
+    outcome: str | None,
+    *,
+    days: float | None = None,
+    failures: int = 0,
+    next_days: float = 5,
+) -> None:
+    """Write a row of the ledger: answered `days` ago, to be asked again in `next_days`."""
+    db.execute(
+        "INSERT INTO listener.ledger"
+        " (library_id, question, ask_order, outcome, answered_at, failures, next_ask_at)"
+        " VALUES (%s, '', 1, %s, now() - %s::interval, %s,"
+        " coalesce(now() + %s::interval, 'infinity'))",
+        (
+            row,
+            outcome,
+            None if days is None else timedelta(days=days),
+            failures,
+            None if next_days == float("inf") else timedelta(days=next_days),
+        ),
+    )
+
+
+@contextmanager
+def sessions(*targets: tuple[str, str]) -> Iterator[None]:
+    """Open sessions, each given as DSN and name."""
+    with ExitStack() as stack:
+        for dsn, name in targets:
+            stack.enter_context(psycopg.connect(dsn, application_name=name))
+        yield
+
+
+def test_every_row_counts_once(db: Connection, dsn: str) -> None:
+    kinds: list[tuple[str | None, float | None, int, float]] = [
+        ("single_artist", 1, 0, 5),
+        ("single_artist", 9, 0, -2),
+        ("unresolved", 1, 0, 5),
+        ("compilation", 1, 0, 5),
+        ("compilation", 1, 3, 1),
+        (None, None, 1, 1),
+        ("single_artist", 1, 8, float("inf")),
+        (None, None, 8, float("inf")),
+        (None, None, 0, -1),
+    ]
+    for outcome, days, failures, next_days in kinds:
+        row = add_release(db)
+        enter(db, row, outcome, days=days, failures=failures, next_days=next_days)
+    add_release(db)
+    enter(db, add_release(db, None), "single_artist", days=1, next_days=-1)
+    add_release(db, None)
+    gone = add_release(db)
+    enter(db, gone, "unresolved", days=1, next_days=-1)
+    delete_release(db, gone)
+
+    status = look(dsn)
+    assert status.coverage == Coverage(
+        rows=12,
+        nameless=2,
+        asked=8,
+        resolved=2,
+        unresolved=1,
+        compilation=1,
+        failed=2,
+        parked=2,
+        never=2,
+    )
+    known = status.coverage
+    assert known.rows == known.nameless + known.asked + known.never
+    assert status.due_by_time == 2
+    assert sum(status.staleness_days.values()) == 6
+
+
+def test_library_without_rows_has_every_count(dsn: str) -> None:
+    status = look(dsn)
+    assert set(status.staleness_days.values()) == {0}
+    assert status.coverage == Coverage(*[0] * 9)
+    assert (status.due_by_time, status.runs, status.slots, status.replicas) == (0, (), (), ())
+
+
+def test_answers_are_counted_by_whole_days(db: Connection, dsn: str) -> None:
+    # The middle one of a clock set back is answered in the future.
+    for days in (0.1, -0.5, 0.9, 1.1, 2.5, 3.5, 4.5, 5.5, 6.9, 7.1, 400):
+        enter(db, add_release(db), "unresolved", days=days)
+    counts = {"0-1": 3, "1-2": 1, "2-3": 1, "3-4": 1, "4-5": 1, "5-6": 1, "6-7": 1, "7+": 2}
+    assert look(dsn).staleness_days == counts
+    assert list(look(dsn).staleness_days) == list(counts)
+
+
+def test_backlog_is_told_for_each_stream(db: Connection, dsn: str) -> None:
+    for _ in range(3):
+        add_release(db)
+    db.execute("UPDATE listener.change SET changed_at = now() - interval '90 s' WHERE seq = 2")
+    library, rotation = look(dsn).streams
+    assert (library.stream, library.backlog) == ("library", 3)
+    assert library.oldest_seconds is not None
+    assert 90 <= library.oldest_seconds < 100
+    assert rotation == StreamStatus("rotation", 0, None, None, None)
+
+
+async def test_follower_is_told_apart_from_one_that_went(
+    db: Connection, dsn: str, database: Database
+) -> None:
+    async with PostgresLanes(database, LaneTimes()).hold(Stream.LIBRARY):
+        followed, _ = look(dsn).streams
+        assert (followed.holder, followed.holder_alive) == ("listener test", True)
+        former = db.execute("SELECT * FROM listener.lane WHERE stream = 'library'").fetchone()
+    db.execute(
+        "UPDATE listener.lane SET (stream, holder, holder_pid, holder_started, beat)"
+        " = (%s, %s, %s, %s, %s) WHERE stream = 'library'",
+        former,
+    )
+    left, _ = look(dsn).streams
+    assert (left.holder, left.holder_alive) == ("listener test", False)
+
+
+def test_run_without_an_end_goes_on_or_is_lost(db: Connection, dsn: str) -> None:
+    report = Tally(resolved=3).report()
+    db.execute(
+        "INSERT INTO listener.run (kind, cause, holder, started_at, ended_at, outcome, reason,"
+        " tally) SELECT 'refresh', 'schedule', 'listener old', now() - interval '1 d',"
+        " now(), 'done', NULL, %s FROM generate_series(1, 12)",
+        (Jsonb(report),),
+    )
+    ended = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    db.execute(
+        "INSERT INTO listener.run (kind, cause, holder, started_at, ended_at, outcome, reason)"
+        " VALUES ('sweep', 'command', 'listener old', now() - interval '3 h', %s, 'failed', 'x')",
+        (ended,),
+    )
+    for holder, age in (("listener gone", "2 h"), ("listener here", "1 h")):
+        db.execute(
+            "INSERT INTO listener.run (kind, cause, holder, started_at)"
+            " VALUES ('audit', 'start', %s, now() - %s::interval)",
+            (holder, age),
+        )
+    with sessions((dsn, "listener here")):
+        runs = look(dsn).runs
+    assert [run.outcome for run in runs] == ["running", "lost", "failed", *["done"] * 7]
+    assert [run.run_id for run in runs] == [15, 14, 13, 12, 11, 10, 9, 8, 7, 6]
+    assert runs[2] == RunStatus(
+        run_id=13,
+        kind="sweep",
+        cause="command",
+        holder="listener old",
+        started_at=runs[2].started_at,
+        ended_at=ended,
+        outcome="failed",
+        reason="x",
+        tally={},
+    )
+    assert runs[3].tally == report
+    assert runs[0].ended_at is None
+
+
+def test_session_in_another_database_keeps_no_run_alive(
+    db: Connection, dsn: str, server: str
+) -> None:
+    db.execute("INSERT INTO listener.run (kind, cause, holder) VALUES ('audit', 'x', 'listener a')")
+    with sessions((with_database(server, "postgres"), "listener a")):
+        assert [run.outcome for run in look(dsn).runs] == ["lost"]
+
+
+def test_replicas_are_those_that_work_here(dsn: str, server: str) -> None:
+    names = ["listener b", "listener a", "listener a", "listener status", "listener migrate"]
+    names += ["listener why", "psql", "listening"]
+    elsewhere = (with_database(server, "postgres"), "listener c")
+    with sessions(elsewhere, *((dsn, name) for name in names)):
+        assert look(dsn).replicas == ("listener a", "listener b")
+
+
+def test_slots_are_told_by_what_comes_next(db: Connection, dsn: str) -> None:
+    times = [datetime(2026, 3, day, tzinfo=UTC) for day in (1, 2, 3)]
+    db.execute(
+        "INSERT INTO listener.slot (job, slot, next_at, holder, done)"
+        " VALUES ('audit', %s, %s, 'listener a', false), ('sweep', %s, %s, 'listener b', true)",
+        (times[0], times[2], times[0], times[1]),
+    )
+    assert look(dsn).slots == (
+        SlotStatus("sweep", times[0], times[1], done=True, holder="listener b"),
+        SlotStatus("audit", times[0], times[2], done=False, holder="listener a"),
+    )
+
+
+def test_disabled_trigger_is_told(db: Connection, dsn: str) -> None:
+    assert look(dsn).missing == ()
+    db.execute(f"ALTER TABLE {BACKEND}.rotation DISABLE TRIGGER listener_capture_insert")
+    assert look(dsn).missing == ("triggers/rotation",)
+
+
+def test_looking_changes_nothing(dsn: str) -> None:
+    with (
+        pytest.raises(InstallationError, match="read-only transaction"),
+        looking(dsn, BACKEND, "listener status") as connection,
+    ):
+        connection.execute("DELETE FROM listener.run")
+
+
+def test_what_is_not_ready_is_said(db: Connection, dsn: str) -> None:
+    with (
+        pytest.raises(InstallationError, match="WXYC_SCHEMA_NAME"),
+        looking(dsn, "elsewhere", "listener status") as connection,
+    ):
+        read_status(connection, "elsewhere")
+    db.execute("DELETE FROM listener.installed WHERE name = 'schema/0002_due_runs_slots'")
+    with pytest.raises(InstallationError, match=r"not installed: schema/0002.*listener migrate"):
+        look(dsn)
+    db.execute("DROP SCHEMA listener CASCADE")
+    with pytest.raises(InstallationError, match=r"not installed: schema/0001.*listener migrate"):
+        look(dsn)
+    with pytest.raises(UnreachableError):
+        look(with_database(dsn, "no_such_database"))
+
+
+def shown(status: Status, width: int) -> list[str]:
+    console = Console(
+        file=io.StringIO(), width=width, highlight=False, markup=False, force_terminal=False
+    )
+    console.print(screen(status))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+def test_full_screen_stays_readable(dsn: str) -> None:
+    tally = Tally(resolved=40_000, unresolved=20_000)
+    tally.skip(Skip.LML_ERROR, 1234)
+    now = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    run = RunStatus(
+        run_id=1,
+        kind="backfill",
+        cause="schedule",
+        holder="listener 12345678",
+        started_at=now - timedelta(hours=30),
+        ended_at=now,
+        outcome="failed",
+        reason="5 batches in a row failed, the last one: \x1b[31mLML " + "x" * 200,
+        tally=tally.report(),
+    )
+    status = replace(
+        look(dsn),
+        at=now,
+        missing=("triggers/library",),
+        streams=(
+            StreamStatus("library", 64_676, 7200.0, "listener 12345678", holder_alive=False),
+            StreamStatus("rotation", 1, 0.2, "listener abcdabcd", holder_alive=True),
+        ),
+        replicas=tuple(f"listener 1234567{number}" for number in range(4)),
+        coverage=Coverage(64_676, 76, 64_599, 40_000, 20_000, 4_000, 500, 99, 1),
+        runs=(run,) * 10,
+        slots=(SlotStatus("sweep", now, now + timedelta(minutes=7), done=True, holder="listener"),)
+        * 2,
+    )
+    lines = shown(status, 120)
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 120
+    assert not any("\x1b" in line for line in lines)
+    text = "\n".join(line.rstrip() for line in lines)
+    assert "library    64,676     2 h  listener 12345678, but its session is gone" in text
+    assert "99.9 % of the rows with an artist name asked" in text
+    assert "61,234    40,000      20,000   1,234  5 batches in a row failed" in text
+    assert "not complete: triggers/library; run `listener migrate`" in text
+    assert "sweep  in 7 min  2026-03-01 12:00:00 UTC, done by listener" in text

@@ -1,0 +1,444 @@
+"""Having due rows answered: all of them once, in bounded portions, until too much fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from listener.domain.due import DueRow, Reason, Scope
+from listener.domain.faults import LmlUnavailableError, StoreUnavailableError
+from listener.domain.judging import Invalid
+from listener.domain.parking import Patience
+from listener.domain.question import Asking, Question
+from listener.domain.run import RunKind, Search
+from listener.domain.tally import Skip, Tally
+from listener.domain.verdict import Verdict
+from listener.engine.permits import Permits
+from listener.engine.reconciler import Reconciler, ReconcilerLimits, RunHaltedError
+from listener.engine.resolver import Resolver, ResolverLimits
+from tests.unit import fakes
+from tests.unit.clock import eventually, for_a_while, now, virtually
+from tests.unit.fakes import Outbox, Verdicts
+
+SCOPE = Scope()
+CALL = 2.0
+
+
+@dataclass
+class Due:
+    """Rows found by each search, window by window; `fault` breaks a search after its last one."""
+
+    by: dict[Search, list[list[DueRow]]] = field(default_factory=dict)
+    fault: Exception | None = None
+    searched: list[tuple[Search, Scope]] = field(default_factory=list)
+    windows: int = 0
+
+    def by_time(self, scope: Scope) -> AsyncIterator[Sequence[DueRow]]:
+        return self._find(Search.BY_TIME, scope)
+
+    def by_content(self, scope: Scope) -> AsyncIterator[Sequence[DueRow]]:
+        return self._find(Search.BY_CONTENT, scope)
+
+    async def _find(self, search: Search, scope: Scope) -> AsyncGenerator[Sequence[DueRow], None]:
+        self.searched.append((search, scope))
+        for rows in self.by.get(search, []):
+            await asyncio.sleep(0)
+            self.windows += 1
+            yield rows
+        if self.fault is not None:
+            raise self.fault
+
+
+@dataclass
+class Runs:
+    """Notes who entered and how it ended; `fault` is raised when the tally is noted."""
+
+    entered: list[tuple[RunKind, Scope, str]] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    noted: list[tuple[float, int]] = field(default_factory=list)
+    fault: Exception | None = None
+
+    @asynccontextmanager
+    async def enter(
+        self, kind: RunKind, scope: Scope, cause: str, tally: Tally
+    ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        async def note() -> None:
+            if self.fault is not None:
+                raise self.fault
+            self.noted.append((now(), tally.scanned))
+
+        self.entered.append((kind, scope, cause))
+        try:
+            yield note
+        except BaseException as error:
+            self.ended.append(type(error).__name__)
+            raise
+        self.ended.append("done")
+
+
+@dataclass
+class Lml(fakes.Lml):
+    """Takes its time for each page."""
+
+    seconds: float = CALL
+    in_flight: int = 0
+    most_in_flight: int = 0
+    asked_at: list[float] = field(default_factory=list)
+
+    async def resolve(self, questions: Sequence[Question]) -> Sequence[Verdict | Invalid]:
+        self.asked_at.append(now())
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await asyncio.sleep(self.seconds)
+            return await super().resolve(questions)
+        finally:
+            self.in_flight -= 1
+
+
+@dataclass
+class Library(fakes.Library):
+    """Cannot be read as often as there are faults left."""
+
+    faults: list[Exception] = field(default_factory=list)
+    reads: list[tuple[float, list[int]]] = field(default_factory=list)
+
+    async def read(self, row_ids: Sequence[int]) -> Asking:
+        self.reads.append((now(), list(row_ids)))
+        await asyncio.sleep(0)
+        if self.faults:
+            raise self.faults.pop(0)
+        return await super().read(row_ids)
+
+
+class Case:
+    """A reconciler between a search, a library, LML and a database of its own."""
+
+    def __init__(
+        self,
+        by_time: Iterable[list[DueRow]] = (),
+        by_content: Iterable[list[DueRow]] = (),
+        *,
+        batch_size: int = 3,
+        batches: int = 1,
+    ) -> None:
+        self.due = Due({Search.BY_TIME: list(by_time), Search.BY_CONTENT: list(by_content)})
+        self.runs = Runs()
+        self.library = Library()
+        self.lml = Lml()
+        self.verdicts = Verdicts(Outbox())
+        self.reconciler = Reconciler(
+            self.due, self.runs, self._resolver, ReconcilerLimits(batch_size, 2, batches)
+        )
+
+    def _resolver(self) -> Resolver:
+        return Resolver(
+            library=self.library,
+            lml=self.lml,
+            verdicts=self.verdicts,
+            outbox=self.verdicts.outbox,
+            permit=Permits(10).live,
+            limits=ResolverLimits(compilation_batch_size=2, patience=Patience(attempts=3)),
+        )
+
+    async def run(
+        self, kind: RunKind = RunKind.SWEEP, limit: int | None = None, tally: Tally | None = None
+    ) -> Tally:
+        return await self.reconciler.run(kind, SCOPE, cause="command", limit=limit, tally=tally)
+
+    @property
+    def asked(self) -> list[int]:
+        return [row for page in self.lml.pages for row in page]
+
+
+def due(*rows: int, reason: Reason = Reason.NEVER) -> list[DueRow]:
+    return [DueRow(row, reason, compilation=False) for row in rows]
+
+
+def pages(count: int) -> list[list[DueRow]]:
+    """Make so many windows that fill one page each."""
+    return [due(3 * number + 1, 3 * number + 2, 3 * number + 3) for number in range(count)]
+
+
+def fails(*calls: int) -> Callable[[int], Exception | None]:
+    """Make LML unavailable to these of the calls, counted from 1."""
+
+    def fault(call: int) -> Exception | None:
+        return LmlUnavailableError("ConnectError") if call in calls else None
+
+    return fault
+
+
+@given(
+    st.lists(st.lists(st.booleans(), max_size=12), max_size=6),
+    st.integers(0, 6),
+    st.integers(1, 4),
+)
+def test_every_due_row_is_asked_once_and_compilations_in_calls_of_their_own(
+    finds: list[list[bool]], by_time: int, batches: int
+) -> None:
+    numbers = iter(range(1, 1000))
+    windows = [[DueRow(next(numbers), Reason.NEVER, kind) for kind in find] for find in finds]
+    rows = {row.library_id: row.compilation for window in windows for row in window}
+    case = Case(windows[:by_time], windows[by_time:], batches=batches)
+    tally = virtually(case.run())
+    assert sorted(case.asked) == sorted(rows)
+    assert case.verdicts.written.keys() == rows.keys()
+    assert tally.scanned == tally.unresolved == len(rows)
+    for page in case.lml.pages:
+        assert len({rows[row] for row in page}) == 1
+        assert len(page) <= (2 if rows[page[0]] else 3)
+    full = [page for page in case.lml.pages if len(page) == (2 if rows[page[0]] else 3)]
+    assert len(case.lml.pages) - len(full) <= 2
+
+
+@pytest.mark.parametrize("batches", [1, 2, 4])
+@pytest.mark.parametrize("limit", [1, 3, 7, 14, 15, 99])
+async def test_no_more_rows_than_the_limit_are_asked(limit: int, batches: int) -> None:
+    case = Case(pages(3), [due(10, 11, 12, 13, 14, 15)], batches=batches)
+    tally = await case.run(limit=limit)
+    assert sorted(case.asked) == list(range(1, min(limit, 15) + 1))
+    assert tally.scanned == min(limit, 15)
+
+
+async def test_search_ends_with_the_row_that_reaches_the_limit() -> None:
+    case = Case(pages(3), pages(3))
+    await case.run(limit=6)
+    assert case.due.windows == 2
+    assert case.due.searched == [(Search.BY_TIME, SCOPE)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "searches"),
+    [
+        (RunKind.SWEEP, [Search.BY_TIME, Search.BY_CONTENT]),
+        (RunKind.REFRESH, [Search.BY_TIME]),
+        (RunKind.AUDIT, [Search.BY_CONTENT]),
+        (RunKind.BACKFILL, [Search.BY_CONTENT]),
+    ],
+)
+async def test_each_kind_of_run_makes_its_searches(kind: RunKind, searches: list[Search]) -> None:
+    case = Case([due(7, 8, 9)], [due(1, 2, 3)])
+    scope = Scope(since_id=5, partition=1, partitions=3)
+    await case.reconciler.run(kind, scope, cause="schedule")
+    assert case.due.searched == [(search, scope) for search in searches]
+    assert case.runs.entered == [(kind, scope, "schedule")]
+    found = {Search.BY_TIME: [7, 8, 9], Search.BY_CONTENT: [1, 2, 3]}
+    assert case.lml.pages == [found[search] for search in searches]
+
+
+async def test_rows_of_both_searches_share_a_call() -> None:
+    case = Case([due(7)], [due(1, 2)])
+    await case.run()
+    assert case.lml.pages == [[1, 2, 7]]
+
+
+async def test_changed_rows_that_were_asked_are_those_that_capture_missed() -> None:
+    changed = due(1, 2, 3, 4, 5, 6, reason=Reason.CHANGED)
+    case = Case((), [changed, due(7), due(8, reason=Reason.FAILED)])
+    # A change was being handled while the search ran: nothing was missed.
+    case.library.answered = frozenset({2})
+    case.library.gone = frozenset({3})
+    case.library.nameless = frozenset({4})
+    case.verdicts.superseded = frozenset({5})
+    tally = await case.run(RunKind.AUDIT)
+    assert sorted(case.asked) == [1, 5, 6, 7, 8]
+    assert tally.capture_missed == 3
+    assert tally.scanned == 8
+
+
+async def test_rows_that_are_due_for_another_reason_were_not_missed() -> None:
+    reasons = [reason for reason in Reason if reason is not Reason.CHANGED]
+    rows = [DueRow(row, reason, compilation=False) for row, reason in enumerate(reasons, 1)]
+    tally = await Case((), [rows]).run(RunKind.AUDIT)
+    assert (tally.scanned, tally.capture_missed) == (len(reasons), 0)
+
+
+async def test_changed_rows_of_a_batch_that_lml_failed_do_not_count_as_missed() -> None:
+    case = Case((), [due(1, 2, 3, reason=Reason.CHANGED), due(4, reason=Reason.CHANGED)])
+    case.lml.fault = fails(1)
+    assert (await case.run(RunKind.AUDIT)).capture_missed == 1
+
+
+async def test_batch_that_lml_fails_is_counted_and_the_run_goes_on() -> None:
+    case = Case(pages(4))
+    case.lml.fault = fails(2)
+    tally = await case.run()
+    assert case.verdicts.written.keys() == {1, 2, 3, 7, 8, 9, 10, 11, 12}
+    assert tally.skipped == {Skip.LML_ERROR: 3}
+    assert (tally.unresolved, tally.scanned, tally.lml_calls) == (9, 12, 4)
+    assert case.asked == list(range(1, 13))
+    assert case.runs.ended == ["done"]
+
+
+async def test_five_failed_batches_in_a_row_halt_the_run() -> None:
+    case = Case(pages(9))
+    case.lml.fault = fails(*range(3, 99))
+    tally = Tally()
+    message = "5 batches in a row failed, the last one: ConnectError"
+    with pytest.raises(RunHaltedError, match=message):
+        await case.run(tally=tally)
+    assert len(case.lml.pages) == 2 + 5
+    assert (tally.unresolved, tally.skipped) == (6, {Skip.LML_ERROR: 15})
+    assert case.runs.ended == ["RunHaltedError"]
+
+
+async def test_batches_that_fail_together_halt_the_run_too() -> None:
+    case = Case(pages(40), batches=4)
+    case.lml.fault = fails(*range(99))
+    with pytest.raises(RunHaltedError):
+        await case.run()
+    assert 5 <= len(case.lml.pages) <= 5 + 4
+    assert case.lml.in_flight == 0
+
+
+async def test_batch_that_is_answered_ends_the_row_of_failures() -> None:
+    case = Case(pages(15))
+    case.lml.fault = fails(*(call for call in range(1, 16) if call % 5))
+    tally = await case.run()
+    assert len(case.lml.pages) == 15
+    assert tally.skipped == {Skip.LML_ERROR: 36}
+
+
+async def test_batch_that_the_database_failed_is_tried_again_after_growing_delays() -> None:
+    case = Case(pages(2))
+    case.library.faults = [StoreUnavailableError("connection refused") for _ in range(4)]
+    tally = await case.run()
+    assert [rows for _, rows in case.library.reads] == [[1, 2, 3]] * 5 + [[4, 5, 6]]
+    tries = [at for at, _ in case.library.reads][:5]
+    assert [round(b - a, 2) for a, b in pairwise(tries)] == [0.5, 1, 2, 4]
+    assert case.asked == [1, 2, 3, 4, 5, 6]
+    assert tally.scanned == 6
+
+
+async def test_database_that_stays_away_halts_the_run() -> None:
+    case = Case(pages(3))
+    case.library.faults = [StoreUnavailableError("connection refused") for _ in range(99)]
+    with pytest.raises(RunHaltedError, match="the last one: connection refused"):
+        await case.run()
+    assert len(case.library.reads) == 5
+    assert not case.asked
+
+
+@pytest.mark.parametrize("batches", [1, 2, 5])
+async def test_so_many_batches_are_on_their_way_at_a_time(batches: int) -> None:
+    case = Case(pages(20), batches=batches)
+    began = now()
+    await case.run()
+    assert case.lml.most_in_flight == batches
+    assert now() - began == pytest.approx(20 / batches * CALL, abs=0.1)
+
+
+async def test_search_does_not_run_ahead_of_the_asking() -> None:
+    case = Case(pages(100), batches=2)
+    case.lml.seconds = 1000.0
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(case.run())
+        await for_a_while(100.0)
+        # Two are asked, one waits, one was found and cannot be handed on.
+        assert case.due.windows == 4
+        running.cancel()
+
+
+async def test_cancelled_run_leaves_nothing_running() -> None:
+    case = Case(pages(50), batches=3)
+    before = asyncio.all_tasks()
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(case.run())
+        await eventually(lambda: len(case.lml.pages) > 6)
+        running.cancel()
+    assert running.cancelled()
+    assert case.lml.in_flight == 0
+    assert asyncio.all_tasks() == before
+    assert case.runs.ended == ["CancelledError"]
+    calls = len(case.lml.asked_at)
+    await for_a_while(60.0)
+    assert len(case.lml.asked_at) == calls
+    assert asyncio.all_tasks() == before
+
+
+async def test_tally_given_is_filled_while_the_run_goes_on() -> None:
+    case = Case(pages(4))
+    given = Tally(resolved=5, lml_calls=1)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(case.run(tally=given))
+        await for_a_while(2.5 * CALL)
+        assert (given.resolved, given.unresolved) == (5, 6)
+    assert running.result() is given
+    assert (given.resolved, given.unresolved, given.lml_calls) == (5, 12, 5)
+
+
+async def test_each_run_counts_for_itself() -> None:
+    case = Case(pages(2))
+    first, second = await case.run(), await case.run()
+    assert first is not second
+    assert (first.scanned, second.scanned) == (6, 6)
+
+
+async def test_tally_is_noted_while_the_run_goes_on() -> None:
+    case = Case(pages(3))
+    case.lml.seconds = 5.0
+    began = now()
+    await case.run()
+    assert [(round(at - began), scanned) for at, scanned in case.runs.noted] == [
+        (2, 0),
+        (4, 0),
+        (6, 3),
+        (8, 3),
+        (10, 6),
+        (12, 6),
+        (14, 6),
+    ]
+
+
+async def test_search_that_fails_ends_the_run() -> None:
+    case = Case(pages(6))
+    case.due.fault = StoreUnavailableError("connection refused")
+    with pytest.raises(StoreUnavailableError, match="connection refused"):
+        await case.run()
+    assert case.due.searched == [(Search.BY_TIME, SCOPE)]
+    assert case.runs.ended == ["StoreUnavailableError"]
+    assert case.lml.in_flight == 0
+
+
+async def test_run_that_lost_its_lock_ends() -> None:
+    case = Case(pages(50))
+    case.runs.fault = StoreUnavailableError("terminating connection")
+    with pytest.raises(StoreUnavailableError, match="terminating connection"):
+        await case.run()
+    assert len(case.lml.asked_at) <= 2
+    assert case.lml.in_flight == 0
+
+
+async def test_bug_ends_the_run_and_is_not_hidden() -> None:
+    case = Case(pages(5), batches=2)
+    case.library.faults = [ZeroDivisionError("a bug")]
+    with pytest.raises(ExceptionGroup) as caught:
+        await case.run()
+    assert caught.group_contains(ZeroDivisionError)
+    assert case.lml.in_flight == 0
+
+
+async def test_run_without_due_rows_asks_nothing() -> None:
+    case = Case([[], []], [[]])
+    assert await case.run() == Tally()
+    assert not case.lml.pages
+    assert case.runs.ended == ["done"]
+
+
+async def test_count_asks_nothing_and_enters_no_run() -> None:
+    compilations = [DueRow(row, Reason.NEVER, compilation=True) for row in (8, 9)]
+    case = Case(pages(1), [due(4), compilations, [*due(5), *compilations[:1]]])
+    assert await case.reconciler.count(RunKind.SWEEP, SCOPE) == {False: 5, True: 3}
+    assert await case.reconciler.count(RunKind.BACKFILL, SCOPE) == {False: 2, True: 3}
+    assert await case.reconciler.count(RunKind.REFRESH, SCOPE) == {False: 3, True: 0}
+    assert not case.library.reads
+    assert not case.asked
+    assert not case.runs.entered
