@@ -160,7 +160,7 @@ class LmlClient:
         # httpx bounds each read; a reply that drips needs a bound for the whole call.
         async with (
             asyncio.timeout(deadline.total_seconds()),
-            self._http.stream("POST", path, content=content, extensions=_TRACED) as response,
+            self._http.stream("POST", path, content=content) as response,
         ):
             if response.status_code != HTTPStatus.OK:
                 raise _StatusError(response)
@@ -193,17 +193,6 @@ async def open_lml(
         follow_redirects=False,
     ) as http:
         yield LmlClient(http, limits)
-
-
-async def _heed_cancellation(step: str, _: dict[str, Any]) -> None:
-    # A cancellation that meets the end of a connect is swallowed by anyio (its issue 1214), and the
-    # call would be waited for although nobody wants it any more.
-    task = asyncio.current_task()
-    if step == "connection.connect_tcp.complete" and task is not None and task.cancelling():
-        raise asyncio.CancelledError
-
-
-_TRACED = {"trace": _heed_cancellation}
 
 
 def _worth_a_retry(error: BaseException) -> bool:

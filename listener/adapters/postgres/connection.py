@@ -113,11 +113,20 @@ async def session(pool: Pool) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
     try:
         with translated():
             async with asyncio.timeout(_DEADLINE.total_seconds()), pool.connection() as connection:
+                _heed_cancellation()
                 yield connection
     except StoreUnavailableError:
         # One cut connection seldom comes alone: find the others now, not one failure at a time.
         await pool.check()
         raise
+
+
+def _heed_cancellation() -> None:
+    # The pool waits by wait_for, which before Python 3.12 loses a cancellation that meets the
+    # connection; whoever asked for the task to end would wait for it in vain.
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 @contextmanager
