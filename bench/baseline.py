@@ -56,7 +56,9 @@ WHERE l.id > %s AND (NOT %s OR i.last_verified_at < now() - interval '7 days')
 ORDER BY l.id
 LIMIT %s
 """).format(backend=sql.Identifier(BACKEND))
-_MARKER = "CREATE TEMP TABLE asked (library_id int PRIMARY KEY, asked_at timestamptz NOT NULL)"
+_MARKER = """
+CREATE TABLE IF NOT EXISTS asked (library_id int PRIMARY KEY, asked_at timestamptz NOT NULL)
+"""
 _MARK = """
 INSERT INTO asked (library_id, asked_at) VALUES (%s, now())
 ON CONFLICT (library_id) DO UPDATE SET asked_at = excluded.asked_at

@@ -81,6 +81,7 @@ class Bench:
 
     def forget(self) -> None:
         """Forget all answers and changes."""
+        self.db.execute("DROP TABLE IF EXISTS asked")
         self.db.execute(
             sql.SQL("TRUNCATE listener.change, listener.ledger, {}, {}").format(_SOURCE, _IDENTITY)
         )

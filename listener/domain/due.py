@@ -48,6 +48,17 @@ class Scope:
             raise ValueError(message)
 
 
+def spread(rows: Sequence[DueRow]) -> list[DueRow]:
+    """Return the rows in an order in which neighbours in the library stand far apart.
+
+    PostgreSQL reuses the place of a row's old version once its transaction has ended. Rows that
+    are updated together should therefore not lie on one page of the table: their new versions
+    would have to go elsewhere, and every index would need a new entry.
+    """
+    # Knuth's multiplicative hashing: the fractional part of id times the golden ratio.
+    return sorted(rows, key=lambda row: row.library_id * 0x9E3779B1 & 0xFFFFFFFF)
+
+
 @dataclass(slots=True)
 class Pages:
     """Groups due rows into pages of one kind each: a compilation's answer may be long."""

@@ -11,7 +11,7 @@ from datetime import timedelta
 import structlog
 
 from listener.domain.change import Batch
-from listener.domain.due import DueRow, Pages, Reason, Scope
+from listener.domain.due import DueRow, Pages, Reason, Scope, spread
 from listener.domain.faults import LmlRefusedError, LmlUnavailableError, StoreUnavailableError
 from listener.domain.pacing import Backoff
 from listener.domain.run import RunKind, Search
@@ -24,6 +24,7 @@ _log = structlog.stdlib.get_logger()
 # Several calls may be in flight when LML goes; a few more in a row are no coincidence.
 _FAILED_BATCHES = 5
 _PAUSE = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=5))
+_SPREAD_OVER = 20_000
 _NOTE_EVERY = timedelta(seconds=2)
 
 
@@ -96,23 +97,30 @@ class Reconciler:
     ) -> AsyncGenerator[list[DueRow], None]:
         pages = Pages(self._limits.batch_size, self._limits.compilation_batch_size)
         left = limit
-        async with aclosing(self._search(kind, scope)) as search:
+        async with aclosing(self._search(kind, scope, limit)) as search:
             async for found in search:
-                rows = found[:left]
-                for page in pages.add(rows):
+                for page in pages.add(found[:left]):
                     yield page
                 if left is not None:
-                    left -= len(rows)
+                    left -= len(found[:left])
                     if not left:
                         break
         for page in pages.rest():
             yield page
 
-    async def _search(self, kind: RunKind, scope: Scope) -> AsyncGenerator[Sequence[DueRow], None]:
+    async def _search(
+        self, kind: RunKind, scope: Scope, limit: int | None = None
+    ) -> AsyncGenerator[Sequence[DueRow], None]:
+        most = _SPREAD_OVER if limit is None else min(limit, _SPREAD_OVER)
         # The rows whose time has come first: the look at everything holds nothing back.
         if Search.BY_TIME in kind.searches:
+            group: list[DueRow] = []
             async for rows in self._due.by_time(scope):
-                yield rows
+                group += rows
+                while len(group) >= most:
+                    yield spread(group[:most])
+                    group = group[most:]
+            yield spread(group)
         if Search.BY_CONTENT in kind.searches:
             async for rows in self._due.by_content(scope):
                 yield rows

@@ -13,7 +13,7 @@ from listener.adapters.postgres.connection import Database, open_pool, session
 async def test_cancellation_that_meets_the_connection_is_not_lost(
     database: Database, ticks: int
 ) -> None:
-    entered = []
+    entered: list[object] = []
 
     async def work() -> None:
         async with session(pool) as connection:

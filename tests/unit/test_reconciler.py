@@ -268,7 +268,7 @@ async def test_changed_rows_of_a_batch_that_lml_failed_do_not_count_as_missed() 
 
 
 async def test_batch_that_lml_fails_is_counted_and_the_run_goes_on() -> None:
-    case = Case(pages(4))
+    case = Case((), pages(4))
     case.lml.fault = fails(2)
     tally = await case.run()
     assert case.verdicts.written.keys() == {1, 2, 3, 7, 8, 9, 10, 11, 12}
@@ -299,6 +299,17 @@ async def test_batches_that_fail_together_halt_the_run_too() -> None:
     assert case.lml.in_flight == 0
 
 
+async def test_rows_due_by_their_time_are_spread_over_the_library() -> None:
+    case = Case([due(*range(1, 101)), due(*range(101, 201))], batches=1)
+    await case.run(RunKind.REFRESH)
+    assert sorted(case.asked) == list(range(1, 201))
+    neighbours = sum(
+        abs(first - second) == 1 for page in case.lml.pages for first in page for second in page
+    )
+    # A page of 3 in order would hold four such pairs.
+    assert neighbours < len(case.lml.pages)
+
+
 async def test_batch_that_is_answered_ends_the_row_of_failures() -> None:
     case = Case(pages(15))
     case.lml.fault = fails(*(call for call in range(1, 16) if call % 5))
@@ -308,7 +319,7 @@ async def test_batch_that_is_answered_ends_the_row_of_failures() -> None:
 
 
 async def test_batch_that_the_database_failed_is_tried_again_after_growing_delays() -> None:
-    case = Case(pages(2))
+    case = Case((), pages(2))
     case.library.faults = [StoreUnavailableError("connection refused") for _ in range(4)]
     tally = await case.run()
     assert [rows for _, rows in case.library.reads] == [[1, 2, 3]] * 5 + [[4, 5, 6]]
@@ -337,7 +348,7 @@ async def test_so_many_batches_are_on_their_way_at_a_time(batches: int) -> None:
 
 
 async def test_search_does_not_run_ahead_of_the_asking() -> None:
-    case = Case(pages(100), batches=2)
+    case = Case((), pages(100), batches=2)
     case.lml.seconds = 1000.0
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(case.run())
@@ -383,7 +394,7 @@ async def test_each_run_counts_for_itself() -> None:
 
 
 async def test_tally_is_noted_while_the_run_goes_on() -> None:
-    case = Case(pages(3))
+    case = Case((), pages(3))
     case.lml.seconds = 5.0
     began = now()
     await case.run()
