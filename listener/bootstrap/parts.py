@@ -81,13 +81,19 @@ class Parts:
         """Make what follows the library."""
         in_flight = self.settings.lml_max_concurrent + _BATCHES_ASIDE
         limits = self._consumer_limits(self.settings.batch_size, in_flight)
-        calls = self.permits.for_live
-        return Consumer(Stream.LIBRARY, self.outbox, resolver.handle, limits, calls)
+        return Consumer(
+            Stream.LIBRARY,
+            self.outbox,
+            resolver.handle,
+            limits,
+            calls=self.permits.for_live,
+            well=self.lml.well,
+        )
 
     def rotation_consumer(self, warmer: Warmer) -> Consumer:
         """Make what follows the rotation."""
         limits = self._consumer_limits(LML_REFRESH_BATCH_CAP, _REFRESH_CALLS)
-        return Consumer(Stream.ROTATION, self.outbox, warmer.handle, limits)
+        return Consumer(Stream.ROTATION, self.outbox, warmer.handle, limits, well=self.lml.well)
 
     def warmer(self) -> Warmer:
         """Make what warms the identities of rotation rows."""

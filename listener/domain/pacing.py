@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +46,49 @@ class Pause:
     def remaining(self, now: float) -> float:
         """Return the seconds of silence left, 0 if none."""
         return max(0.0, self.until - now)
+
+
+class BreakerState(StrEnum):
+    """Closed: all goes well. Open: nothing is asked. Half-open: one small batch is tried."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half-open"
+
+
+@dataclass(slots=True)
+class Breaker(Pause):
+    """A pause towards a service that also tells how it is: it ends early when that says "well".
+
+    Saying so proves little: it counts once, and then only after the service was heard to be ill.
+    What the service itself asked for is kept in any case.
+    """
+
+    _not_before: float = float("-inf")
+    _word_counts: bool = True
+
+    def failed(self, now: float, at_least: timedelta | None = None) -> timedelta:
+        """Note a failure; return how long to keep silent."""
+        if at_least is not None:
+            self._not_before = max(self._not_before, now + at_least.total_seconds())
+        # Named: slots make a new class of this one, which a bare super() does not know.
+        return Pause.failed(self, now, at_least)
+
+    def succeeded(self) -> None:
+        """Note that the service answered."""
+        self._word_counts = True
+        Pause.succeeded(self)
+
+    def heard(self, now: float, *, well: bool) -> None:
+        """Note what the service says of itself during a pause."""
+        if not well:
+            self._word_counts = True
+        elif self._word_counts and now >= self._not_before:
+            self._word_counts = False
+            self.until = now
+
+    def state(self, now: float) -> BreakerState:
+        """Return whether anything may be asked now."""
+        if not self.failures:
+            return BreakerState.CLOSED
+        return BreakerState.OPEN if self.remaining(now) else BreakerState.HALF_OPEN

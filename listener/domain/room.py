@@ -92,10 +92,13 @@ class Room:
             self._entries.add(change.seq)
             self._wait(change.row_id, (change.seq,), now)
 
-    def next_batch(self, now: float, *, full: bool = False) -> Batch | float | None:
+    def next_batch(
+        self, now: float, *, full: bool = False, most: int | None = None
+    ) -> Batch | float | None:
         """Return a batch to handle now, or the seconds until one may be ready, or None if none.
 
-        With `full` only a full batch leaves, and it is not foretold when there is one.
+        With `full` only a full batch leaves, and it is not foretold when there is one. It has
+        `most` rows at most, if that is given.
         """
         while self._cooling and self._cooling[0][0] <= now:
             self._ready.setdefault(heapq.heappop(self._cooling)[1], now)
@@ -107,7 +110,8 @@ class Room:
         at_once = self.quiet and len(self._ready) <= _HANDFUL
         if len(self._ready) < self._limits.batch_size and not at_once and patience > 0:
             return patience
-        rows = [row for row, _ in zip(self._ready, range(self._limits.batch_size), strict=False)]
+        size = min(most or self._limits.batch_size, self._limits.batch_size)
+        rows = [row for row, _ in zip(self._ready, range(size), strict=False)]
         for row in rows:
             del self._ready[row]
             self._in_flight[row] = tuple(self._waiting.pop(row))

@@ -11,8 +11,8 @@ from datetime import timedelta
 import structlog
 
 from listener.domain.change import Batch, Change, Stream
-from listener.domain.faults import LmlUnavailableError, StoreUnavailableError
-from listener.domain.pacing import Backoff, Pause
+from listener.domain.faults import LmlRefusedError, LmlUnavailableError, StoreUnavailableError
+from listener.domain.pacing import Backoff, Breaker, BreakerState, Pause
 from listener.domain.room import Room, RoomLimits
 from listener.domain.tally import Distribution
 from listener.engine.feeder import Feeder
@@ -23,9 +23,13 @@ _log = structlog.stdlib.get_logger()
 
 _CAUGHT_UP_LOOK = timedelta(milliseconds=20)
 # So many failures of the service in a row, and who only catches up does not wait for it any more.
-_GIVE_UP = 3
+_GIVE_UP = 2
 _DRAIN_WAIT = timedelta(milliseconds=20)
-_SILENCE = Backoff(first=timedelta(seconds=1), most=timedelta(seconds=30))
+_STORE_SILENCE = Backoff(first=timedelta(seconds=1), most=timedelta(seconds=30))
+# At most four tries a minute of a service that is down; when it says that it is back, one at once.
+_LML_SILENCE = Backoff(first=timedelta(seconds=8), most=timedelta(seconds=15))
+_HEALTH_EVERY = timedelta(seconds=2)
+_TRIAL = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ class Consumer:
     Claims live in memory only: whoever holds the lane reads the outbox alone, and what is not
     settled when it goes is still there for the next one. `resting` is set while all that is in the
     outbox was claimed. `calls` tells how many calls may be in flight: a batch beyond that would
-    only wait, and is better filled meanwhile.
+    only wait, and is better filled meanwhile. `well` asks LML how it is, while it fails.
     """
 
     def __init__(
@@ -52,7 +56,9 @@ class Consumer:
         outbox: Outbox,
         handle: Callable[[Batch], Awaitable[Handled]],
         limits: ConsumerLimits,
+        *,
         calls: Callable[[], int] | None = None,
+        well: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         self.claim_lag = Distribution()
         self.resting = asyncio.Event()
@@ -61,23 +67,28 @@ class Consumer:
         self._handle = handle
         self._limits = limits
         self._calls = calls or (lambda: limits.in_flight)
+        self._well = well
         self._running = 0
+        self.breaker = Breaker(_LML_SILENCE)
         self._log = _log.bind(stream=str(stream))
 
     async def follow(self, lane: Lane, stop: asyncio.Event) -> None:
         """Work until `stop` is set and what is in flight is done; raises `LaneLostError`."""
         self.resting.clear()
         self._room = Room(self._limits.room)
-        self._pause = Pause(_SILENCE)
+        self.breaker = Breaker(_LML_SILENCE)
+        self._pause = Pause(_STORE_SILENCE)
         self._slots = asyncio.Semaphore(self._limits.in_flight)
         self._moved = asyncio.Event()
         feeder = Feeder(self._stream, self._outbox, self._room, lane, self._limits.poll)
         async with asyncio.TaskGroup() as tasks:
             feeding = tasks.create_task(feeder.run(self._silence, self._admit, self.resting.set))
             dispatching = tasks.create_task(self._dispatch(tasks))
+            listening = tasks.create_task(self._listen_to_lml())
             await stop.wait()
             feeding.cancel()
             dispatching.cancel()
+            listening.cancel()
             await asyncio.wait((feeding,))
             while not self._room.quiet:
                 # The lane stays ours, and is seen to be, until the last batch is done.
@@ -93,12 +104,12 @@ class Consumer:
             tasks.create_task(self.follow(lane, done))
             while True:
                 await asyncio.sleep(_CAUGHT_UP_LOOK.total_seconds())
-                if self._pause.failures >= _GIVE_UP:
+                if max(self._pause.failures, self.breaker.failures) >= _GIVE_UP:
                     break
                 if self.resting.is_set() and self._room.quiet and self._room.exhausted:
                     break
             done.set()
-        return not self._pause.failures
+        return not self._pause.failures and not self.breaker.failures
 
     def _admit(self, changes: tuple[Change, ...]) -> None:
         for change in changes:
@@ -108,7 +119,15 @@ class Consumer:
         self._moved.set()
 
     def _silence(self) -> timedelta:
-        return timedelta(seconds=self._pause.remaining(self._now()))
+        now = self._now()
+        return timedelta(seconds=max(self._pause.remaining(now), self.breaker.remaining(now)))
+
+    async def _listen_to_lml(self) -> None:
+        while self._well is not None:
+            await asyncio.sleep(_HEALTH_EVERY.total_seconds())
+            if self.breaker.state(self._now()) is BreakerState.OPEN:
+                self.breaker.heard(self._now(), well=await self._well())
+                self._moved.set()
 
     async def _dispatch(self, tasks: asyncio.TaskGroup) -> None:
         while True:
@@ -120,11 +139,13 @@ class Consumer:
     async def _next_batch(self) -> Batch:
         while True:
             self._moved.clear()
-            patience: float | None = self._pause.remaining(self._now())
-            # After a failure one batch goes ahead alone: it tells whether the service is back.
-            if not patience and (self._room.quiet or not self._pause.failures):
+            patience: float | None = self._silence().total_seconds()
+            failing = bool(self._pause.failures or self.breaker.failures)
+            # After a failure one small batch goes ahead alone, and tells whether all is well again.
+            if not patience and (self._room.quiet or not failing):
                 full = self._running >= self._calls()
-                batch = self._room.next_batch(self._now(), full=full)
+                most = _TRIAL if failing else None
+                batch = self._room.next_batch(self._now(), full=full, most=most)
                 if isinstance(batch, Batch):
                     return batch
                 patience = batch
@@ -146,7 +167,7 @@ class Consumer:
             self._log.exception("batch handling failed", rows=len(rows))
             self._room.fail(rows, self._now())
         else:
-            self._pause.succeeded()
+            self._hear_of_success(handled)
             self._room.settle(handled.settled, self._now())
             self._room.ask_again(handled.late, self._now())
             self._room.fail(handled.failed, self._now())
@@ -156,17 +177,34 @@ class Consumer:
             self._slots.release()
             self._moved.set()
 
+    def _hear_of_success(self, handled: Handled) -> None:
+        self._pause.succeeded()
+        # Rows that needed no question say nothing about LML.
+        if handled.unasked == handled.settled | handled.late | handled.failed:
+            return
+        if self.breaker.failures:
+            self._log.info("LML answers again", failures=self.breaker.failures)
+        self.breaker.succeeded()
+
     def _keep_silent(self, fault: LmlUnavailableError | StoreUnavailableError) -> None:
-        at_least = fault.retry_after if isinstance(fault, LmlUnavailableError) else None
-        known = self._pause.remaining(self._now()) > 0
-        delay = self._pause.failed(self._now(), at_least)
-        if not known:
-            self._log.warning(
-                "service unavailable, keeping changes in the outbox",
-                reason=str(fault),
-                failures=self._pause.failures,
-                next_try_in_seconds=round(delay.total_seconds(), 1),
-            )
+        if isinstance(fault, LmlUnavailableError):
+            pause: Pause = self.breaker
+            at_least = fault.retry_after
+        else:
+            pause, at_least = self._pause, None
+        known = pause.remaining(self._now()) > 0
+        delay = pause.failed(self._now(), at_least)
+        if known:
+            return
+        # A refusal needs a person: said once as what it is, and then only that it goes on.
+        refused = isinstance(fault, LmlRefusedError) and pause.failures == 1
+        log = self._log.error if refused else self._log.warning
+        log(
+            "service unavailable, keeping changes in the outbox",
+            reason=str(fault),
+            failures=pause.failures,
+            next_try_in_seconds=round(delay.total_seconds(), 1),
+        )
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

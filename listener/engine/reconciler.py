@@ -23,6 +23,8 @@ _log = structlog.stdlib.get_logger()
 
 # Several calls may be in flight when LML goes; a few more in a row are no coincidence.
 _FAILED_BATCHES = 5
+# Nothing went well yet: who begins while LML is down should find out at little cost.
+_FAILED_AT_ONCE = 2
 _PAUSE = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=5))
 _SPREAD_OVER = 20_000
 _NOTE_EVERY = timedelta(seconds=2)
@@ -201,7 +203,8 @@ class _Walk:
         self._failed_in_a_row += 1
         self._quiet_until = now + _PAUSE.delay(self._failed_in_a_row).total_seconds()
         _log.warning("batch failed", reason=str(fault), in_a_row=self._failed_in_a_row)
-        if self._failed_in_a_row >= _FAILED_BATCHES:
+        down = isinstance(fault, LmlUnavailableError) and not self._went_well
+        if self._failed_in_a_row >= (_FAILED_AT_ONCE if down else _FAILED_BATCHES):
             message = f"{self._failed_in_a_row} batches in a row failed, the last one: {fault}"
             raise RunHaltedError(message) from fault
 

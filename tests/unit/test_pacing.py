@@ -7,7 +7,7 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.domain.pacing import Backoff, Pause
+from listener.domain.pacing import Backoff, Breaker, BreakerState, Pause
 
 BACKOFF = Backoff(first=timedelta(seconds=1), most=timedelta(seconds=30))
 
@@ -69,3 +69,36 @@ def test_answer_ends_the_pause_and_starts_the_count_anew() -> None:
     pause.succeeded()
     assert pause.remaining(5.0) == 0
     assert pause.failed(6.0) == timedelta(seconds=1)
+
+
+def test_breaker_opens_with_a_failure_and_lets_one_through_after_the_silence() -> None:
+    breaker = Breaker(BACKOFF)
+    assert breaker.state(0.0) is BreakerState.CLOSED
+    breaker.failed(0.0)
+    assert breaker.state(0.5) is BreakerState.OPEN
+    assert breaker.state(1.0) is BreakerState.HALF_OPEN
+    breaker.succeeded()
+    assert breaker.state(1.0) is BreakerState.CLOSED
+
+
+def test_word_of_the_service_counts_once_and_again_after_it_was_ill() -> None:
+    breaker = Breaker(BACKOFF)
+    breaker.failed(0.0)
+    breaker.heard(0.1, well=True)
+    assert breaker.state(0.1) is BreakerState.HALF_OPEN
+    breaker.failed(0.2)
+    breaker.heard(0.3, well=True)
+    assert breaker.state(0.3) is BreakerState.OPEN
+    breaker.heard(0.4, well=False)
+    assert breaker.state(0.4) is BreakerState.OPEN
+    breaker.heard(0.5, well=True)
+    assert breaker.state(0.5) is BreakerState.HALF_OPEN
+
+
+def test_silence_that_the_service_asked_for_is_kept_though_it_is_well() -> None:
+    breaker = Breaker(BACKOFF)
+    breaker.failed(0.0, timedelta(seconds=60))
+    breaker.heard(30.0, well=True)
+    assert breaker.state(59.0) is BreakerState.OPEN
+    breaker.heard(60.0, well=True)
+    assert breaker.state(60.0) is BreakerState.HALF_OPEN

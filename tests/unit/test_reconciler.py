@@ -295,7 +295,7 @@ async def test_batches_that_fail_together_halt_the_run_too() -> None:
     case.lml.fault = fails(*range(99))
     with pytest.raises(RunHaltedError):
         await case.run()
-    assert 5 <= len(case.lml.pages) <= 5 + 4
+    assert 2 <= len(case.lml.pages) <= 4 + 1
     assert case.lml.in_flight == 0
 
 
@@ -311,11 +311,19 @@ async def test_rows_due_by_their_time_are_spread_over_the_library() -> None:
 
 
 async def test_batch_that_is_answered_ends_the_row_of_failures() -> None:
-    case = Case(pages(15))
-    case.lml.fault = fails(*(call for call in range(1, 16) if call % 5))
+    case = Case(pages(16))
+    case.lml.fault = fails(*(call for call in range(1, 17) if call % 5 != 1))
     tally = await case.run()
-    assert len(case.lml.pages) == 15
+    assert len(case.lml.pages) == 16
     assert tally.skipped == {Skip.LML_ERROR: 36}
+
+
+async def test_lml_that_is_down_from_the_beginning_halts_a_run_at_little_cost() -> None:
+    case = Case(pages(15), batches=1)
+    case.lml.fault = fails(*range(99))
+    with pytest.raises(RunHaltedError, match="2 batches in a row failed"):
+        await case.run()
+    assert len(case.lml.pages) == 2
 
 
 async def test_batch_that_the_database_failed_is_tried_again_after_growing_delays() -> None:

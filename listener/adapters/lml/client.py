@@ -54,6 +54,7 @@ _ABOUT_THE_PAGE = {
     HTTPStatus.UNPROCESSABLE_ENTITY,
 }
 _READ_ASIDE = 2**16
+_HEALTH_TIMEOUT = timedelta(seconds=5)
 _RETRY_AFTER_CAP = timedelta(minutes=5)
 
 
@@ -103,9 +104,11 @@ class BulkReply:
 class LmlClient:
     """The two questions that the listener puts to LML."""
 
-    def __init__(self, http: httpx.AsyncClient, limits: LmlLimits) -> None:
+    def __init__(self, http: httpx.AsyncClient, limits: LmlLimits, health: str) -> None:
         self._http = http
+        self._health = health
         self._limits = limits
+        self._failing = False
 
     async def ask(self, questions: Sequence[Question]) -> BulkReply:
         """Put one page of 1 to 1000 questions.
@@ -137,9 +140,20 @@ class LmlClient:
         except MalformedReplyError as error:
             raise PageRefusedError(str(error)) from error
 
+    async def well(self) -> bool:
+        """Return whether LML says that it is well; that is not a promise that it answers."""
+        try:
+            async with asyncio.timeout(_HEALTH_TIMEOUT.total_seconds()):
+                response = await self._http.get(self._health)
+        except (httpx.HTTPError, TimeoutError):
+            return False
+        return response.status_code == HTTPStatus.OK
+
     async def _post(self, path: str, body: dict[str, Any], deadline: timedelta) -> bytes:
+        # While it fails one try a call is enough: its caller comes again.
+        attempts = 1 if self._failing else self._limits.attempts
         retrying = AsyncRetrying(
-            stop=stop_after_attempt(self._limits.attempts),
+            stop=stop_after_attempt(attempts),
             wait=wait_random_exponential(multiplier=0.2, max=2),
             retry=retry_if_exception(_worth_a_retry),
             before_sleep=_log_retry,
@@ -147,12 +161,17 @@ class LmlClient:
         )
         content = to_json(body)
         try:
-            return await retrying(self._attempt, path, content, deadline)
+            reply: bytes = await retrying(self._attempt, path, content, deadline)
+            self._failing = False
+            return reply
         except _StatusError as error:
-            raise _meaning(error) from error
+            meaning = _meaning(error)
+            self._failing = isinstance(meaning, LmlUnavailableError)
+            raise meaning from error
         except _OversizedReplyError as error:
             raise PageRefusedError(str(error)) from error
         except (httpx.HTTPError, TimeoutError) as error:
+            self._failing = True
             message = f"{type(error).__name__} on {path}"
             raise LmlUnavailableError(message) from error
 
@@ -185,14 +204,15 @@ async def open_lml(
     headers = {"content-type": "application/json"}
     if api_key:
         headers["authorization"] = f"Bearer {api_key}"
+    root = base_url.rstrip("/").removesuffix(_API)
     async with httpx.AsyncClient(
-        base_url=base_url.rstrip("/").removesuffix(_API) + _API,
+        base_url=root + _API,
         headers=headers,
         timeout=httpx.Timeout(limits.refresh_timeout.total_seconds(), connect=5, pool=5),
-        limits=httpx.Limits(max_connections=limits.connections),
+        limits=httpx.Limits(max_connections=limits.connections + 1),
         follow_redirects=False,
     ) as http:
-        yield LmlClient(http, limits)
+        yield LmlClient(http, limits, f"{root}/health")
 
 
 def _worth_a_retry(error: BaseException) -> bool:
