@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -58,8 +59,13 @@ class Forecast:
         return self.calls * self.call / self.in_flight
 
 
-async def run_command(settings: Settings, command: Command, tally: Tally) -> None:
-    """Make one run, counting in `tally`.
+async def run_command(
+    settings: Settings,
+    command: Command,
+    tally: Tally,
+    expect: Callable[[int], None] | None = None,
+) -> None:
+    """Make one run, counting in `tally`; `expect` is told how many rows are due, if it is given.
 
     Raises `InstallationError` if the database is not there or not ready, `RunHaltedError` if LML
     or the database fail one batch after another, `StoreUnavailableError` if the database goes.
@@ -68,7 +74,11 @@ async def run_command(settings: Settings, command: Command, tally: Tally) -> Non
     async with open_parts(settings, f"listener-{command.kind.value}") as parts:
         if command.leftovers:
             await _handle_leftovers(parts, tally)
-        await parts.reconciler(dry=command.dry).run(
+        reconciler = parts.reconciler(dry=command.dry)
+        if expect is not None:
+            rows = sum((await reconciler.count(command.kind, command.scope)).values())
+            expect(rows if command.limit is None else min(rows, command.limit))
+        await reconciler.run(
             command.kind, command.scope, cause="command", limit=command.limit, tally=tally
         )
         if command.leftovers:

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import click
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from listener.domain.tally import Skip, Tally
 
@@ -19,17 +19,27 @@ _LINE_EVERY = timedelta(seconds=10)
 
 
 @contextmanager
-def show_progress(tally: Tally) -> Iterator[None]:
-    """Show the tally for the length of the block, within a running loop."""
+def show_progress(tally: Tally) -> Iterator[Callable[[int], None] | None]:
+    """Show the tally for the length of the block, within a running loop.
+
+    Yields what wants to know how many rows there will be, if anything does.
+    """
     if not sys.stderr.isatty():
         with _every(_LINE_EVERY, lambda: click.echo(_line(tally), err=True)):
-            yield
+            yield None
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("looking for due rows")
-        with _every(_MOVE_EVERY, lambda: progress.update(task, description=_line(tally))):
-            yield
+        task = progress.add_task("looking for due rows", total=None)
+
+        def move() -> None:
+            progress.update(task, description=_line(tally), completed=tally.scanned)
+
+        def expect(rows: int) -> None:
+            progress.update(task, total=tally.scanned + rows)
+
+        with _every(_MOVE_EVERY, move):
+            yield expect
 
 
 @contextmanager

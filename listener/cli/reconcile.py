@@ -158,8 +158,8 @@ async def _running(settings: Settings, command: Command, tally: Tally) -> None:
     running = asyncio.current_task()
     if running is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
-    with show_progress(tally):
-        await run_command(settings, command, tally)
+    with show_progress(tally) as expect:
+        await run_command(settings, command, tally, expect)
 
 
 def _print(tally: Tally, *, dry: bool, as_json: bool) -> None:
