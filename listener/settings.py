@@ -12,13 +12,20 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
+# The SDK's own rule, known before the SDK is imported.
+_SENTRY_DSN = re.compile(
+    r"https?://[^\s:/@]+(?::[^\s/@]*)?@[^\s:/@]+(?::\d{1,5})?/(?:[^\s?#]*/)?\d+"
+)
+_COMMIT = re.compile(r"[0-9a-fA-F]{7,40}")
 
 
 class SettingsError(Exception):
@@ -58,6 +65,12 @@ class DatabaseSettings(BaseSettings):
         if not value.get_secret_value().startswith(("postgresql://", "postgres://")):
             message = "must start with postgresql://"
             raise ValueError(message)
+        # libpq would take a part of such a password for the host, and name it in its error.
+        address = value.get_secret_value().partition("://")[2].partition("?")[0]
+        authority, _, path = address.partition("/")
+        if address.count("@") > 1 or "@" in path or _BAD_ESCAPE.search(authority):
+            message = "has an @, a / or a % in its password: write %40, %2F and %25 there"
+            raise ValueError(message)
         return value
 
 
@@ -69,6 +82,11 @@ class DueSettings(DatabaseSettings):
     )
     unresolved_retry_days: float = Field(
         7, gt=0, le=3650, description="Days after which a row without an identity is asked again."
+    )
+    include_null_canonical: bool = Field(
+        default=True,
+        description="Whether searches take in rows without canonical_entity_id; "
+        "false stages a rollout.",
     )
 
 
@@ -124,11 +142,6 @@ class Settings(DueSettings):
     max_attempts: int = Field(
         8, ge=1, le=100, description="Failures in a row after which a row is parked."
     )
-    include_null_canonical: bool = Field(
-        default=True,
-        description="Whether searches take in rows without canonical_entity_id; "
-        "false stages a rollout.",
-    )
     partition_index: int = Field(
         0, ge=0, le=999, description="Which share of the library the commands search, from 0."
     )
@@ -159,6 +172,36 @@ class Settings(DueSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="The least level that is logged."
     )
+    gate_commit_sha: str | None = Field(
+        None, description="The commit of LML that must be deployed, or a descendant of it."
+    )
+    gate_compare_url: str | None = Field(
+        None,
+        validate_default=True,
+        description="Where the code host compares commits, with {base} and {head} in it; "
+        "needed with GATE_COMMIT_SHA.",
+    )
+    github_token: SecretStr | None = Field(
+        None, description="The code host's token, if it asks for one."
+    )
+    local_dev: bool = Field(
+        default=False, description="Whether GATE_COMMIT_SHA allows an LML that names no commit."
+    )
+
+    sentry_dsn: SecretStr | None = Field(
+        None, description="Where Sentry takes runs and errors; without it nothing is sent."
+    )
+    sentry_traces_sample_rate: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Which share of runs and windows Sentry is told of; errors always are.",
+    )
+    sentry_environment: str = Field(
+        "production",
+        pattern=r"^[^\s/]{1,64}$",
+        description="What Sentry calls this installation.",
+    )
 
     @model_validator(mode="after")
     def _partition_exists(self) -> Settings:
@@ -169,6 +212,44 @@ class Settings(DueSettings):
             )
             raise ValueError(message)
         return self
+
+    @field_validator("gate_commit_sha")
+    @classmethod
+    def _is_commit(cls, value: str | None) -> str | None:
+        if value is not None and not _COMMIT.fullmatch(value):
+            message = "must be 7 to 40 hexadecimal digits"
+            raise ValueError(message)
+        return value
+
+    @field_validator("gate_compare_url")
+    @classmethod
+    def _compares_commits(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None and info.data.get("gate_commit_sha") is None:
+            return value
+        address = value or ""
+        if not address.startswith(("https://", "http://")) or not all(
+            name in address for name in ("{base}", "{head}")
+        ):
+            message = (
+                "GATE_COMMIT_SHA needs an address like "
+                "https://api.github.com/repos/OWNER/REPO/compare/{base}...{head}"
+            )
+            raise ValueError(message)
+        return value
+
+    @field_validator("sentry_dsn", mode="before")
+    @classmethod
+    def _blank_is_none(cls, value: object) -> object:
+        # Set to nothing is how a deployment's template leaves it out.
+        return None if isinstance(value, str) and not value.strip() else value
+
+    @field_validator("sentry_dsn")
+    @classmethod
+    def _is_sentry_dsn(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _SENTRY_DSN.fullmatch(value.get_secret_value()):
+            message = "must be like https://KEY@HOST/PROJECT"
+            raise ValueError(message)
+        return value
 
     @field_validator("log_level", mode="before")
     @classmethod

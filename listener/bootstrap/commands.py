@@ -12,8 +12,10 @@ import structlog
 from listener.adapters.postgres.housekeeping import PostgresHousekeeping
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
 from listener.adapters.postgres.runs import read_pace
+from listener.bootstrap.gate import require_gate
 from listener.bootstrap.installed import check_installation
 from listener.bootstrap.parts import Parts, open_parts
+from listener.bootstrap.telemetry import open_telemetry
 from listener.domain.change import Stream
 from listener.domain.due import Scope
 from listener.domain.faults import LaneLostError
@@ -42,6 +44,11 @@ class Command:
     dry: bool = False
     leftovers: bool = False
 
+    @property
+    def name(self) -> str:
+        """What the run is called on dashboards."""
+        return f"dry {self.kind.value}" if self.dry else self.kind.value
+
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
@@ -67,22 +74,16 @@ async def run_command(
 ) -> None:
     """Make one run, counting in `tally`; `expect` is told how many rows are due, if it is given.
 
-    Raises `InstallationError` if the database is not there or not ready, `RunHaltedError` if LML
-    or the database fail one batch after another, `StoreUnavailableError` if the database goes.
+    Raises `InstallationError` if the database is not there or not ready, `GateError` if LML is
+    older than it must be, `RunHaltedError` if LML or the database fail one batch after another,
+    `StoreUnavailableError` if the database goes.
     """
-    await asyncio.to_thread(check_installation, settings)
-    async with open_parts(settings, f"listener-{command.kind.value}") as parts:
-        if command.leftovers:
-            await _handle_leftovers(parts, tally)
-        reconciler = parts.reconciler(dry=command.dry)
-        if expect is not None:
-            rows = sum((await reconciler.count(command.kind, command.scope)).values())
-            expect(rows if command.limit is None else min(rows, command.limit))
-        await reconciler.run(
-            command.kind, command.scope, cause="command", limit=command.limit, tally=tally
-        )
-        if command.leftovers:
-            await PostgresHousekeeping(parts.pool, parts.database.backend).clear()
+    async with open_telemetry(settings) as telemetry:
+        await asyncio.to_thread(check_installation, settings)
+        await require_gate(settings, warming=command.leftovers)
+        async with open_parts(settings, f"listener-{command.kind.value}", telemetry) as parts:
+            with telemetry.run(command.name, tally):
+                await _run(parts, command, tally, expect)
 
 
 async def forecast(settings: Settings, kind: RunKind, scope: Scope) -> Forecast:
@@ -99,6 +100,22 @@ async def forecast(settings: Settings, kind: RunKind, scope: Scope) -> Forecast:
         call=pace or _USUAL_CALL,
         in_flight=parts.permits.for_patient,
     )
+
+
+async def _run(
+    parts: Parts, command: Command, tally: Tally, expect: Callable[[int], None] | None
+) -> None:
+    if command.leftovers:
+        await _handle_leftovers(parts, tally)
+    reconciler = parts.reconciler(dry=command.dry)
+    if expect is not None:
+        rows = sum((await reconciler.count(command.kind, command.scope)).values())
+        expect(rows if command.limit is None else min(rows, command.limit))
+    await reconciler.run(
+        command.kind, command.scope, cause="command", limit=command.limit, tally=tally
+    )
+    if command.leftovers:
+        await PostgresHousekeeping(parts.pool, parts.database.backend).clear()
 
 
 async def _handle_leftovers(parts: Parts, tally: Tally) -> None:

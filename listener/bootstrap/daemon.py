@@ -16,11 +16,14 @@ from listener.adapters.postgres.housekeeping import PostgresHousekeeping
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
 from listener.adapters.postgres.slots import PostgresSlots
 from listener.adapters.schedule import Bell
+from listener.bootstrap.gate import require_gate
 from listener.bootstrap.installed import require_installation
 from listener.bootstrap.parts import Parts, open_parts
+from listener.bootstrap.telemetry import open_telemetry
 from listener.domain.change import Stream
 from listener.domain.run import RunKind
 from listener.engine.consumer import Consumer
+from listener.engine.ports import Telemetry
 from listener.engine.resolver import Resolver
 from listener.engine.routine import Job, Routine
 from listener.engine.supervisor import Follower, Supervisor
@@ -35,14 +38,21 @@ _LET_CHANGES_GO_FIRST = timedelta(minutes=5)
 async def run_daemon(settings: Settings) -> None:
     """Follow both streams until SIGTERM or SIGINT; a second signal ends the process at once.
 
-    Raises `InstallationError` if the database is not ready for this version.
+    Raises `InstallationError` if the database is not ready for this version, `GateError` if LML is
+    older than it must be.
     """
-    # A full collection would look through every module again, and stop the loop for 60 ms.
-    gc.freeze()
     stop = asyncio.Event()
     _stop_on_signals(stop)
+    async with open_telemetry(settings) as telemetry:
+        # A full collection would look through every module again, and stop the loop for 60 ms.
+        gc.freeze()
+        await _follow(settings, telemetry, stop)
+
+
+async def _follow(settings: Settings, telemetry: Telemetry, stop: asyncio.Event) -> None:
     await require_installation(settings, stop)
-    async with open_parts(settings) as parts:
+    await require_gate(settings, stop)
+    async with open_parts(settings, telemetry=telemetry) as parts:
         resolver, warmer = parts.live_resolver(), parts.warmer()
         library = parts.library_consumer(resolver)
         followers = [
@@ -50,7 +60,8 @@ async def run_daemon(settings: Settings) -> None:
             Follower(Stream.ROTATION, parts.rotation_consumer(warmer)),
         ]
         lanes = PostgresLanes(parts.database, LaneTimes())
-        await Supervisor(lanes, followers, settings.shutdown_timeout).run(stop)
+        with telemetry.windows(resolver.tally):
+            await Supervisor(lanes, followers, settings.shutdown_timeout).run(stop)
         _report(library, resolver, warmer)
 
 

@@ -23,8 +23,10 @@ from listener.domain.room import RoomLimits
 from listener.engine.consumer import Consumer, ConsumerLimits
 from listener.engine.dry import DryRuns, DryVerdicts
 from listener.engine.permits import Permits
+from listener.engine.ports import Telemetry
 from listener.engine.reconciler import Reconciler, ReconcilerLimits
 from listener.engine.resolver import Resolver, ResolverLimits
+from listener.engine.silent import NoTelemetry
 from listener.engine.warmer import LML_REFRESH_BATCH_CAP, Warmer
 from listener.settings import Settings
 
@@ -48,6 +50,7 @@ class Parts:
     permits: Permits
     outbox: PostgresOutbox
     ask_again: AskAgain
+    telemetry: Telemetry
 
     @property
     def scope(self) -> Scope:
@@ -75,6 +78,7 @@ class Parts:
             DryRuns() if dry else PostgresRuns(self.database),
             lambda: self._resolver(live=False, dry=dry),
             limits,
+            self.telemetry,
         )
 
     def library_consumer(self, resolver: Resolver) -> Consumer:
@@ -109,6 +113,7 @@ class Parts:
             outbox=self.outbox,
             permit=self.permits.live if live else self.permits.patient,
             limits=ResolverLimits(settings.va_batch_size, Patience(settings.max_attempts)),
+            telemetry=self.telemetry,
         )
 
     def _consumer_limits(self, batch_size: int, in_flight: int) -> ConsumerLimits:
@@ -122,7 +127,9 @@ class Parts:
 
 
 @asynccontextmanager
-async def open_parts(settings: Settings, name: str = "listener") -> AsyncIterator[Parts]:
+async def open_parts(
+    settings: Settings, name: str = "listener", telemetry: Telemetry | None = None
+) -> AsyncIterator[Parts]:
     """Open the connections to the database and to LML; both may be down.
 
     Our sessions are called `name` and a number of this process.
@@ -150,6 +157,7 @@ async def open_parts(settings: Settings, name: str = "listener") -> AsyncIterato
                 resolved=timedelta(days=settings.stale_threshold_days),
                 unresolved=timedelta(days=settings.unresolved_retry_days),
             ),
+            telemetry=telemetry or NoTelemetry(),
         )
 
 

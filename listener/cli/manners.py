@@ -9,6 +9,7 @@ import click
 
 from listener.adapters.postgres.installation import InstallationError
 from listener.domain.faults import StoreUnavailableError
+from listener.domain.gate import GateError
 from listener.engine.reconciler import RunHaltedError
 from listener.settings import SettingsError
 
@@ -23,7 +24,13 @@ def told(command: Callable[..., None]) -> Callable[..., None]:
     def telling(*arguments: object, **options: object) -> None:
         try:
             command(*arguments, **options)
-        except (SettingsError, InstallationError, RunHaltedError, StoreUnavailableError) as error:
+        except (
+            SettingsError,
+            InstallationError,
+            GateError,
+            RunHaltedError,
+            StoreUnavailableError,
+        ) as error:
             for line in str(error).splitlines():
                 click.echo(f"listener: {line}", err=True)
             raise SystemExit(COULD_NOT_RUN) from None

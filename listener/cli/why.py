@@ -51,7 +51,13 @@ def why_command(*, library_id: int, as_json: bool) -> None:
         unresolved=timedelta(days=settings.unresolved_retry_days),
     )
     with looking(settings.database_url.get_secret_value(), backend, STORY) as connection:
-        story = read_story(connection, backend, library_id, ask_again)
+        story = read_story(
+            connection,
+            backend,
+            library_id,
+            ask_again,
+            include_null_canonical=settings.include_null_canonical,
+        )
     if as_json:
         click.echo(json_of(story))
     else:
@@ -120,7 +126,7 @@ def _answer(story: Story) -> Iterator[tuple[str, str]]:
         if answer.failure_detail:
             yield "", printable(answer.failure_detail)
         if answer.parked:
-            yield "", "parked: it takes a change of the row, or a person"
+            yield "", "parked: it takes a change of the row, or a person: " + _requeue(story)
         elif answer.next_ask_at is not None:
             yield "", f"to be tried again {moment(answer.next_ask_at, story.at)}"
 
@@ -169,8 +175,22 @@ def _next(story: Story) -> str:
     if story.changes.waiting:
         return "asked once its change is read, unless the answer to the same question still holds"
     if story.next_asking is None:
-        return "not asked: parked until the row changes or a person puts it back"
+        return _left_alone(story)
     return _search(story.next_asking, story)
+
+
+def _left_alone(story: Story) -> str:
+    # A parked row that has changed would be found, were it in scope.
+    if story.answer is not None and story.answer.parked and story.answer.same_question:
+        return f"not asked: parked until the row changes or {_requeue(story)} puts it back"
+    return (
+        "not searched for: out of scope without a canonical_entity_id, because "
+        "INCLUDE_NULL_CANONICAL is false; a change of the row is asked all the same"
+    )
+
+
+def _requeue(story: Story) -> str:
+    return f"`listener requeue {story.library_id}`"
 
 
 def _search(asking: NextAsking, story: Story) -> str:

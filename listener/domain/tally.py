@@ -68,6 +68,19 @@ class Tally:
         self.lml_calls += other.lml_calls
         self.lml_latency += other.lml_latency
 
+    def minus(self, earlier: Tally) -> Tally:
+        """Return what was counted since this tally was as `earlier`."""
+        return Tally(
+            resolved=self.resolved - earlier.resolved,
+            unresolved=self.unresolved - earlier.unresolved,
+            skipped=self.skipped - earlier.skipped,
+            source_rows_skipped_null_confidence=self.source_rows_skipped_null_confidence
+            - earlier.source_rows_skipped_null_confidence,
+            capture_missed=self.capture_missed - earlier.capture_missed,
+            lml_calls=self.lml_calls - earlier.lml_calls,
+            lml_latency=self.lml_latency - earlier.lml_latency,
+        )
+
     def calls(self) -> Tally:
         """Return the calls alone, without what they came to."""
         return Tally(lml_calls=self.lml_calls, lml_latency=self.lml_latency)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -85,6 +85,10 @@ class Verdicts(Protocol):
 class Reply(Protocol):
     """What LML answered to a page of questions."""
 
+    @property
+    def cache_stats(self) -> Mapping[str, float]:
+        """What it says about LML's caches; empty until it was read."""
+
     async def read(self) -> Sequence[Verdict | Invalid]:
         """Return the results; raises `PageRefusedError` if there are none to be found in it."""
 
@@ -150,3 +154,24 @@ class Bell(Protocol):
 
     def ringing(self) -> AbstractAsyncContextManager[object]:
         """Ring for the length of the block."""
+
+
+class Telemetry(Protocol):
+    """What an operator's dashboards are told; it never breaks what it tells of."""
+
+    def run(self, kind: str, tally: Tally, /) -> AbstractContextManager[None]:
+        """Tell of a run once the block has ended, however it did, with the tally as it is then.
+
+        A run within a run is part of it.
+        """
+
+    def call(
+        self, batch_size: int, /
+    ) -> AbstractContextManager[Callable[[Mapping[str, float]], None]]:
+        """Tell of one call of LML, which lasts as long as the block.
+
+        Yields what has to be called once the reply was read, with the cache statistics in it.
+        """
+
+    def windows(self, tally: Tally, /) -> AbstractContextManager[None]:
+        """Tell from time to time, for the length of the block, what was added to the tally."""

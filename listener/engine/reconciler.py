@@ -16,8 +16,9 @@ from listener.domain.faults import LmlRefusedError, LmlUnavailableError, StoreUn
 from listener.domain.pacing import Backoff
 from listener.domain.run import RunKind, Search
 from listener.domain.tally import Tally
-from listener.engine.ports import Due, Runs
+from listener.engine.ports import Due, Runs, Telemetry
 from listener.engine.resolver import Resolver
+from listener.engine.silent import NoTelemetry
 
 _log = structlog.stdlib.get_logger()
 
@@ -52,11 +53,13 @@ class Reconciler:
         runs: Runs,
         resolver: Callable[[], Resolver],
         limits: ReconcilerLimits,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._due = due
         self._runs = runs
         self._resolver = resolver
         self._limits = limits
+        self._telemetry = telemetry or NoTelemetry()
 
     async def run(
         self,
@@ -76,11 +79,12 @@ class Reconciler:
         resolver.tally = tally = tally if tally is not None else Tally()
         async with self._runs.enter(kind, scope, cause, tally) as note:
             walk = _Walk(resolver, self._limits.batches)
-            try:
-                await walk.through(self._pages(kind, scope, limit), note)
-            except* (RunHaltedError, StoreUnavailableError) as group:
-                fault = first_of(group)
-                raise fault from fault.__cause__
+            with self._telemetry.run(kind.value, tally):
+                try:
+                    await walk.through(self._pages(kind, scope, limit), note)
+                except* (RunHaltedError, StoreUnavailableError) as group:
+                    fault = first_of(group)
+                    raise fault from fault.__cause__
         return tally
 
     async def count(self, kind: RunKind, scope: Scope) -> dict[bool, int]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,12 +20,14 @@ from listener.domain.faults import (
     WriteRefusedError,
 )
 from listener.domain.judging import Invalid, Judgement, judge
+from listener.domain.oddities import oddities
 from listener.domain.parking import Failure, Patience
 from listener.domain.question import Asking, Question
 from listener.domain.tally import Skip, Tally
 from listener.domain.verdict import Kind, Page, Verdict
 from listener.engine.handling import Handled
-from listener.engine.ports import Library, Lml, Outbox, Reply, Verdicts
+from listener.engine.ports import Library, Lml, Outbox, Reply, Telemetry, Verdicts
+from listener.engine.silent import NoTelemetry
 
 _log = structlog.stdlib.get_logger()
 
@@ -35,6 +38,7 @@ T = TypeVar("T")
 _REFUSALS_IN_A_ROW = 28
 # So many rows are not bad all at once: a reply without one usable answer is LML's own fault.
 _NONSENSE = 10
+_ODDITIES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +91,17 @@ class Resolver:
         outbox: Outbox,
         permit: Callable[[], AbstractAsyncContextManager[None]],
         limits: ResolverLimits,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.tally = Tally()
+        self.oddities: Counter[str] = Counter()
         self._library = library
         self._lml = lml
         self._verdicts = verdicts
         self._outbox = outbox
         self._permit = permit
         self._limits = limits
+        self._telemetry = telemetry or NoTelemetry()
 
     async def handle(self, batch: Batch) -> Handled:
         """Have the rows of a batch answered; one bad row costs its batch a few more calls.
@@ -138,8 +145,11 @@ class Resolver:
 
     async def _ask(self, work: _Work, questions: Sequence[Question]) -> Handled:
         try:
-            reply = await self._call(work.tally, questions)
-            results = await reply.read()
+            reply, answered = await self._call(work.tally, questions)
+            try:
+                results = await reply.read()
+            finally:
+                answered(reply.cache_stats)
         except PageRefusedError as fault:
             work.refuse_questions(fault)
             if len(questions) == 1:
@@ -153,13 +163,16 @@ class Resolver:
         asked = {question.library_id: question for question in questions}
         return await self._write(work, asked, accepted)
 
-    async def _call(self, tally: Tally, questions: Sequence[Question]) -> Reply:
+    async def _call(
+        self, tally: Tally, questions: Sequence[Question]
+    ) -> tuple[Reply, Callable[[Mapping[str, float]], None]]:
         loop = asyncio.get_running_loop()
         async with self._permit():
             tally.lml_calls += 1
             began = loop.time()
             try:
-                return await self._lml.ask(questions)
+                with self._telemetry.call(len(questions)) as answered:
+                    return await self._lml.ask(questions), answered
             finally:
                 tally.lml_latency += timedelta(seconds=loop.time() - began)
 
@@ -208,7 +221,17 @@ class Resolver:
             return handled | await self._write(work, asked, second)
         work.verdicts_refused = 0
         _count(work.tally, verdicts, written)
+        self._note_oddities(verdicts)
         return Handled(settled=written, late=rows - written)
+
+    def _note_oddities(self, verdicts: Sequence[Verdict]) -> None:
+        for verdict in verdicts:
+            for odd in oddities(verdict.identity) if verdict.identity is not None else ():
+                # Bounded: what LML says may be anything.
+                if odd in self.oddities or len(self.oddities) < _ODDITIES:
+                    self.oddities[odd] += 1
+                if self.oddities[odd] == 1:
+                    _log.warning("odd verdict, told once", library_id=verdict.library_id, what=odd)
 
     def _failed(self, work: _Work, question: Question, reason: Skip, detail: str) -> None:
         work.tally.skip(reason)

@@ -26,7 +26,11 @@ found AS MATERIALIZED (
             WHEN g.failures = 0 AND NOT listener.still_holds(
                 g.outcome, g.answered_at, g.lml_manual, i.library_id, i.method, i.notes, i.last_verified_at,
                 %(stale_after)s, %(retry_after)s
-            ) THEN CASE g.outcome WHEN 'single_artist' THEN 'resolved' ELSE 'unresolved' END
+            ) THEN CASE
+                WHEN g.outcome IS NULL THEN 'never'
+                WHEN g.outcome = 'single_artist' THEN 'resolved'
+                ELSE 'unresolved'
+            END
         END AS reason
     FROM {backend}.library AS l
     LEFT JOIN listener.ledger AS g

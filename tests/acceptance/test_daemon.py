@@ -306,6 +306,19 @@ def test_nonsense_from_lml_never_ends_the_daemon(
     assert daemon.process.poll() is None
 
 
+def test_page_of_the_edge_in_place_of_a_reply_blames_no_row(
+    db: Connection, start: Start, simulator: Simulator
+) -> None:
+    simulator.faults.add("html")
+    daemon = start(LML_ATTEMPTS="1", MAX_ATTEMPTS="1")
+    add_release(db, "Not to blame")
+    daemon.wait_for("service unavailable, keeping changes in the outbox")
+    assert outbox_size(db) == 1
+    assert db.execute("SELECT count(*) FROM listener.ledger").fetchone() == (0,)
+    simulator.faults.clear()
+    eventually(lambda: all_answered(db), 30)
+
+
 def test_two_daemons_never_ask_the_same_change_twice(
     db: Connection, start: Start, simulator: Simulator
 ) -> None:

@@ -273,6 +273,7 @@ async def test_parked_row_that_a_person_sets_free_is_due(
         ask_at(unseen, row, timedelta())
     unseen.execute("UPDATE listener.ledger SET failures = 0 WHERE library_id = %s", (anew,))
     assert await by_time(due) == {tried: Reason.FAILED, anew: Reason.NEVER}
+    assert await by_content(due) == {anew: Reason.NEVER}
 
 
 async def test_row_without_an_artist_name_is_not_due(

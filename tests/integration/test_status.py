@@ -228,14 +228,6 @@ def test_disabled_trigger_is_told(db: Connection, dsn: str) -> None:
     assert look(dsn).missing == ("triggers/rotation",)
 
 
-def test_looking_changes_nothing(dsn: str) -> None:
-    with (
-        pytest.raises(InstallationError, match="read-only transaction"),
-        looking(dsn, BACKEND, "listener status") as connection,
-    ):
-        connection.execute("DELETE FROM listener.run")
-
-
 def test_what_is_not_ready_is_said(db: Connection, dsn: str) -> None:
     with (
         pytest.raises(InstallationError, match="WXYC_SCHEMA_NAME"),

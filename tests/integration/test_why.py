@@ -21,16 +21,18 @@ from listener.domain.due import Scope
 from listener.domain.parking import Failure
 from listener.domain.tally import Skip
 from listener.domain.verdict import Identity, Kind, Page, Provenance, Verdict
-from tests.catalogue import add_release, delete_release, rename, table
+from tests.catalogue import add_release, delete_release, rename, set_column, table
 from tests.conftest import BACKEND, Connection
 
 # Different ones, so that a mix-up shows.
 ASK_AGAIN = AskAgain(resolved=timedelta(days=7), unresolved=timedelta(days=3))
 
 
-def story_of(dsn: str, row: int) -> Story:
+def story_of(dsn: str, row: int, *, include_null_canonical: bool = True) -> Story:
     with looking(dsn, BACKEND, "listener why") as connection:
-        return read_story(connection, BACKEND, row, ASK_AGAIN)
+        return read_story(
+            connection, BACKEND, row, ASK_AGAIN, include_null_canonical=include_null_canonical
+        )
 
 
 def text_of(story: Story) -> str:
@@ -172,8 +174,43 @@ async def test_failures_are_told_with_what_comes_next(
     assert parked.answer is not None
     assert (parked.answer.parked, parked.answer.next_ask_at) == (True, None)
     assert parked.next_asking is None
-    assert "parked: it takes a change of the row, or a person" in text_of(parked)
-    assert "next: not asked: parked" in text_of(parked)
+    put_back = f"`listener requeue {row}`"
+    told = text_of(parked)
+    assert f"parked: it takes a change of the row, or a person: {put_back}" in told
+    assert f"next: not asked: parked until the row changes or {put_back} puts it back" in told
+
+
+async def test_row_out_of_scope_is_told_so(
+    db: Connection, dsn: str, library: PostgresLibrary, verdicts: PostgresVerdicts
+) -> None:
+    outside, inside = add_release(db), add_release(db)
+    set_column(db, "library", inside, "canonical_entity_id", "entity")
+    waiting = story_of(dsn, outside, include_null_canonical=False)
+    assert "next: asked once its change is read" in text_of(waiting)
+    settle_all(db)
+    story = story_of(dsn, outside, include_null_canonical=False)
+    assert story.next_asking is None
+    assert "next: not searched for: out of scope" in text_of(story)
+    assert "INCLUDE_NULL_CANONICAL is false" in text_of(story)
+    for told in (story_of(dsn, inside, include_null_canonical=False), story_of(dsn, outside)):
+        assert told.next_asking is not None
+        assert "next: due now: it was never asked about" in text_of(told)
+
+
+async def test_parked_row_out_of_scope_is_told_what_would_help(
+    db: Connection, dsn: str, library: PostgresLibrary, verdicts: PostgresVerdicts
+) -> None:
+    row = add_release(db)
+    await fail(library, verdicts, row, None)
+    settle_all(db)
+    parked = text_of(story_of(dsn, row, include_null_canonical=False))
+    assert "next: not asked: parked" in parked
+    rename(db, row, "Broadcast")
+    settle_all(db)
+    changed = text_of(story_of(dsn, row, include_null_canonical=False))
+    assert f"or a person: `listener requeue {row}`" in changed
+    assert "next: not searched for: out of scope" in changed
+    assert "next: due now: it says something else" in text_of(story_of(dsn, row))
 
 
 async def test_what_we_wrote_is_told_from_what_others_did(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -223,6 +223,7 @@ class Reply:
     """What was answered, as it is read."""
 
     results: Sequence[Verdict | Invalid]
+    cache_stats: Mapping[str, float] = field(default_factory=dict)
 
     async def read(self) -> Sequence[Verdict | Invalid]:
         return self.results

@@ -13,6 +13,7 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from listener.domain.change import Batch
 from listener.domain.faults import (
@@ -515,3 +516,30 @@ async def test_latency_counts_the_call_that_found_lml_gone() -> None:
     with pytest.raises(LmlUnavailableError):
         await case.handle()
     assert case.tally.lml_latency.total_seconds() == pytest.approx(2.0, abs=0.01)
+
+
+async def test_odd_verdicts_are_written_and_told_once_a_kind() -> None:
+    def reply(question: Question) -> list[Verdict | Invalid]:
+        identity = Identity("oracle", 0.9, None, None, None, ())
+        return [Verdict(question.library_id, Kind.SINGLE_ARTIST, identity)]
+
+    case = Case(range(5), lml=Lml(reply=reply))
+    with capture_logs() as logs:
+        await case.handle()
+    assert case.tally.resolved == 5
+    assert case.resolver.oddities == {"method 'oracle'": 5}
+    assert [entry["what"] for entry in logs if entry["event"] == "odd verdict, told once"] == [
+        "method 'oracle'"
+    ]
+
+
+async def test_kinds_of_oddities_are_bounded() -> None:
+    def reply(question: Question) -> list[Verdict | Invalid]:
+        identity = Identity(f"oracle {question.library_id}", 0.9, None, None, None, ())
+        return [Verdict(question.library_id, Kind.SINGLE_ARTIST, identity)]
+
+    case = Case(lml=Lml(reply=reply))
+    with capture_logs() as logs:
+        await case.handle()
+    assert len(case.resolver.oddities) == 100
+    assert sum(entry["event"] == "odd verdict, told once" for entry in logs) == 100

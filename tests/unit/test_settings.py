@@ -168,3 +168,18 @@ def test_settings_cannot_change_later(env: pytest.MonkeyPatch) -> None:
     settings = load_settings(Settings)
     with pytest.raises(ValueError, match="frozen"):
         settings.batch_size = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("password", ["ge@heim", "ge%heim", "ge@he%im", "%", "ge/heim"])
+def test_password_that_libpq_would_misread_is_refused_without_being_told(
+    monkeypatch: pytest.MonkeyPatch, password: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://u:{password}@db.example/backend")
+    with pytest.raises(SettingsError, match="DATABASE_URL: has an @, a / or a % in its") as caught:
+        load_settings(DatabaseSettings)
+    assert "heim" not in str(caught.value)
+
+
+def test_escaped_password_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://u:ge%40he%25im@db.example/backend?a=b%20c")
+    load_settings(DatabaseSettings)

@@ -134,6 +134,28 @@ def test_part_that_is_added_adds_to_every_count() -> None:
     )
 
 
+def test_what_was_counted_since_is_what_was_added() -> None:
+    earlier = every_count()
+    later = every_count()
+    later.add(Tally(resolved=3, skipped=Counter({Skip.GONE: 2}), lml_latency=MILLISECOND))
+    assert later.minus(earlier) == Tally(
+        resolved=3, skipped=Counter({Skip.GONE: 2}), lml_latency=MILLISECOND
+    )
+    assert earlier == every_count()
+
+
+def test_nothing_was_counted_since_just_now() -> None:
+    assert every_count().minus(every_count()) == Tally()
+    assert every_count().minus(Tally()) == every_count()
+
+
+def test_copy_stays_as_it_is() -> None:
+    tally = every_count()
+    copy = tally.minus(Tally())
+    tally.skip(Skip.GONE, 100)
+    assert copy == every_count()
+
+
 def test_no_durations_have_no_quantile_above_zero() -> None:
     assert Distribution().quantile(0.99) == timedelta()
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.adapters.lml.wire import MalformedReplyError, read_results, read_statuses
+from listener.adapters.lml.wire import MalformedReplyError, read_reply, read_statuses
 from listener.domain.judging import Invalid
 from listener.domain.verdict import Kind, Verdict
 
@@ -66,6 +66,10 @@ def mutated_replies(draw: st.DrawFn) -> object:
         else:
             del parent[path[-1]]
     return reply
+
+
+def read_results(body: bytes) -> list[Verdict | Invalid]:
+    return read_reply(body).results
 
 
 def texts_of(verdict: Verdict) -> list[str]:
@@ -221,6 +225,49 @@ def test_reason_does_not_repeat_what_lml_sent() -> None:
     (result,) = read_results(body(changed(method=["Sleater-Kinney"], kind="Sleater-Kinney")))
     assert isinstance(result, Invalid)
     assert "Sleater" not in result.reason
+
+
+CACHE_STATS: dict[str, Any] = {
+    "memory_hits": 3,
+    "pg_hits": 0,
+    "pg_misses": 2,
+    "api_calls": 1,
+    "pg_time_ms": 12.5,
+    "api_time_ms": 0.0,
+}
+
+
+@pytest.mark.parametrize("first", [COMPILATION, None])
+def test_cache_stats_are_read_beside_the_results(first: object) -> None:
+    reply = {"results": [first], "cache_stats": CACHE_STATS}
+    assert read_reply(json.dumps(reply).encode()).cache_stats == CACHE_STATS
+
+
+@pytest.mark.parametrize("first", [COMPILATION, None])
+@pytest.mark.parametrize("wrong", [None, True, -1, -0.5, "3", [3], {}, 1e300, 10**30, 2**53 + 1])
+def test_cache_stat_that_is_no_sound_number_is_left_out(first: object, wrong: object) -> None:
+    reply = {"results": [first], "cache_stats": CACHE_STATS | {"pg_hits": wrong, "else": 1}}
+    read = read_reply(json.dumps(reply).encode())
+    assert len(read.results) == 1
+    assert read.cache_stats == {k: v for k, v in CACHE_STATS.items() if k != "pg_hits"}
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e400"])
+def test_cache_stat_that_is_not_finite_is_left_out(number: bytes) -> None:
+    reply = b'{"results": [], "cache_stats": {"pg_time_ms": %b, "pg_hits": 1}}' % number
+    assert read_reply(reply) == ([], {"pg_hits": 1})
+
+
+@given(ODD | st.dictionaries(st.sampled_from(sorted(CACHE_STATS)), ODD))
+def test_junk_in_cache_stats_costs_the_results_nothing(junk: object) -> None:
+    body = json.dumps({"results": [COMPILATION], "cache_stats": junk}).encode()
+    read = read_reply(body)
+    assert read.results == [Verdict(8, Kind.COMPILATION)]
+    assert all(0 <= number < float("inf") for number in read.cache_stats.values())
+
+
+def test_reply_without_cache_stats_has_none() -> None:
+    assert read_reply(body(COMPILATION)).cache_stats == {}
 
 
 def test_statuses_are_read_and_malformed_ones_left_out() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,7 +21,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from listener.adapters.lml.wire import MalformedReplyError, read_results, read_statuses
+from listener.adapters.lml.wire import MalformedReplyError, read_reply, read_statuses
 from listener.domain.faults import LmlRefusedError, LmlUnavailableError, PageRefusedError
 from listener.domain.judging import Invalid
 from listener.domain.question import Question
@@ -84,21 +84,32 @@ class _OversizedReplyError(Exception):
     pass
 
 
+class _NotLmlError(Exception):
+    """A 200 whose body is no JSON object: somebody else answered, and no row is to blame."""
+
+
 class BulkReply:
-    """The body of an answer to a page of questions, to be read once the next call may go."""
+    """The body of an answer to a page of questions, to be read once the next call may go.
+
+    `cache_stats` is what it says about LML's caches, empty until it was read.
+    """
 
     def __init__(self, body: bytes) -> None:
+        self.cache_stats: Mapping[str, float] = {}
         self._body = body
 
     async def read(self) -> list[Verdict | Invalid]:
         """Return the results; raises `PageRefusedError` if there are none to be found in it."""
         try:
             if len(self._body) < _READ_ASIDE:
-                return read_results(self._body)
-            # The loop goes on meanwhile: other replies come in, and single changes need not wait.
-            return await asyncio.to_thread(read_results, self._body)
+                reply = read_reply(self._body)
+            else:
+                # The loop goes on meanwhile: other replies come in, single changes need not wait.
+                reply = await asyncio.to_thread(read_reply, self._body)
         except MalformedReplyError as error:
             raise PageRefusedError(str(error)) from error
+        self.cache_stats = reply.cache_stats
+        return reply.results
 
 
 class LmlClient:
@@ -170,6 +181,9 @@ class LmlClient:
             raise meaning from error
         except _OversizedReplyError as error:
             raise PageRefusedError(str(error)) from error
+        except _NotLmlError as error:
+            self._failing = True
+            raise LmlUnavailableError(str(error)) from error
         except (httpx.HTTPError, TimeoutError) as error:
             self._failing = True
             message = f"{type(error).__name__} on {path}"
@@ -183,7 +197,10 @@ class LmlClient:
         ):
             if response.status_code != HTTPStatus.OK:
                 raise _StatusError(response)
-            return await self._read(response)
+            body = await self._read(response)
+        if body.lstrip()[:1] != b"{":
+            raise _NotLmlError(f"the reply to {path} is not JSON")
+        return body
 
     async def _read(self, response: httpx.Response) -> bytes:
         chunks, size = [], 0
@@ -220,7 +237,7 @@ def _worth_a_retry(error: BaseException) -> bool:
         return error.status in _PASSING or (
             error.status == HTTPStatus.INTERNAL_SERVER_ERROR and not error.is_json
         )
-    return isinstance(error, httpx.TransportError | TimeoutError)
+    return isinstance(error, httpx.TransportError | TimeoutError | _NotLmlError)
 
 
 def _meaning(error: _StatusError) -> Exception:

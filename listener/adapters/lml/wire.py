@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import from_json
@@ -14,6 +14,19 @@ from listener.domain.verdict import Identity, Kind, Provenance, Verdict
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=2048)]
 Confidence = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Int4 = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
+
+
+# The counts and times that a reply may hold about LML's own caches.
+_CACHE_STATS = (
+    "memory_hits",
+    "pg_hits",
+    "pg_misses",
+    "api_calls",
+    "pg_time_ms",
+    "api_time_ms",
+)
+# Beyond this a float is no longer exact; LML counts calls and milliseconds.
+_MOST = 2**53
 
 
 class MalformedReplyError(Exception):
@@ -82,6 +95,8 @@ class WireReply(_Wire):
     """A bulk reply of which every result is well formed."""
 
     results: list[WireResult]
+    # Whatever stands here must not cost the results anything.
+    cache_stats: Any = None
 
 
 class WireWarmed(_Wire):
@@ -91,8 +106,15 @@ class WireWarmed(_Wire):
     status: Text
 
 
-def read_results(body: bytes) -> list[Verdict | Invalid]:
-    """Return the results of a bulk reply, each for itself: one malformed result costs one row.
+class ReadReply(NamedTuple):
+    """What a bulk reply says about the rows, and about LML's caches."""
+
+    results: list[Verdict | Invalid]
+    cache_stats: dict[str, float]
+
+
+def read_reply(body: bytes) -> ReadReply:
+    """Read a bulk reply, each result for itself: one malformed result costs one row.
 
     Raises `MalformedReplyError` if there is no list of results.
     """
@@ -100,8 +122,10 @@ def read_results(body: bytes) -> list[Verdict | Invalid]:
         # Parsed and validated in one go, which takes a third of the time.
         reply = WireReply.model_validate_json(body)
     except ValidationError:
-        return [_read_result(item) for item in _results(body)]
-    return [_read(result) for result in reply.results]
+        parsed, items = _parse(body)
+        results = [_read_result(item) for item in items]
+        return ReadReply(results, _cache_stats(parsed.get("cache_stats")))
+    return ReadReply([_read(result) for result in reply.results], _cache_stats(reply.cache_stats))
 
 
 def read_statuses(body: bytes) -> dict[int, str]:
@@ -110,7 +134,7 @@ def read_statuses(body: bytes) -> dict[int, str]:
     Raises `MalformedReplyError` if there is no list of results.
     """
     statuses: dict[int, str] = {}
-    for item in _results(body):
+    for item in _parse(body)[1]:
         try:
             warmed = WireWarmed.model_validate(item)
         except ValidationError:
@@ -119,7 +143,7 @@ def read_statuses(body: bytes) -> dict[int, str]:
     return statuses
 
 
-def _results(body: bytes) -> list[object]:
+def _parse(body: bytes) -> tuple[dict[str, object], list[object]]:
     try:
         reply = from_json(body)
     except ValueError as error:
@@ -129,7 +153,20 @@ def _results(body: bytes) -> list[object]:
     if not isinstance(results, list):
         message = "the reply has no list `results`"
         raise MalformedReplyError(message)
-    return results
+    return reply, results
+
+
+def _cache_stats(value: object) -> dict[str, float]:
+    """Return what is a sound number of the names known; anything else is left out."""
+    if not isinstance(value, dict):
+        return {}
+    found: dict[str, Any] = {name: value.get(name) for name in _CACHE_STATS}
+    # NaN fails the comparison, and True is not of type int.
+    return {
+        name: number
+        for name, number in found.items()
+        if type(number) in (int, float) and 0 <= number <= _MOST
+    }
 
 
 def _read_result(item: object) -> Verdict | Invalid:

@@ -27,7 +27,6 @@ _NO_REPLICAS = ["listener migrate", STATUS, STORY]
 _SESSION = {
     "statement_timeout": "10s",
     "lock_timeout": "2s",
-    "default_transaction_read_only": "on",
     # To compile the count of a whole library takes longer than to make it.
     "jit": "off",
     "TimeZone": "UTC",

@@ -100,7 +100,7 @@ class Story:
     """All there is to tell of one row, by one snapshot.
 
     `release` is None if there is no such row. `next_asking` is None if no search will find it: it
-    is left to the outbox, parked, nameless, or not there.
+    is left to the outbox, parked, nameless, out of scope, or not there.
     """
 
     at: datetime
@@ -114,10 +114,21 @@ class Story:
 
 
 def read_story(
-    connection: psycopg.Connection[Any], backend: str, library_id: int, ask_again: AskAgain
+    connection: psycopg.Connection[Any],
+    backend: str,
+    library_id: int,
+    ask_again: AskAgain,
+    *,
+    include_null_canonical: bool = True,
 ) -> Story:
-    """Read the story; the connection must be outside of a transaction."""
-    parameters = {"library_id": library_id} | ask_again.parameters()
+    """Read the story; the connection must be outside of a transaction.
+
+    `include_null_canonical` is that of the scope which the searches have.
+    """
+    parameters = {
+        "library_id": library_id,
+        "include_null_canonical": include_null_canonical,
+    } | ask_again.parameters()
 
     def read(kind: type[Any], name: str) -> list[Any]:
         with connection.cursor(row_factory=class_row(kind)) as cursor:
@@ -128,6 +139,7 @@ def read_story(
 
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     with connection.transaction():
+        searched = connection.execute(query("read_scope", backend), parameters).fetchone()
         return Story(
             at=connection.execute("SELECT now()").fetchall()[0][0],
             library_id=library_id,
@@ -136,5 +148,5 @@ def read_story(
             answer=read_one(Answer, "read_answer"),
             identity=read_one(StandingIdentity, "read_identity"),
             sources=tuple(read(StandingSource, "read_sources")),
-            next_asking=read_one(NextAsking, "find_next_asking"),
+            next_asking=read_one(NextAsking, "find_next_asking") if searched == (True,) else None,
         )

@@ -1,0 +1,163 @@
+"""Looks at LML without asking it about any row, and at where its commit stands."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from http import HTTPStatus
+
+import httpx
+from pydantic_core import from_json, to_json
+
+from listener.domain.gate import Relation, Route
+
+_API = "/api/v1"
+_TIMEOUT = timedelta(seconds=10)
+_CONNECT_SECONDS = 5
+_HEALTH_BYTES = 2**20
+# A comparison lists up to 250 commits, and 300 files with their patches.
+_COMPARISON_BYTES = 64 * 2**20
+_NOTHING = {Route.LIBRARY: to_json({"inputs": []}), Route.ROTATION: to_json({"identity_ids": []})}
+
+
+class NoAnswerError(Exception):
+    """There was no answer, or none that can be read; the message names no secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What /health says; an empty commit counts as none."""
+
+    status: str
+    commit: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """How a route answered to an empty list."""
+
+    status: int
+    took: timedelta
+
+
+class LmlProbe:
+    """Looks at one LML."""
+
+    def __init__(self, http: httpx.AsyncClient, api_key: str | None) -> None:
+        self._http = http
+        # As bytes: a key that is not ASCII is for LML to refuse, not for the client to quote.
+        token = f"Bearer {api_key}".encode() if api_key else None
+        self._headers = {b"authorization": token} if token else {}
+
+    async def health(self) -> Health:
+        """Read /health, which LML answers with 200, or with 503 if it is unhealthy."""
+        request = self._http.build_request("GET", "/health")
+        status, body = await _exchange(self._http, request, "LML", _HEALTH_BYTES)
+        if status not in {HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE}:
+            raise NoAnswerError(f"LML answered {status} to /health")
+        document = _document(body, "LML's /health")
+        said, commit = document.get("status"), document.get("commit_sha")
+        if not isinstance(said, str) or not isinstance(commit, str | None):
+            raise NoAnswerError("what LML's /health answers is not of its form")
+        return Health(said, commit or None)
+
+    async def probe(self, route: Route) -> Probe:
+        """Ask a route about nothing, which LML refuses before it does any work."""
+        headers = {b"content-type": b"application/json", **self._headers}
+        request = self._http.build_request(
+            "POST", f"{_API}/{route}", content=_NOTHING[route], headers=headers
+        )
+        began = time.monotonic()
+        status, _ = await _exchange(self._http, request, "LML", most_bytes=0)
+        return Probe(status, timedelta(seconds=time.monotonic() - began))
+
+
+@asynccontextmanager
+async def open_probe(base_url: str, api_key: str | None) -> AsyncIterator[LmlProbe]:
+    """Open a client on LML's base URL, which may end in a slash or in /api/v1."""
+    async with _client(base_url.rstrip("/").removesuffix(_API)) as http:
+        yield LmlProbe(http, api_key)
+
+
+async def compare_commits(url: str, base: str, head: str, token: str | None) -> Relation:
+    """Ask the code host how `head` stands to `base`; `url` has both in braces.
+
+    It answers as GitHub does to "compare two commits". Raises `NoAnswerError`.
+    """
+    headers = {b"accept": b"application/vnd.github+json"}
+    if token:
+        headers[b"authorization"] = f"Bearer {token}".encode()
+    host = "the code host"
+    async with _client() as http:
+        try:
+            address = httpx.URL(url.replace("{base}", base).replace("{head}", head))
+        except httpx.InvalidURL as error:
+            raise NoAnswerError("GATE_COMPARE_URL is not an address") from error
+        request = http.build_request("GET", address, headers=headers)
+        status, body = await _exchange(http, request, host, _COMPARISON_BYTES)
+    if status != HTTPStatus.OK:
+        raise NoAnswerError(f"{host} answered {status} to {base}...{head}{_hint(status)}")
+    said = _document(body, "what the code host answers").get("status")
+    try:
+        return Relation(str(said))
+    except ValueError as error:
+        raise NoAnswerError(f"{host} does not say how {head} stands to {base}") from error
+
+
+def _client(base_url: str = "") -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        base_url=base_url,
+        timeout=httpx.Timeout(_TIMEOUT.total_seconds(), connect=_CONNECT_SECONDS),
+        follow_redirects=False,
+    )
+
+
+async def _exchange(
+    http: httpx.AsyncClient, request: httpx.Request, who: str, most_bytes: int
+) -> tuple[int, bytes]:
+    """Return status and body; with no bytes allowed the body is not read at all."""
+    chunks, size = [], 0
+    try:
+        # httpx bounds each read; a reply that drips needs a bound for the whole call.
+        async with asyncio.timeout(_TIMEOUT.total_seconds()):
+            response = await http.send(request, stream=True)
+            try:
+                if not most_bytes:
+                    return response.status_code, b""
+                async for chunk in response.aiter_bytes():
+                    size += len(chunk)
+                    if size > most_bytes:
+                        raise NoAnswerError(f"what {who} answers exceeds {most_bytes} bytes")
+                    chunks.append(chunk)
+            finally:
+                await response.aclose()
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+        # The kind only: the text of some quotes the header with the token.
+        raise NoAnswerError(f"{who} does not answer: {type(error).__name__}") from error
+    return response.status_code, b"".join(chunks)
+
+
+def _document(body: bytes, what: str) -> dict[str, object]:
+    try:
+        document = from_json(body)
+    except ValueError as error:
+        raise NoAnswerError(f"{what} is not JSON") from error
+    if not isinstance(document, dict):
+        raise NoAnswerError(f"{what} is not a JSON object")
+    return document
+
+
+def _hint(status: int) -> str:
+    match status:
+        case HTTPStatus.NOT_FOUND:
+            return ": a commit is unknown there, or the repository private (GITHUB_TOKEN)"
+        case HTTPStatus.UNAUTHORIZED:
+            return ": GITHUB_TOKEN is wrong"
+        case HTTPStatus.FORBIDDEN | HTTPStatus.TOO_MANY_REQUESTS:
+            return ": GITHUB_TOKEN is missing, or asked too often"
+        case _:
+            return ""

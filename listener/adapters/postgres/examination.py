@@ -1,0 +1,257 @@
+"""Looks at the database as a doctor does: what the daemon will need there, changing nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import psycopg
+from psycopg import conninfo, errors, sql
+from psycopg.rows import class_row
+
+from listener.adapters.postgres.connection import reason_of
+from listener.adapters.postgres.installation import UnreachableError, missing_parts
+from listener.adapters.postgres.statements import query
+
+DOCTOR = "listener doctor"
+_ARGUMENTS: dict[str, Any] = {
+    "autocommit": True,
+    "application_name": DOCTOR,
+    "connect_timeout": 5,
+    # A pooler may lend the next statement another backend, which never saw it prepared.
+    "prepare_threshold": None,
+}
+_ECHO_WITHIN = timedelta(seconds=2)
+# A pooler that has no other backend to lend makes us wait for the one that we keep.
+_BACKEND_WITHIN = timedelta(seconds=1)
+_WAKEUPS_WITHIN = timedelta(seconds=10)
+_CLOCK_LOOKS = 3
+
+
+class UnreadableError(Exception):
+    """A look at the database failed; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One server; `version` is like 150016 for 15.16, `clock_ahead` is of this machine's clock."""
+
+    version: int
+    version_name: str
+    standby: bool
+    database: str
+    role: str
+    clock_ahead: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What is not there at all, and which rights the role lacks on what is."""
+
+    absent: tuple[str, ...]
+    lacking: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wakeups:
+    """Whether a NOTIFY came from the session that listens, and from another one.
+
+    `same_backend` tells whether a session stays with one backend of the server while another
+    session is at work; a pooler in transaction mode lends them out.
+    """
+
+    from_itself: bool
+    from_another: bool
+    same_backend: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    version: int
+    version_name: str
+    standby: bool
+    database: str
+    role: str
+    at: datetime
+
+
+@contextmanager
+def examining(dsn: str) -> Iterator[psycopg.Connection[Any]]:
+    """Connect in a transaction that only reads, of statements that take seconds at most.
+
+    Raises `UnreachableError`, with a message that shows nothing of a password.
+    """
+    with _unrevealing(dsn):
+        connection = psycopg.connect(dsn, **_ARGUMENTS)
+    try:
+        # Bound to the transaction: what a session is set to, a pooler would hand to somebody else.
+        with connection, connection.transaction():
+            connection.execute("SET TRANSACTION READ ONLY")
+            connection.execute("SET LOCAL statement_timeout = '5s'")
+            connection.execute("SET LOCAL lock_timeout = '2s'")
+            yield connection
+    except psycopg.Error as error:
+        raise UnreachableError(reason_of(error)) from error
+
+
+def read_server(connection: psycopg.Connection[Any], backend: str) -> Server:
+    """Read what kind of server this is; the clock is compared on the shortest of some ways."""
+    with _looking(connection):
+        looks = [_look(connection, backend) for _ in range(_CLOCK_LOOKS)]
+    _, ahead, seen = min(looks, key=lambda look: look[0])
+    return Server(
+        version=seen.version,
+        version_name=seen.version_name,
+        standby=seen.standby,
+        database=seen.database,
+        role=seen.role,
+        clock_ahead=ahead,
+    )
+
+
+def read_rights(connection: psycopg.Connection[Any], backend: str) -> Rights:
+    """Compare the rights of the role with those that the install runbook grants to a daemon."""
+    with _looking(connection):
+        rows = connection.execute(query("list_rights", backend), {"backend": backend}).fetchall()
+    absent = {_name(schema, name): None for schema, name, _, granted in rows if granted is None}
+    return Rights(
+        absent=tuple(absent),
+        lacking=tuple(
+            f"{right} on {_name(schema, name)}"
+            for schema, name, right, granted in rows
+            if granted is False
+        ),
+    )
+
+
+def read_missing(connection: psycopg.Connection[Any], backend: str) -> tuple[list[str], list[str]]:
+    """Return the labels of the parts of our schema and of the triggers that are not as shipped."""
+    with _looking(connection):
+        missing = missing_parts(connection, backend)
+    schema = [part.label for part in missing if part.folder == "schema"]
+    return schema, [part.label for part in missing if part.folder == "triggers"]
+
+
+async def try_wakeups(dsn: str) -> Wakeups:
+    """Send wake-ups on a channel of our own, to ourselves and from another session.
+
+    Raises `UnreadableError` if LISTEN is refused, or the server keeps us waiting.
+    """
+    try:
+        async with (
+            asyncio.timeout(_WAKEUPS_WITHIN.total_seconds()),
+            _session(dsn) as listening,
+            _session(dsn) as other,
+        ):
+            heard = await _heard(listening, other)
+            return Wakeups(
+                from_itself="itself" in heard,
+                from_another="another" in heard,
+                same_backend=await _keeps_its_backend(listening, other),
+            )
+    except (psycopg.Error, UnreachableError, TimeoutError) as error:
+        raise UnreadableError(reason_of(error)) from error
+
+
+@asynccontextmanager
+async def _session(dsn: str) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+    with _unrevealing(dsn):
+        connection = await psycopg.AsyncConnection.connect(dsn, **_ARGUMENTS)
+    async with connection:
+        yield connection
+
+
+async def _heard(
+    listening: psycopg.AsyncConnection[Any], other: psycopg.AsyncConnection[Any]
+) -> set[str]:
+    channel = f"listener_doctor_{secrets.token_hex(8)}"
+    heard: set[str] = set()
+    await listening.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+    try:
+        for sender, payload in ((listening, "itself"), (other, "another")):
+            await sender.execute("SELECT pg_notify(%s, %s)", (channel, payload))
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _ECHO_WITHIN.total_seconds()
+        while len(heard) < 2 and loop.time() < until:  # noqa: PLR2004 - the two senders
+            async for notify in listening.notifies(timeout=until - loop.time(), stop_after=1):
+                if notify.channel == channel:
+                    heard.add(notify.payload)
+    finally:
+        # Behind a pooler the backend outlives us.
+        await listening.execute(sql.SQL("UNLISTEN {}").format(sql.Identifier(channel)))
+    return heard
+
+
+async def _keeps_its_backend(
+    session: psycopg.AsyncConnection[Any], other: psycopg.AsyncConnection[Any]
+) -> bool:
+    first = await _backend(session)
+    async with asyncio.TaskGroup() as tasks:
+        # Keeps the backend that a pooler would have lent us again.
+        async with other.transaction():
+            await _backend(other)
+            again = tasks.create_task(_backend(session))
+            await asyncio.wait((again,), timeout=_BACKEND_WITHIN.total_seconds())
+            waited = not again.done()
+        second = await again
+    return first == second and not waited
+
+
+async def _backend(connection: psycopg.AsyncConnection[Any]) -> int:
+    cursor = await connection.execute("SELECT pg_backend_pid()")
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+def _look(
+    connection: psycopg.Connection[Any], backend: str
+) -> tuple[timedelta, timedelta, _Reading]:
+    with connection.cursor(row_factory=class_row(_Reading)) as cursor:
+        before = datetime.now(UTC)
+        seen = cursor.execute(query("read_server", backend)).fetchall()[0]
+        after = datetime.now(UTC)
+    return after - before, before + (after - before) / 2 - seen.at, seen
+
+
+def _name(schema: str, name: str | None) -> str:
+    return f"schema {schema}" if name is None else f"{schema}.{name}"
+
+
+@contextmanager
+def _looking(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    try:
+        # A look that fails must not spoil the transaction for the next one.
+        with connection.transaction():
+            yield
+    except psycopg.Error as error:
+        raise UnreadableError(reason_of(error)) from error
+
+
+@contextmanager
+def _unrevealing(dsn: str) -> Iterator[None]:
+    """Turn a failure to connect into `UnreachableError` without any part of the password."""
+    try:
+        yield
+    except psycopg.Error as error:
+        if isinstance(error, errors.OperationalError) and not _may_reveal(dsn, str(error)):
+            raise UnreachableError(reason_of(error)) from None
+        message = f"{type(error).__name__}; does DATABASE_URL have its special characters escaped?"
+        raise UnreachableError(message) from None
+
+
+def _may_reveal(dsn: str, message: str) -> bool:
+    # A password with an @, / or % that is not escaped is read as host or port, and quoted as such.
+    try:
+        conninfo.conninfo_to_dict(dsn)
+        parts = urlsplit(dsn)
+        password = unquote(parts.password or "")
+        plain = parts.netloc.count("@") <= 1 and (parts.port or 1) > 0
+    except (psycopg.Error, ValueError):
+        return True
+    return not plain or (password != "" and password in message)

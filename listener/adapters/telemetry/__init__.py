@@ -1,0 +1,1 @@
+"""Tells Sentry what runs, windows and errors there were."""

@@ -1,0 +1,190 @@
+"""Runs, windows and calls of LML as spans; errors as events."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib.metadata import version
+from typing import Any, cast
+
+import sentry_sdk
+from sentry_sdk.transport import Transport
+from sentry_sdk.types import Event, Hint
+
+from listener.adapters.telemetry.errors import ErrorReporter
+from listener.adapters.telemetry.scrub import Scrubber
+from listener.adapters.telemetry.spans import Calls, Clock, Part, Period, call, make_spans, totals
+from listener.domain.tally import Tally
+
+_FLUSH = timedelta(seconds=2)
+
+
+@dataclass(frozen=True, slots=True)
+class SentryOptions:
+    """Where to send what share of the spans; `secrets` are taken out wherever they stand."""
+
+    dsn: str
+    environment: str
+    traces_sample_rate: float
+    secrets: tuple[str, ...] = ()
+    window: timedelta = timedelta(minutes=1)
+
+
+class SentryTelemetry:
+    """Gathers what happens, and makes spans of it once it is over.
+
+    Sentry turns a number that is set on a span later into text, of which there is no average. The
+    numbers of a call are known when its reply was read, those of a run when it ends: a span is
+    made then, with the times and the numbers it had, and never touched again.
+    """
+
+    def __init__(self, reporter: ErrorReporter, window: timedelta) -> None:
+        self._reporter = reporter
+        self._window = window
+        self._calls_of_run: ContextVar[Calls | None] = ContextVar("calls of run", default=None)
+        self._calls_of_window: Calls | None = None
+        self._sending: set[asyncio.Future[None]] = set()
+
+    @contextmanager
+    def run(self, kind: str, tally: Tally, /) -> Iterator[None]:
+        """Send a span for the block, its calls, and the totals as they are at its end."""
+        if self._calls_of_run.get() is not None:
+            yield
+            return
+        calls, clock, status = Calls(), Clock(), "cancelled"
+        token = self._calls_of_run.set(calls)
+        try:
+            yield
+            status = "ok"
+        except Exception as error:
+            status = "internal_error"
+            self._reporter.report("run failed", error, kind=kind, scanned=tally.scanned)
+            raise
+        finally:
+            self._calls_of_run.reset(token)
+            self._send(kind, clock.period(), calls.kept, tally, status)
+
+    @contextmanager
+    def call(self, batch_size: int, /) -> Iterator[Callable[[Mapping[str, float]], None]]:
+        """Keep the period of the block; yields what adds the call once its reply was read."""
+        clock, period = Clock(), None
+
+        def answered(cache_stats: Mapping[str, float], status: str = "ok") -> None:
+            calls = self._calls_of_run.get() or self._calls_of_window
+            if calls is not None:
+                calls.add(call(period or clock.period(), status, batch_size, cache_stats))
+
+        try:
+            yield answered
+        except BaseException as error:
+            answered({}, "internal_error" if isinstance(error, Exception) else "cancelled")
+            raise
+        period = clock.period()
+
+    @contextmanager
+    def windows(self, tally: Tally, /) -> Iterator[None]:
+        """Send a span for each window of the block in which something was scanned."""
+        loop = asyncio.get_running_loop()
+        calls, clock, before = Calls(), Clock(), tally.minus(Tally())
+        self._calls_of_window = calls
+        next_time: asyncio.TimerHandle
+
+        def close() -> None:
+            nonlocal clock, before
+            added, period = tally.minus(before), clock.period()
+            clock = Clock()
+            if not added.scanned:
+                # Those of this window stay: their rows may be written in the next one.
+                calls.forget_before(period.began)
+                return
+            before = tally.minus(Tally())
+            self._send("window", period, calls.kept, added, "ok")
+            calls.kept = []
+
+        def tick() -> None:
+            nonlocal next_time
+            next_time = loop.call_later(self._window.total_seconds(), tick)
+            close()
+
+        next_time = loop.call_later(self._window.total_seconds(), tick)
+        try:
+            yield
+        finally:
+            next_time.cancel()
+            close()
+            self._calls_of_window = None
+
+    async def sent(self) -> None:
+        """Return once the SDK has all that has ended."""
+        if self._sending:
+            await asyncio.wait(self._sending)
+
+    def _send(
+        self, kind: str, period: Period, calls: list[Part], tally: Tally, status: str
+    ) -> None:
+        parts = (*calls, totals(period.ended, status, tally))
+        # Aside: the spans of many calls would stop the loop for a tenth of a second.
+        sending = asyncio.get_running_loop().run_in_executor(
+            None, make_spans, kind, period, parts, status
+        )
+        self._sending.add(sending)
+        sending.add_done_callback(self._sending.discard)
+
+
+@asynccontextmanager
+async def open_sentry(
+    options: SentryOptions, transport: Transport | None = None
+) -> AsyncIterator[SentryTelemetry]:
+    """Send to Sentry for the length of the block; what is still to be sent then has two seconds.
+
+    Errors logged meanwhile are captured. What cannot be sent is dropped.
+    """
+    scrubber = Scrubber((options.dsn, *options.secrets))
+
+    def scrub(event: Event, _hint: Hint) -> Event:
+        return cast("Event", scrubber.event(event))
+
+    def capture(event: Mapping[str, Any]) -> None:
+        sentry_sdk.capture_event(cast("Event", event))
+
+    sentry_sdk.init(
+        dsn=options.dsn,
+        environment=options.environment,
+        release=f"listener@{version('listener')}",
+        traces_sample_rate=options.traces_sample_rate,
+        transport=transport,
+        before_send=scrub,
+        before_send_transaction=scrub,
+        # Nothing is gathered but what is given here; nothing personal either, which is the default.
+        default_integrations=False,
+        auto_enabling_integrations=False,
+        auto_session_tracking=False,
+        include_local_variables=False,
+        include_source_context=False,
+        max_breadcrumbs=0,
+        send_client_reports=False,
+        # It would start a thread, and drop spans when Sentry is slow; the queue is bounded anyway.
+        enable_backpressure_handling=False,
+        # Otherwise read from the environment.
+        debug=False,
+        spotlight=False,
+    )
+    # It tells on each try that Sentry is not there, which is not for our log.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
+    reporter = ErrorReporter(capture)
+    logging.getLogger().addHandler(reporter)
+    telemetry = SentryTelemetry(reporter, options.window)
+    try:
+        yield telemetry
+    finally:
+        logging.getLogger().removeHandler(reporter)
+        await telemetry.sent()
+        client = sentry_sdk.get_client()
+        # Aside: a second signal must be heard while Sentry does not answer.
+        await asyncio.to_thread(client.close, _FLUSH.total_seconds())
+        sentry_sdk.get_global_scope().set_client(None)

@@ -1,0 +1,70 @@
+"""The command `doctor`."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from listener.bootstrap.doctor import Finding, State, examine
+from listener.cli.look import printable
+from listener.cli.manners import SOME_FAILED
+
+_STYLES = {State.OK: "green", State.WARN: "yellow", State.FAIL: "bold red", State.SKIP: "dim"}
+# A line of a pipe is as long as what it says.
+_PIPE_WIDTH = 10_000
+
+
+@click.command(name="doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+def doctor_command(*, as_json: bool) -> None:
+    """Look at everything that the listener needs, and tell what is wrong and what to do.
+
+    Changes nothing. Exits 0, or 1 if a check failed; a warning is no failure.
+    """
+    findings = asyncio.run(examine())
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        _print(findings)
+    if any(finding.state is State.FAIL for finding in findings):
+        raise SystemExit(SOME_FAILED)
+
+
+def table(findings: Sequence[Finding]) -> Table:
+    """Return the findings as a table without lines."""
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    shown.add_column("check", no_wrap=True)
+    shown.add_column("state", no_wrap=True)
+    shown.add_column("finding")
+    shown.add_column("what to do")
+    for finding in findings:
+        shown.add_row(
+            finding.check,
+            Text(finding.state, style=_STYLES[finding.state]),
+            Text(_lines(finding.finding)),
+            Text(_lines(finding.advice)),
+        )
+    return shown
+
+
+def _print(findings: Sequence[Finding]) -> None:
+    if sys.stdout.isatty():
+        Console(highlight=False, markup=False, emoji=False).print(table(findings))
+        return
+    text = io.StringIO()
+    Console(file=text, width=_PIPE_WIDTH, color_system=None).print(table(findings))
+    for line in text.getvalue().splitlines():
+        click.echo(line.rstrip())
+
+
+def _lines(text: str) -> str:
+    return "\n".join(printable(line) for line in text.splitlines())

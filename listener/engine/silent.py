@@ -1,0 +1,30 @@
+"""What a daemon or a command tells of itself when nobody listens: nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+
+from listener.domain.tally import Tally
+
+
+class NoTelemetry:
+    """Tells nobody."""
+
+    def run(self, _kind: str, _tally: Tally, /) -> AbstractContextManager[None]:
+        """Let the block run."""
+        return nullcontext()
+
+    def call(
+        self, _batch_size: int, /
+    ) -> AbstractContextManager[Callable[[Mapping[str, float]], None]]:
+        """Let the block run."""
+        return nullcontext(_ignore)
+
+    def windows(self, _tally: Tally, /) -> AbstractContextManager[None]:
+        """Let the block run."""
+        return nullcontext()
+
+
+def _ignore(_cache_stats: Mapping[str, float]) -> None:
+    pass

@@ -1,0 +1,12 @@
+-- Lists the parked rows of the library, the longest parked first.
+SELECT
+    g.library_id,
+    g.failure AS reason,
+    g.failure_detail AS detail,
+    g.failures AS attempts,
+    g.failed_at AS last_failed_at
+FROM listener.ledger AS g
+WHERE g.next_ask_at = 'infinity'
+    AND g.failures > 0
+    AND EXISTS (SELECT FROM {backend}.library AS l WHERE l.id = g.library_id)
+ORDER BY g.failed_at, g.library_id

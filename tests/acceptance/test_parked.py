@@ -1,0 +1,170 @@
+"""A row that LML cannot answer is set aside, seen, and put back by a change or a person."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from listener.adapters.demo.simulator import Simulator
+from tests.acceptance.conftest import Commands, Daemon, eventually
+from tests.acceptance.test_daemon import add_releases, all_answered, settled, unanswered
+from tests.acceptance.test_look import look
+from tests.catalogue import add_release, count, outbox_size, rename
+from tests.conftest import Connection
+
+pytestmark = pytest.mark.acceptance
+
+Start = Callable[..., Daemon]
+
+KEYS = ["library_id", "reason", "detail", "attempts", "last_failed_at"]
+
+
+def poison(simulator: Simulator) -> None:
+    """Let LML refuse whatever asks about this artist."""
+    simulator.faults.add("status", status=422, body="detail", artist="Poison")
+
+
+def parked(listener: Commands) -> list[dict[str, Any]]:
+    ran = listener.run("parked", "--json")
+    assert (ran.code, ran.stderr) == (0, "")
+    assert "secret" not in ran.stdout
+    rows: list[dict[str, Any]] = json.loads(ran.stdout)
+    return rows
+
+
+def park(db: Connection, row: int, detail: str = "odd", reason: str = "lml_invalid") -> None:
+    """Enter a row in the ledger as parked, and settle its change."""
+    db.execute(
+        "INSERT INTO listener.ledger (library_id, question, ask_order, next_ask_at, failures,"
+        " failure, failure_detail, failed_at) VALUES (%s, '', 1, 'infinity', 8, %s, %s, now())",
+        (row, reason, detail),
+    )
+    db.execute("DELETE FROM listener.change WHERE row_id = %s", (row,))
+
+
+def asked(simulator: Simulator) -> list[int]:
+    return [int(question.library_id) for question in simulator.calls.questions()]
+
+
+def test_poison_row_is_parked_alone_and_asked_again_when_a_person_says_so(
+    db: Connection, start: Start, listener: Commands, simulator: Simulator
+) -> None:
+    poison(simulator)
+    add_releases(db, 20)
+    row = add_release(db, "Poison")
+    daemon = start(MAX_ATTEMPTS="2", POLL_INTERVAL="1h")
+    daemon.wait_for("row parked", library_id=row, reason="lml_error", failures=2)
+    eventually(lambda: settled(db))
+    assert unanswered(db) == [row]
+    assert count(db, "library_identity") == 20
+
+    (entry,) = parked(listener)
+    assert list(entry) == KEYS
+    assert (entry["library_id"], entry["reason"], entry["attempts"]) == (row, "lml_error", 2)
+    assert "422" in entry["detail"]
+    ago = datetime.now(tz=UTC) - datetime.fromisoformat(entry["last_failed_at"])
+    assert timedelta() < ago < timedelta(minutes=1)
+
+    simulator.faults.clear()
+    ran = listener.run("requeue", str(row))
+    assert (ran.code, ran.stdout, ran.stderr) == (0, "1 put back\n", "")
+    eventually(lambda: all_answered(db), 5)
+    assert parked(listener) == []
+    assert daemon.stop() == 0
+
+
+def test_change_of_a_parked_row_puts_it_back_by_itself(
+    db: Connection, start: Start, listener: Commands, simulator: Simulator
+) -> None:
+    poison(simulator)
+    row = add_release(db, "Poison")
+    start(MAX_ATTEMPTS="1").wait_for("row parked", library_id=row)
+    eventually(lambda: settled(db))
+    rename(db, row, "Broadcast")
+    eventually(lambda: all_answered(db), 5)
+    assert parked(listener) == []
+    assert count(db, "library_identity") == 1
+
+
+def test_sweep_leaves_parked_rows_alone(
+    db: Connection, listener: Commands, simulator: Simulator
+) -> None:
+    poison(simulator)
+    add_releases(db, 5)
+    row = add_release(db, "Poison")
+    assert listener.run("sweep", MAX_ATTEMPTS="1").code == 1
+    assert [entry["library_id"] for entry in parked(listener)] == [row]
+    simulator.faults.clear()
+    simulator.calls.reset()
+    again = listener.run("sweep", "--json")
+    assert (again.code, again.report["scanned"]) == (0, 0)
+    assert not asked(simulator)
+
+    assert listener.run("requeue", "--all").code == 0
+    assert listener.run("sweep", "--json").report["rows_resolved"] == 1
+    assert all_answered(db)
+
+
+def test_parked_rows_are_shown_one_a_line_in_a_pipe(db: Connection, dsn: str) -> None:
+    nothing = look(dsn, "parked")
+    assert (nothing.returncode, nothing.stdout) == (0, "nothing is parked\n")
+    assert look(dsn, "parked", "--json").stdout == "[]\n"
+    long, odd = add_release(db), add_release(db)
+    park(db, long, "x" * 300, "lml_error")
+    park(db, odd, "\x1b[2Jodd [bold]\r\n")
+    done = look(dsn, "parked")
+    assert (done.returncode, done.stderr) == (0, "")
+    header, first, second, last = done.stdout.splitlines()
+    assert header.split() == ["row", "reason", "failures", "parked", "since", "detail"]
+    assert re.fullmatch(rf" *{long}  lml_error +8  2\d{{3}}-[-\d: ]+ UTC  x{{300}} *", first)
+    assert second.rstrip().endswith("  \\x1b[2Jodd [bold]\\r\\n")
+    assert last == "2 parked; put back with: listener requeue ID... (or --all)"
+
+
+def test_what_is_not_parked_is_named_and_the_others_are_put_back(db: Connection, dsn: str) -> None:
+    rows = [add_release(db) for _ in range(3)]
+    for row in rows[:2]:
+        park(db, row)
+    db.execute("DELETE FROM listener.change")
+    unknown = rows[2] + 1
+    done = look(dsn, "requeue", *(str(row) for row in (unknown, *rows, rows[0])))
+    assert (done.returncode, done.stdout) == (1, "2 put back\n")
+    assert done.stderr == f"{rows[2]} is not parked\n{unknown} is not parked\n"
+    assert outbox_size(db) == 2
+    done = look(dsn, "requeue", "--all")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0 put back\n", "")
+
+
+@pytest.mark.parametrize("arguments", [(), ("1", "--all"), ("0",), ("many",), ("4294967296",)])
+def test_requeue_that_is_not_understood_changes_nothing(
+    db: Connection, dsn: str, arguments: tuple[str, ...]
+) -> None:
+    row = add_release(db)
+    park(db, row)
+    done = look(dsn, "requeue", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Usage: " in done.stderr
+    assert outbox_size(db) == 0
+
+
+@pytest.mark.parametrize("arguments", [("parked",), ("requeue", "1")])
+def test_what_is_not_installed_says_what_to_do(
+    db: Connection, dsn: str, arguments: tuple[str, ...]
+) -> None:
+    db.execute("DROP SCHEMA listener CASCADE")
+    done = look(dsn, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "run `listener migrate`" in done.stderr
+
+
+def test_setting_of_the_scope_is_heeded_by_why(db: Connection, listener: Commands) -> None:
+    row = add_release(db)
+    db.execute("DELETE FROM listener.change")
+    assert "out of scope" not in listener.run("why", str(row)).stdout
+    told = listener.run("why", str(row), INCLUDE_NULL_CANONICAL="false")
+    assert "out of scope without a canonical_entity_id" in told.stdout

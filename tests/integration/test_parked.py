@@ -1,0 +1,213 @@
+"""Rows that are parked are listed, and put back by a person."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from listener.adapters.postgres.connection import Pool
+from listener.adapters.postgres.due import PostgresDue
+from listener.adapters.postgres.library import PostgresLibrary
+from listener.adapters.postgres.parked import ParkedRow, list_parked, requeue_parked
+from listener.adapters.postgres.status import looking, read_status
+from listener.adapters.postgres.verdicts import PostgresVerdicts
+from listener.domain.due import Reason, Scope
+from listener.domain.faults import StoreUnavailableError
+from listener.domain.parking import Failure
+from listener.domain.tally import Skip
+from listener.domain.verdict import Kind
+from tests.catalogue import add_release, delete_release, outbox_size
+from tests.conftest import BACKEND, Connection
+from tests.integration.conftest import ASK_AGAIN, Answers
+
+HOUR = timedelta(hours=1)
+
+
+class Parking:
+    """Has rows fail, for the last time or not, as the daemon would."""
+
+    def __init__(self, library: PostgresLibrary, verdicts: PostgresVerdicts) -> None:
+        self._library = library
+        self._verdicts = verdicts
+
+    async def __call__(self, *row_ids: int, ask_again: timedelta | None = None) -> None:
+        """Park the rows, unless they are to be asked again."""
+        asking = await self._library.read(row_ids)
+        failures = [
+            Failure(question, Skip.INVALID, "odd", question.failures + 1, ask_again)
+            for question in asking.questions
+        ]
+        await self._verdicts.fail(asking.order, failures, [])
+
+
+@pytest.fixture
+def park(library: PostgresLibrary, verdicts: PostgresVerdicts) -> Parking:
+    """Have rows parked."""
+    return Parking(library, verdicts)
+
+
+def listed(dsn: str) -> list[ParkedRow]:
+    with looking(dsn, BACKEND, "listener test") as connection:
+        return list_parked(connection, BACKEND)
+
+
+def requeue(
+    dsn: str, rows: Collection[int] | None, lock_timeout: str | None = None
+) -> frozenset[int]:
+    with looking(dsn, BACKEND, "listener test") as connection:
+        if lock_timeout is not None:
+            connection.execute("SELECT set_config('lock_timeout', %s, false)", (lock_timeout,))
+        return requeue_parked(connection, BACKEND, rows)
+
+
+def ledger(db: Connection) -> dict[int, dict[str, Any]]:
+    with db.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(
+            "SELECT library_id, outcome, answered_at, failures, failure, failure_detail,"
+            " failed_at, next_ask_at <= now() AS due, next_ask_at = 'infinity' AS parked"
+            " FROM listener.ledger ORDER BY library_id"
+        ).fetchall()
+    return {row.pop("library_id"): row for row in rows}
+
+
+def waiting(db: Connection) -> list[tuple[object, ...]]:
+    return db.execute("SELECT stream, row_id FROM listener.change ORDER BY seq").fetchall()
+
+
+async def test_parked_rows_are_listed_the_longest_parked_first(
+    unseen: Connection, dsn: str, park: Parking, answer: Answers
+) -> None:
+    late, early, failing, answered, gone = (add_release(unseen) for _ in range(5))
+    await park(late, early, gone)
+    await park(failing, ask_again=HOUR)
+    await answer(answered)
+    first, last = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC)
+    for row, at in ((early, first), (late, last)):
+        unseen.execute("UPDATE listener.ledger SET failed_at = %s WHERE library_id = %s", (at, row))
+    delete_release(unseen, gone)
+    assert listed(dsn) == [
+        ParkedRow(early, "lml_invalid", "odd", 1, first),
+        ParkedRow(late, "lml_invalid", "odd", 1, last),
+    ]
+
+
+async def test_rows_put_back_are_changes_again_and_the_others_stay(
+    unseen: Connection, dsn: str, park: Parking, answer: Answers
+) -> None:
+    row, second, left, failing, answered, never, gone = (add_release(unseen) for _ in range(7))
+    await park(row, second, left, gone)
+    await park(failing, ask_again=HOUR)
+    await answer(answered)
+    delete_release(unseen, gone)
+    before = ledger(unseen)
+    wanted = [second, row, failing, answered, never, gone, gone + 1]
+    assert requeue(dsn, wanted) == {row, second}
+    after = ledger(unseen)
+    put_back = {
+        "outcome": None,
+        "answered_at": None,
+        "failures": 0,
+        "failure": None,
+        "failure_detail": None,
+        "failed_at": None,
+        "due": True,
+        "parked": False,
+    }
+    assert after == before | {row: put_back, second: put_back}
+    assert sorted(waiting(unseen), key=str) == [("library", row), ("library", second)]
+    assert requeue(dsn, wanted) == frozenset()
+    assert outbox_size(unseen) == 2
+
+
+async def test_all_are_put_back(unseen: Connection, dsn: str, park: Parking) -> None:
+    rows = [add_release(unseen) for _ in range(20)]
+    await park(*rows)
+    assert requeue(dsn, None) == set(rows)
+    assert listed(dsn) == []
+    assert outbox_size(unseen) == 20
+    assert requeue(dsn, None) == frozenset()
+
+
+async def test_row_put_back_is_asked_with_all_its_tries_though_it_was_answered_before(
+    unseen: Connection, dsn: str, park: Parking, library: PostgresLibrary, answer: Answers
+) -> None:
+    row = add_release(unseen)
+    await answer(row)
+    unseen.execute("UPDATE listener.ledger SET next_ask_at = now()")
+    await park(row)
+    requeue(dsn, [row])
+    assert ledger(unseen)[row]["outcome"] == "single_artist"
+    (question,) = (await library.read([row])).questions
+    assert (question.library_id, question.failures) == (row, 0)
+    assert await answer(row, kind=Kind.UNRESOLVED) == {row}
+    assert (await library.read([row])).answered == {row}
+
+
+async def test_row_put_back_that_was_never_answered_counts_as_never_asked(
+    unseen: Connection, dsn: str, park: Parking, pool: Pool, library: PostgresLibrary
+) -> None:
+    row = add_release(unseen)
+    await park(row)
+    requeue(dsn, [row])
+    assert [question.library_id for question in (await library.read([row])).questions] == [row]
+    with looking(dsn, BACKEND, "listener test") as connection:
+        coverage = read_status(connection, BACKEND).coverage
+    assert (coverage.never, coverage.asked) == (1, 0)
+    unseen.execute("DELETE FROM listener.change")
+    due = PostgresDue(pool, BACKEND, ASK_AGAIN)
+    for search in (due.by_time, due.by_content):
+        assert [found.reason async for page in search(Scope()) for found in page] == [Reason.NEVER]
+
+
+async def test_putting_back_wakes_the_daemon_and_doing_nothing_does_not(
+    unseen: Connection, dsn: str, park: Parking
+) -> None:
+    rows = [add_release(unseen) for _ in range(3)]
+    await park(*rows)
+    unseen.execute("LISTEN listener_library")
+    requeue(dsn, [rows[-1] + 1])
+    assert list(unseen.notifies(timeout=0)) == []
+    requeue(dsn, rows)
+    (wakeup,) = unseen.notifies(timeout=5, stop_after=1)
+    assert (wakeup.channel, wakeup.payload) == ("listener_library", "")
+    assert list(unseen.notifies(timeout=0)) == []
+
+
+async def test_row_that_is_answered_meanwhile_is_not_put_back(
+    unseen: Connection, dsn: str, park: Parking
+) -> None:
+    answered, row = add_release(unseen), add_release(unseen)
+    await park(answered, row)
+    with psycopg.connect(dsn) as other:
+        other.execute(
+            "UPDATE listener.ledger SET failures = 0, outcome = 'unresolved',"
+            " next_ask_at = now() + interval '1 day' WHERE library_id = %s",
+            (answered,),
+        )
+        async with asyncio.TaskGroup() as tasks:
+            requeuing = tasks.create_task(asyncio.to_thread(requeue, dsn, None))
+            while unseen.execute("SELECT FROM pg_locks WHERE NOT granted").fetchone() is None:
+                await asyncio.sleep(0.01)
+            other.commit()
+    assert requeuing.result() == {row}
+    assert ledger(unseen)[answered]["outcome"] == "unresolved"
+    assert waiting(unseen) == [("library", row)]
+
+
+async def test_rows_that_stay_locked_are_not_waited_for(
+    unseen: Connection, dsn: str, park: Parking
+) -> None:
+    row, locked = add_release(unseen), add_release(unseen)
+    await park(row, locked)
+    with psycopg.connect(dsn) as other:
+        other.execute("SELECT FROM listener.ledger WHERE library_id = %s FOR UPDATE", (locked,))
+        with pytest.raises(StoreUnavailableError, match="locked"):
+            requeue(dsn, None, lock_timeout="20ms")
+    assert len(listed(dsn)) == 2
+    assert outbox_size(unseen) == 0
