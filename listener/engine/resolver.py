@@ -43,7 +43,7 @@ _ODDITIES = 100
 
 @dataclass(frozen=True, slots=True)
 class ResolverLimits:
-    """How a batch is asked: compilations in pages of their own, rows that fail with patience."""
+    """How a batch is asked: few compilations in one call, rows that fail with patience."""
 
     compilation_batch_size: int
     patience: Patience
@@ -136,11 +136,13 @@ class Resolver:
         return Handled(settled=unasked, unasked=unasked)
 
     def _pages(self, questions: Sequence[Question]) -> Iterator[Sequence[Question]]:
-        if others := [question for question in questions if not question.compilation]:
-            yield others
         compilations = [question for question in questions if question.compilation]
         size = self._limits.compilation_batch_size
-        for start in range(0, len(compilations), size):
+        # A few among others cost no call of their own.
+        others = [question for question in questions if not question.compilation]
+        if first := others + compilations[: size if others else 0]:
+            yield first
+        for start in range(size if others else 0, len(compilations), size):
             yield compilations[start : start + size]
 
     async def _ask(self, work: _Work, questions: Sequence[Question]) -> Handled:

@@ -376,30 +376,29 @@ def test_every_row_is_counted_once_and_kept_unless_it_is_settled(outcomes: list[
     assert +tally.skipped == +expected
 
 
-async def test_compilations_are_asked_in_small_pages_of_their_own_and_the_others_in_one() -> None:
+async def test_no_call_asks_more_than_a_few_compilations_at_once() -> None:
     case = Case(range(1, 401), Library(compilations=frozenset(range(1, 251))))
     assert await case.handle() == Handled(settled=frozenset(range(1, 401)))
     assert case.lml.pages == [
-        list(range(251, 401)),
-        list(range(1, 101)),
+        [*range(251, 401), *range(1, 101)],
         list(range(101, 201)),
         list(range(201, 251)),
     ]
-    assert case.tally.lml_calls == 4
+    assert case.tally.lml_calls == 3
 
 
 async def test_compilations_alone_cost_no_call_for_the_others() -> None:
-    case = Case([1, 2], Library(compilations=frozenset({1, 2})))
+    case = Case(range(1, 251), Library(compilations=frozenset(range(1, 251))))
     await case.handle()
-    assert case.lml.pages == [[1, 2]]
+    assert [len(page) for page in case.lml.pages] == [100, 100, 50]
 
 
-async def test_refused_compilation_does_not_spoil_the_other_pages() -> None:
+async def test_few_compilations_among_others_cost_no_call_of_their_own() -> None:
     case = Case(range(1, 11), Library(compilations=frozenset({3, 7})), Lml(frozenset({7})))
     assert await case.handle() == Handled(
         settled=frozenset(range(1, 11)) - {7}, failed=frozenset({7})
     )
-    assert case.lml.pages == [[1, 2, 4, 5, 6, 8, 9, 10], [3, 7], [3], [7]]
+    assert sorted(case.lml.pages[0]) == list(range(1, 11))
 
 
 async def test_row_that_fails_is_charged_on_top_of_the_failures_of_its_question() -> None:
@@ -487,19 +486,19 @@ async def test_rows_that_came_to_nothing_when_lml_went_are_counted_so() -> None:
         return LmlUnavailableError("ConnectError") if call == 2 else None
 
     library = Library(
-        answered=frozenset({1}), gone=frozenset({2}), compilations=frozenset(range(6, 10))
+        answered=frozenset({1}), gone=frozenset({2}), compilations=frozenset(range(6, 110))
     )
-    case = Case(range(1, 10), library, Lml(fault=fault))
+    case = Case(range(1, 110), library, Lml(fault=fault))
     with pytest.raises(LmlUnavailableError):
         await case.handle()
-    assert case.tally.unresolved == 3
+    assert case.tally.unresolved == 103
     assert case.tally.skipped == {Skip.ALREADY_ANSWERED: 1, Skip.GONE: 1, Skip.LML_ERROR: 4}
-    assert case.tally.scanned == 9
+    assert case.tally.scanned == 109
     assert case.tally.lml_calls == 2
 
 
 async def test_latency_is_that_of_the_calls_without_the_wait_for_a_permit() -> None:
-    case = Case(range(1, 5), Library(compilations=frozenset({4})), SlowLml(frozenset({3})))
+    case = Case(range(1, 5), lml=SlowLml(frozenset({3})))
     async with asyncio.TaskGroup() as tasks:
         async with case.permits.live(), case.permits.live():
             handling = tasks.create_task(case.handle())
@@ -507,8 +506,8 @@ async def test_latency_is_that_of_the_calls_without_the_wait_for_a_permit() -> N
             assert not case.lml.pages
         await handling
     # Those that were refused took their time, too.
-    assert len(case.lml.pages) == case.tally.lml_calls == 6
-    assert case.tally.lml_latency.total_seconds() == pytest.approx(12.0, abs=0.01)
+    assert len(case.lml.pages) == case.tally.lml_calls == 5
+    assert case.tally.lml_latency.total_seconds() == pytest.approx(10.0, abs=0.01)
 
 
 async def test_latency_counts_the_call_that_found_lml_gone() -> None:
