@@ -13,6 +13,7 @@ def configure_logs(level: str) -> None:
     """Send events of at least `level` to standard error, those of libraries included."""
     terminal = sys.stderr.isatty()
     shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _without_values,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -68,6 +69,7 @@ class Consumer:
         self._limits = limits
         self._calls = calls or (lambda: limits.in_flight)
         self._well = well
+        self._batch_ids = itertools.count(1)
         self._running = 0
         self.breaker = Breaker(_LML_SILENCE)
         self._log = _log.bind(stream=str(stream))
@@ -158,6 +160,7 @@ class Consumer:
 
     async def _run(self, batch: Batch) -> None:
         rows = frozenset(batch.changes)
+        structlog.contextvars.bind_contextvars(batch_id=next(self._batch_ids))
         try:
             handled = await self._handle(batch)
         except (LmlUnavailableError, StoreUnavailableError) as fault:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
@@ -141,6 +142,7 @@ class _Walk:
         self._failed_in_a_row = 0
         self._failed_at = self._quiet_until = float("-inf")
         self._alone = asyncio.Lock()
+        self._batch_ids = itertools.count(1)
         self._went_well = False
         self._last_fault: Exception | None = None
 
@@ -168,6 +170,7 @@ class _Walk:
     async def _work(self, waiting: asyncio.Queue[list[DueRow]]) -> None:
         while True:
             page = await waiting.get()
+            structlog.contextvars.bind_contextvars(batch_id=next(self._batch_ids))
             await self._handle(page)
             waiting.task_done()
 

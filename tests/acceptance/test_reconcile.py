@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections import Counter
 from collections.abc import Callable
@@ -505,3 +506,14 @@ def test_killed_daemon_leaves_its_slot_to_the_next_one(
             lambda: other.execute("SELECT bool_and(done) FROM listener.slot").fetchone() == (True,)
         )
     assert outbox_size(quiet) == 0
+
+
+def test_lines_of_the_log_name_their_run_and_batch(
+    quiet: Connection, listener: Commands, simulator: Simulator
+) -> None:
+    add_releases(quiet, 30)
+    simulator.faults.add("status", status=503, body="html", calls=1)
+    ran = listener.run("sweep", LML_ATTEMPTS="1", BATCH_SIZE="10")
+    lines = [json.loads(line) for line in ran.stderr.splitlines() if line.startswith("{")]
+    failed = [line for line in lines if line["event"] == "batch failed"]
+    assert [(line["run_id"], line["batch_id"] in {1, 2, 3}) for line in failed] == [(1, True)]

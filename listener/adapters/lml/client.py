@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
-from typing import Any
+from typing import Any, assert_never
 
 import httpx
 import structlog
@@ -22,6 +22,7 @@ from tenacity import (
 )
 
 from listener.adapters.lml.wire import MalformedReplyError, read_reply, read_statuses
+from listener.domain.disposition import Disposition, dispose
 from listener.domain.faults import LmlRefusedError, LmlUnavailableError, PageRefusedError
 from listener.domain.judging import Invalid
 from listener.domain.question import Question
@@ -33,26 +34,6 @@ _RESOLVE = "identity/bulk-resolve-libraries"
 _REFRESH = "cache/refresh-for-identities"
 _API = "/api/v1"
 
-# What the service as a whole says while it is busy, restarting or behind an edge that gave up.
-_PASSING = {
-    HTTPStatus.TOO_MANY_REQUESTS,
-    HTTPStatus.BAD_GATEWAY,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    HTTPStatus.GATEWAY_TIMEOUT,
-}
-# A wrong token, or an LML without that route; a 500 in JSON says that LML's own token is missing.
-_REFUSED = {
-    HTTPStatus.UNAUTHORIZED,
-    HTTPStatus.FORBIDDEN,
-    HTTPStatus.NOT_FOUND,
-    HTTPStatus.METHOD_NOT_ALLOWED,
-}
-# What one bad input does to its whole page.
-_ABOUT_THE_PAGE = {
-    HTTPStatus.BAD_REQUEST,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    HTTPStatus.UNPROCESSABLE_ENTITY,
-}
 _READ_ASIDE = 2**16
 _HEALTH_TIMEOUT = timedelta(seconds=5)
 _RETRY_AFTER_CAP = timedelta(minutes=5)
@@ -75,8 +56,8 @@ class LmlLimits:
 class _StatusError(Exception):
     def __init__(self, response: httpx.Response) -> None:
         super().__init__(f"LML answered {response.status_code} to {response.request.url.path}")
-        self.status = response.status_code
-        self.is_json = "json" in response.headers.get("content-type", "")
+        says_json = "json" in response.headers.get("content-type", "")
+        self.disposition = dispose(response.status_code, says_json=says_json)
         self.retry_after = _retry_after(response)
 
 
@@ -234,19 +215,20 @@ async def open_lml(
 
 def _worth_a_retry(error: BaseException) -> bool:
     if isinstance(error, _StatusError):
-        return error.status in _PASSING or (
-            error.status == HTTPStatus.INTERNAL_SERVER_ERROR and not error.is_json
-        )
+        return error.disposition in {Disposition.WAIT, Disposition.TRY_THEN_SPLIT}
     return isinstance(error, httpx.TransportError | TimeoutError | _NotLmlError)
 
 
 def _meaning(error: _StatusError) -> Exception:
-    bug = error.status == HTTPStatus.INTERNAL_SERVER_ERROR and not error.is_json
-    if bug or error.status in _ABOUT_THE_PAGE:
-        return PageRefusedError(str(error))
-    if error.status in _REFUSED or error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        return LmlRefusedError(str(error))
-    return LmlUnavailableError(str(error), error.retry_after)
+    match error.disposition:
+        case Disposition.WAIT:
+            return LmlUnavailableError(str(error), error.retry_after)
+        case Disposition.HALT:
+            return LmlRefusedError(str(error))
+        case Disposition.SPLIT | Disposition.TRY_THEN_SPLIT:
+            return PageRefusedError(str(error))
+        case _:
+            assert_never(error.disposition)
 
 
 def _retry_after(response: httpx.Response) -> timedelta | None:

@@ -59,7 +59,8 @@ class PostgresRuns:
                 await run.lock(kind, scope)
                 await run.begin(kind, cause)
             try:
-                yield run.note
+                with structlog.contextvars.bound_contextvars(run_id=run.run_id):
+                    yield run.note
             except asyncio.CancelledError:
                 await run.end("stopped", None)
                 raise
@@ -78,7 +79,7 @@ class _Run:
         self._connection = connection
         self._database = database
         self._tally = tally
-        self._run_id = 0
+        self.run_id = 0
 
     async def lock(self, kind: RunKind, scope: Scope) -> None:
         for search in sorted(kind.searches):
@@ -110,7 +111,7 @@ class _Run:
             query("begin_run", self._database.backend), parameters
         )
         row = await cursor.fetchone()
-        self._run_id = row[0] if row else 0
+        self.run_id = row[0] if row else 0
 
     async def note(self) -> None:
         """Write down how far the run is; raises `StoreUnavailableError` once its lock is lost."""
@@ -126,7 +127,7 @@ class _Run:
 
     async def _note(self, outcome: str | None, reason: str | None) -> None:
         parameters = {
-            "run_id": self._run_id,
+            "run_id": self.run_id,
             "tally": Jsonb(self._tally.report()),
             "outcome": outcome,
             "reason": reason,

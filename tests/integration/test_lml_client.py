@@ -1,0 +1,182 @@
+"""What LML's replies mean, over real HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from listener.adapters.demo.simulator import Knowledge, Simulator, simulator_thread
+from listener.adapters.lml.client import LmlClient, LmlLimits, open_lml
+from listener.domain.faults import LmlRefusedError, LmlUnavailableError, PageRefusedError
+from listener.domain.judging import Invalid, judge
+from listener.domain.question import Question
+from listener.domain.verdict import Verdict
+
+TOKEN = "secret-token-of-the-tests"
+QUESTIONS = [Question(row, f"Artist {row}", "Album", None, b"") for row in range(1, 6)]
+LIMITS = LmlLimits(
+    connections=2,
+    attempts=2,
+    resolve_timeout=timedelta(seconds=1),
+    refresh_timeout=timedelta(seconds=1),
+    reply_bytes=2**18,
+)
+
+
+@pytest.fixture
+def simulator() -> Simulator:
+    """LML with a verdict of one artist for everything."""
+    return Simulator(knowledge=Knowledge(all_single=True), api_key=TOKEN)
+
+
+@pytest.fixture
+def url(simulator: Simulator) -> Iterator[str]:
+    """Yield the base URL of the simulator."""
+    with simulator_thread(simulator) as address:
+        yield address
+
+
+@pytest.fixture
+async def lml(url: str) -> AsyncIterator[LmlClient]:
+    """Yield a client that gives up soon."""
+    async with open_lml(url, TOKEN, LIMITS) as client:
+        yield client
+
+
+async def answers(lml: LmlClient) -> list[Verdict | Invalid]:
+    return await (await lml.ask(QUESTIONS)).read()
+
+
+@pytest.mark.parametrize(
+    ("fault", "details", "meaning", "calls"),
+    [
+        ("status", {"status": 400}, PageRefusedError, 1),
+        ("status", {"status": 401}, LmlRefusedError, 1),
+        ("status", {"status": 403}, LmlRefusedError, 1),
+        ("status", {"status": 404, "body": "html"}, LmlRefusedError, 1),
+        ("status", {"status": 405}, LmlRefusedError, 1),
+        ("status", {"status": 413, "body": "html"}, PageRefusedError, 1),
+        ("status", {"status": 422, "body": "detail"}, PageRefusedError, 1),
+        ("status", {"status": 429}, LmlUnavailableError, 2),
+        ("status", {"status": 500, "body": "message"}, LmlRefusedError, 1),
+        ("status", {"status": 500, "body": "text"}, PageRefusedError, 2),
+        ("status", {"status": 502, "body": "html"}, LmlUnavailableError, 2),
+        ("status", {"status": 503, "body": "empty"}, LmlUnavailableError, 2),
+        ("status", {"status": 504, "body": "html"}, LmlUnavailableError, 2),
+        ("redirect", {}, LmlRefusedError, 1),
+        ("reset", {}, LmlUnavailableError, 2),
+        ("reset_midway", {}, LmlUnavailableError, 2),
+        ("cut", {}, LmlUnavailableError, 2),
+        ("hang", {}, LmlUnavailableError, 2),
+        ("drip", {"size": 1}, LmlUnavailableError, 2),
+        ("html", {}, LmlUnavailableError, 2),
+        ("not_json", {}, LmlUnavailableError, 2),
+        ("empty_body", {}, LmlUnavailableError, 2),
+        ("list_document", {}, LmlUnavailableError, 2),
+        ("truncated_json", {}, PageRefusedError, 1),
+        ("no_results", {}, PageRefusedError, 1),
+        ("null_results", {}, PageRefusedError, 1),
+        ("object_results", {}, PageRefusedError, 1),
+        ("gzip_bomb", {"size": 2**24}, PageRefusedError, 1),
+        ("huge_body", {"size": 2**24}, PageRefusedError, 1),
+    ],
+)
+async def test_reply_that_is_no_answer(  # noqa: PLR0917 - one parameter a column
+    simulator: Simulator,
+    lml: LmlClient,
+    fault: str,
+    details: dict[str, Any],
+    meaning: type[Exception],
+    calls: int,
+) -> None:
+    simulator.faults.add(fault, **details)
+    with pytest.raises(meaning) as caught:
+        await answers(lml)
+    assert type(caught.value) is meaning
+    assert simulator.calls.counts["bulk"] == calls
+    assert simulator.calls.counts["other"] == 0
+    assert TOKEN not in str(caught.value)
+    assert "Artist" not in str(caught.value)
+
+
+@pytest.mark.parametrize("fault", ["gzip", "wrong_content_type", "permuted", "junk_cache_stats"])
+async def test_reply_that_is_unusual_but_whole(
+    simulator: Simulator, lml: LmlClient, fault: str
+) -> None:
+    simulator.faults.add(fault)
+    assert {result.library_id for result in await answers(lml)} == {1, 2, 3, 4, 5}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "not_an_object",
+        "null_id",
+        "text_id",
+        "big_id",
+        "wrong_types",
+        "nan",
+        "infinity",
+        "confidence_high",
+        "confidence_low",
+        "nul",
+        "long_text",
+        "unknown_kind",
+        "no_main",
+        "no_method",
+        "no_confidence",
+        "provenance_nan",
+        "provenance_high",
+        "provenance_nul",
+        "provenance_long",
+        "repeated_source",
+    ],
+)
+async def test_malformed_result_costs_its_row_and_no_other(
+    simulator: Simulator, lml: LmlClient, fault: str
+) -> None:
+    simulator.faults.add(fault, ids=frozenset({3}))
+    judgement = judge(QUESTIONS, await answers(lml))
+    assert {verdict.library_id for verdict in judgement.accepted} == {1, 2, 4, 5}
+    assert judgement.unanswered == {3}
+
+
+@pytest.mark.parametrize(
+    "fault", ["unknown_method", "unknown_source", "disagreeing", "no_provenance", "null_provenance"]
+)
+async def test_odd_result_is_taken(simulator: Simulator, lml: LmlClient, fault: str) -> None:
+    simulator.faults.add(fault, ids=frozenset({3}))
+    judgement = judge(QUESTIONS, await answers(lml))
+    assert {verdict.library_id for verdict in judgement.accepted} == {1, 2, 3, 4, 5}
+
+
+async def test_wait_that_the_edge_asks_for_is_handed_on(
+    simulator: Simulator, lml: LmlClient
+) -> None:
+    simulator.faults.add("status", status=429, retry_after="7")
+    with pytest.raises(LmlUnavailableError) as caught:
+        await answers(lml)
+    assert caught.value.retry_after == timedelta(seconds=7)
+
+
+async def test_while_lml_fails_a_call_is_tried_once(simulator: Simulator, lml: LmlClient) -> None:
+    simulator.faults.add("status", status=503)
+    for calls in (2, 3, 4):
+        with pytest.raises(LmlUnavailableError):
+            await answers(lml)
+        assert simulator.calls.counts["bulk"] == calls
+    simulator.faults.clear()
+    await answers(lml)
+    simulator.faults.add("status", status=503)
+    with pytest.raises(LmlUnavailableError):
+        await answers(lml)
+    assert simulator.calls.counts["bulk"] == 7
+
+
+async def test_lml_says_how_it_is(simulator: Simulator, lml: LmlClient) -> None:
+    assert await lml.well()
+    simulator.faults.add("status", endpoint="health", status=503)
+    assert not await lml.well()
