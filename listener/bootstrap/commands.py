@@ -18,11 +18,11 @@ from listener.bootstrap.parts import Parts, open_parts
 from listener.bootstrap.telemetry import open_telemetry
 from listener.domain.change import Stream
 from listener.domain.due import Scope
-from listener.domain.faults import LaneLostError
+from listener.domain.faults import LaneLostError, first_of
 from listener.domain.run import RunKind
 from listener.domain.tally import Tally
 from listener.engine.consumer import Consumer
-from listener.engine.reconciler import RunHaltedError, first_of
+from listener.engine.reconciler import RunHaltedError
 from listener.settings import Settings
 
 _log = structlog.stdlib.get_logger()

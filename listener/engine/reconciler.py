@@ -13,7 +13,12 @@ import structlog
 
 from listener.domain.change import Batch
 from listener.domain.due import DueRow, Pages, Reason, Scope, spread
-from listener.domain.faults import LmlRefusedError, LmlUnavailableError, StoreUnavailableError
+from listener.domain.faults import (
+    LmlRefusedError,
+    LmlUnavailableError,
+    StoreUnavailableError,
+    first_of,
+)
 from listener.domain.pacing import Backoff
 from listener.domain.run import RunKind, Search
 from listener.domain.tally import Tally
@@ -214,11 +219,3 @@ class _Walk:
         if self._failed_in_a_row >= (_FAILED_AT_ONCE if down else _FAILED_BATCHES):
             message = f"{self._failed_in_a_row} batches in a row failed, the last one: {fault}"
             raise RunHaltedError(message) from fault
-
-
-def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first error that a group, or a group within it, holds."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import structlog
 
 from listener.domain.change import Stream
-from listener.domain.faults import LaneLostError, StoreUnavailableError
+from listener.domain.faults import LaneLostError, StoreUnavailableError, first_of
 from listener.domain.pacing import Backoff
 from listener.engine.consumer import Consumer
 from listener.engine.ports import Lanes
@@ -68,7 +68,7 @@ class Supervisor:
             except* LaneLostError:
                 log.warning("lane lost to another daemon, standing by")
             except* StoreUnavailableError as group:
-                log.warning("database unavailable", reason=str(group.exceptions[0]))
+                log.warning("database unavailable", reason=str(first_of(group)))
             except* Exception:
                 log.exception("lane broke, starting it again")
             failures = 1 if loop.time() - began > _STEADY.total_seconds() else failures + 1

@@ -10,6 +10,7 @@ from datetime import timedelta
 from itertools import pairwise
 
 import pytest
+from structlog.testing import capture_logs
 
 from listener.domain.change import Stream
 from listener.domain.faults import StoreUnavailableError
@@ -166,6 +167,16 @@ async def test_lane_that_breaks_starts_again_and_does_not_take_the_other_down(
         daemon.record(Stream.LIBRARY, 8)
         await eventually(lambda: daemon.handled(Stream.LIBRARY), within=1.0)
         assert len(daemon.taken_at[Stream.ROTATION]) == 1
+
+
+async def test_log_says_why_the_database_is_unavailable() -> None:
+    with capture_logs() as logs:
+        async with running() as daemon:
+            await eventually(lambda: len(daemon.lane) == 2)
+            daemon.lane[Stream.LIBRARY].break_with(StoreUnavailableError("connection refused"))
+            await eventually(lambda: daemon.lanes.handed_over == [Stream.LIBRARY])
+    reasons = [entry["reason"] for entry in logs if entry["event"] == "database unavailable"]
+    assert reasons == ["connection refused"]
 
 
 async def test_lane_that_cannot_be_taken_is_tried_after_growing_delays() -> None:
