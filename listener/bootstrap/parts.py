@@ -54,12 +54,8 @@ class Parts:
 
     @property
     def scope(self) -> Scope:
-        """The rows that the settings let searches look for."""
-        return Scope(
-            include_null_canonical=self.settings.include_null_canonical,
-            partition=self.settings.partition_index,
-            partitions=self.settings.partition_count,
-        )
+        """The rows that a daemon searches for: one does it for all, so there are no shares."""
+        return Scope(include_null_canonical=self.settings.include_null_canonical)
 
     def live_resolver(self) -> Resolver:
         """Make a resolver for what changed."""

@@ -468,6 +468,14 @@ def test_daemon_asks_by_the_clock_what_is_due_and_what_was_missed(
     assert daemon.stop() == 0
 
 
+def test_daemon_searches_the_whole_library_whatever_share_the_commands_take(
+    quiet: Connection, start: Start
+) -> None:
+    add_releases(quiet, 20)
+    start(PARTITION_INDEX="1", PARTITION_COUNT="3")
+    eventually(lambda: not unanswered(quiet))
+
+
 def test_two_replicas_share_one_slot(quiet: Connection, start: Start) -> None:
     add_releases(quiet, 20)
     first, second = start(SWEEP_INTERVAL="1s"), start(SWEEP_INTERVAL="1s")
