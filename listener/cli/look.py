@@ -1,12 +1,15 @@
-"""What the commands that only look have in common: JSON, and how times and texts are shown."""
+"""What the commands that look have in common: JSON, tables, and how times and texts are shown."""
 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 import click
+from rich.console import Console
+from rich.table import Table
 
 from listener.adapters.postgres.status import Status
 from listener.adapters.postgres.story import Story
@@ -19,6 +22,25 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 def as_json(seen: Status | Story) -> str:
     """Return one line of JSON; times are ISO 8601 in UTC."""
     return json.dumps(asdict(seen), default=_utc)
+
+
+def console(pipe_width: int) -> Console:
+    """Return a console on standard output; `pipe_width` holds where it is no terminal."""
+    width = None if sys.stdout.isatty() else pipe_width
+    return Console(width=width, highlight=False, markup=False, emoji=False)
+
+
+def plain_table(*columns: str) -> Table:
+    """Make a table without lines; `>so` names a column of numbers, the last one may be folded."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(
+            column.lstrip(">"),
+            justify="right" if column.startswith(">") else "left",
+            no_wrap=column != columns[-1],
+            overflow="fold",
+        )
+    return table
 
 
 def span(duration: timedelta) -> str:

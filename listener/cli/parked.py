@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from listener.adapters.postgres.parked import (
     PARKED,
@@ -20,7 +17,7 @@ from listener.adapters.postgres.parked import (
     requeue_parked,
 )
 from listener.adapters.postgres.status import looking
-from listener.cli.look import clock, printable
+from listener.cli.look import clock, console, plain_table, printable
 from listener.cli.manners import told
 from listener.settings import DatabaseSettings, load_settings
 
@@ -80,19 +77,7 @@ def _object(row: ParkedRow) -> dict[str, object]:
 
 
 def _print(rows: Sequence[ParkedRow]) -> None:
-    width = None if sys.stdout.isatty() else _PIPE_WIDTH
-    console = Console(width=width, highlight=False, markup=False, emoji=False)
-    console.print(_table(rows))
-    console.print(f"{len(rows):,} parked; put back with: listener requeue ID... (or --all)")
-
-
-def _table(rows: Sequence[ParkedRow]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("row", justify="right", no_wrap=True)
-    table.add_column("reason", no_wrap=True)
-    table.add_column("failures", justify="right", no_wrap=True)
-    table.add_column("parked since", no_wrap=True)
-    table.add_column("detail", overflow="fold")
+    table = plain_table(">row", "reason", ">failures", "parked since", "detail")
     for row in rows:
         table.add_row(
             str(row.library_id),
@@ -101,7 +86,9 @@ def _table(rows: Sequence[ParkedRow]) -> Table:
             _since(row.last_failed_at),
             printable(row.detail or "-"),
         )
-    return table
+    out = console(_PIPE_WIDTH)
+    out.print(table)
+    out.print(f"{len(rows):,} parked; put back with: listener requeue ID... (or --all)")
 
 
 def _since(at: datetime | None) -> str:

@@ -10,7 +10,7 @@ from threading import Event
 from typing import NoReturn
 
 import click
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -25,7 +25,7 @@ from listener.adapters.postgres.status import (
     read_status,
 )
 from listener.cli.look import as_json as json_of
-from listener.cli.look import clock, json_option, printable, span
+from listener.cli.look import clock, console, json_option, plain_table, printable, span
 from listener.cli.manners import told
 from listener.domain.tally import FAILURES
 from listener.settings import DatabaseSettings, load_settings
@@ -75,7 +75,7 @@ def _watch(look: Callable[[], Status], *, as_json: bool) -> NoReturn:
             never.wait(_REFRESH.total_seconds())
             if not as_json:
                 click.echo()
-    with Live(console=_console(), auto_refresh=False) as live:
+    with Live(console=console(_PIPE_WIDTH), auto_refresh=False) as live:
         while True:
             live.update(screen(look()), refresh=True)
             never.wait(_REFRESH.total_seconds())
@@ -85,12 +85,7 @@ def _print(status: Status, *, as_json: bool) -> None:
     if as_json:
         click.echo(json_of(status))
     else:
-        _console().print(screen(status))
-
-
-def _console() -> Console:
-    width = None if sys.stdout.isatty() else _PIPE_WIDTH
-    return Console(width=width, highlight=False, markup=False, emoji=False)
+        console(_PIPE_WIDTH).print(screen(status))
 
 
 def _parts(status: Status) -> Iterator[RenderableType]:
@@ -114,7 +109,7 @@ def _parts(status: Status) -> Iterator[RenderableType]:
 
 
 def _streams(streams: tuple[StreamStatus, ...]) -> Table:
-    table = _table("stream", ">waiting", ">oldest", "followed by")
+    table = plain_table("stream", ">waiting", ">oldest", "followed by")
     for stream in streams:
         oldest = Text("-")
         if stream.oldest_seconds is not None:
@@ -144,7 +139,7 @@ def _coverage(status: Status) -> Table:
         "parked": known.parked,
         "never asked": known.never,
     }
-    table = _table(*(f">{name}" for name in columns))
+    table = plain_table(*(f">{name}" for name in columns))
     table.add_row(*(f"{count:,}" for count in columns.values()))
     return table
 
@@ -159,13 +154,13 @@ def _share_asked(status: Status) -> str:
 
 
 def _staleness(status: Status) -> Table:
-    table = _table("days since the answer", *(f">{age}" for age in status.staleness_days))
+    table = plain_table("days since the answer", *(f">{age}" for age in status.staleness_days))
     table.add_row("rows", *(f"{count:,}" for count in status.staleness_days.values()))
     return table
 
 
 def _runs(status: Status) -> Table:
-    table = _table(
+    table = plain_table(
         *("run", "cause", ">started", ">took", "outcome"),
         *(">asked", ">resolved", ">unresolved", ">failed", "reason"),
     )
@@ -195,7 +190,7 @@ def _counts(run: RunStatus) -> list[str]:
 
 
 def _slots(status: Status) -> Table:
-    table = _table("job", "next", "last")
+    table = plain_table("job", "next", "last")
     for slot in status.slots:
         soon = f"in {span(slot.next_at - status.at)}" if slot.next_at > status.at else "overdue"
         table.add_row(printable(slot.job), soon, _last(slot))
@@ -205,15 +200,3 @@ def _slots(status: Status) -> Table:
 def _last(slot: SlotStatus) -> str:
     done = "done" if slot.done else "not finished"
     return f"{clock(slot.slot)}, {done} by {printable(slot.holder)}"
-
-
-def _table(*columns: str) -> Table:
-    """Make a table without lines; a column named `>so` holds numbers, the last one may be cut."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        table.add_column(
-            column.lstrip(">"),
-            justify="right" if column.startswith(">") else "left",
-            no_wrap=column != columns[-1],
-        )
-    return table
