@@ -133,12 +133,11 @@ async def _catch_up(lanes: PostgresLanes, stream: Stream, consumer: Consumer) ->
     try:
         async with lanes.hold(stream, wait=False) as lane:
             answered = await consumer.catch_up(lane)
-    except LaneLostError:
-        _log.info("a daemon follows the changes, they are left to it", stream=str(stream))
-    except BaseExceptionGroup as group:
-        fault = first_of(group)
+    except (LaneLostError, BaseExceptionGroup) as error:
+        fault = first_of(error)
         if not isinstance(fault, LaneLostError):
-            raise fault from group
+            raise fault from error
+        _log.info("a daemon follows the changes, they are left to it", stream=str(stream))
     else:
         if not answered:
             raise RunHaltedError(f"changes of {stream} could not be handled, see the log")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from listener.adapters.lml.health import LmlProbe, NoAnswerError, Probe, open_probe
 from listener.adapters.postgres.examination import (
@@ -85,7 +85,7 @@ async def examine() -> list[Finding]:
     return [
         Finding("settings", State.OK, "all are in their bounds"),
         *(finding for findings in found for finding in findings),
-        judge_sentry(getattr(settings, "sentry_dsn", None)),
+        judge_sentry(settings.sentry_dsn.get_secret_value() if settings.sentry_dsn else None),
     ]
 
 
@@ -266,15 +266,15 @@ async def _gate(settings: Settings) -> list[Finding]:
     return [Finding("deploy gate", State.FAIL, f"shut: {answer.reason}", answer.advice)]
 
 
-def judge_sentry(setting: Any) -> Finding:  # noqa: ANN401 - text or a secret
+def judge_sentry(dsn: str | None) -> Finding:
     """Judge whether what SENTRY_DSN is set to is one; nothing is sent."""
+    if dsn is None:
+        return Finding("Sentry", State.OK, "not set")
     # Takes a third of a second to import, which no other command shall pay.
     from sentry_sdk.utils import Dsn  # noqa: PLC0415
 
-    if setting is None:
-        return Finding("Sentry", State.OK, "not set")
     try:
-        Dsn(setting.get_secret_value() if hasattr(setting, "get_secret_value") else str(setting))
+        Dsn(dsn)
     except ValueError:
         advice = "copy SENTRY_DSN from the project's page in Sentry, or unset it"
         return Finding("Sentry", State.FAIL, "SENTRY_DSN is not well formed", advice)

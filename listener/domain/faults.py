@@ -43,9 +43,8 @@ class PageRefusedError(Exception):
     """LML refused this page of questions; a smaller page may be answered."""
 
 
-def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first error that a group, or a group within it, holds."""
-    error: BaseException = group
+def first_of(error: BaseException) -> BaseException:
+    """Return the first error that a group, or a group within it, holds; one alone is itself."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

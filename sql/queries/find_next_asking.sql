@@ -1,6 +1,6 @@
 -- Tells which search finds a row of the library first, when and for what reason, by the rules of find_due_by_time
--- (sweep) and find_due_by_content (audit). No row if neither ever does: the row is parked, cannot be asked about or
--- is left to the outbox.
+-- (sweep) and find_due_by_content (audit). No row if neither ever does: the row is parked, out of scope, cannot be
+-- asked about or is left to the outbox.
 SELECT
     s.job,
     s.reason,
@@ -58,6 +58,7 @@ CROSS JOIN LATERAL (
 LEFT JOIN listener.slot AS t ON t.job = s.job
 WHERE l.id = %(library_id)s
     AND l.artist_name IS NOT NULL
+    AND (%(include_null_canonical)s OR l.canonical_entity_id IS NOT NULL)
     AND s.due_at IS NOT NULL
 ORDER BY greatest(s.due_at, now()), s.job DESC
 LIMIT 1

@@ -1,7 +1,6 @@
--- Lists the processes that work on this database, by the names of their sessions.
+-- Lists the daemons on this database, by the names of their sessions; those of commands have a hyphen, not a blank.
 SELECT DISTINCT a.application_name
 FROM pg_stat_activity AS a
 WHERE a.datname = current_database()
-    AND a.application_name LIKE 'listener %%'
-    AND a.application_name <> ALL (%(others)s::text[])
+    AND a.application_name LIKE 'listener %'
 ORDER BY a.application_name

@@ -33,7 +33,7 @@ from tests.conftest import BACKEND, Connection, with_database
 
 
 def look(dsn: str) -> Status:
-    with looking(dsn, BACKEND, "listener status") as connection:
+    with looking(dsn, BACKEND, "listener-status") as connection:
         return read_status(connection, BACKEND)
 
 
@@ -202,8 +202,8 @@ def test_session_in_another_database_keeps_no_run_alive(
 
 
 def test_replicas_are_those_that_work_here(dsn: str, server: str) -> None:
-    names = ["listener b", "listener a", "listener a", "listener status", "listener migrate"]
-    names += ["listener why", "psql", "listening"]
+    names = ["listener b", "listener a", "listener a", "listener-status", "listener-migrate"]
+    names += ["listener-why", "listener-doctor", "psql", "listening"]
     elsewhere = (with_database(server, "postgres"), "listener c")
     with sessions(elsewhere, *((dsn, name) for name in names)):
         assert look(dsn).replicas == ("listener a", "listener b")
@@ -231,7 +231,7 @@ def test_disabled_trigger_is_told(db: Connection, dsn: str) -> None:
 def test_what_is_not_ready_is_said(db: Connection, dsn: str) -> None:
     with (
         pytest.raises(InstallationError, match="WXYC_SCHEMA_NAME"),
-        looking(dsn, "elsewhere", "listener status") as connection,
+        looking(dsn, "elsewhere", "listener-status") as connection,
     ):
         read_status(connection, "elsewhere")
     db.execute("DELETE FROM listener.installed WHERE name = 'schema/0002_due_runs_slots'")

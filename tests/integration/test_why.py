@@ -29,7 +29,7 @@ ASK_AGAIN = AskAgain(resolved=timedelta(days=7), unresolved=timedelta(days=3))
 
 
 def story_of(dsn: str, row: int, *, include_null_canonical: bool = True) -> Story:
-    with looking(dsn, BACKEND, "listener why") as connection:
+    with looking(dsn, BACKEND, "listener-why") as connection:
         return read_story(
             connection, BACKEND, row, ASK_AGAIN, include_null_canonical=include_null_canonical
         )
@@ -341,7 +341,7 @@ async def searched(pool: Pool) -> dict[int, tuple[str, str]]:
 
 
 def stories(dsn: str, rows: dict[int, str]) -> dict[int, Story]:
-    with looking(dsn, BACKEND, "listener why") as connection:
+    with looking(dsn, BACKEND, "listener-why") as connection:
         return {row: read_story(connection, BACKEND, row, ASK_AGAIN) for row in rows}
 
 

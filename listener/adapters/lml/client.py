@@ -21,6 +21,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from listener.adapters.lml.address import API, HEALTH, root_of
 from listener.adapters.lml.wire import MalformedReplyError, read_reply, read_statuses
 from listener.domain.disposition import Disposition, dispose
 from listener.domain.faults import LmlRefusedError, LmlUnavailableError, PageRefusedError
@@ -32,7 +33,6 @@ _log = structlog.stdlib.get_logger()
 
 _RESOLVE = "identity/bulk-resolve-libraries"
 _REFRESH = "cache/refresh-for-identities"
-_API = "/api/v1"
 
 _READ_ASIDE = 2**16
 _HEALTH_TIMEOUT = timedelta(seconds=5)
@@ -135,11 +135,14 @@ class LmlClient:
     async def well(self) -> bool:
         """Return whether LML says that it is well; that is not a promise that it answers."""
         try:
-            async with asyncio.timeout(_HEALTH_TIMEOUT.total_seconds()):
-                response = await self._http.get(self._health)
+            # The status alone: whatever else comes, be it endless, is not read.
+            async with (
+                asyncio.timeout(_HEALTH_TIMEOUT.total_seconds()),
+                self._http.stream("GET", self._health) as response,
+            ):
+                return response.status_code == HTTPStatus.OK
         except (httpx.HTTPError, TimeoutError):
             return False
-        return response.status_code == HTTPStatus.OK
 
     async def _post(self, path: str, body: dict[str, Any], deadline: timedelta) -> bytes:
         # While it fails one try a call is enough: its caller comes again.
@@ -202,15 +205,15 @@ async def open_lml(
     headers = {"content-type": "application/json"}
     if api_key:
         headers["authorization"] = f"Bearer {api_key}"
-    root = base_url.rstrip("/").removesuffix(_API)
+    root = root_of(base_url)
     async with httpx.AsyncClient(
-        base_url=root + _API,
+        base_url=root + API,
         headers=headers,
         timeout=httpx.Timeout(limits.refresh_timeout.total_seconds(), connect=5, pool=5),
         limits=httpx.Limits(max_connections=limits.connections + 1),
         follow_redirects=False,
     ) as http:
-        yield LmlClient(http, limits, f"{root}/health")
+        yield LmlClient(http, limits, root + HEALTH)
 
 
 def _worth_a_retry(error: BaseException) -> bool:

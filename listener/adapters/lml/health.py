@@ -13,9 +13,9 @@ from http import HTTPStatus
 import httpx
 from pydantic_core import from_json, to_json
 
+from listener.adapters.lml.address import API, HEALTH, root_of
 from listener.domain.gate import Relation, Route
 
-_API = "/api/v1"
 _TIMEOUT = timedelta(seconds=10)
 _CONNECT_SECONDS = 5
 _HEALTH_BYTES = 2**20
@@ -55,7 +55,7 @@ class LmlProbe:
 
     async def health(self) -> Health:
         """Read /health, which LML answers with 200, or with 503 if it is unhealthy."""
-        request = self._http.build_request("GET", "/health")
+        request = self._http.build_request("GET", HEALTH)
         status, body = await _exchange(self._http, request, "LML", _HEALTH_BYTES)
         if status not in {HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE}:
             raise NoAnswerError(f"LML answered {status} to /health")
@@ -69,7 +69,7 @@ class LmlProbe:
         """Ask a route about nothing, which LML refuses before it does any work."""
         headers = {b"content-type": b"application/json", **self._headers}
         request = self._http.build_request(
-            "POST", f"{_API}/{route}", content=_NOTHING[route], headers=headers
+            "POST", f"{API}/{route}", content=_NOTHING[route], headers=headers
         )
         began = time.monotonic()
         status, _ = await _exchange(self._http, request, "LML", most_bytes=0)
@@ -79,7 +79,7 @@ class LmlProbe:
 @asynccontextmanager
 async def open_probe(base_url: str, api_key: str | None) -> AsyncIterator[LmlProbe]:
     """Open a client on LML's base URL, which may end in a slash or in /api/v1."""
-    async with _client(base_url.rstrip("/").removesuffix(_API)) as http:
+    async with _client(root_of(base_url)) as http:
         yield LmlProbe(http, api_key)
 
 

@@ -19,7 +19,7 @@ from listener.adapters.postgres.connection import reason_of
 from listener.adapters.postgres.installation import UnreachableError, missing_parts
 from listener.adapters.postgres.statements import query
 
-DOCTOR = "listener doctor"
+DOCTOR = "listener-doctor"
 _ARGUMENTS: dict[str, Any] = {
     "autocommit": True,
     "application_name": DOCTOR,

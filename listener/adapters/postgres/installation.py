@@ -46,7 +46,7 @@ def installing(dsn: str) -> Iterator[psycopg.Connection[Any]]:
     """Connect for installing; only one process at a time gets past this, the others wait."""
     try:
         with psycopg.connect(
-            dsn, autocommit=True, application_name="listener migrate"
+            dsn, autocommit=True, application_name="listener-migrate"
         ) as connection:
             connection.execute("SELECT pg_advisory_lock(%s, %s)", _INSTALL_LOCK)
             yield connection

@@ -20,9 +20,8 @@ from listener.adapters.postgres.installation import (
 )
 from listener.adapters.postgres.statements import query
 
-STATUS, STORY = "listener status", "listener why"
-# Sessions that carry our name and work on nothing.
-_NO_REPLICAS = ["listener migrate", STATUS, STORY]
+# Names of sessions; with a hyphen, because those are no replicas.
+STATUS, STORY = "listener-status", "listener-why"
 
 _SESSION = {
     "statement_timeout": "10s",
@@ -152,7 +151,7 @@ def read_status(connection: psycopg.Connection[Any], backend: str) -> Status:
             return tuple(cursor.execute(query(name, backend)).fetchall())
 
     database, at = connection.execute("SELECT current_database(), now()").fetchall()[0]
-    replicas = connection.execute(query("list_replicas", backend), {"others": _NO_REPLICAS})
+    replicas = connection.execute(query("list_replicas", backend))
     counted = connection.execute(query("count_coverage", backend)).fetchall()
     return Status(
         at=at,

@@ -139,7 +139,6 @@ def read_story(
 
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     with connection.transaction():
-        searched = connection.execute(query("read_scope", backend), parameters).fetchone()
         return Story(
             at=connection.execute("SELECT now()").fetchall()[0][0],
             library_id=library_id,
@@ -148,5 +147,5 @@ def read_story(
             answer=read_one(Answer, "read_answer"),
             identity=read_one(StandingIdentity, "read_identity"),
             sources=tuple(read(StandingSource, "read_sources")),
-            next_asking=read_one(NextAsking, "find_next_asking") if searched == (True,) else None,
+            next_asking=read_one(NextAsking, "find_next_asking"),
         )

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from listener.domain.faults import first_of
+
 _QUIET = timedelta(minutes=10)
 # More causes than these at a time are one storm, and these tell enough of it.
 _CAUSES = 20
@@ -78,7 +80,7 @@ class ErrorReporter(logging.Handler):
     def _report(
         self, event: str, error: BaseException | None, fields: Mapping[str, object]
     ) -> None:
-        error = _innermost(error)
+        error = None if error is None else first_of(error)
         kind = type(error).__name__ if error is not None else ""
         reason = str(fields.get("reason", "" if error is None else error))
         repeats = self._due((event, kind, re.sub(r"\d+", "#", reason)))
@@ -109,12 +111,6 @@ class ErrorReporter(logging.Handler):
             return None
         recent[cause] = _Cause(now)
         return known.repeats if known is not None else 0
-
-
-def _innermost(error: BaseException | None) -> BaseException | None:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def _frames(error: BaseException) -> list[dict[str, object]]:
