@@ -18,6 +18,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from listener.domain.asking import IncludeTracks
+
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
@@ -98,6 +100,10 @@ class Settings(DueSettings):
     batch_size: int = Field(500, ge=1, le=1000, description="Rows asked in one call.")
     va_batch_size: int = Field(
         100, ge=1, le=1000, description="Compilations asked in one call; their answers are long."
+    )
+    include_tracks: IncludeTracks = Field(
+        IncludeTracks.COMPILATIONS,
+        description="Of which releases LML is asked for the tracks: compilations, all or off.",
     )
     lml_max_concurrent: int = Field(
         2,
@@ -250,6 +256,11 @@ class Settings(DueSettings):
             message = "must be like https://KEY@HOST/PROJECT"
             raise ValueError(message)
         return value
+
+    @field_validator("include_tracks", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
 
     @field_validator("log_level", mode="before")
     @classmethod

@@ -79,7 +79,7 @@ class Answers:
         identity = found if kind is Kind.SINGLE_ARTIST else None
         questions = {question.library_id: question for question in asking.questions}
         answers = [Verdict(row, kind, identity) for row in questions]
-        return await self._verdicts.write(Page(asking.order, questions, answers, []))
+        return (await self._verdicts.write(Page(asking.order, questions, answers, []))).rows
 
 
 @pytest.fixture

@@ -255,7 +255,7 @@ def test_cache_stat_that_is_no_sound_number_is_left_out(first: object, wrong: ob
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e400"])
 def test_cache_stat_that_is_not_finite_is_left_out(number: bytes) -> None:
     reply = b'{"results": [], "cache_stats": {"pg_time_ms": %b, "pg_hits": 1}}' % number
-    assert read_reply(reply) == ([], {"pg_hits": 1})
+    assert read_reply(reply).cache_stats == {"pg_hits": 1}
 
 
 @given(ODD | st.dictionaries(st.sampled_from(sorted(CACHE_STATS)), ODD))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
+import psycopg
 from psycopg import errors
 
 from listener.adapters.postgres.arrays import Byteas, Float4s, Int4s, Int8s, Texts
 from listener.adapters.postgres.connection import Pool, reason_of, session
 from listener.adapters.postgres.library import AskAgain
 from listener.adapters.postgres.statements import query
+from listener.adapters.postgres.tracks import PostgresTracks
 from listener.domain.faults import StoreUnavailableError, WriteRefusedError
 from listener.domain.parking import Failure
-from listener.domain.verdict import Identity, Page
+from listener.domain.verdict import Identity, Page, Written
 
 _MANUAL = "manual"
 
@@ -28,7 +31,7 @@ _PAGE_ERRORS = (errors.IntegrityError, errors.DataError, *_PASSING)
 
 
 class PostgresVerdicts:
-    """One transaction a page: two statements, sent together."""
+    """One transaction a page: two statements, sent together, and those of its tracks if any."""
 
     def __init__(self, pool: Pool, backend: str, ask_again: AskAgain) -> None:
         self._pool = pool
@@ -36,25 +39,27 @@ class PostgresVerdicts:
         self._accept = query("accept_verdicts", backend)
         self._write = query("write_verdicts", backend)
         self._fail = query("record_failures", backend)
+        self._tracks = PostgresTracks(backend)
 
-    async def write(self, page: Page) -> frozenset[int]:
+    async def write(self, page: Page) -> Written:
         """Write the verdicts that still answer their row's question, all or nothing.
 
-        Also enters them in the ledger and settles the page's changes. Returns the rows written.
-        Raises `WriteRefusedError` if the database refuses the page.
+        Also enters them in the ledger and settles the page's changes. Raises `WriteRefusedError`
+        if the database refuses the page.
         """
         parameters = {"ask_order": page.order} | self._ask_again.parameters() | _columns(page)
+        has_keys = any(v.tracks is not None and v.tracks.keys for v in page.verdicts)
         async with session(self._pool) as connection:
             try:
-                # Statements of one pipeline are one transaction; no BEGIN and COMMIT need be sent.
-                async with connection.pipeline():
+                async with _together(connection, explicit=has_keys):
                     accepted = await connection.execute(self._accept, parameters)
                     await connection.execute(self._write, parameters)
+                    tracks = await self._tracks.write(connection, page) if has_keys else {}
                     rows = await accepted.fetchall()
             except _PAGE_ERRORS as error:
                 passing = isinstance(error, _PASSING)
                 raise WriteRefusedError(reason_of(error), passing=passing) from error
-        return frozenset(row[0] for row in rows)
+        return Written(frozenset(row[0] for row in rows), tracks)
 
     async def fail(
         self, order: int, failures: Sequence[Failure], entries: Sequence[tuple[int, int]]
@@ -66,6 +71,16 @@ class PostgresVerdicts:
                 await connection.execute(self._fail, parameters)
             except _PAGE_ERRORS as error:
                 raise StoreUnavailableError(reason_of(error)) from error
+
+
+@asynccontextmanager
+async def _together(
+    connection: psycopg.AsyncConnection[Any], *, explicit: bool
+) -> AsyncIterator[None]:
+    # Statements of one pipeline are one transaction, until a result is waited for: no BEGIN and
+    # COMMIT need be sent where none is.
+    async with connection.transaction() if explicit else nullcontext(), connection.pipeline():
+        yield
 
 
 def _failure_columns(failures: Sequence[Failure]) -> dict[str, Any]:
@@ -96,7 +111,7 @@ def _columns(page: Page) -> dict[str, Any]:
     return {
         "library_ids": Int4s([v.library_id for v in verdicts]),
         "questions": Byteas([page.questions[v.library_id].digest for v in verdicts]),
-        "outcomes": Texts([v.kind.value for v in verdicts]),
+        "outcomes": Texts([v.outcome for v in verdicts]),
         "manual_ids": Int4s([row for row, _ in manual]),
         "manual_parts": Texts([part for _, part in manual]),
         "identity_ids": Int4s([row for row, _ in found]),
