@@ -133,6 +133,7 @@ def _coverage(status: Status) -> Table:
         "rows": known.rows,
         "no artist name": known.nameless,
         "resolved": known.resolved,
+        "by track": known.resolved_compilation,
         "unresolved": known.unresolved,
         "compilation": known.compilation,
         "failed": known.failed,

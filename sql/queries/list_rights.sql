@@ -11,7 +11,9 @@ WITH wanted (schema_name, name, rights) AS (
         ('listener', 'ask_order', '{{USAGE}}'),
         (%(backend)s, 'library', '{{SELECT,UPDATE (id)}}'),
         (%(backend)s, 'rotation', '{{SELECT}}'),
-        (%(backend)s, 'compilation_track_artist', '{{SELECT,"UPDATE (track_artist_id, track_artist_link_confidence, track_artist_link_method, track_position)"}}'),
+        (%(backend)s, 'compilation_track_artist', '{{SELECT}}'),
+        (%(backend)s, 'compilation_track_artist', '{{UPDATE (track_artist_id),UPDATE (track_artist_link_confidence)}}'),
+        (%(backend)s, 'compilation_track_artist', '{{UPDATE (track_artist_link_method),UPDATE (track_position)}}'),
         (%(backend)s, 'artists', '{{SELECT}}'),
         (%(backend)s, 'library_identity', '{{SELECT,INSERT,UPDATE,DELETE}}'),
         (%(backend)s, 'library_identity_source', '{{SELECT,INSERT,UPDATE,DELETE}}')
@@ -30,12 +32,10 @@ SELECT
     r.wanted_right,
     CASE
         WHEN c.relkind = 'S' THEN has_sequence_privilege(c.oid, r.wanted_right)
-        WHEN r.wanted_right LIKE 'UPDATE (%%' AND c.oid IS NOT NULL THEN (
-            SELECT bool_and(has_column_privilege(c.oid, a.attnum, 'UPDATE'))
-            FROM pg_attribute AS a
-            WHERE a.attrelid = c.oid
-                AND a.attname = ANY (string_to_array(substring(r.wanted_right FROM '\((.*)\)'), ', '))
-        )
+        -- A row lock wants the right to update some column, whichever.
+        WHEN r.wanted_right = 'UPDATE (id)' THEN has_any_column_privilege(c.oid, 'UPDATE')
+        WHEN r.wanted_right LIKE 'UPDATE (%%'
+            THEN has_column_privilege(c.oid, substring(r.wanted_right FROM '\((.*)\)'), 'UPDATE')
         ELSE has_table_privilege(c.oid, r.wanted_right)
     END AS granted
 FROM wanted AS w

@@ -49,13 +49,15 @@ class StreamStatus:
 class Coverage:
     """Rows of the library by what is known of them.
 
-    rows = nameless + asked + never; asked = resolved + unresolved + compilation + failed + parked.
+    rows = nameless + asked + never; asked = resolved + resolved_compilation + unresolved +
+    compilation + failed + parked. LML has visited the tracks of a resolved compilation.
     """
 
     rows: int
     nameless: int
     asked: int
     resolved: int
+    resolved_compilation: int
     unresolved: int
     compilation: int
     failed: int
@@ -180,6 +182,7 @@ def _coverage(counted: list[Any]) -> Coverage:
         nameless=of("nameless"),
         asked=rows - of("nameless") - of("never"),
         resolved=of("resolved"),
+        resolved_compilation=of("resolved_compilation"),
         unresolved=of("unresolved"),
         compilation=of("compilation"),
         failed=of("failed"),
