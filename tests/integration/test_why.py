@@ -311,7 +311,7 @@ async def test_compilation_tells_what_became_of_its_tracks(
         "no_cta_match": 2,
     }
     text = text_of(story)
-    assert "answered 0 s ago: visited_compilation" in text
+    assert ": visited_compilation\n" in text
     assert "tracks: 1 of 3 that LML names linked to an artist; 2 match no row of ours" in text
     assert "what was found is to be verified again" in text
 
