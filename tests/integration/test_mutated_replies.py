@@ -150,7 +150,7 @@ def assert_every_row_was_offered(db: Connection, body: bytes) -> None:
 
 @given(body=bodies())
 @settings(
-    max_examples=200,
+    max_examples=100,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
