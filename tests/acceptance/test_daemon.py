@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable
 from datetime import timedelta
@@ -430,7 +431,8 @@ def test_role_of_the_install_runbook_is_enough(
     role = f"listener_daemon_{worker_id}"
     text = (ROOT / "runbooks" / "install.md").read_text(encoding="utf-8")
     grants = text.partition("CREATE ROLE")[2].partition("```")[0]
-    statements = f"CREATE ROLE {grants}".replace("listener_daemon", role)
+    history = re.findall("^GRANT .*history.*$", text, re.MULTILINE)
+    statements = f"CREATE ROLE {grants}{''.join(history)}".replace("listener_daemon", role)
     try:
         db.execute(statements.encode())
         daemon = start(DATABASE_URL=_as_role(dsn, role)).following()
