@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,6 +20,7 @@ from listener.adapters.postgres.verdicts import PostgresVerdicts
 from listener.domain.asking import IncludeTracks
 from listener.domain.change import Stream
 from listener.domain.due import Scope
+from listener.domain.pacing import LML_SILENCE, Backoff, Breaker, BreakerState
 from listener.domain.parking import Patience
 from listener.domain.room import RoomLimits
 from listener.engine.consumer import Consumer, ConsumerLimits
@@ -44,13 +46,17 @@ _AT_ONCE = AskAgain(resolved=timedelta(0), unresolved=timedelta(0))
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Adapters and limits, ready to be joined."""
+    """Adapters and limits, ready to be joined.
+
+    All that asks LML about one stream shares that stream's breaker.
+    """
 
     settings: Settings
     database: Database
     pool: Pool
     lml: LmlClient
     permits: Permits
+    breakers: Mapping[Stream, Breaker]
     outbox: PostgresOutbox
     ask_again: AskAgain
     telemetry: Telemetry
@@ -65,6 +71,10 @@ class Parts:
         """How many rows that are no compilations are asked in one call."""
         with_tracks = self.settings.include_tracks is IncludeTracks.ALL
         return self.settings.va_batch_size if with_tracks else self.settings.batch_size
+
+    def breaker_state(self, stream: Stream) -> BreakerState:
+        """Tell how LML answers what is asked for a stream."""
+        return self.breakers[stream].state(asyncio.get_running_loop().time())
 
     def live_resolver(self) -> Resolver:
         """Make a resolver for what changed."""
@@ -86,7 +96,8 @@ class Parts:
             DryRuns() if dry else PostgresRuns(self.database),
             lambda: self._resolver(live=False, dry=dry, insisting=insisting),
             limits,
-            self.telemetry,
+            telemetry=self.telemetry,
+            breaker=self.breakers[Stream.LIBRARY],
         )
 
     def library_consumer(self, resolver: Resolver) -> Consumer:
@@ -99,13 +110,21 @@ class Parts:
             resolver.handle,
             limits,
             calls=self.permits.for_live,
+            breaker=self.breakers[Stream.LIBRARY],
             well=self.lml.well,
         )
 
     def rotation_consumer(self, warmer: Warmer) -> Consumer:
         """Make what follows the rotation."""
         limits = self._consumer_limits(LML_REFRESH_BATCH_CAP, _REFRESH_CALLS)
-        return Consumer(Stream.ROTATION, self.outbox, warmer.handle, limits, well=self.lml.well)
+        return Consumer(
+            Stream.ROTATION,
+            self.outbox,
+            warmer.handle,
+            limits,
+            breaker=self.breakers[Stream.ROTATION],
+            well=self.lml.well,
+        )
 
     def warmer(self) -> Warmer:
         """Make what warms the identities of rotation rows."""
@@ -114,7 +133,12 @@ class Parts:
     def _resolver(self, *, live: bool, dry: bool, insisting: bool = False) -> Resolver:
         settings, backend = self.settings, self.database.backend
         ask_again = _AT_ONCE if insisting else self.ask_again
-        verdicts = PostgresVerdicts(self.pool, backend, self.ask_again)
+        verdicts = PostgresVerdicts(
+            self.pool,
+            backend,
+            self.ask_again,
+            withdraw_on_change=settings.withdraw_on_change,
+        )
         return Resolver(
             library=PostgresLibrary(self.pool, backend, ask_again),
             lml=self.lml,
@@ -139,11 +163,15 @@ class Parts:
 
 @asynccontextmanager
 async def open_parts(
-    settings: Settings, name: str = "listener", telemetry: Telemetry | None = None
+    settings: Settings,
+    name: str = "listener",
+    telemetry: Telemetry | None = None,
+    silence: Backoff = LML_SILENCE,
 ) -> AsyncIterator[Parts]:
     """Open the connections to the database and to LML; both may be down.
 
-    Our sessions are called `name` and a number of this process.
+    Our sessions are called `name` and a number of this process. `silence` is kept towards LML while
+    it fails.
     """
     database = Database(
         dsn=settings.database_url.get_secret_value(),
@@ -163,6 +191,7 @@ async def open_parts(
             pool=pool,
             lml=lml,
             permits=Permits(settings.lml_max_concurrent),
+            breakers={stream: Breaker(silence) for stream in Stream},
             outbox=PostgresOutbox(pool, database.backend),
             ask_again=AskAgain(
                 resolved=timedelta(days=settings.stale_threshold_days),

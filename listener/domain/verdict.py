@@ -107,10 +107,15 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of a page: the rows whose verdicts were written, and by row what of their tracks.
+    """What became of a page: `rows` are those whose verdict was written.
 
-    The other rows changed meanwhile, went, or have a newer verdict.
+    Of these, `withdrawn` lost an identity that answered another question. On `kept` rows an
+    identity that is not ours was left as it is, and on `unresolved_now` rows one stays though LML
+    found no single artist. `tracks` counts by row what became of the credits that LML named.
     """
 
     rows: frozenset[int]
+    withdrawn: frozenset[int] = frozenset()
+    kept: int = 0
+    unresolved_now: int = 0
     tracks: Mapping[int, TrackCounts] = field(default_factory=dict)

@@ -69,6 +69,7 @@ class Verdicts(Protocol):
     async def write(self, page: Page) -> Written:
         """Write the verdicts that still answer their row's question, and settle them.
 
+        Rows not written changed meanwhile, went, or have a newer verdict.
         Raises `WriteRefusedError` if the database refuses the page as a whole.
         """
 

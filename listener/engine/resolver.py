@@ -26,8 +26,8 @@ from listener.domain.oddities import oddities
 from listener.domain.parking import Failure, Patience
 from listener.domain.question import Asking, Question
 from listener.domain.tally import Skip, Tally
-from listener.domain.tracks import TrackCount, drifted
-from listener.domain.verdict import Kind, Page, Verdict, Written
+from listener.domain.verdict import Page, Verdict
+from listener.engine.counting import count, tell
 from listener.engine.handling import Handled
 from listener.engine.ports import Library, Lml, Outbox, Reply, Telemetry, Verdicts
 from listener.engine.silent import NoTelemetry
@@ -227,8 +227,8 @@ class Resolver:
             handled = await self._write(work, asked, first)
             return handled | await self._write(work, asked, second)
         work.verdicts_refused = 0
-        _count(work.tally, verdicts, written)
-        _tell_drift(verdicts, written)
+        count(work.tally, verdicts, written)
+        tell(verdicts, written)
         self._note_oddities(verdicts)
         return Handled(settled=written.rows, late=rows - written.rows)
 
@@ -261,37 +261,6 @@ class Resolver:
                 failures=failure.failures,
             )
         return Handled(settled=frozenset(parked), failed=failed.difference(parked))
-
-
-def _count(tally: Tally, verdicts: Sequence[Verdict], written: Written) -> None:
-    for verdict in verdicts:
-        tally.source_rows_skipped_null_confidence += verdict.skipped_sources
-        if verdict.library_id not in written.rows:
-            tally.skip(Skip.SUPERSEDED)
-        elif verdict.kind is Kind.SINGLE_ARTIST:
-            tally.resolved += 1
-        elif verdict.kind is Kind.UNRESOLVED:
-            tally.unresolved += 1
-        elif verdict.tracks is None:
-            tally.skip(Skip.COMPILATION)
-        else:
-            tally.resolved_compilations += 1
-            tally.tracks += verdict.tracks.counts
-    for counts in written.tracks.values():
-        tally.tracks += counts
-
-
-def _tell_drift(verdicts: Sequence[Verdict], written: Written) -> None:
-    keys = {v.library_id: len(v.tracks.keys) for v in verdicts if v.tracks is not None}
-    unmatched = {row: counts[TrackCount.ROWS_NO_MATCH] for row, counts in written.tracks.items()}
-    asked, missed = sum(keys[row] for row in unmatched), sum(unmatched.values())
-    if drifted(asked, missed):
-        _log.warning(
-            "credits of LML match no row of ours, the two may spell differently",
-            credits=asked,
-            unmatched=missed,
-            rows=sorted(unmatched, key=lambda row: (-unmatched[row], row))[:10],
-        )
 
 
 def _log_misfit(questions: Sequence[Question], judgement: Judgement) -> None:

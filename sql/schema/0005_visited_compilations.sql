@@ -21,8 +21,7 @@ CREATE OR REPLACE FUNCTION listener.still_holds(
                 AND answered_at > now() - stale_after
                 AND (
                     last_verified_at > now() - stale_after
-                    OR method = 'manual'
-                    AND NOT coalesce(notes = 'consumer:lml-bulk' AND 'identity' = ANY (lml_manual), false)
+                    OR listener.is_kept(method, notes, 'identity' = ANY (lml_manual))
                 )
             WHEN 'visited_compilation' THEN answered_at > now() - stale_after
             ELSE answered_at > now() - retry_after

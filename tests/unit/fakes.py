@@ -282,7 +282,8 @@ class Verdicts:
         kept = [(seq, row) for seq, row in page.entries if row in written]
         await self.outbox.settle(Stream.LIBRARY, kept)
         visited = {verdict.library_id for verdict in page.verdicts if verdict.tracks is not None}
-        return Written(written, {row: self.tracks(row) for row in sorted(visited & written)})
+        tracks = {row: self.tracks(row) for row in sorted(visited & written)}
+        return Written(written, tracks=tracks)
 
     async def fail(
         self, order: int, failures: Sequence[Failure], entries: Sequence[tuple[int, int]]
