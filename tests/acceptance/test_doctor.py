@@ -230,7 +230,7 @@ def test_role_without_a_right_is_told(
         findings = doctor(DATABASE_URL=parts._replace(netloc=netloc).geturl())
         assert states(findings) == {"schema": "fail", "triggers": "skip", "rights": "fail"}
         assert "UPDATE (id) on wxyc_schema.library" in findings["rights"]["finding"]
-        assert "runbooks/install.md" in findings["rights"]["advice"]
+        assert "listener roles" in findings["rights"]["advice"]
     finally:
         db.execute(sql.SQL("DROP ROLE {}").format(name))
 
