@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import structlog
 
+from listener.adapters.postgres.history import look_at_history, tell
 from listener.adapters.postgres.installation import (
     UnreachableError,
     installing,
@@ -47,11 +48,12 @@ async def require_installation(settings: Settings, stop: asyncio.Event) -> None:
 def check_installation(settings: Settings) -> None:
     """Raise `InstallationError` if the database is not ready, `UnreachableError` if not there.
 
-    Triggers that do not work are told in the log.
+    Triggers that do not work are told in the log; without a history verdicts are still written.
     """
     with installing(settings.database_url.get_secret_value()) as connection:
         missing = require_installed(connection, settings.wxyc_schema_name)
         newer = newer_version(connection)
+        history = look_at_history(connection, settings.wxyc_schema_name)
     if newer is not None:
         _log.info("a newer version installed this database, it is used as it is", version=newer)
     if missing:
@@ -60,3 +62,4 @@ def check_installation(settings: Settings) -> None:
             "changes are not captured as they should be, run `listener migrate`",
             parts=", ".join(part.label for part in missing),
         )
+    tell(history)

@@ -28,6 +28,7 @@ COMMANDS = sorted(main.commands)
 # What each needs beside its name; those that are not here need nothing.
 ARGUMENTS = {
     "why": ["1"],
+    "history": ["1"],
     "requeue": ["--all"],
     "completion": ["bash"],
     "uninstall": ["--yes"],
