@@ -17,6 +17,7 @@ from listener.adapters.postgres.installation import (
     InstallationError,
     UnreachableError,
     missing_parts,
+    require_installed,
 )
 from listener.adapters.postgres.statements import query
 
@@ -135,10 +136,7 @@ def looking(dsn: str, backend: str, name: str) -> Iterator[psycopg.Connection[An
                 " FROM unnest(%s::text[], %s::text[]) AS s (name, value)",
                 (list(_SESSION), list(_SESSION.values())),
             )
-            missing = [p.label for p in missing_parts(connection, backend) if p.folder == "schema"]
-            if missing:
-                message = f"not installed: {', '.join(missing)}; run `listener migrate`"
-                raise InstallationError(message)
+            require_installed(connection, backend)
             yield connection
     except psycopg.OperationalError as error:
         raise UnreachableError(reason_of(error)) from error
