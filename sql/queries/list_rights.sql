@@ -7,6 +7,7 @@ WITH wanted (schema_name, name, rights) AS (
         ('listener', 'ledger', '{{SELECT,INSERT,UPDATE,DELETE}}'),
         ('listener', 'run', '{{SELECT,INSERT,UPDATE,DELETE}}'),
         ('listener', 'slot', '{{SELECT,INSERT,UPDATE}}'),
+        ('listener', 'sample', '{{SELECT,INSERT,DELETE}}'),
         ('listener', 'lane', '{{SELECT,UPDATE}}'),
         ('listener', 'ask_order', '{{USAGE}}'),
         (%(backend)s, 'library', '{{SELECT,UPDATE (id)}}'),
