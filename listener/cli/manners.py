@@ -7,6 +7,7 @@ from functools import wraps
 
 import click
 
+from listener.adapters.http.sockets import BindError
 from listener.adapters.postgres.installation import InstallationError
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.gate import GateError
@@ -26,6 +27,7 @@ def told(command: Callable[..., None]) -> Callable[..., None]:
             command(*arguments, **options)
         except (
             SettingsError,
+            BindError,
             InstallationError,
             GateError,
             RunHaltedError,

@@ -16,7 +16,7 @@ from listener.adapters.postgres.story import (
     Story,
     read_story,
 )
-from listener.cli.look import as_json as json_of
+from listener.bootstrap.report import as_json as json_of
 from listener.cli.look import json_option, moment, printable
 from listener.cli.manners import told
 from listener.domain.due import Reason

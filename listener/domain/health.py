@@ -83,7 +83,8 @@ def unready(
     if reading is None:
         return ["starting: the database was not read yet"]
     if reading.fault is not None:
-        return [f"database unavailable: {reading.fault}"]
+        # No more than that: a probe needs no token, and the reason may name hosts and roles.
+        return ["the database is not available"]
     if reading.age > _UNHEARD:
         return [f"the database does not answer for {_span(reading.age)}"]
     following = {pulse.stream: pulse for pulse in pulses}

@@ -61,7 +61,6 @@ class Consumer:
         calls: Callable[[], int] | None = None,
         breaker: Breaker | None = None,
         well: Callable[[], Awaitable[bool]] | None = None,
-        observer: Observer | None = None,
     ) -> None:
         self.claim_lag = Distribution()
         self.resting = asyncio.Event()
@@ -71,7 +70,7 @@ class Consumer:
         self._limits = limits
         self._calls = calls or (lambda: limits.in_flight)
         self._well = well
-        self._observer = observer or Unobserved()
+        self.observer: Observer = Unobserved()
         self._followed: tuple[Lane, Feeder] | None = None
         self._batch_ids = itertools.count(1)
         self._running = 0
@@ -208,12 +207,12 @@ class Consumer:
         else:
             self._hear_of_success(handled)
             ages = self._room.settle(handled.settled, self._now())
-            self._observer.settled(self._stream, ages)
+            self.observer.settled(self._stream, ages)
             self._room.ask_again(handled.late, self._now())
             self._room.fail(handled.failed, self._now())
             self._room.release(rows - handled.settled - handled.late - handled.failed, self._now())
         finally:
-            self._observer.handled(self._stream, len(rows), self._now() - began)
+            self.observer.handled(self._stream, len(rows), self._now() - began)
             self._dispatched_at = self._now()
             self._running -= 1
             self._slots.release()

@@ -11,12 +11,11 @@ import structlog
 
 from listener.domain.change import Stream
 from listener.domain.faults import StoreUnavailableError
-from listener.domain.health import Pulse, Rung
+from listener.domain.health import Pulse, Reading, Rung
 from listener.domain.pacing import BreakerState
 from listener.domain.sample import Sample
 from listener.domain.tally import Distribution
 from listener.engine.ports import Samples
-from listener.engine.watch import Watch
 
 _log = structlog.stdlib.get_logger()
 
@@ -33,7 +32,6 @@ class _Account:
     """What happened on a stream since `since`."""
 
     since: float
-    claimed: int
     settled: Distribution = field(default_factory=Distribution)
     silent: timedelta = timedelta()
 
@@ -45,19 +43,23 @@ class Recorder:
     """
 
     def __init__(
-        self, samples: Samples, watch: Watch, pulses: Callable[[], Sequence[Pulse]]
+        self,
+        samples: Samples,
+        reading: Callable[[], Reading | None],
+        pulses: Callable[[], Sequence[Pulse]],
     ) -> None:
         self._samples = samples
-        self._watch = watch
+        self._reading = reading
         self._pulses = pulses
         self._accounts: dict[Stream, _Account] = {}
+        self._claimed: dict[Stream, int] = {}
         self._count_at = self._fold_at = float("-inf")
 
     def settled(self, stream: Stream, ages: Sequence[float], /) -> None:
         """Note changes that were settled, by their ages since they were recorded."""
-        if account := self._accounts.get(stream):
-            for age in ages:
-                account.settled.add(timedelta(seconds=age))
+        settled = self._account(stream).settled
+        for age in ages:
+            settled.add(timedelta(seconds=age))
 
     def handled(self, stream: Stream, rows: int, took: float, /) -> None:
         """Need not be noted."""
@@ -68,19 +70,24 @@ class Recorder:
             followed = {pulse.stream: pulse for pulse in self._pulses()}
             self._accounts = {s: a for s, a in self._accounts.items() if s in followed}
             for stream, pulse in followed.items():
-                account = self._accounts.setdefault(stream, _Account(_now(), pulse.claimed))
+                account = self._account(stream)
                 if pulse.breaker is not BreakerState.CLOSED:
                     account.silent += _TICK
                 if _now() - account.since >= _WRITE_EVERY.total_seconds():
                     await self._record(pulse, account)
             await asyncio.sleep(_TICK.total_seconds())
 
+    def _account(self, stream: Stream) -> _Account:
+        return self._accounts.setdefault(stream, _Account(_now()))
+
     async def _record(self, pulse: Pulse, account: _Account) -> None:
-        reading = self._watch.reading
+        reading = self._reading()
         waiting = reading.of(pulse.stream) if reading is not None else None
         if waiting is None or reading is None or reading.fault is not None:
             return
-        self._accounts[pulse.stream] = _Account(_now(), pulse.claimed)
+        self._accounts[pulse.stream] = _Account(_now())
+        before = self._claimed.get(pulse.stream, 0)
+        self._claimed[pulse.stream] = pulse.claimed
         settled, lasted = account.settled, timedelta(seconds=_now() - account.since)
         try:
             sample = Sample(
@@ -88,7 +95,7 @@ class Recorder:
                 lasted=lasted,
                 backlog=waiting.backlog,
                 oldest=waiting.oldest,
-                claimed=pulse.claimed - account.claimed,
+                claimed=pulse.claimed - before,
                 settled=settled.count,
                 typical=settled.quantile(0.5) if settled.count else None,
                 worst=settled.longest if settled.count else None,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from listener.domain.change import Stream
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.health import Pulse, Reading
 from listener.engine.ports import Readings
@@ -23,13 +24,17 @@ class _Taken:
 
 
 class Watch:
-    """Reads backlog and parked rows every few seconds, as long as it runs."""
+    """Reads backlog and parked rows every few seconds, as long as it runs.
+
+    `captured` counts the changes of each stream that was followed from here: those that were
+    claimed by the last reading, and those that were still to be.
+    """
 
     def __init__(self, readings: Readings, pulses: Callable[[], Sequence[Pulse]]) -> None:
         self._readings = readings
         self._pulses = pulses
         self._taken: _Taken | None = None
-        self._captured: dict[str, int] = {}
+        self.captured: dict[Stream, int] = {}
 
     @property
     def reading(self) -> Reading | None:
@@ -37,13 +42,6 @@ class Watch:
         if self._taken is None:
             return None
         return replace(self._taken.reading, age=timedelta(seconds=_now() - self._taken.at))
-
-    def captured(self, pulse: Pulse) -> int:
-        """Return how many changes of a stream were captured while it was followed from here.
-
-        That is those that were claimed, and those that are still to be.
-        """
-        return max(pulse.claimed, self._captured.get(pulse.stream, 0))
 
     async def run(self) -> None:
         """Go on until cancelled."""
@@ -65,8 +63,8 @@ class Watch:
         for pulse in self._pulses():
             waiting = reading.of(pulse.stream)
             unclaimed = max(0, waiting.backlog - pulse.held) if waiting is not None else 0
-            known = self._captured.get(pulse.stream, 0)
-            self._captured[pulse.stream] = max(known, pulse.claimed + unclaimed)
+            known = self.captured.get(pulse.stream, 0)
+            self.captured[pulse.stream] = max(known, pulse.claimed + unclaimed)
 
 
 def _now() -> float:

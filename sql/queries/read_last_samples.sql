@@ -2,7 +2,7 @@
 SELECT DISTINCT ON (s.stream)
     s.stream,
     s.oldest,
-    s.silent > 0 AS silent,
+    date_part('epoch', now() - s.at) AS age,
     s.woken
 FROM listener.sample AS s
 WHERE s.at > now() - interval '30 seconds'

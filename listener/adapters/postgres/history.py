@@ -33,11 +33,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class LastWord:
-    """What the follower of a stream told last; `oldest` in seconds."""
+    """What the follower of a stream told last, `age` seconds ago; `oldest` in seconds."""
 
     stream: str
     oldest: float | None
-    silent: bool
+    age: float
     woken: bool
 
 
