@@ -22,7 +22,7 @@ ODD: st.SearchStrategy[Any] = st.one_of(
 
 @st.composite
 def mutated(draw: st.DrawFn, sound: object) -> object:
-    """Replace or remove up to four parts of a reply, at any depth."""
+    """Replace, remove or repeat up to four parts of a reply, at any depth."""
     reply: Any = sound
     for _ in range(draw(st.integers(1, 4))):
         reply = json.loads(json.dumps(reply))
@@ -33,10 +33,13 @@ def mutated(draw: st.DrawFn, sound: object) -> object:
         parent = reply
         for key in path[:-1]:
             parent = parent[key]
-        if draw(st.booleans()):
-            parent[path[-1]] = draw(ODD)
-        else:
+        change = draw(st.sampled_from(("replace", "remove", "repeat")))
+        if change == "repeat" and isinstance(parent, list):
+            parent.append(parent[path[-1]])
+        elif change == "remove":
             del parent[path[-1]]
+        else:
+            parent[path[-1]] = draw(ODD)
     return reply
 
 

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from listener.adapters.postgres.history import LastWord, Step, read_history, read_last_words
 from listener.adapters.postgres.installation import InstallationError
 from listener.adapters.postgres.parked import ParkedRow, list_parked
 from listener.adapters.postgres.status import RunStatus, Status, StreamStatus, read_status
+from listener.adapters.postgres.steps import LastWord, Step, read_history, read_last_words
 from listener.adapters.postgres.viewer import Viewer
 from listener.bootstrap.outlook import Outlook
 from listener.bootstrap.report import as_json, dumped

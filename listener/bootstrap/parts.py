@@ -121,7 +121,12 @@ class Parts:
 
     def _resolver(self, *, live: bool, dry: bool) -> Resolver:
         settings, backend = self.settings, self.database.backend
-        verdicts = PostgresVerdicts(self.pool, backend, self.ask_again)
+        verdicts = PostgresVerdicts(
+            self.pool,
+            backend,
+            self.ask_again,
+            withdraw_on_change=settings.withdraw_on_change,
+        )
         return Resolver(
             library=PostgresLibrary(self.pool, backend, self.ask_again),
             lml=self.lml,

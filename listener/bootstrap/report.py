@@ -18,10 +18,11 @@ def as_json(seen: Status | Story) -> str:
 
 def dumped(seen: dict[str, Any]) -> str:
     """Return one line of JSON of what may hold times."""
-    return json.dumps(seen, default=_utc)
+    return json.dumps(seen, default=utc)
 
 
-def _utc(value: object) -> str:
+def utc(value: object) -> str:
+    """Return a time as JSON has it; anything else has no place there."""
     if not isinstance(value, datetime):
         message = f"{value!r} has no place in JSON"
         raise TypeError(message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Callable
 from datetime import timedelta
@@ -438,7 +439,8 @@ def test_role_of_the_install_runbook_is_enough(
     role = f"listener_daemon_{worker_id}"
     text = (ROOT / "runbooks" / "install.md").read_text(encoding="utf-8")
     grants = text.partition("CREATE ROLE")[2].partition("```")[0]
-    statements = f"CREATE ROLE {grants}".replace("listener_daemon", role)
+    history = re.findall("^GRANT .*history.*$", text, re.MULTILINE)
+    statements = f"CREATE ROLE {grants}{''.join(history)}".replace("listener_daemon", role)
     try:
         db.execute(statements.encode())
         daemon = start(DATABASE_URL=_as_role(dsn, role)).following()

@@ -140,17 +140,17 @@ def assert_every_row_was_offered(db: Connection, body: bytes) -> None:
         "SELECT library_id, source, external_id FROM wxyc_schema.library_identity_source"
     ).fetchall():
         assert any(
-            result.get("library_id") == row
-            and isinstance(entry, dict)
+            isinstance(entry, dict)
             and (entry.get("source"), entry.get("external_id")) == (source, external_id)
             for result in results
-            for entry in result.get("provenance") or []
+            if result.get("library_id") == row and isinstance(result.get("provenance"), list)
+            for entry in result["provenance"]
         )
 
 
 @given(body=bodies())
 @settings(
-    max_examples=150,
+    max_examples=100,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -10,9 +10,9 @@ import psycopg
 import pytest
 
 from listener.adapters.postgres.connection import Database, Pool
-from listener.adapters.postgres.history import read_history, read_last_words
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
 from listener.adapters.postgres.samples import PostgresReadings, PostgresSamples
+from listener.adapters.postgres.steps import read_history, read_last_words
 from listener.adapters.postgres.viewer import Viewer, open_viewer
 from listener.bootstrap.outlook import Outlook
 from listener.bootstrap.page import Page
