@@ -254,64 +254,78 @@ def test_history_survives_a_restart(db: Connection, start: Start) -> None:
     assert hour["library"]["coverage"][-1][0] == 1
 
 
-@contextmanager
-def listening_proxy(dsn: str) -> Iterator[tuple[str, threading.Event]]:
-    """Stand between clients and the server; once the event is set, sessions that LISTEN go dead.
+class Proxy:
+    """Stands between clients and the server; once `dead` is set, sessions that LISTEN go dead.
 
     They stay open: it is as if the network had swallowed them. Later ones pass.
     """
-    server = f"{parse_qs(urlsplit(dsn).query)['host'][0]}/.s.PGSQL.5432"
-    dead = threading.Event()
-    held: list[socket.socket] = []
-    carriers: list[threading.Thread] = []
 
-    def serve(client: socket.socket) -> None:
+    def __init__(self, server: str, listener: socket.socket) -> None:
+        self.dead = threading.Event()
+        self._server = server
+        self._listener = listener
+        self._held: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def close(self) -> None:
+        """Cut every connection, and see it off."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join()
+        for each in self._held:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads[1:]:
+            thread.join()
+        for each in self._held:
+            each.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                self._serve(self._listener.accept()[0])
+
+    def _serve(self, client: socket.socket) -> None:
         upstream = socket.socket(socket.AF_UNIX)
-        upstream.connect(server)
-        held.extend((client, upstream))
+        upstream.connect(self._server)
+        self._held += [client, upstream]
         listens = threading.Event()
-        for source, target in ((client, upstream), (upstream, client)):
-            carrier = threading.Thread(target=carry, args=(source, target, listens))
-            carriers.append(carrier)
-            carrier.start()
+        for ends in ((client, upstream), (upstream, client)):
+            thread = threading.Thread(target=self._carry, args=(*ends, listens))
+            self._threads.append(thread)
+            thread.start()
 
-    def carry(source: socket.socket, target: socket.socket, listens: threading.Event) -> None:
+    def _carry(
+        self, source: socket.socket, target: socket.socket, listens: threading.Event
+    ) -> None:
         with suppress(OSError):
             while received := source.recv(65_536):
-                if re.search(rb"LISTEN ", received) and not dead.is_set():
+                if b"LISTEN " in received and not self.dead.is_set():
                     listens.set()
-                if not (listens.is_set() and dead.is_set()):
+                if not (listens.is_set() and self.dead.is_set()):
                     target.sendall(received)
             target.shutdown(socket.SHUT_WR)
 
-    def accept(listener: socket.socket) -> None:
-        with suppress(OSError):
-            while True:
-                serve(listener.accept()[0])
 
+@contextmanager
+def proxy_before(dsn: str) -> Iterator[tuple[str, Proxy]]:
+    host = parse_qs(urlsplit(dsn).query)["host"][0]
     with TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{folder}/.s.PGSQL.5432")
         listener.listen()
-        carriers.append(threading.Thread(target=accept, args=(listener,)))
-        carriers[0].start()
-        yield dsn.replace(parse_qs(urlsplit(dsn).query)["host"][0], folder), dead
-        listener.shutdown(socket.SHUT_RDWR)
-        carriers[0].join()
-        for each in held:
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-        for carrier in carriers[1:]:
-            carrier.join()
-        for each in held:
-            each.close()
+        proxy = Proxy(f"{host}/.s.PGSQL.5432", listener)
+        try:
+            yield dsn.replace(host, folder), proxy
+        finally:
+            proxy.close()
 
 
 def test_half_open_session_that_listens_turns_it_red(dsn: str, start: Start) -> None:
     if "host" not in parse_qs(urlsplit(dsn).query):
         pytest.skip("the server is not on a socket of this machine")
-    with listening_proxy(dsn) as (through, dead):
+    with proxy_before(dsn) as (through, proxy):
         site = Site(start(HTTP_BIND=ANY_PORT, DATABASE_URL=through)).ready()
-        dead.set()
+        proxy.dead.set()
         assert "does not answer" in red_within(site, "woken by")
         # It takes another session by itself.
         site.ready()
