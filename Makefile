@@ -4,6 +4,8 @@ SHELL := /bin/sh
 
 # More words for the program behind a target:  make test ARGS="tests/unit -k lease"
 ARGS ?=
+# Major versions of PostgreSQL for `make test-pg`, such as PG="14 18"; without it all that are supported.
+PG ?=
 # The interpreter to build the environment with; without it the first of these that is 3.11 or newer.
 PYTHON ?=
 PYTHONS := python3.11 python3 python3.12 python3.13 python3.14
@@ -13,6 +15,7 @@ UV := $(UV_VENV)/bin/uv
 UV_READY := $(UV_VENV)/.ready
 BIN := .venv/bin
 READY := .venv/.ready
+PARALLEL := --numprocesses logical --maxprocesses 8 --dist worksteal
 
 # What the shell may carry over from other projects must not move the environment.
 export UV_PROJECT_ENVIRONMENT := .venv
@@ -26,7 +29,7 @@ ifneq ($(origin PIP_CERT),undefined)
 export SSL_CERT_FILE ?= $(PIP_CERT)
 endif
 
-.PHONY: help demo test check bench fmt settings-table lock clean
+.PHONY: help demo test test-docker test-pg image check bench fmt settings-table lock clean
 
 help: ## list these targets
 	@while IFS= read -r line; do case $$line in \
@@ -36,8 +39,15 @@ help: ## list these targets
 demo: $(READY) ## show it at work on an embedded PostgreSQL (ARGS="--keep-running")
 	$(BIN)/listener demo $(ARGS)
 
-test: $(READY) ## run all tests (ARGS="tests/unit -k lease")
-	$(BIN)/pytest --numprocesses logical --maxprocesses 8 --dist worksteal $(ARGS)
+test: $(READY) ## run all tests but those of the image (ARGS="tests/unit -k lease")
+	$(BIN)/pytest $(PARALLEL) -m "not docker" $(ARGS)
+
+test-docker: $(READY) ## build the image and run it in containers; skips where no engine answers
+	$(BIN)/pytest -m docker $(ARGS)
+
+test-pg: $(READY) ## the tests of the database on PostgreSQL 14 to 18, with npm (PG="14 18")
+	$(BIN)/python -m tests.server.matrix $(PG:%=--pg %) $(PARALLEL) -m "not docker" \
+	  $(or $(ARGS),tests/integration tests/acceptance)
 
 check: $(READY) ## lock file, format, lint, types, import arrows: what CI runs before the tests
 	$(UV) lock --check --quiet
