@@ -27,7 +27,8 @@ RUN /opt/uv/bin/uv sync --frozen --no-dev --no-install-project --extra demo --py
 
 FROM libraries AS code
 COPY . .
-RUN /opt/uv/bin/uv pip install --quiet --no-deps --python /opt/listener --prefix /opt/code .
+RUN /opt/uv/bin/uv pip install --quiet --no-deps --python /opt/listener --prefix /opt/code . \
+    && rm -f /opt/code/.lock
 
 FROM ${PYTHON_IMAGE} AS base
 ENV PATH=/opt/listener/bin:$PATH \

@@ -6,6 +6,9 @@ SHELL := /bin/sh
 ARGS ?=
 # Major versions of PostgreSQL for `make test-pg`, such as PG="14 18"; without it all that are supported.
 PG ?=
+# What `make image` calls what it builds, and the network its downloads take (host where `default` reaches none).
+IMAGE ?= listener
+BUILD_NETWORK ?= default
 # The interpreter to build the environment with; without it the first of these that is 3.11 or newer.
 PYTHON ?=
 PYTHONS := python3.11 python3 python3.12 python3.13 python3.14
@@ -48,6 +51,12 @@ test-docker: $(READY) ## build the image and run it in containers; skips where n
 test-pg: $(READY) ## the tests of the database on PostgreSQL 14 to 18, with npm (PG="14 18")
 	$(BIN)/python -m tests.server.matrix $(PG:%=--pg %) $(PARALLEL) -m "not docker" \
 	  $(or $(ARGS),tests/integration tests/acceptance)
+
+image: ## build the images listener and listener-demo (BUILD_NETWORK=host)
+	docker build --network $(BUILD_NETWORK) -t $(IMAGE)-demo --target demo $(ARGS) .
+	docker build --network $(BUILD_NETWORK) -t $(IMAGE) $(ARGS) \
+	  --build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
+	  --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" .
 
 check: $(READY) ## lock file, format, lint, types, import arrows: what CI runs before the tests
 	$(UV) lock --check --quiet

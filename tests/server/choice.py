@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tests.server.containers import engine
 
-DEFAULT_IMAGE = "postgres:15"
+_DEFAULT_IMAGE = "postgres:15"
 
 
 class UnfitImageError(Exception):
@@ -32,10 +32,10 @@ def choose() -> Choice:
     url = os.environ.get("LISTENER_TEST_DATABASE_URL")  # noqa: TID251 - a setting of the tests
     if url:
         return Choice("the server of LISTENER_TEST_DATABASE_URL", url=url)
-    asked = os.environ.get("LISTENER_TEST_IMAGE")  # noqa: TID251 - a setting of the tests
+    asked = _asked_image()
     if asked == "":
         return _embedded("LISTENER_TEST_IMAGE is empty")
-    image = asked or DEFAULT_IMAGE
+    image = wanted_image()
     why_not = _why_not(image)
     if why_not is None:
         return Choice(f"a container of {image} for each worker", image=image)
@@ -45,6 +45,15 @@ def choose() -> Choice:
             "or unset it to use the embedded server"
         )
     return _embedded(why_not)
+
+
+def wanted_image() -> str:
+    """Return the image to run PostgreSQL in a container of."""
+    return _asked_image() or _DEFAULT_IMAGE
+
+
+def _asked_image() -> str | None:
+    return os.environ.get("LISTENER_TEST_IMAGE")  # noqa: TID251 - a setting of the tests
 
 
 def _embedded(why: str) -> Choice:

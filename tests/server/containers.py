@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import uuid
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -20,36 +22,41 @@ _REMOVAL_SECONDS = 120
 @contextmanager
 def engine() -> Iterator[DockerClient | None]:
     """Yield a client of the container engine, or None if none answers."""
+    client = _connected()
+    try:
+        yield client
+    finally:
+        if client is not None:
+            client.close()
+
+
+def _connected() -> DockerClient | None:
     # Imported here: without a need for containers nobody waits for this library.
     from docker.errors import DockerException  # noqa: PLC0415
     from testcontainers.core.docker_client import DockerClient as Engine  # noqa: PLC0415
 
-    try:
-        client = Engine(timeout=_ANSWER_SECONDS).client
-    except DockerException:
-        yield None
-        return
-    try:
-        client.ping()
-    except (DockerException, OSError):
-        client.close()
-        yield None
-        return
-    client.api.timeout = _WORK_SECONDS
-    try:
-        yield client
-    finally:
-        client.close()
+    with warnings.catch_warnings():
+        # The library leaves the sockets of a failed attempt to the collector.
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            client = Engine(timeout=_ANSWER_SECONDS).client
+        except DockerException:
+            client = None
+        gc.collect()
+    if client is not None:
+        client.api.timeout = _WORK_SECONDS
+    return client
 
 
 @contextmanager
-def removed_afterwards() -> Iterator[str]:
-    """Yield a label; the containers and networks that bear it are removed after the block.
+def removed_afterwards() -> Iterator[dict[str, str]]:
+    """Yield labels; the containers and networks that bear them are removed after the block.
 
     A process of its own removes them as soon as its standard input ends, so they do not outlive
     this process either, not even one that was killed.
     """
-    label = f"{LABEL}={uuid.uuid4()}"
+    run = str(uuid.uuid4())
+    label = f"{LABEL}={run}"
     with subprocess.Popen(
         [sys.executable, "-m", "tests.server.remover", label],
         stdin=subprocess.PIPE,
@@ -58,7 +65,7 @@ def removed_afterwards() -> Iterator[str]:
         start_new_session=True,
     ) as remover:
         try:
-            yield label
+            yield {LABEL: run}
         finally:
             remover.communicate("the block was left\n", timeout=_REMOVAL_SECONDS)
     if remover.returncode:
