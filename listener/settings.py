@@ -142,6 +142,11 @@ class Settings(DueSettings):
     max_attempts: int = Field(
         8, ge=1, le=100, description="Failures in a row after which a row is parked."
     )
+    withdraw_on_change: bool = Field(
+        default=True,
+        description="Whether the identity of a renamed row is removed when nothing is found for "
+        "its new name.",
+    )
     partition_index: int = Field(
         0, ge=0, le=999, description="Which share of the library the commands search, from 0."
     )

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import structlog
 
+from listener.adapters.postgres.history import look_at_history, tell
 from listener.adapters.postgres.installation import (
     InstallationError,
     UnreachableError,
@@ -42,10 +43,12 @@ async def require_installation(settings: Settings, stop: asyncio.Event) -> None:
 def check_installation(settings: Settings) -> None:
     """Raise `InstallationError` if the database is not ready, `UnreachableError` if not there.
 
-    Without working triggers there is less to follow, but everything can still be asked about.
+    Without working triggers there is less to follow, but everything can still be asked about;
+    without a history verdicts are still written.
     """
     with installing(settings.database_url.get_secret_value()) as connection:
         missing = missing_parts(connection, settings.wxyc_schema_name)
+        history = look_at_history(connection, settings.wxyc_schema_name)
     labels = ", ".join(part.label for part in missing)
     if any(part.folder == "schema" for part in missing):
         message = f"not installed: {labels}; run `listener migrate`"
@@ -55,3 +58,4 @@ def check_installation(settings: Settings) -> None:
         _log.error(
             "changes are not captured as they should be, run `listener migrate`", parts=labels
         )
+    tell(history)

@@ -19,6 +19,7 @@ from listener.adapters.postgres.installation import (
 )
 from listener.bootstrap.daemon import run_daemon
 from listener.cli.doctor import doctor_command
+from listener.cli.history import history_command
 from listener.cli.manners import COULD_NOT_RUN, told
 from listener.cli.parked import parked_command, requeue_command
 from listener.cli.reconcile import backfill, sweep
@@ -56,6 +57,7 @@ main.add_command(sweep)
 main.add_command(backfill)
 main.add_command(status_command)
 main.add_command(why_command)
+main.add_command(history_command)
 main.add_command(doctor_command)
 main.add_command(parked_command)
 main.add_command(requeue_command)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 
@@ -188,10 +189,29 @@ def _lines(tally: Tally) -> list[str]:
         lines.append(
             f"capture missed {tally.capture_missed:,} changes; see runbooks/capture-missed.md"
         )
+    lines += _about_identities(tally)
     calls = f"{tally.lml_calls:,} calls of LML"
     if tally.lml_calls:
         calls += f", {tally.latency_ms / tally.lml_calls:,.0f} ms each"
     return [*lines, calls]
+
+
+def _about_identities(tally: Tally) -> Iterator[str]:
+    for count, one, several in (
+        (tally.identities_withdrawn, "identity was withdrawn", "identities were withdrawn"),
+        (
+            tally.resolved_now_unresolved,
+            "identity stays though LML finds none now",
+            "identities stay though LML finds none now",
+        ),
+        (
+            tally.kept_manual,
+            "identity of a person was left as it is",
+            "identities of people were left as they are",
+        ),
+    ):
+        if count:
+            yield f"{count:,} {one if count == 1 else several}"
 
 
 def _plan_text(expected: Forecast) -> str:

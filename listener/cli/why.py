@@ -16,6 +16,7 @@ from listener.adapters.postgres.story import (
     Story,
     read_story,
 )
+from listener.cli.history import former_line, ids_of
 from listener.cli.look import as_json as json_of
 from listener.cli.look import json_option, moment, printable
 from listener.cli.manners import told
@@ -75,6 +76,7 @@ def tell(story: Story) -> Iterator[tuple[str, str]]:
     yield from _identity(story)
     for number, source in enumerate(story.sources):
         yield "" if number else "sources", _source(source, story)
+    yield from _history(story)
     yield "next", _next(story)
 
 
@@ -137,26 +139,23 @@ def _identity(story: Story) -> Iterator[tuple[str, str]]:
     if identity is None:
         yield "identity", "none, though a single artist was found: it went" if found else "none"
         return
-    yield "identity", f"{_standing(identity, story)}; {_ids(identity)}"
+    yield "identity", f"{_standing(identity, story)}; {ids_of(identity)}"
     if identity.kept:
         kept = "the verdict single_artist left it" if found else "verdicts leave it"
         yield "", f"a person's work: {kept} as it is"
-
-
-def _ids(identity: StandingIdentity) -> str:
-    ids = {
-        "wikidata": identity.wikidata_qid,
-        "spotify": identity.spotify_id,
-        "apple music": identity.apple_music_id,
-    }
-    shown = [f"{name} {printable(value)}" for name, value in ids.items() if value is not None]
-    return ", ".join(shown) or "no id of an artist"
 
 
 def _source(source: StandingSource, story: Story) -> str:
     kept = "; a person's work, verdicts leave it as it is" if source.kept else ""
     name = f"{printable(source.source)} {printable(source.external_id)}"
     return f"{name}: {_standing(source, story)}{kept}"
+
+
+def _history(story: Story) -> Iterator[tuple[str, str]]:
+    if story.history is None:
+        yield "history", "cannot be read; `listener doctor` tells why"
+    for number, state in enumerate(story.history or ()):
+        yield "" if number else "history", former_line(state, story.at)
 
 
 def _standing(standing: StandingIdentity | StandingSource, story: Story) -> str:

@@ -38,6 +38,11 @@ class Tally:
     `source_rows_skipped_null_confidence` counts provenance entries, and stands apart from the rows.
     `capture_missed` counts rows that had changed without a change in the outbox; they are among the
     scanned. `lml_latency` is the sum over all calls.
+
+    What a verdict did to an identity that stood there is counted beside its row's outcome:
+    `identities_withdrawn` were removed, because they answered another question and LML finds none
+    for the present one; `resolved_now_unresolved` stay though LML finds none now; `kept_manual` are
+    a person's and were left as they are.
     """
 
     resolved: int = 0
@@ -45,6 +50,9 @@ class Tally:
     skipped: Counter[Skip] = field(default_factory=Counter)
     source_rows_skipped_null_confidence: int = 0
     capture_missed: int = 0
+    identities_withdrawn: int = 0
+    resolved_now_unresolved: int = 0
+    kept_manual: int = 0
     lml_calls: int = 0
     lml_latency: timedelta = timedelta()
 
@@ -65,6 +73,9 @@ class Tally:
         self.skipped += other.skipped
         self.source_rows_skipped_null_confidence += other.source_rows_skipped_null_confidence
         self.capture_missed += other.capture_missed
+        self.identities_withdrawn += other.identities_withdrawn
+        self.resolved_now_unresolved += other.resolved_now_unresolved
+        self.kept_manual += other.kept_manual
         self.lml_calls += other.lml_calls
         self.lml_latency += other.lml_latency
 
@@ -77,6 +88,9 @@ class Tally:
             source_rows_skipped_null_confidence=self.source_rows_skipped_null_confidence
             - earlier.source_rows_skipped_null_confidence,
             capture_missed=self.capture_missed - earlier.capture_missed,
+            identities_withdrawn=self.identities_withdrawn - earlier.identities_withdrawn,
+            resolved_now_unresolved=self.resolved_now_unresolved - earlier.resolved_now_unresolved,
+            kept_manual=self.kept_manual - earlier.kept_manual,
             lml_calls=self.lml_calls - earlier.lml_calls,
             lml_latency=self.lml_latency - earlier.lml_latency,
         )
@@ -103,6 +117,9 @@ class Tally:
             "rows_unresolved": self.unresolved,
             "rows_skipped": {str(reason): self.skipped[reason] for reason in Skip},
             "capture_missed": self.capture_missed,
+            "identities_withdrawn": self.identities_withdrawn,
+            "resolved_now_unresolved": self.resolved_now_unresolved,
+            "kept_manual": self.kept_manual,
             "lml_total_calls": self.lml_calls,
             "lml_total_latency_ms": self.latency_ms,
             "source_rows_skipped_null_confidence": self.source_rows_skipped_null_confidence,
@@ -128,6 +145,9 @@ class Tally:
             "rows_unresolved": self.unresolved,
             "source_rows_skipped_null_confidence": self.source_rows_skipped_null_confidence,
             "capture_missed": self.capture_missed,
+            "identities_withdrawn": self.identities_withdrawn,
+            "resolved_now_unresolved": self.resolved_now_unresolved,
+            "kept_manual": self.kept_manual,
             "lml_total_calls": self.lml_calls,
             "lml_total_latency_ms": self.latency_ms,
         }

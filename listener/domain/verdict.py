@@ -88,3 +88,18 @@ class Page:
     questions: Mapping[int, Question]
     verdicts: Sequence[Verdict]
     entries: Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of a page: `rows` are those whose verdict was written.
+
+    Of these, `withdrawn` lost an identity that answered another question. On `kept` rows an
+    identity that is not ours was left as it is, and on `unresolved_now` rows one stays though LML
+    found no single artist.
+    """
+
+    rows: frozenset[int]
+    withdrawn: frozenset[int] = frozenset()
+    kept: int = 0
+    unresolved_now: int = 0

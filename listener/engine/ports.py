@@ -14,7 +14,7 @@ from listener.domain.parking import Failure
 from listener.domain.question import Asking, Question
 from listener.domain.run import RunKind
 from listener.domain.tally import Tally
-from listener.domain.verdict import Page, Verdict
+from listener.domain.verdict import Page, Verdict, Written
 
 
 class Outbox(Protocol):
@@ -66,10 +66,10 @@ class Library(Protocol):
 class Verdicts(Protocol):
     """The identity tables and the ledger."""
 
-    async def write(self, page: Page) -> frozenset[int]:
+    async def write(self, page: Page) -> Written:
         """Write the verdicts that still answer their row's question, and settle them.
 
-        Returns the rows written; the others changed meanwhile, went, or have a newer verdict.
+        Rows not written changed meanwhile, went, or have a newer verdict.
         Raises `WriteRefusedError` if the database refuses the page as a whole.
         """
 

@@ -24,7 +24,7 @@ from listener.domain.oddities import oddities
 from listener.domain.parking import Failure, Patience
 from listener.domain.question import Asking, Question
 from listener.domain.tally import Skip, Tally
-from listener.domain.verdict import Kind, Page, Verdict
+from listener.domain.verdict import Kind, Page, Verdict, Written
 from listener.engine.handling import Handled
 from listener.engine.ports import Library, Lml, Outbox, Reply, Telemetry, Verdicts
 from listener.engine.silent import NoTelemetry
@@ -224,7 +224,7 @@ class Resolver:
         work.verdicts_refused = 0
         _count(work.tally, verdicts, written)
         self._note_oddities(verdicts)
-        return Handled(settled=written, late=rows - written)
+        return Handled(settled=written.rows, late=rows - written.rows)
 
     def _note_oddities(self, verdicts: Sequence[Verdict]) -> None:
         for verdict in verdicts:
@@ -257,10 +257,19 @@ class Resolver:
         return Handled(settled=frozenset(parked), failed=failed.difference(parked))
 
 
-def _count(tally: Tally, verdicts: Sequence[Verdict], written: frozenset[int]) -> None:
+def _count(tally: Tally, verdicts: Sequence[Verdict], written: Written) -> None:
+    tally.identities_withdrawn += len(written.withdrawn)
+    tally.resolved_now_unresolved += written.unresolved_now
+    tally.kept_manual += written.kept
+    if written.withdrawn:
+        _log.info(
+            "identities withdrawn: their rows ask something else now, and nothing was found",
+            rows=sorted(written.withdrawn)[:10],
+            count=len(written.withdrawn),
+        )
     for verdict in verdicts:
         tally.source_rows_skipped_null_confidence += verdict.skipped_sources
-        if verdict.library_id not in written:
+        if verdict.library_id not in written.rows:
             tally.skip(Skip.SUPERSEDED)
         elif verdict.kind is Kind.SINGLE_ARTIST:
             tally.resolved += 1

@@ -53,6 +53,7 @@ SET question = excluded.question,
     failure = NULL,
     failure_detail = NULL,
     failed_at = NULL,
+    identity_question = nullif(coalesce(g.identity_question, g.question), excluded.question),
     lml_manual = ARRAY(SELECT unnest(g.lml_manual) UNION SELECT unnest(excluded.lml_manual))
 WHERE g.ask_order < excluded.ask_order
 RETURNING g.library_id

@@ -20,8 +20,7 @@ CROSS JOIN LATERAL (
             g.outcome, g.answered_at, g.lml_manual, i.library_id, i.method, i.notes, i.last_verified_at,
             %(stale_after)s, %(retry_after)s
         ) AS holds,
-        i.method = 'manual'
-            AND NOT coalesce(i.notes = 'consumer:lml-bulk' AND 'identity' = ANY (g.lml_manual), false) AS kept
+        listener.is_kept(i.method, i.notes, 'identity' = ANY (g.lml_manual)) AS kept
 ) AS k
 CROSS JOIN LATERAL (
     SELECT

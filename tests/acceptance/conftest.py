@@ -149,6 +149,7 @@ class Commands:
         return subprocess.Popen(
             [sys.executable, "-m", "listener", *arguments],
             env={**os.environ, **self._environment, **settings},  # noqa: TID251 - for a child
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

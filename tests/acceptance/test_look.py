@@ -23,6 +23,12 @@ pytestmark = pytest.mark.acceptance
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _UP = re.compile(r"\x1b\[\d*A")
+STATE = (
+    *("history_id", "superseded_at", "superseded_reason", "method", "confidence"),
+    *("last_verified_at", "wikidata_qid", "spotify_id", "apple_music_id", "discogs_master_id"),
+    *("discogs_release_id", "musicbrainz_release_group_mbid", "musicbrainz_release_mbid"),
+    *("musicbrainz_recording_mbid", "agreement_sources", "notes"),
+)
 
 
 def look(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -243,6 +249,12 @@ def test_keys_of_the_story_stay(db: Connection, dsn: str) -> None:
         " VALUES (%s, 'discogs', 'd-1', 'manual', 1, now())",
         (row,),
     )
+    db.execute(
+        "INSERT INTO wxyc_schema.library_identity_history"
+        " (library_id, method, confidence, last_verified_at, superseded_reason)"
+        " VALUES (%s, 'llm', 0.5, now(), 'verdict_changed')",
+        (row,),
+    )
     done = look(dsn, "why", str(row), "--json")
     assert done.returncode == 0
     standing = ("method", "confidence", "last_verified_at", "ours", "kept")
@@ -255,6 +267,7 @@ def test_keys_of_the_story_stay(db: Connection, dsn: str) -> None:
         "answer": dict.fromkeys((*answer, "failed_at", "parked", "next_ask_at")),
         "identity": dict.fromkeys((*standing, "wikidata_qid", "spotify_id", "apple_music_id")),
         "sources": [dict.fromkeys((*standing, "source", "external_id"))],
+        "history": [dict.fromkeys(STATE)],
         "next_asking": dict.fromkeys(("job", "reason", "due_at", "due", "next_at")),
     }
     missing = look(dsn, "why", str(row + 1), "--json")

@@ -79,7 +79,8 @@ class Answers:
         identity = found if kind is Kind.SINGLE_ARTIST else None
         questions = {question.library_id: question for question in asking.questions}
         answers = [Verdict(row, kind, identity) for row in questions]
-        return await self._verdicts.write(Page(asking.order, questions, answers, []))
+        written = await self._verdicts.write(Page(asking.order, questions, answers, []))
+        return written.rows
 
 
 @pytest.fixture

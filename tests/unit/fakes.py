@@ -13,7 +13,7 @@ from listener.domain.faults import LaneLostError, PageRefusedError, WriteRefused
 from listener.domain.judging import Invalid
 from listener.domain.parking import Failure
 from listener.domain.question import Asking, Question
-from listener.domain.verdict import Kind, Page, Verdict
+from listener.domain.verdict import Kind, Page, Verdict, Written
 from listener.engine.handling import Handled
 from tests.unit.clock import now
 
@@ -264,7 +264,7 @@ class Verdicts:
     written: dict[int, Verdict] = field(default_factory=dict)
     failed: dict[int, Failure] = field(default_factory=dict)
 
-    async def write(self, page: Page) -> frozenset[int]:
+    async def write(self, page: Page) -> Written:
         self.pages.append(page)
         rows = frozenset(verdict.library_id for verdict in page.verdicts)
         assert {row for _, row in page.entries} <= rows
@@ -276,7 +276,7 @@ class Verdicts:
         self.written |= {v.library_id: v for v in page.verdicts if v.library_id in written}
         kept = [(seq, row) for seq, row in page.entries if row in written]
         await self.outbox.settle(Stream.LIBRARY, kept)
-        return written
+        return Written(written)
 
     async def fail(
         self, order: int, failures: Sequence[Failure], entries: Sequence[tuple[int, int]]

@@ -26,7 +26,7 @@ from listener.domain.judging import Invalid
 from listener.domain.parking import Failure, Patience
 from listener.domain.question import Question
 from listener.domain.tally import Skip
-from listener.domain.verdict import Identity, Kind, Page, Verdict
+from listener.domain.verdict import Identity, Kind, Page, Verdict, Written
 from listener.engine.handling import Handled
 from listener.engine.permits import Permits
 from listener.engine.resolver import Resolver, ResolverLimits
@@ -46,7 +46,7 @@ class LockedVerdicts(Verdicts):
     locked: frozenset[int] = frozenset()
     fail_calls: list[tuple[int, list[int], list[tuple[int, int]]]] = field(default_factory=list)
 
-    async def write(self, page: Page) -> frozenset[int]:
+    async def write(self, page: Page) -> Written:
         if any(verdict.library_id in self.locked for verdict in page.verdicts):
             message = "canceling statement due to lock timeout"
             raise WriteRefusedError(message, passing=True)

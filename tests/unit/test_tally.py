@@ -30,6 +30,7 @@ def test_rows_scanned_are_the_sum_of_all_outcomes(
 
 def test_source_rows_and_missed_changes_stand_apart_from_the_rows() -> None:
     tally = Tally(source_rows_skipped_null_confidence=3, capture_missed=2, lml_calls=5)
+    tally.identities_withdrawn, tally.resolved_now_unresolved, tally.kept_manual = 6, 7, 8
     tally.lml_latency = timedelta(milliseconds=1234.6)
     assert tally.scanned == 0
     assert tally.fields() == {
@@ -38,6 +39,9 @@ def test_source_rows_and_missed_changes_stand_apart_from_the_rows() -> None:
         "rows_unresolved": 0,
         "source_rows_skipped_null_confidence": 3,
         "capture_missed": 2,
+        "identities_withdrawn": 6,
+        "resolved_now_unresolved": 7,
+        "kept_manual": 8,
         "lml_total_calls": 5,
         "lml_total_latency_ms": 1235,
     }
@@ -60,6 +64,9 @@ def every_count() -> Tally:
         source_rows_skipped_null_confidence=103,
         capture_missed=104,
         lml_calls=105,
+        identities_withdrawn=106,
+        resolved_now_unresolved=107,
+        kept_manual=108,
         lml_latency=timedelta(milliseconds=1234.6),
     )
 
@@ -85,6 +92,9 @@ def test_report_has_these_names() -> None:
         "rows_unresolved": 102,
         "rows_skipped": SKIPPED,
         "capture_missed": 104,
+        "identities_withdrawn": 106,
+        "resolved_now_unresolved": 107,
+        "kept_manual": 108,
         "lml_total_calls": 105,
         "lml_total_latency_ms": 1235,
         "source_rows_skipped_null_confidence": 103,
@@ -129,6 +139,9 @@ def test_part_that_is_added_adds_to_every_count() -> None:
         ),
         source_rows_skipped_null_confidence=206,
         capture_missed=208,
+        identities_withdrawn=212,
+        resolved_now_unresolved=214,
+        kept_manual=216,
         lml_calls=210,
         lml_latency=timedelta(milliseconds=1 + 2 * 1234.6),
     )

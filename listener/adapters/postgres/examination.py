@@ -16,6 +16,7 @@ from psycopg import conninfo, errors, sql
 from psycopg.rows import class_row
 
 from listener.adapters.postgres.connection import reason_of
+from listener.adapters.postgres.history import HistoryTable, look_at_history
 from listener.adapters.postgres.installation import UnreachableError, missing_parts
 from listener.adapters.postgres.statements import query
 
@@ -136,6 +137,12 @@ def read_missing(connection: psycopg.Connection[Any], backend: str) -> tuple[lis
         missing = missing_parts(connection, backend)
     schema = [part.label for part in missing if part.folder == "schema"]
     return schema, [part.label for part in missing if part.folder == "triggers"]
+
+
+def read_history(connection: psycopg.Connection[Any], backend: str) -> HistoryTable:
+    """Look whether former identities can be kept, and read."""
+    with _looking(connection):
+        return look_at_history(connection, backend)
 
 
 async def try_wakeups(dsn: str) -> Wakeups:
