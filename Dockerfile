@@ -48,7 +48,7 @@ CMD ["demo"]
 FROM base AS listener
 COPY --from=libraries /opt/listener /opt/listener
 COPY --from=code /opt/code /opt/listener
-# A commands' container has nothing to ask and is healthy.
+# A container that runs another command has nothing to ask, and is healthy.
 HEALTHCHECK --interval=10s --timeout=5s --retries=2 --start-period=30s \
     CMD ["python", "-m", "listener.ready"]
 CMD ["run"]
