@@ -14,7 +14,7 @@ import click
 
 from listener.adapters.log import configure_logs
 from listener.bootstrap.commands import Command, Forecast, forecast, run_command
-from listener.cli.manners import SOME_FAILED, told
+from listener.cli.manners import SOME_FAILED, examples
 from listener.cli.progress import show_progress
 from listener.domain.due import Reason, Scope
 from listener.domain.faults import StoreUnavailableError
@@ -56,7 +56,13 @@ _dry_run = click.option(
 _json = click.option("--json", "as_json", is_flag=True, help="Print the counts as one JSON object.")
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        ("listener sweep", "everything that is due"),
+        ("listener sweep --dry-run --limit 100", "what would become of 100 rows"),
+        ("listener sweep --only failed", "what failed last time"),
+    )
+)
 @_limit
 @_since
 @_partition
@@ -72,7 +78,6 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print the counts a
 )
 @_dry_run
 @_json
-@told
 def sweep(
     *,
     recheck: bool,
@@ -83,10 +88,11 @@ def sweep(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Ask now about everything that is due, and about changes that no daemon follows.
+    """Ask now about everything that is due.
 
-    Exits 0 if all went well (rows without an identity and compilations are normal), 1 if some rows
-    failed, 2 if it could not run or gave up; what was not asked then stays due.
+    Changes that no daemon follows are asked first. Exits 0 if all went well (rows without an
+    identity and compilations are normal), 1 if some rows failed, 2 if it could not run or gave up;
+    what was not asked then stays due.
     """
     settings = load_settings(Settings)
     scope = _scope(settings, since_id, partition)
@@ -99,14 +105,19 @@ def sweep(
     _run(settings, command, as_json=as_json)
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        ("listener backfill --plan", "rows, calls and time; asks nothing"),
+        ("listener backfill", "all that was never asked"),
+        ("listener backfill --partition 0/2", "the first half of it"),
+    )
+)
 @_limit
 @_since
 @_partition
 @click.option("--plan", is_flag=True, help="Tell rows, calls and time; ask nothing.")
 @_dry_run
 @_json
-@told
 def backfill(
     *,
     limit: int | None,
@@ -116,7 +127,7 @@ def backfill(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Ask about all rows that were never asked about: the initial load, and nothing else.
+    """Ask about all rows that were never asked: the initial load.
 
     May be broken off and run again at any time: what was answered is not asked again. Exit codes
     are those of sweep.

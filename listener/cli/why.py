@@ -16,10 +16,10 @@ from listener.adapters.postgres.story import (
     Story,
     read_story,
 )
+from listener.bootstrap.report import as_json as json_of
 from listener.cli.history import former_line, ids_of
-from listener.cli.look import as_json as json_of
 from listener.cli.look import json_option, moment, printable
-from listener.cli.manners import told
+from listener.cli.manners import examples
 from listener.domain.due import Reason
 from listener.domain.verdict import VISITED_COMPILATION, Kind
 from listener.settings import DueSettings, load_settings
@@ -44,14 +44,20 @@ _UNLINKED = {
 }
 
 
-@click.command(name="why")
+@click.command(
+    name="why",
+    epilog=examples(
+        ("listener why 4711", "the row with this id"),
+        ("listener why 4711 --json", "for a machine"),
+    ),
+)
 @click.argument("library_id", type=click.IntRange(1, 2**31 - 1))
 @json_option
-@told
 def why_command(*, library_id: int, as_json: bool) -> None:
-    """Tell the story of one row of the library: what was asked, what stands, what comes next.
+    """Tell the story of one row of the library.
 
-    Needs DATABASE_URL only, and changes nothing. Exits 0, or 1 if there is no such row.
+    What was asked, what stands, what comes next. Needs DATABASE_URL only, and changes nothing.
+    Exits 0, or 1 if there is no such row.
     """
     settings = load_settings(DueSettings)
     backend = settings.wxyc_schema_name

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from listener.adapters.demo.simulator import Knowledge, Simulator, simulator_thread
+from tests.conftest import as_role
 
 WAIT_SECONDS = 15
 
@@ -32,11 +33,11 @@ def eventually(fact: Callable[[], bool], seconds: float = WAIT_SECONDS) -> None:
 class Daemon:
     """A `listener run` process and what it logged."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    def __init__(self, environment: dict[str, str], module: str = "listener") -> None:
         self.events: list[dict[str, Any]] = []
         self.lines: list[str] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "listener", "run"],
+            [sys.executable, "-m", module, "run"],
             env={**os.environ, **environment},  # noqa: TID251 - handed on to a child
             stderr=subprocess.PIPE,
             text=True,
@@ -92,6 +93,12 @@ class Daemon:
 
 
 @pytest.fixture
+def dsn(owner_dsn: str, role: str) -> str:
+    """Where the daemon and the commands connect: as a role that may do just what they do."""
+    return as_role(owner_dsn, role)
+
+
+@pytest.fixture
 def simulator() -> Simulator:
     """LML with a verdict of one artist for everything, asking for a token."""
     return Simulator(knowledge=Knowledge(all_single=True), api_key="secret-token-of-the-tests")
@@ -109,14 +116,16 @@ def start(dsn: str, lml: str) -> Iterator[Callable[..., Daemon]]:
     """Start daemons with settings given as keywords; they end with the test."""
     with ExitStack() as stack:
 
-        def starting(**settings: str) -> Daemon:
+        def starting(module: str = "listener", **settings: str) -> Daemon:
             daemon = Daemon(
                 {
                     "DATABASE_URL": dsn,
                     "LIBRARY_METADATA_URL": lml,
                     "LML_API_KEY": "secret-token-of-the-tests",
+                    "HTTP_BIND": "",
                     **settings,
-                }
+                },
+                module,
             )
             stack.callback(_end, daemon)
             return daemon

@@ -17,6 +17,7 @@ from listener.adapters.postgres.installation import (
     InstallationError,
     UnreachableError,
     missing_parts,
+    require_installed,
 )
 from listener.adapters.postgres.statements import query
 
@@ -135,10 +136,7 @@ def looking(dsn: str, backend: str, name: str) -> Iterator[psycopg.Connection[An
                 " FROM unnest(%s::text[], %s::text[]) AS s (name, value)",
                 (list(_SESSION), list(_SESSION.values())),
             )
-            missing = [p.label for p in missing_parts(connection, backend) if p.folder == "schema"]
-            if missing:
-                message = f"not installed: {', '.join(missing)}; run `listener migrate`"
-                raise InstallationError(message)
+            require_installed(connection, backend)
             yield connection
     except psycopg.OperationalError as error:
         raise UnreachableError(reason_of(error)) from error
@@ -165,7 +163,7 @@ def read_status(connection: psycopg.Connection[Any], backend: str) -> Status:
         missing=tuple(part.label for part in missing_parts(connection, backend)),
         streams=read(StreamStatus, "read_streams"),
         replicas=tuple(name for (name,) in replicas),
-        coverage=_coverage(counted),
+        coverage=coverage_of(counted),
         staleness_days={
             age: sum(found for _, days, found, _ in counted if days == first_day)
             for first_day, age in enumerate(AGES)
@@ -176,7 +174,9 @@ def read_status(connection: psycopg.Connection[Any], backend: str) -> Status:
     )
 
 
-def _coverage(counted: list[Any]) -> Coverage:
+def coverage_of(counted: list[Any]) -> Coverage:
+    """Sum up what `count_coverage` tells: rows of (state, days, found, due)."""
+
     def of(state: str) -> int:
         return sum(found for its_state, _, found, _ in counted if its_state == state)
 
