@@ -128,7 +128,7 @@ def test_keys_of_the_status_stay(db: Connection, dsn: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     status = json.loads(done.stdout)
     stream = dict.fromkeys(("stream", "backlog", "oldest_seconds", "holder", "holder_alive"))
-    counts = ("rows", "nameless", "asked", "resolved", "resolved_compilation", "unresolved")
+    counts = ("rows", "nameless", "asked", "resolved", "unresolved", "compilation")
     ages = ("0-1", "1-2", "2-3", "3-4", "4-5", "5-6", "6-7", "7+")
     run = ("run_id", "kind", "cause", "holder", "started_at", "ended_at", "outcome", "reason")
     assert keys(status) == {
@@ -137,7 +137,7 @@ def test_keys_of_the_status_stay(db: Connection, dsn: str) -> None:
         "missing": None,
         "streams": [stream],
         "replicas": None,
-        "coverage": dict.fromkeys((*counts, "compilation", "failed", "parked", "never")),
+        "coverage": dict.fromkeys((*counts, "visited", "failed", "parked", "never")),
         "staleness_days": dict.fromkeys(ages),
         "due_by_time": None,
         "runs": [dict.fromkeys(run) | {"tally": {}}],
