@@ -45,6 +45,7 @@ NEEDED = {"DATABASE_URL": "postgresql://db", "LIBRARY_METADATA_URL": "http://lml
 TOTALS = {
     "consumer.scanned",
     "consumer.rows_resolved",
+    "consumer.rows_resolved_compilation",
     "consumer.rows_unresolved",
     "consumer.source_rows_skipped_null_confidence",
     "consumer.capture_missed",
@@ -54,6 +55,15 @@ TOTALS = {
     "consumer.lml_total_calls",
     "consumer.lml_total_latency_ms",
     *(f"consumer.rows_skipped.{reason}" for reason in Skip),
+    "consumer.compilation_track_rows_written",
+    "consumer.compilation_track_rows_skipped_unchanged",
+    "consumer.compilation_track_rows_skipped_librarian",
+    "consumer.compilation_track_rows_skipped_no_cta_match",
+    "consumer.compilation_track_rows_skipped_no_catalog_artist",
+    "consumer.compilation_track_position_rows_written",
+    "consumer.compilation_track_position_rows_skipped_ambiguous",
+    "consumer.compilation_track_entries_invalid",
+    "consumer.compilation_track_confidences_invalid",
 }
 
 
