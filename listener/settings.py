@@ -18,6 +18,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from listener.domain.refreshing import LML_REFRESH_BATCH_CAP
+
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
@@ -121,6 +123,26 @@ class Settings(DueSettings):
     backfill_lml_batch_timeout_ms: int = Field(
         360_000, ge=1_000, le=3_600_000, description="How long one refresh call may take."
     )
+    backfill_lml_batch_size: int = Field(
+        LML_REFRESH_BATCH_CAP,
+        ge=1,
+        description="Left over from the old job: pages are as large as the budget allows, up to "
+        "50; above that the program refuses to start.",
+    )
+    backfill_lml_rps: int = Field(
+        30,
+        ge=1,
+        le=600,
+        description="Refresh calls a MINUTE, whatever the name says, of all daemons and commands "
+        "together; what they may cost Discogs is bounded besides.",
+    )
+    backfill_lml_max_concurrent: int = Field(
+        2,
+        ge=1,
+        le=4,
+        description="Refresh calls in flight, of all daemons and commands together; "
+        "LML has five permits for everybody.",
+    )
     linger: Duration = Field(
         timedelta(milliseconds=100),
         ge=timedelta(0),
@@ -162,6 +184,19 @@ class Settings(DueSettings):
         ge=timedelta(seconds=1),
         le=timedelta(days=30),
         description="How often the daemon looks at every row for what capture missed.",
+    )
+    rotation_interval: Duration = Field(
+        timedelta(days=1),
+        ge=timedelta(minutes=1),
+        le=timedelta(days=30),
+        description="How often the daemon has everything refreshed that is being played.",
+    )
+    rotation_min_coverage: float = Field(
+        0.99,
+        ge=0,
+        le=1,
+        description="Which share of the rows in rotation with a Discogs release must have an "
+        "identity before all are refreshed; 0.99 is 99 %.",
     )
     shutdown_timeout: Duration = Field(
         timedelta(seconds=10),
@@ -212,6 +247,17 @@ class Settings(DueSettings):
             )
             raise ValueError(message)
         return self
+
+    @field_validator("backfill_lml_batch_size")
+    @classmethod
+    def _is_taken_by_lml(cls, value: int) -> int:
+        if value > LML_REFRESH_BATCH_CAP:
+            message = (
+                f"LML refuses more than {LML_REFRESH_BATCH_CAP} identities in a call, because so "
+                "many cold ones take about four of the five minutes that the edge allows; unset it"
+            )
+            raise ValueError(message)
+        return value
 
     @field_validator("gate_commit_sha")
     @classmethod

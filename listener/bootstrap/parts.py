@@ -14,22 +14,27 @@ from listener.adapters.postgres.connection import Database, Pool, open_pool
 from listener.adapters.postgres.due import PostgresDue
 from listener.adapters.postgres.library import AskAgain, PostgresLibrary
 from listener.adapters.postgres.outbox import PostgresOutbox
+from listener.adapters.postgres.refreshes import PostgresRefreshes
 from listener.adapters.postgres.rotation import PostgresRotation
 from listener.adapters.postgres.runs import PostgresRuns
 from listener.adapters.postgres.verdicts import PostgresVerdicts
+from listener.domain.budget import RefreshLimits
 from listener.domain.change import Stream
 from listener.domain.due import Scope
 from listener.domain.pacing import LML_SILENCE, Backoff, Breaker, BreakerState
 from listener.domain.parking import Patience
+from listener.domain.refreshing import LML_REFRESH_BATCH_CAP
 from listener.domain.room import RoomLimits
 from listener.engine.consumer import Consumer, ConsumerLimits
 from listener.engine.dry import DryRuns, DryVerdicts
 from listener.engine.permits import Permits
 from listener.engine.ports import Telemetry
 from listener.engine.reconciler import Reconciler, ReconcilerLimits
+from listener.engine.refresher import Refresher
 from listener.engine.resolver import Resolver, ResolverLimits
 from listener.engine.silent import NoTelemetry
-from listener.engine.warmer import LML_REFRESH_BATCH_CAP, Warmer
+from listener.engine.walker import Walker
+from listener.engine.warmer import Warmer
 from listener.settings import Settings
 
 # Beside the batches that LML is asked about, those being read and written: no call waits for them.
@@ -37,8 +42,10 @@ _BATCHES_ASIDE = 3
 # Batches waiting to be handled at all.
 _BATCHES_WAITING = 4
 _REFRESH_CALLS = 1
-# Beside those of the batches: one for each feeder, one for the rotation lane, one for a search.
-_OTHER_SESSIONS = 4
+# Those for changes, and the one of a walk.
+_ROTATION_CALLS = _REFRESH_CALLS + 1
+# Beside those of the batches: one for each feeder, one for each of changes, searches and the walk.
+_OTHER_SESSIONS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +123,38 @@ class Parts:
 
     def warmer(self) -> Warmer:
         """Make what warms the identities of rotation rows."""
-        return Warmer(PostgresRotation(self.pool, self.database.backend), self.lml, self.outbox)
+        return Warmer(
+            rotation=self.rotation(),
+            warming=self.lml,
+            refresher=self._refresher(),
+            outbox=self.outbox,
+            attempts=self.settings.max_attempts,
+        )
+
+    def walker(self) -> Walker:
+        """Make what walks over all that is being played."""
+        return Walker(
+            airplay=self.rotation(),
+            refresher=self._refresher(),
+            runs=PostgresRuns(self.database),
+            min_coverage=self.settings.rotation_min_coverage,
+            breaker=self.breakers[Stream.ROTATION],
+            telemetry=self.telemetry,
+        )
+
+    def rotation(self) -> PostgresRotation:
+        """Make what reads and fills the backend's rotation rows."""
+        return PostgresRotation(self.pool, self.database.backend, self.ask_again)
+
+    def _refresher(self) -> Refresher:
+        settings = self.settings
+        limits = RefreshLimits(
+            calls=settings.backfill_lml_rps,
+            in_flight=settings.backfill_lml_max_concurrent,
+            call_timeout=timedelta(milliseconds=settings.backfill_lml_batch_timeout_ms),
+        )
+        book = PostgresRefreshes(self.pool, self.database, limits)
+        return Refresher(self.lml, book, self.telemetry)
 
     def _resolver(self, *, live: bool, dry: bool) -> Resolver:
         settings, backend = self.settings, self.database.backend
@@ -183,7 +221,7 @@ async def open_parts(
 
 def _lml_limits(settings: Settings) -> LmlLimits:
     return LmlLimits(
-        connections=settings.lml_max_concurrent + _REFRESH_CALLS,
+        connections=settings.lml_max_concurrent + _ROTATION_CALLS,
         attempts=settings.lml_attempts,
         resolve_timeout=settings.lml_timeout,
         refresh_timeout=timedelta(milliseconds=settings.backfill_lml_batch_timeout_ms),

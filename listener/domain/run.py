@@ -1,4 +1,4 @@
-"""Runs: the searches for due rows that are made, by schedule or on command."""
+"""Runs: the searches for what is due that are made, by schedule or on command."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from enum import Enum, StrEnum
 
 
 class Search(StrEnum):
-    """A way to find due rows: those whose time has come, or a look at every row."""
+    """A way to find what is due: rows whose time has come, a look at every row, what is played."""
 
     BY_TIME = "by time"
     BY_CONTENT = "by content"
+    IN_ROTATION = "in rotation"
 
 
 class RunKind(Enum):
@@ -19,14 +20,17 @@ class RunKind(Enum):
     REFRESH = "refresh"
     AUDIT = "audit"
     BACKFILL = "backfill"
+    ROTATION = "rotation"
 
     @property
     def searches(self) -> frozenset[Search]:
         """The ways in which the run searches."""
         match self:
             case RunKind.SWEEP:
-                return frozenset(Search)
+                return frozenset((Search.BY_TIME, Search.BY_CONTENT))
             case RunKind.REFRESH:
                 return frozenset((Search.BY_TIME,))
+            case RunKind.ROTATION:
+                return frozenset((Search.IN_ROTATION,))
             case _:
                 return frozenset((Search.BY_CONTENT,))

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
+from listener.domain.refreshing import RotationTally
 from listener.domain.tally import Tally
 
 
 class NoTelemetry:
     """Tells nobody."""
 
-    def run(self, _kind: str, _tally: Tally, /) -> AbstractContextManager[None]:
+    def run(self, _kind: str, _tally: Tally | RotationTally, /) -> AbstractContextManager[None]:
+        """Let the block run."""
+        return nullcontext()
+
+    def refresh(self, _identities: int, /) -> AbstractContextManager[None]:
         """Let the block run."""
         return nullcontext()
 

@@ -8,9 +8,11 @@ WITH wanted (schema_name, name, rights) AS (
         ('listener', 'run', '{{SELECT,INSERT,UPDATE,DELETE}}'),
         ('listener', 'slot', '{{SELECT,INSERT,UPDATE}}'),
         ('listener', 'lane', '{{SELECT,UPDATE}}'),
+        ('listener', 'refresh', '{{SELECT,INSERT,UPDATE,DELETE}}'),
+        ('listener', 'warmth', '{{SELECT,INSERT,UPDATE,DELETE}}'),
         ('listener', 'ask_order', '{{USAGE}}'),
         (%(backend)s, 'library', '{{SELECT,UPDATE (id)}}'),
-        (%(backend)s, 'rotation', '{{SELECT}}'),
+        (%(backend)s, 'rotation', '{{SELECT,UPDATE (lml_identity_id)}}'),
         (%(backend)s, 'compilation_track_artist', '{{SELECT}}'),
         (%(backend)s, 'library_identity', '{{SELECT,INSERT,UPDATE,DELETE}}'),
         (%(backend)s, 'library_identity_source', '{{SELECT,INSERT,UPDATE,DELETE}}')
@@ -30,7 +32,13 @@ SELECT
     CASE
         WHEN c.relkind = 'S' THEN has_sequence_privilege(c.oid, r.wanted_right)
         -- A row lock wants the right to update some column, whichever.
-        WHEN r.wanted_right LIKE 'UPDATE (%%' THEN has_any_column_privilege(c.oid, 'UPDATE')
+        WHEN r.wanted_right = 'UPDATE (id)' THEN has_any_column_privilege(c.oid, 'UPDATE')
+        WHEN r.wanted_right LIKE 'UPDATE (%%' THEN (
+            SELECT has_column_privilege(c.oid, a.attnum, 'UPDATE')
+            FROM pg_attribute AS a
+            WHERE a.attrelid = c.oid
+                AND r.wanted_right = format('UPDATE (%%s)', a.attname)
+        )
         ELSE has_table_privilege(c.oid, r.wanted_right)
     END AS granted
 FROM wanted AS w
