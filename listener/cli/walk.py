@@ -39,6 +39,8 @@ class Walk:
     def lines(self) -> list[str]:
         """Return the counts for a person."""
         tally = self.tally
+        if not tally.scanned:
+            return ["rotation            0 identities"]
         calls = f"{tally.calls:,} refresh calls of LML"
         if tally.calls:
             calls += f", {tally.latency.total_seconds() * 1000 / tally.calls:,.0f} ms each"

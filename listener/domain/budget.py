@@ -40,14 +40,17 @@ class RefreshLimits:
     """What all processes together may ask of LML within any `window`.
 
     `calls` are refresh calls begun, `in_flight` those at a time, `discogs_calls` what they may
-    cost. A call ends after `call_timeout` at the latest. Discogs takes at least `fastest_call` for
-    a call: what LML answered sooner cost none.
+    cost. A call ends after `call_timeout` at the latest. A warm page takes LML up to `warm_call`
+    and `warm_identity` for each identity; in the time beyond that Discogs takes at least
+    `fastest_call` for a call.
     """
 
     calls: int
     in_flight: int
     call_timeout: timedelta
     window: timedelta = timedelta(minutes=1)
+    warm_call: timedelta = timedelta(milliseconds=100)
+    warm_identity: timedelta = timedelta(milliseconds=8)
     fastest_call: timedelta = timedelta(milliseconds=200)
     discogs_calls: int = DISCOGS_CALLS
 
@@ -136,9 +139,10 @@ def _affordable(left: float, each: float) -> int:
     return min(LML_REFRESH_BATCH_CAP, math.floor(root**2 + 1e-9))
 
 
-def cost_of(limits: RefreshLimits, parts: float, took: timedelta) -> int:
+def cost_of(limits: RefreshLimits, identities: int, parts: float, took: timedelta) -> int:
     """Return what a call that reports on so many releases and artists may have cost Discogs.
 
     A reply does not say what was fetched and what was there; its time bounds what can have been.
     """
-    return min(math.ceil(parts), LANE_WIDTH * (took // limits.fastest_call))
+    fetching = took - limits.warm_call - limits.warm_identity * identities
+    return max(0, min(math.ceil(parts), LANE_WIDTH * (fetching // limits.fastest_call)))

@@ -151,7 +151,7 @@ class Refresher:
         parts = sum(each.parts for each in refreshed.values())
         failures = await self._refreshes.end(
             grant,
-            cost=cost_of(self._refreshes.limits, parts, took),
+            cost=cost_of(self._refreshes.limits, len(refreshed), parts, took),
             answered=sum(each.status is not Status.ERROR for each in refreshed.values()),
             refreshed=refreshed,
         )
@@ -168,7 +168,8 @@ class Refresher:
 
     async def _end_failed(self, grant: Grant, page: _Page, took: timedelta) -> None:
         # Nobody knows what it cost before it failed.
-        cost = cost_of(self._refreshes.limits, COLD_COST * len(page.identities), took)
+        asked = len(page.identities)
+        cost = cost_of(self._refreshes.limits, asked, COLD_COST * asked, took)
         await self._refreshes.end(grant, cost=cost, answered=0, refreshed={})
 
     def _note_words(self, refreshed: Mapping[int, Refreshed]) -> None:

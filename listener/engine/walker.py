@@ -101,8 +101,8 @@ class Walker:
         if played.coverage < self._min_coverage:
             raise RunHaltedError(
                 f"only {played.resolved} of {played.with_discogs_id} rows in rotation with a"
-                f" Discogs release have an identity, {played.coverage:.1%}; ROTATION_MIN_COVERAGE is"
-                f" {self._min_coverage:.1%}. Wait until the others are minted, or refresh what"
+                f" Discogs release have an identity, {played.coverage:.1%}; ROTATION_MIN_COVERAGE"
+                f" is {self._min_coverage:.1%}. Wait until the others are minted, or refresh what"
                 " there is: listener sweep --stream rotation --force"
             )
 

@@ -104,11 +104,15 @@ def test_wait_ends_when_the_window_frees_something_or_calls_may_have_ended() -> 
 
 
 def test_cost_is_what_the_reply_reports_but_no_more_than_its_time_allows() -> None:
-    assert cost_of(LIMITS, 200, timedelta(milliseconds=150)) == 0
-    assert cost_of(LIMITS, 200, timedelta(milliseconds=250)) == 2
-    assert cost_of(LIMITS, 200, timedelta(seconds=10)) == 100
-    assert cost_of(LIMITS, 200, timedelta(minutes=4)) == 200
-    assert cost_of(LIMITS, 0, timedelta(minutes=4)) == 0
+    # A warm page of 50 takes LML half a second.
+    assert cost_of(LIMITS, 50, 200, timedelta(milliseconds=650)) == 0
+    assert cost_of(LIMITS, 50, 200, timedelta(milliseconds=710)) == 2
+    assert cost_of(LIMITS, 50, 200, timedelta(milliseconds=10_500)) == 100
+    assert cost_of(LIMITS, 50, 200, timedelta(minutes=4)) == 200
+    assert cost_of(LIMITS, 50, 0, timedelta(minutes=4)) == 0
+    # A single one that had one release fetched.
+    assert cost_of(LIMITS, 1, 1, timedelta(milliseconds=400)) == 1
+    assert cost_of(LIMITS, 1, 4, timedelta(milliseconds=50)) == 0
 
 
 @given(
