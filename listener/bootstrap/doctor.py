@@ -17,12 +17,15 @@ from listener.adapters.postgres.examination import (
     UnreadableError,
     Wakeups,
     examining,
+    read_history,
     read_missing,
     read_rights,
     read_server,
     try_wakeups,
 )
+from listener.adapters.postgres.history import HistoryTable
 from listener.adapters.postgres.installation import UnreachableError
+from listener.bootstrap.aside import aside
 from listener.bootstrap.gate import ask_gate
 from listener.domain.gate import ABSENT, Open, Route
 from listener.settings import DatabaseSettings, Settings, SettingsError, load_settings
@@ -36,7 +39,8 @@ _NOTIFY_MENDED = {14: 21, 15: 16, 16: 12, 17: 8, 18: 2}
 _CONNECT = "start PostgreSQL, or correct DATABASE_URL"
 _MIGRATE = "run `listener migrate` as the owner of the backend's tables"
 _SCHEMA_NAME = "set WXYC_SCHEMA_NAME to the backend's schema"
-_GRANT = "grant it: runbooks/install.md, A role for the daemon"
+_GRANT = "run `listener roles --role ROLE --apply` as the owner of the backend's tables"
+_HISTORY_TABLE = "have the backend add the table, as runbooks/identity-history.md tells"
 _DIRECT = (
     "connect directly: point DATABASE_URL at PostgreSQL itself, or at a pooler in session mode"
 )
@@ -69,7 +73,8 @@ T = TypeVar("T")
 _SERVER = ("database", "server version", "clock")
 _PARTS = ("schema", "triggers")
 _RIGHTS = ("rights",)
-_ON_THE_DATABASE = (*_SERVER[1:], *_PARTS, *_RIGHTS, "wake-ups")
+_HISTORY = ("history",)
+_ON_THE_DATABASE = (*_SERVER[1:], *_PARTS, *_RIGHTS, *_HISTORY, "wake-ups")
 _ON_LML = tuple(f"LML {route.name.lower()} route" for route in Route)
 _ROUTES = dict(zip(Route, _ON_LML, strict=True))
 
@@ -104,7 +109,7 @@ async def _database(settings: DatabaseSettings | None) -> list[Finding]:
         return _skipped("settings", "database", *_ON_THE_DATABASE)
     dsn, backend = settings.database_url.get_secret_value(), settings.wxyc_schema_name
     try:
-        looked = await asyncio.to_thread(_look, dsn, backend)
+        looked = await aside(_look, dsn, backend)
     except UnreachableError as error:
         unreachable = Finding("database", State.FAIL, str(error), _CONNECT)
         return [unreachable, *_skipped("database", *_ON_THE_DATABASE)]
@@ -121,6 +126,7 @@ def _look(dsn: str, backend: str) -> list[Finding]:
             *_read(_SERVER, lambda: judge_server(read_server(connection, backend))),
             *_read(_PARTS, lambda: judge_parts(*read_missing(connection, backend))),
             *_read(_RIGHTS, lambda: judge_rights(read_rights(connection, backend))),
+            *_read(_HISTORY, lambda: judge_history(read_history(connection, backend))),
         ]
 
 
@@ -196,6 +202,19 @@ def judge_rights(rights: Rights) -> Iterator[Finding]:
         yield Finding("rights", State.FAIL, f"missing: {', '.join(rights.lacking)}", _GRANT)
     else:
         yield Finding("rights", State.OK, "all that a daemon needs")
+
+
+def judge_history(table: HistoryTable) -> Iterator[Finding]:
+    """Judge whether former identities are kept; verdicts land all the same."""
+    if table.obstacle is not None:
+        advice = _GRANT if table.lacking else _HISTORY_TABLE
+        finding = f"former identities are not kept: {table.obstacle}"
+        yield Finding("history", State.WARN, finding, f"{advice}; then restart the daemon")
+    elif not table.readable:
+        finding = "former identities are kept, but may not be read: SELECT is missing"
+        yield Finding("history", State.WARN, finding, _GRANT)
+    else:
+        yield Finding("history", State.OK, "former identities are kept")
 
 
 def judge_wakeups(wakeups: Wakeups) -> Finding:

@@ -18,6 +18,7 @@ from listener.adapters.postgres.refreshes import PostgresRefreshes
 from listener.adapters.postgres.rotation import PostgresRotation
 from listener.adapters.postgres.runs import PostgresRuns
 from listener.adapters.postgres.verdicts import PostgresVerdicts
+from listener.domain.asking import IncludeTracks
 from listener.domain.budget import RefreshLimits
 from listener.domain.change import Stream
 from listener.domain.due import Scope
@@ -46,6 +47,8 @@ _REFRESH_CALLS = 1
 _ROTATION_CALLS = _REFRESH_CALLS + 1
 # Beside those of the batches: one for each feeder, one for each of changes, searches and the walk.
 _OTHER_SESSIONS = 5
+# By this no answer holds.
+_AT_ONCE = AskAgain(resolved=timedelta(0), unresolved=timedelta(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,12 @@ class Parts:
         """The rows that a daemon searches for: one does it for all, so there are no shares."""
         return Scope(include_null_canonical=self.settings.include_null_canonical)
 
+    @property
+    def batch_size(self) -> int:
+        """How many rows that are no compilations are asked in one call."""
+        with_tracks = self.settings.include_tracks is IncludeTracks.ALL
+        return self.settings.va_batch_size if with_tracks else self.settings.batch_size
+
     def breaker_state(self, stream: Stream) -> BreakerState:
         """Tell how LML answers what is asked for a stream."""
         return self.breakers[stream].state(asyncio.get_running_loop().time())
@@ -78,18 +87,21 @@ class Parts:
         """Make a resolver for what changed."""
         return self._resolver(live=True, dry=False)
 
-    def reconciler(self, *, dry: bool = False) -> Reconciler:
-        """Make what searches for due rows; a dry one asks LML and writes nothing."""
+    def reconciler(self, *, dry: bool = False, insisting: bool = False) -> Reconciler:
+        """Make what searches for due rows; a dry one asks LML and writes nothing.
+
+        An insisting one asks about what it finds though the last answer may still hold.
+        """
         settings = self.settings
         limits = ReconcilerLimits(
-            batch_size=settings.batch_size,
+            batch_size=self.batch_size,
             compilation_batch_size=settings.va_batch_size,
             batches=settings.lml_max_concurrent + _BATCHES_ASIDE,
         )
         return Reconciler(
             PostgresDue(self.pool, self.database.backend, self.ask_again),
             DryRuns() if dry else PostgresRuns(self.database),
-            lambda: self._resolver(live=False, dry=dry),
+            lambda: self._resolver(live=False, dry=dry, insisting=insisting),
             limits,
             telemetry=self.telemetry,
             breaker=self.breakers[Stream.LIBRARY],
@@ -156,16 +168,24 @@ class Parts:
         book = PostgresRefreshes(self.pool, self.database, limits)
         return Refresher(self.lml, book, self.telemetry)
 
-    def _resolver(self, *, live: bool, dry: bool) -> Resolver:
+    def _resolver(self, *, live: bool, dry: bool, insisting: bool = False) -> Resolver:
         settings, backend = self.settings, self.database.backend
-        verdicts = PostgresVerdicts(self.pool, backend, self.ask_again)
+        ask_again = _AT_ONCE if insisting else self.ask_again
+        verdicts = PostgresVerdicts(
+            self.pool,
+            backend,
+            self.ask_again,
+            withdraw_on_change=settings.withdraw_on_change,
+        )
         return Resolver(
-            library=PostgresLibrary(self.pool, backend, self.ask_again),
+            library=PostgresLibrary(self.pool, backend, ask_again),
             lml=self.lml,
             verdicts=DryVerdicts() if dry else verdicts,
             outbox=self.outbox,
             permit=self.permits.live if live else self.permits.patient,
-            limits=ResolverLimits(settings.va_batch_size, Patience(settings.max_attempts)),
+            limits=ResolverLimits(
+                settings.va_batch_size, Patience(settings.max_attempts), settings.include_tracks
+            ),
             telemetry=self.telemetry,
         )
 

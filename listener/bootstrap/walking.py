@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
+from listener.bootstrap.aside import aside
 from listener.bootstrap.commands import handle_leftovers
 from listener.bootstrap.gate import require_gate
 from listener.bootstrap.installed import check_installation
@@ -33,7 +33,7 @@ async def run_walk(
     `RunHaltedError` also if the walk refuses or another one goes on.
     """
     async with open_telemetry(settings) as telemetry:
-        await asyncio.to_thread(check_installation, settings)
+        await aside(check_installation, settings)
         await require_gate(settings, routes=(Route.ROTATION,))
         async with open_parts(settings, _NAME, telemetry, RUN_SILENCE) as parts:
             # What is refreshed from here on need not be refreshed twice.
@@ -46,7 +46,7 @@ async def run_walk(
 
 async def count_walk(settings: Settings) -> int:
     """Return how many identities a walk would refresh; asks nothing."""
-    await asyncio.to_thread(check_installation, settings)
+    await aside(check_installation, settings)
     async with open_parts(settings, _NAME) as parts:
         return await parts.walker().count(await parts.rotation().now())
 

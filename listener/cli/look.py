@@ -21,7 +21,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 def as_json(seen: Status | Story) -> str:
     """Return one line of JSON; times are ISO 8601 in UTC."""
-    return json.dumps(asdict(seen), default=_utc)
+    return json.dumps(asdict(seen), default=utc)
 
 
 def console(pipe_width: int) -> Console:
@@ -69,7 +69,8 @@ def printable(text: str) -> str:
     )
 
 
-def _utc(value: object) -> str:
+def utc(value: object) -> str:
+    """Return a time as JSON has it; anything else has no place there."""
     if not isinstance(value, datetime):
         message = f"{value!r} has no place in JSON"
         raise TypeError(message)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 
@@ -13,7 +14,7 @@ import click
 
 from listener.adapters.log import configure_logs
 from listener.bootstrap.commands import Command, Forecast, forecast, run_command
-from listener.cli.manners import SOME_FAILED, told
+from listener.cli.manners import SOME_FAILED, examples
 from listener.cli.progress import show_progress
 from listener.cli.walk import Walk
 from listener.domain.change import Stream
@@ -22,6 +23,7 @@ from listener.domain.faults import StoreUnavailableError
 from listener.domain.gate import Route
 from listener.domain.run import RunKind
 from listener.domain.tally import FAILURES, Skip, Tally
+from listener.domain.tracks import TrackCount
 from listener.engine.reconciler import RunHaltedError
 from listener.settings import Settings, load_settings
 
@@ -57,7 +59,14 @@ _dry_run = click.option(
 _json = click.option("--json", "as_json", is_flag=True, help="Print the counts as one JSON object.")
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        ("listener sweep", "everything that is due"),
+        ("listener sweep --dry-run --limit 100", "what would become of 100 rows"),
+        ("listener sweep --only failed", "what failed last time"),
+        ("listener sweep --stream rotation", "refresh all that is being played"),
+    )
+)
 @_limit
 @_since
 @_partition
@@ -65,6 +74,11 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print the counts a
     "--only",
     type=click.Choice([str(reason) for reason in Reason]),
     help="Ask only rows whose last answer was this; changed: since it; never: there was none.",
+)
+@click.option(
+    "--recheck",
+    is_flag=True,
+    help="Ask every compilation that was asked before, whenever it would be asked again.",
 )
 @click.option(
     "--stream",
@@ -78,9 +92,9 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print the counts a
 )
 @_dry_run
 @_json
-@told
 def sweep(  # noqa: PLR0913 - one for each option
     *,
+    recheck: bool,
     limit: int | None,
     since_id: int,
     partition: tuple[int, int] | None,
@@ -90,40 +104,47 @@ def sweep(  # noqa: PLR0913 - one for each option
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Ask now about everything that is due, and about changes that no daemon follows.
+    """Ask now about everything that is due.
 
     In the library that is every row whose answer is missing or old, in the rotation every identity
     that is being played: it is refreshed, which costs nothing where it is fresh.
 
-    Exits 0 if all went well (rows without an identity and compilations are normal), 1 if some rows
-    failed, 2 if it could not run or gave up; what was not asked then stays due.
+    Changes that no daemon follows are asked first. Exits 0 if all went well (rows without an
+    identity and compilations are normal), 1 if some rows failed, 2 if it could not run or gave up;
+    what was not asked then stays due.
     """
     settings = load_settings(Settings)
     scope = _scope(settings, since_id, partition)
     if only is not None:
         scope = replace(scope, only=frozenset((Reason(only),)))
     dry = dry_run or settings.dry_run
-    whole = limit is None and only is None and not since_id
+    whole = limit is None and only is None and not since_id and not recheck
     if stream == Stream.ROTATION and not (whole and partition is None):
-        message = "--limit, --since-id, --partition and --only are about the library"
+        message = "--limit, --since-id, --partition, --only and --recheck are about the library"
         raise click.UsageError(message)
     walks = stream == Stream.ROTATION or (stream is None and whole and scope.partitions == 1)
     command = None
     if stream != Stream.ROTATION:
+        kind = RunKind.RECHECK if recheck else RunKind.SWEEP
         routes = tuple(Route) if walks and not dry else (Route.LIBRARY,)
-        command = Command(RunKind.SWEEP, scope, limit, dry, whole and not dry, routes)
+        command = Command(kind, scope, limit, dry, whole and not dry, routes)
     walk = Walk(dry=dry, force=force) if walks else None
     _run(settings, command, walk, as_json=as_json)
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        ("listener backfill --plan", "rows, calls and time; asks nothing"),
+        ("listener backfill", "all that was never asked"),
+        ("listener backfill --partition 0/2", "the first half of it"),
+    )
+)
 @_limit
 @_since
 @_partition
 @click.option("--plan", is_flag=True, help="Tell rows, calls and time; ask nothing.")
 @_dry_run
 @_json
-@told
 def backfill(
     *,
     limit: int | None,
@@ -133,7 +154,7 @@ def backfill(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Ask about all rows that were never asked about: the initial load, and nothing else.
+    """Ask about all rows that were never asked: the initial load.
 
     May be broken off and run again at any time: what was answered is not asked again. Exit codes
     are those of sweep.
@@ -214,6 +235,7 @@ def _lines(tally: Tally) -> list[str]:
     lines = [
         f"scanned     {tally.scanned:>9,}",
         f"resolved    {tally.resolved:>9,}",
+        f"by track    {tally.resolved_compilations:>9,}",
         f"unresolved  {tally.unresolved:>9,}",
         f"compilation {tally.skipped[Skip.COMPILATION]:>9,}",
     ]
@@ -222,14 +244,40 @@ def _lines(tally: Tally) -> list[str]:
         for reason, count in sorted(tally.skipped.items())
         if reason is not Skip.COMPILATION
     ]
+    lines += [
+        f"{_spoken(count)}: {tally.tracks[count]:,}" for count in TrackCount if tally.tracks[count]
+    ]
     if tally.capture_missed:
         lines.append(
             f"capture missed {tally.capture_missed:,} changes; see runbooks/capture-missed.md"
         )
+    lines += _about_identities(tally)
     calls = f"{tally.lml_calls:,} calls of LML"
     if tally.lml_calls:
         calls += f", {tally.latency_ms / tally.lml_calls:,.0f} ms each"
     return [*lines, calls]
+
+
+def _spoken(count: TrackCount) -> str:
+    return count.removeprefix("compilation_").replace("_cta_", "_row_").replace("_", " ")
+
+
+def _about_identities(tally: Tally) -> Iterator[str]:
+    for count, one, several in (
+        (tally.identities_withdrawn, "identity was withdrawn", "identities were withdrawn"),
+        (
+            tally.resolved_now_unresolved,
+            "identity stays though LML finds none now",
+            "identities stay though LML finds none now",
+        ),
+        (
+            tally.kept_manual,
+            "identity of a person was left as it is",
+            "identities of people were left as they are",
+        ),
+    ):
+        if count:
+            yield f"{count:,} {one if count == 1 else several}"
 
 
 def _plan_text(expected: Forecast) -> str:

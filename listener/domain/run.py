@@ -6,10 +6,15 @@ from enum import Enum, StrEnum
 
 
 class Search(StrEnum):
-    """A way to find what is due: rows whose time has come, a look at every row, what is played."""
+    """A way to find what is due.
+
+    Rows whose time has come, a look at every row, the compilations that were asked before, or what
+    is being played.
+    """
 
     BY_TIME = "by time"
     BY_CONTENT = "by content"
+    COMPILATIONS = "compilations"
     IN_ROTATION = "in rotation"
 
 
@@ -21,6 +26,7 @@ class RunKind(Enum):
     AUDIT = "audit"
     BACKFILL = "backfill"
     ROTATION = "rotation"
+    RECHECK = "recheck"
 
     @property
     def searches(self) -> frozenset[Search]:
@@ -32,5 +38,7 @@ class RunKind(Enum):
                 return frozenset((Search.BY_TIME,))
             case RunKind.ROTATION:
                 return frozenset((Search.IN_ROTATION,))
+            case RunKind.RECHECK:
+                return frozenset((Search.COMPILATIONS,))
             case _:
                 return frozenset((Search.BY_CONTENT,))

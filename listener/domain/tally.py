@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
+from listener.domain.tracks import TrackCount
+
 _BUCKETS_PER_DECADE = 40
 
 
@@ -33,25 +35,38 @@ FAILURES = frozenset(
 
 @dataclass(slots=True)
 class Tally:
-    """What became of library rows: scanned = resolved + unresolved + the sum of skipped.
+    """What became of library rows.
 
+    scanned = resolved + resolved_compilations + unresolved + the sum of skipped. A compilation is
+    resolved if LML has visited its tracks; `tracks` counts those, apart from the library's rows.
     `source_rows_skipped_null_confidence` counts provenance entries, and stands apart from the rows.
     `capture_missed` counts rows that had changed without a change in the outbox; they are among the
     scanned. `lml_latency` is the sum over all calls.
+
+    What a verdict did to an identity that stood there is counted beside its row's outcome:
+    `identities_withdrawn` were removed, because they answered another question and LML finds none
+    for the present one; `resolved_now_unresolved` stay though LML finds none now; `kept_manual` are
+    a person's and were left as they are.
     """
 
     resolved: int = 0
+    resolved_compilations: int = 0
     unresolved: int = 0
     skipped: Counter[Skip] = field(default_factory=Counter)
+    tracks: Counter[TrackCount] = field(default_factory=Counter)
     source_rows_skipped_null_confidence: int = 0
     capture_missed: int = 0
+    identities_withdrawn: int = 0
+    resolved_now_unresolved: int = 0
+    kept_manual: int = 0
     lml_calls: int = 0
     lml_latency: timedelta = timedelta()
 
     @property
     def scanned(self) -> int:
         """Rows looked at."""
-        return self.resolved + self.unresolved + self.skipped.total()
+        found = self.resolved + self.resolved_compilations + self.unresolved
+        return found + self.skipped.total()
 
     @property
     def failed(self) -> int:
@@ -61,10 +76,15 @@ class Tally:
     def add(self, other: Tally) -> None:
         """Take in the counts of a part."""
         self.resolved += other.resolved
+        self.resolved_compilations += other.resolved_compilations
         self.unresolved += other.unresolved
         self.skipped += other.skipped
+        self.tracks += other.tracks
         self.source_rows_skipped_null_confidence += other.source_rows_skipped_null_confidence
         self.capture_missed += other.capture_missed
+        self.identities_withdrawn += other.identities_withdrawn
+        self.resolved_now_unresolved += other.resolved_now_unresolved
+        self.kept_manual += other.kept_manual
         self.lml_calls += other.lml_calls
         self.lml_latency += other.lml_latency
 
@@ -72,11 +92,16 @@ class Tally:
         """Return what was counted since this tally was as `earlier`."""
         return Tally(
             resolved=self.resolved - earlier.resolved,
+            resolved_compilations=self.resolved_compilations - earlier.resolved_compilations,
             unresolved=self.unresolved - earlier.unresolved,
             skipped=self.skipped - earlier.skipped,
+            tracks=self.tracks - earlier.tracks,
             source_rows_skipped_null_confidence=self.source_rows_skipped_null_confidence
             - earlier.source_rows_skipped_null_confidence,
             capture_missed=self.capture_missed - earlier.capture_missed,
+            identities_withdrawn=self.identities_withdrawn - earlier.identities_withdrawn,
+            resolved_now_unresolved=self.resolved_now_unresolved - earlier.resolved_now_unresolved,
+            kept_manual=self.kept_manual - earlier.kept_manual,
             lml_calls=self.lml_calls - earlier.lml_calls,
             lml_latency=self.lml_latency - earlier.lml_latency,
         )
@@ -100,13 +125,17 @@ class Tally:
         return {
             "scanned": self.scanned,
             "rows_resolved": self.resolved,
+            "rows_resolved_compilation": self.resolved_compilations,
             "rows_unresolved": self.unresolved,
             "rows_skipped": {str(reason): self.skipped[reason] for reason in Skip},
             "capture_missed": self.capture_missed,
+            "identities_withdrawn": self.identities_withdrawn,
+            "resolved_now_unresolved": self.resolved_now_unresolved,
+            "kept_manual": self.kept_manual,
             "lml_total_calls": self.lml_calls,
             "lml_total_latency_ms": self.latency_ms,
             "source_rows_skipped_null_confidence": self.source_rows_skipped_null_confidence,
-        }
+        } | {str(count): self.tracks[count] for count in TrackCount}
 
     def dry_report(self) -> dict[str, object]:
         """Return the counts of a dry run under the names that its report has."""
@@ -115,6 +144,7 @@ class Tally:
             "lml_total_calls": self.lml_calls,
             "lml_total_latency_ms": self.latency_ms,
             "would_resolve": self.resolved,
+            "would_resolve_compilation": self.resolved_compilations,
             "would_unresolved": self.unresolved,
             "would_skip": {str(reason): self.skipped[reason] for reason in Skip},
             "source_rows_skipped_null_confidence": self.source_rows_skipped_null_confidence,
@@ -125,14 +155,19 @@ class Tally:
         counts = {
             "scanned": self.scanned,
             "rows_resolved": self.resolved,
+            "rows_resolved_compilation": self.resolved_compilations,
             "rows_unresolved": self.unresolved,
             "source_rows_skipped_null_confidence": self.source_rows_skipped_null_confidence,
             "capture_missed": self.capture_missed,
+            "identities_withdrawn": self.identities_withdrawn,
+            "resolved_now_unresolved": self.resolved_now_unresolved,
+            "kept_manual": self.kept_manual,
             "lml_total_calls": self.lml_calls,
             "lml_total_latency_ms": self.latency_ms,
         }
         skipped = {f"rows_skipped.{reason}": count for reason, count in self.skipped.items()}
-        return counts | dict(sorted(skipped.items()))
+        tracks = {str(count): number for count, number in self.tracks.items()}
+        return counts | dict(sorted(skipped.items())) | dict(sorted(tracks.items()))
 
 
 @dataclass(slots=True)

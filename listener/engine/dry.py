@@ -10,15 +10,15 @@ from listener.domain.parking import Failure
 from listener.domain.refreshing import RotationTally
 from listener.domain.run import RunKind
 from listener.domain.tally import Tally
-from listener.domain.verdict import Page
+from listener.domain.verdict import Page, Written
 
 
 class DryVerdicts:
     """Takes every verdict for written."""
 
-    async def write(self, page: Page) -> frozenset[int]:
+    async def write(self, page: Page) -> Written:
         """Return all rows of the page."""
-        return frozenset(verdict.library_id for verdict in page.verdicts)
+        return Written(frozenset(verdict.library_id for verdict in page.verdicts))
 
     async def fail(
         self, order: int, failures: Sequence[Failure], entries: Sequence[tuple[int, int]]

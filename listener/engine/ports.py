@@ -16,7 +16,7 @@ from listener.domain.question import Asking, Question
 from listener.domain.refreshing import Played, Refreshed, RotationCoverage, RotationTally
 from listener.domain.run import RunKind
 from listener.domain.tally import Tally
-from listener.domain.verdict import Page, Verdict
+from listener.domain.verdict import Page, Verdict, Written
 
 
 class Outbox(Protocol):
@@ -68,10 +68,10 @@ class Library(Protocol):
 class Verdicts(Protocol):
     """The identity tables and the ledger."""
 
-    async def write(self, page: Page) -> frozenset[int]:
+    async def write(self, page: Page) -> Written:
         """Write the verdicts that still answer their row's question, and settle them.
 
-        Returns the rows written; the others changed meanwhile, went, or have a newer verdict.
+        Rows not written changed meanwhile, went, or have a newer verdict.
         Raises `WriteRefusedError` if the database refuses the page as a whole.
         """
 
@@ -92,16 +92,17 @@ class Reply(Protocol):
         """What it says about LML's caches; empty until it was read."""
 
     async def read(self) -> Sequence[Verdict | Invalid]:
-        """Return the results; raises `PageRefusedError` if there are none to be found in it."""
+        """Return the results; raises as `Lml.ask` if there are none to be found in it."""
 
 
 class Lml(Protocol):
     """The authority on identities."""
 
-    async def ask(self, questions: Sequence[Question]) -> Reply:
+    async def ask(self, questions: Sequence[Question], *, with_tracks: bool = False) -> Reply:
         """Put one page of 1 to 1000 questions.
 
-        Raises `LmlUnavailableError` if no row is to blame, `PageRefusedError` if one may be.
+        Raises `LmlUnavailableError` if no row is to blame, `PageRefusedError` if one may be, and
+        `TracksRefusedError` if it may be that the tracks were asked for.
         """
 
 
@@ -169,6 +170,9 @@ class Due(Protocol):
 
     def by_content(self, scope: Scope) -> AsyncIterator[Sequence[DueRow]]:
         """Yield the rows that are due though no time says so, looking at every row."""
+
+    def compilations(self, scope: Scope) -> AsyncIterator[Sequence[DueRow]]:
+        """Yield the compilations that were asked before, whenever they are to be asked again."""
 
 
 class Runs(Protocol):

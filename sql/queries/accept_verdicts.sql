@@ -9,7 +9,7 @@ SELECT
     %(ask_order)s,
     v.outcome,
     now(),
-    now() + CASE v.outcome WHEN 'single_artist' THEN %(stale_after)s ELSE %(retry_after)s END,
+    now() + CASE WHEN v.outcome IN ('single_artist', 'visited_compilation') THEN %(stale_after)s ELSE %(retry_after)s END,
     ARRAY(
         SELECT m.part
         FROM unnest(%(manual_ids)b::int[], %(manual_parts)b::text[]) AS m (library_id, part)
@@ -47,12 +47,14 @@ ON CONFLICT (library_id) DO UPDATE
 SET question = excluded.question,
     ask_order = excluded.ask_order,
     outcome = excluded.outcome,
+    tracks = NULL,
     answered_at = excluded.answered_at,
     next_ask_at = excluded.next_ask_at,
     failures = 0,
     failure = NULL,
     failure_detail = NULL,
     failed_at = NULL,
+    identity_question = nullif(coalesce(g.identity_question, g.question), excluded.question),
     lml_manual = ARRAY(SELECT unnest(g.lml_manual) UNION SELECT unnest(excluded.lml_manual))
 WHERE g.ask_order < excluded.ask_order
 RETURNING g.library_id

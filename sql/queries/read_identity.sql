@@ -8,8 +8,7 @@ SELECT
     i.apple_music_id,
     i.last_verified_at,
     i.notes IS NOT DISTINCT FROM 'consumer:lml-bulk' AS ours,
-    i.method = 'manual'
-        AND NOT coalesce(i.notes = 'consumer:lml-bulk' AND 'identity' = ANY (g.lml_manual), false) AS kept
+    listener.is_kept(i.method, i.notes, 'identity' = ANY (g.lml_manual)) AS kept
 FROM {backend}.library_identity AS i
 LEFT JOIN listener.ledger AS g ON g.library_id = i.library_id
 WHERE i.library_id = %(library_id)s

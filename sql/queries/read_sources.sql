@@ -7,8 +7,7 @@ SELECT
     s.confidence,
     s.last_verified_at,
     s.notes IS NOT DISTINCT FROM 'consumer:lml-bulk' AS ours,
-    s.method = 'manual'
-        AND NOT coalesce(s.notes = 'consumer:lml-bulk' AND s.source = ANY (g.lml_manual), false) AS kept
+    listener.is_kept(s.method, s.notes, s.source = ANY (g.lml_manual)) AS kept
 FROM {backend}.library_identity_source AS s
 LEFT JOIN listener.ledger AS g ON g.library_id = s.library_id
 WHERE s.library_id = %(library_id)s

@@ -19,6 +19,7 @@ WITH failed AS (
     ORDER BY f.library_id
     ON CONFLICT (library_id) DO UPDATE
     SET question = excluded.question,
+        identity_question = nullif(coalesce(g.identity_question, g.question), excluded.question),
         ask_order = excluded.ask_order,
         next_ask_at = excluded.next_ask_at,
         failures = excluded.failures,

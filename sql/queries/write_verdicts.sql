@@ -1,15 +1,42 @@
--- Writes the verdicts that the ledger just accepted and settles the changes they answer.
+-- Writes the verdicts that the ledger just accepted, keeps the states that they replace, settles the changes they
+-- answer, and tells what became of identities that stood in their way.
 -- Its plan is made once a session, perhaps while the tables are empty: rows are reached by key or through a hash
--- whatever the planner takes their number for. A separate statement from the acceptance: its snapshot must see what an earlier writer of the same row
--- committed while the acceptance waited for it.
+-- whatever the planner takes their number for. A separate statement from the acceptance: its snapshot must see what an
+-- earlier writer of the same row committed while the acceptance waited for it.
+-- An identity that is new or only verified takes the short way. One that differs is locked first and then read, so that
+-- what is kept is what is replaced, whoever wrote it a moment ago. Where no history can be kept, if_history opens a
+-- comment that ends at the next --*/.
 WITH accepted AS MATERIALIZED (
     SELECT
         g.library_id,
         g.outcome,
-        g.lml_manual
+        g.lml_manual,
+        g.identity_question IS NOT NULL AS question_changed
     FROM listener.ledger AS g
     WHERE g.library_id = ANY (%(library_ids)b::int[])
         AND g.ask_order = %(ask_order)s
+),
+lml_manual AS MATERIALIZED (
+    SELECT
+        a.library_id,
+        unnest(a.lml_manual) AS part
+    FROM accepted AS a
+),
+found AS MATERIALIZED (
+    SELECT
+        v.library_id,
+        v.wikidata_qid,
+        v.spotify_id,
+        v.apple_music_id,
+        v.method,
+        v.confidence,
+        a.lml_manual,
+        a.question_changed
+    FROM unnest(
+        %(identity_ids)b::int[], %(wikidata_qids)b::text[], %(spotify_ids)b::text[],
+        %(apple_music_ids)b::text[], %(methods)b::text[], %(confidences)b::real[]
+    ) AS v (library_id, wikidata_qid, spotify_id, apple_music_id, method, confidence)
+    INNER JOIN accepted AS a ON a.library_id = v.library_id
 ),
 offered AS MATERIALIZED (
     SELECT
@@ -24,26 +51,116 @@ offered AS MATERIALIZED (
     ) AS s (library_id, source, external_id, method, confidence)
     INNER JOIN accepted AS a ON a.library_id = s.library_id
 ),
-identities AS (
+verified AS (
     INSERT INTO {backend}.library_identity AS i
         (library_id, wikidata_qid, spotify_id, apple_music_id, last_verified_at, method, confidence,
         agreement_sources, notes)
     SELECT
-        v.library_id,
-        v.wikidata_qid,
-        v.spotify_id,
-        v.apple_music_id,
+        f.library_id,
+        f.wikidata_qid,
+        f.spotify_id,
+        f.apple_music_id,
         now(),
-        v.method,
-        v.confidence,
+        f.method,
+        f.confidence,
         NULL,
         'consumer:lml-bulk'
-    FROM unnest(
-        %(identity_ids)b::int[], %(wikidata_qids)b::text[], %(spotify_ids)b::text[],
-        %(apple_music_ids)b::text[], %(methods)b::text[], %(confidences)b::real[]
-    ) AS v (library_id, wikidata_qid, spotify_id, apple_music_id, method, confidence)
-    INNER JOIN accepted AS a ON a.library_id = v.library_id
-    ORDER BY v.library_id
+    FROM found AS f
+    ORDER BY f.library_id
+    ON CONFLICT (library_id) DO UPDATE
+    SET last_verified_at = excluded.last_verified_at,
+        confidence = excluded.confidence,
+        agreement_sources = excluded.agreement_sources,
+        notes = excluded.notes
+    WHERE (i.wikidata_qid, i.spotify_id, i.apple_music_id, i.method)
+        IS NOT DISTINCT FROM (excluded.wikidata_qid, excluded.spotify_id, excluded.apple_music_id, excluded.method)
+        AND NOT listener.is_kept(
+            i.method, i.notes, (i.library_id, 'identity') IN (SELECT m.library_id, m.part FROM lml_manual AS m)
+        )
+    RETURNING i.library_id
+),
+unsettled AS MATERIALIZED (
+    SELECT
+        f.library_id,
+        'identity' = ANY (f.lml_manual) AS said_by_lml,
+        CASE WHEN f.question_changed THEN 'question_changed' ELSE 'verdict_changed' END AS reason
+    FROM found AS f
+    WHERE f.library_id NOT IN (SELECT v.library_id FROM verified AS v)
+    UNION ALL
+    SELECT
+        a.library_id,
+        'identity' = ANY (a.lml_manual) AS said_by_lml,
+        'withdrawn' AS reason
+    FROM accepted AS a
+    WHERE a.outcome <> 'single_artist'
+        AND a.question_changed
+        AND %(withdraw)s
+),
+standing AS MATERIALIZED (
+    SELECT
+        u.library_id,
+        u.reason,
+        s.former,
+        s.kept
+    FROM unsettled AS u
+    -- PostgreSQL runs this part anew for a row that somebody has just changed, and anything it read in WITH would be
+    -- there twice: it reads nothing there.
+    CROSS JOIN LATERAL (
+        SELECT
+            i AS former,
+            listener.is_kept(i.method, i.notes, u.said_by_lml)
+            -- What an older job left may be replaced, but nobody knows which question it answered.
+            OR u.reason = 'withdrawn' AND i.notes IS NULL AS kept
+        FROM {backend}.library_identity AS i
+        WHERE i.library_id = u.library_id
+        FOR UPDATE OF i
+    ) AS s
+),
+{if_history}
+history AS (
+    INSERT INTO {backend}.library_identity_history
+        (library_id, discogs_master_id, discogs_release_id, musicbrainz_release_group_mbid,
+        musicbrainz_release_mbid, musicbrainz_recording_mbid, wikidata_qid, spotify_id, apple_music_id,
+        last_verified_at, method, confidence, agreement_sources, notes, superseded_at, superseded_reason)
+    SELECT
+        s.library_id,
+        (s.former).discogs_master_id,
+        (s.former).discogs_release_id,
+        (s.former).musicbrainz_release_group_mbid,
+        (s.former).musicbrainz_release_mbid,
+        (s.former).musicbrainz_recording_mbid,
+        (s.former).wikidata_qid,
+        (s.former).spotify_id,
+        (s.former).apple_music_id,
+        (s.former).last_verified_at,
+        (s.former).method,
+        (s.former).confidence,
+        (s.former).agreement_sources,
+        (s.former).notes,
+        now(),
+        s.reason
+    FROM standing AS s
+    WHERE NOT s.kept
+    ORDER BY s.library_id
+),
+--*/
+replaced AS (
+    INSERT INTO {backend}.library_identity AS i
+        (library_id, wikidata_qid, spotify_id, apple_music_id, last_verified_at, method, confidence,
+        agreement_sources, notes)
+    SELECT
+        f.library_id,
+        f.wikidata_qid,
+        f.spotify_id,
+        f.apple_music_id,
+        now(),
+        f.method,
+        f.confidence,
+        NULL,
+        'consumer:lml-bulk'
+    FROM found AS f
+    WHERE (f.library_id IN (SELECT s.library_id FROM standing AS s WHERE NOT s.kept)) IS TRUE
+    ORDER BY f.library_id
     ON CONFLICT (library_id) DO UPDATE
     SET wikidata_qid = excluded.wikidata_qid,
         spotify_id = excluded.spotify_id,
@@ -53,18 +170,30 @@ identities AS (
         confidence = excluded.confidence,
         agreement_sources = excluded.agreement_sources,
         notes = excluded.notes
-    -- "manual" is a person's work, unless LML itself said so in a verdict that we wrote.
-    WHERE i.method <> 'manual'
-        OR i.notes = 'consumer:lml-bulk'
-        AND 'identity' = ANY (SELECT unnest(a.lml_manual) FROM accepted AS a WHERE a.library_id = i.library_id)
 ),
-withdrawn AS (
+withdrawn AS MATERIALIZED (
+    SELECT s.library_id
+    FROM standing AS s
+    WHERE s.reason = 'withdrawn'
+        AND NOT s.kept
+),
+removed AS (
+    DELETE FROM {backend}.library_identity AS i
+    WHERE i.library_id = ANY (ARRAY(SELECT w.library_id FROM withdrawn AS w))
+),
+dropped AS (
     DELETE FROM {backend}.library_identity_source AS s
-    WHERE s.library_id = ANY (ARRAY(SELECT a.library_id FROM accepted AS a WHERE a.outcome = 'single_artist'))
+    WHERE s.library_id = ANY (ARRAY(
+            SELECT a.library_id
+            FROM accepted AS a
+            WHERE a.outcome = 'single_artist'
+            UNION ALL
+            SELECT w.library_id
+            FROM withdrawn AS w
+        ))
         AND s.notes = 'consumer:lml-bulk'
-        AND (
-            s.method <> 'manual'
-            OR s.source = ANY (SELECT unnest(a.lml_manual) FROM accepted AS a WHERE a.library_id = s.library_id)
+        AND NOT listener.is_kept(
+            s.method, s.notes, (s.library_id, s.source) IN (SELECT m.library_id, m.part FROM lml_manual AS m)
         )
         AND (s.library_id, s.source) NOT IN (SELECT o.library_id, o.source FROM offered AS o)
 ),
@@ -89,12 +218,40 @@ evidence AS (
         last_verified_at = excluded.last_verified_at,
         boost_sources = excluded.boost_sources,
         notes = excluded.notes
-    WHERE s.method <> 'manual'
-        OR s.notes = 'consumer:lml-bulk'
-        AND s.source = ANY (SELECT unnest(a.lml_manual) FROM accepted AS a WHERE a.library_id = s.library_id)
+    WHERE NOT listener.is_kept(
+        s.method, s.notes, (s.library_id, s.source) IN (SELECT m.library_id, m.part FROM lml_manual AS m)
+    )
+),
+answering AS (
+    UPDATE listener.ledger AS g
+    SET identity_question = NULL
+    WHERE g.library_id = ANY (ARRAY(
+        SELECT a.library_id
+        FROM accepted AS a
+        WHERE a.question_changed
+            AND a.outcome = 'single_artist'
+    ))
+),
+settled AS (
+    DELETE FROM listener.change AS c
+    USING unnest(%(change_seqs)b::bigint[], %(change_rows)b::int[]) AS e (seq, row_id)
+    INNER JOIN accepted AS a ON a.library_id = e.row_id
+    WHERE c.stream = 'library'
+        AND c.seq = e.seq
 )
-DELETE FROM listener.change AS c
-USING unnest(%(change_seqs)b::bigint[], %(change_rows)b::int[]) AS e (seq, row_id)
-INNER JOIN accepted AS a ON a.library_id = e.row_id
-WHERE c.stream = 'library'
-    AND c.seq = e.seq
+SELECT
+    ARRAY(SELECT w.library_id FROM withdrawn AS w ORDER BY w.library_id) AS withdrawn,
+    (SELECT count(*) FROM standing AS s WHERE s.kept) AS kept,
+    (
+        SELECT count(*)
+        FROM {backend}.library_identity AS i
+        WHERE i.library_id = ANY (ARRAY(
+                SELECT a.library_id
+                FROM accepted AS a
+                WHERE a.outcome <> 'single_artist'
+                    AND NOT (a.question_changed AND %(withdraw)s)
+            ))
+            AND NOT listener.is_kept(
+                i.method, i.notes, (i.library_id, 'identity') IN (SELECT m.library_id, m.part FROM lml_manual AS m)
+            )
+    ) AS unresolved_now

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from listener.adapters.demo.simulator import Knowledge, Simulator, simulator_thread
+from tests.conftest import as_role
 
 WAIT_SECONDS = 15
 
@@ -92,6 +93,12 @@ class Daemon:
 
 
 @pytest.fixture
+def dsn(owner_dsn: str, role: str) -> str:
+    """Where the daemon and the commands connect: as a role that may do just what they do."""
+    return as_role(owner_dsn, role)
+
+
+@pytest.fixture
 def simulator() -> Simulator:
     """LML with a verdict of one artist for everything, asking for a token."""
     return Simulator(knowledge=Knowledge(all_single=True), api_key="secret-token-of-the-tests")
@@ -149,6 +156,7 @@ class Commands:
         return subprocess.Popen(
             [sys.executable, "-m", "listener", *arguments],
             env={**os.environ, **self._environment, **settings},  # noqa: TID251 - for a child
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -33,6 +33,7 @@ CHECKS = [
     "schema",
     "triggers",
     "rights",
+    "history",
     "wake-ups",
     "LML",
     "LML library route",
@@ -40,8 +41,8 @@ CHECKS = [
     "deploy gate",
     "Sentry",
 ]
-ON_THE_DATABASE = CHECKS[2:8]
-FURTHER = CHECKS[8:]
+ON_THE_DATABASE = CHECKS[2:9]
+FURTHER = CHECKS[9:]
 COMMIT = {"GATE_COMMIT_SHA": "0123abc", "GATE_COMPARE_URL": "http://127.0.0.1:1/{base}...{head}"}
 
 Doctor = Callable[..., dict[str, dict[str, str]]]
@@ -107,7 +108,7 @@ def test_screen_is_readable_in_a_pipe(listener: Commands) -> None:
     assert re.match(r"check +state +finding +what to do$", lines[0])
     assert [line[: lines[0].index("state")].strip() for line in lines[1:]] == CHECKS
     assert re.match(
-        r"LML library route +fail +we are not let in \(403\) +set LML_API_KEY", lines[10]
+        r"LML library route +fail +we are not let in \(403\) +set LML_API_KEY", lines[11]
     )
     assert "\x1b" not in ran.stdout
     assert not any(line.endswith(" ") for line in lines)
@@ -228,9 +229,15 @@ def test_role_without_a_right_is_told(
         parts = urlsplit(dsn)
         netloc = f"{role}:geheim@{parts.netloc.rpartition('@')[2]}"
         findings = doctor(DATABASE_URL=parts._replace(netloc=netloc).geturl())
-        assert states(findings) == {"schema": "fail", "triggers": "skip", "rights": "fail"}
+        assert states(findings) == {
+            "schema": "fail",
+            "triggers": "skip",
+            "rights": "fail",
+            "history": "warn",
+        }
+        assert "INSERT on the table" in findings["history"]["finding"]
         assert "UPDATE (id) on wxyc_schema.library" in findings["rights"]["finding"]
-        assert "runbooks/install.md" in findings["rights"]["advice"]
+        assert "listener roles" in findings["rights"]["advice"]
     finally:
         db.execute(sql.SQL("DROP ROLE {}").format(name))
 

@@ -23,6 +23,12 @@ pytestmark = pytest.mark.acceptance
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _UP = re.compile(r"\x1b\[\d*A")
+STATE = (
+    *("history_id", "superseded_at", "superseded_reason", "method", "confidence"),
+    *("last_verified_at", "wikidata_qid", "spotify_id", "apple_music_id", "discogs_master_id"),
+    *("discogs_release_id", "musicbrainz_release_group_mbid", "musicbrainz_release_mbid"),
+    *("musicbrainz_recording_mbid", "agreement_sources", "notes"),
+)
 
 
 def look(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -125,7 +131,7 @@ def test_keys_of_the_status_stay(db: Connection, dsn: str) -> None:
         ("stream", "backlog", "oldest_seconds", "holder", "holder_alive", "breaker")
     )
     rotation = ("active", "with_discogs_id", "with_identity", "resolved", "coverage", "identities")
-    counts = ("rows", "nameless", "asked", "resolved", "unresolved", "compilation", "failed")
+    counts = ("rows", "nameless", "asked", "resolved", "resolved_compilation", "unresolved")
     ages = ("0-1", "1-2", "2-3", "3-4", "4-5", "5-6", "6-7", "7+")
     run = ("run_id", "kind", "cause", "holder", "started_at", "ended_at", "outcome", "reason")
     assert keys(status) == {
@@ -134,7 +140,7 @@ def test_keys_of_the_status_stay(db: Connection, dsn: str) -> None:
         "missing": None,
         "streams": [stream],
         "replicas": None,
-        "coverage": dict.fromkeys((*counts, "parked", "never")),
+        "coverage": dict.fromkeys((*counts, "compilation", "failed", "parked", "never")),
         "staleness_days": dict.fromkeys(ages),
         "due_by_time": None,
         "rotation": dict.fromkeys((*rotation, "warmed_last_day")),
@@ -247,18 +253,25 @@ def test_keys_of_the_story_stay(db: Connection, dsn: str) -> None:
         " VALUES (%s, 'discogs', 'd-1', 'manual', 1, now())",
         (row,),
     )
+    db.execute(
+        "INSERT INTO wxyc_schema.library_identity_history"
+        " (library_id, method, confidence, last_verified_at, superseded_reason)"
+        " VALUES (%s, 'llm', 0.5, now(), 'verdict_changed')",
+        (row,),
+    )
     done = look(dsn, "why", str(row), "--json")
     assert done.returncode == 0
     standing = ("method", "confidence", "last_verified_at", "ours", "kept")
-    answer = ("outcome", "answered_at", "same_question", "failures", "failure", "failure_detail")
+    answer = ("outcome", "tracks", "answered_at", "same_question", "failures", "failure")
     assert keys(json.loads(done.stdout)) == {
         "at": None,
         "library_id": None,
         "release": dict.fromkeys(("artist_name", "album_title", "code_volume_letters")),
         "changes": dict.fromkeys(("waiting", "first_at", "last_at", "holder", "holder_alive")),
-        "answer": dict.fromkeys((*answer, "failed_at", "parked", "next_ask_at")),
+        "answer": dict.fromkeys((*answer, "failure_detail", "failed_at", "parked", "next_ask_at")),
         "identity": dict.fromkeys((*standing, "wikidata_qid", "spotify_id", "apple_music_id")),
         "sources": [dict.fromkeys((*standing, "source", "external_id"))],
+        "history": [dict.fromkeys(STATE)],
         "next_asking": dict.fromkeys(("job", "reason", "due_at", "due", "next_at")),
     }
     missing = look(dsn, "why", str(row + 1), "--json")

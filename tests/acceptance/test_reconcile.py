@@ -236,6 +236,9 @@ def test_report_of_a_real_run_has_its_keys(quiet: Connection, listener: Commands
         "rows_unresolved",
         "rows_skipped",
         "capture_missed",
+        "identities_withdrawn",
+        "resolved_now_unresolved",
+        "kept_manual",
         "lml_total_calls",
         "lml_total_latency_ms",
         "source_rows_skipped_null_confidence",
@@ -364,7 +367,10 @@ def test_batch_that_lml_fails_is_counted_and_stays_due(
     [
         ({"DATABASE_URL": "nonsense"}, "DATABASE_URL: must start with postgresql://"),
         ({"BATCH_SIZE": "1001"}, "BATCH_SIZE is '1001'"),
-        ({"PARTITION_INDEX": "2", "PARTITION_COUNT": "2"}, "PARTITION_INDEX is 2"),
+        (
+            {"PARTITION_INDEX": "2", "PARTITION_COUNT": "2"},
+            "PARTITION_COUNT is '2': must be above PARTITION_INDEX",
+        ),
         ({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}, "refused"),
         ({"LML_API_KEY": "wrong-secret"}, "LML answered 40"),
     ],

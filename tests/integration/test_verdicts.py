@@ -52,7 +52,7 @@ async def test_single_artist_is_written_as_readers_expect(
 ) -> None:
     row = add_release(db)
     asking = await library.read([row])
-    assert await verdicts.write(page(asking, single(row, "discogs", "wikidata"))) == {row}
+    assert (await verdicts.write(page(asking, single(row, "discogs", "wikidata")))).rows == {row}
 
     (main,) = rows(db, "library_identity")
     assert (main["library_id"], main["wikidata_qid"], main["spotify_id"]) == (
@@ -81,7 +81,7 @@ async def test_other_verdicts_are_remembered_only_in_the_ledger(
 ) -> None:
     row = add_release(db)
     asking = await library.read([row])
-    assert await verdicts.write(page(asking, Verdict(row, kind))) == {row}
+    assert (await verdicts.write(page(asking, Verdict(row, kind)))).rows == {row}
     assert count(db, "library_identity") == count(db, "library_identity_source") == 0
     assert db.execute("SELECT library_id, outcome FROM listener.ledger").fetchall() == [(row, kind)]
 
@@ -106,9 +106,8 @@ async def test_row_renamed_while_asked_is_not_written(
     rename(db, row, "Broadcast")
     before = outbox_size(db)
     entries = [(seq, row) for seq in range(1, 10)]
-    assert (
-        await verdicts.write(page(asking, single(row, "discogs"), entries=entries)) == frozenset()
-    )
+    written = await verdicts.write(page(asking, single(row, "discogs"), entries=entries))
+    assert written.rows == frozenset()
     assert count(db, "library_identity") == 0
     assert outbox_size(db) == before
     assert db.execute("SELECT FROM listener.ledger").fetchall() == []
@@ -121,7 +120,7 @@ async def test_row_deleted_while_asked_is_not_written(
     asking = await library.read([gone, stays])
     delete_release(db, gone)
     written = await verdicts.write(page(asking, single(gone, "discogs"), single(stays, "discogs")))
-    assert written == {stays}
+    assert written.rows == {stays}
     assert [row["library_id"] for row in rows(db, "library_identity")] == [stays]
 
 
@@ -135,7 +134,7 @@ async def test_row_being_deleted_is_not_waited_for(
         written = await verdicts.write(
             page(asking, single(gone, "discogs"), single(stays, "discogs"))
         )
-    assert written == {stays}
+    assert written.rows == {stays}
     assert [row["library_id"] for row in rows(db, "library_identity")] == [stays]
 
 
@@ -144,8 +143,10 @@ async def test_older_question_never_overwrites_a_newer_answer(
 ) -> None:
     row = add_release(db)
     older, newer = await library.read([row]), await library.read([row])
-    assert await verdicts.write(page(newer, single(row, "discogs", wikidata="Q2"))) == {row}
-    assert await verdicts.write(page(older, single(row, "discogs", wikidata="Q1"))) == frozenset()
+    assert (await verdicts.write(page(newer, single(row, "discogs", wikidata="Q2")))).rows == {row}
+    assert (
+        await verdicts.write(page(older, single(row, "discogs", wikidata="Q1")))
+    ).rows == frozenset()
     assert rows(db, "library_identity")[0]["wikidata_qid"] == "Q2"
 
 
@@ -158,7 +159,9 @@ async def test_order_decides_even_when_the_name_came_back(
     await verdicts.write(page(await library.read([row]), single(row, "discogs", wikidata="Q2")))
     rename(db, row, "Stereolab")
     await verdicts.write(page(await library.read([row]), single(row, "discogs", wikidata="Q3")))
-    assert await verdicts.write(page(frozen, single(row, "discogs", wikidata="Q1"))) == frozenset()
+    assert (
+        await verdicts.write(page(frozen, single(row, "discogs", wikidata="Q1")))
+    ).rows == frozenset()
     assert rows(db, "library_identity")[0]["wikidata_qid"] == "Q3"
 
 
@@ -204,7 +207,9 @@ async def test_manual_identity_is_kept(
         ).format(table("library_identity_source"))
     )
     _ask_again(db)
-    assert await verdicts.write(page(await library.read([row]), single(row, "discogs"))) == {row}
+    assert (await verdicts.write(page(await library.read([row]), single(row, "discogs")))).rows == {
+        row
+    }
     assert rows(db, "library_identity")[0]["wikidata_qid"] == "Q42"
     sources = {s["source"]: s["external_id"] for s in rows(db, "library_identity_source")}
     assert sources == {"discogs": "discogs-id", "wikidata": "by hand"}
@@ -252,7 +257,7 @@ async def test_refused_page_leaves_nothing(
     assert "bandcamp-id" not in str(refused.value)
     assert count(db, "library_identity") == 0
     assert db.execute("SELECT FROM listener.ledger").fetchall() == []
-    assert await verdicts.write(page(asking, single(row, "discogs"))) == {row}
+    assert (await verdicts.write(page(asking, single(row, "discogs")))).rows == {row}
 
 
 async def test_answered_question_is_not_asked_again_until_it_is_stale(

@@ -16,7 +16,9 @@ from psycopg import conninfo, errors, sql
 from psycopg.rows import class_row
 
 from listener.adapters.postgres.connection import reason_of
+from listener.adapters.postgres.history import HistoryTable, look_at_history
 from listener.adapters.postgres.installation import UnreachableError, missing_parts
+from listener.adapters.postgres.rights import list_rights
 from listener.adapters.postgres.statements import query
 
 DOCTOR = "listener-doctor"
@@ -116,16 +118,13 @@ def read_server(connection: psycopg.Connection[Any], backend: str) -> Server:
 
 
 def read_rights(connection: psycopg.Connection[Any], backend: str) -> Rights:
-    """Compare the rights of the role with those that the install runbook grants to a daemon."""
+    """Compare the rights of the role with those that a daemon needs."""
     with _looking(connection):
-        rows = connection.execute(query("list_rights", backend), {"backend": backend}).fetchall()
-    absent = {_name(schema, name): None for schema, name, _, granted in rows if granted is None}
+        rights = list_rights(connection, backend)
     return Rights(
-        absent=tuple(absent),
+        absent=tuple(dict.fromkeys(right.thing for right in rights if right.granted is None)),
         lacking=tuple(
-            f"{right} on {_name(schema, name)}"
-            for schema, name, right, granted in rows
-            if granted is False
+            f"{right.wanted_right} on {right.thing}" for right in rights if right.granted is False
         ),
     )
 
@@ -136,6 +135,12 @@ def read_missing(connection: psycopg.Connection[Any], backend: str) -> tuple[lis
         missing = missing_parts(connection, backend)
     schema = [part.label for part in missing if part.folder == "schema"]
     return schema, [part.label for part in missing if part.folder == "triggers"]
+
+
+def read_history(connection: psycopg.Connection[Any], backend: str) -> HistoryTable:
+    """Look whether former identities can be kept, and read."""
+    with _looking(connection):
+        return look_at_history(connection, backend)
 
 
 async def try_wakeups(dsn: str) -> Wakeups:
@@ -217,10 +222,6 @@ def _look(
         seen = cursor.execute(query("read_server", backend)).fetchall()[0]
         after = datetime.now(UTC)
     return after - before, before + (after - before) / 2 - seen.at, seen
-
-
-def _name(schema: str, name: str | None) -> str:
-    return f"schema {schema}" if name is None else f"{schema}.{name}"
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row
 
+from listener.adapters.postgres.former import FormerIdentity, read_former
 from listener.adapters.postgres.library import AskAgain
 from listener.adapters.postgres.statements import query
 
@@ -38,11 +40,13 @@ class Answer:
     """What the ledger knows.
 
     `outcome` is that of the last answer, None if there never was one; `failures` came after it.
+    `tracks` counts what became of the credits that LML named of a visited compilation.
     `same_question` says whether what was last asked is what the row says now. A parked row has no
     `next_ask_at`.
     """
 
     outcome: str | None
+    tracks: Mapping[str, int] | None
     answered_at: datetime | None
     same_question: bool
     failures: int
@@ -100,7 +104,8 @@ class Story:
     """All there is to tell of one row, by one snapshot.
 
     `release` is None if there is no such row. `next_asking` is None if no search will find it: it
-    is left to the outbox, parked, nameless, out of scope, or not there.
+    is left to the outbox, parked, nameless, out of scope, or not there. `history` begins with the
+    latest, and is None if it cannot be read.
     """
 
     at: datetime
@@ -110,6 +115,7 @@ class Story:
     answer: Answer | None
     identity: StandingIdentity | None
     sources: tuple[StandingSource, ...]
+    history: tuple[FormerIdentity, ...] | None
     next_asking: NextAsking | None
 
 
@@ -147,5 +153,18 @@ def read_story(
             answer=read_one(Answer, "read_answer"),
             identity=read_one(StandingIdentity, "read_identity"),
             sources=tuple(read(StandingSource, "read_sources")),
+            history=read_former(connection, backend, library_id),
             next_asking=read_one(NextAsking, "find_next_asking"),
         )
+
+
+def read_standing(
+    connection: psycopg.Connection[Any], backend: str, library_id: int
+) -> tuple[datetime, bool, StandingIdentity | None]:
+    """Return the time, whether the row is there, and the identity that stands."""
+    parameters = {"library_id": library_id}
+    release = connection.execute(query("read_release", backend), parameters).fetchone()
+    with connection.cursor(row_factory=class_row(StandingIdentity)) as cursor:
+        standing = cursor.execute(query("read_identity", backend), parameters).fetchone()
+    at = connection.execute("SELECT now()").fetchall()[0][0]
+    return at, release is not None, standing

@@ -13,6 +13,7 @@ from sentry_sdk.tracing import NoOpSpan
 
 from listener.domain.refreshing import RotationTally
 from listener.domain.tally import Skip, Tally
+from listener.domain.tracks import TrackCount
 
 _log = structlog.stdlib.get_logger()
 
@@ -91,7 +92,8 @@ def totals(ended: datetime, status: str, tally: Tally | RotationTally) -> Part:
         found = {f"backfill.{name}": count for name, count in tally.report().items()}
         op = f"{_ROTATION}.totals"
         return Part(f"{_ROTATION}.run.totals", op, Period(ended, ended), status, found)
-    counts = {f"rows_skipped.{reason}": 0 for reason in Skip} | tally.fields()
+    names = [f"rows_skipped.{reason}" for reason in Skip] + [str(count) for count in TrackCount]
+    counts = dict.fromkeys(names, 0) | tally.fields()
     attributes = {f"consumer.{name}": count for name, count in counts.items()}
     return Part(f"{_RUN}.totals", _TASK, Period(ended, ended), status, attributes)
 

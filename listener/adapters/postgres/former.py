@@ -1,0 +1,104 @@
+"""Former identities of a row of the library: lists them, and puts one back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+import psycopg
+from psycopg import errors
+from psycopg.rows import class_row
+
+from listener.adapters.postgres.history import look_at_history
+from listener.adapters.postgres.installation import InstallationError
+from listener.adapters.postgres.statements import query
+from listener.domain.faults import StoreUnavailableError
+
+# Name of a session; with a hyphen, because those are no replicas.
+HISTORY = "listener-history"
+
+
+@dataclass(frozen=True, slots=True)
+class FormerIdentity:
+    """An identity that stood until `superseded_at`, with all its columns.
+
+    `superseded_reason`: verdict_changed, question_changed, withdrawn, restored (a person put a
+    former one back), or whatever others write.
+    """
+
+    history_id: int
+    superseded_at: datetime
+    superseded_reason: str
+    method: str
+    confidence: float
+    last_verified_at: datetime
+    wikidata_qid: str | None
+    spotify_id: str | None
+    apple_music_id: str | None
+    discogs_master_id: int | None
+    discogs_release_id: int | None
+    musicbrainz_release_group_mbid: str | None
+    musicbrainz_release_mbid: str | None
+    musicbrainz_recording_mbid: str | None
+    agreement_sources: str | None
+    notes: str | None
+
+
+class Restored(Enum):
+    """What became of putting an identity back; `MEANWHILE`: something else changed, try again."""
+
+    DONE = "done"
+    STOOD_ALREADY = "stood already"
+    MEANWHILE = "meanwhile"
+
+
+def read_former(
+    connection: psycopg.Connection[Any], backend: str, library_id: int
+) -> tuple[FormerIdentity, ...] | None:
+    """Return the former identities of a row, the latest first; None if none can be read at all."""
+    table = look_at_history(connection, backend)
+    if not table.readable or table.missing:
+        return None
+    with connection.cursor(row_factory=class_row(FormerIdentity)) as cursor:
+        cursor.execute(query("read_former_identities", backend), {"library_id": library_id})
+        return tuple(cursor.fetchall())
+
+
+def require_history(connection: psycopg.Connection[Any], backend: str) -> None:
+    """Raise `InstallationError` unless former identities can be read and written."""
+    table = look_at_history(connection, backend)
+    obstacle = table.obstacle
+    if obstacle is None and not table.readable:
+        obstacle = "on library_identity_history this right is missing: SELECT on the table"
+    if obstacle is not None:
+        message = f"there is no history to work with: {obstacle}; `listener doctor` tells more"
+        raise InstallationError(message)
+
+
+def restore(
+    connection: psycopg.Connection[Any], backend: str, library_id: int, history_id: int
+) -> Restored:
+    """Put a former identity back as a person's work; what stands there goes to the history.
+
+    The connection must be outside of a transaction. Raises `StoreUnavailableError` if another
+    transaction keeps the identity locked.
+    """
+    parameters = {
+        "library_id": library_id,
+        "history_id": history_id,
+        "notes": f"restored from history {history_id}",
+    }
+    try:
+        with connection.transaction():
+            # Triggers shall not take what a person decided for a change to be asked about.
+            connection.execute("SELECT set_config('listener.own_write', 'on', true)")
+            cursor = connection.execute(query("restore_identity", backend), parameters)
+            restored, same = cursor.fetchall()[0]
+    except errors.LockNotAvailable as error:
+        message = "another transaction keeps the identity locked; nothing was changed, try again"
+        raise StoreUnavailableError(message) from error
+    if restored:
+        return Restored.DONE
+    return Restored.STOOD_ALREADY if same else Restored.MEANWHILE

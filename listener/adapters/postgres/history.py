@@ -1,0 +1,91 @@
+"""The backend's history of identities: whether former states can be kept there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import structlog
+from psycopg.rows import class_row
+
+from listener.adapters.postgres.statements import query
+
+_log = structlog.stdlib.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryTable:
+    """What there is of `library_identity_history`, and what is in the way of writing to it.
+
+    Of the columns that we write, some may be `missing` or `different` in type; `unknown` ones have
+    to be filled and we do not know with what. `lacking` are rights.
+    """
+
+    present: bool
+    readable: bool
+    missing: list[str]
+    different: list[str]
+    unknown: list[str]
+    lacking: list[str]
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why no former identities are kept there; None if they are."""
+        if not self.present:
+            return "there is no table library_identity_history"
+        for names, what in (
+            (self.missing, "library_identity_history has no column"),
+            (self.different, "library_identity_history has another type for"),
+            (self.unknown, "library_identity_history wants a value that nobody knows for"),
+            (self.lacking, "on library_identity_history this right is missing:"),
+        ):
+            if names:
+                return f"{what} {', '.join(names)}"
+        return None
+
+
+def look_at_history(connection: psycopg.Connection[Any], backend: str) -> HistoryTable:
+    """Look whether former identities can be kept."""
+    with connection.cursor(row_factory=class_row(HistoryTable)) as cursor:
+        return cursor.execute(query("look_at_history", backend), {"backend": backend}).fetchall()[0]
+
+
+class History:
+    """Whether to keep former identities: looked at before the first write, and after a failure."""
+
+    def __init__(self, backend: str) -> None:
+        self._backend = backend
+        self._table: HistoryTable | None = None
+        self._suspected = True
+
+    def suspect(self) -> None:
+        """Have it looked at again: a statement was refused for what may have changed there."""
+        self._suspected = True
+
+    async def kept(self, connection: psycopg.AsyncConnection[Any]) -> bool:
+        """Return whether former identities can be kept."""
+        if self._suspected or self._table is None:
+            await self._look(connection)
+        return self._table is not None and self._table.obstacle is None
+
+    async def _look(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        before = self._table
+        async with connection.cursor(row_factory=class_row(HistoryTable)) as cursor:
+            await cursor.execute(
+                query("look_at_history", self._backend), {"backend": self._backend}
+            )
+            self._table = (await cursor.fetchall())[0]
+        self._suspected = False
+        # At the start it is told by whoever looks at the installation.
+        if before is not None and before.obstacle != self._table.obstacle:
+            tell(self._table)
+
+
+def tell(table: HistoryTable) -> None:
+    """Say in the log if former identities are not kept."""
+    if table.obstacle is not None:
+        _log.warning(
+            "former identities are not kept, verdicts are written all the same",
+            reason=table.obstacle,
+        )

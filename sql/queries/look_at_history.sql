@@ -1,0 +1,87 @@
+-- Looks at the backend's history of identities: whether it is there and may be read, and what is in the way of writing
+-- to it. By the catalogue: a name in a schema that the role may not use would be an error.
+WITH tables AS (
+    SELECT
+        c.oid,
+        c.relname
+    FROM pg_class AS c
+    INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = %(backend)s
+        AND c.relname IN ('library_identity', 'library_identity_history')
+        AND c.relkind IN ('r', 'p')
+),
+columns AS (
+    SELECT
+        t.relname,
+        a.attname,
+        a.atttypid,
+        a.attnotnull,
+        a.atthasdef,
+        a.attidentity,
+        a.attgenerated
+    FROM tables AS t
+    INNER JOIN pg_attribute AS a ON a.attrelid = t.oid
+    WHERE a.attnum > 0
+        AND NOT a.attisdropped
+),
+written (name) AS (
+    VALUES
+        ('library_id'), ('discogs_master_id'), ('discogs_release_id'), ('musicbrainz_release_group_mbid'),
+        ('musicbrainz_release_mbid'), ('musicbrainz_recording_mbid'), ('wikidata_qid'), ('spotify_id'),
+        ('apple_music_id'), ('last_verified_at'), ('method'), ('confidence'), ('agreement_sources'), ('notes'),
+        ('superseded_at'), ('superseded_reason')
+),
+history AS (
+    SELECT
+        h.attname,
+        h.atttypid,
+        h.attnotnull,
+        h.atthasdef,
+        h.attidentity,
+        h.attgenerated
+    FROM columns AS h
+    WHERE h.relname = 'library_identity_history'
+)
+SELECT
+    t.oid IS NOT NULL AS present,
+    coalesce(has_table_privilege(t.oid, 'SELECT'), false) AS readable,
+    ARRAY(
+        SELECT w.name
+        FROM written AS w
+        WHERE w.name NOT IN (SELECT h.attname FROM history AS h)
+    ) AS missing,
+    ARRAY(
+        SELECT h.attname::text
+        FROM history AS h
+        INNER JOIN written AS w ON w.name = h.attname
+        LEFT JOIN columns AS i ON i.attname = h.attname AND i.relname = 'library_identity'
+        WHERE h.attgenerated <> ''
+            OR CASE h.attname
+                WHEN 'superseded_at' THEN h.atttypid <> 'timestamptz'::regtype
+                WHEN 'superseded_reason' THEN h.atttypid NOT IN ('text'::regtype, 'varchar'::regtype)
+                ELSE h.atttypid <> i.atttypid
+            END
+    ) AS different,
+    ARRAY(
+        SELECT h.attname::text
+        FROM history AS h
+        WHERE h.attnotnull
+            AND NOT h.atthasdef
+            AND h.attidentity = ''
+            AND h.attname NOT IN (SELECT w.name FROM written AS w)
+    ) AS unknown,
+    ARRAY(
+        SELECT 'INSERT on the table'
+        WHERE NOT has_table_privilege(t.oid, 'INSERT')
+        UNION ALL
+        SELECT 'USAGE on its sequence ' || s.relname
+        FROM pg_depend AS d
+        INNER JOIN pg_class AS s ON s.oid = d.objid AND s.relkind = 'S'
+        WHERE d.classid = 'pg_class'::regclass
+            AND d.refclassid = 'pg_class'::regclass
+            AND d.refobjid = t.oid
+            AND d.deptype = 'a'
+            AND NOT has_sequence_privilege(s.oid, 'USAGE, UPDATE')
+    ) AS lacking
+FROM (SELECT %(backend)s) AS one
+LEFT JOIN tables AS t ON t.relname = 'library_identity_history'

@@ -1,0 +1,675 @@
+"""What a verdict replaces is kept, what it contradicts is withdrawn, a person's work stays."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from listener.adapters.postgres.connection import Database, Pool, open_pool
+from listener.adapters.postgres.former import Restored, restore
+from listener.adapters.postgres.history import look_at_history
+from listener.adapters.postgres.library import PostgresLibrary
+from listener.adapters.postgres.statements import query
+from listener.adapters.postgres.status import looking
+from listener.adapters.postgres.verdicts import PostgresVerdicts
+from listener.domain.faults import StoreUnavailableError, WriteRefusedError
+from listener.domain.parking import Failure
+from listener.domain.question import Asking
+from listener.domain.tally import Skip
+from listener.domain.verdict import Identity, Kind, Page, Provenance, Verdict, Written
+from tests.catalogue import add_identity, add_release, delete_release, rename, set_column, table
+from tests.conftest import BACKEND, Connection
+from tests.integration.conftest import ASK_AGAIN
+
+OTHERS = [Kind.UNRESOLVED, Kind.COMPILATION]
+
+
+def identity(wikidata: str = "Q1", *, method: str = "exact_match", more: float = 0) -> Identity:
+    evidence = (Provenance("discogs", "exact_match", 0.8, "d-1"),)
+    return Identity(method, 0.9 - more, wikidata, "spotify-1", None, evidence)
+
+
+class Asked:
+    """Has rows asked about again, and answered."""
+
+    def __init__(
+        self, db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
+    ) -> None:
+        self._db = db
+        self._library = library
+        self.verdicts = verdicts
+
+    async def read(self, *rows: int) -> Asking:
+        """Have these rows asked about, whether or not it is time."""
+        self._db.execute("UPDATE listener.ledger SET next_ask_at = now()")
+        return await self._library.read(rows)
+
+    async def __call__(self, row: int, found: Identity | Kind) -> Written:
+        """Ask about a row and write this answer."""
+        return await self.write(await self.read(row), found)
+
+    async def write(self, asking: Asking, found: Identity | Kind) -> Written:
+        """Write this answer to all questions."""
+        questions = {question.library_id: question for question in asking.questions}
+        answers = [
+            Verdict(row, found)
+            if isinstance(found, Kind)
+            else Verdict(row, Kind.SINGLE_ARTIST, found)
+            for row in questions
+        ]
+        return await self.verdicts.write(Page(asking.order, questions, answers, []))
+
+    async def fail(self, row: int) -> None:
+        """Ask about a row in vain."""
+        asking = await self.read(row)
+        failures = [Failure(asking.questions[0], Skip.INVALID, "no kind", 1, None)]
+        await self.verdicts.fail(asking.order, failures, [])
+
+
+@pytest.fixture
+def asked(db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts) -> Asked:
+    return Asked(db, library, verdicts)
+
+
+def rows_of(db: Connection, name: str) -> list[dict[str, Any]]:
+    with db.cursor(row_factory=dict_row) as cursor:
+        statement = sql.SQL("SELECT * FROM {} ORDER BY 1, 2").format(table(name))
+        return cursor.execute(statement).fetchall()
+
+
+def history(db: Connection) -> list[tuple[object, ...]]:
+    return [
+        (state["library_id"], state["wikidata_qid"], state["method"], state["superseded_reason"])
+        for state in rows_of(db, "library_identity_history")
+    ]
+
+
+def standing(db: Connection) -> list[tuple[object, ...]]:
+    return [(i["wikidata_qid"], i["method"], i["notes"]) for i in rows_of(db, "library_identity")]
+
+
+OURS = "consumer:lml-bulk"
+
+
+async def test_replaced_identity_is_kept_with_all_its_columns(db: Connection, asked: Asked) -> None:
+    row = add_release(db)
+    await asked(row, identity("Q1"))
+    set_column(db, "library_identity", row, "discogs_release_id", 42)
+    set_column(db, "library_identity", row, "agreement_sources", "discogs")
+    (before,) = rows_of(db, "library_identity")
+    assert await asked(row, identity("Q2")) == Written(frozenset((row,)))
+    (kept,) = rows_of(db, "library_identity_history")
+    for column in before.keys() - {"distinct_unresolved_sources"}:
+        assert kept[column] == before[column], column
+    assert kept["superseded_reason"] == "verdict_changed"
+    assert standing(db) == [("Q2", "exact_match", OURS)]
+    assert kept["superseded_at"] == rows_of(db, "library_identity")[0]["last_verified_at"]
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        identity(method="llm"),
+        replace(identity(), spotify_id=None),
+        replace(identity(), apple_music_id="apple-1"),
+        replace(identity(), wikidata_qid=None),
+    ],
+)
+async def test_any_id_and_the_method_is_a_change(
+    db: Connection, asked: Asked, found: Identity
+) -> None:
+    row = add_release(db)
+    await asked(row, identity())
+    await asked(row, found)
+    assert history(db) == [(row, "Q1", "exact_match", "verdict_changed")]
+
+
+async def test_confidence_date_and_sources_alone_are_no_change(
+    db: Connection, asked: Asked
+) -> None:
+    row = add_release(db)
+    await asked(row, identity())
+    (before,) = rows_of(db, "library_identity")
+    await asked(row, replace(identity(more=0.2), provenance=()))
+    assert history(db) == []
+    (after,) = rows_of(db, "library_identity")
+    assert after["confidence"] == pytest.approx(0.7, abs=1e-6)
+    assert after["last_verified_at"] > before["last_verified_at"]
+
+
+async def test_renamed_row_with_another_identity_says_that_the_question_changed(
+    db: Connection, asked: Asked
+) -> None:
+    row = add_release(db)
+    await asked(row, identity("Q1"))
+    rename(db, row, "Broadcast")
+    await asked(row, identity("Q2"))
+    assert history(db) == [(row, "Q1", "exact_match", "question_changed")]
+    # What stands now answers the present question.
+    await asked(row, identity("Q3"))
+    assert history(db)[1:] == [(row, "Q2", "exact_match", "verdict_changed")]
+
+
+async def test_renamed_row_with_the_same_identity_keeps_it(db: Connection, asked: Asked) -> None:
+    row = add_release(db)
+    await asked(row, identity("Q1"))
+    rename(db, row, "The Stereolab")
+    assert await asked(row, identity("Q1")) == Written(frozenset((row,)))
+    assert history(db) == []
+    assert await asked(row, Kind.UNRESOLVED) == Written(frozenset((row,)), unresolved_now=1)
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+async def test_renamed_row_that_nothing_is_found_for_loses_its_identity(
+    db: Connection, asked: Asked, kind: Kind
+) -> None:
+    row, other = add_release(db), add_release(db, "Nico")
+    await asked(row, identity("Q1"))
+    await asked(other, identity("Q7"))
+    rename(db, row, "Broadcast")
+    assert await asked(row, kind) == Written(frozenset((row,)), withdrawn=frozenset((row,)))
+    assert history(db) == [(row, "Q1", "exact_match", "withdrawn")]
+    assert [i["library_id"] for i in rows_of(db, "library_identity")] == [other]
+    assert [s["library_id"] for s in rows_of(db, "library_identity_source")] == [other]
+    # Nothing is left to withdraw, and the name that comes back is like a new one.
+    assert await asked(row, kind) == Written(frozenset((row,)))
+    rename(db, row, "Stereolab")
+    assert await asked(row, identity("Q1")) == Written(frozenset((row,)))
+    assert len(history(db)) == 1
+
+
+async def test_failures_in_between_do_not_hide_that_the_question_changed(
+    db: Connection, asked: Asked
+) -> None:
+    row = add_release(db)
+    await asked(row, identity("Q1"))
+    await asked.fail(row)
+    rename(db, row, "Broadcast")
+    await asked.fail(row)
+    db.execute("UPDATE listener.ledger SET failures = 0")
+    assert (await asked(row, Kind.UNRESOLVED)).withdrawn == {row}
+
+
+async def test_rename_that_was_taken_back_changes_nothing(db: Connection, asked: Asked) -> None:
+    row = add_release(db)
+    await asked(row, identity("Q1"))
+    rename(db, row, "Broadcast")
+    await asked.fail(row)
+    rename(db, row, "Stereolab")
+    assert await asked(row, Kind.UNRESOLVED) == Written(frozenset((row,)), unresolved_now=1)
+    assert len(standing(db)) == 1
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+async def test_same_question_without_an_answer_now_keeps_the_identity(
+    db: Connection, asked: Asked, library: PostgresLibrary, kind: Kind
+) -> None:
+    row = add_release(db)
+    await asked(row, identity("Q1"))
+    before = rows_of(db, "library_identity"), rows_of(db, "library_identity_source")
+    assert await asked(row, kind) == Written(frozenset((row,)), unresolved_now=1)
+    assert (rows_of(db, "library_identity"), rows_of(db, "library_identity_source")) == before
+    assert history(db) == []
+    assert (await library.read([row])).answered == {row}
+    # The rename comes later: what stands still answers the first name.
+    rename(db, row, "Broadcast")
+    assert (await asked(row, kind)).withdrawn == {row}
+
+
+async def test_withdrawal_can_be_switched_off_and_on_again(
+    db: Connection, asked: Asked, pool: Pool
+) -> None:
+    row = add_release(db)
+    await asked(row, identity("Q1"))
+    rename(db, row, "Broadcast")
+    withdrawing = asked.verdicts
+    asked.verdicts = PostgresVerdicts(pool, BACKEND, ASK_AGAIN, withdraw_on_change=False)
+    assert await asked(row, Kind.UNRESOLVED) == Written(frozenset((row,)), unresolved_now=1)
+    assert len(standing(db)) == 1
+    asked.verdicts = withdrawing
+    assert (await asked(row, Kind.UNRESOLVED)).withdrawn == {row}
+
+
+@pytest.mark.parametrize(
+    ("method", "notes"),
+    [("manual", None), ("manual", OURS), ("manual", "seen"), ("exact_match", "seen by Jo")],
+)
+async def test_work_of_a_person_is_neither_overwritten_nor_withdrawn(
+    db: Connection, asked: Asked, method: str, notes: str | None
+) -> None:
+    row = add_release(db)
+    await asked(row, identity("Q1"))
+    set_column(db, "library_identity", row, "method", method)
+    set_column(db, "library_identity", row, "notes", notes)
+    before = rows_of(db, "library_identity")
+    assert await asked(row, identity("Q2")) == Written(frozenset((row,)), kept=1)
+    assert await asked(row, Kind.UNRESOLVED) == Written(frozenset((row,)))
+    rename(db, row, "Broadcast")
+    sources = rows_of(db, "library_identity_source")
+    assert await asked(row, Kind.UNRESOLVED) == Written(frozenset((row,)), kept=1)
+    assert rows_of(db, "library_identity_source") == sources
+    assert await asked(row, identity("Q2")) == Written(frozenset((row,)), kept=1)
+    assert rows_of(db, "library_identity") == before
+    assert history(db) == []
+
+
+async def test_source_with_notes_of_a_person_is_kept(db: Connection, asked: Asked) -> None:
+    row = add_release(db)
+    await asked(row, identity())
+    db.execute(
+        sql.SQL("UPDATE {} SET notes = 'by Jo', external_id = 'd-2'").format(
+            table("library_identity_source")
+        )
+    )
+    await asked(row, identity())
+    await asked(row, replace(identity(), provenance=()))
+    rename(db, row, "Broadcast")
+    await asked(row, Kind.UNRESOLVED)
+    (source,) = rows_of(db, "library_identity_source")
+    assert (source["external_id"], source["notes"]) == ("d-2", "by Jo")
+
+
+async def test_what_an_older_job_left_is_replaced_but_not_withdrawn(
+    db: Connection, asked: Asked
+) -> None:
+    row = add_release(db)
+    add_identity(db, row, method="alias_match")
+    assert await asked(row, Kind.UNRESOLVED) == Written(frozenset((row,)), unresolved_now=1)
+    rename(db, row, "Broadcast")
+    assert await asked(row, Kind.UNRESOLVED) == Written(frozenset((row,)), kept=1)
+    assert standing(db) == [(None, "alias_match", None)]
+    assert await asked(row, identity("Q2")) == Written(frozenset((row,)))
+    assert history(db) == [(row, None, "alias_match", "question_changed")]
+    assert standing(db) == [("Q2", "exact_match", OURS)]
+
+
+async def test_what_lml_itself_called_manual_is_replaced_and_withdrawn(
+    db: Connection, asked: Asked
+) -> None:
+    row = add_release(db)
+    await asked(row, identity("Q1", method="manual"))
+    await asked(row, identity("Q2", method="manual"))
+    rename(db, row, "Broadcast")
+    assert (await asked(row, Kind.UNRESOLVED)).withdrawn == {row}
+    assert [state[1:] for state in history(db)] == [
+        ("Q1", "manual", "verdict_changed"),
+        ("Q2", "manual", "withdrawn"),
+    ]
+
+
+async def test_page_of_all_kinds_at_once(
+    db: Connection, asked: Asked, library: PostgresLibrary
+) -> None:
+    rows = [add_release(db, f"Artist {number}") for number in range(6)]
+    new, same, other, renamed, gone, stays = rows
+    for row in rows[1:]:
+        await asked(row, identity("Q1"))
+    for row in (renamed, gone):
+        rename(db, row, "Broadcast")
+    asking = await asked.read(*rows)
+    found = {new: "Q1", same: "Q1", other: "Q2", renamed: "Q3"}
+    answers = [
+        Verdict(row, Kind.SINGLE_ARTIST, identity(found[row]))
+        if row in found
+        else Verdict(row, Kind.UNRESOLVED)
+        for row in rows
+    ]
+    questions = {question.library_id: question for question in asking.questions}
+    written = await asked.verdicts.write(Page(asking.order, questions, answers, []))
+    assert written == Written(frozenset(rows), frozenset((gone,)), kept=0, unresolved_now=1)
+    assert [(state[0], state[3]) for state in history(db)] == [
+        (other, "verdict_changed"),
+        (renamed, "question_changed"),
+        (gone, "withdrawn"),
+    ]
+    stand = {i["library_id"]: i["wikidata_qid"] for i in rows_of(db, "library_identity")}
+    assert stand == {**found, stays: "Q1"}
+    assert {s["library_id"] for s in rows_of(db, "library_identity_source")} == set(stand)
+
+
+async def test_row_renamed_while_lml_thought_keeps_its_identity(
+    db: Connection, asked: Asked
+) -> None:
+    row = add_release(db)
+    await asked(row, identity("Q1"))
+    rename(db, row, "Broadcast")
+    asking = await asked.read(row)
+    rename(db, row, "Nico")
+    assert await asked.write(asking, Kind.UNRESOLVED) == Written(frozenset())
+    assert (len(standing(db)), history(db)) == (1, [])
+    # The same, answered late: the name came back, and the newer answer stands.
+    await asked(row, identity("Q3"))
+    rename(db, row, "Broadcast")
+    assert await asked.write(asking, Kind.UNRESOLVED) == Written(frozenset())
+    assert standing(db)[0][0] == "Q3"
+
+
+async def test_answer_written_twice_leaves_one_state(db: Connection, asked: Asked) -> None:
+    row = add_release(db)
+    await asked(row, identity("Q1"))
+    asking = await asked.read(row)
+    await asked.write(asking, identity("Q2"))
+    assert await asked.write(asking, identity("Q2")) == Written(frozenset())
+    assert len(history(db)) == 1
+
+
+async def test_release_that_the_backend_deletes_is_not_waited_for(
+    db: Connection, dsn: str, asked: Asked
+) -> None:
+    row, other = add_release(db), add_release(db)
+    for each in (row, other):
+        await asked(each, identity("Q1"))
+        rename(db, each, "Broadcast")
+    asking, again = await asked.read(row, other), await asked.read(other)
+    with psycopg.connect(dsn) as backend:
+        delete_release(backend, row)
+        with pytest.raises(WriteRefusedError, match="LockNotAvailable") as refused:
+            await asked.write(asking, Kind.UNRESOLVED)
+        assert refused.value.passing
+        assert (await asked.write(again, Kind.UNRESOLVED)).withdrawn == {other}
+    assert [state[0] for state in history(db)] == [other]
+    assert (await asked.read(row)).gone == {row}
+
+
+async def test_identity_that_the_backend_deleted_meanwhile_is_not_kept(
+    db: Connection, asked: Asked
+) -> None:
+    row = add_release(db)
+    await asked(row, identity("Q1"))
+    rename(db, row, "Broadcast")
+    asking = await asked.read(row)
+    for name in ("library_identity_source", "library_identity"):
+        db.execute(sql.SQL("DELETE FROM {}").format(table(name)))
+    assert await asked.write(asking, Kind.UNRESOLVED) == Written(frozenset((row,)))
+    assert history(db) == []
+
+
+async def write_while_somebody_writes(
+    db: Connection, dsn: str, asked: Asked, rows: list[int], found: Identity | Kind, **change: str
+) -> Written:
+    """Write an answer to all rows; before, the second one is changed and committed meanwhile."""
+    asking = await asked.read(*rows)
+    with psycopg.connect(dsn) as person:
+        for column, value in change.items():
+            set_column(person, "library_identity", rows[1], column, value)
+        async with asyncio.TaskGroup() as tasks:
+            writing = tasks.create_task(asked.write(asking, found))
+            await _waits_for_a_lock(db)
+            person.commit()
+    return writing.result()
+
+
+async def test_state_that_is_kept_is_the_one_that_is_replaced(
+    db: Connection, dsn: str, asked: Asked
+) -> None:
+    rows = [add_release(db) for _ in range(3)]
+    for row in rows:
+        await asked(row, identity("Q1"))
+    written = await write_while_somebody_writes(
+        db, dsn, asked, rows, identity("Q1"), wikidata_qid="Q42"
+    )
+    assert written == Written(frozenset(rows))
+    assert history(db) == [(rows[1], "Q42", "exact_match", "verdict_changed")]
+    written = await write_while_somebody_writes(
+        db, dsn, asked, rows, identity("Q2"), wikidata_qid="Q43"
+    )
+    assert written == Written(frozenset(rows))
+    assert [state[:2] for state in history(db)[1:]] == list(
+        zip(rows, ("Q1", "Q43", "Q1"), strict=True)
+    )
+    assert {i[0] for i in standing(db)} == {"Q2"}
+
+
+async def test_withdrawn_state_that_is_kept_is_the_one_that_stood(
+    db: Connection, dsn: str, asked: Asked
+) -> None:
+    rows = [add_release(db) for _ in range(3)]
+    for row in rows:
+        await asked(row, identity("Q1"))
+        rename(db, row, "Broadcast")
+    written = await write_while_somebody_writes(
+        db, dsn, asked, rows, Kind.UNRESOLVED, wikidata_qid="Q42"
+    )
+    assert written == Written(frozenset(rows), frozenset(rows))
+    assert [state[:2] for state in history(db)] == list(zip(rows, ("Q1", "Q42", "Q1"), strict=True))
+    assert standing(db) == []
+
+
+@pytest.mark.parametrize("found", [identity("Q2"), *OTHERS])
+async def test_person_who_comes_first_by_a_moment_wins(
+    db: Connection, dsn: str, asked: Asked, found: Identity | Kind
+) -> None:
+    rows = [add_release(db) for _ in range(3)]
+    for row in rows:
+        await asked(row, identity("Q1"))
+        rename(db, row, "Broadcast")
+    written = await write_while_somebody_writes(
+        db, dsn, asked, rows, found, method="manual", notes="by Jo"
+    )
+    assert (written.rows, written.kept) == (frozenset(rows), 1)
+    assert [state[0] for state in history(db)] == [rows[0], rows[2]]
+    kept = [i for i in rows_of(db, "library_identity") if i["library_id"] == rows[1]]
+    assert [(i["wikidata_qid"], i["notes"]) for i in kept] == [("Q1", "by Jo")]
+
+
+async def _waits_for_a_lock(db: Connection) -> None:
+    waiting = (
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'listener test'"
+        " AND datname = current_database() AND wait_event_type = 'Lock')"
+    )
+    while db.execute(waiting).fetchone() != (True,):
+        await asyncio.sleep(0.002)
+
+
+SPOILT = {
+    "DROP TABLE {history}": "there is no table library_identity_history",
+    "ALTER TABLE {history} DROP COLUMN method": "no column method",
+    "ALTER TABLE {history} ADD station text NOT NULL": "nobody knows for station",
+    "ALTER TABLE {history} ALTER wikidata_qid TYPE bytea USING NULL": "another type for wikidata",
+    "ALTER TABLE {history} ALTER superseded_reason TYPE int USING 0": "type for superseded_reason",
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
+async def test_without_a_usable_history_verdicts_are_written_all_the_same(
+    db: Connection, dsn: str, asked: Asked, spoil: str
+) -> None:
+    db.execute(sql.SQL(spoil).format(history=table("library_identity_history")))
+    with looking(dsn, BACKEND, "listener-test") as connection:
+        obstacle = look_at_history(connection, BACKEND).obstacle
+    assert obstacle is not None
+    assert SPOILT[spoil] in obstacle
+    row = add_release(db)
+    await asked(row, identity("Q1"))
+    await asked(row, identity("Q2"))
+    assert standing(db)[0][0] == "Q2"
+    rename(db, row, "Broadcast")
+    assert (await asked(row, Kind.UNRESOLVED)).withdrawn == {row}
+    assert standing(db) == []
+
+
+@pytest.mark.parametrize(
+    "widen",
+    [
+        "ALTER TABLE {history} ADD station text",
+        "ALTER TABLE {history} ADD station text NOT NULL DEFAULT 'WXYC'",
+        "ALTER TABLE {history} ALTER superseded_reason TYPE varchar(40)",
+    ],
+)
+async def test_wider_history_is_written(db: Connection, asked: Asked, widen: str) -> None:
+    db.execute(sql.SQL(widen).format(history=table("library_identity_history")))
+    row = add_release(db)
+    await asked(row, identity("Q1"))
+    await asked(row, identity("Q2"))
+    assert len(history(db)) == 1
+
+
+async def test_history_that_goes_while_the_daemon_works_stops_no_verdict(
+    db: Connection, asked: Asked
+) -> None:
+    row = add_release(db)
+    await asked(row, identity("Q1"))
+    db.execute(sql.SQL("DROP TABLE {}").format(table("library_identity_history")))
+    with pytest.raises(StoreUnavailableError, match="UndefinedTable"):
+        await asked(row, identity("Q2"))
+    assert (await asked(row, identity("Q2"))).rows == {row}
+    assert standing(db)[0][0] == "Q2"
+
+
+@pytest.fixture
+def clerk(db: Connection, worker_id: str) -> Iterator[str]:
+    """Name a role that may do everything but write to the history."""
+    name = f"listener_clerk_{worker_id}"
+    identifier = sql.Identifier(name)
+    db.execute(sql.SQL("CREATE ROLE {} LOGIN").format(identifier))
+    for schema in (BACKEND, "listener"):
+        for right in ("USAGE ON", "ALL ON ALL TABLES IN", "ALL ON ALL SEQUENCES IN"):
+            db.execute(
+                sql.SQL("GRANT {} SCHEMA {} TO {}").format(
+                    sql.SQL(right), sql.Identifier(schema), identifier
+                )
+            )
+    yield name
+    db.execute(sql.SQL("DROP OWNED BY {}").format(identifier))
+    db.execute(sql.SQL("DROP ROLE {}").format(identifier))
+
+
+@pytest.mark.parametrize(
+    ("revoke", "lacking"),
+    [
+        ("INSERT ON {history}", "INSERT on the table"),
+        ("ALL ON SEQUENCE {sequence}", "USAGE on its sequence library_identity_history_"),
+    ],
+)
+async def test_without_a_right_on_the_history_verdicts_are_written_all_the_same(
+    db: Connection, database: Database, clerk: str, revoke: str, lacking: str
+) -> None:
+    row = add_release(db)
+    dsn = database.dsn.replace("postgres:@", f"{clerk}:@")
+    assert clerk in dsn
+    async with open_pool(replace(database, dsn=dsn), size=2) as pool:
+        asked = Asked(
+            db,
+            PostgresLibrary(pool, BACKEND, ASK_AGAIN),
+            PostgresVerdicts(pool, BACKEND, ASK_AGAIN),
+        )
+        await asked(row, identity("Q1"))
+        statement = sql.SQL(f"REVOKE {revoke} FROM {clerk}")
+        names = {
+            "history": table("library_identity_history"),
+            "sequence": table("library_identity_history_history_id_seq"),
+        }
+        db.execute(statement.format(**names))
+        with pytest.raises(StoreUnavailableError, match="InsufficientPrivilege"):
+            await asked(row, identity("Q2"))
+        assert (await asked(row, identity("Q2"))).rows == {row}
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        table_seen = look_at_history(connection, BACKEND)
+    assert lacking in str(table_seen.obstacle)
+    assert table_seen.readable
+
+
+def put_back(dsn: str, row: int, state: int) -> Restored:
+    with looking(dsn, BACKEND, "listener-history") as connection:
+        return restore(connection, BACKEND, row, state)
+
+
+def last_state(db: Connection) -> int:
+    number = rows_of(db, "library_identity_history")[-1]["history_id"]
+    assert isinstance(number, int)
+    return number
+
+
+async def test_restored_identity_stands_with_all_its_columns_and_stays(
+    db: Connection, dsn: str, asked: Asked
+) -> None:
+    row = add_release(db)
+    await asked(row, identity("Q1"))
+    set_column(db, "library_identity", row, "discogs_release_id", 42)
+    set_column(db, "library_identity", row, "agreement_sources", "discogs")
+    await asked(row, identity("Q2"))
+    set_column(db, "library_identity", row, "discogs_release_id", None)
+    db.execute("DELETE FROM listener.change")
+    state = last_state(db)
+    assert put_back(dsn, row, state) is Restored.DONE
+    (main,) = rows_of(db, "library_identity")
+    assert (main["wikidata_qid"], main["discogs_release_id"]) == ("Q1", 42)
+    assert (main["method"], main["notes"]) == ("manual", f"restored from history {state}")
+    assert main["agreement_sources"] == "discogs"
+    assert main["confidence"] == pytest.approx(0.9, abs=1e-6)
+    assert history(db)[1:] == [(row, "Q2", "exact_match", "restored")]
+    assert db.execute("SELECT FROM listener.change").fetchall() == []
+
+    assert put_back(dsn, row, state) is Restored.STOOD_ALREADY
+    assert len(history(db)) == 2
+    assert await asked(row, identity("Q3")) == Written(frozenset((row,)), kept=1)
+    rename(db, row, "Broadcast")
+    assert await asked(row, Kind.UNRESOLVED) == Written(frozenset((row,)), kept=1)
+    assert rows_of(db, "library_identity") == [main]
+    assert len(history(db)) == 2
+
+
+async def test_withdrawn_identity_can_be_restored(db: Connection, dsn: str, asked: Asked) -> None:
+    row = add_release(db)
+    await asked(row, identity("Q1"))
+    rename(db, row, "Broadcast")
+    await asked(row, Kind.UNRESOLVED)
+    assert put_back(dsn, row, last_state(db)) is Restored.DONE
+    assert [i[:2] for i in standing(db)] == [("Q1", "manual")]
+    assert len(history(db)) == 1
+
+
+async def test_nothing_is_restored_to_another_row_or_to_none(
+    db: Connection, dsn: str, asked: Asked
+) -> None:
+    row, other = add_release(db), add_release(db)
+    for found in ("Q1", "Q2"):
+        await asked(row, identity(found))
+    state = last_state(db)
+    before = standing(db)
+    assert put_back(dsn, other, state) is Restored.MEANWHILE
+    assert put_back(dsn, row, state + 1) is Restored.MEANWHILE
+    assert standing(db) == before
+    delete_release(db, row)
+    assert put_back(dsn, row, state) is Restored.MEANWHILE
+    assert (standing(db), len(history(db))) == ([], 1)
+
+
+async def test_restore_does_not_wait_for_a_lock_for_long(
+    db: Connection, dsn: str, asked: Asked
+) -> None:
+    row = add_release(db)
+    for found in ("Q1", "Q2"):
+        await asked(row, identity(found))
+    with psycopg.connect(dsn) as backend:
+        set_column(backend, "library_identity", row, "notes", "x")
+        with pytest.raises(StoreUnavailableError, match="nothing was changed"):
+            put_back(dsn, row, last_state(db))
+    assert len(history(db)) == 1
+
+
+async def test_plan_made_on_empty_tables_reaches_identities_by_key(
+    db: Connection, pool: Pool, asked: Asked
+) -> None:
+    async with pool.connection() as connection:
+        statement = b"EXPLAIN " + query("write_verdicts", BACKEND)
+        names = re.findall(rb"%\((\w+)\)", statement)
+        parameters: dict[str, Any] = {name.decode(): [] for name in names} | {
+            "ask_order": 1,
+            "withdraw": True,
+        }
+        lines = await (await connection.execute(statement, parameters, prepare=False)).fetchall()
+    plan = "\n".join(line[0] for line in lines)
+    scans = [
+        line for line in plan.splitlines() if " on library_identity" in line and "Scan" in line
+    ]
+    assert scans
+    assert not [line for line in scans if "Seq Scan" in line], plan
