@@ -185,7 +185,10 @@ async def test_killed_process_holds_no_call_but_its_cost_counts_for_two_windows(
         await granted(other, wanted=3)
         await granted(other, wanted=3)
         assert await waits(book)
-    # Its sessions are gone: nothing is in flight, but LML may be at it still.
+    gone = "SELECT FROM pg_stat_activity WHERE application_name = 'listener killed'"
+    while db.execute(gone).fetchone() is not None:
+        await asyncio.sleep(0.01)
+    # Nothing of its is in flight, but LML may be at it still.
     assert (await granted(book)).identities == 1
     ago(db, "started_at", "119 s")
     assert timedelta() < await waits(book, WALK)
