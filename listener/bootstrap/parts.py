@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -45,8 +46,9 @@ _BATCHES_WAITING = 4
 _REFRESH_CALLS = 1
 # Those for changes, and the one of a walk.
 _ROTATION_CALLS = _REFRESH_CALLS + 1
-# Beside those of the batches: one for each feeder, one for each of changes, searches and the walk.
-_OTHER_SESSIONS = 5
+# Beside those of the batches: one for each feeder, one for each of changes, searches and the walk,
+# one for readings and samples.
+_OTHER_SESSIONS = 6
 # By this no answer holds.
 _AT_ONCE = AskAgain(resolved=timedelta(0), unresolved=timedelta(0))
 
@@ -55,7 +57,8 @@ _AT_ONCE = AskAgain(resolved=timedelta(0), unresolved=timedelta(0))
 class Parts:
     """Adapters and limits, ready to be joined.
 
-    All that asks LML about one stream shares that stream's breaker.
+    All that asks LML about one stream shares that stream's breaker. `refreshed` counts identities
+    by what LML said of them.
     """
 
     settings: Settings
@@ -64,6 +67,7 @@ class Parts:
     lml: LmlClient
     permits: Permits
     breakers: Mapping[Stream, Breaker]
+    refreshed: Counter[str]
     outbox: PostgresOutbox
     ask_again: AskAgain
     telemetry: Telemetry
@@ -166,7 +170,7 @@ class Parts:
             call_timeout=timedelta(milliseconds=settings.backfill_lml_batch_timeout_ms),
         )
         book = PostgresRefreshes(self.pool, self.database, limits)
-        return Refresher(self.lml, book, self.telemetry)
+        return Refresher(self.lml, book, self.telemetry, self.refreshed)
 
     def _resolver(self, *, live: bool, dry: bool, insisting: bool = False) -> Resolver:
         settings, backend = self.settings, self.database.backend
@@ -229,6 +233,7 @@ async def open_parts(
             pool=pool,
             lml=lml,
             permits=Permits(settings.lml_max_concurrent),
+            refreshed=Counter(),
             breakers={stream: Breaker(silence) for stream in Stream},
             outbox=PostgresOutbox(pool, database.backend),
             ask_again=AskAgain(

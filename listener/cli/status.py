@@ -23,7 +23,7 @@ from listener.adapters.postgres.status import (
     looking,
     read_status,
 )
-from listener.cli.look import as_json as json_of
+from listener.bootstrap.report import as_json as json_of
 from listener.cli.look import clock, console, json_option, plain_table, printable, span
 from listener.cli.manners import examples
 from listener.domain.pacing import BreakerState
@@ -188,7 +188,7 @@ def _rotation(rotation: RotationCoverage) -> Table:
         # Never rounded up to all.
         "coverage": f"{int(1000 * rotation.coverage) / 10:.1f} %",
         "identities": f"{rotation.identities:,}",
-        "warmed in 24 h": f"{rotation.warmed_last_day:,}",
+        "warmed in 24 h": f"{rotation.warmed_24h:,}",
     }
     table = plain_table(*(f">{name}" for name in columns))
     table.add_row(*columns.values())

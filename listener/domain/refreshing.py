@@ -56,8 +56,8 @@ class RotationCoverage:
     """The rows being played by what they can be warmed by.
 
     `resolved` rows have both a Discogs release and an identity; `coverage` is their share (0..1) of
-    those with a Discogs release, 1 if there are none. `identities` counts each once, as does
-    `warmed_last_day`.
+    those with a Discogs release, 1 if there are none. `identities` counts each once; the identity
+    of `warmed_24h` rows was warmed within a day.
     """
 
     active: int
@@ -66,7 +66,7 @@ class RotationCoverage:
     resolved: int
     coverage: float
     identities: int
-    warmed_last_day: int
+    warmed_24h: int
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -56,11 +56,19 @@ class _Page:
 
 
 class Refresher:
-    """Asks LML for pages as large as the budget allows; those that it refuses are halved."""
+    """Asks LML for pages as large as the budget allows; those that it refuses are halved.
+
+    `statuses` counts identities by what LML said of them, each time that it did.
+    """
 
     def __init__(
-        self, warming: Warming, refreshes: Refreshes, telemetry: Telemetry | None = None
+        self,
+        warming: Warming,
+        refreshes: Refreshes,
+        telemetry: Telemetry | None = None,
+        statuses: Counter[str] | None = None,
     ) -> None:
+        self.statuses = statuses if statuses is not None else Counter()
         self._warming = warming
         self._refreshes = refreshes
         self._telemetry = telemetry or NoTelemetry()
@@ -95,6 +103,7 @@ class Refresher:
             elif report.refused and len(page.identities) > 1:
                 pages.extendleft(reversed(page.cut(len(page.identities) // 2)))
                 continue
+            self._count(report)
             yield report
             if report.fault is not None:
                 return
@@ -171,6 +180,12 @@ class Refresher:
         asked = len(page.identities)
         cost = cost_of(self._refreshes.limits, asked, COLD_COST * asked, took)
         await self._refreshes.end(grant, cost=cost, answered=0, refreshed={})
+
+    def _count(self, report: Report) -> None:
+        said = report.refreshed.values()
+        self.statuses.update("other" if each.word else str(each.status) for each in said)
+        if report.lost:
+            self.statuses[Status.ERROR] += len(report.lost)
 
     def _note_words(self, refreshed: Mapping[int, Refreshed]) -> None:
         for each in refreshed.values():

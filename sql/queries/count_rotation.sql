@@ -1,4 +1,4 @@
--- Counts the rows being played by what they can be warmed by, and their identities by how LML answered lately.
+-- Counts the rows being played by what they can be warmed by, and by whether that was done lately.
 SELECT
     count(*) AS active,
     count(r.discogs_release_id) AS with_discogs_id,
@@ -10,7 +10,7 @@ SELECT
         1
     ) AS coverage,
     count(DISTINCT r.lml_identity_id) AS identities,
-    count(DISTINCT r.lml_identity_id) FILTER (WHERE w.warmed) AS warmed_last_day
+    count(*) FILTER (WHERE w.warmed) AS warmed_24h
 FROM {backend}.rotation AS r
 LEFT JOIN LATERAL (
     SELECT w.status = 'warmed' AND w.asked_at > now() - interval '24 hours' AS warmed

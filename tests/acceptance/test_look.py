@@ -143,7 +143,7 @@ def test_keys_of_the_status_stay(db: Connection, dsn: str) -> None:
         "coverage": dict.fromkeys((*counts, "compilation", "failed", "parked", "never")),
         "staleness_days": dict.fromkeys(ages),
         "due_by_time": None,
-        "rotation": dict.fromkeys((*rotation, "warmed_last_day")),
+        "rotation": dict.fromkeys((*rotation, "warmed_24h")),
         "runs": [dict.fromkeys(run) | {"tally": {}}],
         "slots": [dict.fromkeys(("job", "slot", "next_at", "done", "holder"))],
     }

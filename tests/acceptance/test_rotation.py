@@ -165,7 +165,7 @@ def test_command_walks_and_tells_what_became_of_the_identities(
         "resolved": 60,
         "coverage": 1.0,
         "identities": 60,
-        "warmed_last_day": 58,
+        "warmed_24h": 58,
     }
 
 

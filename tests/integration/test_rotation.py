@@ -194,7 +194,7 @@ async def test_coverage_counts_what_is_played_by_what_it_can_be_warmed_by(
     remember(db, 7)
     remember(db, 8, ago="25 h")
     remember(db, 9)
-    assert await rotation.coverage() == RotationCoverage(5, 3, 3, 2, 2 / 3, 2, 1)
+    assert await rotation.coverage() == RotationCoverage(5, 3, 3, 2, 2 / 3, 2, 2)
 
 
 async def test_release_that_was_never_asked_about_is_raised_once(

@@ -37,9 +37,11 @@ class Case:
         self.runs = Runs()
         self.tally = RotationTally()
         self.breaker = Breaker(LML_SILENCE)
+        refresher = Refresher(self.warming, self.refreshes)
+        self.statuses = refresher.statuses
         self.walker = Walker(
             airplay=self.airplay,
-            refresher=Refresher(self.warming, self.refreshes),
+            refresher=refresher,
             runs=self.runs,
             min_coverage=0.99,
             breaker=self.breaker,
@@ -200,6 +202,13 @@ async def test_every_status_is_counted_by_its_rule() -> None:
         "not_found": 1,
         "not_implemented": 1,
         "lml_error": 2,
+    }
+    assert case.statuses == {
+        "not_found": 1,
+        "not_implemented": 1,
+        "other": 1,
+        "warmed": 1,
+        "error": 3,
     }
     # Only the one that the reply left out is worth another try.
     assert case.warming.asked[1:] == [[5], [5]]
