@@ -27,6 +27,7 @@ from listener.domain.health import Pulse, Reading, Rung
 from listener.domain.pacing import BreakerState
 from listener.domain.refreshing import RotationTally
 from listener.domain.tally import Skip, Tally
+from listener.domain.tracks import TrackCount
 
 # When each series began nobody asks for, and it would be a line for every one of them.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -143,6 +144,8 @@ class Metrics:
         yield from _of_pulses(numbers)
         yield from _of_reading(numbers.reading)
         yield _counts("verdicts", "What became of rows.", "outcome", _outcomes(total))
+        credited = "What became of the credits of compilations."
+        yield _counts("compilation_tracks", credited, "outcome", _tracks(total))
         yield _counts("lml_calls", "Bulk calls of LML.", None, {"": total.lml_calls})
         missed = "Rows that had changed without a record, found by runs here."
         yield _counts("capture_missed", missed, None, {"": total.capture_missed})
@@ -209,7 +212,12 @@ def _of_reading(reading: Reading | None) -> Iterator[Metric]:
 
 def _outcomes(tally: Tally) -> dict[str, int]:
     skipped = {str(reason): tally.skipped[reason] for reason in Skip}
-    return {"resolved": tally.resolved, "unresolved": tally.unresolved, **skipped}
+    found = {"resolved": tally.resolved, "resolved_compilation": tally.resolved_compilations}
+    return {**found, "unresolved": tally.unresolved, **skipped}
+
+
+def _tracks(tally: Tally) -> dict[str, int]:
+    return {count.removeprefix("compilation_track_"): tally.tracks[count] for count in TrackCount}
 
 
 def _refreshes(numbers: Numbers) -> dict[str, int]:
