@@ -22,7 +22,7 @@ from listener.domain.faults import LaneLostError, first_of
 from listener.domain.run import RunKind
 from listener.domain.tally import Tally
 from listener.engine.consumer import Consumer
-from listener.engine.reconciler import RunHaltedError
+from listener.engine.reconciler import RUN_SILENCE, RunHaltedError
 from listener.settings import Settings
 
 _log = structlog.stdlib.get_logger()
@@ -81,7 +81,8 @@ async def run_command(
     async with open_telemetry(settings) as telemetry:
         await asyncio.to_thread(check_installation, settings)
         await require_gate(settings, warming=command.leftovers)
-        async with open_parts(settings, f"listener-{command.kind.value}", telemetry) as parts:
+        name = f"listener-{command.kind.value}"
+        async with open_parts(settings, name, telemetry, RUN_SILENCE) as parts:
             with telemetry.run(command.name, tally):
                 await _run(parts, command, tally, expect)
 

@@ -59,7 +59,7 @@ async def _follow(settings: Settings, telemetry: Telemetry, stop: asyncio.Event)
             Follower(Stream.LIBRARY, library, _routine(parts, library).run),
             Follower(Stream.ROTATION, parts.rotation_consumer(warmer)),
         ]
-        lanes = PostgresLanes(parts.database, LaneTimes())
+        lanes = PostgresLanes(parts.database, LaneTimes(), parts.breaker_state)
         with telemetry.windows(resolver.tally):
             await Supervisor(lanes, followers, settings.shutdown_timeout).run(stop)
         _report(library, resolver, warmer)

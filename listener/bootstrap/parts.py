@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,6 +19,7 @@ from listener.adapters.postgres.runs import PostgresRuns
 from listener.adapters.postgres.verdicts import PostgresVerdicts
 from listener.domain.change import Stream
 from listener.domain.due import Scope
+from listener.domain.pacing import LML_SILENCE, Backoff, Breaker, BreakerState
 from listener.domain.parking import Patience
 from listener.domain.room import RoomLimits
 from listener.engine.consumer import Consumer, ConsumerLimits
@@ -41,13 +43,17 @@ _OTHER_SESSIONS = 4
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Adapters and limits, ready to be joined."""
+    """Adapters and limits, ready to be joined.
+
+    All that asks LML about one stream shares that stream's breaker.
+    """
 
     settings: Settings
     database: Database
     pool: Pool
     lml: LmlClient
     permits: Permits
+    breakers: Mapping[Stream, Breaker]
     outbox: PostgresOutbox
     ask_again: AskAgain
     telemetry: Telemetry
@@ -56,6 +62,10 @@ class Parts:
     def scope(self) -> Scope:
         """The rows that a daemon searches for: one does it for all, so there are no shares."""
         return Scope(include_null_canonical=self.settings.include_null_canonical)
+
+    def breaker_state(self, stream: Stream) -> BreakerState:
+        """Tell how LML answers what is asked for a stream."""
+        return self.breakers[stream].state(asyncio.get_running_loop().time())
 
     def live_resolver(self) -> Resolver:
         """Make a resolver for what changed."""
@@ -74,7 +84,8 @@ class Parts:
             DryRuns() if dry else PostgresRuns(self.database),
             lambda: self._resolver(live=False, dry=dry),
             limits,
-            self.telemetry,
+            telemetry=self.telemetry,
+            breaker=self.breakers[Stream.LIBRARY],
         )
 
     def library_consumer(self, resolver: Resolver) -> Consumer:
@@ -87,13 +98,21 @@ class Parts:
             resolver.handle,
             limits,
             calls=self.permits.for_live,
+            breaker=self.breakers[Stream.LIBRARY],
             well=self.lml.well,
         )
 
     def rotation_consumer(self, warmer: Warmer) -> Consumer:
         """Make what follows the rotation."""
         limits = self._consumer_limits(LML_REFRESH_BATCH_CAP, _REFRESH_CALLS)
-        return Consumer(Stream.ROTATION, self.outbox, warmer.handle, limits, well=self.lml.well)
+        return Consumer(
+            Stream.ROTATION,
+            self.outbox,
+            warmer.handle,
+            limits,
+            breaker=self.breakers[Stream.ROTATION],
+            well=self.lml.well,
+        )
 
     def warmer(self) -> Warmer:
         """Make what warms the identities of rotation rows."""
@@ -129,11 +148,15 @@ class Parts:
 
 @asynccontextmanager
 async def open_parts(
-    settings: Settings, name: str = "listener", telemetry: Telemetry | None = None
+    settings: Settings,
+    name: str = "listener",
+    telemetry: Telemetry | None = None,
+    silence: Backoff = LML_SILENCE,
 ) -> AsyncIterator[Parts]:
     """Open the connections to the database and to LML; both may be down.
 
-    Our sessions are called `name` and a number of this process.
+    Our sessions are called `name` and a number of this process. `silence` is kept towards LML while
+    it fails.
     """
     database = Database(
         dsn=settings.database_url.get_secret_value(),
@@ -153,6 +176,7 @@ async def open_parts(
             pool=pool,
             lml=lml,
             permits=Permits(settings.lml_max_concurrent),
+            breakers={stream: Breaker(silence) for stream in Stream},
             outbox=PostgresOutbox(pool, database.backend),
             ask_again=AskAgain(
                 resolved=timedelta(days=settings.stale_threshold_days),

@@ -27,6 +27,7 @@ from listener.adapters.postgres.status import (
 from listener.cli.look import as_json as json_of
 from listener.cli.look import clock, console, json_option, plain_table, printable, span
 from listener.cli.manners import told
+from listener.domain.pacing import BreakerState
 from listener.domain.tally import FAILURES
 from listener.settings import DatabaseSettings, load_settings
 
@@ -109,14 +110,26 @@ def _parts(status: Status) -> Iterator[RenderableType]:
 
 
 def _streams(streams: tuple[StreamStatus, ...]) -> Table:
-    table = plain_table("stream", ">waiting", ">oldest", "followed by")
+    table = plain_table("stream", ">waiting", ">oldest", "LML", "followed by")
     for stream in streams:
         oldest = Text("-")
         if stream.oldest_seconds is not None:
             age = timedelta(seconds=stream.oldest_seconds)
             oldest = Text(span(age), style="yellow" if age > _LATE else "")
-        table.add_row(stream.stream, f"{stream.backlog:,}", oldest, _follower(stream))
+        table.add_row(stream.stream, f"{stream.backlog:,}", oldest, _lml(stream), _follower(stream))
     return table
+
+
+def _lml(stream: StreamStatus) -> Text:
+    match stream.breaker:
+        case BreakerState.OPEN:
+            return Text("fails, left alone", style="red")
+        case BreakerState.HALF_OPEN:
+            return Text("being tried", style="yellow")
+        case BreakerState.CLOSED:
+            return Text("ok")
+        case _:
+            return Text("-")
 
 
 def _follower(stream: StreamStatus) -> Text:

@@ -19,6 +19,12 @@ class Backoff:
         return min(self.most, self.first * (1 << min(failures - 1, 30)))
 
 
+# At most four tries a minute of a service that is down; when it says that it is back, one at once.
+LML_SILENCE = Backoff(first=timedelta(seconds=8), most=timedelta(seconds=15))
+# Rows that are asked about to find out whether LML answers again.
+TRIAL = 10
+
+
 @dataclass(slots=True)
 class Pause:
     """The silence kept towards a service that failed; `now` is monotonic seconds."""
@@ -58,26 +64,45 @@ class BreakerState(StrEnum):
 
 @dataclass(slots=True)
 class Breaker(Pause):
-    """A pause towards a service that also tells how it is: it ends early when that says "well".
+    """A pause towards a service that several of us ask, and that also tells how it is.
 
-    Saying so proves little: it counts once, and then only after the service was heard to be ill.
-    What the service itself asked for is kept in any case.
+    It ends early when the service says "well". Saying so proves little: it counts once, and then
+    only after the service was heard to be ill. What it asked for itself is kept in any case. After
+    the pause one call is tried, and until that ends, or for as long as a pause may be, nobody else
+    asks.
     """
 
     _not_before: float = float("-inf")
     _word_counts: bool = True
+    _trial_until: float = float("-inf")
 
     def failed(self, now: float, at_least: timedelta | None = None) -> timedelta:
         """Note a failure; return how long to keep silent."""
         if at_least is not None:
             self._not_before = max(self._not_before, now + at_least.total_seconds())
+        self.end_trial()
         # Named: slots make a new class of this one, which a bare super() does not know.
         return Pause.failed(self, now, at_least)
 
     def succeeded(self) -> None:
         """Note that the service answered."""
         self._word_counts = True
+        self.end_trial()
         Pause.succeeded(self)
+
+    def remaining(self, now: float) -> float:
+        """Return the seconds until somebody may ask again, 0 if now."""
+        return max(Pause.remaining(self, now), self._trial_until - now)
+
+    def begin_trial(self, now: float) -> bool:
+        """Return whether the call that is made now is to be a small one, which others wait for."""
+        if self.failures:
+            self._trial_until = now + self.backoff.most.total_seconds()
+        return bool(self.failures)
+
+    def end_trial(self) -> None:
+        """Let somebody else try: the trial told nothing about the service."""
+        self._trial_until = float("-inf")
 
     def heard(self, now: float, *, well: bool) -> None:
         """Note what the service says of itself during a pause."""
@@ -91,4 +116,5 @@ class Breaker(Pause):
         """Return whether anything may be asked now."""
         if not self.failures:
             return BreakerState.CLOSED
-        return BreakerState.OPEN if self.remaining(now) else BreakerState.HALF_OPEN
+        paused = Pause.remaining(self, now) > 0
+        return BreakerState.OPEN if paused else BreakerState.HALF_OPEN

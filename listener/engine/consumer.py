@@ -13,7 +13,7 @@ import structlog
 
 from listener.domain.change import Batch, Change, Stream
 from listener.domain.faults import LmlRefusedError, LmlUnavailableError, StoreUnavailableError
-from listener.domain.pacing import Backoff, Breaker, BreakerState, Pause
+from listener.domain.pacing import LML_SILENCE, TRIAL, Backoff, Breaker, BreakerState, Pause
 from listener.domain.room import Room, RoomLimits
 from listener.domain.tally import Distribution
 from listener.engine.feeder import Feeder
@@ -27,10 +27,7 @@ _CAUGHT_UP_LOOK = timedelta(milliseconds=20)
 _GIVE_UP = 2
 _DRAIN_WAIT = timedelta(milliseconds=20)
 _STORE_SILENCE = Backoff(first=timedelta(seconds=1), most=timedelta(seconds=30))
-# At most four tries a minute of a service that is down; when it says that it is back, one at once.
-_LML_SILENCE = Backoff(first=timedelta(seconds=8), most=timedelta(seconds=15))
 _HEALTH_EVERY = timedelta(seconds=2)
-_TRIAL = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +45,8 @@ class Consumer:
     Claims live in memory only: whoever holds the lane reads the outbox alone, and what is not
     settled when it goes is still there for the next one. `resting` is set while all that is in the
     outbox was claimed. `calls` tells how many calls may be in flight: a batch beyond that would
-    only wait, and is better filled meanwhile. `well` asks LML how it is, while it fails.
+    only wait, and is better filled meanwhile. `breaker` is shared with whoever else asks the same
+    of LML; `well` asks LML how it is, while it fails.
     """
 
     def __init__(
@@ -59,6 +57,7 @@ class Consumer:
         limits: ConsumerLimits,
         *,
         calls: Callable[[], int] | None = None,
+        breaker: Breaker | None = None,
         well: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         self.claim_lag = Distribution()
@@ -71,14 +70,13 @@ class Consumer:
         self._well = well
         self._batch_ids = itertools.count(1)
         self._running = 0
-        self.breaker = Breaker(_LML_SILENCE)
+        self.breaker = breaker or Breaker(LML_SILENCE)
         self._log = _log.bind(stream=str(stream))
 
     async def follow(self, lane: Lane, stop: asyncio.Event) -> None:
         """Work until `stop` is set and what is in flight is done; raises `LaneLostError`."""
         self.resting.clear()
         self._room = Room(self._limits.room)
-        self.breaker = Breaker(_LML_SILENCE)
         self._pause = Pause(_STORE_SILENCE)
         self._slots = asyncio.Semaphore(self._limits.in_flight)
         self._moved = asyncio.Event()
@@ -146,9 +144,10 @@ class Consumer:
             # After a failure one small batch goes ahead alone, and tells whether all is well again.
             if not patience and (self._room.quiet or not failing):
                 full = self._running >= self._calls()
-                most = _TRIAL if failing else None
+                most = TRIAL if failing else None
                 batch = self._room.next_batch(self._now(), full=full, most=most)
                 if isinstance(batch, Batch):
+                    self.breaker.begin_trial(self._now())
                     return batch
                 patience = batch
             elif not patience:
@@ -168,6 +167,7 @@ class Consumer:
             self._keep_silent(fault)
         except Exception:  # noqa: BLE001 - one batch must never take the others with it
             self._log.exception("batch handling failed", rows=len(rows))
+            self.breaker.end_trial()
             self._room.fail(rows, self._now())
         else:
             self._hear_of_success(handled)
@@ -184,6 +184,7 @@ class Consumer:
         self._pause.succeeded()
         # Rows that needed no question say nothing about LML.
         if handled.unasked == handled.settled | handled.late | handled.failed:
+            self.breaker.end_trial()
             return
         if self.breaker.failures:
             self._log.info("LML answers again", failures=self.breaker.failures)
@@ -194,10 +195,11 @@ class Consumer:
             pause: Pause = self.breaker
             at_least = fault.retry_after
         else:
+            self.breaker.end_trial()
             pause, at_least = self._pause, None
-        known = pause.remaining(self._now()) > 0
+        failures = pause.failures
         delay = pause.failed(self._now(), at_least)
-        if known:
+        if pause.failures == failures:
             return
         # A refusal needs a person: said once as what it is, and then only that it goes on.
         refused = isinstance(fault, LmlRefusedError) and pause.failures == 1

@@ -19,9 +19,10 @@ from listener.domain.faults import (
     StoreUnavailableError,
     first_of,
 )
-from listener.domain.pacing import Backoff
+from listener.domain.pacing import TRIAL, Backoff, Breaker, Pause
 from listener.domain.run import RunKind, Search
 from listener.domain.tally import Tally
+from listener.engine.handling import Handled
 from listener.engine.ports import Due, Runs, Telemetry
 from listener.engine.resolver import Resolver
 from listener.engine.silent import NoTelemetry
@@ -32,7 +33,9 @@ _log = structlog.stdlib.get_logger()
 _FAILED_BATCHES = 5
 # Nothing went well yet: who begins while LML is down should find out at little cost.
 _FAILED_AT_ONCE = 2
-_PAUSE = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=5))
+# A run that somebody waits for finds out soon whether it makes sense to go on.
+RUN_SILENCE = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=5))
+_LOOK_AGAIN = timedelta(seconds=1)
 _SPREAD_OVER = 20_000
 _NOTE_EVERY = timedelta(seconds=2)
 
@@ -51,7 +54,10 @@ class ReconcilerLimits:
 
 
 class Reconciler:
-    """Searches for due rows, page by page, and has each page answered by a resolver."""
+    """Searches for due rows, page by page, and has each page answered by a resolver.
+
+    `breaker` is shared with whoever else asks the same of LML.
+    """
 
     def __init__(
         self,
@@ -59,13 +65,16 @@ class Reconciler:
         runs: Runs,
         resolver: Callable[[], Resolver],
         limits: ReconcilerLimits,
+        *,
         telemetry: Telemetry | None = None,
+        breaker: Breaker | None = None,
     ) -> None:
         self._due = due
         self._runs = runs
         self._resolver = resolver
         self._limits = limits
         self._telemetry = telemetry or NoTelemetry()
+        self._breaker = breaker or Breaker(RUN_SILENCE)
 
     async def run(
         self,
@@ -84,7 +93,7 @@ class Reconciler:
         resolver = self._resolver()
         resolver.tally = tally = tally if tally is not None else Tally()
         async with self._runs.enter(kind, scope, cause, tally) as note:
-            walk = _Walk(resolver, self._limits.batches)
+            walk = _Walk(resolver, self._limits.batches, self._breaker)
             with self._telemetry.run(kind.value, tally):
                 try:
                     await walk.through(self._pages(kind, scope, limit), note)
@@ -141,11 +150,13 @@ class Reconciler:
 class _Walk:
     """One run on its way: some batches being handled at a time, stopped by failures in a row."""
 
-    def __init__(self, resolver: Resolver, batches: int) -> None:
+    def __init__(self, resolver: Resolver, batches: int, breaker: Breaker) -> None:
         self._resolver = resolver
         self._batches = batches
+        self._breaker = breaker
+        self._pause = Pause(RUN_SILENCE)
         self._failed_in_a_row = 0
-        self._failed_at = self._quiet_until = float("-inf")
+        self._failed_at = float("-inf")
         self._alone = asyncio.Lock()
         self._batch_ids = itertools.count(1)
         self._went_well = False
@@ -180,40 +191,63 @@ class _Walk:
             waiting.task_done()
 
     async def _handle(self, page: Sequence[DueRow]) -> None:
-        while not await self._tried(page):
-            pass
+        while page:
+            page = page[await self._advance(page) :]
 
-    async def _tried(self, page: Sequence[DueRow]) -> bool:
-        """Return whether the page is done with: LML's failure leaves its rows due."""
+    async def _advance(self, page: Sequence[DueRow]) -> int:
+        """Return how many rows of the page are done with: LML's failure leaves them all due."""
         loop = asyncio.get_running_loop()
         # After a failure one batch goes ahead alone: it tells whether the service is back.
-        async with self._alone if self._failed_in_a_row else nullcontext():
-            if (quiet_for := self._quiet_until - loop.time()) > 0:
-                await asyncio.sleep(quiet_for)
+        async with self._alone if self._failing else nullcontext():
+            await self._keep_silent()
+            rows = page[:TRIAL] if self._breaker.begin_trial(loop.time()) else page
             began = loop.time()
             try:
-                handled = await self._resolver.handle(Batch({row.library_id: () for row in page}))
+                handled = await self._resolver.handle(Batch({row.library_id: () for row in rows}))
             except LmlRefusedError as fault:
+                self._breaker.failed(loop.time())
                 raise RunHaltedError(str(fault)) from fault
-            except (LmlUnavailableError, StoreUnavailableError) as fault:
-                self._fail(fault, began, loop.time())
-                return isinstance(fault, LmlUnavailableError)
+            except LmlUnavailableError as fault:
+                self._breaker.failed(loop.time(), fault.retry_after)
+                self._fail(fault, began)
+                return len(page)
+            except StoreUnavailableError as fault:
+                self._breaker.end_trial()
+                self._pause.failed(loop.time())
+                self._fail(fault, began)
+                return 0
+        self._succeed(handled, rows)
+        return len(rows)
+
+    @property
+    def _failing(self) -> bool:
+        return bool(self._failed_in_a_row or self._breaker.failures)
+
+    async def _keep_silent(self) -> None:
+        loop = asyncio.get_running_loop()
+        pauses = (self._pause, self._breaker)
+        # Others may hear meanwhile that LML is back.
+        while quiet := max(pause.remaining(loop.time()) for pause in pauses):  # noqa: ASYNC110
+            await asyncio.sleep(min(quiet, _LOOK_AGAIN.total_seconds()))
+
+    def _succeed(self, handled: Handled, rows: Sequence[DueRow]) -> None:
+        self._pause.succeeded()
+        if handled.unasked == frozenset(row.library_id for row in rows):
+            self._breaker.end_trial()
+        else:
+            self._breaker.succeeded()
         self._failed_in_a_row = 0
         self._went_well = True
-        changed = {row.library_id for row in page if row.reason is Reason.CHANGED}
+        changed = {row.library_id for row in rows if row.reason is Reason.CHANGED}
         self._resolver.tally.capture_missed += len(changed - handled.unasked)
-        return True
 
-    def _fail(
-        self, fault: LmlUnavailableError | StoreUnavailableError, began: float, now: float
-    ) -> None:
+    def _fail(self, fault: LmlUnavailableError | StoreUnavailableError, began: float) -> None:
         self._last_fault = fault
         # Batches that were on their way together fail for one reason.
         if began < self._failed_at:
             return
-        self._failed_at = now
+        self._failed_at = asyncio.get_running_loop().time()
         self._failed_in_a_row += 1
-        self._quiet_until = now + _PAUSE.delay(self._failed_in_a_row).total_seconds()
         _log.warning("batch failed", reason=str(fault), in_a_row=self._failed_in_a_row)
         down = isinstance(fault, LmlUnavailableError) and not self._went_well
         if self._failed_in_a_row >= (_FAILED_AT_ONCE if down else _FAILED_BATCHES):

@@ -12,7 +12,8 @@ SELECT
             WHERE a.pid = l.holder_pid
                 AND (a.backend_start IS NULL OR a.backend_start = l.holder_started)
         )
-    END AS holder_alive
+    END AS holder_alive,
+    l.breaker
 FROM listener.lane AS l
 CROSS JOIN LATERAL (
     SELECT

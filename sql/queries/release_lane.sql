@@ -2,6 +2,7 @@
 UPDATE listener.lane AS l
 SET holder = NULL,
     holder_pid = NULL,
-    holder_started = NULL
+    holder_started = NULL,
+    breaker = NULL
 WHERE l.stream = %(stream)s
     AND l.holder = %(holder)s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from psycopg import sql
 
 from listener.adapters.demo.catalogue import albums_tsv, fill
 from listener.adapters.demo.simulator import Knowledge, Latency, Simulator, verdict_for
-from tests.acceptance.conftest import Daemon, eventually
+from tests.acceptance.conftest import Commands, Daemon, eventually
 from tests.catalogue import add_release, count, delete_release, outbox_size, rename, table
 from tests.conftest import BACKEND, Connection, with_database
 
@@ -258,16 +259,23 @@ def test_cut_connections_lose_nothing(db: Connection, start: Start, simulator: S
     assert daemon.process.poll() is None
 
 
-def test_outage_of_lml_keeps_the_changes(
-    db: Connection, start: Start, simulator: Simulator
+def test_outage_of_lml_keeps_the_changes_and_is_seen(
+    db: Connection, start: Start, simulator: Simulator, listener: Commands
 ) -> None:
     daemon = start(LML_ATTEMPTS="1").following()
     simulator.faults.add("status", status=503, body="html")
     add_releases(db, 50)
     daemon.wait_for("service unavailable, keeping changes in the outbox")
     assert outbox_size(db) == 50
+
+    def breaker() -> str:
+        report = json.loads(listener.run("status", "--json").stdout)
+        return str(report["streams"][0]["breaker"])
+
+    eventually(lambda: breaker() == "open")
     simulator.faults.clear()
     eventually(lambda: all_answered(db), 30)
+    eventually(lambda: breaker() == "closed")
 
 
 def test_wrong_token_keeps_the_changes_and_stays_out_of_the_log(

@@ -27,6 +27,7 @@ from listener.adapters.postgres.status import (
 )
 from listener.cli.status import screen
 from listener.domain.change import Stream
+from listener.domain.pacing import BreakerState
 from listener.domain.tally import Skip, Tally
 from tests.catalogue import add_release, delete_release
 from tests.conftest import BACKEND, Connection, with_database
@@ -135,7 +136,7 @@ def test_backlog_is_told_for_each_stream(db: Connection, dsn: str) -> None:
     assert (library.stream, library.backlog) == ("library", 3)
     assert library.oldest_seconds is not None
     assert 90 <= library.oldest_seconds < 100
-    assert rotation == StreamStatus("rotation", 0, None, None, None)
+    assert rotation == StreamStatus("rotation", 0, None, None, None, None)
 
 
 async def test_follower_is_told_apart_from_one_that_went(
@@ -144,7 +145,10 @@ async def test_follower_is_told_apart_from_one_that_went(
     async with PostgresLanes(database, LaneTimes()).hold(Stream.LIBRARY):
         followed, _ = look(dsn).streams
         assert (followed.holder, followed.holder_alive) == ("listener test", True)
-        former = db.execute("SELECT * FROM listener.lane WHERE stream = 'library'").fetchone()
+        former = db.execute(
+            "SELECT stream, holder, holder_pid, holder_started, beat"
+            " FROM listener.lane WHERE stream = 'library'"
+        ).fetchone()
     db.execute(
         "UPDATE listener.lane SET (stream, holder, holder_pid, holder_started, beat)"
         " = (%s, %s, %s, %s, %s) WHERE stream = 'library'",
@@ -152,6 +156,21 @@ async def test_follower_is_told_apart_from_one_that_went(
     )
     left, _ = look(dsn).streams
     assert (left.holder, left.holder_alive) == ("listener test", False)
+
+
+async def test_state_of_the_breaker_is_seen_as_of_the_last_beat(
+    dsn: str, database: Database
+) -> None:
+    state = BreakerState.OPEN
+    times = LaneTimes(beat=timedelta(milliseconds=50))
+    lanes = PostgresLanes(database, times, lambda _stream: state)
+    async with lanes.hold(Stream.ROTATION) as lane:
+        await lane.wait(timedelta(milliseconds=1))
+        assert look(dsn).streams[1].breaker == "open"
+        state = BreakerState.HALF_OPEN
+        await lane.wait(timedelta(milliseconds=200))
+        assert look(dsn).streams[1].breaker == "half-open"
+    assert look(dsn).streams[1].breaker is None
 
 
 def test_run_without_an_end_goes_on_or_is_lost(db: Connection, dsn: str) -> None:
@@ -273,8 +292,12 @@ def test_full_screen_stays_readable(dsn: str) -> None:
         at=now,
         missing=("triggers/library",),
         streams=(
-            StreamStatus("library", 64_676, 7200.0, "listener 12345678", holder_alive=False),
-            StreamStatus("rotation", 1, 0.2, "listener abcdabcd", holder_alive=True),
+            StreamStatus(
+                "library", 64_676, 7200.0, "listener 12345678", holder_alive=False, breaker="closed"
+            ),
+            StreamStatus(
+                "rotation", 1, 0.2, "listener abcdabcd", holder_alive=True, breaker="open"
+            ),
         ),
         replicas=tuple(f"listener 1234567{number}" for number in range(4)),
         coverage=Coverage(64_676, 76, 64_599, 40_000, 20_000, 4_000, 500, 99, 1),
@@ -287,7 +310,9 @@ def test_full_screen_stays_readable(dsn: str) -> None:
     assert max(map(len, lines)) <= 120
     assert not any("\x1b" in line for line in lines)
     text = "\n".join(line.rstrip() for line in lines)
-    assert "library    64,676     2 h  listener 12345678, but its session is gone" in text
+    rows = [" ".join(line.split()) for line in lines]
+    assert "library 64,676 2 h ok listener 12345678, but its session is gone" in rows
+    assert "rotation 1 0 s fails, left alone listener abcdabcd" in rows
     assert "99.9 % of the rows with an artist name asked" in text
     assert "61,234    40,000      20,000   1,234  5 batches in a row failed" in text
     assert "not complete: triggers/library; run `listener migrate`" in text

@@ -102,3 +102,28 @@ def test_silence_that_the_service_asked_for_is_kept_though_it_is_well() -> None:
     assert breaker.state(59.0) is BreakerState.OPEN
     breaker.heard(60.0, well=True)
     assert breaker.state(60.0) is BreakerState.HALF_OPEN
+
+
+def test_nobody_else_asks_until_the_trial_has_ended() -> None:
+    breaker = Breaker(BACKOFF)
+    assert not breaker.begin_trial(0.0)
+    assert breaker.remaining(0.0) == 0
+    breaker.failed(0.0)
+    assert breaker.begin_trial(1.0)
+    assert breaker.state(1.0) is BreakerState.HALF_OPEN
+    assert breaker.remaining(1.0) == BACKOFF.most.total_seconds()
+    breaker.end_trial()
+    assert breaker.remaining(1.0) == 0
+    breaker.begin_trial(1.0)
+    assert breaker.failed(2.0) == 2 * BACKOFF.first
+    breaker.begin_trial(9.0)
+    breaker.succeeded()
+    assert breaker.remaining(9.0) == 0
+    assert breaker.state(9.0) is BreakerState.CLOSED
+
+
+def test_trial_whose_end_is_never_told_does_not_last() -> None:
+    breaker = Breaker(BACKOFF)
+    breaker.failed(0.0)
+    breaker.begin_trial(10.0)
+    assert not breaker.remaining(10.0 + BACKOFF.most.total_seconds())

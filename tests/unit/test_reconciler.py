@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from listener.domain.due import DueRow, Reason, Scope
 from listener.domain.faults import LmlUnavailableError, StoreUnavailableError
 from listener.domain.judging import Invalid
+from listener.domain.pacing import LML_SILENCE, TRIAL, Breaker, BreakerState
 from listener.domain.parking import Patience
 from listener.domain.question import Asking, Question
 from listener.domain.run import RunKind, Search
@@ -128,6 +129,7 @@ class Case:
         *,
         batch_size: int = 3,
         batches: int = 1,
+        breaker: Breaker | None = None,
     ) -> None:
         self.due = Due({Search.BY_TIME: list(by_time), Search.BY_CONTENT: list(by_content)})
         self.runs = Runs()
@@ -135,7 +137,11 @@ class Case:
         self.lml = Lml()
         self.verdicts = Verdicts(Outbox())
         self.reconciler = Reconciler(
-            self.due, self.runs, self._resolver, ReconcilerLimits(batch_size, 2, batches)
+            self.due,
+            self.runs,
+            self._resolver,
+            ReconcilerLimits(batch_size, 2, batches),
+            breaker=breaker,
         )
 
     def _resolver(self) -> Resolver:
@@ -324,6 +330,66 @@ async def test_lml_that_is_down_from_the_beginning_halts_a_run_at_little_cost() 
     with pytest.raises(RunHaltedError, match="2 batches in a row failed"):
         await case.run()
     assert len(case.lml.pages) == 2
+
+
+async def test_run_asks_nothing_while_others_find_lml_down() -> None:
+    breaker = Breaker(LML_SILENCE)
+    breaker.failed(now())
+    case = Case((), pages(1), breaker=breaker)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(case.run())
+        await for_a_while(7.0)
+        assert case.asked == []
+        breaker.succeeded()
+        await eventually(lambda: case.asked == [1, 2, 3])
+
+
+async def test_first_call_after_an_outage_is_a_small_one_that_others_wait_for() -> None:
+    breaker = Breaker(LML_SILENCE)
+    breaker.failed(now())
+    case = Case((), [due(*range(40))], batch_size=20, batches=3, breaker=breaker)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(case.run())
+        await eventually(lambda: case.lml.in_flight == 1, within=20.0)
+        assert breaker.state(now()) is BreakerState.HALF_OPEN
+        assert breaker.remaining(now()) > CALL
+    assert len(case.lml.pages[0]) == TRIAL
+    assert sorted(case.asked) == list(range(40))
+    assert breaker.state(now()) is BreakerState.CLOSED
+
+
+async def test_runs_and_changes_together_ask_lml_that_is_down_four_times_a_minute() -> None:
+    breaker = Breaker(LML_SILENCE)
+    case = Case((), pages(40), batches=3, breaker=breaker)
+    case.lml.fault = fails(*range(999))
+    case.lml.seconds = 0.01
+    others: list[float] = []
+
+    async def follow_changes() -> None:
+        while True:
+            await asyncio.sleep(breaker.remaining(now()) or 0.01)
+            if not breaker.remaining(now()):
+                breaker.begin_trial(now())
+                others.append(now())
+                await asyncio.sleep(0.01)
+                breaker.failed(now())
+
+    async def run_again_and_again() -> None:
+        while True:
+            with pytest.raises(RunHaltedError):
+                await case.run()
+
+    began = now()
+    async with asyncio.TaskGroup() as tasks:
+        working = [tasks.create_task(work()) for work in (follow_changes, run_again_and_again)]
+        await for_a_while(600.0)
+        for task in working:
+            task.cancel()
+    calls = sorted(others + case.lml.asked_at)
+    # The first calls find it out: they may be on their way together.
+    later = [at for at in calls if at > began + 1.0]
+    assert others
+    assert len(later) <= 4 * 10
 
 
 async def test_batch_that_the_database_failed_is_tried_again_after_growing_delays() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from listener.adapters.lml.wire import MalformedReplyError, read_reply, read_statuses
 from listener.domain.judging import Invalid
 from listener.domain.verdict import Kind, Verdict
+from tests.mutations import ODD, mutated
 
 SINGLE_ARTIST: dict[str, Any] = {
     "library_id": 7,
@@ -27,45 +28,7 @@ SINGLE_ARTIST: dict[str, Any] = {
 }
 COMPILATION: dict[str, Any] = {"library_id": 8, "kind": "compilation", "main": None}
 
-ODD: st.SearchStrategy[Any] = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.sampled_from([10**30, -(10**30), 2**31, -(2**31) - 1, 10**400]),
-    st.floats(),
-    st.text(max_size=3),
-    st.sampled_from(["\x00", "a\x00b", "x" * 3000, "single_artist", "boxset", "7"]),
-    st.lists(st.integers(), max_size=2),
-    st.dictionaries(st.text(max_size=3), st.none(), max_size=2),
-)
-
-
-def paths(value: object, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    inner: list[tuple[Any, Any]] = []
-    if isinstance(value, dict):
-        inner = list(value.items())
-    elif isinstance(value, list):
-        inner = list(enumerate(value))
-    return [path, *(found for key, part in inner for found in paths(part, (*path, key)))]
-
-
-@st.composite
-def mutated_replies(draw: st.DrawFn) -> object:
-    reply: Any = {"results": [SINGLE_ARTIST, COMPILATION], "cache_stats": {"memory_hits": 1}}
-    for _ in range(draw(st.integers(1, 4))):
-        reply = json.loads(json.dumps(reply))
-        path = draw(st.sampled_from(paths(reply)))
-        if not path:
-            reply = draw(st.sampled_from([reply, reply, reply, None, [], 7, "x", {}]))
-            continue
-        parent = reply
-        for key in path[:-1]:
-            parent = parent[key]
-        if draw(st.booleans()):
-            parent[path[-1]] = draw(ODD)
-        else:
-            del parent[path[-1]]
-    return reply
+MUTATED = mutated({"results": [SINGLE_ARTIST, COMPILATION], "cache_stats": {"memory_hits": 1}})
 
 
 def read_results(body: bytes) -> list[Verdict | Invalid]:
@@ -109,7 +72,7 @@ def changed(**fields: object) -> dict[str, Any]:
     return SINGLE_ARTIST | fields
 
 
-@given(mutated_replies())
+@given(MUTATED)
 def test_mutated_reply_yields_sound_verdicts_or_is_malformed(reply: object) -> None:
     try:
         results = read_results(json.dumps(reply).encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,6 +17,7 @@ from listener.adapters.postgres.statements import query
 from listener.adapters.postgres.wakeups import Wakeups
 from listener.domain.change import Stream
 from listener.domain.faults import LaneLostError
+from listener.domain.pacing import BreakerState
 
 _log = structlog.stdlib.get_logger()
 
@@ -35,9 +36,18 @@ class LaneTimes:
 
 
 class PostgresLanes:
-    """Lanes as rows of `listener.lane`, each held by a session that listens on its channel."""
+    """Lanes as rows of `listener.lane`, each held by a session that listens on its channel.
 
-    def __init__(self, database: Database, times: LaneTimes) -> None:
+    `breaker` tells how LML's breaker stands for a stream: that is noted in the lane for others.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        times: LaneTimes,
+        breaker: Callable[[Stream], str] = lambda _stream: BreakerState.CLOSED,
+    ) -> None:
+        self._breaker = breaker
         self._database = database
         self._times = times
 
@@ -56,7 +66,9 @@ class PostgresLanes:
             await connection.close()
             raise
         _log.info("following", stream=str(stream), holder=self._database.holder)
-        wakeups = Wakeups(self._database, stream, self._times.beat, connection)
+        wakeups = Wakeups(
+            self._database, stream, self._times.beat, connection, lambda: self._breaker(stream)
+        )
         try:
             yield wakeups
         finally:

@@ -36,13 +36,17 @@ AGES = ("0-1", "1-2", "2-3", "3-4", "4-5", "5-6", "6-7", "7+")
 
 @dataclass(frozen=True, slots=True)
 class StreamStatus:
-    """What waits of one stream, and who follows it; `holder_alive` is None without a holder."""
+    """What waits of one stream, and who follows it; `holder_alive` is None without a holder.
+
+    `breaker` tells how LML answered the holder at its last beat: closed, open or half-open.
+    """
 
     stream: str
     backlog: int
     oldest_seconds: float | None
     holder: str | None
     holder_alive: bool | None
+    breaker: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, LiteralString
 
@@ -36,7 +37,8 @@ class Wakeups:
     """Sleeps until a writer wakes us, and tells writers when they need not.
 
     A wake-up carries no truth and may be lost: after every reconnection, and whenever none can be
-    had, `wait` returns early so that its caller looks for itself.
+    had, `wait` returns early so that its caller looks for itself. `breaker` tells how LML's breaker
+    stands; each beat notes it in the lane.
     """
 
     def __init__(
@@ -45,7 +47,9 @@ class Wakeups:
         stream: Stream,
         beat_every: timedelta,
         connection: psycopg.AsyncConnection[Any],
+        breaker: Callable[[], str],
     ) -> None:
+        self._breaker = breaker
         self._database = database
         self._stream = stream
         self._beat_every = beat_every.total_seconds()
@@ -192,7 +196,12 @@ class Wakeups:
         cursor = await self._bounded(
             connection,
             query("beat_lane", self._database.backend),
-            {"stream": self._stream, "holder": self._database.holder, "echo": self._echo},
+            {
+                "stream": self._stream,
+                "holder": self._database.holder,
+                "echo": self._echo,
+                "breaker": self._breaker(),
+            },
         )
         if await cursor.fetchone() is None:
             message = f"another daemon follows {self._stream} now"
