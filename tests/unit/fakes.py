@@ -260,6 +260,7 @@ class Verdicts:
     outbox: Outbox
     unstorable: frozenset[int] = frozenset()
     superseded: frozenset[int] = frozenset()
+    withdrawn: frozenset[int] = frozenset()
     pages: list[Page] = field(default_factory=list)
     written: dict[int, Verdict] = field(default_factory=dict)
     failed: dict[int, Failure] = field(default_factory=dict)
@@ -276,7 +277,8 @@ class Verdicts:
         self.written |= {v.library_id: v for v in page.verdicts if v.library_id in written}
         kept = [(seq, row) for seq, row in page.entries if row in written]
         await self.outbox.settle(Stream.LIBRARY, kept)
-        return Written(written)
+        withdrawn = written & self.withdrawn
+        return Written(written, withdrawn, kept=1, unresolved_now=2)
 
     async def fail(
         self, order: int, failures: Sequence[Failure], entries: Sequence[tuple[int, int]]
