@@ -93,7 +93,7 @@ async def forecast(settings: Settings, kind: RunKind, scope: Scope) -> Forecast:
     async with open_parts(settings, "listener-plan") as parts:
         found = await parts.reconciler().count(kind, scope)
         pace = await read_pace(parts.pool, parts.database.backend)
-    calls = -(-found[False] // settings.batch_size) - (-found[True] // settings.va_batch_size)
+    calls = -(-found[False] // parts.batch_size) - (-found[True] // settings.va_batch_size)
     return Forecast(
         rows=found[False] + found[True],
         compilations=found[True],
@@ -108,15 +108,17 @@ async def _run(
 ) -> None:
     if command.leftovers:
         await _handle_leftovers(parts, tally)
-    reconciler = parts.reconciler(dry=command.dry)
+    reconciler = parts.reconciler(dry=command.dry, insisting=command.kind is RunKind.RECHECK)
     if expect is not None:
         rows = sum((await reconciler.count(command.kind, command.scope)).values())
         expect(rows if command.limit is None else min(rows, command.limit))
     await reconciler.run(
         command.kind, command.scope, cause="command", limit=command.limit, tally=tally
     )
+    housekeeping = PostgresHousekeeping(parts.pool, parts.database.backend)
+    await housekeeping.analyze_tracks(tally)
     if command.leftovers:
-        await PostgresHousekeeping(parts.pool, parts.database.backend).clear()
+        await housekeeping.clear()
 
 
 async def _handle_leftovers(parts: Parts, tally: Tally) -> None:

@@ -20,6 +20,7 @@ from listener.domain.due import Reason, Scope
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.run import RunKind
 from listener.domain.tally import FAILURES, Skip, Tally
+from listener.domain.tracks import TrackCount
 from listener.engine.reconciler import RunHaltedError
 from listener.settings import Settings, load_settings
 
@@ -70,10 +71,16 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print the counts a
     type=click.Choice([str(reason) for reason in Reason]),
     help="Ask only rows whose last answer was this; changed: since it; never: there was none.",
 )
+@click.option(
+    "--recheck",
+    is_flag=True,
+    help="Ask every compilation that was asked before, whenever it would be asked again.",
+)
 @_dry_run
 @_json
 def sweep(
     *,
+    recheck: bool,
     limit: int | None,
     since_id: int,
     partition: tuple[int, int] | None,
@@ -92,8 +99,9 @@ def sweep(
     if only is not None:
         scope = replace(scope, only=frozenset((Reason(only),)))
     dry = dry_run or settings.dry_run
-    whole = limit is None and only is None and not since_id
-    command = Command(RunKind.SWEEP, scope, limit, dry, leftovers=whole and not dry)
+    whole = limit is None and only is None and not since_id and not recheck
+    kind = RunKind.RECHECK if recheck else RunKind.SWEEP
+    command = Command(kind, scope, limit, dry, leftovers=whole and not dry)
     _run(settings, command, as_json=as_json)
 
 
@@ -188,6 +196,7 @@ def _lines(tally: Tally) -> list[str]:
     lines = [
         f"scanned     {tally.scanned:>9,}",
         f"resolved    {tally.resolved:>9,}",
+        f"by track    {tally.resolved_compilations:>9,}",
         f"unresolved  {tally.unresolved:>9,}",
         f"compilation {tally.skipped[Skip.COMPILATION]:>9,}",
     ]
@@ -195,6 +204,9 @@ def _lines(tally: Tally) -> list[str]:
         f"{reason}{' (failed)' if reason in FAILURES else ''}: {count:,}"
         for reason, count in sorted(tally.skipped.items())
         if reason is not Skip.COMPILATION
+    ]
+    lines += [
+        f"{_spoken(count)}: {tally.tracks[count]:,}" for count in TrackCount if tally.tracks[count]
     ]
     if tally.capture_missed:
         lines.append(
@@ -205,6 +217,10 @@ def _lines(tally: Tally) -> list[str]:
     if tally.lml_calls:
         calls += f", {tally.latency_ms / tally.lml_calls:,.0f} ms each"
     return [*lines, calls]
+
+
+def _spoken(count: TrackCount) -> str:
+    return count.removeprefix("compilation_").replace("_cta_", "_row_").replace("_", " ")
 
 
 def _about_identities(tally: Tally) -> Iterator[str]:

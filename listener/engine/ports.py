@@ -9,10 +9,12 @@ from typing import Protocol
 
 from listener.domain.change import Look, Stream
 from listener.domain.due import DueRow, Scope
+from listener.domain.health import Reading, Rung
 from listener.domain.judging import Invalid
 from listener.domain.parking import Failure
 from listener.domain.question import Asking, Question
 from listener.domain.run import RunKind
+from listener.domain.sample import Sample
 from listener.domain.tally import Tally
 from listener.domain.verdict import Page, Verdict, Written
 
@@ -34,6 +36,10 @@ class Outbox(Protocol):
 
 class Lane(Protocol):
     """The right to follow a stream, and the means to be woken; raises `LaneLostError` once lost."""
+
+    @property
+    def rung(self) -> Rung:
+        """How changes make themselves known at present."""
 
     async def rouse(self) -> None:
         """Tell writers that the stream is being looked at: they need not wake anybody."""
@@ -90,16 +96,17 @@ class Reply(Protocol):
         """What it says about LML's caches; empty until it was read."""
 
     async def read(self) -> Sequence[Verdict | Invalid]:
-        """Return the results; raises `PageRefusedError` if there are none to be found in it."""
+        """Return the results; raises as `Lml.ask` if there are none to be found in it."""
 
 
 class Lml(Protocol):
     """The authority on identities."""
 
-    async def ask(self, questions: Sequence[Question]) -> Reply:
+    async def ask(self, questions: Sequence[Question], *, with_tracks: bool = False) -> Reply:
         """Put one page of 1 to 1000 questions.
 
-        Raises `LmlUnavailableError` if no row is to blame, `PageRefusedError` if one may be.
+        Raises `LmlUnavailableError` if no row is to blame, `PageRefusedError` if one may be, and
+        `TracksRefusedError` if it may be that the tracks were asked for.
         """
 
 
@@ -125,6 +132,9 @@ class Due(Protocol):
 
     def by_content(self, scope: Scope) -> AsyncIterator[Sequence[DueRow]]:
         """Yield the rows that are due though no time says so, looking at every row."""
+
+    def compilations(self, scope: Scope) -> AsyncIterator[Sequence[DueRow]]:
+        """Yield the compilations that were asked before, whenever they are to be asked again."""
 
 
 class Runs(Protocol):
@@ -175,3 +185,33 @@ class Telemetry(Protocol):
 
     def windows(self, tally: Tally, /) -> AbstractContextManager[None]:
         """Tell from time to time, for the length of the block, what was added to the tally."""
+
+
+class Observer(Protocol):
+    """What counts how changes move; it neither waits nor fails. All times are seconds."""
+
+    def settled(self, stream: Stream, ages: Sequence[float], /) -> None:
+        """Note changes that were settled, by their ages since they were recorded."""
+
+    def handled(self, stream: Stream, rows: int, took: float, /) -> None:
+        """Note a batch that was handled, however that ended."""
+
+
+class Readings(Protocol):
+    """What the database tells of all streams at once."""
+
+    async def read(self, retried: Mapping[Stream, Sequence[int]]) -> Reading:
+        """Look once; `retried` rows do not count as waiting. Raises `StoreUnavailableError`."""
+
+
+class Samples(Protocol):
+    """How the streams went; raises `StoreUnavailableError`."""
+
+    async def write(self, sample: Sample) -> None:
+        """Write a sample down."""
+
+    async def count_coverage(self) -> Sequence[int]:
+        """Count the library's rows in the order of `Sample.coverage`."""
+
+    async def fold(self, stream: Stream) -> None:
+        """Make old samples coarser, and forget very old ones."""

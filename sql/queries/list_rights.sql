@@ -10,6 +10,7 @@ WITH wanted (kind, schema_name, name, rights, optional) AS (
         ('TABLE', 'listener', 'ledger', '{{SELECT,INSERT,UPDATE,DELETE}}', false),
         ('TABLE', 'listener', 'run', '{{SELECT,INSERT,UPDATE,DELETE}}', false),
         ('TABLE', 'listener', 'slot', '{{SELECT,INSERT,UPDATE}}', false),
+        ('TABLE', 'listener', 'sample', '{{SELECT,INSERT,DELETE}}', false),
         ('TABLE', 'listener', 'lane', '{{SELECT,UPDATE}}', false),
         ('SEQUENCE', 'listener', 'ask_order', '{{USAGE}}', false),
         ('ROUTINE', 'listener', 'question_digest', '{{EXECUTE}}', false),
@@ -21,7 +22,8 @@ WITH wanted (kind, schema_name, name, rights, optional) AS (
         ('TABLE', %(backend)s, 'artists', '{{SELECT}}', false),
         ('ROUTINE', %(backend)s, 'fold_artist_name', '{{EXECUTE}}', false),
         ('TABLE', %(backend)s, 'compilation_track_artist',
-            '{{SELECT,"UPDATE (track_artist_id, track_artist_link_confidence, track_artist_link_method)"}}', false),
+            '{{SELECT,"UPDATE (track_artist_id, track_artist_link_confidence, track_artist_link_method, track_position)"}}',
+            false),
         ('TABLE', %(backend)s, 'library_identity', '{{SELECT,INSERT,UPDATE,DELETE}}', false),
         ('TABLE', %(backend)s, 'library_identity_source', '{{SELECT,INSERT,UPDATE,DELETE}}', false),
         ('TABLE', %(backend)s, 'library_identity_history', '{{SELECT,INSERT}}', true)

@@ -54,13 +54,15 @@ class StreamStatus:
 class Coverage:
     """Rows of the library by what is known of them.
 
-    rows = nameless + asked + never; asked = resolved + unresolved + compilation + failed + parked.
+    rows = nameless + asked + never; asked = resolved + resolved_compilation + unresolved +
+    compilation + failed + parked. LML has visited the tracks of a resolved compilation.
     """
 
     rows: int
     nameless: int
     asked: int
     resolved: int
+    resolved_compilation: int
     unresolved: int
     compilation: int
     failed: int
@@ -161,7 +163,7 @@ def read_status(connection: psycopg.Connection[Any], backend: str) -> Status:
         missing=tuple(part.label for part in missing_parts(connection, backend)),
         streams=read(StreamStatus, "read_streams"),
         replicas=tuple(name for (name,) in replicas),
-        coverage=_coverage(counted),
+        coverage=coverage_of(counted),
         staleness_days={
             age: sum(found for _, days, found, _ in counted if days == first_day)
             for first_day, age in enumerate(AGES)
@@ -172,7 +174,9 @@ def read_status(connection: psycopg.Connection[Any], backend: str) -> Status:
     )
 
 
-def _coverage(counted: list[Any]) -> Coverage:
+def coverage_of(counted: list[Any]) -> Coverage:
+    """Sum up what `count_coverage` tells: rows of (state, days, found, due)."""
+
     def of(state: str) -> int:
         return sum(found for its_state, _, found, _ in counted if its_state == state)
 
@@ -182,6 +186,7 @@ def _coverage(counted: list[Any]) -> Coverage:
         nameless=of("nameless"),
         asked=rows - of("nameless") - of("never"),
         resolved=of("resolved"),
+        resolved_compilation=of("resolved_compilation"),
         unresolved=of("unresolved"),
         compilation=of("compilation"),
         failed=of("failed"),
