@@ -230,7 +230,7 @@ def test_address_for_strangers_needs_a_token(env: pytest.MonkeyPatch, token: str
         env.setenv("HTTP_TOKEN", token)
     assert refusal() == [
         "HTTP_BIND is '0.0.0.0:8080': others reach that address; "
-        + "set HTTP_TOKEN, or HTTP_ALLOW_ANONYMOUS=1 if everybody may look"
+        "set HTTP_TOKEN, or HTTP_ALLOW_ANONYMOUS=1 if everybody may look"
     ]
     env.setenv("HTTP_TOKEN", "sesame")
     assert load_settings(Settings).http_token is not None
