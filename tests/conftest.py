@@ -3,43 +3,56 @@
 from __future__ import annotations
 
 import itertools
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 from psycopg import sql
 
-from listener.adapters.demo.postgres import create_backend, embedded_postgres
+from listener.adapters.demo.postgres import create_backend
 from listener.adapters.postgres.installation import install, installing
+from listener.adapters.postgres.rights import grants
+from tests.server import Choice, UnfitImageError, choose, running
 
 BACKEND = "wxyc_schema"
+ROLE_PASSWORD = "geheim"
 
 Connection = psycopg.Connection[tuple[object, ...]]
 
 
+_CHOICE = pytest.StashKey[Choice]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the server once, for all workers."""
+    # What a worker of xdist was given by its controller; mypy does not know of it.
+    given = getattr(config, "workerinput", None)
+    try:
+        config.stash[_CHOICE] = Choice(**given["server"]) if given else choose()
+    except UnfitImageError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:  # noqa: ANN401 - xdist ships no type for it
+    """Hand the choice to a worker."""
+    node.workerinput["server"] = asdict(node.config.stash[_CHOICE])
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Tell which server it is."""
+    return f"PostgreSQL: {config.stash[_CHOICE].words}"
+
+
 @pytest.fixture(scope="session")
-def server() -> Iterator[str]:
+def server(pytestconfig: pytest.Config) -> Iterator[str]:
     """DSN of a server whose databases the tests may create and drop."""
-    given = os.environ.get("LISTENER_TEST_DATABASE_URL")  # noqa: TID251 - a setting of the tests
-    with ExitStack() as stack:
-        if given is None:
-            # Short and outside pytest's folders: a socket's path may not exceed 107 characters.
-            folder = Path(tempfile.mkdtemp(prefix="listener-test-"))
-            folder.chmod(0o755)
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            given = stack.enter_context(embedded_postgres(folder / "data"))
-            with psycopg.connect(given, autocommit=True) as connection:
-                for setting in ("fsync", "full_page_writes"):
-                    name = sql.Identifier(setting)
-                    connection.execute(sql.SQL("ALTER SYSTEM SET {} = off").format(name))
-                connection.execute("SELECT pg_reload_conf()")
-        yield given
+    with running(pytestconfig.stash[_CHOICE]) as dsn:
+        yield dsn
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +74,7 @@ _numbers = itertools.count()
 
 
 @pytest.fixture
-def dsn(server: str, template: str, worker_id: str) -> Iterator[str]:
+def owner_dsn(server: str, template: str, worker_id: str) -> Iterator[str]:
     """DSN of a fresh database with the backend's tables and the listener installed."""
     name = f"listener_{worker_id}_{next(_numbers)}"
     with psycopg.connect(server, autocommit=True) as connection:
@@ -75,15 +88,49 @@ def dsn(server: str, template: str, worker_id: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def db(dsn: str) -> Iterator[Connection]:
+def dsn(owner_dsn: str) -> str:
+    """Where the test connects: as the owner, unless it says otherwise."""
+    return owner_dsn
+
+
+@pytest.fixture
+def db(owner_dsn: str) -> Iterator[Connection]:
     """Yield a writer of the backend: a connection in autocommit mode."""
-    with psycopg.connect(dsn, autocommit=True) as connection:
+    with psycopg.connect(owner_dsn, autocommit=True) as connection:
         yield connection
+
+
+@pytest.fixture
+def role(db: Connection, worker_id: str) -> Iterator[str]:
+    """Name a role that may do what `listener roles` grants, and no more."""
+    name = f"listener_daemon_{worker_id}"
+    for statement in grants(db, BACKEND, name):
+        db.execute(statement.encode())
+    db.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(name), ROLE_PASSWORD))
+    yield name
+    db.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(name)))
+    # Databases of a run that was killed may still name it.
+    with suppress(psycopg.errors.DependentObjectsStillExist):
+        db.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+
+
+def as_role(dsn: str, role: str) -> str:
+    """Return the DSN with another role, made by the fixture `role`."""
+    parts = urlsplit(dsn)
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{role}:{ROLE_PASSWORD}@{host}").geturl()
 
 
 def with_database(url: str, name: str) -> str:
     """Return the URL of another database of the same server."""
     return urlsplit(url)._replace(path=f"/{name}").geturl()
+
+
+def through(url: str, port: int) -> str:
+    """Return the URL of the same database behind another port of this machine."""
+    parts = urlsplit(url)
+    login = parts.netloc.rpartition("@")[0] or "postgres"
+    return parts._replace(netloc=f"{login}@127.0.0.1:{port}", query="").geturl()
 
 
 def _drop(connection: Connection, name: str) -> None:
