@@ -5,10 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import claims, flat_out, following, reconciling, rotation_load, tracks, writers
+from bench import claims, flat_out, following, reconciling, rotation_load, serving, tracks, writers
 from bench.harness import show
 
-_PARTS = ("following", "writers", "flat-out", "claims", "reconciling", "rotation", "tracks")
+_PARTS = (
+    "following",
+    "writers",
+    "flat-out",
+    "claims",
+    "reconciling",
+    "rotation",
+    "tracks",
+    "serving",
+)
 
 
 def main() -> int:
@@ -32,6 +41,8 @@ def main() -> int:
                 measured = rotation_load.figures(given.rounds)
             case "tracks":
                 measured = tracks.figures(given.rounds)
+            case "serving":
+                measured = serving.figures(given.rounds)
             case _:
                 measured = claims.figures(given.rounds)
         show(measured, part)
