@@ -32,7 +32,7 @@ ifneq ($(origin PIP_CERT),undefined)
 export SSL_CERT_FILE ?= $(PIP_CERT)
 endif
 
-.PHONY: help demo test test-docker test-pg image check bench fmt settings-table lock clean
+.PHONY: help demo test test-docker test-pg image check bench fmt settings-table runbooks-check lock clean
 
 help: ## list these targets
 	@while IFS= read -r line; do case $$line in \
@@ -74,6 +74,9 @@ fmt: $(READY) ## format, and mend what ruff can mend
 
 settings-table: $(READY) ## write the README's settings table from the model
 	$(BIN)/python -m tests.readme
+
+runbooks-check: $(READY) ## type every command of the runbooks, in a scratch environment (part of make test)
+	$(BIN)/pytest --numprocesses logical --maxprocesses 8 tests/acceptance/test_runbooks.py $(ARGS)
 
 lock: $(UV_READY) ## bring uv.lock up to date with pyproject.toml (ARGS="--upgrade")
 	$(UV) lock --python $(UV_VENV)/bin/python $(ARGS)

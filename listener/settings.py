@@ -14,9 +14,17 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    SettingsConfigDict,
+)
+
+from listener.bounds import Unit, demand_of, kind_of, shown
+from listener.domain.asking import IncludeTracks
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -25,6 +33,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _SENTRY_DSN = re.compile(
     r"https?://[^\s:/@]+(?::[^\s/@]*)?@[^\s:/@]+(?::\d{1,5})?/(?:[^\s?#]*/)?\d+"
 )
+_SENTRY_ENVIRONMENT = re.compile(r"[^\s/]{1,64}")
 _COMMIT = re.compile(r"[0-9a-fA-F]{7,40}")
 
 
@@ -77,10 +86,10 @@ class DatabaseSettings(BaseSettings):
 class DueSettings(DatabaseSettings):
     """What it takes to tell when a row is due."""
 
-    stale_threshold_days: float = Field(
+    stale_threshold_days: Annotated[float, Unit("days")] = Field(
         7, gt=0, le=3650, description="Days after which an identity is asked about again."
     )
-    unresolved_retry_days: float = Field(
+    unresolved_retry_days: Annotated[float, Unit("days")] = Field(
         7, gt=0, le=3650, description="Days after which a row without an identity is asked again."
     )
     include_null_canonical: bool = Field(
@@ -95,11 +104,17 @@ class Settings(DueSettings):
 
     library_metadata_url: AnyHttpUrl = Field(description="LML's base URL, with or without /api/v1.")
     lml_api_key: SecretStr | None = Field(None, description="LML's bearer token.")
-    batch_size: int = Field(500, ge=1, le=1000, description="Rows asked in one call.")
-    va_batch_size: int = Field(
+    batch_size: Annotated[int, Unit("rows")] = Field(
+        500, ge=1, le=1000, description="Rows asked in one call."
+    )
+    va_batch_size: Annotated[int, Unit("rows")] = Field(
         100, ge=1, le=1000, description="Compilations asked in one call; their answers are long."
     )
-    lml_max_concurrent: int = Field(
+    include_tracks: IncludeTracks = Field(
+        IncludeTracks.COMPILATIONS,
+        description="Of which releases LML is asked for the tracks: compilations, all or off.",
+    )
+    lml_max_concurrent: Annotated[int, Unit("calls")] = Field(
         2,
         ge=1,
         le=5,
@@ -112,13 +127,13 @@ class Settings(DueSettings):
         le=timedelta(minutes=10),
         description="How long one bulk call may take.",
     )
-    lml_attempts: int = Field(
+    lml_attempts: Annotated[int, Unit("tries")] = Field(
         3, ge=1, le=10, description="Tries of one call before LML counts as unavailable."
     )
-    lml_max_reply_bytes: int = Field(
+    lml_max_reply_bytes: Annotated[int, Unit("bytes")] = Field(
         64 * 2**20, ge=2**16, le=2**30, description="The largest reply that is read."
     )
-    backfill_lml_batch_timeout_ms: int = Field(
+    backfill_lml_batch_timeout_ms: Annotated[int, Unit("milliseconds")] = Field(
         360_000, ge=1_000, le=3_600_000, description="How long one refresh call may take."
     )
     linger: Duration = Field(
@@ -139,7 +154,7 @@ class Settings(DueSettings):
         le=timedelta(days=1),
         description="How often the outbox is read though nobody woke us.",
     )
-    max_attempts: int = Field(
+    max_attempts: Annotated[int, Unit("failures")] = Field(
         8, ge=1, le=100, description="Failures in a row after which a row is parked."
     )
     withdraw_on_change: bool = Field(
@@ -147,11 +162,15 @@ class Settings(DueSettings):
         description="Whether the identity of a renamed row is removed when nothing is found for "
         "its new name.",
     )
-    partition_index: int = Field(
+    partition_index: Annotated[int, Unit("share")] = Field(
         0, ge=0, le=999, description="Which share of the library the commands search, from 0."
     )
-    partition_count: int = Field(
-        1, ge=1, le=1000, description="How many shares the library is searched in."
+    partition_count: Annotated[int, Unit("shares")] = Field(
+        1,
+        validate_default=True,
+        ge=1,
+        le=1000,
+        description="How many shares the library is searched in.",
     )
     dry_run: bool = Field(
         default=False, description="Whether sweep and backfill ask LML but write nothing."
@@ -196,27 +215,32 @@ class Settings(DueSettings):
     sentry_dsn: SecretStr | None = Field(
         None, description="Where Sentry takes runs and errors; without it nothing is sent."
     )
-    sentry_traces_sample_rate: float = Field(
+    sentry_traces_sample_rate: Annotated[float, Unit("of 1")] = Field(
         0.1,
         ge=0,
         le=1,
         description="Which share of runs and windows Sentry is told of; errors always are.",
     )
     sentry_environment: str = Field(
-        "production",
-        pattern=r"^[^\s/]{1,64}$",
-        description="What Sentry calls this installation.",
+        "production", description="What Sentry calls this installation."
     )
 
-    @model_validator(mode="after")
-    def _partition_exists(self) -> Settings:
-        if self.partition_index >= self.partition_count:
-            message = (
-                f"PARTITION_INDEX is {self.partition_index}: "
-                f"must be below PARTITION_COUNT, {self.partition_count}"
-            )
+    @field_validator("partition_count")
+    @classmethod
+    def _partition_exists(cls, value: int, info: ValidationInfo) -> int:
+        index = info.data.get("partition_index", 0)
+        if index >= value:
+            message = f"must be above PARTITION_INDEX, which is {index}"
             raise ValueError(message)
-        return self
+        return value
+
+    @field_validator("sentry_environment")
+    @classmethod
+    def _is_sentry_environment(cls, value: str) -> str:
+        if not _SENTRY_ENVIRONMENT.fullmatch(value):
+            message = "must be 1 to 64 characters without a blank or a slash"
+            raise ValueError(message)
+        return value
 
     @field_validator("gate_commit_sha")
     @classmethod
@@ -256,6 +280,11 @@ class Settings(DueSettings):
             raise ValueError(message)
         return value
 
+    @field_validator("include_tracks", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _upper(cls, value: object) -> object:
@@ -270,24 +299,35 @@ def load_settings(model: type[T]) -> T:
         raise SettingsError("\n".join(_explain(error))) from None
 
 
+def origins(model: type[DatabaseSettings]) -> dict[str, str]:
+    """Tell of each setting that is set whether by the environment or the file `.env`."""
+    by_file = DotEnvSettingsSource(model)()
+    by_environment = EnvSettingsSource(model)()
+    return dict.fromkeys(by_file, ".env") | dict.fromkeys(by_environment, "environment")
+
+
 def _explain(error: ValidationError) -> list[str]:
     lines = []
     for detail in error.errors(include_url=False):
+        reason = detail["msg"].removeprefix("Value error, ")
         if not detail["loc"]:
-            lines.append(detail["msg"].removeprefix("Value error, "))
+            lines.append(reason)
             continue
-        name = str(detail["loc"][0]).upper()
+        name = str(detail["loc"][0])
+        field = Settings.model_fields[name]
         if detail["type"] == "missing":
-            lines.append(f"{name} is not set")
+            what = (field.description or "").rstrip(".")
+            lines.append(f"{name.upper()} is not set: {what}")
             continue
-        reason = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        lines.append(f"{name}{_value(name, detail['input'])}: {reason}")
+        # Ours says more than the type does; pydantic's names one bound and no other.
+        ours = detail["type"] == "value_error" and kind_of(field) != "duration"
+        demand = reason if ours else demand_of(field)
+        lines.append(f"{name.upper()}{_value(field, detail['input'])}: {demand}")
     return lines
 
 
-def _value(name: str, given: object) -> str:
-    field = Settings.model_fields.get(name.lower())
+def _value(field: FieldInfo, given: object) -> str:
     # A URL may carry a password whether or not the setting is a secret.
-    if field is None or "SecretStr" in str(field.annotation) or "@" in str(given):
+    if "SecretStr" in str(field.annotation) or "@" in str(given):
         return ""
-    return f" is {given}" if isinstance(given, timedelta) else f" is {given!r}"
+    return " is not set" if given is None else f" is {shown(given)!r}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,9 +15,11 @@ from psycopg import sql
 
 from listener.adapters.demo.postgres import create_backend
 from listener.adapters.postgres.installation import install, installing
+from listener.adapters.postgres.rights import grants
 from tests.server import Choice, UnfitImageError, choose, running
 
 BACKEND = "wxyc_schema"
+ROLE_PASSWORD = "geheim"
 
 Connection = psycopg.Connection[tuple[object, ...]]
 
@@ -71,7 +74,7 @@ _numbers = itertools.count()
 
 
 @pytest.fixture
-def dsn(server: str, template: str, worker_id: str) -> Iterator[str]:
+def owner_dsn(server: str, template: str, worker_id: str) -> Iterator[str]:
     """DSN of a fresh database with the backend's tables and the listener installed."""
     name = f"listener_{worker_id}_{next(_numbers)}"
     with psycopg.connect(server, autocommit=True) as connection:
@@ -85,10 +88,37 @@ def dsn(server: str, template: str, worker_id: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def db(dsn: str) -> Iterator[Connection]:
+def dsn(owner_dsn: str) -> str:
+    """Where the test connects: as the owner, unless it says otherwise."""
+    return owner_dsn
+
+
+@pytest.fixture
+def db(owner_dsn: str) -> Iterator[Connection]:
     """Yield a writer of the backend: a connection in autocommit mode."""
-    with psycopg.connect(dsn, autocommit=True) as connection:
+    with psycopg.connect(owner_dsn, autocommit=True) as connection:
         yield connection
+
+
+@pytest.fixture
+def role(db: Connection, worker_id: str) -> Iterator[str]:
+    """Name a role that may do what `listener roles` grants, and no more."""
+    name = f"listener_daemon_{worker_id}"
+    for statement in grants(db, BACKEND, name):
+        db.execute(statement.encode())
+    db.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(name), ROLE_PASSWORD))
+    yield name
+    db.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(name)))
+    # Databases of a run that was killed may still name it.
+    with suppress(psycopg.errors.DependentObjectsStillExist):
+        db.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+
+
+def as_role(dsn: str, role: str) -> str:
+    """Return the DSN with another role, made by the fixture `role`."""
+    parts = urlsplit(dsn)
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{role}:{ROLE_PASSWORD}@{host}").geturl()
 
 
 def with_database(url: str, name: str) -> str:

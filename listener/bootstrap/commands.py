@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,6 +11,7 @@ import structlog
 from listener.adapters.postgres.housekeeping import PostgresHousekeeping
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
 from listener.adapters.postgres.runs import read_pace
+from listener.bootstrap.aside import aside
 from listener.bootstrap.gate import require_gate
 from listener.bootstrap.installed import check_installation
 from listener.bootstrap.parts import Parts, open_parts
@@ -79,7 +79,7 @@ async def run_command(
     `StoreUnavailableError` if the database goes.
     """
     async with open_telemetry(settings) as telemetry:
-        await asyncio.to_thread(check_installation, settings)
+        await aside(check_installation, settings)
         await require_gate(settings, warming=command.leftovers)
         name = f"listener-{command.kind.value}"
         async with open_parts(settings, name, telemetry, RUN_SILENCE) as parts:
@@ -89,11 +89,11 @@ async def run_command(
 
 async def forecast(settings: Settings, kind: RunKind, scope: Scope) -> Forecast:
     """Tell what a run would come to without asking anything; raises `InstallationError`."""
-    await asyncio.to_thread(check_installation, settings)
+    await aside(check_installation, settings)
     async with open_parts(settings, "listener-plan") as parts:
         found = await parts.reconciler().count(kind, scope)
         pace = await read_pace(parts.pool, parts.database.backend)
-    calls = -(-found[False] // settings.batch_size) - (-found[True] // settings.va_batch_size)
+    calls = -(-found[False] // parts.batch_size) - (-found[True] // settings.va_batch_size)
     return Forecast(
         rows=found[False] + found[True],
         compilations=found[True],
@@ -108,15 +108,17 @@ async def _run(
 ) -> None:
     if command.leftovers:
         await _handle_leftovers(parts, tally)
-    reconciler = parts.reconciler(dry=command.dry)
+    reconciler = parts.reconciler(dry=command.dry, insisting=command.kind is RunKind.RECHECK)
     if expect is not None:
         rows = sum((await reconciler.count(command.kind, command.scope)).values())
         expect(rows if command.limit is None else min(rows, command.limit))
     await reconciler.run(
         command.kind, command.scope, cause="command", limit=command.limit, tally=tally
     )
+    housekeeping = PostgresHousekeeping(parts.pool, parts.database.backend)
+    await housekeeping.analyze_tracks(tally)
     if command.leftovers:
-        await PostgresHousekeeping(parts.pool, parts.database.backend).clear()
+        await housekeeping.clear()
 
 
 async def _handle_leftovers(parts: Parts, tally: Tally) -> None:

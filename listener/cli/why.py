@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
 import click
@@ -19,9 +19,9 @@ from listener.adapters.postgres.story import (
 from listener.cli.history import former_line, ids_of
 from listener.cli.look import as_json as json_of
 from listener.cli.look import json_option, moment, printable
-from listener.cli.manners import told
+from listener.cli.manners import examples
 from listener.domain.due import Reason
-from listener.domain.verdict import Kind
+from listener.domain.verdict import VISITED_COMPILATION, Kind
 from listener.settings import DueSettings, load_settings
 
 _NO_SUCH_ROW = 1
@@ -30,20 +30,34 @@ _LABEL = 10
 _REASONS = {
     Reason.NEVER: "it was never asked about",
     Reason.CHANGED: "it says something else than what was asked",
-    Reason.RESOLVED: "its identity is to be verified again",
+    Reason.RESOLVED: "what was found is to be verified again",
     Reason.UNRESOLVED: "no single artist was found, and that may have changed",
     Reason.FAILED: "the last try failed",
 }
 
+# In the order of what a person can do about it.
+_UNLINKED = {
+    "no_cta_match": "match no row of ours",
+    "no_catalog_artist": "with an artist we have not, or more than once",
+    "no_resolved_artist": "with an artist LML does not know",
+    "librarian": "left to a librarian",
+}
 
-@click.command(name="why")
+
+@click.command(
+    name="why",
+    epilog=examples(
+        ("listener why 4711", "the row with this id"),
+        ("listener why 4711 --json", "for a machine"),
+    ),
+)
 @click.argument("library_id", type=click.IntRange(1, 2**31 - 1))
 @json_option
-@told
 def why_command(*, library_id: int, as_json: bool) -> None:
-    """Tell the story of one row of the library: what was asked, what stands, what comes next.
+    """Tell the story of one row of the library.
 
-    Needs DATABASE_URL only, and changes nothing. Exits 0, or 1 if there is no such row.
+    What was asked, what stands, what comes next. Needs DATABASE_URL only, and changes nothing.
+    Exits 0, or 1 if there is no such row.
     """
     settings = load_settings(DueSettings)
     backend = settings.wxyc_schema_name
@@ -122,6 +136,8 @@ def _answer(story: Story) -> Iterator[tuple[str, str]]:
     if story.release is not None:
         same = "still says what was" if answer.same_question else "says something else now than was"
         yield "", f"the row {same} last asked"
+    if answer.outcome == VISITED_COMPILATION:
+        yield "tracks", _tracks(answer.tracks)
     if answer.failed_at is not None:
         failed = f"{answer.failures:,} in a row, the last {moment(answer.failed_at, story.at)}"
         yield "failures", f"{failed}: {printable(answer.failure or 'no reason')}"
@@ -131,6 +147,14 @@ def _answer(story: Story) -> Iterator[tuple[str, str]]:
             yield "", "parked: it takes a change of the row, or a person: " + _requeue(story)
         elif answer.next_ask_at is not None:
             yield "", f"to be tried again {moment(answer.next_ask_at, story.at)}"
+
+
+def _tracks(tracks: Mapping[str, int] | None) -> str:
+    if not tracks:
+        return "LML has visited them, and names nobody"
+    linked = f"{tracks['linked']:,} of {tracks['credits']:,} that LML names linked to an artist"
+    others = [f"{tracks[name]:,} {what}" for name, what in _UNLINKED.items() if tracks[name]]
+    return "; ".join([linked, *others])
 
 
 def _identity(story: Story) -> Iterator[tuple[str, str]]:

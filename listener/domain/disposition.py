@@ -12,7 +12,8 @@ class Disposition(Enum):
     WAIT: the service as a whole is busy, restarting or gone; no row is to blame, all is kept.
     HALT: it does not let us in, or lacks the route; nothing changes until a person acts.
     SPLIT: the page is too large, or one of its rows spoils it: smaller pages may be answered.
-    TRY_THEN_SPLIT: as SPLIT, but it may have been a moment's fault: the same page once more first.
+    TRY_THEN_SPLIT: as SPLIT, but it may have been a moment's fault: the same page once more first,
+    and if it was asked with tracks once without: they are not always to be told.
     """
 
     WAIT = "wait"

@@ -43,6 +43,10 @@ class PageRefusedError(Exception):
     """LML refused this page of questions; a smaller page may be answered."""
 
 
+class TracksRefusedError(PageRefusedError):
+    """LML could not answer this page with tracks; the same page without them may be answered."""
+
+
 def first_of(error: BaseException) -> BaseException:
     """Return the first error that a group, or a group within it, holds; one alone is itself."""
     while isinstance(error, BaseExceptionGroup):

@@ -6,10 +6,14 @@ from enum import Enum, StrEnum
 
 
 class Search(StrEnum):
-    """A way to find due rows: those whose time has come, or a look at every row."""
+    """A way to find due rows.
+
+    Those whose time has come, a look at every row, or the compilations that were asked before.
+    """
 
     BY_TIME = "by time"
     BY_CONTENT = "by content"
+    COMPILATIONS = "compilations"
 
 
 class RunKind(Enum):
@@ -19,14 +23,17 @@ class RunKind(Enum):
     REFRESH = "refresh"
     AUDIT = "audit"
     BACKFILL = "backfill"
+    RECHECK = "recheck"
 
     @property
     def searches(self) -> frozenset[Search]:
         """The ways in which the run searches."""
         match self:
             case RunKind.SWEEP:
-                return frozenset(Search)
+                return frozenset((Search.BY_TIME, Search.BY_CONTENT))
             case RunKind.REFRESH:
                 return frozenset((Search.BY_TIME,))
+            case RunKind.RECHECK:
+                return frozenset((Search.COMPILATIONS,))
             case _:
                 return frozenset((Search.BY_CONTENT,))

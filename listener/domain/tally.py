@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
+from listener.domain.tracks import TrackCount
+
 _BUCKETS_PER_DECADE = 40
 
 
@@ -33,8 +35,10 @@ FAILURES = frozenset(
 
 @dataclass(slots=True)
 class Tally:
-    """What became of library rows: scanned = resolved + unresolved + the sum of skipped.
+    """What became of library rows.
 
+    scanned = resolved + resolved_compilations + unresolved + the sum of skipped. A compilation is
+    resolved if LML has visited its tracks; `tracks` counts those, apart from the library's rows.
     `source_rows_skipped_null_confidence` counts provenance entries, and stands apart from the rows.
     `capture_missed` counts rows that had changed without a change in the outbox; they are among the
     scanned. `lml_latency` is the sum over all calls.
@@ -46,8 +50,10 @@ class Tally:
     """
 
     resolved: int = 0
+    resolved_compilations: int = 0
     unresolved: int = 0
     skipped: Counter[Skip] = field(default_factory=Counter)
+    tracks: Counter[TrackCount] = field(default_factory=Counter)
     source_rows_skipped_null_confidence: int = 0
     capture_missed: int = 0
     identities_withdrawn: int = 0
@@ -59,7 +65,8 @@ class Tally:
     @property
     def scanned(self) -> int:
         """Rows looked at."""
-        return self.resolved + self.unresolved + self.skipped.total()
+        found = self.resolved + self.resolved_compilations + self.unresolved
+        return found + self.skipped.total()
 
     @property
     def failed(self) -> int:
@@ -69,8 +76,10 @@ class Tally:
     def add(self, other: Tally) -> None:
         """Take in the counts of a part."""
         self.resolved += other.resolved
+        self.resolved_compilations += other.resolved_compilations
         self.unresolved += other.unresolved
         self.skipped += other.skipped
+        self.tracks += other.tracks
         self.source_rows_skipped_null_confidence += other.source_rows_skipped_null_confidence
         self.capture_missed += other.capture_missed
         self.identities_withdrawn += other.identities_withdrawn
@@ -83,8 +92,10 @@ class Tally:
         """Return what was counted since this tally was as `earlier`."""
         return Tally(
             resolved=self.resolved - earlier.resolved,
+            resolved_compilations=self.resolved_compilations - earlier.resolved_compilations,
             unresolved=self.unresolved - earlier.unresolved,
             skipped=self.skipped - earlier.skipped,
+            tracks=self.tracks - earlier.tracks,
             source_rows_skipped_null_confidence=self.source_rows_skipped_null_confidence
             - earlier.source_rows_skipped_null_confidence,
             capture_missed=self.capture_missed - earlier.capture_missed,
@@ -114,6 +125,7 @@ class Tally:
         return {
             "scanned": self.scanned,
             "rows_resolved": self.resolved,
+            "rows_resolved_compilation": self.resolved_compilations,
             "rows_unresolved": self.unresolved,
             "rows_skipped": {str(reason): self.skipped[reason] for reason in Skip},
             "capture_missed": self.capture_missed,
@@ -123,7 +135,7 @@ class Tally:
             "lml_total_calls": self.lml_calls,
             "lml_total_latency_ms": self.latency_ms,
             "source_rows_skipped_null_confidence": self.source_rows_skipped_null_confidence,
-        }
+        } | {str(count): self.tracks[count] for count in TrackCount}
 
     def dry_report(self) -> dict[str, object]:
         """Return the counts of a dry run under the names that its report has."""
@@ -132,6 +144,7 @@ class Tally:
             "lml_total_calls": self.lml_calls,
             "lml_total_latency_ms": self.latency_ms,
             "would_resolve": self.resolved,
+            "would_resolve_compilation": self.resolved_compilations,
             "would_unresolved": self.unresolved,
             "would_skip": {str(reason): self.skipped[reason] for reason in Skip},
             "source_rows_skipped_null_confidence": self.source_rows_skipped_null_confidence,
@@ -142,6 +155,7 @@ class Tally:
         counts = {
             "scanned": self.scanned,
             "rows_resolved": self.resolved,
+            "rows_resolved_compilation": self.resolved_compilations,
             "rows_unresolved": self.unresolved,
             "source_rows_skipped_null_confidence": self.source_rows_skipped_null_confidence,
             "capture_missed": self.capture_missed,
@@ -152,7 +166,8 @@ class Tally:
             "lml_total_latency_ms": self.latency_ms,
         }
         skipped = {f"rows_skipped.{reason}": count for reason, count in self.skipped.items()}
-        return counts | dict(sorted(skipped.items()))
+        tracks = {str(count): number for count, number in self.tracks.items()}
+        return counts | dict(sorted(skipped.items())) | dict(sorted(tracks.items()))
 
 
 @dataclass(slots=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from listener.domain.question import Question
+from listener.domain.tracks import TrackCounts, Tracks
 
 _OUTSIDE = "confidence {} is not between 0 and 1"
 
@@ -17,6 +18,10 @@ class Kind(StrEnum):
     SINGLE_ARTIST = "single_artist"
     COMPILATION = "compilation"
     UNRESOLVED = "unresolved"
+
+
+# What the ledger calls a compilation whose tracks LML has visited, as opposed to one to visit yet.
+VISITED_COMPILATION = "visited_compilation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +67,26 @@ class Identity:
 class Verdict:
     """LML's finding for one library row; `identity` is set for a single artist only.
 
-    `skipped_sources` counts provenance entries that carried no confidence or no external id.
+    `tracks` is set for a compilation that LML has visited. `skipped_sources` counts provenance
+    entries that carried no confidence or no external id.
     """
 
     library_id: int
     kind: Kind
     identity: Identity | None = None
     skipped_sources: int = 0
+    tracks: Tracks | None = None
+
+    @property
+    def outcome(self) -> str:
+        """What the ledger keeps of it: it decides when the row is asked again."""
+        return self.kind.value if self.tracks is None else VISITED_COMPILATION
 
     def __post_init__(self) -> None:
-        """Hold the kind and the identity to each other."""
+        """Hold the kind to the identity and the tracks."""
+        if self.kind is not Kind.COMPILATION and self.tracks is not None:
+            message = f"a verdict of kind {self.kind} cannot have tracks"
+            raise ValueError(message)
         if (self.kind is Kind.SINGLE_ARTIST) != (self.identity is not None):
             message = f"a verdict of kind {self.kind} cannot have the identity {self.identity}"
             raise ValueError(message)
@@ -96,10 +111,11 @@ class Written:
 
     Of these, `withdrawn` lost an identity that answered another question. On `kept` rows an
     identity that is not ours was left as it is, and on `unresolved_now` rows one stays though LML
-    found no single artist.
+    found no single artist. `tracks` counts by row what became of the credits that LML named.
     """
 
     rows: frozenset[int]
     withdrawn: frozenset[int] = frozenset()
     kept: int = 0
     unresolved_now: int = 0
+    tracks: Mapping[int, TrackCounts] = field(default_factory=dict)

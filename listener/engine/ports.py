@@ -90,16 +90,17 @@ class Reply(Protocol):
         """What it says about LML's caches; empty until it was read."""
 
     async def read(self) -> Sequence[Verdict | Invalid]:
-        """Return the results; raises `PageRefusedError` if there are none to be found in it."""
+        """Return the results; raises as `Lml.ask` if there are none to be found in it."""
 
 
 class Lml(Protocol):
     """The authority on identities."""
 
-    async def ask(self, questions: Sequence[Question]) -> Reply:
+    async def ask(self, questions: Sequence[Question], *, with_tracks: bool = False) -> Reply:
         """Put one page of 1 to 1000 questions.
 
-        Raises `LmlUnavailableError` if no row is to blame, `PageRefusedError` if one may be.
+        Raises `LmlUnavailableError` if no row is to blame, `PageRefusedError` if one may be, and
+        `TracksRefusedError` if it may be that the tracks were asked for.
         """
 
 
@@ -125,6 +126,9 @@ class Due(Protocol):
 
     def by_content(self, scope: Scope) -> AsyncIterator[Sequence[DueRow]]:
         """Yield the rows that are due though no time says so, looking at every row."""
+
+    def compilations(self, scope: Scope) -> AsyncIterator[Sequence[DueRow]]:
+        """Yield the compilations that were asked before, whenever they are to be asked again."""
 
 
 class Runs(Protocol):

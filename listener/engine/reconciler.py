@@ -145,6 +145,9 @@ class Reconciler:
         if Search.BY_CONTENT in kind.searches:
             async for rows in self._due.by_content(scope):
                 yield rows
+        if Search.COMPILATIONS in kind.searches:
+            async for rows in self._due.compilations(scope):
+                yield rows
 
 
 class _Walk:

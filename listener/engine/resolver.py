@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -12,11 +12,13 @@ from typing import TypeVar
 
 import structlog
 
+from listener.domain.asking import IncludeTracks, QuestionPage, pages
 from listener.domain.change import Batch, Stream
 from listener.domain.faults import (
     LmlUnavailableError,
     PageRefusedError,
     StoreUnavailableError,
+    TracksRefusedError,
     WriteRefusedError,
 )
 from listener.domain.judging import Invalid, Judgement, judge
@@ -24,7 +26,8 @@ from listener.domain.oddities import oddities
 from listener.domain.parking import Failure, Patience
 from listener.domain.question import Asking, Question
 from listener.domain.tally import Skip, Tally
-from listener.domain.verdict import Kind, Page, Verdict, Written
+from listener.domain.verdict import Page, Verdict
+from listener.engine.counting import count, tell
 from listener.engine.handling import Handled
 from listener.engine.ports import Library, Lml, Outbox, Reply, Telemetry, Verdicts
 from listener.engine.silent import NoTelemetry
@@ -47,6 +50,7 @@ class ResolverLimits:
 
     compilation_batch_size: int
     patience: Patience
+    include_tracks: IncludeTracks = IncludeTracks.COMPILATIONS
 
 
 @dataclass(slots=True)
@@ -113,7 +117,10 @@ class Resolver:
             asking = await self._library.read(batch.row_ids)
             work.order = asking.order
             handled = await self._settle_unasked(work, asking)
-            for page in self._pages(asking.questions):
+            limits = self._limits
+            for page in pages(
+                asking.questions, limits.compilation_batch_size, limits.include_tracks
+            ):
                 handled |= await self._ask(work, page)
             return handled | await self._fail(work)
         except LmlUnavailableError:
@@ -135,29 +142,19 @@ class Resolver:
         work.tally.skip(Skip.ALREADY_ANSWERED, len(asking.answered))
         return Handled(settled=unasked, unasked=unasked)
 
-    def _pages(self, questions: Sequence[Question]) -> Iterator[Sequence[Question]]:
-        compilations = [question for question in questions if question.compilation]
-        size = self._limits.compilation_batch_size
-        # A few among others cost no call of their own.
-        others = [question for question in questions if not question.compilation]
-        if first := others + compilations[: size if others else 0]:
-            yield first
-        for start in range(size if others else 0, len(compilations), size):
-            yield compilations[start : start + size]
-
-    async def _ask(self, work: _Work, questions: Sequence[Question]) -> Handled:
+    async def _ask(self, work: _Work, page: QuestionPage) -> Handled:
+        questions = page.questions
         try:
-            reply, answered = await self._call(work.tally, questions)
-            try:
-                results = await reply.read()
-            finally:
-                answered(reply.cache_stats)
+            results = await self._results(work.tally, page)
+        except TracksRefusedError as fault:
+            _log.warning("asking without tracks", questions=len(questions), reason=str(fault))
+            return await self._ask(work, page.without_tracks())
         except PageRefusedError as fault:
             work.refuse_questions(fault)
             if len(questions) == 1:
                 self._failed(work, questions[0], Skip.LML_ERROR, str(fault))
                 return Handled()
-            first, second = _halves(questions)
+            first, second = page.halves()
             handled = await self._ask(work, first)
             return handled | await self._ask(work, second)
         work.questions_refused = 0
@@ -165,16 +162,24 @@ class Resolver:
         asked = {question.library_id: question for question in questions}
         return await self._write(work, asked, accepted)
 
+    async def _results(self, tally: Tally, page: QuestionPage) -> Sequence[Verdict | Invalid]:
+        reply, answered = await self._call(tally, page)
+        try:
+            return await reply.read()
+        finally:
+            answered(reply.cache_stats)
+
     async def _call(
-        self, tally: Tally, questions: Sequence[Question]
+        self, tally: Tally, page: QuestionPage
     ) -> tuple[Reply, Callable[[Mapping[str, float]], None]]:
         loop = asyncio.get_running_loop()
         async with self._permit():
             tally.lml_calls += 1
             began = loop.time()
             try:
-                with self._telemetry.call(len(questions)) as answered:
-                    return await self._lml.ask(questions), answered
+                with self._telemetry.call(len(page.questions)) as answered:
+                    reply = await self._lml.ask(page.questions, with_tracks=page.with_tracks)
+                    return reply, answered
             finally:
                 tally.lml_latency += timedelta(seconds=loop.time() - began)
 
@@ -222,7 +227,8 @@ class Resolver:
             handled = await self._write(work, asked, first)
             return handled | await self._write(work, asked, second)
         work.verdicts_refused = 0
-        _count(work.tally, verdicts, written)
+        count(work.tally, verdicts, written)
+        tell(verdicts, written)
         self._note_oddities(verdicts)
         return Handled(settled=written.rows, late=rows - written.rows)
 
@@ -255,28 +261,6 @@ class Resolver:
                 failures=failure.failures,
             )
         return Handled(settled=frozenset(parked), failed=failed.difference(parked))
-
-
-def _count(tally: Tally, verdicts: Sequence[Verdict], written: Written) -> None:
-    tally.identities_withdrawn += len(written.withdrawn)
-    tally.resolved_now_unresolved += written.unresolved_now
-    tally.kept_manual += written.kept
-    if written.withdrawn:
-        _log.info(
-            "identities withdrawn: their rows ask something else now, and nothing was found",
-            rows=sorted(written.withdrawn)[:10],
-            count=len(written.withdrawn),
-        )
-    for verdict in verdicts:
-        tally.source_rows_skipped_null_confidence += verdict.skipped_sources
-        if verdict.library_id not in written.rows:
-            tally.skip(Skip.SUPERSEDED)
-        elif verdict.kind is Kind.SINGLE_ARTIST:
-            tally.resolved += 1
-        elif verdict.kind is Kind.UNRESOLVED:
-            tally.unresolved += 1
-        else:
-            tally.skip(Skip.COMPILATION)
 
 
 def _log_misfit(questions: Sequence[Question], judgement: Judgement) -> None:

@@ -9,7 +9,7 @@ SELECT
     %(ask_order)s,
     v.outcome,
     now(),
-    now() + CASE v.outcome WHEN 'single_artist' THEN %(stale_after)s ELSE %(retry_after)s END,
+    now() + CASE WHEN v.outcome IN ('single_artist', 'visited_compilation') THEN %(stale_after)s ELSE %(retry_after)s END,
     ARRAY(
         SELECT m.part
         FROM unnest(%(manual_ids)b::int[], %(manual_parts)b::text[]) AS m (library_id, part)
@@ -47,6 +47,7 @@ ON CONFLICT (library_id) DO UPDATE
 SET question = excluded.question,
     ask_order = excluded.ask_order,
     outcome = excluded.outcome,
+    tracks = NULL,
     answered_at = excluded.answered_at,
     next_ask_at = excluded.next_ask_at,
     failures = 0,

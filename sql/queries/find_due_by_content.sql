@@ -28,7 +28,7 @@ found AS MATERIALIZED (
                 %(stale_after)s, %(retry_after)s
             ) THEN CASE
                 WHEN g.outcome IS NULL THEN 'never'
-                WHEN g.outcome = 'single_artist' THEN 'resolved'
+                WHEN g.outcome IN ('single_artist', 'visited_compilation') THEN 'resolved'
                 ELSE 'unresolved'
             END
         END AS reason

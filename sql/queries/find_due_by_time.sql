@@ -8,7 +8,7 @@ SELECT
         WHEN l.id IS NULL THEN NULL
         WHEN g.failures > 0 THEN 'failed'
         WHEN g.outcome IS NULL THEN 'never'
-        WHEN g.outcome = 'single_artist' THEN 'resolved'
+        WHEN g.outcome IN ('single_artist', 'visited_compilation') THEN 'resolved'
         ELSE 'unresolved'
     END AS reason,
     l.code_volume_letters LIKE 'Z%%'

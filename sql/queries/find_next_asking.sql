@@ -28,7 +28,7 @@ CROSS JOIN LATERAL (
         CASE
             WHEN g.failures > 0 THEN 'failed'
             WHEN g.outcome IS NULL THEN 'never'
-            WHEN g.outcome = 'single_artist' THEN 'resolved'
+            WHEN g.outcome IN ('single_artist', 'visited_compilation') THEN 'resolved'
             ELSE 'unresolved'
         END AS reason,
         nullif(g.next_ask_at, 'infinity') AS due_at
@@ -38,7 +38,7 @@ CROSS JOIN LATERAL (
         CASE
             WHEN k.never THEN 'never'
             WHEN k.changed THEN 'changed'
-            WHEN g.outcome = 'single_artist' THEN 'resolved'
+            WHEN g.outcome IN ('single_artist', 'visited_compilation') THEN 'resolved'
             ELSE 'unresolved'
         END AS reason,
         CASE
@@ -50,6 +50,7 @@ CROSS JOIN LATERAL (
                 g.answered_at + %(stale_after)s,
                 CASE WHEN NOT k.kept THEN i.last_verified_at + %(stale_after)s END
             )
+            WHEN g.outcome = 'visited_compilation' THEN g.answered_at + %(stale_after)s
             ELSE g.answered_at + %(retry_after)s
         END AS due_at
     WHERE NOT EXISTS (SELECT FROM listener.change AS c WHERE c.stream = 'library' AND c.row_id = l.id)

@@ -1,6 +1,7 @@
 -- Reads what the ledger knows of a row of the library, and whether the row is there and still says what was asked.
 SELECT
     g.outcome,
+    g.tracks,
     g.answered_at,
     g.question = listener.question_digest(
         l.artist_name, l.album_title, l.legacy_release_id, coalesce(l.code_volume_letters LIKE 'Z%%', false)

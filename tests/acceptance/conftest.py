@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from listener.adapters.demo.simulator import Knowledge, Simulator, simulator_thread
+from tests.conftest import as_role
 
 WAIT_SECONDS = 15
 
@@ -89,6 +90,12 @@ class Daemon:
             self.lines.append(line)
             if line.startswith("{"):
                 self.events.append(json.loads(line))
+
+
+@pytest.fixture
+def dsn(owner_dsn: str, role: str) -> str:
+    """Where the daemon and the commands connect: as a role that may do just what they do."""
+    return as_role(owner_dsn, role)
 
 
 @pytest.fixture

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -433,32 +431,19 @@ def test_rotation_of_an_active_identity_is_warmed_once(
     assert simulator.calls.rows["refresh"] == 1
 
 
-def test_role_of_the_install_runbook_is_enough(
-    dsn: str, db: Connection, start: Start, worker_id: str
-) -> None:
-    role = f"listener_daemon_{worker_id}"
-    text = (ROOT / "runbooks" / "install.md").read_text(encoding="utf-8")
-    grants = text.partition("CREATE ROLE")[2].partition("```")[0]
-    history = re.findall("^GRANT .*history.*$", text, re.MULTILINE)
-    statements = f"CREATE ROLE {grants}{''.join(history)}".replace("listener_daemon", role)
-    try:
-        db.execute(statements.encode())
-        daemon = start(DATABASE_URL=_as_role(dsn, role)).following()
-        row = add_release(db, "Stereolab")
-        db.execute(
-            sql.SQL("INSERT INTO {} (rotation_bin, lml_identity_id) VALUES ('H', 7)").format(
-                table("rotation")
-            )
+def test_role_of_its_own_is_enough(db: Connection, start: Start) -> None:
+    daemon = start().following()
+    row = add_release(db, "Stereolab")
+    db.execute(
+        sql.SQL("INSERT INTO {} (rotation_bin, lml_identity_id) VALUES ('H', 7)").format(
+            table("rotation")
         )
-        eventually(lambda: all_answered(db))
-        rename(db, row, "Broadcast")
-        eventually(lambda: all_answered(db))
-        assert daemon.stop() == 0
-        assert not [event for event in daemon.events if event["level"] in {"warning", "error"}]
-    finally:
-        name = sql.Identifier(role)
-        db.execute(sql.SQL("DROP OWNED BY {}").format(name))
-        db.execute(sql.SQL("DROP ROLE {}").format(name))
+    )
+    eventually(lambda: all_answered(db))
+    rename(db, row, "Broadcast")
+    eventually(lambda: all_answered(db))
+    assert daemon.stop() == 0
+    assert not [event for event in daemon.events if event["level"] in {"warning", "error"}]
 
 
 def test_daemon_waits_for_a_database_that_is_not_there(
@@ -484,11 +469,6 @@ def test_daemon_without_a_trigger_says_so_and_finds_what_is_there(
     daemon = start()
     daemon.wait_for("changes are not captured as they should be, run `listener migrate`")
     eventually(lambda: all_answered(db))
-
-
-def _as_role(dsn: str, role: str) -> str:
-    parts = urlsplit(dsn)
-    return parts._replace(netloc=f"{role}@{parts.netloc.rpartition('@')[2]}").geturl()
 
 
 def _waits_for_a_lock(db: Connection) -> bool:

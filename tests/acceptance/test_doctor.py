@@ -237,7 +237,7 @@ def test_role_without_a_right_is_told(
         }
         assert "INSERT on the table" in findings["history"]["finding"]
         assert "UPDATE (id) on wxyc_schema.library" in findings["rights"]["finding"]
-        assert "runbooks/install.md" in findings["rights"]["advice"]
+        assert "listener roles" in findings["rights"]["advice"]
     finally:
         db.execute(sql.SQL("DROP ROLE {}").format(name))
 

@@ -128,7 +128,7 @@ def test_keys_of_the_status_stay(db: Connection, dsn: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     status = json.loads(done.stdout)
     stream = dict.fromkeys(("stream", "backlog", "oldest_seconds", "holder", "holder_alive"))
-    counts = ("rows", "nameless", "asked", "resolved", "unresolved", "compilation", "failed")
+    counts = ("rows", "nameless", "asked", "resolved", "resolved_compilation", "unresolved")
     ages = ("0-1", "1-2", "2-3", "3-4", "4-5", "5-6", "6-7", "7+")
     run = ("run_id", "kind", "cause", "holder", "started_at", "ended_at", "outcome", "reason")
     assert keys(status) == {
@@ -137,7 +137,7 @@ def test_keys_of_the_status_stay(db: Connection, dsn: str) -> None:
         "missing": None,
         "streams": [stream],
         "replicas": None,
-        "coverage": dict.fromkeys((*counts, "parked", "never")),
+        "coverage": dict.fromkeys((*counts, "compilation", "failed", "parked", "never")),
         "staleness_days": dict.fromkeys(ages),
         "due_by_time": None,
         "runs": [dict.fromkeys(run) | {"tally": {}}],
@@ -258,13 +258,13 @@ def test_keys_of_the_story_stay(db: Connection, dsn: str) -> None:
     done = look(dsn, "why", str(row), "--json")
     assert done.returncode == 0
     standing = ("method", "confidence", "last_verified_at", "ours", "kept")
-    answer = ("outcome", "answered_at", "same_question", "failures", "failure", "failure_detail")
+    answer = ("outcome", "tracks", "answered_at", "same_question", "failures", "failure")
     assert keys(json.loads(done.stdout)) == {
         "at": None,
         "library_id": None,
         "release": dict.fromkeys(("artist_name", "album_title", "code_volume_letters")),
         "changes": dict.fromkeys(("waiting", "first_at", "last_at", "holder", "holder_alive")),
-        "answer": dict.fromkeys((*answer, "failed_at", "parked", "next_ask_at")),
+        "answer": dict.fromkeys((*answer, "failure_detail", "failed_at", "parked", "next_ask_at")),
         "identity": dict.fromkeys((*standing, "wikidata_qid", "spotify_id", "apple_music_id")),
         "sources": [dict.fromkeys((*standing, "source", "external_id"))],
         "history": [dict.fromkeys(STATE)],

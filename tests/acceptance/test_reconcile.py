@@ -367,7 +367,10 @@ def test_batch_that_lml_fails_is_counted_and_stays_due(
     [
         ({"DATABASE_URL": "nonsense"}, "DATABASE_URL: must start with postgresql://"),
         ({"BATCH_SIZE": "1001"}, "BATCH_SIZE is '1001'"),
-        ({"PARTITION_INDEX": "2", "PARTITION_COUNT": "2"}, "PARTITION_INDEX is 2"),
+        (
+            {"PARTITION_INDEX": "2", "PARTITION_COUNT": "2"},
+            "PARTITION_COUNT is '2': must be above PARTITION_INDEX",
+        ),
         ({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}, "refused"),
         ({"LML_API_KEY": "wrong-secret"}, "LML answered 40"),
     ],

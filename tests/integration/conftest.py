@@ -13,6 +13,7 @@ from listener.adapters.postgres.library import AskAgain, PostgresLibrary
 from listener.adapters.postgres.outbox import PostgresOutbox
 from listener.adapters.postgres.verdicts import PostgresVerdicts
 from listener.domain.question import Asking
+from listener.domain.tracks import Tracks
 from listener.domain.verdict import Identity, Kind, Page, Verdict
 from tests.conftest import BACKEND, Connection
 
@@ -66,19 +67,27 @@ class Answers:
         self._verdicts = verdicts
 
     async def __call__(
-        self, *row_ids: int, kind: Kind = Kind.SINGLE_ARTIST, method: str = "exact_match"
+        self,
+        *row_ids: int,
+        kind: Kind = Kind.SINGLE_ARTIST,
+        method: str = "exact_match",
+        tracks: Tracks | None = None,
     ) -> frozenset[int]:
         """Answer the same to every row that is to be asked; return the rows written."""
-        return await self.write(await self._library.read(row_ids), kind, method)
+        return await self.write(await self._library.read(row_ids), kind, method, tracks)
 
     async def write(
-        self, asking: Asking, kind: Kind = Kind.SINGLE_ARTIST, method: str = "exact_match"
+        self,
+        asking: Asking,
+        kind: Kind = Kind.SINGLE_ARTIST,
+        method: str = "exact_match",
+        tracks: Tracks | None = None,
     ) -> frozenset[int]:
         """Answer the same to every question; return the rows written."""
         found = Identity(method, 0.9, "Q1", None, None, ())
         identity = found if kind is Kind.SINGLE_ARTIST else None
         questions = {question.library_id: question for question in asking.questions}
-        answers = [Verdict(row, kind, identity) for row in questions]
+        answers = [Verdict(row, kind, identity, tracks=tracks) for row in questions]
         written = await self._verdicts.write(Page(asking.order, questions, answers, []))
         return written.rows
 

@@ -23,6 +23,7 @@ from listener.domain.due import DueRow, Reason, Scope
 from listener.domain.pacing import Backoff
 from listener.domain.parking import Patience
 from listener.domain.tally import Skip
+from listener.domain.tracks import Tracks
 from listener.domain.verdict import Kind
 from tests.catalogue import add_identity, add_release, delete_release, set_column, table
 from tests.conftest import BACKEND, Connection
@@ -154,13 +155,93 @@ async def test_each_outcome_has_a_threshold_of_its_own(
     pool: Pool, unseen: Connection, answer: Answers
 ) -> None:
     due = PostgresDue(pool, BACKEND, AskAgain(timedelta(days=2), timedelta(days=5)))
-    single, unresolved, compilation = (add_release(unseen) for _ in range(3))
+    single, visited, unresolved, compilation = (add_release(unseen) for _ in range(4))
     await answer(single)
+    await answer(visited, kind=Kind.COMPILATION, tracks=Tracks())
     await answer(unresolved, kind=Kind.UNRESOLVED)
     await answer(compilation, kind=Kind.COMPILATION)
-    for row in (single, unresolved, compilation):
+    for row in (single, visited, unresolved, compilation):
         answered_ago(unseen, row, timedelta(days=3))
-    assert await by_content(due) == {single: Reason.RESOLVED}
+    assert await by_content(due) == {single: Reason.RESOLVED, visited: Reason.RESOLVED}
+
+
+async def test_compilation_to_be_visited_yet_is_asked_like_one_without_an_identity(
+    pool: Pool, unseen: Connection, library: PostgresLibrary
+) -> None:
+    ask_again = AskAgain(timedelta(days=5), timedelta(days=2))
+    verdicts = PostgresVerdicts(pool, BACKEND, ask_again)
+    visited, compilation = (add_release(unseen) for _ in range(2))
+    answer = Answers(library, verdicts)
+    await answer(visited, kind=Kind.COMPILATION, tracks=Tracks())
+    await answer(compilation, kind=Kind.COMPILATION)
+    waits = unseen.execute(
+        "SELECT next_ask_at - answered_at FROM listener.ledger ORDER BY library_id"
+    ).fetchall()
+    assert waits == [(timedelta(days=5),), (timedelta(days=2),)]
+    unseen.execute("UPDATE listener.ledger SET next_ask_at = now()")
+    assert await by_time(PostgresDue(pool, BACKEND, ask_again)) == {
+        visited: Reason.RESOLVED,
+        compilation: Reason.UNRESOLVED,
+    }
+
+
+async def test_recheck_finds_compilations_whenever_they_are_to_be_asked(
+    unseen: Connection, due: PostgresDue, answer: Answers
+) -> None:
+    visited, not_visited, found_by_lml, single = (
+        add_release(unseen, code_volume_letters=letters) for letters in ("Z-A", "Z", None, "Z-B")
+    )
+    plain, _never = add_release(unseen), add_release(unseen, code_volume_letters="Z-C")
+    nameless = add_release(unseen, code_volume_letters="Z-D")
+    await answer(visited, kind=Kind.COMPILATION, tracks=Tracks())
+    await answer(not_visited, found_by_lml, kind=Kind.COMPILATION)
+    await answer(single, plain, nameless)
+    set_column(unseen, "library", nameless, "artist_name", None)
+    assert await by_time(due) == {}
+    assert await rows_of(due.compilations(EVERYTHING)) == [
+        DueRow(visited, Reason.RESOLVED, compilation=True),
+        DueRow(not_visited, Reason.UNRESOLVED, compilation=True),
+        DueRow(found_by_lml, Reason.UNRESOLVED, compilation=False),
+        DueRow(single, Reason.RESOLVED, compilation=True),
+    ]
+    shares = [
+        await rows_of(due.compilations(Scope(partition=share, partitions=2))) for share in range(2)
+    ]
+    assert sorted(row.library_id for rows in shares for row in rows) == [
+        visited,
+        not_visited,
+        found_by_lml,
+        single,
+    ]
+    later = await rows_of(due.compilations(Scope(since_id=not_visited)))
+    assert [row.library_id for row in later] == [not_visited, found_by_lml, single]
+
+
+async def test_recheck_leaves_parked_rows_to_a_person(
+    unseen: Connection,
+    due: PostgresDue,
+    answer: Answers,
+    library: PostgresLibrary,
+    verdicts: PostgresVerdicts,
+) -> None:
+    parked, failed = (add_release(unseen, code_volume_letters="Z") for _ in range(2))
+    await answer(parked, failed, kind=Kind.COMPILATION, tracks=Tracks())
+    unseen.execute("UPDATE listener.ledger SET next_ask_at = now()")
+    await fail(library, verdicts, parked, attempts=1)
+    await fail(library, verdicts, failed)
+    assert await rows_of(due.compilations(EVERYTHING)) == [
+        DueRow(failed, Reason.FAILED, compilation=True)
+    ]
+
+
+async def test_recheck_asks_what_would_hold_otherwise(
+    pool: Pool, unseen: Connection, library: PostgresLibrary, answer: Answers
+) -> None:
+    row = add_release(unseen, code_volume_letters="Z")
+    await answer(row, kind=Kind.COMPILATION, tracks=Tracks())
+    assert (await library.read([row])).answered == {row}
+    at_once = PostgresLibrary(pool, BACKEND, AskAgain(timedelta(0), timedelta(0)))
+    assert [question.library_id for question in (await at_once.read([row])).questions] == [row]
 
 
 async def test_identity_that_was_set_back_by_hand_is_due(
@@ -314,6 +395,7 @@ class Ledger(Enum):
     NOTHING = auto()
     SINGLE_ARTIST = auto()
     SINGLE_ARTIST_SAYS_LML_MANUAL = auto()
+    VISITED_COMPILATION = auto()
     COMPILATION = auto()
     UNRESOLVED = auto()
     FAILED = auto()
@@ -333,6 +415,7 @@ OUTCOMES = {
     Ledger.SINGLE_ARTIST: "single_artist",
     Ledger.SINGLE_ARTIST_SAYS_LML_MANUAL: "single_artist",
     Ledger.FAILED_SINCE_SINGLE_ARTIST: "single_artist",
+    Ledger.VISITED_COMPILATION: "visited_compilation",
     Ledger.COMPILATION: "compilation",
     Ledger.UNRESOLVED: "unresolved",
     Ledger.FAILED_SINCE_UNRESOLVED: "unresolved",

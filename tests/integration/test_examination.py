@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -32,9 +30,7 @@ from listener.adapters.postgres.examination import (
 from listener.adapters.postgres.installation import UnreachableError
 from listener.bootstrap.doctor import State, judge_rights, judge_server, judge_wakeups
 from tests.catalogue import table
-from tests.conftest import BACKEND, Connection, through
-
-RUNBOOK = Path(__file__).parents[2] / "runbooks" / "install.md"
+from tests.conftest import BACKEND, Connection, as_role, through
 
 SERVER = Server(
     version=140022,
@@ -44,44 +40,6 @@ SERVER = Server(
     role="listener_daemon",
     clock_ahead=timedelta(0),
 )
-
-
-def grants() -> list[str]:
-    """Return what the install runbook grants to the daemon's role."""
-    block = RUNBOOK.read_text(encoding="utf-8").partition("CREATE ROLE")[2].partition("```")[0]
-    return [line for line in block.splitlines() if line.startswith("GRANT")]
-
-
-def rights_of(grant: str) -> set[str]:
-    """Return the single rights of one GRANT, as the doctor names them."""
-    match = re.fullmatch(r"GRANT (.+) ON (SCHEMA |SEQUENCE |)(.+) TO listener_daemon;", grant)
-    assert match is not None, grant
-    kind = "schema " if match[2] == "SCHEMA " else ""
-    return {
-        f"{right} on {kind}{thing}"
-        for right in match[1].split(", ")
-        for thing in match[3].split(", ")
-    }
-
-
-@pytest.fixture
-def role(db: Connection, worker_id: str) -> Iterator[str]:
-    """Name a role that may do what the install runbook grants, and no more."""
-    name = f"listener_examined_{worker_id}"
-    identifier = sql.Identifier(name)
-    db.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'geheim'").format(identifier))
-    try:
-        for grant in grants():
-            db.execute(grant.replace("listener_daemon", name).encode())
-        yield name
-    finally:
-        db.execute(sql.SQL("DROP OWNED BY {}").format(identifier))
-        db.execute(sql.SQL("DROP ROLE {}").format(identifier))
-
-
-def as_role(dsn: str, role: str) -> str:
-    parts = urlsplit(dsn)
-    return parts._replace(netloc=f"{role}:geheim@{parts.netloc.rpartition('@')[2]}").geturl()
 
 
 def rights(dsn: str, backend: str = BACKEND) -> Rights:
@@ -103,38 +61,6 @@ def test_examining_can_write_nothing(dsn: str) -> None:
         examining(dsn) as connection,
     ):
         connection.execute("DELETE FROM listener.change")
-
-
-def test_rights_of_the_install_runbook_are_enough(dsn: str, role: str) -> None:
-    assert rights(as_role(dsn, role)) == Rights((), ())
-
-
-def test_every_right_of_the_install_runbook_is_looked_for(
-    db: Connection, dsn: str, role: str
-) -> None:
-    db.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(role)))
-    wanted = set().union(*(rights_of(grant) for grant in grants()))
-    assert set(rights(as_role(dsn, role)).lacking) == wanted
-
-
-@pytest.mark.parametrize("grant", grants())
-def test_right_that_was_withdrawn_is_named(db: Connection, dsn: str, role: str, grant: str) -> None:
-    revoke = grant.replace("GRANT", "REVOKE", 1).replace(" TO listener_daemon", f" FROM {role}")
-    db.execute(revoke.encode())
-    lacking = rights(as_role(dsn, role)).lacking
-    assert set(lacking) == rights_of(grant)
-    (finding,) = judge_rights(Rights((), lacking))
-    assert finding.state is State.FAIL
-    assert all(right in finding.finding for right in lacking)
-
-
-def test_another_column_that_may_be_updated_is_enough_for_a_row_lock(
-    db: Connection, dsn: str, role: str
-) -> None:
-    name = sql.Identifier(role)
-    db.execute(sql.SQL("REVOKE UPDATE (id) ON {} FROM {}").format(table("library"), name))
-    db.execute(sql.SQL("GRANT UPDATE (label) ON {} TO {}").format(table("library"), name))
-    assert rights(as_role(dsn, role)) == Rights((), ())
 
 
 def test_wrong_schema_of_the_backend_is_named(dsn: str) -> None:

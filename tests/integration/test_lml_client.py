@@ -7,12 +7,22 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from listener.adapters.demo.simulator import Knowledge, Simulator, simulator_thread
+from listener.adapters.demo.simulator.replies import Wire
+from listener.adapters.demo.simulator.tracks import Tracks as Fields
+from listener.adapters.demo.simulator.tracks import TrackStore, entries_for
 from listener.adapters.lml.client import LmlClient, LmlLimits, open_lml
-from listener.domain.faults import LmlRefusedError, LmlUnavailableError, PageRefusedError
+from listener.domain.faults import (
+    LmlRefusedError,
+    LmlUnavailableError,
+    PageRefusedError,
+    TracksRefusedError,
+)
 from listener.domain.judging import Invalid, judge
 from listener.domain.question import Question
+from listener.domain.tracks import Tracks
 from listener.domain.verdict import Verdict
 
 TOKEN = "secret-token-of-the-tests"
@@ -100,6 +110,86 @@ async def test_reply_that_is_no_answer(  # noqa: PLR0917 - one parameter a colum
     assert simulator.calls.counts["other"] == 0
     assert TOKEN not in str(caught.value)
     assert "Artist" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fault", "details", "meaning", "calls"),
+    [
+        ("status", {"status": 500, "body": "text"}, TracksRefusedError, 2),
+        ("truncated_json", {}, TracksRefusedError, 1),
+        ("no_results", {}, TracksRefusedError, 1),
+        ("gzip_bomb", {"size": 2**24}, TracksRefusedError, 1),
+        ("huge_body", {"size": 2**24}, TracksRefusedError, 1),
+        ("hang", {}, TracksRefusedError, 2),
+        ("drip", {"size": 1}, TracksRefusedError, 2),
+        # All of these would be so without tracks.
+        ("status", {"status": 422, "body": "detail"}, PageRefusedError, 1),
+        ("status", {"status": 413, "body": "html"}, PageRefusedError, 1),
+        ("status", {"status": 401}, LmlRefusedError, 1),
+        ("status", {"status": 500, "body": "message"}, LmlRefusedError, 1),
+        ("status", {"status": 503, "body": "empty"}, LmlUnavailableError, 2),
+        ("reset", {}, LmlUnavailableError, 2),
+        ("html", {}, LmlUnavailableError, 2),
+    ],
+)
+async def test_reply_that_is_no_answer_to_a_page_with_tracks(  # noqa: PLR0917 - as above
+    simulator: Simulator,
+    lml: LmlClient,
+    fault: str,
+    details: dict[str, Any],
+    meaning: type[Exception],
+    calls: int,
+) -> None:
+    simulator.faults.add(fault, **details)
+    with pytest.raises(meaning) as caught:
+        await (await lml.ask(QUESTIONS, with_tracks=True)).read()
+    assert type(caught.value) is meaning
+    assert simulator.calls.counts["bulk"] == calls
+    assert all(call.with_tracks for call in simulator.calls.recent("bulk"))
+    assert "Artist" not in str(caught.value)
+
+
+async def tracks_of(lml: LmlClient, legacy_release_id: int) -> Tracks | None:
+    question = Question(1, "Various Artists", "A Sampler", legacy_release_id, b"")
+    (verdict,) = await (await lml.ask([question], with_tracks=True)).read()
+    assert isinstance(verdict, Verdict)
+    return verdict.tracks
+
+
+async def test_each_state_of_the_tracks_comes_through(simulator: Simulator, lml: LmlClient) -> None:
+    simulator.knowledge = Knowledge()
+    entries = entries_for(44, 5)
+    simulator.tracks = TrackStore(
+        overrides={
+            11: Fields(None, None),
+            22: Fields(attempted=False, entries=[]),
+            33: Fields(attempted=True, entries=[]),
+            44: Fields(attempted=True, entries=entries),
+            55: Fields(attempted=False, entries=entries),
+        }
+    )
+    found = {legacy: await tracks_of(lml, legacy) for legacy in (11, 22, 33, 44, 55)}
+    assert (found[11], found[22], found[33]) == (None, None, Tracks())
+    assert found[44] == found[55]
+    assert found[44] is not None
+    assert [key.artist_name for key in found[44].keys] == [e["artist_name"] for e in entries]
+    simulator.wire = Wire(omit_nulls=True)
+    assert {legacy: await tracks_of(lml, legacy) for legacy in found} == found
+
+
+@pytest.mark.parametrize(("version", "told"), [(1, 0), (2, 1), (None, 1)])
+async def test_other_contract_on_tracks_is_told_once(
+    simulator: Simulator, lml: LmlClient, version: int | None, told: int
+) -> None:
+    simulator.knowledge = Knowledge()
+    simulator.wire = Wire(tracks_contract_version=version)
+    simulator.tracks = TrackStore(not_visited_share=0)
+    with capture_logs() as logs:
+        visited = [await tracks_of(lml, 44) is not None for _ in range(2)]
+        await answers(lml)
+    assert visited == [not told] * 2
+    lines = [line for line in logs if line["event"] == "tracks of LML are not trusted, told once"]
+    assert [line["contract"] for line in lines] == [repr(version)] * told
 
 
 @pytest.mark.parametrize("fault", ["gzip", "wrong_content_type", "permuted", "junk_cache_stats"])

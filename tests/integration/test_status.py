@@ -77,6 +77,7 @@ def test_every_row_counts_once(db: Connection, dsn: str) -> None:
         ("single_artist", 1, 0, 5),
         ("single_artist", 9, 0, -2),
         ("unresolved", 1, 0, 5),
+        ("visited_compilation", 1, 0, 5),
         ("compilation", 1, 0, 5),
         ("compilation", 1, 3, 1),
         (None, None, 1, 1),
@@ -96,10 +97,11 @@ def test_every_row_counts_once(db: Connection, dsn: str) -> None:
 
     status = look(dsn)
     assert status.coverage == Coverage(
-        rows=12,
+        rows=13,
         nameless=2,
-        asked=8,
+        asked=9,
         resolved=2,
+        resolved_compilation=1,
         unresolved=1,
         compilation=1,
         failed=2,
@@ -109,13 +111,13 @@ def test_every_row_counts_once(db: Connection, dsn: str) -> None:
     known = status.coverage
     assert known.rows == known.nameless + known.asked + known.never
     assert status.due_by_time == 2
-    assert sum(status.staleness_days.values()) == 6
+    assert sum(status.staleness_days.values()) == 7
 
 
 def test_library_without_rows_has_every_count(dsn: str) -> None:
     status = look(dsn)
     assert set(status.staleness_days.values()) == {0}
-    assert status.coverage == Coverage(*[0] * 9)
+    assert status.coverage == Coverage(*[0] * 10)
     assert (status.due_by_time, status.runs, status.slots, status.replicas) == (0, (), (), ())
 
 
@@ -300,7 +302,7 @@ def test_full_screen_stays_readable(dsn: str) -> None:
             ),
         ),
         replicas=tuple(f"listener 1234567{number}" for number in range(4)),
-        coverage=Coverage(64_676, 76, 64_599, 40_000, 20_000, 4_000, 500, 99, 1),
+        coverage=Coverage(64_676, 76, 64_599, 40_000, 1_000, 20_000, 3_000, 500, 99, 1),
         runs=(run,) * 10,
         slots=(SlotStatus("sweep", now, now + timedelta(minutes=7), done=True, holder="listener"),)
         * 2,

@@ -20,6 +20,7 @@ from listener.domain.change import Stream
 from listener.domain.due import Scope
 from listener.domain.parking import Failure
 from listener.domain.tally import Skip
+from listener.domain.tracks import Credit, Tracks, gather
 from listener.domain.verdict import Identity, Kind, Page, Provenance, Verdict
 from tests.catalogue import add_release, delete_release, rename, set_column, table
 from tests.conftest import BACKEND, Connection
@@ -280,6 +281,53 @@ async def test_manual_of_lml_itself_is_nobodys_work(
     assert "person's work" not in text_of(story)
 
 
+async def test_compilation_tells_what_became_of_its_tracks(
+    db: Connection, dsn: str, library: PostgresLibrary, verdicts: PostgresVerdicts
+) -> None:
+    row = add_release(db, "Various Artists", "A Sampler", "Z-A")
+    settle_all(db)
+    db.execute(
+        sql.SQL("INSERT INTO {} (library_id, artist_name) VALUES (%s, 'Stereolab')").format(
+            table("compilation_track_artist")
+        ),
+        (row,),
+    )
+    add_release(db, "Stereolab")
+    asking = await library.read([row])
+    keys = [
+        Credit(name, None, None, resolved, 0.9)
+        for name, resolved in (("Stereolab", "stereolab"), ("Low", "Low"), ("Can", None))
+    ]
+    questions = {question.library_id: question for question in asking.questions}
+    found = Verdict(row, Kind.COMPILATION, tracks=Tracks(gather(keys)))
+    await verdicts.write(Page(asking.order, questions, [found], []))
+    story = story_of(dsn, row)
+    assert story.answer is not None
+    assert story.answer.tracks == {
+        "credits": 3,
+        "linked": 1,
+        "librarian": 0,
+        "no_resolved_artist": 0,
+        "no_catalog_artist": 0,
+        "no_cta_match": 2,
+    }
+    text = text_of(story)
+    assert ": visited_compilation\n" in text
+    assert "tracks: 1 of 3 that LML names linked to an artist; 2 match no row of ours" in text
+    assert "what was found is to be verified again" in text
+
+
+async def test_compilation_that_lml_visited_in_vain_says_so(
+    db: Connection, dsn: str, library: PostgresLibrary, verdicts: PostgresVerdicts
+) -> None:
+    row = add_release(db, "Various Artists", "A Sampler", "Z-A")
+    asking = await library.read([row])
+    questions = {question.library_id: question for question in asking.questions}
+    found = Verdict(row, Kind.COMPILATION, tracks=Tracks())
+    await verdicts.write(Page(asking.order, questions, [found], []))
+    assert "tracks: LML has visited them, and names nobody" in text_of(story_of(dsn, row))
+
+
 def test_row_that_could_command_a_terminal_is_escaped(db: Connection, dsn: str) -> None:
     text = text_of(story_of(dsn, add_release(db, "Sigur Rós \x1b[2J\x9b5n", "()\r\nrow 1")))
     assert "Sigur Rós \\x1b[2J\\x9b5n" in text
@@ -289,7 +337,7 @@ def test_row_that_could_command_a_terminal_is_escaped(db: Connection, dsn: str) 
 def make_every_kind(db: Connection) -> dict[int, str]:
     """Make rows in all the states that decide when they are due; returns them with a name."""
     outcomes = ((None, None), ("single_artist", 1), ("single_artist", 8), ("unresolved", 1))
-    answers = (*outcomes, ("compilation", 4))
+    answers = (*outcomes, ("compilation", 4), ("visited_compilation", 4))
     trouble = ((0, 2), (0, -1), (2, 2), (2, -1), (8, None))
     identities = (
         None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from listener.domain.faults import LaneLostError, PageRefusedError, WriteRefused
 from listener.domain.judging import Invalid
 from listener.domain.parking import Failure
 from listener.domain.question import Asking, Question
+from listener.domain.tracks import TrackCount
 from listener.domain.verdict import Kind, Page, Verdict, Written
 from listener.engine.handling import Handled
 from tests.unit.clock import now
@@ -237,8 +239,10 @@ class Lml:
     reply: Callable[[Question], list[Verdict | Invalid]] = unresolved
     fault: Callable[[int], Exception | None] = lambda call: None
     pages: list[list[int]] = field(default_factory=list)
+    with_tracks: list[bool] = field(default_factory=list)
 
-    async def ask(self, questions: Sequence[Question]) -> Reply:
+    async def ask(self, questions: Sequence[Question], *, with_tracks: bool = False) -> Reply:
+        self.with_tracks.append(with_tracks)
         return Reply(await self.resolve(questions))
 
     async def resolve(self, questions: Sequence[Question]) -> Sequence[Verdict | Invalid]:
@@ -260,6 +264,7 @@ class Verdicts:
     outbox: Outbox
     unstorable: frozenset[int] = frozenset()
     superseded: frozenset[int] = frozenset()
+    tracks: Callable[[int], Counter[TrackCount]] = lambda row: Counter()
     pages: list[Page] = field(default_factory=list)
     written: dict[int, Verdict] = field(default_factory=dict)
     failed: dict[int, Failure] = field(default_factory=dict)
@@ -276,7 +281,9 @@ class Verdicts:
         self.written |= {v.library_id: v for v in page.verdicts if v.library_id in written}
         kept = [(seq, row) for seq, row in page.entries if row in written]
         await self.outbox.settle(Stream.LIBRARY, kept)
-        return Written(written)
+        visited = {verdict.library_id for verdict in page.verdicts if verdict.tracks is not None}
+        tracks = {row: self.tracks(row) for row in sorted(visited & written)}
+        return Written(written, tracks=tracks)
 
     async def fail(
         self, order: int, failures: Sequence[Failure], entries: Sequence[tuple[int, int]]

@@ -44,6 +44,9 @@ class Due:
     def by_time(self, scope: Scope) -> AsyncIterator[Sequence[DueRow]]:
         return self._find(Search.BY_TIME, scope)
 
+    def compilations(self, scope: Scope) -> AsyncIterator[Sequence[DueRow]]:
+        return self._find(Search.COMPILATIONS, scope)
+
     def by_content(self, scope: Scope) -> AsyncIterator[Sequence[DueRow]]:
         return self._find(Search.BY_CONTENT, scope)
 

@@ -15,17 +15,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from listener.domain.asking import IncludeTracks
 from listener.domain.change import Batch
 from listener.domain.faults import (
     LmlUnavailableError,
     PageRefusedError,
     StoreUnavailableError,
+    TracksRefusedError,
     WriteRefusedError,
 )
 from listener.domain.judging import Invalid
 from listener.domain.parking import Failure, Patience
 from listener.domain.question import Question
 from listener.domain.tally import Skip
+from listener.domain.tracks import TrackCount, TrackKey, Tracks
 from listener.domain.verdict import Identity, Kind, Page, Verdict, Written
 from listener.engine.handling import Handled
 from listener.engine.permits import Permits
@@ -72,7 +75,11 @@ class Case:
     """A resolver between a library, LML and a database of its own."""
 
     def __init__(
-        self, rows: Iterable[int] = PAGE, library: Library | None = None, lml: Lml | None = None
+        self,
+        rows: Iterable[int] = PAGE,
+        library: Library | None = None,
+        lml: Lml | None = None,
+        include_tracks: IncludeTracks = IncludeTracks.COMPILATIONS,
     ) -> None:
         self.outbox = Outbox()
         self.outbox.record(*rows)
@@ -86,7 +93,7 @@ class Case:
             verdicts=self.verdicts,
             outbox=self.outbox,
             permit=self.permits.live,
-            limits=ResolverLimits(compilation_batch_size=100, patience=Patience(attempts=3)),
+            limits=ResolverLimits(100, Patience(attempts=3), include_tracks),
         )
         self.tally = self.resolver.tally
 
@@ -99,6 +106,17 @@ class Case:
     @property
     def waiting(self) -> set[int]:
         return set(self.outbox.entries.values())
+
+
+def compilation(question: Question, *, visited: bool = False) -> list[Verdict | Invalid]:
+    key = TrackKey("Artist", "Title", "Artist", 0.9, None, 0)
+    tracks = Tracks((key,), invalid_entries=2, invalid_confidences=1) if visited else None
+    return [Verdict(question.library_id, Kind.COMPILATION, tracks=tracks)]
+
+
+def compilation_of_ten(question: Question) -> list[Verdict | Invalid]:
+    keys = [TrackKey("Artist", str(number), None, None, None, 0) for number in range(10)]
+    return [Verdict(question.library_id, Kind.COMPILATION, tracks=Tracks(tuple(keys)))]
 
 
 def single_artist(row: int, skipped_sources: int = 0) -> Verdict:
@@ -380,11 +398,13 @@ async def test_no_call_asks_more_than_a_few_compilations_at_once() -> None:
     case = Case(range(1, 401), Library(compilations=frozenset(range(1, 251))))
     assert await case.handle() == Handled(settled=frozenset(range(1, 401)))
     assert case.lml.pages == [
-        [*range(251, 401), *range(1, 101)],
+        list(range(251, 401)),
+        list(range(1, 101)),
         list(range(101, 201)),
         list(range(201, 251)),
     ]
-    assert case.tally.lml_calls == 3
+    assert case.lml.with_tracks == [False, True, True, True]
+    assert case.tally.lml_calls == 4
 
 
 async def test_compilations_alone_cost_no_call_for_the_others() -> None:
@@ -393,12 +413,95 @@ async def test_compilations_alone_cost_no_call_for_the_others() -> None:
     assert [len(page) for page in case.lml.pages] == [100, 100, 50]
 
 
-async def test_few_compilations_among_others_cost_no_call_of_their_own() -> None:
-    case = Case(range(1, 11), Library(compilations=frozenset({3, 7})), Lml(frozenset({7})))
+async def test_without_tracks_few_compilations_among_others_cost_no_call_of_their_own() -> None:
+    library = Library(compilations=frozenset({3, 7}))
+    case = Case(range(1, 11), library, Lml(frozenset({7})), IncludeTracks.OFF)
     assert await case.handle() == Handled(
         settled=frozenset(range(1, 11)) - {7}, failed=frozenset({7})
     )
     assert sorted(case.lml.pages[0]) == list(range(1, 11))
+    assert not any(case.lml.with_tracks)
+
+
+async def test_lone_compilation_is_one_call_with_tracks() -> None:
+    case = Case([7], Library(compilations=frozenset({7})))
+    await case.handle()
+    assert (case.lml.pages, case.lml.with_tracks) == ([[7]], [True])
+
+
+async def test_tracks_of_all_are_asked_for_in_small_pages() -> None:
+    library = Library(compilations=frozenset(range(1, 11)))
+    case = Case(range(1, 251), library, include_tracks=IncludeTracks.ALL)
+    await case.handle()
+    assert [len(page) for page in case.lml.pages] == [100, 100, 50]
+    assert case.lml.with_tracks == [True] * 3
+
+
+async def test_page_that_lml_cannot_answer_with_tracks_is_asked_without() -> None:
+    def fault(call: int) -> Exception | None:
+        return TracksRefusedError("LML answered 500") if call == 1 else None
+
+    rows = frozenset(range(1, 101))
+    case = Case(rows, Library(compilations=rows), Lml(reply=compilation, fault=fault))
+    with capture_logs() as logs:
+        assert await case.handle() == Handled(settled=rows)
+    assert case.lml.pages == [sorted(rows)] * 2
+    assert case.lml.with_tracks == [True, False]
+    assert case.tally.skipped == {Skip.COMPILATION: 100}
+    assert [(line["event"], line["questions"]) for line in logs] == [("asking without tracks", 100)]
+
+
+async def test_page_that_lml_refuses_without_tracks_too_is_halved_without() -> None:
+    def fault(call: int) -> Exception | None:
+        return TracksRefusedError("LML answered 500") if call == 1 else None
+
+    rows = frozenset(range(1, 9))
+    lml = Lml(frozenset({5}), reply=compilation, fault=fault)
+    case = Case(rows, Library(compilations=rows), lml)
+    assert await case.handle() == Handled(settled=rows - {5}, failed=frozenset({5}))
+    assert case.lml.with_tracks == [True] + [False] * (len(case.lml.pages) - 1)
+    assert case.tally.skipped == {Skip.COMPILATION: 7, Skip.LML_ERROR: 1}
+
+
+async def test_page_refused_for_one_of_its_rows_keeps_asking_for_tracks() -> None:
+    rows = frozenset(range(1, 9))
+    case = Case(rows, Library(compilations=rows), Lml(frozenset({5}), reply=compilation))
+    assert await case.handle() == Handled(settled=rows - {5}, failed=frozenset({5}))
+    assert all(case.lml.with_tracks)
+
+
+async def test_visited_compilations_are_a_bucket_of_their_own() -> None:
+    case = Case(
+        range(1, 5),
+        Library(compilations=frozenset({1, 2, 3})),
+        Lml(reply=lambda q: compilation(q, visited=q.library_id in {1, 2})),
+    )
+    case.verdicts.superseded = frozenset({2})
+    case.verdicts.tracks = lambda row: Counter({TrackCount.ROWS_WRITTEN: row * 3})
+    await case.handle()
+    assert case.tally.resolved_compilations == 1
+    assert case.tally.skipped == {Skip.COMPILATION: 2, Skip.SUPERSEDED: 1}
+    assert case.tally.scanned == 4
+    # Of what was not written, nothing is counted.
+    assert case.tally.tracks == {
+        TrackCount.ENTRIES_INVALID: 2,
+        TrackCount.CONFIDENCES_INVALID: 1,
+        TrackCount.ROWS_WRITTEN: 3,
+    }
+
+
+@pytest.mark.parametrize(("unmatched", "told"), [(10, 1), (9, 0), (20, 1)])
+async def test_page_whose_credits_match_few_rows_is_told(unmatched: int, told: int) -> None:
+    case = Case([1, 2], Library(compilations=frozenset({1, 2})), Lml(reply=compilation_of_ten))
+    missed = {1: unmatched // 2 + unmatched % 2, 2: unmatched // 2}
+    case.verdicts.tracks = lambda row: Counter({TrackCount.ROWS_NO_MATCH: missed[row]})
+    with capture_logs() as logs:
+        await case.handle()
+    drifts = [line for line in logs if line["event"].startswith("credits of LML match no row")]
+    assert len(drifts) == told
+    for line in drifts:
+        assert (line["credits"], line["unmatched"], line["rows"]) == (20, unmatched, [1, 2])
+        assert "Artist" not in str(line)
 
 
 async def test_row_that_fails_is_charged_on_top_of_the_failures_of_its_question() -> None:
@@ -491,8 +594,8 @@ async def test_rows_that_came_to_nothing_when_lml_went_are_counted_so() -> None:
     case = Case(range(1, 110), library, Lml(fault=fault))
     with pytest.raises(LmlUnavailableError):
         await case.handle()
-    assert case.tally.unresolved == 103
-    assert case.tally.skipped == {Skip.ALREADY_ANSWERED: 1, Skip.GONE: 1, Skip.LML_ERROR: 4}
+    assert case.tally.unresolved == 3
+    assert case.tally.skipped == {Skip.ALREADY_ANSWERED: 1, Skip.GONE: 1, Skip.LML_ERROR: 104}
     assert case.tally.scanned == 109
     assert case.tally.lml_calls == 2
 

@@ -6,8 +6,17 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
-from listener.settings import DatabaseSettings, Settings, SettingsError, load_settings
+from listener.bounds import bounds_of, demand_of, kind_of, unit_of
+from listener.cli.settings import masked
+from listener.settings import (
+    DatabaseSettings,
+    Settings,
+    SettingsError,
+    load_settings,
+    origins,
+)
 
 DSN = "postgresql://wxyc:hunter2@db/wxyc"
 KEY = "token-sesame"
@@ -44,7 +53,10 @@ def test_two_addresses_are_enough(env: pytest.MonkeyPatch) -> None:
 
 
 def test_missing_settings_are_named() -> None:
-    assert refusal() == ["DATABASE_URL is not set", "LIBRARY_METADATA_URL is not set"]
+    assert refusal() == [
+        "DATABASE_URL is not set: Where the backend's PostgreSQL is",
+        "LIBRARY_METADATA_URL is not set: LML's base URL, with or without /api/v1",
+    ]
 
 
 def test_installing_needs_the_database_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,3 +195,80 @@ def test_password_that_libpq_would_misread_is_refused_without_being_told(
 def test_escaped_password_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://u:ge%40he%25im@db.example/backend?a=b%20c")
     load_settings(DatabaseSettings)
+
+
+_WRONG = {
+    "whole number": "many",
+    "number": "many",
+    "true or false": "perhaps",
+    "duration": "soon",
+    "one of": "something else",
+    "address": "nowhere",
+}
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, field in Settings.model_fields.items() if kind_of(field) in _WRONG]
+)
+def test_wrong_value_is_told_with_its_name_and_all_that_is_allowed(
+    env: pytest.MonkeyPatch, name: str
+) -> None:
+    field = Settings.model_fields[name]
+    wrong = _WRONG[kind_of(field)]
+    env.setenv(name.upper(), wrong)
+    told = [line for line in refusal() if line.startswith(name.upper())]
+    shown = wrong.upper() if name == "log_level" else wrong
+    assert told == [f"{name.upper()} is {shown!r}: {demand_of(field)}"]
+    assert bounds_of(field) in told[0]
+
+
+def test_every_setting_says_what_it_is() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert field.description.endswith("."), name
+        number = kind_of(field) in {"whole number", "number"}
+        assert bool(unit_of(field)) == number, f'{name}: Annotated[int, Unit("rows")] has a unit'
+        assert not number or bounds_of(field), f"{name} needs its bounds: ge and le"
+
+
+def test_share_that_does_not_exist_is_told_with_all_else(env: pytest.MonkeyPatch) -> None:
+    env.setenv("PARTITION_INDEX", "2")
+    env.setenv("PARTITION_COUNT", "2")
+    env.setenv("BATCH_SIZE", "0")
+    assert refusal() == [
+        "BATCH_SIZE is '0': must be a whole number, 1 to 1000",
+        "PARTITION_COUNT is '2': must be above PARTITION_INDEX, which is 2",
+    ]
+
+
+def test_origin_of_each_setting_is_known(env: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("BATCH_SIZE=20\nLINGER=30ms\n")
+    env.setenv("BATCH_SIZE", "10")
+    assert origins(Settings) == {
+        "database_url": "environment",
+        "library_metadata_url": "environment",
+        "batch_size": "environment",
+        "linger": ".env",
+    }
+
+
+@pytest.mark.parametrize(
+    ("url", "seen"),
+    [
+        (DSN, "postgresql://wxyc:********@db/wxyc"),
+        (
+            "postgresql://db/x?password=geheim&sslmode=require",
+            "postgresql://db/x?password=********&sslmode=require",
+        ),
+        ("postgresql://db/x?sslpassword=geheim", "postgresql://db/x?sslpassword=********"),
+        ("postgresql://wxyc@db/wxyc", "postgresql://wxyc@db/wxyc"),
+    ],
+)
+def test_address_of_the_database_is_shown_without_its_password(url: str, seen: str) -> None:
+    assert masked("database_url", SecretStr(url)) == seen
+
+
+def test_other_secrets_are_not_shown_at_all() -> None:
+    assert masked("lml_api_key", SecretStr(KEY)) == "********"
+    assert masked("lml_api_key", None) is None
+    assert masked("library_metadata_url", "https://geheim@lml") == "https://********@lml"

@@ -11,21 +11,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from listener.domain.tally import Distribution, Skip, Tally
+from listener.domain.tracks import TrackCount
 
 MILLISECOND = timedelta(milliseconds=1)
 
 
-@given(st.integers(0, 50), st.integers(0, 50), st.lists(st.sampled_from(Skip)))
+@given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50), st.lists(st.sampled_from(Skip)))
 def test_rows_scanned_are_the_sum_of_all_outcomes(
-    resolved: int, unresolved: int, skips: list[Skip]
+    resolved: int, compilations: int, unresolved: int, skips: list[Skip]
 ) -> None:
-    tally = Tally(resolved=resolved, unresolved=unresolved)
+    tally = Tally(resolved, compilations, unresolved)
     for reason in skips:
         tally.skip(reason)
     fields = tally.fields()
     skipped = sum(count for name, count in fields.items() if name.startswith("rows_skipped."))
-    assert fields["scanned"] == resolved + unresolved + len(skips)
-    assert fields["scanned"] == fields["rows_resolved"] + fields["rows_unresolved"] + skipped
+    found = fields["rows_resolved"] + fields["rows_resolved_compilation"]
+    assert fields["scanned"] == resolved + compilations + unresolved + len(skips)
+    assert fields["scanned"] == found + fields["rows_unresolved"] + skipped
 
 
 def test_source_rows_and_missed_changes_stand_apart_from_the_rows() -> None:
@@ -36,6 +38,7 @@ def test_source_rows_and_missed_changes_stand_apart_from_the_rows() -> None:
     assert tally.fields() == {
         "scanned": 0,
         "rows_resolved": 0,
+        "rows_resolved_compilation": 0,
         "rows_unresolved": 0,
         "source_rows_skipped_null_confidence": 3,
         "capture_missed": 2,
@@ -59,8 +62,10 @@ def every_count() -> Tally:
     """Make a tally in which no two counts are equal."""
     return Tally(
         resolved=101,
+        resolved_compilations=106,
         unresolved=102,
         skipped=Counter({reason: number for number, reason in enumerate(Skip, 1)}),
+        tracks=Counter({count: number for number, count in enumerate(TrackCount, 11)}),
         source_rows_skipped_null_confidence=103,
         capture_missed=104,
         lml_calls=105,
@@ -85,10 +90,24 @@ SKIPPED = {
 }
 
 
+TRACKS = {
+    "compilation_track_rows_written": 11,
+    "compilation_track_rows_skipped_unchanged": 12,
+    "compilation_track_rows_skipped_librarian": 13,
+    "compilation_track_rows_skipped_no_cta_match": 14,
+    "compilation_track_rows_skipped_no_catalog_artist": 15,
+    "compilation_track_position_rows_written": 16,
+    "compilation_track_position_rows_skipped_ambiguous": 17,
+    "compilation_track_entries_invalid": 18,
+    "compilation_track_confidences_invalid": 19,
+}
+
+
 def test_report_has_these_names() -> None:
     assert every_count().report() == {
-        "scanned": 258,
+        "scanned": 364,
         "rows_resolved": 101,
+        "rows_resolved_compilation": 106,
         "rows_unresolved": 102,
         "rows_skipped": SKIPPED,
         "capture_missed": 104,
@@ -98,15 +117,17 @@ def test_report_has_these_names() -> None:
         "lml_total_calls": 105,
         "lml_total_latency_ms": 1235,
         "source_rows_skipped_null_confidence": 103,
+        **TRACKS,
     }
 
 
 def test_dry_report_has_these_names() -> None:
     assert every_count().dry_report() == {
-        "scanned": 258,
+        "scanned": 364,
         "lml_total_calls": 105,
         "lml_total_latency_ms": 1235,
         "would_resolve": 101,
+        "would_resolve_compilation": 106,
         "would_unresolved": 102,
         "would_skip": SKIPPED,
         "source_rows_skipped_null_confidence": 103,
@@ -132,7 +153,9 @@ def test_part_that_is_added_adds_to_every_count() -> None:
     assert part == every_count()
     assert total == Tally(
         resolved=1202,
+        resolved_compilations=212,
         unresolved=204,
+        tracks=Counter({count: 2 * number for count, number in part.tracks.items()}),
         skipped=Counter(
             {reason: 2 * count for reason, count in part.skipped.items()}
             | {Skip.GONE: 1000 + 2 * part.skipped[Skip.GONE]}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from listener.adapters.lml.wire import MalformedReplyError, read_reply, read_statuses
 from listener.domain.judging import Invalid
+from listener.domain.tracks import Credit, Tracks, gather
 from listener.domain.verdict import Kind, Verdict
 from tests.mutations import ODD, mutated
 
@@ -26,9 +27,31 @@ SINGLE_ARTIST: dict[str, Any] = {
     ],
     "tracks": None,
 }
-COMPILATION: dict[str, Any] = {"library_id": 8, "kind": "compilation", "main": None}
+ENTRY: dict[str, Any] = {
+    "track_position": "A1",
+    "artist_name": "Nico",
+    "track_title": "Chelsea Girls",
+    "resolved_artist_name": "Nico",
+    "confidence": 0.8999999761581421,
+    "method": "exact_match",
+    "sources": ["discogs"],
+}
+CREDIT = Credit("Nico", "Chelsea Girls", "A1", "Nico", 0.8999999761581421)
+COMPILATION: dict[str, Any] = {
+    "library_id": 8,
+    "kind": "compilation",
+    "main": None,
+    "tracks_attempted": True,
+    "tracks": [ENTRY, ENTRY | {"track_title": None}],
+}
 
-MUTATED = mutated({"results": [SINGLE_ARTIST, COMPILATION], "cache_stats": {"memory_hits": 1}})
+MUTATED = mutated(
+    {
+        "results": [SINGLE_ARTIST, COMPILATION],
+        "tracks_contract_version": 1,
+        "cache_stats": {"memory_hits": 1},
+    }
+)
 
 
 def read_results(body: bytes) -> list[Verdict | Invalid]:
@@ -218,7 +241,7 @@ def test_cache_stat_that_is_no_sound_number_is_left_out(first: object, wrong: ob
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e400"])
 def test_cache_stat_that_is_not_finite_is_left_out(number: bytes) -> None:
     reply = b'{"results": [], "cache_stats": {"pg_time_ms": %b, "pg_hits": 1}}' % number
-    assert read_reply(reply) == ([], {"pg_hits": 1})
+    assert read_reply(reply).cache_stats == {"pg_hits": 1}
 
 
 @given(ODD | st.dictionaries(st.sampled_from(sorted(CACHE_STATS)), ODD))
@@ -243,3 +266,113 @@ def test_statuses_are_read_and_malformed_ones_left_out() -> None:
         None,
     )
     assert read_statuses(reply) == {1: "warmed", 2: "from_a_newer_lml"}
+
+
+def tracks_of(contract: object = 1, **fields: object) -> Tracks | None:
+    """Return what is read of one compilation with these fields."""
+    result = {name: COMPILATION[name] for name in ("library_id", "kind", "main")} | fields
+    reply = {"results": [result], "tracks_contract_version": contract}
+    (verdict,) = read_results(json.dumps(reply).encode())
+    assert isinstance(verdict, Verdict)
+    assert verdict.kind is Kind.COMPILATION
+    return verdict.tracks
+
+
+@pytest.mark.parametrize(
+    ("fields", "meaning"),
+    [
+        ({"tracks_attempted": None, "tracks": None}, None),
+        ({}, None),
+        ({"tracks_attempted": False, "tracks": []}, None),
+        ({"tracks_attempted": False}, None),
+        ({"tracks": []}, None),
+        ({"tracks_attempted": True, "tracks": []}, Tracks()),
+        ({"tracks_attempted": True, "tracks": None}, Tracks()),
+        ({"tracks_attempted": True}, Tracks()),
+        ({"tracks_attempted": True, "tracks": [ENTRY]}, Tracks(gather([CREDIT]))),
+        # Not allowed, and read as visited.
+        ({"tracks_attempted": False, "tracks": [ENTRY]}, Tracks(gather([CREDIT]))),
+        # No state at all.
+        ({"tracks_attempted": None, "tracks": [ENTRY]}, None),
+        ({"tracks_attempted": "yes", "tracks": [ENTRY]}, None),
+        ({"tracks_attempted": 1, "tracks": [ENTRY]}, None),
+        ({"tracks_attempted": False, "tracks": [7]}, None),
+    ],
+)
+def test_whether_tracks_were_visited_follows_from_what_lml_says(
+    fields: dict[str, Any], meaning: Tracks | None
+) -> None:
+    assert tracks_of(**fields) == meaning
+
+
+@pytest.mark.parametrize("contract", [None, 0, 2, "1", 1.0, True, [1], {"version": 1}])
+def test_tracks_of_another_contract_are_not_read(contract: object) -> None:
+    assert tracks_of(contract, tracks_attempted=True, tracks=[ENTRY]) is None
+
+
+def test_contract_that_is_absent_is_another_one() -> None:
+    body = json.dumps({"results": [COMPILATION]}).encode()
+    assert read_results(body) == [Verdict(8, Kind.COMPILATION)]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        7,
+        None,
+        [],
+        ["Nico"],
+        {},
+        ENTRY | {"artist_name": None},
+        ENTRY | {"artist_name": 7},
+        ENTRY | {"artist_name": "Ni\x00co"},
+        ENTRY | {"track_title": "x" * 256},
+        ENTRY | {"track_title": ["Chelsea Girls"]},
+        ENTRY | {"track_position": 1},
+        ENTRY | {"resolved_artist_name": "\x00"},
+        ENTRY | {"confidence": "0.9"},
+        ENTRY | {"confidence": True},
+    ],
+)
+def test_malformed_entry_costs_itself_and_is_counted(entry: object) -> None:
+    found = tracks_of(tracks_attempted=True, tracks=[entry, ENTRY])
+    assert found == Tracks(gather([CREDIT]), invalid_entries=1)
+
+
+@pytest.mark.parametrize("tracks", [7, "x", {}, {"0": ENTRY}, True])
+def test_what_is_no_list_of_entries_is_one_that_is_malformed(tracks: object) -> None:
+    assert tracks_of(tracks_attempted=True, tracks=tracks) == Tracks(invalid_entries=1)
+    assert tracks_of(tracks_attempted=False, tracks=tracks) is None
+
+
+@pytest.mark.parametrize("confidence", [1.5, -0.1, float("nan"), float("inf"), 10**300])
+def test_confidence_outside_its_bounds_is_none_and_counted(confidence: float) -> None:
+    found = tracks_of(tracks_attempted=True, tracks=[ENTRY | {"confidence": confidence}])
+    assert found is not None
+    (key,) = found.keys
+    assert (key.confidence, found.invalid_confidences, found.invalid_entries) == (None, 1, 0)
+
+
+def test_entry_may_leave_out_all_but_the_name() -> None:
+    found = tracks_of(tracks_attempted=True, tracks=[{"artist_name": "Nico"}])
+    assert found == Tracks(gather([Credit("Nico")]))
+
+
+@pytest.mark.parametrize("kind", ["unresolved", "single_artist"])
+def test_tracks_of_what_is_no_compilation_are_left(kind: str) -> None:
+    result = (SINGLE_ARTIST if kind == "single_artist" else {"library_id": 7, "kind": kind}) | {
+        "tracks_attempted": True,
+        "tracks": [ENTRY],
+    }
+    body = json.dumps({"results": [result], "tracks_contract_version": 1}).encode()
+    (verdict,) = read_results(body)
+    assert isinstance(verdict, Verdict)
+    assert (verdict.kind, verdict.tracks) == (kind, None)
+
+
+def test_malformed_result_beside_tracks_costs_its_row_only() -> None:
+    reply = {"results": [COMPILATION, {"library_id": 9}], "tracks_contract_version": 1}
+    good, bad = read_results(json.dumps(reply).encode())
+    assert isinstance(good, Verdict)
+    assert good.tracks is not None
+    assert bad == Invalid(9, "kind: missing")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,9 +22,15 @@ from tenacity import (
 )
 
 from listener.adapters.lml.address import API, HEALTH, root_of
+from listener.adapters.lml.tracks import CONTRACT, is_known
 from listener.adapters.lml.wire import MalformedReplyError, read_reply, read_statuses
 from listener.domain.disposition import Disposition, dispose
-from listener.domain.faults import LmlRefusedError, LmlUnavailableError, PageRefusedError
+from listener.domain.faults import (
+    LmlRefusedError,
+    LmlUnavailableError,
+    PageRefusedError,
+    TracksRefusedError,
+)
 from listener.domain.judging import Invalid
 from listener.domain.question import Question
 from listener.domain.verdict import Verdict
@@ -37,6 +43,7 @@ _REFRESH = "cache/refresh-for-identities"
 _READ_ASIDE = 2**16
 _HEALTH_TIMEOUT = timedelta(seconds=5)
 _RETRY_AFTER_CAP = timedelta(minutes=5)
+_LONGEST_CONTRACT = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,10 @@ class LmlLimits:
     resolve_timeout: timedelta
     refresh_timeout: timedelta
     reply_bytes: int
+
+
+# LML was reached, and took too long.
+_NO_ANSWER_IN_TIME = (httpx.ReadTimeout, TimeoutError)
 
 
 class _StatusError(Exception):
@@ -75,21 +86,34 @@ class BulkReply:
     `cache_stats` is what it says about LML's caches, empty until it was read.
     """
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(
+        self,
+        body: bytes,
+        refused: type[PageRefusedError] = PageRefusedError,
+        heed_contract: Callable[[object], None] | None = None,
+    ) -> None:
         self.cache_stats: Mapping[str, float] = {}
         self._body = body
+        self._refused = refused
+        self._heed_contract = heed_contract
 
     async def read(self) -> list[Verdict | Invalid]:
-        """Return the results; raises `PageRefusedError` if there are none to be found in it."""
+        """Return the results; raises `PageRefusedError` if there are none to be found in it.
+
+        May be called once: the body, which may be of many megabytes, is not kept.
+        """
+        body, self._body = self._body, b""
         try:
-            if len(self._body) < _READ_ASIDE:
-                reply = read_reply(self._body)
+            if len(body) < _READ_ASIDE:
+                reply = read_reply(body)
             else:
                 # The loop goes on meanwhile: other replies come in, single changes need not wait.
-                reply = await asyncio.to_thread(read_reply, self._body)
+                reply = await asyncio.to_thread(read_reply, body)
         except MalformedReplyError as error:
-            raise PageRefusedError(str(error)) from error
+            raise self._refused(str(error)) from error
         self.cache_stats = reply.cache_stats
+        if self._heed_contract is not None:
+            self._heed_contract(reply.tracks_contract)
         return reply.results
 
 
@@ -101,12 +125,16 @@ class LmlClient:
         self._health = health
         self._limits = limits
         self._failing = False
+        self._told_contract = False
 
-    async def ask(self, questions: Sequence[Question]) -> BulkReply:
+    async def ask(self, questions: Sequence[Question], *, with_tracks: bool = False) -> BulkReply:
         """Put one page of 1 to 1000 questions.
 
-        Raises `LmlUnavailableError` if no row is to blame, `PageRefusedError` if one may be.
+        Raises `LmlUnavailableError` if no row is to blame, `PageRefusedError` if one may be, and
+        `TracksRefusedError` if it may be that the tracks were asked for: the reply was too long,
+        took too long, or LML stumbled over it.
         """
+        refused = TracksRefusedError if with_tracks else PageRefusedError
         inputs = [
             {
                 "library_id": question.library_id,
@@ -116,10 +144,22 @@ class LmlClient:
             }
             for question in questions
         ]
-        return BulkReply(
-            await self._post(
-                _RESOLVE, {"inputs": inputs, "include_tracks": False}, self._limits.resolve_timeout
-            )
+        body = await self._post(
+            _RESOLVE,
+            {"inputs": inputs, "include_tracks": with_tracks},
+            self._limits.resolve_timeout,
+            refused,
+        )
+        return BulkReply(body, refused, self._heed_contract if with_tracks else None)
+
+    def _heed_contract(self, contract: object) -> None:
+        if is_known(contract) or self._told_contract:
+            return
+        self._told_contract = True
+        _log.warning(
+            "tracks of LML are not trusted, told once",
+            contract=repr(contract)[:_LONGEST_CONTRACT],
+            known=CONTRACT,
         )
 
     async def warm(self, identity_ids: Sequence[int]) -> dict[int, str]:
@@ -144,7 +184,13 @@ class LmlClient:
         except (httpx.HTTPError, TimeoutError):
             return False
 
-    async def _post(self, path: str, body: dict[str, Any], deadline: timedelta) -> bytes:
+    async def _post(
+        self,
+        path: str,
+        body: dict[str, Any],
+        deadline: timedelta,
+        refused: type[PageRefusedError] = PageRefusedError,
+    ) -> bytes:
         # While it fails one try a call is enough: its caller comes again.
         attempts = 1 if self._failing else self._limits.attempts
         retrying = AsyncRetrying(
@@ -160,17 +206,20 @@ class LmlClient:
             self._failing = False
             return reply
         except _StatusError as error:
-            meaning = _meaning(error)
+            meaning = _meaning(error, refused)
             self._failing = isinstance(meaning, LmlUnavailableError)
             raise meaning from error
         except _OversizedReplyError as error:
-            raise PageRefusedError(str(error)) from error
+            raise refused(str(error)) from error
         except _NotLmlError as error:
             self._failing = True
             raise LmlUnavailableError(str(error)) from error
         except (httpx.HTTPError, TimeoutError) as error:
             self._failing = True
             message = f"{type(error).__name__} on {path}"
+            # Nobody can tell a service that hangs from one that is slow with tracks.
+            if refused is TracksRefusedError and isinstance(error, _NO_ANSWER_IN_TIME):
+                raise refused(message) from error
             raise LmlUnavailableError(message) from error
 
     async def _attempt(self, path: str, content: bytes, deadline: timedelta) -> bytes:
@@ -222,14 +271,16 @@ def _worth_a_retry(error: BaseException) -> bool:
     return isinstance(error, httpx.TransportError | TimeoutError | _NotLmlError)
 
 
-def _meaning(error: _StatusError) -> Exception:
+def _meaning(error: _StatusError, refused: type[PageRefusedError]) -> Exception:
     match error.disposition:
         case Disposition.WAIT:
             return LmlUnavailableError(str(error), error.retry_after)
         case Disposition.HALT:
             return LmlRefusedError(str(error))
-        case Disposition.SPLIT | Disposition.TRY_THEN_SPLIT:
+        case Disposition.SPLIT:
             return PageRefusedError(str(error))
+        case Disposition.TRY_THEN_SPLIT:
+            return refused(str(error))
         case _:
             assert_never(error.disposition)
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import from_json
 
+from listener.adapters.lml.tracks import WireTracks, is_known, read_tracks
 from listener.domain.judging import Invalid
 from listener.domain.verdict import Identity, Kind, Provenance, Verdict
 
@@ -63,9 +64,15 @@ class WireResult(_Wire):
     method: Text | None = None
     confidence: Confidence | None = None
     provenance: list[WireProvenance] | None = None
+    # Whatever stands in these two must not cost the result anything.
+    tracks_attempted: Any = None
+    tracks: WireTracks = None
 
-    def verdict(self) -> Verdict:
+    def verdict(self, *, trust_tracks: bool) -> Verdict:
         """Return the verdict; raises ValueError if the parts do not make one."""
+        if self.kind is Kind.COMPILATION and trust_tracks:
+            found = read_tracks(self.tracks_attempted, self.tracks)
+            return Verdict(self.library_id, self.kind, tracks=found)
         if self.kind is not Kind.SINGLE_ARTIST:
             return Verdict(self.library_id, self.kind)
         if self.main is None or self.method is None or self.confidence is None:
@@ -92,10 +99,12 @@ class WireResult(_Wire):
 
 
 class WireReply(_Wire):
-    """A bulk reply of which every result is well formed."""
+    """A bulk reply; a result that is not well formed stands in it as it came."""
 
-    results: list[WireResult]
+    # In this order: whatever does not make a result is anything.
+    results: list[Annotated[WireResult | Any, Field(union_mode="left_to_right")]]
     # Whatever stands here must not cost the results anything.
+    tracks_contract_version: Any = None
     cache_stats: Any = None
 
 
@@ -107,25 +116,30 @@ class WireWarmed(_Wire):
 
 
 class ReadReply(NamedTuple):
-    """What a bulk reply says about the rows, and about LML's caches."""
+    """What a bulk reply says about the rows, and about LML: its caches, its contract on tracks."""
 
     results: list[Verdict | Invalid]
     cache_stats: dict[str, float]
+    tracks_contract: object = None
 
 
 def read_reply(body: bytes) -> ReadReply:
     """Read a bulk reply, each result for itself: one malformed result costs one row.
 
-    Raises `MalformedReplyError` if there is no list of results.
+    Tracks are read only under the contract that is known here. Raises `MalformedReplyError` if
+    there is no list of results.
     """
     try:
         # Parsed and validated in one go, which takes a third of the time.
         reply = WireReply.model_validate_json(body)
-    except ValidationError:
-        parsed, items = _parse(body)
-        results = [_read_result(item) for item in items]
-        return ReadReply(results, _cache_stats(parsed.get("cache_stats")))
-    return ReadReply([_read(result) for result in reply.results], _cache_stats(reply.cache_stats))
+    except ValidationError as error:
+        is_json = error.errors(include_input=False, include_url=False)[0]["type"] != "json_invalid"
+        message = "the reply has no list `results`" if is_json else "the reply is not JSON"
+        raise MalformedReplyError(message) from None
+    contract = reply.tracks_contract_version
+    trusted = is_known(contract)
+    results = [_read_result(result, trust_tracks=trusted) for result in reply.results]
+    return ReadReply(results, _cache_stats(reply.cache_stats), contract)
 
 
 def read_statuses(body: bytes) -> dict[int, str]:
@@ -134,26 +148,13 @@ def read_statuses(body: bytes) -> dict[int, str]:
     Raises `MalformedReplyError` if there is no list of results.
     """
     statuses: dict[int, str] = {}
-    for item in _parse(body)[1]:
+    for item in _statuses(body):
         try:
             warmed = WireWarmed.model_validate(item)
         except ValidationError:
             continue
         statuses[warmed.identity_id] = warmed.status
     return statuses
-
-
-def _parse(body: bytes) -> tuple[dict[str, object], list[object]]:
-    try:
-        reply = from_json(body)
-    except ValueError as error:
-        message = "the reply is not JSON"
-        raise MalformedReplyError(message) from error
-    results = reply.get("results") if isinstance(reply, dict) else None
-    if not isinstance(results, list):
-        message = "the reply has no list `results`"
-        raise MalformedReplyError(message)
-    return reply, results
 
 
 def _cache_stats(value: object) -> dict[str, float]:
@@ -169,22 +170,33 @@ def _cache_stats(value: object) -> dict[str, float]:
     }
 
 
-def _read_result(item: object) -> Verdict | Invalid:
+def _read_result(item: object, *, trust_tracks: bool) -> Verdict | Invalid:
     try:
-        return _read(WireResult.model_validate(item))
+        result = item if isinstance(item, WireResult) else WireResult.model_validate(item)
+        return result.verdict(trust_tracks=trust_tracks)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "result"
         return Invalid(_library_id(item), f"{where}: {first['type']}")
-
-
-def _read(result: WireResult) -> Verdict | Invalid:
-    try:
-        return result.verdict()
     except ValueError as error:
-        return Invalid(result.library_id, str(error))
+        return Invalid(_library_id(item), str(error))
+
+
+def _statuses(body: bytes) -> list[object]:
+    try:
+        reply = from_json(body)
+    except ValueError as error:
+        message = "the reply is not JSON"
+        raise MalformedReplyError(message) from error
+    results = reply.get("results") if isinstance(reply, dict) else None
+    if not isinstance(results, list):
+        message = "the reply has no list `results`"
+        raise MalformedReplyError(message)
+    return results
 
 
 def _library_id(item: object) -> int | None:
+    if isinstance(item, WireResult):
+        return item.library_id
     library_id = item.get("library_id") if isinstance(item, dict) else None
     return library_id if type(library_id) is int else None

@@ -19,9 +19,9 @@ _NULL = _LENGTH.pack(-1)
 
 @dataclass(frozen=True, slots=True)
 class Int4s:
-    """A column of int4."""
+    """A column of int4, None for NULL."""
 
-    values: Sequence[int]
+    values: Sequence[int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,9 @@ class Int8s:
 
 @dataclass(frozen=True, slots=True)
 class Float4s:
-    """A column of float4."""
+    """A column of float4, None for NULL."""
 
-    values: Sequence[float]
+    values: Sequence[float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,9 @@ class _NumberDumper(_ArrayDumper):
     code: ClassVar[str]
 
     def elements(self, values: Sequence[Any]) -> bytes:
+        if None in values:
+            pack = struct.Struct(f"!{self.code}").pack
+            return _variable([None if value is None else pack(value) for value in values])
         size = struct.calcsize(f"!{self.code}")
         lengths_and_values = chain.from_iterable(zip(repeat(size), values, strict=False))
         return struct.pack("!" + f"i{self.code}" * len(values), *lengths_and_values)

@@ -26,6 +26,7 @@ class PostgresDue:
         self._ask_again = ask_again
         self._by_time = query("find_due_by_time", backend)
         self._by_content = query("find_due_by_content", backend)
+        self._compilations = query("find_asked_compilations", backend)
 
     async def by_time(self, scope: Scope) -> AsyncIterator[list[DueRow]]:
         """Yield the rows whose time to be asked had come at the start, the longest due first.
@@ -54,13 +55,25 @@ class PostgresDue:
 
         Looks at every row of the library, in windows; rows that wait in the outbox are left out.
         """
+        async for rows in self._windows(self._by_content, scope):
+            yield rows
+
+    async def compilations(self, scope: Scope) -> AsyncIterator[list[DueRow]]:
+        """Yield the compilations that were asked before and are not parked, by ascending id.
+
+        Looks at every row of the library, in windows.
+        """
+        async for rows in self._windows(self._compilations, scope):
+            yield rows
+
+    async def _windows(self, statement: bytes, scope: Scope) -> AsyncIterator[list[DueRow]]:
         after: int | None = scope.since_id - 1
         while after is not None:
             parameters = _parameters(scope) | self._ask_again.parameters()
             parameters |= {"after": after, "window": _WINDOW}
             async with session(self._pool) as connection:
                 # Planned anew each time: a plan from when the tables were small would not do.
-                cursor = await connection.execute(self._by_content, parameters, prepare=False)
+                cursor = await connection.execute(statement, parameters, prepare=False)
                 rows = await cursor.fetchall()
             yield _due(scope, [row[1:] for row in rows])
             after = rows[0][0]

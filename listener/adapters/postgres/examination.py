@@ -18,6 +18,7 @@ from psycopg.rows import class_row
 from listener.adapters.postgres.connection import reason_of
 from listener.adapters.postgres.history import HistoryTable, look_at_history
 from listener.adapters.postgres.installation import UnreachableError, missing_parts
+from listener.adapters.postgres.rights import list_rights
 from listener.adapters.postgres.statements import query
 
 DOCTOR = "listener-doctor"
@@ -117,16 +118,13 @@ def read_server(connection: psycopg.Connection[Any], backend: str) -> Server:
 
 
 def read_rights(connection: psycopg.Connection[Any], backend: str) -> Rights:
-    """Compare the rights of the role with those that the install runbook grants to a daemon."""
+    """Compare the rights of the role with those that a daemon needs."""
     with _looking(connection):
-        rows = connection.execute(query("list_rights", backend), {"backend": backend}).fetchall()
-    absent = {_name(schema, name): None for schema, name, _, granted in rows if granted is None}
+        rights = list_rights(connection, backend)
     return Rights(
-        absent=tuple(absent),
+        absent=tuple(dict.fromkeys(right.thing for right in rights if right.granted is None)),
         lacking=tuple(
-            f"{right} on {_name(schema, name)}"
-            for schema, name, right, granted in rows
-            if granted is False
+            f"{right.wanted_right} on {right.thing}" for right in rights if right.granted is False
         ),
     )
 
@@ -224,10 +222,6 @@ def _look(
         seen = cursor.execute(query("read_server", backend)).fetchall()[0]
         after = datetime.now(UTC)
     return after - before, before + (after - before) / 2 - seen.at, seen
-
-
-def _name(schema: str, name: str | None) -> str:
-    return f"schema {schema}" if name is None else f"{schema}.{name}"
 
 
 @contextmanager

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import structlog
+from psycopg import errors
+
 from listener.adapters.postgres.connection import Pool, session
 from listener.adapters.postgres.statements import query
+from listener.domain.tally import Tally
+from listener.domain.tracks import TrackCount
+
+_log = structlog.stdlib.get_logger()
 
 _WINDOW = 2500
 _KEEP_RUNS = timedelta(days=90)
+# So many rows of track artists written in one run are worth new statistics.
+_MUCH = 1000
 
 
 class PostgresHousekeeping:
-    """Removes the ledger rows of deleted releases, and old runs, in short statements."""
+    """Removes the ledger rows of deleted releases, and old runs, in short statements.
+
+    After a run that wrote much it has PostgreSQL look at what was written.
+    """
 
     def __init__(self, pool: Pool, backend: str) -> None:
         self._pool = pool
+        self._backend = backend
+        self._may_analyze = query("may_analyze_tracks", backend)
+        self._analyze = query("analyze_tracks", backend)
         self._clear_ledger = query("clear_ledger", backend)
         self._clear_runs = query("clear_runs", backend)
 
@@ -34,3 +49,22 @@ class PostgresHousekeeping:
         async with session(self._pool) as connection:
             await connection.execute(self._clear_runs, {"keep": _KEEP_RUNS})
         return cleared
+
+    async def analyze_tracks(self, tally: Tally) -> bool:
+        """Take new statistics of the track artists, if a run wrote many and we may.
+
+        Returns whether that was done.
+        """
+        if tally.tracks[TrackCount.ROWS_WRITTEN] < _MUCH:
+            return False
+        async with session(self._pool) as connection:
+            cursor = await connection.execute(self._may_analyze, {"backend": self._backend})
+            if await cursor.fetchone() != (True,):
+                return False
+            try:
+                await connection.execute(self._analyze)
+            except (errors.LockNotAvailable, errors.QueryCanceled) as error:
+                # Most likely autovacuum is at it; nothing depends on us.
+                _log.info("no statistics of track artists taken", reason=type(error).__name__)
+                return False
+        return True

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import psycopg
@@ -17,6 +19,8 @@ from listener.adapters.postgres.statements import compose, query, sql_folder, te
 # Any two processes that install agree on this number.
 _INSTALL_LOCK = (1280528978, 0)
 _TRIES = 20
+# Beside the parts, `listener.installed` holds which version of the program installed last.
+_VERSION = "version"
 
 
 class InstallationError(Exception):
@@ -46,7 +50,7 @@ def installing(dsn: str) -> Iterator[psycopg.Connection[Any]]:
     """Connect for installing; only one process at a time gets past this, the others wait."""
     try:
         with psycopg.connect(
-            dsn, autocommit=True, application_name="listener-migrate"
+            dsn, autocommit=True, application_name="listener-migrate", connect_timeout=5
         ) as connection:
             connection.execute("SELECT pg_advisory_lock(%s, %s)", _INSTALL_LOCK)
             yield connection
@@ -60,8 +64,13 @@ def install(connection: psycopg.Connection[Any], backend: str) -> list[str]:
     """Bring the database up to this version; returns what was done, nothing if all was there.
 
     Every step is a transaction of its own, so that an interrupted installation is taken up again.
+    What a newer version installed is left as it is.
     """
     _require_backend(connection, backend)
+    newer = newer_version(connection)
+    if newer is not None:
+        _refuse_to_mend(newer, missing_parts(connection, backend))
+        return []
     done = []
     if not _installed_table_exists(connection):
         connection.execute(compose(text_of("schema", "0000_installed"), backend))
@@ -69,18 +78,47 @@ def install(connection: psycopg.Connection[Any], backend: str) -> list[str]:
     for part in missing_parts(connection, backend):
         _run(connection, part, backend)
         done.append(f"installed {part.label}")
+    connection.execute(_record(_VERSION, version("listener")))
     return done
 
 
+def require_installed(connection: psycopg.Connection[Any], backend: str) -> list[Part]:
+    """Return what is missing of the triggers; raises `InstallationError` if our schema is.
+
+    Without working triggers there is less to follow, but everything can still be asked about.
+    """
+    missing = missing_parts(connection, backend)
+    schema = ", ".join(part.label for part in missing if part.folder == "schema")
+    if not schema:
+        return missing
+    if _present_digests(connection):
+        message = f"the database is of an older version: {schema} missing; run `listener migrate`"
+    else:
+        message = f"not installed: {schema}; run `listener migrate`"
+    raise InstallationError(message)
+
+
+def newer_version(connection: psycopg.Connection[Any]) -> str | None:
+    """Return the version of the program that installed last, if it is newer than this one.
+
+    Each version works on what the next ones install: numbered files only ever add.
+    """
+    there = _present_digests(connection).get(_VERSION)
+    if there is None or _order(there) <= _order(version("listener")):
+        return None
+    return there
+
+
 def missing_parts(connection: psycopg.Connection[Any], backend: str) -> list[Part]:
-    """Return the parts that are not there, not enabled, or not the ones of this version."""
+    """Return the parts that are not there, not enabled, or older than this version's."""
     present = _present_digests(connection)
+    newer = newer_version(connection) is not None
     broken = _broken_tables(connection, backend)
     return [
         part
         for part in _parts(backend)
         if present.get(part.label) is None
-        or (part.folder == "triggers" and present[part.label] != part.digest)
+        or (part.folder == "triggers" and present[part.label] != part.digest and not newer)
         or (part.folder == "triggers" and part.name in broken)
     ]
 
@@ -102,12 +140,31 @@ def uninstall(connection: psycopg.Connection[Any], backend: str) -> list[str]:
 
 
 def _run(connection: psycopg.Connection[Any], part: Part, backend: str) -> None:
-    record = sql.SQL(
-        "INSERT INTO listener.installed (name, digest) VALUES ({}, {}) "
-        "ON CONFLICT (name) DO UPDATE SET digest = excluded.digest, installed_at = now()"
-    ).format(part.label, part.digest)
-    statement = sql.SQL(";\n").join([compose(text_of(part.folder, part.name), backend), record])
-    _patiently(connection, statement)
+    text = compose(text_of(part.folder, part.name), backend)
+    record = _record(part.label, part.digest)
+    _patiently(connection, sql.SQL(";\n").join([text, record]))
+
+
+def _record(name: str, digest: str) -> sql.Composed:
+    return sql.SQL(
+        "INSERT INTO listener.installed AS i (name, digest) VALUES ({}, {}) "
+        "ON CONFLICT (name) DO UPDATE SET digest = excluded.digest, installed_at = now() "
+        "WHERE i.digest <> excluded.digest"
+    ).format(name, digest)
+
+
+def _refuse_to_mend(newer: str, missing: list[Part]) -> None:
+    if missing:
+        labels = ", ".join(part.label for part in missing)
+        message = (
+            f"missing {labels}, which listener {newer} installed, and this is older, "
+            f"{version('listener')}; run `listener migrate` of that version"
+        )
+        raise InstallationError(message)
+
+
+def _order(name: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", name)]
 
 
 def _patiently(connection: psycopg.Connection[Any], statement: sql.Composed) -> None:

@@ -27,7 +27,7 @@ from listener.domain.tally import Tally
 _log = structlog.stdlib.get_logger()
 
 # One number for each search; the lock class is the one of all our advisory locks.
-_LOCKS = {Search.BY_TIME: 3, Search.BY_CONTENT: 4}
+_LOCKS = {Search.BY_TIME: 3, Search.BY_CONTENT: 4, Search.COMPILATIONS: 5}
 _SHARES = 10
 _TRY_EVERY = timedelta(seconds=0.5)
 

@@ -17,6 +17,7 @@ from listener.adapters.postgres.installation import (
     InstallationError,
     UnreachableError,
     missing_parts,
+    require_installed,
 )
 from listener.adapters.postgres.statements import query
 
@@ -53,13 +54,15 @@ class StreamStatus:
 class Coverage:
     """Rows of the library by what is known of them.
 
-    rows = nameless + asked + never; asked = resolved + unresolved + compilation + failed + parked.
+    rows = nameless + asked + never; asked = resolved + resolved_compilation + unresolved +
+    compilation + failed + parked. LML has visited the tracks of a resolved compilation.
     """
 
     rows: int
     nameless: int
     asked: int
     resolved: int
+    resolved_compilation: int
     unresolved: int
     compilation: int
     failed: int
@@ -133,10 +136,7 @@ def looking(dsn: str, backend: str, name: str) -> Iterator[psycopg.Connection[An
                 " FROM unnest(%s::text[], %s::text[]) AS s (name, value)",
                 (list(_SESSION), list(_SESSION.values())),
             )
-            missing = [p.label for p in missing_parts(connection, backend) if p.folder == "schema"]
-            if missing:
-                message = f"not installed: {', '.join(missing)}; run `listener migrate`"
-                raise InstallationError(message)
+            require_installed(connection, backend)
             yield connection
     except psycopg.OperationalError as error:
         raise UnreachableError(reason_of(error)) from error
@@ -184,6 +184,7 @@ def _coverage(counted: list[Any]) -> Coverage:
         nameless=of("nameless"),
         asked=rows - of("nameless") - of("never"),
         resolved=of("resolved"),
+        resolved_compilation=of("resolved_compilation"),
         unresolved=of("unresolved"),
         compilation=of("compilation"),
         failed=of("failed"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -39,11 +40,13 @@ class Answer:
     """What the ledger knows.
 
     `outcome` is that of the last answer, None if there never was one; `failures` came after it.
+    `tracks` counts what became of the credits that LML named of a visited compilation.
     `same_question` says whether what was last asked is what the row says now. A parked row has no
     `next_ask_at`.
     """
 
     outcome: str | None
+    tracks: Mapping[str, int] | None
     answered_at: datetime | None
     same_question: bool
     failures: int

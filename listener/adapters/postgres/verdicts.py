@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import psycopg
@@ -13,6 +14,7 @@ from listener.adapters.postgres.connection import Pool, reason_of, session
 from listener.adapters.postgres.history import History
 from listener.adapters.postgres.library import AskAgain
 from listener.adapters.postgres.statements import query
+from listener.adapters.postgres.tracks import PostgresTracks
 from listener.domain.faults import StoreUnavailableError, WriteRefusedError
 from listener.domain.parking import Failure
 from listener.domain.verdict import Identity, Page, Written
@@ -30,7 +32,7 @@ _PAGE_ERRORS = (errors.IntegrityError, errors.DataError, *_PASSING)
 
 
 class PostgresVerdicts:
-    """One transaction a page: two statements, sent together.
+    """One transaction a page: two statements, sent together, and those of its tracks if any.
 
     `withdraw_on_change` removes identities that answered another question than the present one, to
     which LML knows no single artist.
@@ -48,6 +50,7 @@ class PostgresVerdicts:
             kept: query("write_verdicts", backend, history=kept) for kept in (True, False)
         }
         self._fail = query("record_failures", backend)
+        self._tracks = PostgresTracks(backend)
 
     async def write(self, page: Page) -> Written:
         """Write the verdicts that still answer their row's question, all or nothing.
@@ -61,13 +64,14 @@ class PostgresVerdicts:
         """
         parameters = {"ask_order": page.order, "withdraw": self._withdraw}
         parameters |= self._ask_again.parameters() | _columns(page)
+        has_keys = any(v.tracks is not None and v.tracks.keys for v in page.verdicts)
         async with session(self._pool) as connection:
             write = self._write[await self._history.kept(connection)]
             try:
-                # Statements of one pipeline are one transaction; no BEGIN and COMMIT need be sent.
-                async with connection.pipeline():
+                async with _together(connection, explicit=has_keys):
                     accepted = await connection.execute(self._accept, parameters)
                     written = await connection.execute(write, parameters)
+                    tracks = await self._tracks.write(connection, page) if has_keys else {}
                     rows, effects = await accepted.fetchall(), await written.fetchall()
             except _PAGE_ERRORS as error:
                 passing = isinstance(error, _PASSING)
@@ -77,7 +81,7 @@ class PostgresVerdicts:
                 raise
         withdrawn, kept, unresolved_now = effects[0]
         return Written(
-            frozenset(row[0] for row in rows), frozenset(withdrawn), kept, unresolved_now
+            frozenset(row[0] for row in rows), frozenset(withdrawn), kept, unresolved_now, tracks
         )
 
     async def fail(
@@ -90,6 +94,16 @@ class PostgresVerdicts:
                 await connection.execute(self._fail, parameters)
             except _PAGE_ERRORS as error:
                 raise StoreUnavailableError(reason_of(error)) from error
+
+
+@asynccontextmanager
+async def _together(
+    connection: psycopg.AsyncConnection[Any], *, explicit: bool
+) -> AsyncIterator[None]:
+    # Statements of one pipeline are one transaction, until a result is waited for: no BEGIN and
+    # COMMIT need be sent where none is.
+    async with connection.transaction() if explicit else nullcontext(), connection.pipeline():
+        yield
 
 
 def _failure_columns(failures: Sequence[Failure]) -> dict[str, Any]:
@@ -120,7 +134,7 @@ def _columns(page: Page) -> dict[str, Any]:
     return {
         "library_ids": Int4s([v.library_id for v in verdicts]),
         "questions": Byteas([page.questions[v.library_id].digest for v in verdicts]),
-        "outcomes": Texts([v.kind.value for v in verdicts]),
+        "outcomes": Texts([v.outcome for v in verdicts]),
         "manual_ids": Int4s([row for row, _ in manual]),
         "manual_parts": Texts([part for _, part in manual]),
         "identity_ids": Int4s([row for row, _ in found]),

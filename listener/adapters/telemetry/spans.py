@@ -12,6 +12,7 @@ import structlog
 from sentry_sdk.tracing import NoOpSpan
 
 from listener.domain.tally import Skip, Tally
+from listener.domain.tracks import TrackCount
 
 _log = structlog.stdlib.get_logger()
 
@@ -78,7 +79,8 @@ def call(period: Period, status: str, batch_size: int, cache_stats: Mapping[str,
 
 def totals(ended: datetime, status: str, tally: Tally) -> Part:
     """Return the part that holds the counts of a run or a window; every name is always there."""
-    counts = {f"rows_skipped.{reason}": 0 for reason in Skip} | tally.fields()
+    names = [f"rows_skipped.{reason}" for reason in Skip] + [str(count) for count in TrackCount]
+    counts = dict.fromkeys(names, 0) | tally.fields()
     attributes = {f"consumer.{name}": count for name, count in counts.items()}
     return Part(f"{_RUN}.totals", _TASK, Period(ended, ended), status, attributes)
 

@@ -1,0 +1,81 @@
+"""The rights that a daemon needs: read for the doctor, granted to a role of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import class_row
+
+from listener.adapters.postgres.statements import query
+
+ROLES = "listener-roles"
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """One right on one thing; `granted` is None where there is no such thing."""
+
+    kind: str
+    schema_name: str | None
+    name: str
+    wanted_right: str
+    granted: bool | None
+
+    @property
+    def thing(self) -> str:
+        """What it is a right on, as a person calls it."""
+        if self.schema_name is None:
+            return f"{self.kind.lower()} {self.name}"
+        return f"{self.schema_name}.{self.name}"
+
+
+def list_rights(
+    connection: psycopg.Connection[Any], backend: str, role: str | None = None
+) -> list[Right]:
+    """Return what a daemon needs and whether a role, or who we are, has it."""
+    with connection.cursor(row_factory=class_row(Right)) as cursor:
+        parameters = {"backend": backend, "role": role}
+        return cursor.execute(query("list_rights", backend), parameters).fetchall()
+
+
+def grants(connection: psycopg.Connection[Any], backend: str, role: str) -> list[str]:
+    """Return the statements that let a role do what a daemon does, and in our schema no more.
+
+    The first one makes the role if it is not there.
+    """
+    name = sql.Identifier(role)
+    statements = [] if _exists(connection, role) else [sql.SQL("CREATE ROLE {} LOGIN").format(name)]
+    statements += [
+        sql.SQL("REVOKE ALL ON ALL {} IN SCHEMA listener FROM {}").format(sql.SQL(kind), name)
+        for kind in ("TABLES", "SEQUENCES")
+    ]
+    statements += _grants(list_rights(connection, backend, role), name)
+    return [statement.as_string(connection) for statement in statements]
+
+
+def _grants(rights: list[Right], role: sql.Identifier) -> Iterator[sql.Composed]:
+    there = [right for right in rights if right.granted is not None]
+    for (kind, schema, name), on_it in groupby(there, key=_thing):
+        yield sql.SQL("GRANT {} ON {} {} TO {}").format(
+            # Only ever from our own list.
+            sql.SQL(", ").join(sql.SQL(right.wanted_right) for right in on_it),
+            sql.SQL(kind),
+            sql.Identifier(*filter(None, (schema, name))),
+            role,
+        )
+
+
+def _thing(right: Right) -> tuple[str, str | None, str]:
+    return right.kind, right.schema_name, right.name
+
+
+def _exists(connection: psycopg.Connection[Any], role: str) -> bool:
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = %s)", (role,)
+    ).fetchone()
+    return bool(row and row[0])

@@ -1,0 +1,124 @@
+"""Writes what LML says about the credits of compilations to the backend's track artists."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import psycopg
+
+from listener.adapters.postgres.arrays import Float4s, Int4s, Texts
+from listener.adapters.postgres.statements import query
+from listener.domain.tracks import TrackCount, TrackKey
+from listener.domain.verdict import Page
+
+_WEIGHED = (
+    TrackCount.ROWS_UNCHANGED,
+    TrackCount.ROWS_LIBRARIAN,
+    TrackCount.ROWS_NO_MATCH,
+    TrackCount.ROWS_NO_ARTIST,
+    TrackCount.POSITIONS_AMBIGUOUS,
+)
+
+
+class _Offer(NamedTuple):
+    """What LML offers for one row of the backend's."""
+
+    library_id: int
+    key: TrackKey
+
+
+class _Change(NamedTuple):
+    """A row that lacks something: an artist, if `artist_id` is set, or a position, if `placed`."""
+
+    row_id: int
+    offer: _Offer
+    artist_id: int | None
+    placed: bool
+
+
+class PostgresTracks:
+    """Two statements a page: what would change, and the change itself if there is any."""
+
+    def __init__(self, backend: str) -> None:
+        self._weigh = query("weigh_tracks", backend)
+        self._write = query("write_tracks", backend)
+
+    async def write(
+        self, connection: psycopg.AsyncConnection[Any], page: Page
+    ) -> dict[int, Counter[TrackCount]]:
+        """Write the tracks of the verdicts that the ledger accepted in this transaction.
+
+        Returns by release what became of its credits; nothing for those not accepted.
+        """
+        offers = list(_offers(page))
+        cursor = connection.cursor()
+        await cursor.execute(self._weigh, _offer_columns(page.order, offers), binary=True)
+        counts: dict[int, Counter[TrackCount]] = {}
+        changes: list[_Change] = []
+        for library_id, *weighed, places, row_ids, artist_ids, placed in await cursor.fetchall():
+            counts[library_id] = Counter(dict(zip(_WEIGHED, weighed, strict=True)))
+            changes += _changes(offers, places, row_ids, artist_ids, placed)
+        if changes:
+            for library_id, linked, positioned in await self._change(connection, changes):
+                counts[library_id][TrackCount.ROWS_WRITTEN] = linked
+                counts[library_id][TrackCount.POSITIONS_WRITTEN] = positioned
+        return {library_id: +of_release for library_id, of_release in counts.items()}
+
+    async def _change(
+        self, connection: psycopg.AsyncConnection[Any], changes: Sequence[_Change]
+    ) -> list[Any]:
+        return await (await connection.execute(self._write, change_columns(changes))).fetchall()
+
+
+def _offers(page: Page) -> Iterator[_Offer]:
+    for verdict in sorted(page.verdicts, key=lambda verdict: verdict.library_id):
+        for key in verdict.tracks.keys if verdict.tracks is not None else ():
+            yield _Offer(verdict.library_id, key)
+
+
+def _changes(
+    offers: Sequence[_Offer],
+    places: Sequence[int] | None,
+    row_ids: Sequence[int],
+    artist_ids: Sequence[int | None],
+    placed: Sequence[bool],
+) -> Iterator[_Change]:
+    if places is None:
+        return
+    for place, row_id, artist_id, is_placed in zip(
+        places, row_ids, artist_ids, placed, strict=True
+    ):
+        yield _Change(row_id, offers[place - 1], artist_id, is_placed)
+
+
+def _offer_columns(order: int, offers: Sequence[_Offer]) -> dict[str, Any]:
+    keys = [offer.key for offer in offers]
+    return {
+        "ask_order": order,
+        "track_ids": Int4s(sorted({offer.library_id for offer in offers})),
+        "key_rows": Int4s([offer.library_id for offer in offers]),
+        "key_artists": Texts([key.artist_name for key in keys]),
+        "key_titles": Texts([key.track_title for key in keys]),
+        "key_resolved": Texts([key.resolved_artist_name for key in keys]),
+        "key_confidences": Float4s([key.confidence for key in keys]),
+        "key_positions": Texts([key.track_position for key in keys]),
+        "key_position_counts": Int4s([key.positions for key in keys]),
+    }
+
+
+def change_columns(changes: Sequence[_Change]) -> dict[str, Any]:
+    """Return the parameters of `write_tracks`."""
+    # Ascending ids: whoever else writes several rows in that order never waits for us in a circle.
+    ordered = sorted(changes, key=lambda change: change.row_id)
+    keys = [change.offer.key for change in ordered]
+    return {
+        "ids": Int4s([change.row_id for change in ordered]),
+        "rows": Int4s([change.offer.library_id for change in ordered]),
+        "artist_names": Texts([key.artist_name for key in keys]),
+        "titles": Texts([key.track_title for key in keys]),
+        "artist_ids": Int4s([change.artist_id for change in ordered]),
+        "confidences": Float4s([key.confidence for key in keys]),
+        "positions": Texts([c.offer.key.track_position if c.placed else None for c in ordered]),
+    }

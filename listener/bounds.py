@@ -1,0 +1,121 @@
+"""What a setting may be, in words: its type, its unit, its default and its bounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, MaxLen, MinLen
+from pydantic import AnyHttpUrl, SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+NEEDED = "needed"
+
+_SIZES = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
+_KINDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "whole number",
+    float: "number",
+    str: "text",
+    timedelta: "duration",
+    SecretStr: "secret",
+    AnyHttpUrl: "address",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What a number counts: `Annotated[int, Unit("rows")]`; a duration carries its own."""
+
+    name: str
+
+
+def kind_of(field: FieldInfo) -> str:
+    """Return what a setting is: whole number, duration, one of some words."""
+    return "one of" if _words(field) else _KINDS.get(_plain(field), "text")
+
+
+def unit_of(field: FieldInfo) -> str:
+    """Return what a number counts, nothing for what is no number."""
+    return next((mark.name for mark in field.metadata if isinstance(mark, Unit)), "")
+
+
+def default_of(field: FieldInfo) -> str:
+    """Return the default as it would be written, `NEEDED`, or nothing if there is none."""
+    return NEEDED if field.default is PydanticUndefined else shown(field.default)
+
+
+def bounds_of(field: FieldInfo) -> str:
+    """Return the least and the most that is allowed, or the words; nothing if all is."""
+    if words := _words(field):
+        return f"{', '.join(words[:-1])} or {words[-1]}"
+    longest = next((mark.max_length for mark in field.metadata if isinstance(mark, MaxLen)), None)
+    if longest is not None:
+        shortest = sum(mark.min_length for mark in field.metadata if isinstance(mark, MinLen))
+        return f"{shortest} to {longest} characters"
+    least = next((shown(mark.ge) for mark in field.metadata if isinstance(mark, Ge)), None)
+    above = next((shown(mark.gt) for mark in field.metadata if isinstance(mark, Gt)), None)
+    most = next((shown(mark.le) for mark in field.metadata if isinstance(mark, Le)), None)
+    if most is None:
+        return f"{least} or more" if least is not None else ""
+    return f"{least} to {most}" if least is not None else f"above {above}, to {most}"
+
+
+def demand_of(field: FieldInfo) -> str:
+    """Return what a wrong value is told: what the setting must be, with its bounds."""
+    bounds, kind = bounds_of(field), kind_of(field)
+    match kind:
+        case "one of" | "text":
+            return f"must be {bounds or 'some text'}"
+        case "duration":
+            return f"must be {bounds}, as a number of seconds or like 250ms, 30s, 15m, 1h, 7d"
+        case "address":
+            return "must be an address like https://lml.example"
+        case "true or false":
+            return f"must be {kind}"
+        case _:
+            return f"must be a {kind}{f', {bounds}' if bounds else ''}"
+
+
+def shown(value: object) -> str:
+    """Return a value as it would be written in the environment."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:g}"
+        case SecretStr():
+            return value.get_secret_value()
+        case timedelta():
+            return _duration(value)
+        case _:
+            return str(value)
+
+
+def _words(field: FieldInfo) -> list[str]:
+    plain = _plain(field)
+    if get_origin(plain) is Literal:
+        return list(get_args(plain))
+    if isinstance(plain, type) and issubclass(plain, StrEnum):
+        return [str(word) for word in plain]
+    return []
+
+
+def _plain(field: FieldInfo) -> Any:  # noqa: ANN401 - a type or a form of one
+    kinds = [kind for kind in get_args(field.annotation) if kind is not NoneType]
+    optional = NoneType in get_args(field.annotation)
+    return kinds[0] if optional else field.annotation
+
+
+def _duration(value: timedelta) -> str:
+    for unit, size in _SIZES:
+        count = value.total_seconds() / size
+        if count >= 1 and count.is_integer():
+            return f"{int(count)}{unit}"
+    return f"{round(value.total_seconds() * 1000)}ms" if value else "0s"

@@ -1,0 +1,70 @@
+"""How questions are put: in pages, with tracks or without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from listener.domain.question import Question
+
+
+class IncludeTracks(StrEnum):
+    """Of which releases LML is asked for the tracks."""
+
+    COMPILATIONS = "compilations"
+    ALL = "all"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionPage:
+    """Questions of one call; `with_tracks` holds for all of them."""
+
+    questions: Sequence[Question]
+    with_tracks: bool = False
+
+    def without_tracks(self) -> QuestionPage:
+        """Return the same questions without tracks."""
+        return QuestionPage(self.questions)
+
+    def halves(self) -> tuple[QuestionPage, QuestionPage]:
+        """Return the two halves of a page of two questions or more."""
+        middle = len(self.questions) // 2
+        first, second = self.questions[:middle], self.questions[middle:]
+        return QuestionPage(first, self.with_tracks), QuestionPage(second, self.with_tracks)
+
+
+def pages(
+    questions: Sequence[Question], compilation_batch_size: int, include: IncludeTracks
+) -> Iterator[QuestionPage]:
+    """Yield the pages in which the questions of one batch are put.
+
+    Answers with tracks are long, so these pages are small; so are those of compilations.
+    """
+    size = compilation_batch_size
+    match include:
+        case IncludeTracks.COMPILATIONS:
+            if others := [question for question in questions if not question.compilation]:
+                yield QuestionPage(others)
+            compilations = [question for question in questions if question.compilation]
+            yield from _cut(compilations, size, with_tracks=True)
+        case IncludeTracks.ALL:
+            yield from _cut(questions, size, with_tracks=True)
+        case IncludeTracks.OFF:
+            yield from _mixed(questions, size)
+
+
+def _mixed(questions: Sequence[Question], size: int) -> Iterator[QuestionPage]:
+    compilations = [question for question in questions if question.compilation]
+    others = [question for question in questions if not question.compilation]
+    # A few among others cost no call of their own.
+    joined = size if others else 0
+    if first := others + compilations[:joined]:
+        yield QuestionPage(first)
+    yield from _cut(compilations[joined:], size, with_tracks=False)
+
+
+def _cut(questions: Sequence[Question], size: int, *, with_tracks: bool) -> Iterator[QuestionPage]:
+    for start in range(0, len(questions), size):
+        yield QuestionPage(questions[start : start + size], with_tracks)

@@ -1,0 +1,11 @@
+-- Tells whether the role may take new statistics of the backend's track artists: PostgreSQL would only warn.
+SELECT
+    pg_has_role(c.relowner, 'USAGE')
+    OR CASE
+        WHEN current_setting('server_version_num')::int >= 170000 THEN has_table_privilege(c.oid, 'MAINTAIN')
+        ELSE false
+    END AS may
+FROM pg_class AS c
+INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = %(backend)s
+    AND c.relname = 'compilation_track_artist'

@@ -1,0 +1,40 @@
+-- Writes artists and positions to rows that were found to lack them, and returns by release how many of each.
+-- Rows are locked by ascending id. Each is written only if it is still the one that was looked at, and no librarian's.
+WITH locked AS MATERIALIZED (
+    SELECT c.id
+    FROM {backend}.compilation_track_artist AS c
+    WHERE c.id = ANY (%(ids)b::int[])
+    ORDER BY c.id
+    FOR NO KEY UPDATE
+),
+written AS (
+    UPDATE {backend}.compilation_track_artist AS t
+    SET track_artist_id = coalesce(w.artist_id, t.track_artist_id),
+        track_artist_link_confidence = CASE
+            WHEN w.artist_id IS NULL THEN t.track_artist_link_confidence ELSE w.confidence
+        END,
+        track_artist_link_method = CASE
+            WHEN w.artist_id IS NULL THEN t.track_artist_link_method ELSE 'lml_backfill'
+        END,
+        track_position = coalesce(t.track_position, w.track_position)
+    FROM unnest(
+        %(ids)b::int[], %(rows)b::int[], %(artist_names)b::text[], %(titles)b::text[], %(artist_ids)b::int[],
+        %(confidences)b::real[], %(positions)b::text[]
+    ) AS w (id, library_id, artist_name, track_title, artist_id, confidence, track_position)
+    WHERE (t.id IN (SELECT l.id FROM locked AS l)) IS TRUE
+        AND t.id = w.id
+        AND t.library_id = w.library_id
+        AND t.artist_name = w.artist_name
+        AND t.track_title IS NOT DISTINCT FROM w.track_title
+        AND t.track_artist_link_method IS DISTINCT FROM 'librarian'
+    RETURNING
+        t.library_id,
+        w.artist_id IS NOT NULL AS linked,
+        w.track_position IS NOT NULL AND t.track_position = w.track_position AS placed
+)
+SELECT
+    r.library_id,
+    count(*) FILTER (WHERE r.linked) AS linked,
+    count(*) FILTER (WHERE r.placed) AS placed
+FROM written AS r
+GROUP BY r.library_id

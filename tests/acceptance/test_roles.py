@@ -1,0 +1,81 @@
+"""A role of its own for the daemon: printed, granted, and enough after an upgrade."""
+
+from __future__ import annotations
+
+import json
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from tests.acceptance.conftest import Commands
+from tests.acceptance.test_look import look
+from tests.conftest import ROLE_PASSWORD, Connection, as_role
+
+pytestmark = pytest.mark.acceptance
+
+
+def test_statements_are_printed_and_change_nothing(
+    owner_dsn: str, db: Connection, role: str
+) -> None:
+    db.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(role)))
+    printed = look(owner_dsn, "roles", "--role", role)
+    assert (printed.returncode, printed.stderr) == (0, "")
+    lines = printed.stdout.splitlines()
+    assert all(line.startswith(("GRANT ", "REVOKE ")) and line.endswith(";") for line in lines)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        look_at_ledger(owner_dsn, role)
+    # What is printed is what a person may pipe into psql.
+    db.execute(printed.stdout.encode())
+    look_at_ledger(owner_dsn, role)
+
+
+def look_at_ledger(owner_dsn: str, role: str) -> None:
+    with psycopg.connect(as_role(owner_dsn, role)) as daemon:
+        daemon.execute("SELECT library_id FROM listener.ledger")
+
+
+def test_role_is_made_and_granted_and_again(
+    owner_dsn: str, db: Connection, listener: Commands, worker_id: str
+) -> None:
+    name = f"listener_fresh_{worker_id}"
+    identifier = sql.Identifier(name)
+    try:
+        made = look(owner_dsn, "roles", "--role", name, "--apply")
+        assert (made.returncode, made.stderr) == (0, "")
+        assert made.stdout.startswith(f'CREATE ROLE "{name}" LOGIN;\n')
+        db.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(identifier, ROLE_PASSWORD))
+        fresh = as_role(owner_dsn, name)
+        findings = json.loads(listener.run("doctor", "--json", DATABASE_URL=fresh).stdout)
+        assert {finding["state"] for finding in findings} == {"ok"}
+        again = look(owner_dsn, "roles", "--role", name, "--apply")
+        assert again.stdout.splitlines() == made.stdout.splitlines()[1:]
+        assert listener.run("sweep", DATABASE_URL=fresh).code == 0
+    finally:
+        db.execute(sql.SQL("DROP OWNED BY {}").format(identifier))
+        db.execute(sql.SQL("DROP ROLE {}").format(identifier))
+
+
+def test_who_may_not_grant_is_told_so(dsn: str, role: str) -> None:
+    refused = look(dsn, "roles", "--role", role, "--apply")
+    assert refused.returncode == 2
+    assert "permission denied" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_nothing_is_granted_on_what_is_not_installed(owner_dsn: str, db: Connection) -> None:
+    db.execute("DROP SCHEMA listener CASCADE")
+    refused = look(owner_dsn, "roles", "--role", "somebody")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "run `listener migrate`" in refused.stderr
+
+
+def test_missing_right_stops_nothing_else_and_doctor_names_it(
+    db: Connection, listener: Commands, role: str
+) -> None:
+    db.execute(sql.SQL("REVOKE INSERT ON listener.ledger FROM {}").format(sql.Identifier(role)))
+    seen = listener.run("doctor")
+    assert seen.code == 1
+    assert "missing: INSERT on listener.ledger" in seen.stdout
+    swept = listener.run("sweep")
+    assert "Traceback" not in swept.stderr

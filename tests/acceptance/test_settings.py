@@ -1,0 +1,64 @@
+"""The command that shows what is in force."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from listener.settings import Settings
+from tests.acceptance.conftest import WAIT_SECONDS
+
+pytestmark = pytest.mark.acceptance
+
+ADDRESSES = {
+    "DATABASE_URL": "postgresql://u:geheim@db/x",
+    "LIBRARY_METADATA_URL": "https://lml.example",
+}
+
+
+def settings(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "listener", "settings", *arguments],
+        env={"PATH": os.defpath, **environment},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=WAIT_SECONDS,
+    )
+
+
+def test_values_are_shown_with_where_they_come_from(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("LML_API_KEY=geheim-key\nLINGER=0.25\n")
+    shown = settings(tmp_path, "--json", **ADDRESSES, SENTRY_DSN="https://geheim@s.example/1")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "geheim" not in shown.stdout
+    entries = json.loads(shown.stdout)
+    assert [entry["name"] for entry in entries] == [name.upper() for name in Settings.model_fields]
+    values = {entry["name"]: (entry["value"], entry["from"]) for entry in entries}
+    assert values["DATABASE_URL"] == ("postgresql://u:********@db/x", "environment")
+    assert values["LML_API_KEY"] == ("********", ".env")
+    assert values["SENTRY_DSN"] == ("********", "environment")
+    assert values["LINGER"] == ("250ms", ".env")
+    assert values["BATCH_SIZE"] == ("500", "default")
+    assert values["GITHUB_TOKEN"] == (None, "default")
+
+
+def test_screen_has_a_line_for_each(tmp_path: Path) -> None:
+    shown = settings(tmp_path, **ADDRESSES)
+    assert shown.returncode == 0
+    header, *lines = shown.stdout.splitlines()
+    assert header.split() == ["setting", "from", "value"]
+    assert [line.split()[0] for line in lines] == [name.upper() for name in Settings.model_fields]
+    assert "geheim" not in shown.stdout
+
+
+def test_wrong_ones_are_named_instead(tmp_path: Path) -> None:
+    shown = settings(tmp_path, **ADDRESSES, BATCH_SIZE="0", LINGER="soon")
+    assert (shown.returncode, shown.stdout) == (2, "")
+    assert [line.split()[1] for line in shown.stderr.splitlines()] == ["BATCH_SIZE", "LINGER"]
