@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from ipaddress import ip_address
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import (
@@ -34,6 +35,9 @@ _SENTRY_DSN = re.compile(
     r"https?://[^\s:/@]+(?::[^\s/@]*)?@[^\s:/@]+(?::\d{1,5})?/(?:[^\s?#]*/)?\d+"
 )
 _SENTRY_ENVIRONMENT = re.compile(r"[^\s/]{1,64}")
+_ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/@\[\]]+)):(\d{1,5})")
+_LAST_PORT = 65_535
+_TOKEN = re.compile(r"[!-~]+")
 _COMMIT = re.compile(r"[0-9a-fA-F]{7,40}")
 
 
@@ -212,6 +216,27 @@ class Settings(DueSettings):
         default=False, description="Whether GATE_COMMIT_SHA allows an LML that names no commit."
     )
 
+    http_token: SecretStr | None = Field(
+        None,
+        description="What a client must show, as bearer token or as password; "
+        "needed by all but /livez and /readyz.",
+    )
+    http_allow_anonymous: bool = Field(
+        default=False,
+        description="Whether HTTP_BIND may name an address that others reach without HTTP_TOKEN.",
+    )
+    http_bind: str = Field(
+        "127.0.0.1:8080",
+        description="Where the daemon serves its page, metrics and health, as HOST:PORT; "
+        "empty: nowhere, port 0: any free one.",
+    )
+    ready_max_lag: Duration = Field(
+        timedelta(minutes=5),
+        ge=timedelta(seconds=1),
+        le=timedelta(days=30),
+        description="How long a change may wait, while LML answers, until /readyz says no.",
+    )
+
     sentry_dsn: SecretStr | None = Field(
         None, description="Where Sentry takes runs and errors; without it nothing is sent."
     )
@@ -242,6 +267,34 @@ class Settings(DueSettings):
             raise ValueError(message)
         return value
 
+    @field_validator("http_token", mode="before")
+    @classmethod
+    def _blank_is_no_token(cls, value: object) -> object:
+        return _none_if_blank(value)
+
+    @field_validator("http_token")
+    @classmethod
+    def _is_token(cls, value: SecretStr | None) -> SecretStr | None:
+        # What a header can carry, and a person can paste.
+        if value is not None and not _TOKEN.fullmatch(value.get_secret_value()):
+            message = "must be printable ASCII without blanks"
+            raise ValueError(message)
+        return value
+
+    @field_validator("http_bind")
+    @classmethod
+    def _is_address(cls, value: str, info: ValidationInfo) -> str:
+        value = value.strip()
+        open_to_all = info.data.get("http_allow_anonymous", True)
+        guarded = info.data.get("http_token", True) is not None
+        if value and not (is_loopback(split_address(value)[0]) or guarded or open_to_all):
+            message = (
+                "others reach that address; set HTTP_TOKEN, "
+                "or HTTP_ALLOW_ANONYMOUS=1 if everybody may look"
+            )
+            raise ValueError(message)
+        return value
+
     @field_validator("gate_commit_sha")
     @classmethod
     def _is_commit(cls, value: str | None) -> str | None:
@@ -269,8 +322,7 @@ class Settings(DueSettings):
     @field_validator("sentry_dsn", mode="before")
     @classmethod
     def _blank_is_none(cls, value: object) -> object:
-        # Set to nothing is how a deployment's template leaves it out.
-        return None if isinstance(value, str) and not value.strip() else value
+        return _none_if_blank(value)
 
     @field_validator("sentry_dsn")
     @classmethod
@@ -289,6 +341,28 @@ class Settings(DueSettings):
     @classmethod
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of `HOST:PORT`; an IPv6 address stands in brackets."""
+    match = _ADDRESS.fullmatch(address)
+    if match is None or int(match[3]) > _LAST_PORT:
+        message = "must be like 127.0.0.1:8080, [::1]:8080 or localhost:8080"
+        raise ValueError(message)
+    return match[1] or match[2], int(match[3])
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches `host`."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _none_if_blank(value: object) -> object:
+    # Set to nothing is how a deployment's template leaves it out.
+    return None if isinstance(value, str) and not value.strip() else value
 
 
 def load_settings(model: type[T]) -> T:

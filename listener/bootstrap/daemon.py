@@ -18,12 +18,13 @@ from listener.adapters.postgres.slots import PostgresSlots
 from listener.adapters.schedule import Bell
 from listener.bootstrap.gate import require_gate
 from listener.bootstrap.installed import require_installation
+from listener.bootstrap.outlook import Crew, Outlook
 from listener.bootstrap.parts import Parts, open_parts
+from listener.bootstrap.serving import Served, open_site, open_socket
 from listener.bootstrap.telemetry import open_telemetry
 from listener.domain.change import Stream
 from listener.domain.run import RunKind
 from listener.engine.consumer import Consumer
-from listener.engine.ports import Telemetry
 from listener.engine.resolver import Resolver
 from listener.engine.routine import Job, Routine
 from listener.engine.supervisor import Follower, Supervisor
@@ -39,29 +40,39 @@ async def run_daemon(settings: Settings) -> None:
     """Follow both streams until SIGTERM or SIGINT; a second signal ends the process at once.
 
     Raises `InstallationError` if the database is not ready for this version, `GateError` if LML is
-    older than it must be.
+    older than it must be, `BindError` if HTTP_BIND cannot be listened on.
     """
     stop = asyncio.Event()
     _stop_on_signals(stop)
-    async with open_telemetry(settings) as telemetry:
+    outlook = Outlook(settings.ready_max_lag, stop)
+    bound = open_socket(settings)
+    async with (
+        open_telemetry(settings) as telemetry,
+        open_site(settings, bound, outlook, telemetry) as served,
+    ):
         # A full collection would look through every module again, and stop the loop for 60 ms.
         gc.freeze()
-        await _follow(settings, telemetry, stop)
+        await _follow(settings, served, outlook, stop)
 
 
-async def _follow(settings: Settings, telemetry: Telemetry, stop: asyncio.Event) -> None:
+async def _follow(
+    settings: Settings, served: Served, outlook: Outlook, stop: asyncio.Event
+) -> None:
     await require_installation(settings, stop)
     await require_gate(settings, stop)
-    async with open_parts(settings, telemetry=telemetry) as parts:
+    async with open_parts(settings, telemetry=served.telemetry) as parts:
         resolver, warmer = parts.live_resolver(), parts.warmer()
-        library = parts.library_consumer(resolver)
+        library, rotation = parts.library_consumer(resolver), parts.rotation_consumer(warmer)
         followers = [
             Follower(Stream.LIBRARY, library, _routine(parts, library).run),
-            Follower(Stream.ROTATION, parts.rotation_consumer(warmer)),
+            Follower(Stream.ROTATION, rotation),
         ]
         lanes = PostgresLanes(parts.database, LaneTimes(), parts.breaker_state)
-        with telemetry.windows(resolver.tally):
-            await Supervisor(lanes, followers, settings.shutdown_timeout).run(stop)
+        consumers = {Stream.LIBRARY: library, Stream.ROTATION: rotation}
+        crew = Crew(parts, resolver, warmer, consumers)
+        async with outlook.watching(crew, served.observers):
+            with served.telemetry.windows(resolver.tally):
+                await Supervisor(lanes, followers, settings.shutdown_timeout).run(stop)
         _report(library, resolver, warmer)
 
 

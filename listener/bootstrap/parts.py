@@ -38,8 +38,9 @@ _BATCHES_ASIDE = 3
 # Batches waiting to be handled at all.
 _BATCHES_WAITING = 4
 _REFRESH_CALLS = 1
-# Beside those of the batches: one for each feeder, one for the rotation lane, one for a search.
-_OTHER_SESSIONS = 4
+# Beside those of the batches: one for each feeder, one for the rotation lane, one for a search, one
+# for readings and samples.
+_OTHER_SESSIONS = 5
 # By this no answer holds.
 _AT_ONCE = AskAgain(resolved=timedelta(0), unresolved=timedelta(0))
 

@@ -23,7 +23,7 @@ from listener.adapters.postgres.status import (
     looking,
     read_status,
 )
-from listener.cli.look import as_json as json_of
+from listener.bootstrap.report import as_json as json_of
 from listener.cli.look import clock, console, json_option, plain_table, printable, span
 from listener.cli.manners import examples
 from listener.domain.pacing import BreakerState

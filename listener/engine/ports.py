@@ -9,10 +9,12 @@ from typing import Protocol
 
 from listener.domain.change import Look, Stream
 from listener.domain.due import DueRow, Scope
+from listener.domain.health import Reading, Rung
 from listener.domain.judging import Invalid
 from listener.domain.parking import Failure
 from listener.domain.question import Asking, Question
 from listener.domain.run import RunKind
+from listener.domain.sample import Sample
 from listener.domain.tally import Tally
 from listener.domain.verdict import Page, Verdict, Written
 
@@ -34,6 +36,10 @@ class Outbox(Protocol):
 
 class Lane(Protocol):
     """The right to follow a stream, and the means to be woken; raises `LaneLostError` once lost."""
+
+    @property
+    def rung(self) -> Rung:
+        """How changes make themselves known at present."""
 
     async def rouse(self) -> None:
         """Tell writers that the stream is being looked at: they need not wake anybody."""
@@ -179,3 +185,33 @@ class Telemetry(Protocol):
 
     def windows(self, tally: Tally, /) -> AbstractContextManager[None]:
         """Tell from time to time, for the length of the block, what was added to the tally."""
+
+
+class Observer(Protocol):
+    """What counts how changes move; it neither waits nor fails. All times are seconds."""
+
+    def settled(self, stream: Stream, ages: Sequence[float], /) -> None:
+        """Note changes that were settled, by their ages since they were recorded."""
+
+    def handled(self, stream: Stream, rows: int, took: float, /) -> None:
+        """Note a batch that was handled, however that ended."""
+
+
+class Readings(Protocol):
+    """What the database tells of all streams at once."""
+
+    async def read(self, retried: Mapping[Stream, Sequence[int]]) -> Reading:
+        """Look once; `retried` rows do not count as waiting. Raises `StoreUnavailableError`."""
+
+
+class Samples(Protocol):
+    """How the streams went; raises `StoreUnavailableError`."""
+
+    async def write(self, sample: Sample) -> None:
+        """Write a sample down."""
+
+    async def count_coverage(self) -> Sequence[int]:
+        """Count the library's rows in the order of `Sample.coverage`."""
+
+    async def fold(self, stream: Stream) -> None:
+        """Make old samples coarser, and forget very old ones."""

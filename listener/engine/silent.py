@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
+from listener.domain.change import Stream
 from listener.domain.tally import Tally
 
 
@@ -24,6 +25,16 @@ class NoTelemetry:
     def windows(self, _tally: Tally, /) -> AbstractContextManager[None]:
         """Let the block run."""
         return nullcontext()
+
+
+class Unobserved:
+    """Counts nothing."""
+
+    def settled(self, _stream: Stream, _ages: Sequence[float], /) -> None:
+        """Do nothing."""
+
+    def handled(self, _stream: Stream, _rows: int, _took: float, /) -> None:
+        """Do nothing."""
 
 
 def _ignore(_cache_stats: Mapping[str, float]) -> None:

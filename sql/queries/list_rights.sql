@@ -10,6 +10,7 @@ WITH wanted (kind, schema_name, name, rights, optional) AS (
         ('TABLE', 'listener', 'ledger', '{{SELECT,INSERT,UPDATE,DELETE}}', false),
         ('TABLE', 'listener', 'run', '{{SELECT,INSERT,UPDATE,DELETE}}', false),
         ('TABLE', 'listener', 'slot', '{{SELECT,INSERT,UPDATE}}', false),
+        ('TABLE', 'listener', 'sample', '{{SELECT,INSERT,DELETE}}', false),
         ('TABLE', 'listener', 'lane', '{{SELECT,UPDATE}}', false),
         ('SEQUENCE', 'listener', 'ask_order', '{{USAGE}}', false),
         ('ROUTINE', 'listener', 'question_digest', '{{EXECUTE}}', false),

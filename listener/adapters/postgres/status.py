@@ -163,7 +163,7 @@ def read_status(connection: psycopg.Connection[Any], backend: str) -> Status:
         missing=tuple(part.label for part in missing_parts(connection, backend)),
         streams=read(StreamStatus, "read_streams"),
         replicas=tuple(name for (name,) in replicas),
-        coverage=_coverage(counted),
+        coverage=coverage_of(counted),
         staleness_days={
             age: sum(found for _, days, found, _ in counted if days == first_day)
             for first_day, age in enumerate(AGES)
@@ -174,7 +174,9 @@ def read_status(connection: psycopg.Connection[Any], backend: str) -> Status:
     )
 
 
-def _coverage(counted: list[Any]) -> Coverage:
+def coverage_of(counted: list[Any]) -> Coverage:
+    """Sum up what `count_coverage` tells: rows of (state, days, found, due)."""
+
     def of(state: str) -> int:
         return sum(found for its_state, _, found, _ in counted if its_state == state)
 
