@@ -101,6 +101,11 @@ def counted(counts: Counter[str]) -> str:
     )
 
 
+def former_identities(count: int) -> str:
+    """Say how many former identities there are."""
+    return f"{count:,} former {'identity' if count == 1 else 'identities'}"
+
+
 def plural(count: int, noun: str) -> str:
     """Say how many of something there are."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from listener.adapters.demo.catalogue import VARIOUS, Release
 from listener.adapters.demo.pace import Need, pause_before
-from listener.adapters.demo.play import Play, plural
+from listener.adapters.demo.play import Play, former_identities, plural
 from listener.adapters.demo.simulator.tracks import Credit, credits_of, entries_for
 from listener.adapters.demo.troubles import Troubles
 
@@ -20,6 +20,11 @@ _COLD_IDENTITY = 4711
 _DISCOGS_RELEASE = 249504
 # A week with fewer seconds than this has one new arrival a day.
 _LONG_WEEK = 40
+_REASONS = {
+    "verdict_changed": "LML's verdict changed",
+    "question_changed": "the new name is another artist's",
+    "withdrawn": "withdrawn, LML knows nothing of the new name",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +146,11 @@ class Story:
         if len(commit.ids) > 1:
             what = f"{len(commit.ids)} × {what}"
         await self._play.tell("rename", what, commit)
+        for kept in await self._play.watch.read("count_former", ids=list(commit.ids)):
+            self._play.screen.fact(
+                "history",
+                f"{former_identities(kept.states)} kept: {_REASONS.get(kept.reason, kept.reason)}",
+            )
 
     async def _correct_title(self) -> None:
         picked = await self._play.watch.read("pick_title")

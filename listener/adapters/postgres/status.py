@@ -20,6 +20,7 @@ from listener.adapters.postgres.installation import (
     require_installed,
 )
 from listener.adapters.postgres.statements import query
+from listener.domain.refreshing import RotationCoverage
 
 # Names of sessions; with a hyphen, because those are no replicas.
 STATUS, STORY = "listener-status", "listener-why"
@@ -116,6 +117,7 @@ class Status:
     coverage: Coverage
     staleness_days: Mapping[str, int]
     due_by_time: int
+    rotation: RotationCoverage
     runs: tuple[RunStatus, ...]
     slots: tuple[SlotStatus, ...]
 
@@ -169,6 +171,7 @@ def read_status(connection: psycopg.Connection[Any], backend: str) -> Status:
             for first_day, age in enumerate(AGES)
         },
         due_by_time=sum(due for *_, due in counted),
+        rotation=read(RotationCoverage, "count_rotation")[0],
         runs=read(RunStatus, "read_runs"),
         slots=read(SlotStatus, "read_slots"),
     )

@@ -1,6 +1,6 @@
 -- Checks that nothing was lost: every release with an artist name has the verdict on its present names,
 -- every single artist has its identity row, every credit of a visited compilation that has one artist in the catalogue
--- is linked to it, and no change waits.
+-- is linked to it, no identity of ours answers another question, and no change waits.
 SELECT
     count(*) AS releases,
     count(*) FILTER (WHERE g.outcome = 'single_artist') AS single_artists,
@@ -28,6 +28,16 @@ SELECT
                 WHERE {backend}.fold_artist_name(a.artist_name) = {backend}.fold_artist_name(t.artist_name)
             ) = 1
     ) AS unlinked,
+    count(*) FILTER (
+        WHERE g.identity_question IS NOT NULL
+            AND EXISTS (
+                SELECT
+                FROM {backend}.library_identity AS i
+                WHERE i.library_id = l.id
+                    AND i.notes = 'consumer:lml-bulk'
+            )
+    ) AS outdated,
+    (SELECT count(*) FROM {backend}.library_identity_history) AS former,
     (SELECT count(*) FROM listener.change) AS waiting
 FROM {backend}.library AS l
 LEFT JOIN listener.ledger AS g ON g.library_id = l.id;
