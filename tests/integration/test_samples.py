@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import psycopg
 import pytest
 
-from listener.adapters.postgres.connection import Database, Pool
+from listener.adapters.postgres.connection import Database, Pool, open_session
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
 from listener.adapters.postgres.samples import PostgresReadings, PostgresSamples
+from listener.adapters.postgres.statements import query
 from listener.adapters.postgres.steps import read_history, read_last_words
 from listener.adapters.postgres.viewer import Viewer, open_viewer
 from listener.bootstrap.outlook import Outlook
@@ -123,7 +126,7 @@ async def test_sample_is_kept_as_it_was(
     add_release(db, None)
     await samples.write(SAMPLE)
     coverage = await samples.count_coverage()
-    assert coverage == (2, 0, 0, 0, 0, 1, 1)
+    assert coverage == (2, 0, 0, 0, 0, 0, 1, 1)
     empty = Sample(
         stream=Stream.ROTATION,
         lasted=timedelta(seconds=10),
@@ -143,7 +146,7 @@ async def test_sample_is_kept_as_it_was(
     assert (library.backlog, library.oldest, library.settled, library.typical) == (4, 3, 5, 0.5)
     assert (library.worst, library.silent, library.coverage) == (2, 0, None)
     assert (rotation.oldest, rotation.typical, rotation.silent) == (None, None, 4)
-    assert rotation.coverage == [2, 0, 0, 0, 0, 1, 1]
+    assert rotation.coverage == [2, 0, 0, 0, 0, 0, 1, 1]
     words = read_last_words(db, BACKEND)
     assert [(w.stream, w.oldest, w.woken) for w in words] == [
         ("library", 3, True),
@@ -270,3 +273,36 @@ async def test_page_without_a_database_says_so(dsn: str) -> None:
 
 def _page(viewer: Viewer) -> Page:
     return Page(viewer, Outlook(timedelta(minutes=5), asyncio.Event()))
+
+
+async def test_reading_looks_at_the_head_of_the_outbox_and_at_what_is_parked(
+    db: Connection, database: Database
+) -> None:
+    first = add_release(db)
+    db.execute(
+        "INSERT INTO listener.change (stream, row_id) SELECT 'library', n"
+        " FROM generate_series(1000, 40999) AS n"
+    )
+    db.execute(
+        "INSERT INTO listener.ledger (library_id, question, ask_order, next_ask_at)"
+        " SELECT n, '', 1, now() FROM generate_series(1, 40000) AS n"
+    )
+    db.execute("ANALYZE listener.change, listener.ledger")
+    async with await open_session(database) as connection:
+        parameters = {"holder": "x", "streams": ["library"], "rows": [first]}
+        explain = b"EXPLAIN (ANALYZE, FORMAT JSON) " + query("read_backlog", BACKEND)
+        rows = await (await connection.execute(explain, parameters)).fetchall()
+    nodes = list(_nodes(rows[0][0][0]["Plan"]))
+    assert any(node["Node Type"] == "Limit" for node in nodes)
+    # The count reads every change, in the index alone; all else is found by key.
+    for node in nodes:
+        scanned = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+        counts = node["Node Type"] == "Index Only Scan" and node["Relation Name"] == "change"
+        if "Relation Name" in node and not counts:
+            assert scanned <= 10, node
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for part in plan.get("Plans", []):
+        yield from _nodes(part)

@@ -206,7 +206,12 @@ def _of_reading(reading: Reading | None) -> Iterator[Metric]:
 
 def _outcomes(tally: Tally) -> dict[str, int]:
     skipped = {str(reason): tally.skipped[reason] for reason in Skip}
-    return {"resolved": tally.resolved, "unresolved": tally.unresolved, **skipped}
+    return {
+        "resolved": tally.resolved,
+        "resolved_compilation": tally.resolved_compilations,
+        "unresolved": tally.unresolved,
+        **skipped,
+    }
 
 
 def _refreshes(numbers: Numbers) -> dict[str, int]:

@@ -3,10 +3,11 @@
 import { bars, lag, rate, short, stack, sum } from "/chart.js";
 
 const POLL = 1000, HISTORY_EVERY = 10_000, SILENT_AFTER = 3;
-const LAYERS = ["resolved", "unresolved", "compilation", "failed", "parked", "never", "nameless"];
+const LAYERS = ["resolved", "resolved_compilation", "unresolved", "compilation", "failed", "parked", "never", "nameless"];
 const NAMES = {
-  resolved: "resolved", unresolved: "unresolved", compilation: "compilations", failed: "failing, tried again",
-  parked: "parked", never: "never asked", nameless: "without artist name",
+  resolved: "resolved", resolved_compilation: "resolved by track", unresolved: "unresolved",
+  compilation: "compilations", failed: "failing",
+  parked: "parked", never: "never asked", nameless: "no artist name",
 };
 const OUTCOMES = { done: "good", running: "working", stopped: "warn", failed: "bad", lost: "bad" };
 const BREAKERS = { closed: ["answers", "good"], open: ["left alone", "bad"], "half-open": ["being tried", "warn"] };
@@ -90,7 +91,7 @@ function showTiles(status) {
     ["oldest waiting", oldest < 0 ? "none" : span(oldest), "", "oldest"],
     ["answered after, lately", span(typical), "", "typical"],
     ["changes settled in a day", number(settled), "", "settled"],
-    ["of named rows resolved", percent(known.resolved, named), counted(status.due_by_time, "row") + " due now", "share"],
+    ["of named rows resolved", percent(known.resolved + known.resolved_compilation, named), counted(status.due_by_time, "row") + " due now", "share"],
   ];
   show("tiles", tiles, () => tiles.map(([name, value, note, key]) =>
     make("div", { class: "tile" }, note ? make("dd", { class: "note" }, note) : null, make("dd", { "data-value": key }, value), make("dt", {}, name))));
@@ -195,7 +196,7 @@ function showRuns(status, now) {
   const rows = status.runs.map((run) => [
     run.kind, run.cause, [ago(run.started_at, now), "n nowrap"], [took(run), "n nowrap"],
     [pill([run.outcome, OUTCOMES[run.outcome] ?? "quiet"]), ""],
-    ...[run.tally.scanned, run.tally.rows_resolved, run.tally.rows_unresolved, failed(run.tally), run.tally.capture_missed]
+    ...[run.tally.scanned, (run.tally.rows_resolved ?? 0) + (run.tally.rows_resolved_compilation ?? 0), run.tally.rows_unresolved, failed(run.tally), run.tally.capture_missed]
       .map((count) => [number(count ?? 0), "n"]),
     [run.reason ?? "", "wrap"],
   ]);
