@@ -79,6 +79,6 @@ def _numbers(outlook: Outlook) -> Numbers:
         captured=outlook.captured(),
         reading=outlook.reading,
         tallies=() if crew is None else (crew.resolver.tally,),
-        refreshes={} if crew is None else crew.warmer.statuses,
+        refreshes={} if crew is None else crew.parts.refreshed,
         calls_in_flight=0 if crew is None else crew.parts.permits.in_flight,
     )

@@ -10,7 +10,6 @@ from listener.domain.change import Stream
 
 COVERAGE = (
     "resolved",
-    "resolved_compilation",
     "unresolved",
     "compilation",
     "failed",

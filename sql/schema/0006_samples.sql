@@ -18,4 +18,4 @@ COMMENT ON TABLE listener.sample IS 'How each stream went in the seconds before 
 COMMENT ON COLUMN listener.sample.oldest IS 'Seconds that the oldest change waited, without rows that are tried again one by one; NULL if none waited.';
 COMMENT ON COLUMN listener.sample.typical IS 'Median seconds from the recording of a change until it was settled; NULL if none was. worst is the longest.';
 COMMENT ON COLUMN listener.sample.silent IS 'Seconds in which LML was not asked, because it did not answer.';
-COMMENT ON COLUMN listener.sample.coverage IS 'Rows of the library, now and then: resolved, resolved compilations, unresolved, compilations, failed, parked, never asked, nameless.';
+COMMENT ON COLUMN listener.sample.coverage IS 'Rows of the library, now and then: resolved, unresolved, compilation, failed, parked, never asked, nameless.';
