@@ -159,8 +159,8 @@ class Settings(DueSettings):
         2,
         ge=1,
         le=4,
-        description="Refresh calls in flight, of all daemons and commands together; LML has five "
-        "permits for everybody. With 1, changes wait for the call of a walk.",
+        description="Refresh calls in flight, of all daemons and commands together; with 1, "
+        "changes wait for the call of a walk. LML has five permits for everybody.",
     )
     linger: Duration = Field(
         timedelta(milliseconds=100),
