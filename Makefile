@@ -32,7 +32,7 @@ ifneq ($(origin PIP_CERT),undefined)
 export SSL_CERT_FILE ?= $(PIP_CERT)
 endif
 
-.PHONY: help demo test test-docker test-pg image check bench fmt settings-table runbooks-check lock clean
+.PHONY: help demo test test-docker test-pg image check bench bench-rotation fmt settings-table runbooks-check lock clean
 
 help: ## list these targets
 	@while IFS= read -r line; do case $$line in \
@@ -67,6 +67,9 @@ check: $(READY) ## lock file, format, lint, types, import arrows: what CI runs b
 
 bench: $(READY) ## measure, and print the figures as a table (ARGS="--help")
 	$(BIN)/python -m bench $(ARGS)
+
+bench-rotation: $(READY) ## measure what the rotation costs Discogs, at accelerated time (ARGS="--rounds 1")
+	$(BIN)/python -m bench.rotation_load $(ARGS)
 
 fmt: $(READY) ## format, and mend what ruff can mend
 	$(BIN)/ruff check --fix-only .

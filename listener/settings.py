@@ -26,6 +26,7 @@ from pydantic_settings import (
 
 from listener.bounds import Unit, demand_of, kind_of, shown
 from listener.domain.asking import IncludeTracks
+from listener.domain.refreshing import LML_REFRESH_BATCH_CAP
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -140,6 +141,27 @@ class Settings(DueSettings):
     backfill_lml_batch_timeout_ms: Annotated[int, Unit("milliseconds")] = Field(
         360_000, ge=1_000, le=3_600_000, description="How long one refresh call may take."
     )
+    backfill_lml_batch_size: Annotated[int, Unit("identities")] = Field(
+        LML_REFRESH_BATCH_CAP,
+        ge=1,
+        le=LML_REFRESH_BATCH_CAP,
+        description="Left over from the old job: pages are as large as the budget allows, up to "
+        "50; above that the program refuses to start.",
+    )
+    backfill_lml_rps: Annotated[int, Unit("calls a minute")] = Field(
+        30,
+        ge=1,
+        le=600,
+        description="Refresh calls a MINUTE, whatever the name says, of all daemons and commands "
+        "together; what they may cost Discogs is bounded besides.",
+    )
+    backfill_lml_max_concurrent: Annotated[int, Unit("calls")] = Field(
+        2,
+        ge=1,
+        le=4,
+        description="Refresh calls in flight, of all daemons and commands together; with 1, "
+        "changes wait for the call of a walk. LML has five permits for everybody.",
+    )
     linger: Duration = Field(
         timedelta(milliseconds=100),
         ge=timedelta(0),
@@ -190,6 +212,19 @@ class Settings(DueSettings):
         ge=timedelta(seconds=1),
         le=timedelta(days=30),
         description="How often the daemon looks at every row for what capture missed.",
+    )
+    rotation_interval: Duration = Field(
+        timedelta(days=1),
+        ge=timedelta(minutes=1),
+        le=timedelta(days=30),
+        description="How often the daemon has everything refreshed that is being played.",
+    )
+    rotation_min_coverage: Annotated[float, Unit("of 1")] = Field(
+        0.99,
+        ge=0,
+        le=1,
+        description="Which share of the rows in rotation with a Discogs release must have an "
+        "identity before all are refreshed; 0.99 is 99 %.",
     )
     shutdown_timeout: Duration = Field(
         timedelta(seconds=10),
@@ -264,6 +299,17 @@ class Settings(DueSettings):
     def _is_sentry_environment(cls, value: str) -> str:
         if not _SENTRY_ENVIRONMENT.fullmatch(value):
             message = "must be 1 to 64 characters without a blank or a slash"
+            raise ValueError(message)
+        return value
+
+    @field_validator("backfill_lml_batch_size", mode="before")
+    @classmethod
+    def _is_taken_by_lml(cls, value: object) -> object:
+        if str(value).isdecimal() and int(str(value)) > LML_REFRESH_BATCH_CAP:
+            message = (
+                f"LML refuses more than {LML_REFRESH_BATCH_CAP} identities in a call, because so "
+                "many cold ones take about four of the five minutes that the edge allows; unset it"
+            )
             raise ValueError(message)
         return value
 

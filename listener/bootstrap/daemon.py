@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -65,7 +65,7 @@ async def _follow(
         library, rotation = parts.library_consumer(resolver), parts.rotation_consumer(warmer)
         followers = [
             Follower(Stream.LIBRARY, library, _routine(parts, library).run),
-            Follower(Stream.ROTATION, rotation),
+            Follower(Stream.ROTATION, rotation, _rotation_routine(parts, rotation).run),
         ]
         lanes = PostgresLanes(parts.database, LaneTimes(), parts.breaker_state)
         consumers = {Stream.LIBRARY: library, Stream.ROTATION: rotation}
@@ -81,16 +81,14 @@ def _routine(parts: Parts, library: Consumer) -> Routine:
     settings, reconciler = parts.settings, parts.reconciler()
     housekeeping = PostgresHousekeeping(parts.pool, parts.database.backend)
 
-    async def sweep(cause: str) -> None:
+    async def sweep(cause: str, _slot: datetime) -> None:
         tally = await reconciler.run(RunKind.REFRESH, parts.scope, cause=cause)
         _log.info("refreshed what was due", **tally.fields())
         await housekeeping.analyze_tracks(tally)
 
-    async def audit(cause: str) -> None:
+    async def audit(cause: str, _slot: datetime) -> None:
         # What waits in the outbox would be looked for in vain.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LET_CHANGES_GO_FIRST.total_seconds()):
-                await library.resting.wait()
+        await _let_changes_go_first(library)
         kind = RunKind.AUDIT
         if await is_never_asked(parts.pool, parts.database.backend):
             _log.info("nothing was ever asked, beginning the backfill")
@@ -111,12 +109,39 @@ def _routine(parts: Parts, library: Consumer) -> Routine:
     return Routine(jobs, slots, Bell({job.name: job.every for job in jobs}))
 
 
+async def _let_changes_go_first(consumer: Consumer) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LET_CHANGES_GO_FIRST.total_seconds()):
+            await consumer.resting.wait()
+
+
+def _rotation_routine(parts: Parts, changes: Consumer) -> Routine:
+    # Beside the changes of the rotation: whoever loses that lane loses the walk with it.
+    rotation, walker = parts.rotation(), parts.walker()
+
+    async def walk(cause: str, slot: datetime) -> None:
+        unminted = await rotation.raise_unminted()
+        if unminted:
+            _log.info("having identities minted", rows=unminted)
+        await _let_changes_go_first(changes)
+        # What was refreshed since the slot began is done: a walk that was broken off goes on.
+        tally = await walker.run(slot, cause=cause)
+        _log.info("refreshed what is being played", **tally.fields())
+
+    jobs = [Job("rotation", parts.settings.rotation_interval, walk)]
+    slots = PostgresSlots(parts.pool, parts.database.backend, parts.database.holder)
+    return Routine(jobs, slots, Bell({job.name: job.every for job in jobs}))
+
+
 def _report(library: Consumer, resolver: Resolver, warmer: Warmer) -> None:
     lag = library.claim_lag
     _log.info(
         "stopped",
         **resolver.tally.fields(),
-        identities_warmed=warmer.statuses["warmed"],
+        identities_warmed=warmer.tally.warmed,
+        identities_failed=warmer.tally.lml_error,
+        rows_minted=warmer.mints["minted"],
+        mints_raced=warmer.mints["raced"],
         changes_claimed=lag.count,
         claim_lag_ms_p50=round(lag.quantile(0.5).total_seconds() * 1000, 1),
         claim_lag_ms_p99=round(lag.quantile(0.99).total_seconds() * 1000, 1),

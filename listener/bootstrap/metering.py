@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
 from listener.adapters.http.metrics import Metrics
+from listener.domain.refreshing import RotationTally
 from listener.domain.tally import Tally
 from listener.engine.ports import Telemetry
 
@@ -18,7 +19,7 @@ class Metered:
         self._metrics = metrics
 
     @contextmanager
-    def run(self, kind: str, tally: Tally, /) -> Iterator[None]:
+    def run(self, kind: str, tally: Tally | RotationTally, /) -> Iterator[None]:
         """Tell of a run."""
         with self._metrics.run(kind, tally), self._telemetry.run(kind, tally):
             yield
@@ -28,6 +29,10 @@ class Metered:
         """Tell of a call of LML."""
         with self._metrics.call(), self._telemetry.call(batch_size) as answered:
             yield answered
+
+    def refresh(self, identities: int, /) -> AbstractContextManager[None]:
+        """Tell of a call that refreshes identities; metrics count what it comes to."""
+        return self._telemetry.refresh(identities)
 
     def windows(self, tally: Tally, /) -> AbstractContextManager[None]:
         """Tell of windows; metrics are asked for."""

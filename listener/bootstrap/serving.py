@@ -45,7 +45,7 @@ async def open_site(
     if bound is None:
         yield Served(telemetry)
         return
-    # A third of the memory of an idle daemon.
+    # Nothing of it is loaded where nothing is served.
     from listener.adapters.http.metrics import Metrics  # noqa: PLC0415
     from listener.adapters.http.server import SiteServer  # noqa: PLC0415
     from listener.adapters.http.site import Sources, make_site  # noqa: PLC0415
@@ -79,6 +79,6 @@ def _numbers(outlook: Outlook) -> Numbers:
         captured=outlook.captured(),
         reading=outlook.reading,
         tallies=() if crew is None else (crew.resolver.tally,),
-        refreshes={} if crew is None else crew.warmer.statuses,
+        refreshes={} if crew is None else crew.parts.refreshed,
         calls_in_flight=0 if crew is None else crew.parts.permits.in_flight,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import NoReturn
@@ -21,12 +21,12 @@ from listener.adapters.postgres.former import (
 from listener.adapters.postgres.status import looking
 from listener.adapters.postgres.story import StandingIdentity, read_standing
 from listener.bootstrap.report import utc
-from listener.cli.look import clock, console, moment, plain_table, printable
+from listener.cli.look import moment, printable
 from listener.cli.manners import examples
 from listener.settings import DatabaseSettings, load_settings
 
 _NOT_RESTORED = 1
-_PIPE_WIDTH = 500
+_LABEL = 10
 
 _REASONS = {
     "verdict_changed": "LML's verdict changed",
@@ -82,11 +82,12 @@ def history_command(*, library_id: int, as_json: bool, history_id: int | None, y
         click.echo(json.dumps([asdict(state) for state in former], default=utc))
         return
     if history_id is None:
-        _print(library_id, former, standing)
+        for label, line in _tell_all(former, standing, at):
+            click.echo(f"{label:<{_LABEL}}{line}")
         return
     state = _chosen(library_id, former, history_id, there=there)
-    click.echo(f"now     {_ids_and_method(standing) if standing else 'none'}")
-    click.echo(f"then    {former_line(state, at)}")
+    for label, line in _tell_all([state], standing, at):
+        click.echo(f"{label:<{_LABEL}}{line}")
     if not yes:
         click.confirm("Put it back? Verdicts will leave it as it is.", abort=True)
     with looking(dsn, backend, HISTORY) as connection:
@@ -94,16 +95,9 @@ def history_command(*, library_id: int, as_json: bool, history_id: int | None, y
 
 
 def former_line(state: FormerIdentity, now: datetime) -> str:
-    """Tell a former identity in one line."""
-    return (
-        f"{state.history_id}: {_ids_and_method(state)}; stood until "
-        f"{moment(state.superseded_at, now)}: {reason_of(state)}"
-    )
-
-
-def reason_of(state: FormerIdentity) -> str:
-    """Tell why an identity stands no more."""
-    return _REASONS.get(state.superseded_reason, printable(state.superseded_reason))
+    """Tell a former identity, without its number, in one line."""
+    until = moment(state.superseded_at, now)
+    return f"{_ids_and_method(state)}; stood until {until}: {_reason_of(state)}"
 
 
 def ids_of(identity: FormerIdentity | StandingIdentity) -> str:
@@ -111,6 +105,10 @@ def ids_of(identity: FormerIdentity | StandingIdentity) -> str:
     values = {name: getattr(identity, column, None) for name, column in _IDS.items()}
     shown = [f"{name} {printable(str(value))}" for name, value in values.items() if value]
     return ", ".join(shown) or "no id of an artist"
+
+
+def _reason_of(state: FormerIdentity) -> str:
+    return _REASONS.get(state.superseded_reason, printable(state.superseded_reason))
 
 
 def _ids_and_method(identity: FormerIdentity | StandingIdentity) -> str:
@@ -145,31 +143,11 @@ def _tell(restored: Restored, library_id: int) -> None:
             _refuse(f"row {library_id} changed meanwhile; nothing was put back, try again")
 
 
-def _print(
-    library_id: int, former: Sequence[FormerIdentity], standing: StandingIdentity | None
-) -> None:
-    if not former:
-        click.echo(f"row {library_id} has no former identities")
-        return
-    table = plain_table(">state", "stood until", "method", ">confidence", "because", "ids")
-    if standing is not None:
-        table.add_row(
-            "",
-            "now",
-            printable(standing.method),
-            f"{standing.confidence:.2f}",
-            "",
-            ids_of(standing),
-        )
+def _tell_all(
+    former: Sequence[FormerIdentity], standing: StandingIdentity | None, now: datetime
+) -> Iterator[tuple[str, str]]:
+    yield "now", _ids_and_method(standing) if standing else "none"
     for state in former:
-        table.add_row(
-            str(state.history_id),
-            clock(state.superseded_at),
-            printable(state.method),
-            f"{state.confidence:.2f}",
-            reason_of(state),
-            ids_of(state),
-        )
-    out = console(_PIPE_WIDTH)
-    out.print(table)
-    out.print(f"put one back with: listener history {library_id} --restore STATE")
+        yield str(state.history_id), former_line(state, now)
+    if not former:
+        yield "", "nothing else stood there before"

@@ -179,7 +179,7 @@ def _history(story: Story) -> Iterator[tuple[str, str]]:
     if story.history is None:
         yield "history", "cannot be read; `listener doctor` tells why"
     for number, state in enumerate(story.history or ()):
-        yield "" if number else "history", former_line(state, story.at)
+        yield "" if number else "history", f"{state.history_id}: {former_line(state, story.at)}"
 
 
 def _standing(standing: StandingIdentity | StandingSource, story: Story) -> str:

@@ -6,13 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from listener.domain.change import Stream
+from listener.domain.refreshing import RotationTally
 from listener.domain.tally import Tally
 
 
 class NoTelemetry:
     """Tells nobody."""
 
-    def run(self, _kind: str, _tally: Tally, /) -> AbstractContextManager[None]:
+    def run(self, _kind: str, _tally: Tally | RotationTally, /) -> AbstractContextManager[None]:
+        """Let the block run."""
+        return nullcontext()
+
+    def refresh(self, _identities: int, /) -> AbstractContextManager[None]:
         """Let the block run."""
         return nullcontext()
 

@@ -12,6 +12,8 @@ WITH wanted (kind, schema_name, name, rights, optional) AS (
         ('TABLE', 'listener', 'slot', '{{SELECT,INSERT,UPDATE}}', false),
         ('TABLE', 'listener', 'sample', '{{SELECT,INSERT,DELETE}}', false),
         ('TABLE', 'listener', 'lane', '{{SELECT,UPDATE}}', false),
+        ('TABLE', 'listener', 'refresh', '{{SELECT,INSERT,UPDATE,DELETE}}', false),
+        ('TABLE', 'listener', 'warmth', '{{SELECT,INSERT,UPDATE,DELETE}}', false),
         ('SEQUENCE', 'listener', 'ask_order', '{{USAGE}}', false),
         ('ROUTINE', 'listener', 'question_digest', '{{EXECUTE}}', false),
         ('ROUTINE', 'listener', 'still_holds', '{{EXECUTE}}', false),

@@ -81,10 +81,13 @@ def test_demo_plays_a_week_and_leaves_nothing(folder: Path) -> None:
         r"  answered +\d+ single artists, \d+ unresolved, \d+ compilations  [\d.]+ s",
         r"  asked +100 questions in \d+ calls? to LML, at most \d at a time",
         rf"  add +.+ – .+ {verdict}",
+        r"  add +Various Artists – .+ [\d,.]+ ms  \d\d of 24 credits linked to artists",
         r"  plays +25 releases played once more +nothing to ask",
         r"  asked +\d+ questions for \d+ changed rows, \d\.\d\d a row",
         r"  latency +p50 .+ ms of \d+ single changes? to an idle listener; .+",
         r"  outbox +empty",
+        r"  history +\d+ former identit(y|ies) kept: .+",
+        r"  history +\d+ former identit(y|ies) kept; none stands for a name that is gone",
         r"  nothing lost  every release has the verdict on its present names",
         r"Stopped everything, removed the folder\.",
     ):

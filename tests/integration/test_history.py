@@ -460,12 +460,12 @@ async def test_person_who_comes_first_by_a_moment_wins(
     assert [(i["wikidata_qid"], i["notes"]) for i in kept] == [("Q1", "by Jo")]
 
 
-async def _waits_for_a_lock(db: Connection) -> None:
+async def _waits_for_a_lock(db: Connection, who: str = "listener test") -> None:
     waiting = (
-        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'listener test'"
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = %s"
         " AND datname = current_database() AND wait_event_type = 'Lock')"
     )
-    while db.execute(waiting).fetchone() != (True,):
+    while db.execute(waiting, (who,)).fetchone() != (True,):
         await asyncio.sleep(0.002)
 
 
@@ -510,6 +510,20 @@ async def test_wider_history_is_written(db: Connection, asked: Asked, widen: str
     await asked(row, identity("Q1"))
     await asked(row, identity("Q2"))
     assert len(history(db)) == 1
+
+
+async def test_backend_may_widen_its_tables_while_the_daemon_works(
+    db: Connection, asked: Asked
+) -> None:
+    row = add_release(db)
+    await asked(row, identity("Q1"))
+    for name in ("library_identity", "library_identity_history"):
+        db.execute(sql.SQL("ALTER TABLE {} ADD tidal_id text").format(table(name)))
+    await asked(row, identity("Q2"))
+    db.execute(sql.SQL("ALTER TABLE {} DROP tidal_id").format(table("library_identity")))
+    rename(db, row, "Broadcast")
+    await asked(row, Kind.UNRESOLVED)
+    assert [state[1] for state in history(db)] == ["Q1", "Q2"]
 
 
 async def test_history_that_goes_while_the_daemon_works_stops_no_verdict(
@@ -641,6 +655,46 @@ async def test_nothing_is_restored_to_another_row_or_to_none(
     delete_release(db, row)
     assert put_back(dsn, row, state) is Restored.MEANWHILE
     assert (standing(db), len(history(db))) == ([], 1)
+
+
+async def test_identity_that_changes_while_one_is_restored_is_kept(
+    db: Connection, dsn: str, asked: Asked
+) -> None:
+    row = add_release(db)
+    for found in ("Q1", "Q2"):
+        await asked(row, identity(found))
+    with psycopg.connect(dsn) as person:
+        set_column(person, "library_identity", row, "wikidata_qid", "Q42")
+        async with asyncio.TaskGroup() as tasks:
+            restoring = tasks.create_task(asyncio.to_thread(put_back, dsn, row, last_state(db)))
+            await _waits_for_a_lock(db, "listener-history")
+            person.commit()
+    assert restoring.result() is Restored.DONE
+    assert [state[1:] for state in history(db)] == [
+        ("Q1", "exact_match", "verdict_changed"),
+        ("Q42", "exact_match", "restored"),
+    ]
+    assert standing(db)[0][:2] == ("Q1", "manual")
+
+
+async def test_identity_that_comes_while_one_is_restored_is_not_replaced(
+    db: Connection, dsn: str, asked: Asked
+) -> None:
+    """Nothing stood there to be kept, and nobody said that what came shall go."""
+    row = add_release(db)
+    await asked(row, identity("Q1"))
+    rename(db, row, "Broadcast")
+    await asked(row, Kind.UNRESOLVED)
+    with psycopg.connect(dsn) as job:
+        add_identity(job, row)
+        async with asyncio.TaskGroup() as tasks:
+            restoring = tasks.create_task(asyncio.to_thread(put_back, dsn, row, last_state(db)))
+            await _waits_for_a_lock(db, "listener-history")
+            job.commit()
+    assert restoring.result() is Restored.MEANWHILE
+    assert standing(db) == [(None, "exact_match", None)]
+    assert put_back(dsn, row, last_state(db)) is Restored.DONE
+    assert [state[3] for state in history(db)] == ["withdrawn", "restored"]
 
 
 async def test_restore_does_not_wait_for_a_lock_for_long(

@@ -266,6 +266,7 @@ class Verdicts:
     outbox: Outbox
     unstorable: frozenset[int] = frozenset()
     superseded: frozenset[int] = frozenset()
+    withdrawn: frozenset[int] = frozenset()
     tracks: Callable[[int], Counter[TrackCount]] = lambda row: Counter()
     pages: list[Page] = field(default_factory=list)
     written: dict[int, Verdict] = field(default_factory=dict)
@@ -285,7 +286,8 @@ class Verdicts:
         await self.outbox.settle(Stream.LIBRARY, kept)
         visited = {verdict.library_id for verdict in page.verdicts if verdict.tracks is not None}
         tracks = {row: self.tracks(row) for row in sorted(visited & written)}
-        return Written(written, tracks=tracks)
+        withdrawn = written & self.withdrawn
+        return Written(written, withdrawn, kept=1, unresolved_now=2, tracks=tracks)
 
     async def fail(
         self, order: int, failures: Sequence[Failure], entries: Sequence[tuple[int, int]]

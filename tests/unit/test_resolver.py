@@ -186,6 +186,23 @@ async def test_outcomes_are_counted_by_kind() -> None:
     assert case.tally.scanned == 7
 
 
+async def test_what_became_of_identities_is_counted_beside_the_rows() -> None:
+    case = Case(range(1, 13))
+    case.verdicts.withdrawn = frozenset((3, 4))
+    case.verdicts.unstorable = frozenset((12,))
+    with capture_logs() as logs:
+        await case.handle()
+    # Each page that was written counts, and none that was refused.
+    answered = [{verdict.library_id for verdict in page.verdicts} for page in case.verdicts.pages]
+    pages = sum(12 not in rows for rows in answered)
+    tally = case.tally
+    assert (tally.identities_withdrawn, tally.kept_manual) == (2, pages)
+    assert tally.resolved_now_unresolved == 2 * pages
+    assert tally.scanned == 12
+    told = [entry["rows"] for entry in logs if entry["event"].startswith("identities withdrawn")]
+    assert told == [[3, 4]]
+
+
 async def test_rows_that_the_reply_does_not_answer_fail_and_the_others_are_written() -> None:
     def reply(question: Question) -> list[Verdict | Invalid]:
         row = question.library_id

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from listener.adapters.demo.play import Play, counted, plural, told
+from listener.adapters.demo.play import Play, counted, former_identities, plural, told
 from listener.adapters.demo.watch import Outcome
 
 _LOOK_EVERY = 0.5
@@ -27,6 +27,7 @@ async def sum_up(play: Play, entries_before: int) -> None:
         single_artist=found.single_artists,
         unresolved=found.unresolved,
         compilation=found.compilations,
+        visited_compilation=found.visited_compilations,
     )
     changed = await play.watch.entries() - entries_before - play.rotation_entries
     counters = play.lml.counters()
@@ -49,6 +50,13 @@ async def sum_up(play: Play, entries_before: int) -> None:
             f"{plural(found.unanswered, 'release')} without a verdict on the present names,"
             f" {plural(found.unidentified, 'single artist')} without an identity row"
         )
+    if found.unlinked:
+        raise LostError(f"{plural(found.unlinked, 'credit')} without the artist that it has")
+    if found.outdated:
+        raise LostError(f"{plural(found.outdated, 'release')} with an identity of a former name")
+    screen.fact(
+        "history", f"{former_identities(found.former)} kept; none stands for a name that is gone"
+    )
     screen.fact("nothing lost", "every release has the verdict on its present names")
 
 

@@ -19,6 +19,7 @@ _KINDS = {
     "single_artist": ("single artist", "single artists"),
     "unresolved": ("unresolved", "unresolved"),
     "compilation": ("compilation", "compilations"),
+    "visited_compilation": ("compilation by track", "compilations by track"),
 }
 
 
@@ -98,6 +99,11 @@ def counted(counts: Counter[str]) -> str:
         for kind, names in _KINDS.items()
         if counts[kind]
     )
+
+
+def former_identities(count: int) -> str:
+    """Say how many former identities there are."""
+    return f"{count:,} former {'identity' if count == 1 else 'identities'}"
 
 
 def plural(count: int, noun: str) -> str:

@@ -51,11 +51,16 @@ def database(data: Path, schema: str) -> Iterator[tuple[str, str, bool]]:
 
 @contextmanager
 def simulator(latency: timedelta, token: str) -> Iterator[SimulatorProcess]:
-    """Run an LML that takes `latency` for every call, and some more for each row."""
+    """Run an LML that takes `latency` for every call, and some more for each row.
+
+    It has visited the tracks of no compilation yet.
+    """
     seconds = latency.total_seconds()
     per_row = row_latency(latency).total_seconds()
     with simulator_process(
-        latency={"fixed": seconds, "per_row": per_row}, api_key=token
+        latency={"fixed": seconds, "per_row": per_row},
+        tracks={"not_visited_share": 1},
+        api_key=token,
     ) as process:
         yield process
 

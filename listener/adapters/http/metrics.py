@@ -25,8 +25,10 @@ from prometheus_client.registry import Collector
 from listener.domain.change import Stream
 from listener.domain.health import Pulse, Reading, Rung
 from listener.domain.pacing import BreakerState
+from listener.domain.refreshing import RotationTally
 from listener.domain.run import RunKind
 from listener.domain.tally import Skip, Tally
+from listener.domain.tracks import TrackCount
 
 # When each series began nobody asks for, and it would be a line for every one of them.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -123,10 +125,11 @@ class Metrics:
             self._calls.labels(outcome).observe(time.perf_counter() - began)
 
     @contextmanager
-    def run(self, kind: str, tally: Tally) -> Iterator[None]:
+    def run(self, kind: str, tally: Tally | RotationTally) -> Iterator[None]:
         """Note one run, which lasts as long as the block, and what it counts meanwhile."""
         outcome = "stopped"
-        self._growing.append(tally)
+        if isinstance(tally, Tally):
+            self._growing.append(tally)
         try:
             yield
             outcome = "done"
@@ -135,7 +138,8 @@ class Metrics:
             raise
         finally:
             self._growing = [each for each in self._growing if each is not tally]
-            self._ended.add(tally)
+            if isinstance(tally, Tally):
+                self._ended.add(tally)
             self._runs.labels(kind, outcome).inc()
 
     def _read(self) -> Iterator[Metric]:
@@ -148,6 +152,8 @@ class Metrics:
         yield from _of_pulses(numbers)
         yield from _of_reading(numbers.reading)
         yield _counts("verdicts", "What became of rows.", "outcome", _outcomes(total))
+        credited = "What became of the credits of compilations."
+        yield _counts("compilation_tracks", credited, "outcome", _tracks(total))
         yield _counts("lml_calls", "Bulk calls of LML.", None, {"": total.lml_calls})
         missed = "Rows that had changed without a record, found by runs here."
         yield _counts("capture_missed", missed, None, {"": total.capture_missed})
@@ -214,7 +220,12 @@ def _of_reading(reading: Reading | None) -> Iterator[Metric]:
 
 def _outcomes(tally: Tally) -> dict[str, int]:
     skipped = {str(reason): tally.skipped[reason] for reason in Skip}
-    return {"resolved": tally.resolved, "unresolved": tally.unresolved, **skipped}
+    found = {"resolved": tally.resolved, "resolved_compilation": tally.resolved_compilations}
+    return {**found, "unresolved": tally.unresolved, **skipped}
+
+
+def _tracks(tally: Tally) -> dict[str, int]:
+    return {count.removeprefix("compilation_track_"): tally.tracks[count] for count in TrackCount}
 
 
 def _refreshes(numbers: Numbers) -> dict[str, int]:

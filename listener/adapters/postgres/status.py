@@ -20,6 +20,7 @@ from listener.adapters.postgres.installation import (
     require_installed,
 )
 from listener.adapters.postgres.statements import query
+from listener.domain.refreshing import RotationCoverage
 
 # Names of sessions; with a hyphen, because those are no replicas.
 STATUS, STORY = "listener-status", "listener-why"
@@ -54,17 +55,17 @@ class StreamStatus:
 class Coverage:
     """Rows of the library by what is known of them.
 
-    rows = nameless + asked + never; asked = resolved + resolved_compilation + unresolved +
-    compilation + failed + parked. LML has visited the tracks of a resolved compilation.
+    rows = nameless + asked + never; asked = resolved + unresolved + compilation + failed + parked.
+    `visited` are those of the compilations whose tracks LML has visited.
     """
 
     rows: int
     nameless: int
     asked: int
     resolved: int
-    resolved_compilation: int
     unresolved: int
     compilation: int
+    visited: int
     failed: int
     parked: int
     never: int
@@ -116,6 +117,7 @@ class Status:
     coverage: Coverage
     staleness_days: Mapping[str, int]
     due_by_time: int
+    rotation: RotationCoverage
     runs: tuple[RunStatus, ...]
     slots: tuple[SlotStatus, ...]
 
@@ -169,6 +171,7 @@ def read_status(connection: psycopg.Connection[Any], backend: str) -> Status:
             for first_day, age in enumerate(AGES)
         },
         due_by_time=sum(due for *_, due in counted),
+        rotation=read(RotationCoverage, "count_rotation")[0],
         runs=read(RunStatus, "read_runs"),
         slots=read(SlotStatus, "read_slots"),
     )
@@ -186,9 +189,9 @@ def coverage_of(counted: list[Any]) -> Coverage:
         nameless=of("nameless"),
         asked=rows - of("nameless") - of("never"),
         resolved=of("resolved"),
-        resolved_compilation=of("resolved_compilation"),
         unresolved=of("unresolved"),
-        compilation=of("compilation"),
+        compilation=of("compilation") + of("visited_compilation"),
+        visited=of("visited_compilation"),
         failed=of("failed"),
         parked=of("parked"),
         never=of("never"),
