@@ -4,6 +4,11 @@ SHELL := /bin/sh
 
 # More words for the program behind a target:  make test ARGS="tests/unit -k lease"
 ARGS ?=
+# Major versions of PostgreSQL for `make test-pg`, such as PG="14 18"; without it all that are supported.
+PG ?=
+# What `make image` calls what it builds, and the network its downloads take (host where `default` reaches none).
+IMAGE ?= listener
+BUILD_NETWORK ?= default
 # The interpreter to build the environment with; without it the first of these that is 3.11 or newer.
 PYTHON ?=
 PYTHONS := python3.11 python3 python3.12 python3.13 python3.14
@@ -13,6 +18,7 @@ UV := $(UV_VENV)/bin/uv
 UV_READY := $(UV_VENV)/.ready
 BIN := .venv/bin
 READY := .venv/.ready
+PARALLEL := --numprocesses logical --maxprocesses 8 --dist worksteal
 
 # What the shell may carry over from other projects must not move the environment.
 export UV_PROJECT_ENVIRONMENT := .venv
@@ -26,7 +32,7 @@ ifneq ($(origin PIP_CERT),undefined)
 export SSL_CERT_FILE ?= $(PIP_CERT)
 endif
 
-.PHONY: help demo test check bench fmt settings-table runbooks-check lock clean
+.PHONY: help demo test test-docker test-pg image check bench bench-rotation fmt settings-table runbooks-check lock clean
 
 help: ## list these targets
 	@while IFS= read -r line; do case $$line in \
@@ -36,8 +42,21 @@ help: ## list these targets
 demo: $(READY) ## show it at work on an embedded PostgreSQL (ARGS="--keep-running")
 	$(BIN)/listener demo $(ARGS)
 
-test: $(READY) ## run all tests (ARGS="tests/unit -k lease")
-	$(BIN)/pytest --numprocesses logical --maxprocesses 8 --dist worksteal $(ARGS)
+test: $(READY) ## run all tests but those of the image (ARGS="tests/unit -k lease")
+	$(BIN)/pytest $(PARALLEL) -m "not docker" $(ARGS)
+
+test-docker: $(READY) ## build the image and run it in containers; skips where no engine answers
+	$(BIN)/pytest -m docker $(ARGS)
+
+test-pg: $(READY) ## the tests of the database on PostgreSQL 14 to 18, with npm (PG="14 18")
+	$(BIN)/python -m tests.server.matrix $(PG:%=--pg %) $(PARALLEL) -m "not docker" \
+	  $(or $(ARGS),tests/integration tests/acceptance)
+
+image: ## build the images listener and listener-demo (BUILD_NETWORK=host)
+	docker build --network $(BUILD_NETWORK) -t $(IMAGE)-demo --target demo $(ARGS) .
+	docker build --network $(BUILD_NETWORK) -t $(IMAGE) $(ARGS) \
+	  --build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
+	  --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" .
 
 check: $(READY) ## lock file, format, lint, types, import arrows: what CI runs before the tests
 	$(UV) lock --check --quiet
@@ -48,6 +67,9 @@ check: $(READY) ## lock file, format, lint, types, import arrows: what CI runs b
 
 bench: $(READY) ## measure, and print the figures as a table (ARGS="--help")
 	$(BIN)/python -m bench $(ARGS)
+
+bench-rotation: $(READY) ## measure what the rotation costs Discogs, at accelerated time (ARGS="--rounds 1")
+	$(BIN)/python -m bench.rotation_load $(ARGS)
 
 fmt: $(READY) ## format, and mend what ruff can mend
 	$(BIN)/ruff check --fix-only .

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import claims, flat_out, following, reconciling, writers
+from bench import claims, flat_out, following, reconciling, rotation_load, writers
 from bench.harness import show
 
-_PARTS = ("following", "writers", "flat-out", "claims", "reconciling")
+_PARTS = ("following", "writers", "flat-out", "claims", "reconciling", "rotation")
 
 
 def main() -> int:
@@ -28,6 +28,8 @@ def main() -> int:
                 measured = flat_out.figures(given.rounds)
             case "reconciling":
                 measured = reconciling.figures(given.rounds)
+            case "rotation":
+                measured = rotation_load.figures(given.rounds)
             case _:
                 measured = claims.figures(given.rounds)
         show(measured, part)

@@ -27,7 +27,8 @@ class RunningDaemon:
         self._stopped = threading.Event()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "listener", "run"],
-            env={**os.environ, **environment},  # noqa: TID251 - handed on to a child
+            # Several benches may run beside each other and beside a daemon.
+            env={**os.environ, "HTTP_BIND": "127.0.0.1:0", **environment},  # noqa: TID251
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import signal
+import socket
 import sys
 from contextlib import ExitStack
 from datetime import timedelta
@@ -95,7 +96,9 @@ class _Demo:
     async def _play(self, stack: ExitStack, catalogue: list[Release]) -> None:
         dsn = await self._set_up_database(stack)
         lml = await self._set_up_lml(stack)
-        daemon = stack.enter_context(Daemon(_settings(dsn, lml), self._folder, self._log()))
+        bind = _free_address()
+        settings = _settings(dsn, lml) | {"HTTP_BIND": bind}
+        daemon = stack.enter_context(Daemon(settings, self._folder, self._log()))
         async with (
             watching(dsn, _SCHEMA, daemon.require) as watch,
             writing(dsn, _SCHEMA) as writers,
@@ -108,6 +111,7 @@ class _Demo:
             daemon.start()
             await watch.followed(former)
             self._fact("daemon", f"listener run, process {daemon.pid}{self._log_note()}", began)
+            self._fact("page", f"http://{bind}/")
             end = _now() + self._options.seconds
             await first_fill(play, dsn, catalogue)
             arrivals = releases(_ARRIVALS, seed=entries + 2)
@@ -115,7 +119,7 @@ class _Demo:
             await sum_up(play, entries)
             if self._options.keep_running:
                 self._is_over = True
-                await stay(play, self._commands(dsn, lml))
+                await stay(play, {"page": f"http://{bind}/", **self._commands(dsn, lml)})
         self._stop(daemon)
 
     async def _set_up_database(self, stack: ExitStack) -> str:
@@ -157,7 +161,7 @@ class _Demo:
             "psql": psql,
             "try": f'{psql} -c "{_EDIT}"',
             "check": f"{listener} migrate --check",
-            "standby": f"{listener} run",
+            "standby": f"HTTP_BIND= {listener} run",
             "log": f"tail -f {shlex.quote(str(self._log()))}" if self._log() else "shown here",
         }
 
@@ -192,6 +196,12 @@ def _settings(dsn: str, lml: SimulatorProcess) -> dict[str, str]:
         "LML_API_KEY": _TOKEN,
         "WXYC_SCHEMA_NAME": _SCHEMA,
     }
+
+
+def _free_address() -> str:
+    # The same for the whole demo: a browser finds the daemon again after it was killed.
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return f"127.0.0.1:{free.getsockname()[1]}"
 
 
 async def _interruption() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from ipaddress import ip_address
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import (
@@ -25,6 +26,7 @@ from pydantic_settings import (
 
 from listener.bounds import Unit, demand_of, kind_of, shown
 from listener.domain.asking import IncludeTracks
+from listener.domain.refreshing import LML_REFRESH_BATCH_CAP
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -34,6 +36,9 @@ _SENTRY_DSN = re.compile(
     r"https?://[^\s:/@]+(?::[^\s/@]*)?@[^\s:/@]+(?::\d{1,5})?/(?:[^\s?#]*/)?\d+"
 )
 _SENTRY_ENVIRONMENT = re.compile(r"[^\s/]{1,64}")
+_ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/@\[\]]+)):(\d{1,5})")
+_LAST_PORT = 65_535
+_TOKEN = re.compile(r"[!-~]+")
 _COMMIT = re.compile(r"[0-9a-fA-F]{7,40}")
 
 
@@ -136,6 +141,27 @@ class Settings(DueSettings):
     backfill_lml_batch_timeout_ms: Annotated[int, Unit("milliseconds")] = Field(
         360_000, ge=1_000, le=3_600_000, description="How long one refresh call may take."
     )
+    backfill_lml_batch_size: Annotated[int, Unit("identities")] = Field(
+        LML_REFRESH_BATCH_CAP,
+        ge=1,
+        le=LML_REFRESH_BATCH_CAP,
+        description="Left over from the old job: pages are as large as the budget allows, up to "
+        "50; above that the program refuses to start.",
+    )
+    backfill_lml_rps: Annotated[int, Unit("calls a minute")] = Field(
+        30,
+        ge=1,
+        le=600,
+        description="Refresh calls a MINUTE, whatever the name says, of all daemons and commands "
+        "together; what they may cost Discogs is bounded besides.",
+    )
+    backfill_lml_max_concurrent: Annotated[int, Unit("calls")] = Field(
+        2,
+        ge=1,
+        le=4,
+        description="Refresh calls in flight, of all daemons and commands together; with 1, "
+        "changes wait for the call of a walk. LML has five permits for everybody.",
+    )
     linger: Duration = Field(
         timedelta(milliseconds=100),
         ge=timedelta(0),
@@ -187,6 +213,19 @@ class Settings(DueSettings):
         le=timedelta(days=30),
         description="How often the daemon looks at every row for what capture missed.",
     )
+    rotation_interval: Duration = Field(
+        timedelta(days=1),
+        ge=timedelta(minutes=1),
+        le=timedelta(days=30),
+        description="How often the daemon has everything refreshed that is being played.",
+    )
+    rotation_min_coverage: Annotated[float, Unit("of 1")] = Field(
+        0.99,
+        ge=0,
+        le=1,
+        description="Which share of the rows in rotation with a Discogs release must have an "
+        "identity before all are refreshed; 0.99 is 99 %.",
+    )
     shutdown_timeout: Duration = Field(
         timedelta(seconds=10),
         ge=timedelta(0),
@@ -210,6 +249,27 @@ class Settings(DueSettings):
     )
     local_dev: bool = Field(
         default=False, description="Whether GATE_COMMIT_SHA allows an LML that names no commit."
+    )
+
+    http_token: SecretStr | None = Field(
+        None,
+        description="What a client must show, as bearer token or as password; "
+        "needed by all but /livez and /readyz.",
+    )
+    http_allow_anonymous: bool = Field(
+        default=False,
+        description="Whether HTTP_BIND may name an address that others reach without HTTP_TOKEN.",
+    )
+    http_bind: str = Field(
+        "127.0.0.1:8080",
+        description="Where the daemon serves its page, metrics and health, as HOST:PORT; "
+        "empty: nowhere, port 0: any free one.",
+    )
+    ready_max_lag: Duration = Field(
+        timedelta(minutes=5),
+        ge=timedelta(seconds=1),
+        le=timedelta(days=30),
+        description="How long a change may wait, while LML answers, until /readyz says no.",
     )
 
     sentry_dsn: SecretStr | None = Field(
@@ -242,6 +302,45 @@ class Settings(DueSettings):
             raise ValueError(message)
         return value
 
+    @field_validator("backfill_lml_batch_size", mode="before")
+    @classmethod
+    def _is_taken_by_lml(cls, value: object) -> object:
+        if str(value).isdecimal() and int(str(value)) > LML_REFRESH_BATCH_CAP:
+            message = (
+                f"LML refuses more than {LML_REFRESH_BATCH_CAP} identities in a call, because so "
+                "many cold ones take about four of the five minutes that the edge allows; unset it"
+            )
+            raise ValueError(message)
+        return value
+
+    @field_validator("http_token", mode="before")
+    @classmethod
+    def _blank_is_no_token(cls, value: object) -> object:
+        return _none_if_blank(value)
+
+    @field_validator("http_token")
+    @classmethod
+    def _is_token(cls, value: SecretStr | None) -> SecretStr | None:
+        # What a header can carry, and a person can paste.
+        if value is not None and not _TOKEN.fullmatch(value.get_secret_value()):
+            message = "must be printable ASCII without blanks"
+            raise ValueError(message)
+        return value
+
+    @field_validator("http_bind")
+    @classmethod
+    def _is_address(cls, value: str, info: ValidationInfo) -> str:
+        value = value.strip()
+        open_to_all = info.data.get("http_allow_anonymous", True)
+        guarded = info.data.get("http_token", True) is not None
+        if value and not (is_loopback(split_address(value)[0]) or guarded or open_to_all):
+            message = (
+                "others reach that address; set HTTP_TOKEN, "
+                "or HTTP_ALLOW_ANONYMOUS=1 if everybody may look"
+            )
+            raise ValueError(message)
+        return value
+
     @field_validator("gate_commit_sha")
     @classmethod
     def _is_commit(cls, value: str | None) -> str | None:
@@ -269,8 +368,7 @@ class Settings(DueSettings):
     @field_validator("sentry_dsn", mode="before")
     @classmethod
     def _blank_is_none(cls, value: object) -> object:
-        # Set to nothing is how a deployment's template leaves it out.
-        return None if isinstance(value, str) and not value.strip() else value
+        return _none_if_blank(value)
 
     @field_validator("sentry_dsn")
     @classmethod
@@ -289,6 +387,28 @@ class Settings(DueSettings):
     @classmethod
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of `HOST:PORT`; an IPv6 address stands in brackets."""
+    match = _ADDRESS.fullmatch(address)
+    if match is None or int(match[3]) > _LAST_PORT:
+        message = "must be like 127.0.0.1:8080, [::1]:8080 or localhost:8080"
+        raise ValueError(message)
+    return match[1] or match[2], int(match[3])
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches `host`."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _none_if_blank(value: object) -> object:
+    # Set to nothing is how a deployment's template leaves it out.
+    return None if isinstance(value, str) and not value.strip() else value
 
 
 def load_settings(model: type[T]) -> T:

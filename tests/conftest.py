@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
-from pathlib import Path
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 from psycopg import sql
 
-from listener.adapters.demo.postgres import create_backend, embedded_postgres
+from listener.adapters.demo.postgres import create_backend
 from listener.adapters.postgres.installation import install, installing
 from listener.adapters.postgres.rights import grants
+from tests.server import Choice, UnfitImageError, choose, running
 
 BACKEND = "wxyc_schema"
 ROLE_PASSWORD = "geheim"
@@ -25,23 +24,35 @@ ROLE_PASSWORD = "geheim"
 Connection = psycopg.Connection[tuple[object, ...]]
 
 
+_CHOICE = pytest.StashKey[Choice]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the server once, for all workers."""
+    # What a worker of xdist was given by its controller; mypy does not know of it.
+    given = getattr(config, "workerinput", None)
+    try:
+        config.stash[_CHOICE] = Choice(**given["server"]) if given else choose()
+    except UnfitImageError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:  # noqa: ANN401 - xdist ships no type for it
+    """Hand the choice to a worker."""
+    node.workerinput["server"] = asdict(node.config.stash[_CHOICE])
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Tell which server it is."""
+    return f"PostgreSQL: {config.stash[_CHOICE].words}"
+
+
 @pytest.fixture(scope="session")
-def server() -> Iterator[str]:
+def server(pytestconfig: pytest.Config) -> Iterator[str]:
     """DSN of a server whose databases the tests may create and drop."""
-    given = os.environ.get("LISTENER_TEST_DATABASE_URL")  # noqa: TID251 - a setting of the tests
-    with ExitStack() as stack:
-        if given is None:
-            # Short and outside pytest's folders: a socket's path may not exceed 107 characters.
-            folder = Path(tempfile.mkdtemp(prefix="listener-test-"))
-            folder.chmod(0o755)
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            given = stack.enter_context(embedded_postgres(folder / "data"))
-            with psycopg.connect(given, autocommit=True) as connection:
-                for setting in ("fsync", "full_page_writes"):
-                    name = sql.Identifier(setting)
-                    connection.execute(sql.SQL("ALTER SYSTEM SET {} = off").format(name))
-                connection.execute("SELECT pg_reload_conf()")
-        yield given
+    with running(pytestconfig.stash[_CHOICE]) as dsn:
+        yield dsn
 
 
 @pytest.fixture(scope="session")
@@ -113,6 +124,13 @@ def as_role(dsn: str, role: str) -> str:
 def with_database(url: str, name: str) -> str:
     """Return the URL of another database of the same server."""
     return urlsplit(url)._replace(path=f"/{name}").geturl()
+
+
+def through(url: str, port: int) -> str:
+    """Return the URL of the same database behind another port of this machine."""
+    parts = urlsplit(url)
+    login = parts.netloc.rpartition("@")[0] or "postgres"
+    return parts._replace(netloc=f"{login}@127.0.0.1:{port}", query="").geturl()
 
 
 def _drop(connection: Connection, name: str) -> None:

@@ -33,6 +33,8 @@ def configure_logs(level: str) -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     # Its warnings are about connections that we hear of, and speak of, ourselves.
     logging.getLogger("psycopg").setLevel(logging.ERROR)
+    # What strangers send is no event of ours.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

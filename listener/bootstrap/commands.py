@@ -19,6 +19,7 @@ from listener.bootstrap.telemetry import open_telemetry
 from listener.domain.change import Stream
 from listener.domain.due import Scope
 from listener.domain.faults import LaneLostError, first_of
+from listener.domain.gate import Route
 from listener.domain.run import RunKind
 from listener.domain.tally import Tally
 from listener.engine.consumer import Consumer
@@ -35,7 +36,8 @@ _USUAL_CALL = timedelta(seconds=1.9)
 class Command:
     """One run as asked for: `limit` bounds the rows; a `dry` one writes nothing.
 
-    With `leftovers` the changes that no daemon follows are handled first.
+    With `leftovers` the changes of the library that no daemon follows are handled first. The deploy
+    gate looks for `routes`.
     """
 
     kind: RunKind
@@ -43,6 +45,7 @@ class Command:
     limit: int | None = None
     dry: bool = False
     leftovers: bool = False
+    routes: tuple[Route, ...] = (Route.LIBRARY,)
 
     @property
     def name(self) -> str:
@@ -80,7 +83,7 @@ async def run_command(
     """
     async with open_telemetry(settings) as telemetry:
         await aside(check_installation, settings)
-        await require_gate(settings, warming=command.leftovers)
+        await require_gate(settings, routes=command.routes)
         name = f"listener-{command.kind.value}"
         async with open_parts(settings, name, telemetry, RUN_SILENCE) as parts:
             with telemetry.run(command.name, tally):
@@ -107,7 +110,9 @@ async def _run(
     parts: Parts, command: Command, tally: Tally, expect: Callable[[int], None] | None
 ) -> None:
     if command.leftovers:
-        await _handle_leftovers(parts, tally)
+        resolver = parts.live_resolver()
+        resolver.tally = tally
+        await handle_leftovers(parts, Stream.LIBRARY, parts.library_consumer(resolver))
     reconciler = parts.reconciler(dry=command.dry, insisting=command.kind is RunKind.RECHECK)
     if expect is not None:
         rows = sum((await reconciler.count(command.kind, command.scope)).values())
@@ -121,18 +126,9 @@ async def _run(
         await housekeeping.clear()
 
 
-async def _handle_leftovers(parts: Parts, tally: Tally) -> None:
-    resolver = parts.live_resolver()
-    resolver.tally = tally
+async def handle_leftovers(parts: Parts, stream: Stream, consumer: Consumer) -> None:
+    """Handle the changes of a stream, unless a daemon follows it; raises `RunHaltedError`."""
     lanes = PostgresLanes(parts.database, LaneTimes())
-    for stream, consumer in (
-        (Stream.LIBRARY, parts.library_consumer(resolver)),
-        (Stream.ROTATION, parts.rotation_consumer(parts.warmer())),
-    ):
-        await _catch_up(lanes, stream, consumer)
-
-
-async def _catch_up(lanes: PostgresLanes, stream: Stream, consumer: Consumer) -> None:
     try:
         async with lanes.hold(stream, wait=False) as lane:
             answered = await consumer.catch_up(lane)

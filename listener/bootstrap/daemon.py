@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -18,12 +18,13 @@ from listener.adapters.postgres.slots import PostgresSlots
 from listener.adapters.schedule import Bell
 from listener.bootstrap.gate import require_gate
 from listener.bootstrap.installed import require_installation
+from listener.bootstrap.outlook import Crew, Outlook
 from listener.bootstrap.parts import Parts, open_parts
+from listener.bootstrap.serving import Served, open_site, open_socket
 from listener.bootstrap.telemetry import open_telemetry
 from listener.domain.change import Stream
 from listener.domain.run import RunKind
 from listener.engine.consumer import Consumer
-from listener.engine.ports import Telemetry
 from listener.engine.resolver import Resolver
 from listener.engine.routine import Job, Routine
 from listener.engine.supervisor import Follower, Supervisor
@@ -39,29 +40,39 @@ async def run_daemon(settings: Settings) -> None:
     """Follow both streams until SIGTERM or SIGINT; a second signal ends the process at once.
 
     Raises `InstallationError` if the database is not ready for this version, `GateError` if LML is
-    older than it must be.
+    older than it must be, `BindError` if HTTP_BIND cannot be listened on.
     """
     stop = asyncio.Event()
     _stop_on_signals(stop)
-    async with open_telemetry(settings) as telemetry:
+    outlook = Outlook(settings.ready_max_lag, stop)
+    bound = open_socket(settings)
+    async with (
+        open_telemetry(settings) as telemetry,
+        open_site(settings, bound, outlook, telemetry) as served,
+    ):
         # A full collection would look through every module again, and stop the loop for 60 ms.
         gc.freeze()
-        await _follow(settings, telemetry, stop)
+        await _follow(settings, served, outlook, stop)
 
 
-async def _follow(settings: Settings, telemetry: Telemetry, stop: asyncio.Event) -> None:
+async def _follow(
+    settings: Settings, served: Served, outlook: Outlook, stop: asyncio.Event
+) -> None:
     await require_installation(settings, stop)
     await require_gate(settings, stop)
-    async with open_parts(settings, telemetry=telemetry) as parts:
+    async with open_parts(settings, telemetry=served.telemetry) as parts:
         resolver, warmer = parts.live_resolver(), parts.warmer()
-        library = parts.library_consumer(resolver)
+        library, rotation = parts.library_consumer(resolver), parts.rotation_consumer(warmer)
         followers = [
             Follower(Stream.LIBRARY, library, _routine(parts, library).run),
-            Follower(Stream.ROTATION, parts.rotation_consumer(warmer)),
+            Follower(Stream.ROTATION, rotation, _rotation_routine(parts, rotation).run),
         ]
         lanes = PostgresLanes(parts.database, LaneTimes(), parts.breaker_state)
-        with telemetry.windows(resolver.tally):
-            await Supervisor(lanes, followers, settings.shutdown_timeout).run(stop)
+        consumers = {Stream.LIBRARY: library, Stream.ROTATION: rotation}
+        crew = Crew(parts, resolver, warmer, consumers)
+        async with outlook.watching(crew, served.observers):
+            with served.telemetry.windows(resolver.tally):
+                await Supervisor(lanes, followers, settings.shutdown_timeout).run(stop)
         _report(library, resolver, warmer)
 
 
@@ -70,16 +81,14 @@ def _routine(parts: Parts, library: Consumer) -> Routine:
     settings, reconciler = parts.settings, parts.reconciler()
     housekeeping = PostgresHousekeeping(parts.pool, parts.database.backend)
 
-    async def sweep(cause: str) -> None:
+    async def sweep(cause: str, _slot: datetime) -> None:
         tally = await reconciler.run(RunKind.REFRESH, parts.scope, cause=cause)
         _log.info("refreshed what was due", **tally.fields())
         await housekeeping.analyze_tracks(tally)
 
-    async def audit(cause: str) -> None:
+    async def audit(cause: str, _slot: datetime) -> None:
         # What waits in the outbox would be looked for in vain.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LET_CHANGES_GO_FIRST.total_seconds()):
-                await library.resting.wait()
+        await _let_changes_go_first(library)
         kind = RunKind.AUDIT
         if await is_never_asked(parts.pool, parts.database.backend):
             _log.info("nothing was ever asked, beginning the backfill")
@@ -100,12 +109,39 @@ def _routine(parts: Parts, library: Consumer) -> Routine:
     return Routine(jobs, slots, Bell({job.name: job.every for job in jobs}))
 
 
+async def _let_changes_go_first(consumer: Consumer) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LET_CHANGES_GO_FIRST.total_seconds()):
+            await consumer.resting.wait()
+
+
+def _rotation_routine(parts: Parts, changes: Consumer) -> Routine:
+    # Beside the changes of the rotation: whoever loses that lane loses the walk with it.
+    rotation, walker = parts.rotation(), parts.walker()
+
+    async def walk(cause: str, slot: datetime) -> None:
+        unminted = await rotation.raise_unminted()
+        if unminted:
+            _log.info("having identities minted", rows=unminted)
+        await _let_changes_go_first(changes)
+        # What was refreshed since the slot began is done: a walk that was broken off goes on.
+        tally = await walker.run(slot, cause=cause)
+        _log.info("refreshed what is being played", **tally.fields())
+
+    jobs = [Job("rotation", parts.settings.rotation_interval, walk)]
+    slots = PostgresSlots(parts.pool, parts.database.backend, parts.database.holder)
+    return Routine(jobs, slots, Bell({job.name: job.every for job in jobs}))
+
+
 def _report(library: Consumer, resolver: Resolver, warmer: Warmer) -> None:
     lag = library.claim_lag
     _log.info(
         "stopped",
         **resolver.tally.fields(),
-        identities_warmed=warmer.statuses["warmed"],
+        identities_warmed=warmer.tally.warmed,
+        identities_failed=warmer.tally.lml_error,
+        rows_minted=warmer.mints["minted"],
+        mints_raced=warmer.mints["raced"],
         changes_claimed=lag.count,
         claim_lag_ms_p50=round(lag.quantile(0.5).total_seconds() * 1000, 1),
         claim_lag_ms_p99=round(lag.quantile(0.99).total_seconds() * 1000, 1),

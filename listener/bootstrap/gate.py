@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import structlog
@@ -27,15 +27,17 @@ _log = structlog.stdlib.get_logger()
 
 
 async def require_gate(
-    settings: Settings, stop: asyncio.Event | None = None, *, warming: bool = True
+    settings: Settings,
+    stop: asyncio.Event | None = None,
+    *,
+    routes: Sequence[Route] = tuple(Route),
 ) -> None:
     """Return if the gate is open or not set, or `stop` is set; raises `GateError`.
 
-    Without `warming` it does not matter whether LML can refresh identities.
+    `routes` are what will be asked; whether LML has others does not matter.
     """
     if settings.gate_commit_sha is None:
         return
-    routes = tuple(Route) if warming else (Route.LIBRARY,)
     asking = ask_gate(settings, settings.gate_commit_sha, routes)
     answer = await asking if stop is None else await until(stop, asking)
     if isinstance(answer, Shut):

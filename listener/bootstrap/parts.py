@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,23 +15,28 @@ from listener.adapters.postgres.connection import Database, Pool, open_pool
 from listener.adapters.postgres.due import PostgresDue
 from listener.adapters.postgres.library import AskAgain, PostgresLibrary
 from listener.adapters.postgres.outbox import PostgresOutbox
+from listener.adapters.postgres.refreshes import PostgresRefreshes
 from listener.adapters.postgres.rotation import PostgresRotation
 from listener.adapters.postgres.runs import PostgresRuns
 from listener.adapters.postgres.verdicts import PostgresVerdicts
 from listener.domain.asking import IncludeTracks
+from listener.domain.budget import RefreshLimits
 from listener.domain.change import Stream
 from listener.domain.due import Scope
 from listener.domain.pacing import LML_SILENCE, Backoff, Breaker, BreakerState
 from listener.domain.parking import Patience
+from listener.domain.refreshing import LML_REFRESH_BATCH_CAP
 from listener.domain.room import RoomLimits
 from listener.engine.consumer import Consumer, ConsumerLimits
 from listener.engine.dry import DryRuns, DryVerdicts
 from listener.engine.permits import Permits
 from listener.engine.ports import Telemetry
 from listener.engine.reconciler import Reconciler, ReconcilerLimits
+from listener.engine.refresher import Refresher
 from listener.engine.resolver import Resolver, ResolverLimits
 from listener.engine.silent import NoTelemetry
-from listener.engine.warmer import LML_REFRESH_BATCH_CAP, Warmer
+from listener.engine.walker import Walker
+from listener.engine.warmer import Warmer
 from listener.settings import Settings
 
 # Beside the batches that LML is asked about, those being read and written: no call waits for them.
@@ -38,8 +44,11 @@ _BATCHES_ASIDE = 3
 # Batches waiting to be handled at all.
 _BATCHES_WAITING = 4
 _REFRESH_CALLS = 1
-# Beside those of the batches: one for each feeder, one for the rotation lane, one for a search.
-_OTHER_SESSIONS = 4
+# Those for changes, and the one of a walk.
+_ROTATION_CALLS = _REFRESH_CALLS + 1
+# Beside those of the batches: one for each feeder, one for each of changes, searches and the walk,
+# one for readings and samples.
+_OTHER_SESSIONS = 6
 # By this no answer holds.
 _AT_ONCE = AskAgain(resolved=timedelta(0), unresolved=timedelta(0))
 
@@ -48,7 +57,8 @@ _AT_ONCE = AskAgain(resolved=timedelta(0), unresolved=timedelta(0))
 class Parts:
     """Adapters and limits, ready to be joined.
 
-    All that asks LML about one stream shares that stream's breaker.
+    All that asks LML about one stream shares that stream's breaker. `refreshed` counts identities
+    by what LML said of them.
     """
 
     settings: Settings
@@ -57,6 +67,7 @@ class Parts:
     lml: LmlClient
     permits: Permits
     breakers: Mapping[Stream, Breaker]
+    refreshed: Counter[str]
     outbox: PostgresOutbox
     ask_again: AskAgain
     telemetry: Telemetry
@@ -128,7 +139,38 @@ class Parts:
 
     def warmer(self) -> Warmer:
         """Make what warms the identities of rotation rows."""
-        return Warmer(PostgresRotation(self.pool, self.database.backend), self.lml, self.outbox)
+        return Warmer(
+            rotation=self.rotation(),
+            warming=self.lml,
+            refresher=self._refresher(),
+            outbox=self.outbox,
+            attempts=self.settings.max_attempts,
+        )
+
+    def walker(self) -> Walker:
+        """Make what walks over all that is being played."""
+        return Walker(
+            airplay=self.rotation(),
+            refresher=self._refresher(),
+            runs=PostgresRuns(self.database),
+            min_coverage=self.settings.rotation_min_coverage,
+            breaker=self.breakers[Stream.ROTATION],
+            telemetry=self.telemetry,
+        )
+
+    def rotation(self) -> PostgresRotation:
+        """Make what reads and fills the backend's rotation rows."""
+        return PostgresRotation(self.pool, self.database.backend, self.ask_again)
+
+    def _refresher(self) -> Refresher:
+        settings = self.settings
+        limits = RefreshLimits(
+            calls=settings.backfill_lml_rps,
+            in_flight=settings.backfill_lml_max_concurrent,
+            call_timeout=timedelta(milliseconds=settings.backfill_lml_batch_timeout_ms),
+        )
+        book = PostgresRefreshes(self.pool, self.database, limits)
+        return Refresher(self.lml, book, self.telemetry, self.refreshed)
 
     def _resolver(self, *, live: bool, dry: bool, insisting: bool = False) -> Resolver:
         settings, backend = self.settings, self.database.backend
@@ -191,6 +233,7 @@ async def open_parts(
             pool=pool,
             lml=lml,
             permits=Permits(settings.lml_max_concurrent),
+            refreshed=Counter(),
             breakers={stream: Breaker(silence) for stream in Stream},
             outbox=PostgresOutbox(pool, database.backend),
             ask_again=AskAgain(
@@ -203,7 +246,7 @@ async def open_parts(
 
 def _lml_limits(settings: Settings) -> LmlLimits:
     return LmlLimits(
-        connections=settings.lml_max_concurrent + _REFRESH_CALLS,
+        connections=settings.lml_max_concurrent + _ROTATION_CALLS,
         attempts=settings.lml_attempts,
         resolve_timeout=settings.lml_timeout,
         refresh_timeout=timedelta(milliseconds=settings.backfill_lml_batch_timeout_ms),

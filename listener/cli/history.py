@@ -20,7 +20,8 @@ from listener.adapters.postgres.former import (
 )
 from listener.adapters.postgres.status import looking
 from listener.adapters.postgres.story import StandingIdentity, read_standing
-from listener.cli.look import moment, printable, utc
+from listener.bootstrap.report import utc
+from listener.cli.look import moment, printable
 from listener.cli.manners import examples
 from listener.settings import DatabaseSettings, load_settings
 

@@ -1,27 +1,17 @@
-"""What the commands that look have in common: JSON, tables, and how times and texts are shown."""
+"""What the commands that look have in common: tables, and how times and texts are shown."""
 
 from __future__ import annotations
 
-import json
 import sys
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from listener.adapters.postgres.status import Status
-from listener.adapters.postgres.story import Story
-
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-
-
-def as_json(seen: Status | Story) -> str:
-    """Return one line of JSON; times are ISO 8601 in UTC."""
-    return json.dumps(asdict(seen), default=utc)
 
 
 def console(pipe_width: int) -> Console:
@@ -67,11 +57,3 @@ def printable(text: str) -> str:
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in text
     )
-
-
-def utc(value: object) -> str:
-    """Return a time as JSON has it; anything else has no place there."""
-    if not isinstance(value, datetime):
-        message = f"{value!r} has no place in JSON"
-        raise TypeError(message)
-    return value.astimezone(UTC).isoformat()

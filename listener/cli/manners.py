@@ -11,6 +11,7 @@ from typing import ParamSpec, TypeVar
 
 import click
 
+from listener.adapters.http.sockets import BindError
 from listener.adapters.postgres.installation import InstallationError
 from listener.domain.faults import StoreUnavailableError, first_of
 from listener.domain.gate import GateError
@@ -23,7 +24,14 @@ BROKE = 70
 
 _OUR_CODE = Path(__file__).parents[1]
 # What a person can do something about; the message says what.
-_TOLD = (SettingsError, InstallationError, GateError, RunHaltedError, StoreUnavailableError)
+_TOLD = (
+    SettingsError,
+    BindError,
+    InstallationError,
+    GateError,
+    RunHaltedError,
+    StoreUnavailableError,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from listener.domain.refreshing import RotationTally
 from listener.domain.tally import Skip, Tally
 
 _MOVE_EVERY = timedelta(milliseconds=200)
@@ -19,7 +20,7 @@ _LINE_EVERY = timedelta(seconds=10)
 
 
 @contextmanager
-def show_progress(tally: Tally) -> Iterator[Callable[[int], None] | None]:
+def show_progress(tally: Tally | RotationTally) -> Iterator[Callable[[int], None] | None]:
     """Show the tally for the length of the block, within a running loop.
 
     Yields what wants to know how many rows there will be, if anything does.
@@ -30,7 +31,7 @@ def show_progress(tally: Tally) -> Iterator[Callable[[int], None] | None]:
         return
     columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("looking for due rows", total=None)
+        task = progress.add_task(_line(tally), total=None)
 
         def move() -> None:
             progress.update(task, description=_line(tally), completed=tally.scanned)
@@ -60,7 +61,12 @@ def _every(interval: timedelta, show: Callable[[], None]) -> Iterator[None]:
         next_time.cancel()
 
 
-def _line(tally: Tally) -> str:
+def _line(tally: Tally | RotationTally) -> str:
+    if isinstance(tally, RotationTally):
+        return (
+            f"{tally.scanned:,} identities refreshed: {tally.warmed:,} warmed, "
+            f"{tally.not_found:,} not found, {tally.lml_error:,} failed"
+        )
     if not tally.scanned:
         return "looking for due rows"
     compilations = tally.resolved_compilations + tally.skipped[Skip.COMPILATION]

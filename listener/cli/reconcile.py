@@ -16,8 +16,11 @@ from listener.adapters.log import configure_logs
 from listener.bootstrap.commands import Command, Forecast, forecast, run_command
 from listener.cli.manners import SOME_FAILED, examples
 from listener.cli.progress import show_progress
+from listener.cli.walk import Walk
+from listener.domain.change import Stream
 from listener.domain.due import Reason, Scope
 from listener.domain.faults import StoreUnavailableError
+from listener.domain.gate import Route
 from listener.domain.run import RunKind
 from listener.domain.tally import FAILURES, Skip, Tally
 from listener.domain.tracks import TrackCount
@@ -61,6 +64,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print the counts a
         ("listener sweep", "everything that is due"),
         ("listener sweep --dry-run --limit 100", "what would become of 100 rows"),
         ("listener sweep --only failed", "what failed last time"),
+        ("listener sweep --stream rotation", "refresh all that is being played"),
     )
 )
 @_limit
@@ -76,19 +80,34 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print the counts a
     is_flag=True,
     help="Ask every compilation that was asked before, whenever it would be asked again.",
 )
+@click.option(
+    "--stream",
+    type=click.Choice([str(stream) for stream in Stream]),
+    help="Sweep this one alone.  [default: both; the library, if only a part of it is asked for]",
+)
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Refresh the rotation though too many of its rows lack an identity.",
+)
 @_dry_run
 @_json
-def sweep(
+def sweep(  # noqa: PLR0913 - one for each option
     *,
     recheck: bool,
     limit: int | None,
     since_id: int,
     partition: tuple[int, int] | None,
     only: str | None,
+    stream: str | None,
+    force: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     """Ask now about everything that is due.
+
+    In the library that is every row whose answer is missing or old, in the rotation every identity
+    that is being played: it is refreshed, which costs nothing where it is fresh.
 
     Changes that no daemon follows are asked first. Exits 0 if all went well (rows without an
     identity and compilations are normal), 1 if some rows failed, 2 if it could not run or gave up;
@@ -100,9 +119,17 @@ def sweep(
         scope = replace(scope, only=frozenset((Reason(only),)))
     dry = dry_run or settings.dry_run
     whole = limit is None and only is None and not since_id and not recheck
-    kind = RunKind.RECHECK if recheck else RunKind.SWEEP
-    command = Command(kind, scope, limit, dry, leftovers=whole and not dry)
-    _run(settings, command, as_json=as_json)
+    if stream == Stream.ROTATION and not (whole and partition is None):
+        message = "--limit, --since-id, --partition, --only and --recheck are about the library"
+        raise click.UsageError(message)
+    walks = stream == Stream.ROTATION or (stream is None and whole and scope.partitions == 1)
+    command = None
+    if stream != Stream.ROTATION:
+        kind = RunKind.RECHECK if recheck else RunKind.SWEEP
+        routes = tuple(Route) if walks and not dry else (Route.LIBRARY,)
+        command = Command(kind, scope, limit, dry, whole and not dry, routes)
+    walk = Walk(dry=dry, force=force) if walks else None
+    _run(settings, command, walk, as_json=as_json)
 
 
 @click.command(
@@ -140,7 +167,7 @@ def backfill(
         click.echo(_plan_json(expected) if as_json else _plan_text(expected))
         return
     dry = dry_run or settings.dry_run
-    _run(settings, Command(RunKind.BACKFILL, scope, limit, dry), as_json=as_json)
+    _run(settings, Command(RunKind.BACKFILL, scope, limit, dry), None, as_json=as_json)
 
 
 def _scope(settings: Settings, since_id: int, partition: tuple[int, int] | None) -> Scope:
@@ -153,43 +180,55 @@ def _scope(settings: Settings, since_id: int, partition: tuple[int, int] | None)
     )
 
 
-def _run(settings: Settings, command: Command, *, as_json: bool) -> None:
+def _run(settings: Settings, command: Command | None, walk: Walk | None, *, as_json: bool) -> None:
     configure_logs(_quieter(settings.log_level))
     tally = Tally()
     stopped_by = None
     try:
-        asyncio.run(_running(settings, command, tally))
+        asyncio.run(_running(settings, command, walk, tally))
     except KeyboardInterrupt:
         stopped_by = signal.SIGINT
     except asyncio.CancelledError:
         stopped_by = signal.SIGTERM
     except (RunHaltedError, StoreUnavailableError):
-        _print(tally, dry=command.dry, as_json=as_json)
+        _print(command, tally, walk, as_json=as_json)
         raise
-    _print(tally, dry=command.dry, as_json=as_json)
+    _print(command, tally, walk, as_json=as_json)
     if stopped_by is not None:
         click.echo("listener: stopped; what was not asked stays due", err=True)
         raise SystemExit(128 + stopped_by)
-    if tally.failed:
+    if tally.failed or (walk is not None and walk.tally.lml_error):
         raise SystemExit(SOME_FAILED)
 
 
-async def _running(settings: Settings, command: Command, tally: Tally) -> None:
+async def _running(
+    settings: Settings, command: Command | None, walk: Walk | None, tally: Tally
+) -> None:
     running = asyncio.current_task()
     if running is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
-    with show_progress(tally) as expect:
-        await run_command(settings, command, tally, expect)
+    if command is not None:
+        with show_progress(tally) as expect:
+            await run_command(settings, command, tally, expect)
+    if walk is not None:
+        await walk.make(settings)
 
 
-def _print(tally: Tally, *, dry: bool, as_json: bool) -> None:
-    if dry:
-        click.echo(json.dumps(tally.dry_report()))
-    elif as_json:
-        click.echo(json.dumps(tally.report()))
-    else:
-        for line in _lines(tally):
-            click.echo(line)
+def _print(command: Command | None, tally: Tally, walk: Walk | None, *, as_json: bool) -> None:
+    dry = command.dry if command is not None else walk is not None and walk.dry
+    if dry or as_json:
+        report: dict[str, object] = {}
+        if command is not None:
+            report |= tally.dry_report() if dry else tally.report()
+        if walk is not None and (walk.did_something or command is None):
+            report["rotation"] = walk.report()
+        click.echo(json.dumps(report))
+        return
+    lines = _lines(tally) if command is not None else []
+    if walk is not None and (walk.did_something or command is None):
+        lines += walk.lines()
+    for line in lines:
+        click.echo(line)
 
 
 def _lines(tally: Tally) -> list[str]:

@@ -23,10 +23,12 @@ from listener.adapters.postgres.status import (
     looking,
     read_status,
 )
-from listener.cli.look import as_json as json_of
+from listener.bootstrap.report import as_json as json_of
 from listener.cli.look import clock, console, json_option, plain_table, printable, span
 from listener.cli.manners import examples
 from listener.domain.pacing import BreakerState
+from listener.domain.refreshing import RotationCoverage
+from listener.domain.run import RunKind
 from listener.domain.tally import FAILURES
 from listener.settings import DatabaseSettings, load_settings
 
@@ -107,6 +109,8 @@ def _parts(status: Status) -> Iterator[RenderableType]:
     yield ""
     yield _staleness(status)
     yield ""
+    yield _rotation(status.rotation)
+    yield ""
     yield _runs(status) if status.runs else "no runs yet"
     yield ""
     yield _slots(status) if status.slots else "nothing scheduled yet"
@@ -176,6 +180,21 @@ def _staleness(status: Status) -> Table:
     return table
 
 
+def _rotation(rotation: RotationCoverage) -> Table:
+    columns = {
+        "in rotation": f"{rotation.active:,}",
+        "with Discogs release": f"{rotation.with_discogs_id:,}",
+        "with identity": f"{rotation.with_identity:,}",
+        # Never rounded up to all.
+        "coverage": f"{int(1000 * rotation.coverage) / 10:.1f} %",
+        "identities": f"{rotation.identities:,}",
+        "warmed in 24 h": f"{rotation.warmed_24h:,}",
+    }
+    table = plain_table(*(f">{name}" for name in columns))
+    table.add_row(*columns.values())
+    return table
+
+
 def _runs(status: Status) -> Table:
     table = plain_table(
         *("run", "cause", ">started", ">took", "outcome"),
@@ -201,8 +220,12 @@ def _took(run: RunStatus, status: Status) -> str:
 
 
 def _counts(run: RunStatus) -> list[str]:
-    names = ("scanned", "rows_resolved", "rows_unresolved")
-    failed = sum(run.tally.get("rows_skipped", {}).get(reason, 0) for reason in FAILURES)
+    if run.kind == RunKind.ROTATION.value:
+        names = ("identities_scanned", "identities_resolved", "not_found")
+        failed = run.tally.get("lml_error", 0)
+    else:
+        names = ("scanned", "rows_resolved", "rows_unresolved")
+        failed = sum(run.tally.get("rows_skipped", {}).get(reason, 0) for reason in FAILURES)
     return [f"{count:,}" for count in (*(run.tally.get(name, 0) for name in names), failed)]
 
 

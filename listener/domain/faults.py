@@ -24,6 +24,10 @@ class LaneLostError(Exception):
     """Another daemon follows the stream now."""
 
 
+class RunGoesOnError(Exception):
+    """Another run covers the same; the message says what to do."""
+
+
 class LmlUnavailableError(Exception):
     """LML as a whole does not answer or does not let us in; no row is to blame.
 

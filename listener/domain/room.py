@@ -58,7 +58,7 @@ class Room:
         self._in_flight: dict[int, tuple[int, ...]] = {}
         self._asked: OrderedDict[int, float] = OrderedDict()
         self._failures: dict[int, int] = {}
-        self._entries: set[int] = set()
+        self._entries: dict[int, float] = {}
 
     @property
     def free(self) -> int:
@@ -80,6 +80,16 @@ class Room:
         """Whether every row that waits was tried and failed; none may wait at all."""
         return self._waiting.keys() <= self._failures.keys()
 
+    @property
+    def size(self) -> int:
+        """How many entries are in the room."""
+        return len(self._entries)
+
+    @property
+    def retried(self) -> list[int]:
+        """The rows that failed by themselves, and are tried again."""
+        return list(self._failures)
+
     def held(self, above: int) -> list[int]:
         """Entries in the room whose seq is greater than `above`."""
         return [seq for seq in self._entries if seq > above]
@@ -89,7 +99,7 @@ class Room:
         for change in changes:
             if change.seq in self._entries:
                 continue
-            self._entries.add(change.seq)
+            self._entries[change.seq] = now - change.waited.total_seconds()
             self._wait(change.row_id, (change.seq,), now)
 
     def next_batch(
@@ -117,16 +127,21 @@ class Room:
             self._in_flight[row] = tuple(self._waiting.pop(row))
         return Batch({row: self._in_flight[row] for row in rows})
 
-    def settle(self, row_ids: Iterable[int], now: float) -> None:
-        """Forget the entries of rows that were handled; what came meanwhile waits to cool down."""
+    def settle(self, row_ids: Iterable[int], now: float) -> list[float]:
+        """Forget the entries of rows that were handled; what came meanwhile waits to cool down.
+
+        Returns the ages of these entries in seconds, from when they were recorded.
+        """
+        ages: list[float] = []
         for row in row_ids:
-            self._entries.difference_update(self._in_flight.pop(row))
+            ages += [now - self._entries.pop(seq) for seq in self._in_flight.pop(row)]
             self._failures.pop(row, None)
             self._asked.pop(row, None)
             self._asked[row] = now
             if row in self._waiting:
                 heapq.heappush(self._cooling, (now + self._cool_down, row))
         self._forget_asked(now)
+        return ages
 
     def ask_again(self, row_ids: Iterable[int], now: float) -> None:
         """Put rows back whose answer came too late, to be asked after the cool-down."""

@@ -1,4 +1,4 @@
-"""Runs: the searches for due rows that are made, by schedule or on command."""
+"""Runs: the searches for what is due that are made, by schedule or on command."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from enum import Enum, StrEnum
 
 
 class Search(StrEnum):
-    """A way to find due rows.
+    """A way to find what is due.
 
-    Those whose time has come, a look at every row, or the compilations that were asked before.
+    Rows whose time has come, a look at every row, the compilations that were asked before, or what
+    is being played.
     """
 
     BY_TIME = "by time"
     BY_CONTENT = "by content"
     COMPILATIONS = "compilations"
+    IN_ROTATION = "in rotation"
 
 
 class RunKind(Enum):
@@ -23,6 +25,7 @@ class RunKind(Enum):
     REFRESH = "refresh"
     AUDIT = "audit"
     BACKFILL = "backfill"
+    ROTATION = "rotation"
     RECHECK = "recheck"
 
     @property
@@ -30,9 +33,11 @@ class RunKind(Enum):
         """The ways in which the run searches."""
         match self:
             case RunKind.SWEEP:
-                return frozenset((Search.BY_TIME, Search.BY_CONTENT))
+                return frozenset(Search) - {Search.IN_ROTATION}
             case RunKind.REFRESH:
                 return frozenset((Search.BY_TIME,))
+            case RunKind.ROTATION:
+                return frozenset((Search.IN_ROTATION,))
             case RunKind.RECHECK:
                 return frozenset((Search.COMPILATIONS,))
             case _:

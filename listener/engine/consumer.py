@@ -13,12 +13,14 @@ import structlog
 
 from listener.domain.change import Batch, Change, Stream
 from listener.domain.faults import LmlRefusedError, LmlUnavailableError, StoreUnavailableError
+from listener.domain.health import TURN, Pulse
 from listener.domain.pacing import LML_SILENCE, TRIAL, Backoff, Breaker, BreakerState, Pause
 from listener.domain.room import Room, RoomLimits
 from listener.domain.tally import Distribution
 from listener.engine.feeder import Feeder
 from listener.engine.handling import Handled
-from listener.engine.ports import Lane, Outbox
+from listener.engine.ports import Lane, Observer, Outbox
+from listener.engine.silent import Unobserved
 
 _log = structlog.stdlib.get_logger()
 
@@ -68,6 +70,8 @@ class Consumer:
         self._limits = limits
         self._calls = calls or (lambda: limits.in_flight)
         self._well = well
+        self.observer: Observer = Unobserved()
+        self._followed: tuple[Lane, Feeder] | None = None
         self._batch_ids = itertools.count(1)
         self._running = 0
         self.breaker = breaker or Breaker(LML_SILENCE)
@@ -80,7 +84,35 @@ class Consumer:
         self._pause = Pause(_STORE_SILENCE)
         self._slots = asyncio.Semaphore(self._limits.in_flight)
         self._moved = asyncio.Event()
+        self._dispatched_at = self._now()
         feeder = Feeder(self._stream, self._outbox, self._room, lane, self._limits.poll)
+        self._followed = lane, feeder
+        try:
+            await self._work(feeder, lane, stop)
+        finally:
+            self._followed = None
+
+    def pulse(self) -> Pulse | None:
+        """Tell how the stream is followed, None while it is not."""
+        if self._followed is None:
+            return None
+        (lane, feeder), now = self._followed, self._now()
+        # Who waits for a batch to end is not stalled; how long that takes is bounded elsewhere.
+        full = self._running >= self._limits.in_flight
+        turned_at = feeder.turned_at if full else min(feeder.turned_at, self._dispatched_at)
+        looked_at = feeder.looked_at
+        return Pulse(
+            stream=self._stream,
+            rung=lane.rung,
+            breaker=self.breaker.state(now),
+            stalled=timedelta(seconds=now - turned_at),
+            looked=None if looked_at is None else timedelta(seconds=now - looked_at),
+            claimed=self.claim_lag.count,
+            held=self._room.size,
+            retried=self._room.retried,
+        )
+
+    async def _work(self, feeder: Feeder, lane: Lane, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as tasks:
             feeding = tasks.create_task(feeder.run(self._silence, self._admit, self.resting.set))
             dispatching = tasks.create_task(self._dispatch(tasks))
@@ -139,6 +171,7 @@ class Consumer:
     async def _next_batch(self) -> Batch:
         while True:
             self._moved.clear()
+            self._dispatched_at = self._now()
             patience: float | None = self._silence().total_seconds()
             failing = bool(self._pause.failures or self.breaker.failures)
             # After a failure one small batch goes ahead alone, and tells whether all is well again.
@@ -152,14 +185,16 @@ class Consumer:
                 patience = batch
             elif not patience:
                 patience = None
+            longest = TURN.total_seconds()
             # Not wait_for: before Python 3.12 it loses a cancellation that meets the event.
             with suppress(TimeoutError):
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(longest if patience is None else min(patience, longest)):
                     await self._moved.wait()
 
     async def _run(self, batch: Batch) -> None:
         rows = frozenset(batch.changes)
         structlog.contextvars.bind_contextvars(batch_id=next(self._batch_ids))
+        began = self._now()
         try:
             handled = await self._handle(batch)
         except (LmlUnavailableError, StoreUnavailableError) as fault:
@@ -171,11 +206,14 @@ class Consumer:
             self._room.fail(rows, self._now())
         else:
             self._hear_of_success(handled)
-            self._room.settle(handled.settled, self._now())
+            ages = self._room.settle(handled.settled, self._now())
+            self.observer.settled(self._stream, ages)
             self._room.ask_again(handled.late, self._now())
             self._room.fail(handled.failed, self._now())
             self._room.release(rows - handled.settled - handled.late - handled.failed, self._now())
         finally:
+            self.observer.handled(self._stream, len(rows), self._now() - began)
+            self._dispatched_at = self._now()
             self._running -= 1
             self._slots.release()
             self._moved.set()

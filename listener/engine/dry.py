@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from listener.domain.due import Scope
 from listener.domain.parking import Failure
+from listener.domain.refreshing import RotationTally
 from listener.domain.run import RunKind
 from listener.domain.tally import Tally
 from listener.domain.verdict import Page, Written
@@ -30,7 +31,13 @@ class DryRuns:
 
     @asynccontextmanager
     async def enter(
-        self, kind: RunKind, scope: Scope, cause: str, tally: Tally
+        self,
+        kind: RunKind,
+        scope: Scope,
+        cause: str,
+        tally: Tally | RotationTally,
+        *,
+        wait: bool = True,
     ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
         """Yield what notes nothing."""
         yield _nothing

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from listener.domain.change import Change, Look, Stream
+from listener.domain.health import TURN
 from listener.domain.horizon import Horizon
 from listener.domain.pacing import Backoff
 from listener.domain.room import Room
@@ -20,7 +21,10 @@ _WATCH = Backoff(first=timedelta(milliseconds=5), most=timedelta(milliseconds=25
 
 
 class Feeder:
-    """Looks at the outbox while changes come in, and sleeps until woken while none do."""
+    """Looks at the outbox while changes come in, and sleeps until woken while none do.
+
+    `turned_at` and `looked_at` are the loop's times of its last turn and of its last look.
+    """
 
     def __init__(
         self, stream: Stream, outbox: Outbox, room: Room, lane: Lane, poll: timedelta
@@ -34,6 +38,8 @@ class Feeder:
         self._found_before = False
         self._watch_until: int | None = None
         self._watched = 0
+        self.turned_at = asyncio.get_running_loop().time()
+        self.looked_at: float | None = None
 
     async def run(
         self,
@@ -47,6 +53,7 @@ class Feeder:
         `resting` is told whenever all there is was claimed.
         """
         while True:
+            self._turn()
             if quiet_for := silence():
                 await self._lane.wait(min(quiet_for, _SILENCE_SLICE))
             elif not self._room.free:
@@ -70,6 +77,7 @@ class Feeder:
             limit=self._room.claimable,
             mark=self._horizon.mark_due(now),
         )
+        self.looked_at = asyncio.get_running_loop().time()
         everything = self._horizon.looked(
             after, [change.seq for change in look.changes], look.snapshot, complete=look.complete
         )
@@ -93,5 +101,18 @@ class Feeder:
             await self._lane.wait(_WATCH.delay(self._watched))
         else:
             self._watch_until = None
-            if not await self._lane.wait(self._poll):
+            if not await self._woken():
                 self._horizon.forget()
+
+    async def _woken(self) -> bool:
+        """Sleep until woken or for the length of a poll, turning meanwhile."""
+        left = self._poll
+        while left > timedelta():
+            if await self._lane.wait(min(left, TURN)):
+                return True
+            left -= TURN
+            self._turn()
+        return False
+
+    def _turn(self) -> None:
+        self.turned_at = asyncio.get_running_loop().time()

@@ -11,12 +11,13 @@ class Permits:
     """Bounds the calls in flight; live changes come first, and one call is kept free for them.
 
     With a total of one nothing can be kept free: a live change then waits for the call in flight.
+    `in_flight` counts them all.
     """
 
     def __init__(self, total: int) -> None:
         self._total = total
         self.for_patient = max(1, total - 1)
-        self._in_flight = 0
+        self.in_flight = 0
         self._patient = 0
         self._live_waiting = 0
         self._moved = asyncio.Condition()
@@ -31,12 +32,12 @@ class Permits:
         async with self._moved:
             self._live_waiting += 1
             try:
-                await self._moved.wait_for(lambda: self._in_flight < self._total)
+                await self._moved.wait_for(lambda: self.in_flight < self._total)
             finally:
                 self._live_waiting -= 1
                 # Who is cancelled here may be all that others stood back for.
                 self._moved.notify_all()
-            self._in_flight += 1
+            self.in_flight += 1
         try:
             yield
         finally:
@@ -47,7 +48,7 @@ class Permits:
         """Hold a permit for a question that can wait for others."""
         async with self._moved:
             await self._moved.wait_for(self._free_for_patient)
-            self._in_flight += 1
+            self.in_flight += 1
             self._patient += 1
         try:
             yield
@@ -57,12 +58,12 @@ class Permits:
 
     def _free_for_patient(self) -> bool:
         return (
-            self._in_flight < self._total
+            self.in_flight < self._total
             and self._patient < self.for_patient
             and not self._live_waiting
         )
 
     async def _give_back(self) -> None:
-        self._in_flight -= 1
+        self.in_flight -= 1
         async with self._moved:
             self._moved.notify_all()

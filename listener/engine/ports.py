@@ -7,12 +7,16 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from listener.domain.budget import Errand, Grant, RefreshLimits, Wait
 from listener.domain.change import Look, Stream
 from listener.domain.due import DueRow, Scope
+from listener.domain.health import Reading, Rung
 from listener.domain.judging import Invalid
 from listener.domain.parking import Failure
 from listener.domain.question import Asking, Question
+from listener.domain.refreshing import Played, Refreshed, RotationCoverage, RotationTally
 from listener.domain.run import RunKind
+from listener.domain.sample import Sample
 from listener.domain.tally import Tally
 from listener.domain.verdict import Page, Verdict, Written
 
@@ -34,6 +38,10 @@ class Outbox(Protocol):
 
 class Lane(Protocol):
     """The right to follow a stream, and the means to be woken; raises `LaneLostError` once lost."""
+
+    @property
+    def rung(self) -> Rung:
+        """How changes make themselves known at present."""
 
     async def rouse(self) -> None:
         """Tell writers that the stream is being looked at: they need not wake anybody."""
@@ -107,15 +115,57 @@ class Lml(Protocol):
 class Rotation(Protocol):
     """The backend's rotation rows."""
 
-    async def identities(self, row_ids: Sequence[int]) -> Mapping[int, int]:
-        """Return LML's identity id of each of these rows that is active and has one."""
+    async def read(self, row_ids: Sequence[int]) -> Sequence[Played]:
+        """Return those of the rows that are being played."""
+
+    async def fill(self, minted: Mapping[int, int], rows: Sequence[Played]) -> Mapping[int, bool]:
+        """Write the identity that was minted for each row's Discogs release into the row.
+
+        Returns of each row whether it was written, or else had changed; rows that cannot be told
+        of now are left out.
+        """
+
+    async def raise_releases(self, library_ids: Sequence[int]) -> int:
+        """Have those of the releases that are due asked about; returns how many."""
+
+
+class Airplay(Protocol):
+    """What is being played, as a whole."""
+
+    async def identities(self, since: datetime) -> Mapping[int, bool]:
+        """Return the identities that nothing of use was said about since then.
+
+        Each with whether it answered lately; those that did come first.
+        """
+
+    async def coverage(self) -> RotationCoverage:
+        """Return how much of what is being played can be warmed."""
 
 
 class Warming(Protocol):
-    """LML's caches."""
+    """LML's release identities and its caches of them."""
 
-    async def warm(self, identity_ids: Sequence[int]) -> Mapping[int, str]:
-        """Have 1 to 50 identities refreshed; returns each status, raises as `Lml.ask`."""
+    async def refresh(self, identity_ids: Sequence[int]) -> Mapping[int, Refreshed]:
+        """Have 1 to 50 identities refreshed; returns what is said of each, raises as `Lml.ask`."""
+
+    async def mint(self, discogs_release_id: int) -> int:
+        """Return the identity of a Discogs release, made now if it is new; raises as `Lml.ask`."""
+
+
+class Refreshes(Protocol):
+    """The book of refresh calls: the budget that all processes share."""
+
+    @property
+    def limits(self) -> RefreshLimits:
+        """What all of them together may ask."""
+
+    async def take(self, errand: Errand, *, known: bool, wanted: int) -> Grant | Wait:
+        """Enter a call for up to `wanted` identities, all known lately or not, if one may go."""
+
+    async def end(
+        self, grant: Grant, *, cost: int, answered: int, refreshed: Mapping[int, Refreshed]
+    ) -> Mapping[int, int]:
+        """Write down what a call cost and what LML said; returns how often in a row each failed."""
 
 
 class Due(Protocol):
@@ -135,9 +185,18 @@ class Runs(Protocol):
     """The book of runs."""
 
     def enter(
-        self, kind: RunKind, scope: Scope, cause: str, tally: Tally
+        self,
+        kind: RunKind,
+        scope: Scope,
+        cause: str,
+        tally: Tally | RotationTally,
+        *,
+        wait: bool = True,
     ) -> AbstractAsyncContextManager[Callable[[], Awaitable[None]]]:
-        """Wait until no other run covers the same rows; yields what notes the tally so far."""
+        """Wait until no other run covers the same rows; yields what notes the tally so far.
+
+        Without `wait` it raises `RunGoesOnError` if one does.
+        """
 
 
 class Slots(Protocol):
@@ -163,7 +222,7 @@ class Bell(Protocol):
 class Telemetry(Protocol):
     """What an operator's dashboards are told; it never breaks what it tells of."""
 
-    def run(self, kind: str, tally: Tally, /) -> AbstractContextManager[None]:
+    def run(self, kind: str, tally: Tally | RotationTally, /) -> AbstractContextManager[None]:
         """Tell of a run once the block has ended, however it did, with the tally as it is then.
 
         A run within a run is part of it.
@@ -177,5 +236,38 @@ class Telemetry(Protocol):
         Yields what has to be called once the reply was read, with the cache statistics in it.
         """
 
+    def refresh(self, identities: int, /) -> AbstractContextManager[None]:
+        """Tell of one call that refreshes identities, which lasts as long as the block."""
+
     def windows(self, tally: Tally, /) -> AbstractContextManager[None]:
         """Tell from time to time, for the length of the block, what was added to the tally."""
+
+
+class Observer(Protocol):
+    """What counts how changes move; it neither waits nor fails. All times are seconds."""
+
+    def settled(self, stream: Stream, ages: Sequence[float], /) -> None:
+        """Note changes that were settled, by their ages since they were recorded."""
+
+    def handled(self, stream: Stream, rows: int, took: float, /) -> None:
+        """Note a batch that was handled, however that ended."""
+
+
+class Readings(Protocol):
+    """What the database tells of all streams at once."""
+
+    async def read(self, retried: Mapping[Stream, Sequence[int]]) -> Reading:
+        """Look once; `retried` rows do not count as waiting. Raises `StoreUnavailableError`."""
+
+
+class Samples(Protocol):
+    """How the streams went; raises `StoreUnavailableError`."""
+
+    async def write(self, sample: Sample) -> None:
+        """Write a sample down."""
+
+    async def count_coverage(self) -> Sequence[int]:
+        """Count the library's rows in the order of `Sample.coverage`."""
+
+    async def fold(self, stream: Stream) -> None:
+        """Make old samples coarser, and forget very old ones."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -21,14 +21,15 @@ _RETRY = Backoff(first=timedelta(seconds=15), most=timedelta(minutes=30))
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is done once in every interval by one daemon of all; `work` is told the cause.
+    """What is done once in every interval by one daemon of all.
 
-    With `at_start` it is done whenever a daemon begins, too.
+    `work` is told the cause, and when the slot began. With `at_start` it is done whenever a daemon
+    begins, too.
     """
 
     name: str
     every: timedelta
-    work: Callable[[str], Awaitable[None]]
+    work: Callable[[str, datetime], Awaitable[None]]
     at_start: bool = False
 
 
@@ -66,5 +67,5 @@ class Routine:
     async def _do(self, job: Job, cause: str, *, again: bool) -> None:
         slot = await self._slots.take(job.name, job.every, again=again)
         if slot is not None:
-            await job.work(cause)
+            await job.work(cause, slot)
             await self._slots.finish(job.name, slot)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
+from listener.domain.change import Stream
+from listener.domain.refreshing import RotationTally
 from listener.domain.tally import Tally
 
 
 class NoTelemetry:
     """Tells nobody."""
 
-    def run(self, _kind: str, _tally: Tally, /) -> AbstractContextManager[None]:
+    def run(self, _kind: str, _tally: Tally | RotationTally, /) -> AbstractContextManager[None]:
+        """Let the block run."""
+        return nullcontext()
+
+    def refresh(self, _identities: int, /) -> AbstractContextManager[None]:
         """Let the block run."""
         return nullcontext()
 
@@ -24,6 +30,16 @@ class NoTelemetry:
     def windows(self, _tally: Tally, /) -> AbstractContextManager[None]:
         """Let the block run."""
         return nullcontext()
+
+
+class Unobserved:
+    """Counts nothing."""
+
+    def settled(self, _stream: Stream, _ages: Sequence[float], /) -> None:
+        """Do nothing."""
+
+    def handled(self, _stream: Stream, _rows: int, _took: float, /) -> None:
+        """Do nothing."""
 
 
 def _ignore(_cache_stats: Mapping[str, float]) -> None:

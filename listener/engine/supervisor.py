@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -85,6 +85,26 @@ class Supervisor:
                     # It ends at once when told to stop: what it did not ask stays due.
                     tasks.create_task(until(stop, follower.beside()))
                 await follower.consumer.follow(lane, stop)
+
+
+@asynccontextmanager
+async def beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Do work for the length of the block, at whose end it is cancelled.
+
+    What the block raises is raised as it is, not in a group.
+    """
+    failure: Exception | None = None
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(each) for each in work]
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - raised again below
+            failure = error
+        finally:
+            for each in running:
+                each.cancel()
+    if failure is not None:
+        raise failure
 
 
 async def until(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:

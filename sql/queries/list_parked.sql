@@ -1,4 +1,4 @@
--- Lists the parked rows of the library, the longest parked first.
+-- Lists the parked rows of the library, the longest parked first: the first so many, or all.
 SELECT
     g.library_id,
     g.failure AS reason,
@@ -10,3 +10,4 @@ WHERE g.next_ask_at = 'infinity'
     AND g.failures > 0
     AND EXISTS (SELECT FROM {backend}.library AS l WHERE l.id = g.library_id)
 ORDER BY g.failed_at, g.library_id
+LIMIT %(at_most)s

@@ -33,11 +33,11 @@ def eventually(fact: Callable[[], bool], seconds: float = WAIT_SECONDS) -> None:
 class Daemon:
     """A `listener run` process and what it logged."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    def __init__(self, environment: dict[str, str], module: str = "listener") -> None:
         self.events: list[dict[str, Any]] = []
         self.lines: list[str] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "listener", "run"],
+            [sys.executable, "-m", module, "run"],
             env={**os.environ, **environment},  # noqa: TID251 - handed on to a child
             stderr=subprocess.PIPE,
             text=True,
@@ -116,14 +116,16 @@ def start(dsn: str, lml: str) -> Iterator[Callable[..., Daemon]]:
     """Start daemons with settings given as keywords; they end with the test."""
     with ExitStack() as stack:
 
-        def starting(**settings: str) -> Daemon:
+        def starting(module: str = "listener", **settings: str) -> Daemon:
             daemon = Daemon(
                 {
                     "DATABASE_URL": dsn,
                     "LIBRARY_METADATA_URL": lml,
                     "LML_API_KEY": "secret-token-of-the-tests",
+                    "HTTP_BIND": "",
                     **settings,
-                }
+                },
+                module,
             )
             stack.callback(_end, daemon)
             return daemon

@@ -420,7 +420,8 @@ def test_second_signal_ends_at_once(db: Connection, start: Start, simulator: Sim
 def test_rotation_of_an_active_identity_is_warmed_once(
     db: Connection, start: Start, simulator: Simulator
 ) -> None:
-    start().following()
+    daemon = start().following()
+    daemon.wait_for("refreshed what is being played")
     db.execute(
         sql.SQL(
             "INSERT INTO {} (rotation_bin, lml_identity_id, kill_date) VALUES"

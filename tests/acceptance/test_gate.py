@@ -12,7 +12,7 @@ import pytest
 
 from listener.adapters.demo.simulator import Health, Simulator
 from listener.bootstrap.gate import require_gate
-from listener.domain.gate import GateError
+from listener.domain.gate import GateError, Route
 from listener.settings import Settings
 from tests.acceptance.conftest import Commands, Daemon
 from tests.catalogue import add_release, count, outbox_size
@@ -158,7 +158,7 @@ async def test_route_of_the_rotation_matters_to_warming_only(
     gated: Gated, simulator: Simulator
 ) -> None:
     simulator.faults.add("status", status=404, endpoint="refresh")
-    await require_gate(gated(), warming=False)
+    await require_gate(gated(), routes=(Route.LIBRARY,))
     assert simulator.calls.counts["refresh"] == 0
     assert simulator.calls.rows["bulk"] == 0
 

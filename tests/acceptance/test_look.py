@@ -114,7 +114,7 @@ def test_status_needs_nothing_but_the_database(db: Connection, dsn: str) -> None
     done = look(dsn, "status")
     assert (done.returncode, done.stderr) == (0, "")
     assert "\x1b" not in done.stdout
-    assert re.search(r"library +1 +\d+ s +nobody", done.stdout)
+    assert re.search(r"library +1 +\d+ s +\S+ +nobody", done.stdout)
     assert "nobody at work" in done.stdout
     assert "no runs yet" in done.stdout
     assert len(done.stdout.splitlines()) <= 40
@@ -127,7 +127,10 @@ def test_keys_of_the_status_stay(db: Connection, dsn: str) -> None:
     done = look(dsn, "status", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     status = json.loads(done.stdout)
-    stream = dict.fromkeys(("stream", "backlog", "oldest_seconds", "holder", "holder_alive"))
+    stream = dict.fromkeys(
+        ("stream", "backlog", "oldest_seconds", "holder", "holder_alive", "breaker")
+    )
+    rotation = ("active", "with_discogs_id", "with_identity", "resolved", "coverage", "identities")
     counts = ("rows", "nameless", "asked", "resolved", "resolved_compilation", "unresolved")
     ages = ("0-1", "1-2", "2-3", "3-4", "4-5", "5-6", "6-7", "7+")
     run = ("run_id", "kind", "cause", "holder", "started_at", "ended_at", "outcome", "reason")
@@ -140,6 +143,7 @@ def test_keys_of_the_status_stay(db: Connection, dsn: str) -> None:
         "coverage": dict.fromkeys((*counts, "compilation", "failed", "parked", "never")),
         "staleness_days": dict.fromkeys(ages),
         "due_by_time": None,
+        "rotation": dict.fromkeys((*rotation, "warmed_24h")),
         "runs": [dict.fromkeys(run) | {"tally": {}}],
         "slots": [dict.fromkeys(("job", "slot", "next_at", "done", "holder"))],
     }

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
+from typing import Self
 from urllib.parse import urlsplit
 
 import pytest
-from psycopg import conninfo, sql
+from psycopg import conninfo, pq, sql
+from psycopg.pq.abc import PGconn
 
 from listener.adapters.postgres.examination import (
     Rights,
@@ -26,7 +30,7 @@ from listener.adapters.postgres.examination import (
 from listener.adapters.postgres.installation import UnreachableError
 from listener.bootstrap.doctor import State, judge_rights, judge_server, judge_wakeups
 from tests.catalogue import table
-from tests.conftest import BACKEND, Connection, as_role
+from tests.conftest import BACKEND, Connection, as_role, through
 
 SERVER = Server(
     version=140022,
@@ -141,8 +145,6 @@ async def test_wakeups_arrive_on_a_direct_connection(dsn: str) -> None:
 
 
 async def test_pooler_that_lends_each_statement_a_backend_is_found(dsn: str) -> None:
-    if conninfo.conninfo_to_dict(dsn).get("password"):
-        pytest.skip("the stand-in for a pooler does not know how to log in")
     async with pooler(dsn) as pooled:
         wakeups = await try_wakeups(pooled)
     assert not wakeups.from_another
@@ -209,19 +211,39 @@ def test_look_at_a_lost_connection_is_told(dsn: str, db: Connection) -> None:
 class _Backend:
     """One session of the server, that the pooler lends for one exchange at a time."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
+    def __init__(self, session: PGconn) -> None:
+        self._session = session
+
+    async def open(self) -> Self:
+        """Take over the socket of a session that libpq has logged in."""
+        end = socket.socket(fileno=os.dup(self._session.socket))
+        end.setblocking(False)
+        self._reader, self.writer = await asyncio.open_connection(sock=end)
+        return self
+
+    def close(self) -> None:
+        """End the session."""
+        self.writer.close()
+        self._session.finish()
+
+    def greeting(self) -> bytes:
+        """Return what a server says to a client that it lets in."""
+        names = (b"server_version", b"server_encoding", b"client_encoding", b"TimeZone")
+        known = [(name, self._session.parameter_status(name) or b"") for name in names]
+        told = [_framed(b"S", name + b"\0" + value + b"\0") for name, value in known]
+        return _framed(b"R", bytes(4)) + b"".join(told) + _framed(b"Z", b"I")
 
     async def answer(self) -> bytes:
         """Return all up to and with ReadyForQuery."""
-        answer = b""
-        while True:
-            head = await self.reader.readexactly(5)
-            body = await self.reader.readexactly(int.from_bytes(head[1:], "big") - 4)
-            answer += head + body
-            if head[:1] == b"Z":
-                return answer
+        answer = last = await _message(self._reader)
+        while last[:1] != b"Z":
+            last = await _message(self._reader)
+            answer += last
+        return answer
+
+
+def _framed(kind: bytes, body: bytes) -> bytes:
+    return kind + (len(body) + 4).to_bytes(4) + body
 
 
 async def _message(reader: asyncio.StreamReader) -> bytes:
@@ -235,18 +257,7 @@ async def pooler(dsn: str) -> AsyncIterator[str]:
 
     A client that is in no transaction gets another backend for every exchange.
     """
-    parameters = conninfo.conninfo_to_dict(dsn)
-    port = str(parameters.get("port") or 5432)
-    host = str(parameters.get("host") or "localhost")
-
-    async def connect(startup: bytes) -> tuple[_Backend, bytes]:
-        if host.startswith("/"):
-            ends = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
-        else:
-            ends = await asyncio.open_connection(host, int(port))
-        backend = _Backend(*ends)
-        backend.writer.write(startup)
-        return backend, await backend.answer()
+    plain = conninfo.make_conninfo(dsn, sslmode="disable", gssencmode="disable")
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         backends: list[_Backend] = []
@@ -257,24 +268,20 @@ async def pooler(dsn: str) -> AsyncIterator[str]:
                     break
                 # Neither TLS nor GSS.
                 writer.write(b"N")
-            startup = (len(startup) + 4).to_bytes(4) + startup
-            for _ in range(2):
-                backend, greeting = await connect(startup)
-                backends.append(backend)
-            writer.write(greeting)
+            backends += [await _Backend(pq.PGconn.connect(plain.encode())).open() for _ in range(2)]
+            writer.write(backends[0].greeting())
             await relay(reader, writer, backends)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
             for backend in backends:
-                backend.writer.close()
+                backend.close()
             writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     address = server.sockets[0].getsockname()
     try:
-        user = str(parameters.get("user") or "postgres")
-        yield f"postgresql://{user}@{address[0]}:{address[1]}/{parameters['dbname']}"
+        yield through(dsn, address[1])
     finally:
         server.close()
 

@@ -18,7 +18,8 @@ from listener.adapters.postgres import runs as book
 from listener.adapters.postgres.connection import Database, Pool
 from listener.adapters.postgres.runs import PostgresRuns, read_pace
 from listener.domain.due import Scope
-from listener.domain.faults import StoreUnavailableError
+from listener.domain.faults import RunGoesOnError, StoreUnavailableError
+from listener.domain.refreshing import RotationTally
 from listener.domain.run import RunKind
 from listener.domain.tally import Skip, Tally
 from tests.catalogue import add_release, table
@@ -161,12 +162,37 @@ async def test_whole_run_keeps_out_those_with_the_same_search(
     assert (
         kept_out
         == {
-            SWEEP: set(RunKind),
+            SWEEP: set(RunKind) - {RunKind.ROTATION},
             REFRESH: {REFRESH, SWEEP},
             AUDIT: {AUDIT, RunKind.BACKFILL, SWEEP},
         }[kind]
     )
     assert not await is_kept_out(runs, kind, WHOLE)
+
+
+async def test_walk_does_not_wait_for_another_and_says_so(runs: PostgresRuns) -> None:
+    kind, tally = RunKind.ROTATION, RotationTally(warmed=3)
+    async with runs.enter(kind, WHOLE, "test", tally, wait=False):
+        with pytest.raises(RunGoesOnError):
+            async with runs.enter(kind, WHOLE, "test", tally, wait=False):
+                pass
+        async with entered(runs, SWEEP):
+            pass
+    async with runs.enter(kind, WHOLE, "test", tally, wait=False):
+        pass
+
+
+async def test_book_has_the_counts_of_a_walk_under_their_names(
+    db: Connection, runs: PostgresRuns, pool: Pool
+) -> None:
+    tally = RotationTally(warmed=3, calls=1, latency=timedelta(seconds=2))
+    async with runs.enter(RunKind.ROTATION, WHOLE, "test", tally):
+        pass
+    (run,) = book_of(db)
+    assert (run["kind"], run["outcome"]) == ("rotation", "done")
+    assert run["tally"]["identities_scanned"] == 3
+    # The time of a refresh says nothing about that of a bulk call.
+    assert await read_pace(pool, BACKEND) is None
 
 
 @pytest.mark.parametrize("kind", [SWEEP, AUDIT])

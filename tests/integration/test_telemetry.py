@@ -25,6 +25,7 @@ from listener.adapters.log import configure_logs
 from listener.adapters.telemetry.errors import ErrorReporter
 from listener.adapters.telemetry.scrub import Scrubber
 from listener.adapters.telemetry.sentry import SentryOptions, SentryTelemetry, open_sentry
+from listener.domain.refreshing import Refreshed, RotationTally, Status
 from listener.domain.tally import Skip, Tally
 from listener.settings import Settings, SettingsError, load_settings
 
@@ -146,6 +147,40 @@ async def test_run_is_a_span_with_its_calls_and_totals_all_in_numbers(
     assert totals["data"]["consumer.rows_skipped.gone"] == 0
     assert totals["data"]["consumer.lml_total_latency_ms"] == 1235
     assert all(numbers(value) for span in event["spans"] for value in span["data"].values())
+
+
+async def test_walk_over_the_rotation_is_told_of_under_the_names_that_dashboards_know(
+    telemetry: SentryTelemetry, captured: Captured
+) -> None:
+    tally = RotationTally()
+    with telemetry.run("rotation", tally):
+        with telemetry.refresh(50):
+            await asyncio.sleep(0.02)
+        with suppress(ValueError), telemetry.refresh(7):
+            raise ValueError
+        tally.count(Refreshed(1, Status.WARMED, releases=2, artists=3, parts=6))
+        tally.count(Refreshed(2, Status.NOT_FOUND))
+        tally.count(Refreshed(3, Status.ERROR, word="from a newer LML"))
+    (event,) = await told(telemetry, captured)
+    assert event["transaction"] == "rotation-artist-backfill.run"
+    assert event["tags"]["consumer.kind"] == "rotation"
+    calls = spans(event, "lml.refresh_for_identities")
+    assert [(call["op"], call["data"], call["status"]) for call in calls] == [
+        ("http.client", {"lml.batch_size": 50}, "ok"),
+        ("http.client", {"lml.batch_size": 7}, "internal_error"),
+    ]
+    assert 0.02 <= seconds(calls[0]) < 0.05
+    (totals,) = spans(event, "rotation-artist-backfill.run.totals")
+    assert totals["op"] == "rotation-artist-backfill.totals"
+    assert totals["data"] == {
+        "backfill.identities_scanned": 3,
+        "backfill.identities_resolved": 2,
+        "backfill.warmed_releases": 2,
+        "backfill.warmed_artists": 3,
+        "backfill.not_found": 1,
+        "backfill.not_implemented": 0,
+        "backfill.lml_error": 1,
+    }
 
 
 async def test_spans_have_the_times_of_what_they_stand_for(

@@ -11,6 +11,7 @@ from datetime import timedelta
 
 from listener.domain.change import Batch, Change, Look, Snapshot, Stream
 from listener.domain.faults import LaneLostError, PageRefusedError, WriteRefusedError
+from listener.domain.health import Rung
 from listener.domain.judging import Invalid
 from listener.domain.parking import Failure
 from listener.domain.question import Asking, Question
@@ -84,6 +85,7 @@ class Lane:
     waits: list[float] = field(default_factory=list)
     lost: bool = False
     fault: Exception | None = None
+    rung: Rung = Rung.NOTIFY
     _awake: bool = False
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -18,6 +18,7 @@ from listener.domain.judging import Invalid
 from listener.domain.pacing import LML_SILENCE, TRIAL, Breaker, BreakerState
 from listener.domain.parking import Patience
 from listener.domain.question import Asking, Question
+from listener.domain.refreshing import RotationTally
 from listener.domain.run import RunKind, Search
 from listener.domain.tally import Skip, Tally
 from listener.domain.verdict import Verdict
@@ -71,7 +72,13 @@ class Runs:
 
     @asynccontextmanager
     async def enter(
-        self, kind: RunKind, scope: Scope, cause: str, tally: Tally
+        self,
+        kind: RunKind,
+        scope: Scope,
+        cause: str,
+        tally: Tally | RotationTally,
+        *,
+        wait: bool = True,
     ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
         async def note() -> None:
             if self.fault is not None:

@@ -96,9 +96,11 @@ class Daemon:
         self.causes: dict[str, list[str]] = {}
         self.faults: dict[str, Callable[[], Exception | None]] = {}
         self.takes: dict[str, float] = {}
+        self.begun: dict[str, list[datetime]] = {}
 
     def job(self, name: str, every: float, *, at_start: bool = False) -> Daemon:
-        async def work(cause: str) -> None:
+        async def work(cause: str, slot: datetime) -> None:
+            self.begun.setdefault(name, []).append(slot)
             self.done_at.setdefault(name, []).append(now())
             self.causes.setdefault(name, []).append(cause)
             await asyncio.sleep(self.takes.get(name, 0.0))

@@ -1,53 +1,49 @@
-"""Warming LML's caches for what is being played."""
+"""Warming LML's caches for what is being played, as soon as it is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import asyncio
+from collections.abc import MutableMapping
+from typing import Any
 
 import pytest
 
 from listener.domain.change import Batch
-from listener.domain.faults import LmlUnavailableError, PageRefusedError
+from listener.domain.faults import LmlRefusedError, LmlUnavailableError, PageRefusedError
+from listener.domain.refreshing import LML_REFRESH_BATCH_CAP
 from listener.engine.handling import Handled
-from listener.engine.warmer import LML_REFRESH_BATCH_CAP, Warmer
+from listener.engine.refresher import Refresher
+from listener.engine.warmer import Warmer
+from tests.unit.clock import now
 from tests.unit.fakes import Outbox
+from tests.unit.rotation import Refreshes, Rotation, Warming
 
-
-@dataclass
-class Rotation:
-    """Active rotation rows with the identity of each."""
-
-    active: dict[int, int]
-
-    async def identities(self, row_ids: Sequence[int]) -> Mapping[int, int]:
-        return {row: self.active[row] for row in row_ids if row in self.active}
-
-
-@dataclass
-class Warming:
-    """Says of each identity what `statuses` says, else that it is warmed."""
-
-    statuses: dict[int, str] = field(default_factory=dict)
-    silent: frozenset[int] = frozenset()
-    fault: Exception | None = None
-    asked: list[list[int]] = field(default_factory=list)
-
-    async def warm(self, identity_ids: Sequence[int]) -> Mapping[int, str]:
-        self.asked.append(list(identity_ids))
-        if self.fault is not None:
-            raise self.fault
-        return {i: self.statuses.get(i, "warmed") for i in identity_ids if i not in self.silent}
+Logged = list[MutableMapping[str, Any]]
 
 
 class Case:
-    def __init__(self, active: dict[int, int], warming: Warming | None = None) -> None:
+    def __init__(
+        self, active: dict[int, int] | None = None, warming: Warming | None = None
+    ) -> None:
         self.outbox = Outbox()
         self.warming = warming or Warming()
-        self.warmer = Warmer(Rotation(active), self.warming, self.outbox)
+        self.refreshes = Refreshes()
+        self.rotation = Rotation()
+        for row, identity in (active or {}).items():
+            self.rotation.play(row, identity, known=True)
+        self.warmer = Warmer(
+            rotation=self.rotation,
+            warming=self.warming,
+            refresher=Refresher(self.warming, self.refreshes),
+            outbox=self.outbox,
+            attempts=3,
+        )
 
     async def handle(self, *rows: int) -> Handled:
         self.outbox.record(*rows)
+        return await self.again()
+
+    async def again(self) -> Handled:
         entries: dict[int, tuple[int, ...]] = {}
         for seq, row in self.outbox.entries.items():
             entries[row] = (*entries.get(row, ()), seq)
@@ -57,20 +53,40 @@ class Case:
     def waiting(self) -> list[int]:
         return list(self.outbox.entries.values())
 
+    @property
+    def counted(self) -> dict[str, int]:
+        return {name: n for name, n in self.warmer.tally.report().items() if n}
+
+
+def rows(*row_ids: int) -> frozenset[int]:
+    return frozenset(row_ids)
+
 
 async def test_identities_of_active_rows_are_warmed_each_once() -> None:
     case = Case({1: 30, 2: 10, 3: 30})
-    assert await case.handle(1, 2, 3, 3) == Handled(settled=frozenset({1, 2, 3}))
+    assert await case.handle(1, 2, 3, 3) == Handled(settled=rows(1, 2, 3))
     assert case.warming.asked == [[10, 30]]
     assert not case.waiting
-    assert case.warmer.statuses == {"warmed": 2}
+    assert case.counted == {
+        "identities_scanned": 2,
+        "identities_resolved": 2,
+        "warmed_releases": 2,
+        "warmed_artists": 6,
+    }
 
 
 async def test_rows_that_are_not_played_are_settled_without_asking() -> None:
     case = Case({})
-    assert await case.handle(1, 2) == Handled(settled=frozenset({1, 2}))
+    assert await case.handle(1, 2) == Handled(settled=rows(1, 2), unasked=rows(1, 2))
     assert not case.warming.asked
     assert not case.waiting
+
+
+async def test_row_without_identity_and_discogs_release_is_settled_without_asking() -> None:
+    case = Case({2: 20})
+    case.rotation.play(1, album=77)
+    assert await case.handle(1, 2) == Handled(settled=rows(1, 2), unasked=rows(1))
+    assert case.warming.asked == [[20]]
 
 
 async def test_full_batch_is_one_call_that_lml_accepts() -> None:
@@ -81,25 +97,148 @@ async def test_full_batch_is_one_call_that_lml_accepts() -> None:
 
 async def test_identity_whose_sources_all_failed_is_tried_again() -> None:
     case = Case({1: 10, 2: 20, 3: 20, 4: 40}, Warming({20: "error", 40: "not_found"}))
-    assert await case.handle(1, 2, 3, 4) == Handled(frozenset({1, 4}), failed=frozenset({2, 3}))
+    assert await case.handle(1, 2, 3, 4) == Handled(rows(1, 4), failed=rows(2, 3))
     assert case.waiting == [2, 3]
-    assert case.warmer.statuses == {"warmed": 1, "error": 1, "not_found": 1}
+    assert case.counted["identities_scanned"] == 2
+    assert case.counted["not_found"] == 1
+
+
+async def test_identity_that_keeps_failing_is_left_to_the_walk_and_counted_once(
+    logged: Logged,
+) -> None:
+    case = Case({1: 10}, Warming({10: "error"}))
+    assert (await case.handle(1)).failed == (await case.again()).failed == rows(1)
+    assert (await case.again()).settled == rows(1)
+    assert not case.waiting
+    assert case.counted == {"identities_scanned": 1, "lml_error": 1}
+    assert [event["event"] for event in logged] == ["identity left to the walk"]
+
+
+async def test_unknown_status_is_an_error_told_once_and_not_tried_again(logged: Logged) -> None:
+    case = Case({1: 10, 2: 20, 3: 30}, Warming({10: "deferred", 20: "deferred"}))
+    assert (await case.handle(1, 2, 3)).settled == rows(1, 2, 3)
+    assert case.counted["lml_error"] == 2
+    assert [event["status"] for event in logged] == ["deferred"]
 
 
 async def test_identity_that_the_reply_leaves_out_is_tried_again() -> None:
     case = Case({1: 10, 2: 20}, Warming(silent=frozenset({20})))
-    assert await case.handle(1, 2) == Handled(frozenset({1}), failed=frozenset({2}))
+    assert await case.handle(1, 2) == Handled(rows(1), failed=rows(2))
     assert case.waiting == [2]
 
 
-async def test_refused_page_fails_its_rows_and_settles_the_others() -> None:
-    case = Case({1: 10}, Warming(fault=PageRefusedError("LML answered 422")))
-    assert await case.handle(1, 2) == Handled(frozenset({2}), failed=frozenset({1}))
-    assert case.waiting == [1]
+async def test_bad_identity_never_spoils_its_batch() -> None:
+    active = {row: row + 1000 for row in range(LML_REFRESH_BATCH_CAP)}
+    case = Case(active, Warming(poison=frozenset({1013})))
+    assert await case.handle(*range(50)) == Handled(rows(*active) - {13}, failed=rows(13))
+    assert case.waiting == [13]
 
 
 async def test_nothing_is_settled_while_lml_is_unavailable() -> None:
-    case = Case({1: 10}, Warming(fault=LmlUnavailableError("ConnectError")))
+    case = Case({1: 10}, Warming(fault=lambda _: LmlUnavailableError("ConnectError")))
+    case.rotation.play(2, release=5)
     with pytest.raises(LmlUnavailableError):
         await case.handle(1, 2)
     assert case.waiting == [1, 2]
+    assert not case.warming.minted
+
+
+async def test_spent_budget_hands_rows_back_untried_within_a_second() -> None:
+    case = Case({1: 10})
+    case.refreshes.spent_by_others = 30
+    began = now()
+    assert await case.handle(1, 2) == Handled(settled=rows(2), unasked=rows(2))
+    assert 0.9 < now() - began < 1.5
+    assert case.waiting == [1]
+    assert not case.warming.asked
+    case.refreshes.spent_by_others = 0
+    assert (await case.again()).settled == rows(1)
+
+
+async def test_cold_batch_is_asked_as_far_as_the_budget_goes() -> None:
+    case = Case(warming=Warming(cold=0.8))
+    for row in range(20):
+        case.rotation.play(row, row + 100)
+    handled = await case.handle(*range(20))
+    assert handled.settled == rows(*range(7))
+    assert case.warming.asked == [[*range(100, 107)]]
+    assert len(case.waiting) == 13
+
+
+async def test_row_that_lacks_its_identity_has_it_minted_written_and_warmed() -> None:
+    case = Case()
+    case.rotation.play(1, release=5)
+    case.rotation.play(2, release=5)
+    assert await case.handle(1, 2) == Handled(settled=rows(1, 2))
+    assert case.warming.minted == [5]
+    assert case.warming.asked == [[1005]]
+    assert case.rotation.rows[1].identity_id == 1005
+    assert case.warmer.mints == {"minted": 2, "raced": 0}
+
+
+async def test_lost_race_is_counted_and_left_to_the_change_that_won() -> None:
+    case = Case()
+    case.rotation.play(1, release=5)
+    case.rotation.faster = {1}
+    assert await case.handle(1) == Handled(settled=rows(1))
+    assert case.warmer.mints == {"minted": 0, "raced": 1}
+    assert not case.warming.asked
+
+
+async def test_row_that_is_locked_is_tried_again() -> None:
+    case = Case()
+    case.rotation.play(1, release=5)
+    case.rotation.play(2, release=6)
+    case.rotation.locked = {1}
+    assert await case.handle(1, 2) == Handled(settled=rows(2), late=rows(1))
+    assert case.waiting == [1]
+
+
+async def test_release_that_cannot_be_minted_never_holds_up_others(logged: Logged) -> None:
+    case = Case(warming=Warming(mint_faults={5: PageRefusedError("LML answered 422")}))
+    case.rotation.play(1, release=5)
+    case.rotation.play(2, release=6)
+    assert await case.handle(1, 2) == Handled(settled=rows(1, 2))
+    assert case.warming.asked == [[1006]]
+    assert case.warmer.mints["refused"] == 1
+    assert [event["event"] for event in logged] == ["identity cannot be minted"]
+
+
+async def test_lml_without_the_route_to_mint_warms_all_the_same() -> None:
+    case = Case({1: 10}, Warming(mint_faults={5: LmlRefusedError("LML answered 404")}))
+    case.rotation.play(2, release=5)
+    assert await case.handle(1, 2) == Handled(settled=rows(1), failed=rows(2))
+    assert case.waiting == [2]
+
+
+async def test_what_was_done_before_lml_went_stays_done() -> None:
+    case = Case({1: 10}, Warming(mint_faults={6: LmlUnavailableError("LML answered 503")}))
+    case.rotation.play(2, release=5)
+    case.rotation.play(3, release=6)
+    assert await case.handle(1, 2, 3) == Handled(settled=rows(1, 2))
+    assert case.waiting == [3]
+    with pytest.raises(LmlUnavailableError):
+        await case.again()
+
+
+async def test_releases_of_what_is_played_are_asked_about_before_anything_is_settled() -> None:
+    case = Case(warming=Warming(fault=lambda _: LmlUnavailableError("gone")))
+    case.rotation.play(1, 10, album=8)
+    case.rotation.play(2, 20, album=7)
+    case.rotation.play(3, album=8)
+    with pytest.raises(LmlUnavailableError):
+        await case.handle(1, 2)
+    assert case.rotation.raised == [[7, 8]]
+    assert case.waiting == [1, 2]
+
+
+async def test_call_that_is_cancelled_counts_as_in_flight_no_more() -> None:
+    case = Case({1: 10})
+    case.warming.gate.clear()
+    async with asyncio.TaskGroup() as tasks:
+        handling = tasks.create_task(case.handle(1))
+        await asyncio.sleep(1)
+        assert case.refreshes.spent(known=True).in_flight == 1
+        handling.cancel()
+    assert case.refreshes.spent(known=True).in_flight == 0
+    assert case.waiting == [1]

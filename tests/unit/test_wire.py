@@ -9,8 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.adapters.lml.wire import MalformedReplyError, read_reply, read_statuses
+from listener.adapters.lml.wire import (
+    MalformedReplyError,
+    read_minted,
+    read_refreshed,
+    read_reply,
+)
 from listener.domain.judging import Invalid
+from listener.domain.refreshing import Refreshed, Status
 from listener.domain.tracks import Credit, Tracks, gather
 from listener.domain.verdict import Kind, Verdict
 from tests.mutations import ODD, mutated
@@ -118,7 +124,7 @@ def test_bytes_that_are_no_reply_are_malformed(noise: bytes) -> None:
     [b"", b"null", b"[]", b"{}", b'{"results": {}}', b'{"results": [', b"[" * 100_000, b"<html>"],
 )
 def test_reply_without_a_list_of_results_is_malformed(cut: bytes) -> None:
-    for read in (read_results, read_statuses):
+    for read in (read_results, read_refreshed):
         with pytest.raises(MalformedReplyError):
             read(cut)
 
@@ -256,16 +262,87 @@ def test_reply_without_cache_stats_has_none() -> None:
     assert read_reply(body(COMPILATION)).cache_stats == {}
 
 
-def test_statuses_are_read_and_malformed_ones_left_out() -> None:
-    reply = body(
+def refresh_body(*items: object) -> bytes:
+    return json.dumps({"results": items}).encode()
+
+
+def test_refreshed_identities_are_read_and_malformed_ones_left_out() -> None:
+    reply = refresh_body(
         {"identity_id": 1, "status": "warmed", "sources": None},
         {"identity_id": 2, "status": "from_a_newer_lml"},
         {"identity_id": "3", "status": "warmed"},
         {"identity_id": 4},
         {"identity_id": 5, "status": "a\x00"},
+        {"identity_id": 2**31, "status": "warmed"},
+        {"identity_id": True, "status": "warmed"},
+        {"identity_id": 6, "status": "warmed", "sources": []},
+        {"identity_id": 7, "status": "warmed", "sources": {"discogs_release": {"artists": "x"}}},
+        {"identity_id": 8, "status": "warmed", "sources": {"discogs_release": {"artists": [3]}}},
         None,
+        [],
     )
-    assert read_statuses(reply) == {1: "warmed", 2: "from_a_newer_lml"}
+    assert read_refreshed(reply) == {
+        1: Refreshed(1, Status.WARMED),
+        2: Refreshed(2, Status.ERROR, word="from_a_newer_lml"),
+    }
+
+
+def test_successes_are_summed_over_sources_whatever_is_null_in_them() -> None:
+    success, error = {"outcome": "success"}, {"outcome": "error", "message": None}
+    reply = refresh_body(
+        {
+            "identity_id": 1,
+            "status": "warmed",
+            "message": None,
+            "sources": {
+                "discogs_release": {
+                    "release_outcome": "success",
+                    "artists": [success, error, success | {"external_id": "7"}, None, {}],
+                },
+                "discogs_master": {"release_outcome": "success", "artists": None},
+                "musicbrainz_release": {"release_outcome": "not_implemented", "artists": []},
+                "spotify_album": None,
+                "bandcamp": {"release_outcome": None, "artists": [success]},
+            },
+        }
+    )
+    assert read_refreshed(reply) == {
+        1: Refreshed(1, Status.WARMED, releases=2, artists=3, parts=9),
+    }
+
+
+@pytest.mark.parametrize("status", Status)
+def test_every_status_is_read_in_our_terms(status: Status) -> None:
+    reply = refresh_body({"identity_id": 1, "status": str(status), "sources": None})
+    assert read_refreshed(reply) == {1: Refreshed(1, status)}
+
+
+def test_identity_that_two_things_are_said_of_is_left_out() -> None:
+    once, twice = {"identity_id": 1, "status": "warmed"}, {"identity_id": 2, "status": "warmed"}
+    reply = refresh_body(once, once, twice, twice | {"status": "error"})
+    assert read_refreshed(reply) == {1: Refreshed(1, Status.WARMED)}
+
+
+@given(ODD)
+def test_junk_in_sources_costs_that_identity_alone(junk: object) -> None:
+    reply = refresh_body(
+        {"identity_id": 1, "status": "warmed", "sources": junk},
+        {"identity_id": 2, "status": "warmed", "sources": {"discogs_release": junk}},
+        {"identity_id": 3, "status": "warmed"},
+    )
+    assert read_refreshed(reply)[3] == Refreshed(3, Status.WARMED)
+
+
+def test_minted_identity_is_read() -> None:
+    assert read_minted(b'{"identity_id": 7, "kind": "release", "minted": false}') == 7
+
+
+@pytest.mark.parametrize(
+    "reply", [b"{}", b"[]", b"<html>", b'{"identity_id": "7"}', b'{"identity_id": 2147483648}']
+)
+def test_reply_without_a_minted_identity_is_malformed(reply: bytes) -> None:
+    with pytest.raises(MalformedReplyError):
+        read_minted(reply)
 
 
 def tracks_of(contract: object = 1, **fields: object) -> Tracks | None:

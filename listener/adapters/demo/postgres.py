@@ -28,6 +28,14 @@ def embedded_postgres(folder: Path, *, version: int = 18) -> Iterator[str]:
         yield str(server.get_uri())
 
 
+def has_backend(dsn: str, schema: str) -> bool:
+    """Return whether `schema` has the backend's tables."""
+    with psycopg.connect(dsn) as connection:
+        name = sql.Identifier(schema, "library").as_string(connection)
+        row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (name,)).fetchone()
+        return bool(row and row[0])
+
+
 def create_backend(dsn: str, schema: str, *, with_triggers: bool) -> None:
     """Create the backend's tables in `schema`, with its own triggers if asked for."""
     names = ["backend.sql"] + (["backend_triggers.sql"] if with_triggers else [])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psycopg
 
-from listener.adapters.demo.postgres import create_backend, embedded_postgres
+from listener.adapters.demo.postgres import create_backend, embedded_postgres, has_backend
 from listener.adapters.demo.simulator import SimulatorProcess, simulator_process
 
 VERSION = 18
@@ -37,10 +37,8 @@ def database(data: Path, schema: str) -> Iterator[tuple[str, str, bool]]:
     logging.getLogger(_LIBRARY).addHandler(kept)
     try:
         with embedded_postgres(data, version=VERSION) as dsn:
+            is_new = not has_backend(dsn, schema)
             with psycopg.connect(dsn, autocommit=True) as connection:
-                name = f"{schema}.library"
-                row = connection.execute("SELECT to_regclass(%s) IS NULL", (name,)).fetchone()
-                is_new = bool(row and row[0])
                 number = connection.info.server_version
             if is_new:
                 create_backend(dsn, schema, with_triggers=True)

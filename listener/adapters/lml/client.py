@@ -23,7 +23,12 @@ from tenacity import (
 
 from listener.adapters.lml.address import API, HEALTH, root_of
 from listener.adapters.lml.tracks import CONTRACT, is_known
-from listener.adapters.lml.wire import MalformedReplyError, read_reply, read_statuses
+from listener.adapters.lml.wire import (
+    MalformedReplyError,
+    read_minted,
+    read_refreshed,
+    read_reply,
+)
 from listener.domain.disposition import Disposition, dispose
 from listener.domain.faults import (
     LmlRefusedError,
@@ -33,12 +38,14 @@ from listener.domain.faults import (
 )
 from listener.domain.judging import Invalid
 from listener.domain.question import Question
+from listener.domain.refreshing import Refreshed
 from listener.domain.verdict import Verdict
 
 _log = structlog.stdlib.get_logger()
 
 _RESOLVE = "identity/bulk-resolve-libraries"
 _REFRESH = "cache/refresh-for-identities"
+_MINT = "identity/resolve"
 
 _READ_ASIDE = 2**16
 _HEALTH_TIMEOUT = timedelta(seconds=5)
@@ -118,7 +125,7 @@ class BulkReply:
 
 
 class LmlClient:
-    """The two questions that the listener puts to LML."""
+    """The questions that the listener puts to LML."""
 
     def __init__(self, http: httpx.AsyncClient, limits: LmlLimits, health: str) -> None:
         self._http = http
@@ -162,13 +169,35 @@ class LmlClient:
             known=CONTRACT,
         )
 
-    async def warm(self, identity_ids: Sequence[int]) -> dict[int, str]:
-        """Have 1 to 50 identities refreshed; returns the status of each, raises as `ask`."""
+    async def refresh(self, identity_ids: Sequence[int]) -> dict[int, Refreshed]:
+        """Have 1 to 50 identities refreshed; returns what is said of each, raises as `ask`.
+
+        One try only: each may cost Discogs calls, and its caller accounts for them.
+        """
         body = await self._post(
-            _REFRESH, {"identity_ids": list(identity_ids)}, self._limits.refresh_timeout
+            _REFRESH,
+            {"identity_ids": list(identity_ids)},
+            self._limits.refresh_timeout,
+            attempts=1,
         )
         try:
-            return read_statuses(body)
+            return read_refreshed(body)
+        except MalformedReplyError as error:
+            raise PageRefusedError(str(error)) from error
+
+    async def mint(self, discogs_release_id: int) -> int:
+        """Return the identity of a Discogs release, made now if it is new; raises as `ask`."""
+        body = await self._post(
+            _MINT,
+            {
+                "kind": "release",
+                "source": "discogs_release",
+                "external_id": str(discogs_release_id),
+            },
+            self._limits.resolve_timeout,
+        )
+        try:
+            return read_minted(body)
         except MalformedReplyError as error:
             raise PageRefusedError(str(error)) from error
 
@@ -190,9 +219,10 @@ class LmlClient:
         body: dict[str, Any],
         deadline: timedelta,
         refused: type[PageRefusedError] = PageRefusedError,
+        attempts: int | None = None,
     ) -> bytes:
         # While it fails one try a call is enough: its caller comes again.
-        attempts = 1 if self._failing else self._limits.attempts
+        attempts = 1 if self._failing else attempts or self._limits.attempts
         retrying = AsyncRetrying(
             stop=stop_after_attempt(attempts),
             wait=wait_random_exponential(multiplier=0.2, max=2),

@@ -9,6 +9,7 @@ from pydantic_core import from_json
 
 from listener.adapters.lml.tracks import WireTracks, is_known, read_tracks
 from listener.domain.judging import Invalid
+from listener.domain.refreshing import Refreshed, Status
 from listener.domain.verdict import Identity, Kind, Provenance, Verdict
 
 # PostgreSQL cannot store a NUL character; nothing that LML calls an id or a name is this long.
@@ -26,6 +27,8 @@ _CACHE_STATS = (
     "pg_time_ms",
     "api_time_ms",
 )
+_STATUSES = frozenset(Status)
+_SUCCESS = "success"
 # Beyond this a float is no longer exact; LML counts calls and milliseconds.
 _MOST = 2**53
 
@@ -108,11 +111,49 @@ class WireReply(_Wire):
     cache_stats: Any = None
 
 
-class WireWarmed(_Wire):
+class WireArtist(_Wire):
+    """What became of one artist of a release."""
+
+    outcome: Text | None = None
+
+
+class WireSource(_Wire):
+    """What became of a release in one catalogue, and of its artists there."""
+
+    release_outcome: Text | None = None
+    artists: list[WireArtist | None] | None = None
+
+    def artist_outcomes(self) -> list[str | None]:
+        """Return what became of each artist that is not null."""
+        return [artist.outcome for artist in self.artists or [] if artist is not None]
+
+
+class WireRefreshed(_Wire):
     """One result of refresh-for-identities."""
 
-    identity_id: int
+    identity_id: Int4
     status: Text
+    sources: dict[str, WireSource | None] | None = None
+
+    def refreshed(self) -> Refreshed:
+        """Return it in our terms; a status that we do not know is an error."""
+        sources = [source for source in (self.sources or {}).values() if source is not None]
+        artists = [outcome for source in sources for outcome in source.artist_outcomes()]
+        known = self.status in _STATUSES
+        return Refreshed(
+            identity_id=self.identity_id,
+            status=Status(self.status) if known else Status.ERROR,
+            releases=sum(source.release_outcome == _SUCCESS for source in sources),
+            artists=artists.count(_SUCCESS),
+            parts=len(sources) + len(artists),
+            word=None if known else self.status,
+        )
+
+
+class WireMinted(_Wire):
+    """The answer to a mint."""
+
+    identity_id: Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
 class ReadReply(NamedTuple):
@@ -142,19 +183,31 @@ def read_reply(body: bytes) -> ReadReply:
     return ReadReply(results, _cache_stats(reply.cache_stats), contract)
 
 
-def read_statuses(body: bytes) -> dict[int, str]:
-    """Return the status of each identity in a refresh reply; malformed results are left out.
+def read_refreshed(body: bytes) -> dict[int, Refreshed]:
+    """Return what a refresh reply says of each identity.
 
-    Raises `MalformedReplyError` if there is no list of results.
+    Malformed results are left out, as are identities that it says two things of. Raises
+    `MalformedReplyError` if there is no list of results.
     """
-    statuses: dict[int, str] = {}
+    found: dict[int, Refreshed] = {}
+    contradicted: set[int] = set()
     for item in _statuses(body):
         try:
-            warmed = WireWarmed.model_validate(item)
+            refreshed = WireRefreshed.model_validate(item).refreshed()
         except ValidationError:
             continue
-        statuses[warmed.identity_id] = warmed.status
-    return statuses
+        if found.setdefault(refreshed.identity_id, refreshed) != refreshed:
+            contradicted.add(refreshed.identity_id)
+    return {i: refreshed for i, refreshed in found.items() if i not in contradicted}
+
+
+def read_minted(body: bytes) -> int:
+    """Return the identity that a mint came to; raises `MalformedReplyError` if there is none."""
+    try:
+        return WireMinted.model_validate_json(body).identity_id
+    except ValidationError as error:
+        message = "the reply names no identity"
+        raise MalformedReplyError(message) from error
 
 
 def _cache_stats(value: object) -> dict[str, float]:

@@ -8,6 +8,7 @@ import structlog
 from psycopg import errors
 
 from listener.adapters.postgres.connection import Pool, session
+from listener.adapters.postgres.refreshes import RECENT
 from listener.adapters.postgres.statements import query
 from listener.domain.tally import Tally
 from listener.domain.tracks import TrackCount
@@ -16,12 +17,13 @@ _log = structlog.stdlib.get_logger()
 
 _WINDOW = 2500
 _KEEP_RUNS = timedelta(days=90)
+_KEEP_WARMTH = timedelta(days=90)
 # So many rows of track artists written in one run are worth new statistics.
 _MUCH = 1000
 
 
 class PostgresHousekeeping:
-    """Removes the ledger rows of deleted releases, and old runs, in short statements.
+    """Removes what is old or of deleted releases, in short statements.
 
     After a run that wrote much it has PostgreSQL look at what was written.
     """
@@ -33,6 +35,8 @@ class PostgresHousekeeping:
         self._analyze = query("analyze_tracks", backend)
         self._clear_ledger = query("clear_ledger", backend)
         self._clear_runs = query("clear_runs", backend)
+        self._clear_refreshes = query("clear_refreshes", backend)
+        self._clear_warmth = query("clear_warmth", backend)
 
     async def clear(self) -> int:
         """Return how many ledger rows were removed."""
@@ -48,6 +52,8 @@ class PostgresHousekeeping:
             after, cleared = row[0], cleared + row[1]
         async with session(self._pool) as connection:
             await connection.execute(self._clear_runs, {"keep": _KEEP_RUNS})
+            await connection.execute(self._clear_refreshes, {"recent": RECENT})
+            await connection.execute(self._clear_warmth, {"keep": _KEEP_WARMTH})
         return cleared
 
     async def analyze_tracks(self, tally: Tally) -> bool:

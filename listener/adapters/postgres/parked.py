@@ -29,10 +29,12 @@ class ParkedRow:
     last_failed_at: datetime | None
 
 
-def list_parked(connection: psycopg.Connection[Any], backend: str) -> list[ParkedRow]:
-    """Return all parked rows, the longest parked first."""
+def list_parked(
+    connection: psycopg.Connection[Any], backend: str, at_most: int | None = None
+) -> list[ParkedRow]:
+    """Return the parked rows, the longest parked first: all of them, or `at_most` so many."""
     with connection.cursor(row_factory=class_row(ParkedRow)) as cursor:
-        return cursor.execute(query("list_parked", backend)).fetchall()
+        return cursor.execute(query("list_parked", backend), {"at_most": at_most}).fetchall()
 
 
 def requeue_parked(

@@ -1,23 +1,93 @@
-"""The backend's rotation rows."""
+"""The backend's rotation rows, and how warm their identities are."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from psycopg.rows import class_row
 
 from listener.adapters.postgres.arrays import Int4s
 from listener.adapters.postgres.connection import Pool, session
+from listener.adapters.postgres.library import AskAgain
+from listener.adapters.postgres.refreshes import RECENT
 from listener.adapters.postgres.statements import query
+from listener.domain.refreshing import Played, RotationCoverage
 
 
 class PostgresRotation:
-    """Reads what is being played from the backend's `rotation`."""
+    """Reads what is being played, and fills in identities that were minted."""
 
-    def __init__(self, pool: Pool, backend: str) -> None:
+    def __init__(self, pool: Pool, backend: str, ask_again: AskAgain) -> None:
         self._pool = pool
-        self._read = query("read_rotation_identities", backend)
+        self._ask_again = ask_again
+        self._read = query("read_rotation", backend)
+        self._fill = query("fill_identities", backend)
+        self._find = query("find_identities", backend)
+        self._count = query("count_rotation", backend)
+        self._raise_releases = query("raise_due_releases", backend)
+        self._raise_unminted = query("raise_unminted", backend)
 
-    async def identities(self, row_ids: Sequence[int]) -> dict[int, int]:
-        """Return LML's identity id of each of these rows that is active and has one."""
+    async def read(self, row_ids: Sequence[int]) -> list[Played]:
+        """Return those of the rows that are being played."""
         async with session(self._pool) as connection:
-            cursor = await connection.execute(self._read, {"row_ids": Int4s(row_ids)})
-            return dict(await cursor.fetchall())
+            parameters = {"row_ids": Int4s(row_ids), "recent": RECENT}
+            rows = await (await connection.execute(self._read, parameters)).fetchall()
+        return [Played(*row) for row in rows]
+
+    async def fill(self, minted: Mapping[int, int], rows: Sequence[Played]) -> dict[int, bool]:
+        """Write the identity that was minted for each row's Discogs release into the row.
+
+        Returns of each row whether it was written, or else had changed; rows that are locked or
+        gone are left out. Nobody waits: a lock that is held is not waited for.
+        """
+        releases = [(row.row_id, row.discogs_release_id or 0) for row in rows]
+        parameters = {
+            "row_ids": Int4s([row_id for row_id, _ in releases]),
+            "release_ids": Int4s([release for _, release in releases]),
+            "identity_ids": Int4s([minted[release] for _, release in releases]),
+        }
+        async with session(self._pool) as connection:
+            return dict(await (await connection.execute(self._fill, parameters)).fetchall())
+
+    async def identities(self, since: datetime) -> dict[int, bool]:
+        """Return the identities being played that nothing of use was said about since then.
+
+        Each with whether it answered lately; those that did come first.
+        """
+        async with session(self._pool) as connection:
+            parameters = {"since": since, "recent": RECENT}
+            return dict(await (await connection.execute(self._find, parameters)).fetchall())
+
+    async def coverage(self) -> RotationCoverage:
+        """Return how much of what is being played can be warmed."""
+        async with session(self._pool) as connection:
+            cursor = connection.cursor(row_factory=class_row(RotationCoverage))
+            counted = await (await cursor.execute(self._count)).fetchone()
+        if counted is None:
+            message = "a count returned no row"
+            raise AssertionError(message)
+        return counted
+
+    async def raise_releases(self, library_ids: Sequence[int]) -> int:
+        """Have those of the releases that are due asked about; returns how many."""
+        parameters = {"library_ids": Int4s(library_ids)} | self._ask_again.parameters()
+        async with session(self._pool) as connection:
+            row = await (await connection.execute(self._raise_releases, parameters)).fetchone()
+        return row[0] if row else 0
+
+    async def raise_unminted(self) -> int:
+        """Have identities minted for rows that lack one though they could have it."""
+        async with session(self._pool) as connection:
+            row = await (await connection.execute(self._raise_unminted)).fetchone()
+        return row[0] if row else 0
+
+    async def now(self) -> datetime:
+        """Return the database's time."""
+        async with session(self._pool) as connection:
+            row = await (await connection.execute("SELECT clock_timestamp()")).fetchone()
+        if row is None:
+            message = "the clock returned no row"
+            raise AssertionError(message)
+        moment: datetime = row[0]
+        return moment

@@ -21,13 +21,20 @@ from listener.adapters.postgres.connection import (
 )
 from listener.adapters.postgres.statements import query
 from listener.domain.due import Scope
+from listener.domain.faults import RunGoesOnError
+from listener.domain.refreshing import RotationTally
 from listener.domain.run import RunKind, Search
 from listener.domain.tally import Tally
 
 _log = structlog.stdlib.get_logger()
 
 # One number for each search; the lock class is the one of all our advisory locks.
-_LOCKS = {Search.BY_TIME: 3, Search.BY_CONTENT: 4, Search.COMPILATIONS: 5}
+_LOCKS = {
+    Search.BY_TIME: 3,
+    Search.BY_CONTENT: 4,
+    Search.COMPILATIONS: 5,
+    Search.IN_ROTATION: 7,
+}
 _SHARES = 10
 _TRY_EVERY = timedelta(seconds=0.5)
 
@@ -45,18 +52,25 @@ class PostgresRuns:
 
     @asynccontextmanager
     async def enter(
-        self, kind: RunKind, scope: Scope, cause: str, tally: Tally
+        self,
+        kind: RunKind,
+        scope: Scope,
+        cause: str,
+        tally: Tally | RotationTally,
+        *,
+        wait: bool = True,
     ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
         """Wait for the locks, enter the run, and write down at the end how it ended.
 
-        Yields what notes the tally while the run goes on. Raises `StoreUnavailableError`.
+        Yields what notes the tally while the run goes on. Raises `StoreUnavailableError`, and
+        without `wait` `RunGoesOnError` if another run has the locks.
         """
         with translated():
             connection = await open_session(self._database)
         run = _Run(connection, self._database, tally)
         try:
             with translated():
-                await run.lock(kind, scope)
+                await run.lock(kind, scope, wait=wait)
                 await run.begin(kind, cause)
             try:
                 with structlog.contextvars.bound_contextvars(run_id=run.run_id):
@@ -74,24 +88,27 @@ class PostgresRuns:
 
 class _Run:
     def __init__(
-        self, connection: psycopg.AsyncConnection[Any], database: Database, tally: Tally
+        self,
+        connection: psycopg.AsyncConnection[Any],
+        database: Database,
+        tally: Tally | RotationTally,
     ) -> None:
         self._connection = connection
         self._database = database
         self._tally = tally
         self.run_id = 0
 
-    async def lock(self, kind: RunKind, scope: Scope) -> None:
+    async def lock(self, kind: RunKind, scope: Scope, *, wait: bool) -> None:
         for search in sorted(kind.searches):
             number = _LOCKS[search]
             if scope.partitions == 1:
-                await self._acquire("pg_try_advisory_lock", number)
+                await self._acquire("pg_try_advisory_lock", number, wait=wait)
             else:
-                await self._acquire("pg_try_advisory_lock_shared", number)
+                await self._acquire("pg_try_advisory_lock_shared", number, wait=wait)
                 share = scope.partitions * 10_000 + scope.partition
-                await self._acquire("pg_try_advisory_lock", number + _SHARES * share)
+                await self._acquire("pg_try_advisory_lock", number + _SHARES * share, wait=wait)
 
-    async def _acquire(self, function: str, number: int) -> None:
+    async def _acquire(self, function: str, number: int, *, wait: bool) -> None:
         told = False
         while True:
             cursor = await self._connection.execute(
@@ -100,6 +117,8 @@ class _Run:
             )
             if await cursor.fetchone() == (True,):
                 return
+            if not wait:
+                raise RunGoesOnError("another run over the same goes on already")
             if not told:
                 _log.warning("waiting for another run over the same rows to end")
                 told = True
@@ -128,11 +147,15 @@ class _Run:
     async def _note(self, outcome: str | None, reason: str | None) -> None:
         parameters = {
             "run_id": self.run_id,
-            "tally": Jsonb(self._tally.report()),
+            "tally": Jsonb(_noted(self._tally)),
             "outcome": outcome,
             "reason": reason,
         }
         await self._connection.execute(query("note_run", self._database.backend), parameters)
+
+
+def _noted(tally: Tally | RotationTally) -> dict[str, Any]:
+    return tally.fields() if isinstance(tally, RotationTally) else tally.report()
 
 
 async def read_pace(pool: Pool, backend: str) -> timedelta | None:

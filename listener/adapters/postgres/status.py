@@ -20,6 +20,7 @@ from listener.adapters.postgres.installation import (
     require_installed,
 )
 from listener.adapters.postgres.statements import query
+from listener.domain.refreshing import RotationCoverage
 
 # Names of sessions; with a hyphen, because those are no replicas.
 STATUS, STORY = "listener-status", "listener-why"
@@ -116,6 +117,7 @@ class Status:
     coverage: Coverage
     staleness_days: Mapping[str, int]
     due_by_time: int
+    rotation: RotationCoverage
     runs: tuple[RunStatus, ...]
     slots: tuple[SlotStatus, ...]
 
@@ -163,18 +165,21 @@ def read_status(connection: psycopg.Connection[Any], backend: str) -> Status:
         missing=tuple(part.label for part in missing_parts(connection, backend)),
         streams=read(StreamStatus, "read_streams"),
         replicas=tuple(name for (name,) in replicas),
-        coverage=_coverage(counted),
+        coverage=coverage_of(counted),
         staleness_days={
             age: sum(found for _, days, found, _ in counted if days == first_day)
             for first_day, age in enumerate(AGES)
         },
         due_by_time=sum(due for *_, due in counted),
+        rotation=read(RotationCoverage, "count_rotation")[0],
         runs=read(RunStatus, "read_runs"),
         slots=read(SlotStatus, "read_slots"),
     )
 
 
-def _coverage(counted: list[Any]) -> Coverage:
+def coverage_of(counted: list[Any]) -> Coverage:
+    """Sum up what `count_coverage` tells: rows of (state, days, found, due)."""
+
     def of(state: str) -> int:
         return sum(found for its_state, _, found, _ in counted if its_state == state)
 

@@ -18,6 +18,7 @@ from listener.adapters.postgres.connection import Database, open_session
 from listener.adapters.postgres.statements import query
 from listener.domain.change import Stream
 from listener.domain.faults import LaneLostError
+from listener.domain.health import Rung
 from listener.domain.pacing import Backoff
 
 _log = structlog.stdlib.get_logger()
@@ -29,6 +30,9 @@ _LOCK_OF = {Stream.LIBRARY: 1, Stream.ROTATION: 2}
 _POLL_WITHOUT_WAKEUPS = timedelta(seconds=1)
 _TRY_ROUSING_EVERY = timedelta(seconds=1)
 _RECONNECT = Backoff(first=timedelta(milliseconds=100), most=timedelta(seconds=5))
+
+# A beat that is so late was not answered, and the session is as good as lost.
+_LATE_BEAT = timedelta(seconds=2)
 
 _BROKEN = (psycopg.OperationalError, psycopg.InterfaceError)
 
@@ -64,6 +68,13 @@ class Wakeups:
         self._rouse_at = float("-inf")
         self._failures = 0
         self._reconnect_at = float("-inf")
+
+    @property
+    def rung(self) -> Rung:
+        """Whether wake-ups arrive, or at least the session that they should arrive by answers."""
+        if not self._listening or self._now() > self._beat_at + _LATE_BEAT.total_seconds():
+            return Rung.DOWN
+        return Rung.NOTIFY if self._arriving else Rung.POLL
 
     async def rouse(self) -> None:
         """Tell writers that the stream is being looked at: they need not wake anybody."""

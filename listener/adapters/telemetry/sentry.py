@@ -18,7 +18,18 @@ from sentry_sdk.types import Event, Hint
 
 from listener.adapters.telemetry.errors import ErrorReporter
 from listener.adapters.telemetry.scrub import Scrubber
-from listener.adapters.telemetry.spans import Calls, Clock, Part, Period, call, make_spans, totals
+from listener.adapters.telemetry.spans import (
+    Calls,
+    Clock,
+    Part,
+    Period,
+    call,
+    make_spans,
+    name_of,
+    refresh,
+    totals,
+)
+from listener.domain.refreshing import RotationTally
 from listener.domain.tally import Tally
 
 _FLUSH = timedelta(seconds=2)
@@ -51,7 +62,7 @@ class SentryTelemetry:
         self._sending: set[asyncio.Future[None]] = set()
 
     @contextmanager
-    def run(self, kind: str, tally: Tally, /) -> Iterator[None]:
+    def run(self, kind: str, tally: Tally | RotationTally, /) -> Iterator[None]:
         """Send a span for the block, its calls, and the totals as they are at its end."""
         if self._calls_of_run.get() is not None:
             yield
@@ -75,9 +86,7 @@ class SentryTelemetry:
         clock, period = Clock(), None
 
         def answered(cache_stats: Mapping[str, float], status: str = "ok") -> None:
-            calls = self._calls_of_run.get() or self._calls_of_window
-            if calls is not None:
-                calls.add(call(period or clock.period(), status, batch_size, cache_stats))
+            self._add(call(period or clock.period(), status, batch_size, cache_stats))
 
         try:
             yield answered
@@ -85,6 +94,19 @@ class SentryTelemetry:
             answered({}, "internal_error" if isinstance(error, Exception) else "cancelled")
             raise
         period = clock.period()
+
+    @contextmanager
+    def refresh(self, identities: int, /) -> Iterator[None]:
+        """Keep the period of the block."""
+        clock, status = Clock(), "cancelled"
+        try:
+            yield
+            status = "ok"
+        except Exception:
+            status = "internal_error"
+            raise
+        finally:
+            self._add(refresh(clock.period(), status, identities))
 
     @contextmanager
     def windows(self, tally: Tally, /) -> Iterator[None]:
@@ -124,13 +146,23 @@ class SentryTelemetry:
         if self._sending:
             await asyncio.wait(self._sending)
 
+    def _add(self, part: Part) -> None:
+        calls = self._calls_of_run.get() or self._calls_of_window
+        if calls is not None:
+            calls.add(part)
+
     def _send(
-        self, kind: str, period: Period, calls: list[Part], tally: Tally, status: str
+        self,
+        kind: str,
+        period: Period,
+        calls: list[Part],
+        tally: Tally | RotationTally,
+        status: str,
     ) -> None:
         parts = (*calls, totals(period.ended, status, tally))
         # Aside: the spans of many calls would stop the loop for a tenth of a second.
         sending = asyncio.get_running_loop().run_in_executor(
-            None, make_spans, kind, period, parts, status
+            None, make_spans, name_of(tally), kind, period, parts, status
         )
         self._sending.add(sending)
         sending.add_done_callback(self._sending.discard)

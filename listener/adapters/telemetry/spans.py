@@ -11,6 +11,7 @@ import sentry_sdk
 import structlog
 from sentry_sdk.tracing import NoOpSpan
 
+from listener.domain.refreshing import RotationTally
 from listener.domain.tally import Skip, Tally
 from listener.domain.tracks import TrackCount
 
@@ -18,6 +19,8 @@ _log = structlog.stdlib.get_logger()
 
 _RUN = "library-identity-consumer.run"
 _TASK = "task"
+# What dashboards of the rotation look for.
+_ROTATION = "rotation-artist-backfill"
 # The SDK drops what comes after 1000 spans, and the totals come last.
 _CALLS = 500
 
@@ -77,19 +80,34 @@ def call(period: Period, status: str, batch_size: int, cache_stats: Mapping[str,
     return Part("lml.bulk_resolve_libraries", "http.client", period, status, attributes)
 
 
-def totals(ended: datetime, status: str, tally: Tally) -> Part:
+def refresh(period: Period, status: str, identities: int) -> Part:
+    """Return the part that stands for a call of LML that refreshes identities."""
+    attributes = {"lml.batch_size": identities}
+    return Part("lml.refresh_for_identities", "http.client", period, status, attributes)
+
+
+def totals(ended: datetime, status: str, tally: Tally | RotationTally) -> Part:
     """Return the part that holds the counts of a run or a window; every name is always there."""
+    if isinstance(tally, RotationTally):
+        found = {f"backfill.{name}": count for name, count in tally.report().items()}
+        op = f"{_ROTATION}.totals"
+        return Part(f"{_ROTATION}.run.totals", op, Period(ended, ended), status, found)
     names = [f"rows_skipped.{reason}" for reason in Skip] + [str(count) for count in TrackCount]
     counts = dict.fromkeys(names, 0) | tally.fields()
     attributes = {f"consumer.{name}": count for name, count in counts.items()}
     return Part(f"{_RUN}.totals", _TASK, Period(ended, ended), status, attributes)
 
 
-def make_spans(kind: str, period: Period, parts: Sequence[Part], status: str) -> None:
+def name_of(tally: Tally | RotationTally) -> str:
+    """Return what the span of a run is called that counts like this."""
+    return f"{_ROTATION}.run" if isinstance(tally, RotationTally) else _RUN
+
+
+def make_spans(name: str, kind: str, period: Period, parts: Sequence[Part], status: str) -> None:
     """Hand a run or a window with its parts to the SDK; raises nothing."""
     try:
         top = sentry_sdk.start_transaction(
-            name=_RUN, op=_TASK, source="task", start_timestamp=period.began
+            name=name, op=_TASK, source="task", start_timestamp=period.began
         )
         if isinstance(top, NoOpSpan) or not top.sampled:
             return
@@ -97,8 +115,8 @@ def make_spans(kind: str, period: Period, parts: Sequence[Part], status: str) ->
         top.set_status(status)
         for part in parts:
             span = top.start_child(op=part.op, name=part.name, start_timestamp=part.period.began)
-            for name, number in part.attributes.items():
-                span.set_data(name, number)
+            for attribute, number in part.attributes.items():
+                span.set_data(attribute, number)
             span.set_status(part.status)
             span.finish(end_timestamp=part.period.ended)
         top.finish(end_timestamp=period.ended)

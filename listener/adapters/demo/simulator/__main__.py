@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from listener.adapters.demo.simulator.control import apply_switches
-from listener.adapters.demo.simulator.server import serve
+from listener.adapters.demo.simulator.server import LOOPBACK, serve
 from listener.adapters.demo.simulator.state import PERMITS, Latency, Simulator
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}
@@ -35,7 +35,8 @@ DURATION = _Duration()
 
 
 @click.command()
-@click.option("--port", default=0, help="Port on 127.0.0.1; 0 takes a free one.")
+@click.option("--host", default=LOOPBACK, help="Address to serve on; 0.0.0.0 in a container.")
+@click.option("--port", default=0, help="Port to serve on; 0 takes a free one.")
 @click.option("--latency", type=DURATION, default="0", help="How long every call takes.")
 @click.option("--per-row", type=DURATION, default="0", help="What each row adds.")
 @click.option("--jitter", type=DURATION, default="0", help="What chance adds at most.")
@@ -46,8 +47,15 @@ DURATION = _Duration()
 @click.option("--kept-rows", default=0, help="How many asked rows to remember.")
 @click.option("--switches", default="{}", help="More switches, as POST /_simulator takes them.")
 @click.option("--stdin", "watch_stdin", is_flag=True, help="End when standard input ends.")
-def main(switches: str, port: int, *, watch_stdin: bool, **options: Any) -> None:  # noqa: ANN401
-    """Simulate LML on 127.0.0.1; GET /_simulator tells counters, POST sets switches."""
+def main(
+    switches: str,
+    host: str,
+    port: int,
+    *,
+    watch_stdin: bool,
+    **options: Any,  # noqa: ANN401
+) -> None:
+    """Simulate LML; GET /_simulator tells counters, POST sets switches."""
     simulator = Simulator(
         latency=Latency(options["latency"], options["per_row"], options["jitter"]),
         permits=options["permits"] or None,
@@ -57,7 +65,7 @@ def main(switches: str, port: int, *, watch_stdin: bool, **options: Any) -> None
     )
     apply_switches(simulator, {"knowledge": {"all_single": options["all_single"]}})
     apply_switches(simulator, json.loads(switches))
-    asyncio.run(serve(simulator, port, watch_stdin=watch_stdin))
+    asyncio.run(serve(simulator, port, host=host, watch_stdin=watch_stdin))
 
 
 main()

@@ -1,4 +1,4 @@
-"""Serving a simulator on 127.0.0.1: in a thread of this process, or as the whole process."""
+"""Serving a simulator: in a thread of this process, or as the whole process."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from listener.adapters.demo.simulator.exchange import TRANSPORT
 from listener.adapters.demo.simulator.state import Simulator
 
 BACKLOG = 2048
+LOOPBACK = "127.0.0.1"
 
 
 class _Protocol(HttpToolsProtocol):
@@ -31,8 +32,8 @@ class _Protocol(HttpToolsProtocol):
 class SimulatorServer(uvicorn.Server):
     """Serves until told to stop, then breaks off whatever is open and ends at once."""
 
-    def __init__(self, simulator: Simulator, port: int = 0) -> None:
-        """Bind `port` of 127.0.0.1 (0: a free one); from now on connections queue."""
+    def __init__(self, simulator: Simulator, port: int = 0, host: str = LOOPBACK) -> None:
+        """Bind `port` of `host` (0: a free one); from now on connections queue."""
         super().__init__(
             uvicorn.Config(
                 SimulatorApp(simulator),
@@ -47,8 +48,8 @@ class SimulatorServer(uvicorn.Server):
                 timeout_keep_alive=600,
             )
         )
-        self._socket = _bound_socket(port)
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._socket = _bound_socket(host, port)
+        self.url = f"http://{host}:{self._socket.getsockname()[1]}"
         self.ready = Event()
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -88,12 +89,12 @@ class SimulatorServer(uvicorn.Server):
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _bound_socket(port: int) -> socket.socket:
+def _bound_socket(host: str, port: int) -> socket.socket:
     # With the protocol named, asyncio turns Nagle's delay off: it looks at that number, and the
     # 0 that `socket.create_server` leaves there costs 40 ms a call.
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.bind(("127.0.0.1", port))
+    bound.bind((host, port))
     bound.listen(BACKLOG)
     return bound
 
@@ -112,13 +113,15 @@ def simulator_thread(simulator: Simulator, port: int = 0) -> Iterator[str]:
         thread.join()
 
 
-async def serve(simulator: Simulator, port: int, *, watch_stdin: bool) -> None:
+async def serve(
+    simulator: Simulator, port: int, *, host: str = LOOPBACK, watch_stdin: bool = False
+) -> None:
     """Print the URL, then serve until SIGTERM or SIGINT.
 
     With `watch_stdin` also until standard input ends: a parent that dies closes it, however it
     died, so no simulator outlives the program that started it.
     """
-    server = SimulatorServer(simulator, port)
+    server = SimulatorServer(simulator, port, host)
     if watch_stdin:
         asyncio.get_running_loop().add_reader(sys.stdin.fileno(), server.stop)
     sys.stdout.write(f"{server.url}\n")

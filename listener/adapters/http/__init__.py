@@ -1,0 +1,1 @@
+"""Health, metrics and the page, served in the daemon's own loop."""

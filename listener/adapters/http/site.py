@@ -1,0 +1,93 @@
+"""The routes: probes, metrics, status and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from http import HTTPStatus
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from listener.adapters.http.guard import Guard
+from listener.adapters.http.kept import Kept
+from listener.domain.faults import StoreUnavailableError
+
+_STATIC = Path(__file__).parent / "static"
+_FILES = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/app.js": ("app.js", "text/javascript; charset=utf-8"),
+    "/chart.js": ("chart.js", "text/javascript; charset=utf-8"),
+    "/style.css": ("style.css", "text/css; charset=utf-8"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+_METRICS = "text/plain; version=0.0.4; charset=utf-8"
+# Within a second or two a change is to be seen: that is this, what a look takes, and a poll.
+_KEEP_LOOK = timedelta(seconds=0.5)
+_KEEP_HISTORY = timedelta(seconds=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where the routes have it from.
+
+    `unready` tells why this daemon is not ready, `metrics` the text of the metrics. The others make
+    JSON, and raise `StoreUnavailableError` if the database cannot be looked at.
+    """
+
+    unready: Callable[[], Sequence[str]]
+    metrics: Callable[[], bytes]
+    status: Callable[[], Awaitable[bytes]]
+    page: Callable[[], Awaitable[bytes]]
+    history: Callable[[], Awaitable[bytes]]
+
+
+def make_site(sources: Sources, token: str | None, hosts: frozenset[str] | None) -> ASGIApp:
+    """Return the application; `token` and `hosts` are as for `Guard`."""
+
+    async def alive(_: Request) -> Response:
+        # Only a loop that turns can say so.
+        return PlainTextResponse("ok\n")
+
+    async def ready(_: Request) -> Response:
+        why = list(sources.unready())
+        status = HTTPStatus.SERVICE_UNAVAILABLE if why else HTTPStatus.OK
+        return JSONResponse({"ready": not why, "why": why}, status)
+
+    async def metrics(_: Request) -> Response:
+        return Response(sources.metrics(), media_type=_METRICS)
+
+    routes = [
+        Route("/livez", alive),
+        Route("/readyz", ready),
+        Route("/metrics", metrics),
+        Route("/status.json", _json(Kept(sources.status, _KEEP_LOOK))),
+        Route("/page.json", _json(Kept(sources.page, _KEEP_LOOK))),
+        Route("/history.json", _json(Kept(sources.history, _KEEP_HISTORY))),
+        *(Route(path, _file(name, kind)) for path, (name, kind) in _FILES.items()),
+    ]
+    return Guard(Starlette(routes=routes), token, hosts)
+
+
+def _json(kept: Kept) -> Callable[[Request], Awaitable[Response]]:
+    async def reply(_: Request) -> Response:
+        try:
+            return Response(await kept.get(), media_type="application/json")
+        except StoreUnavailableError as fault:
+            return JSONResponse({"fault": str(fault)}, HTTPStatus.SERVICE_UNAVAILABLE)
+
+    return reply
+
+
+def _file(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
+    content = (_STATIC / name).read_bytes()
+
+    async def reply(_: Request) -> Response:
+        return Response(content, media_type=kind, headers={"cache-control": "no-cache"})
+
+    return reply

@@ -1,0 +1,89 @@
+"""Readings and samples of the streams."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+from listener.adapters.postgres.connection import Pool, session
+from listener.adapters.postgres.statements import query
+from listener.adapters.postgres.status import coverage_of
+from listener.domain.change import Stream
+from listener.domain.health import Reading, Waiting
+from listener.domain.sample import Sample
+
+
+class PostgresReadings:
+    """Tells how the streams are; `holder` is our own name, as others know us."""
+
+    def __init__(self, pool: Pool, backend: str, holder: str) -> None:
+        self._pool = pool
+        self._holder = holder
+        self._read = query("read_backlog", backend)
+
+    async def read(self, retried: Mapping[Stream, Sequence[int]]) -> Reading:
+        """Look once; `retried` rows do not count as waiting."""
+        rows = [(stream, row) for stream, ids in retried.items() for row in ids]
+        parameters = {
+            "holder": self._holder,
+            "streams": [str(stream) for stream, _ in rows],
+            "rows": [row for _, row in rows],
+        }
+        async with session(self._pool) as connection:
+            told = await (await connection.execute(self._read, parameters)).fetchall()
+        waiting = tuple(Waiting(Stream(stream), *rest) for stream, *rest, _ in told)
+        return Reading(waiting, told[0][-1] if told else 0, timedelta())
+
+
+class PostgresSamples:
+    """Keeps the samples in `listener.sample`."""
+
+    def __init__(self, pool: Pool, backend: str) -> None:
+        self._pool = pool
+        self._write = query("write_sample", backend)
+        self._count = query("count_coverage", backend)
+        self._fold = query("fold_samples", backend)
+
+    async def write(self, sample: Sample) -> None:
+        """Write a sample down."""
+        parameters = {
+            "stream": sample.stream,
+            "seconds": sample.lasted.total_seconds(),
+            "backlog": sample.backlog,
+            "oldest": _seconds(sample.oldest),
+            "claimed": sample.claimed,
+            "settled": sample.settled,
+            "typical": _seconds(sample.typical),
+            "worst": _seconds(sample.worst),
+            "silent": sample.silent.total_seconds(),
+            "woken": sample.woken,
+            "coverage": None if sample.coverage is None else list(sample.coverage),
+        }
+        async with session(self._pool) as connection:
+            await connection.execute(self._write, parameters)
+
+    async def count_coverage(self) -> Sequence[int]:
+        """Count the library's rows in the order of `Sample.coverage`."""
+        async with session(self._pool) as connection, connection.transaction():
+            # The whole library is counted: no index helps.
+            await connection.execute("SET LOCAL enable_seqscan = on")
+            counted = await (await connection.execute(self._count, prepare=False)).fetchall()
+        known = coverage_of(counted)
+        return (
+            known.resolved,
+            known.unresolved,
+            known.compilation,
+            known.failed,
+            known.parked,
+            known.never,
+            known.nameless,
+        )
+
+    async def fold(self, stream: Stream) -> None:
+        """Make old samples coarser, and forget very old ones."""
+        async with session(self._pool) as connection:
+            await connection.execute(self._fold, {"stream": stream})
+
+
+def _seconds(duration: timedelta | None) -> float | None:
+    return None if duration is None else duration.total_seconds()

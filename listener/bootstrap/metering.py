@@ -1,0 +1,39 @@
+"""Tells the metrics, too, what telemetry is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+
+from listener.adapters.http.metrics import Metrics
+from listener.domain.refreshing import RotationTally
+from listener.domain.tally import Tally
+from listener.engine.ports import Telemetry
+
+
+class Metered:
+    """Telemetry whose runs and calls are counted in the metrics, too."""
+
+    def __init__(self, telemetry: Telemetry, metrics: Metrics) -> None:
+        self._telemetry = telemetry
+        self._metrics = metrics
+
+    @contextmanager
+    def run(self, kind: str, tally: Tally | RotationTally, /) -> Iterator[None]:
+        """Tell of a run."""
+        with self._metrics.run(kind, tally), self._telemetry.run(kind, tally):
+            yield
+
+    @contextmanager
+    def call(self, batch_size: int, /) -> Iterator[Callable[[Mapping[str, float]], None]]:
+        """Tell of a call of LML."""
+        with self._metrics.call(), self._telemetry.call(batch_size) as answered:
+            yield answered
+
+    def refresh(self, identities: int, /) -> AbstractContextManager[None]:
+        """Tell of a call that refreshes identities; metrics count what it comes to."""
+        return self._telemetry.refresh(identities)
+
+    def windows(self, tally: Tally, /) -> AbstractContextManager[None]:
+        """Tell of windows; metrics are asked for."""
+        return self._telemetry.windows(tally)

@@ -1,0 +1,57 @@
+"""The walk over all that is being played, on command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from listener.bootstrap.aside import aside
+from listener.bootstrap.commands import handle_leftovers
+from listener.bootstrap.gate import require_gate
+from listener.bootstrap.installed import check_installation
+from listener.bootstrap.parts import Parts, open_parts
+from listener.bootstrap.telemetry import open_telemetry
+from listener.domain.change import Stream
+from listener.domain.gate import Route
+from listener.domain.refreshing import RotationTally
+from listener.engine.reconciler import RUN_SILENCE
+from listener.settings import Settings
+
+_NAME = "listener-sweep"
+
+
+async def run_walk(
+    settings: Settings,
+    tally: RotationTally,
+    *,
+    force: bool = False,
+    expect: Callable[[int], None] | None = None,
+) -> None:
+    """Handle the changes of the rotation that no daemon follows, then refresh all that is played.
+
+    Counts the walk in `tally`; `expect` is told how many identities there are, if it is given. With
+    `force` it does not matter how many rows lack one. Raises as `run_command` does, and
+    `RunHaltedError` also if the walk refuses or another one goes on.
+    """
+    async with open_telemetry(settings) as telemetry:
+        await aside(check_installation, settings)
+        await require_gate(settings, routes=(Route.ROTATION,))
+        async with open_parts(settings, _NAME, telemetry, RUN_SILENCE) as parts:
+            # What is refreshed from here on need not be refreshed twice.
+            since = await parts.rotation().now()
+            await _handle_changes(parts)
+            await parts.walker().run(
+                since, cause="command", force=force, tally=tally, expect=expect
+            )
+
+
+async def count_walk(settings: Settings) -> int:
+    """Return how many identities a walk would refresh; asks nothing."""
+    await aside(check_installation, settings)
+    async with open_parts(settings, _NAME) as parts:
+        return await parts.walker().count(await parts.rotation().now())
+
+
+async def _handle_changes(parts: Parts) -> None:
+    await parts.rotation().raise_unminted()
+    consumer = parts.rotation_consumer(parts.warmer())
+    await handle_leftovers(parts, Stream.ROTATION, consumer)

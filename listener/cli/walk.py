@@ -1,0 +1,56 @@
+"""What `sweep` does with the rotation, and how it tells of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from listener.bootstrap.walking import count_walk, run_walk
+from listener.cli.progress import show_progress
+from listener.domain.refreshing import RotationTally
+from listener.settings import Settings
+
+
+@dataclass(slots=True)
+class Walk:
+    """A walk as asked for, and what it came to; a `dry` one only counts, in `found`."""
+
+    dry: bool
+    force: bool
+    tally: RotationTally = field(default_factory=RotationTally)
+    found: int = 0
+
+    async def make(self, settings: Settings) -> None:
+        """Make the walk; raises as `run_walk`."""
+        if self.dry:
+            self.found = await count_walk(settings)
+            return
+        with show_progress(self.tally) as expect:
+            await run_walk(settings, self.tally, force=self.force, expect=expect)
+
+    @property
+    def did_something(self) -> bool:
+        """Whether there was anything to refresh: an empty rotation is not told of."""
+        return bool(self.tally.scanned or self.found)
+
+    def report(self) -> dict[str, int]:
+        """Return the counts for JSON."""
+        return {"would_refresh": self.found} if self.dry else self.tally.fields()
+
+    def lines(self) -> list[str]:
+        """Return the counts for a person."""
+        tally = self.tally
+        if not tally.scanned:
+            return ["rotation            0 identities"]
+        calls = f"{tally.calls:,} refresh calls of LML"
+        if tally.calls:
+            calls += f", {tally.latency.total_seconds() * 1000 / tally.calls:,.0f} ms each"
+        return [
+            f"rotation    {tally.scanned:>9,} identities",
+            f"warmed      {tally.warmed:>9,}",
+            f"releases    {tally.warmed_releases:>9,}",
+            f"artists     {tally.warmed_artists:>9,}",
+            f"not found   {tally.not_found:>9,}",
+            f"not implemented {tally.not_implemented:>5,}",
+            f"failed      {tally.lml_error:>9,}",
+            calls,
+        ]

@@ -1,0 +1,223 @@
+"""How a daemon and the whole pipeline are: ready or not and why, well or not and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+from listener.domain.change import Stream
+from listener.domain.pacing import BreakerState
+
+# A loop that works turns every 5 s at the latest, whatever it waits for.
+TURN = timedelta(seconds=5)
+_STALLED = timedelta(seconds=12)
+# Twice as long as a reading of the database may take.
+_UNHEARD = timedelta(seconds=30)
+# More changes than these take a person's eye longer to believe in than the daemon to handle.
+_MANY = 500
+_SLOW = timedelta(seconds=30)
+
+
+class Rung(StrEnum):
+    """How a follower learns of changes: it is woken, it only looks, or it has no session."""
+
+    NOTIFY = "notify"
+    POLL = "poll"
+    DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """How one stream is followed by this daemon.
+
+    `stalled` is the age of the last turn of the slower of its loops, `looked` that of the last
+    look at the outbox that came back. `claimed` counts changes since the start, `held` those of
+    them that are not settled, `retried` names the rows that are tried again one by one.
+    """
+
+    stream: Stream
+    rung: Rung
+    breaker: BreakerState
+    stalled: timedelta
+    looked: timedelta | None
+    claimed: int
+    held: int
+    retried: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What the database tells of one stream; `oldest` leaves out rows that are retried."""
+
+    stream: Stream
+    backlog: int
+    oldest: timedelta | None
+    followed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the database told when it was last asked, `age` ago, or why it told nothing."""
+
+    waiting: Sequence[Waiting]
+    parked: int
+    age: timedelta
+    fault: str | None = None
+
+    def of(self, stream: Stream) -> Waiting | None:
+        """Return what was told of a stream."""
+        return next((each for each in self.waiting if each.stream is stream), None)
+
+
+def unready(
+    reading: Reading | None, pulses: Sequence[Pulse], max_lag: timedelta, *, stopping: bool = False
+) -> list[str]:
+    """Return why this daemon is not ready, nothing if it is.
+
+    One that stands by is ready while somebody follows. That LML is down makes nobody unready.
+    """
+    if stopping:
+        return ["stopping"]
+    if reading is None:
+        return ["starting: the database was not read yet"]
+    if reading.fault is not None:
+        # No more than that: a probe needs no token, and the reason may name hosts and roles.
+        return ["the database is not available"]
+    if reading.age > _UNHEARD:
+        return [f"the database does not answer for {_span(reading.age)}"]
+    following = {pulse.stream: pulse for pulse in pulses}
+    reasons: list[str] = []
+    for waiting in reading.waiting:
+        pulse = following.get(waiting.stream)
+        if pulse is not None:
+            reasons += _troubles(pulse, waiting, max_lag)
+        elif not waiting.followed:
+            reasons.append(f"nobody follows {waiting.stream}")
+    return reasons
+
+
+def _troubles(pulse: Pulse, waiting: Waiting, max_lag: timedelta) -> Iterator[str]:
+    stream = pulse.stream
+    if pulse.stalled > _STALLED:
+        yield f"the loops of {stream} stand still for {_span(pulse.stalled)}"
+    if pulse.rung is Rung.DOWN:
+        yield f"the session that {stream} is woken by does not answer"
+    excused = pulse.breaker is not BreakerState.CLOSED
+    if waiting.oldest is not None and waiting.oldest > max_lag and not excused:
+        yield (
+            f"the oldest change of {stream} waits for {_span(waiting.oldest)}, "
+            f"more than READY_MAX_LAG, {_span(max_lag)}"
+        )
+
+
+class Word(StrEnum):
+    """How the pipeline is, in one word for a person; each has a colour of its own."""
+
+    WELL = "well"
+    BUSY = "busy"
+    STRAINED = "strained"
+    FAILING = "failing"
+
+
+@dataclass(frozen=True, slots=True)
+class Wellness:
+    """The word, and why: sentences for a person, the weightiest first."""
+
+    word: Word
+    why: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """One stream as the whole fleet knows it; rung and breaker are None where nobody told them."""
+
+    stream: str
+    backlog: int
+    oldest: timedelta | None
+    followed: bool
+    rung: Rung | None = None
+    breaker: BreakerState | None = None
+    stalled: timedelta = timedelta()
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What wellness is judged by, beside the streams; the last two are of the last day."""
+
+    missing: Sequence[str]
+    parked: int
+    never_asked: int
+    failed_run: str | None
+    capture_missed: int
+
+
+def judge_wellness(
+    streams: Sequence[StreamState], findings: Findings, max_lag: timedelta
+) -> Wellness:
+    """Return how the pipeline is, by the worst that is known of it."""
+    failing = [*_failing(streams, findings, max_lag)]
+    strained = [*_strained(streams, findings)]
+    busy = [*_busy(streams)]
+    notes = [*_notes(findings)]
+    for word, whys in ((Word.FAILING, failing), (Word.STRAINED, strained), (Word.BUSY, busy)):
+        if whys:
+            return Wellness(word, (*failing, *strained, *busy, *notes))
+    return Wellness(Word.WELL, ("every change is answered", *notes))
+
+
+def _failing(
+    streams: Sequence[StreamState], findings: Findings, max_lag: timedelta
+) -> Iterator[str]:
+    if findings.missing:
+        yield f"not complete: {', '.join(findings.missing)}; run listener migrate"
+    for each in streams:
+        if not each.followed:
+            yield f"nobody follows {each.stream}; start a daemon"
+        if each.stalled > _STALLED:
+            yield f"the loops of {each.stream} stand still for {_span(each.stalled)}"
+        if each.rung is Rung.DOWN:
+            yield f"the session that {each.stream} is woken by does not answer"
+        answering = each.breaker in {None, BreakerState.CLOSED}
+        if each.oldest is not None and each.oldest > max_lag and answering:
+            yield f"the oldest change of {each.stream} waits for {_span(each.oldest)}"
+
+
+def _strained(streams: Sequence[StreamState], findings: Findings) -> Iterator[str]:
+    if any(each.breaker not in {None, BreakerState.CLOSED} for each in streams):
+        yield "LML does not answer; changes are kept until it does"
+    for each in streams:
+        if each.rung is Rung.POLL:
+            yield f"wake-ups for {each.stream} do not arrive, it looks every second"
+    if findings.capture_missed:
+        rows = _counted(findings.capture_missed, "row")
+        yield f"{rows} had changed without a record in the last day; see capture missed"
+    if findings.failed_run is not None:
+        yield f"the last run failed: {findings.failed_run}"
+
+
+def _busy(streams: Sequence[StreamState]) -> Iterator[str]:
+    for each in streams:
+        if each.backlog > _MANY or (each.oldest is not None and each.oldest > _SLOW):
+            waiting = _counted(each.backlog, "change")
+            yield f"{waiting} of {each.stream} waiting, the oldest for {_span(each.oldest)}"
+
+
+def _notes(findings: Findings) -> Iterator[str]:
+    if findings.parked:
+        yield f"{_counted(findings.parked, 'row')} set aside for a person to look at"
+    if findings.never_asked:
+        yield f"{_counted(findings.never_asked, 'row')} never asked yet"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _span(duration: timedelta | None) -> str:
+    seconds = (duration or timedelta()).total_seconds()
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,127 @@
+"""Writes down how the streams go, for those who look later."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import structlog
+
+from listener.domain.change import Stream
+from listener.domain.faults import StoreUnavailableError
+from listener.domain.health import Pulse, Reading, Rung
+from listener.domain.pacing import BreakerState
+from listener.domain.sample import Sample
+from listener.domain.tally import Distribution
+from listener.engine.ports import Samples
+
+_log = structlog.stdlib.get_logger()
+
+_TICK = timedelta(seconds=2)
+_WRITE_EVERY = timedelta(seconds=10)
+_COVERAGE_EVERY = timedelta(minutes=1)
+_FOLD_EVERY = timedelta(minutes=5)
+# To count a very large library takes a while: this share of the time at most.
+_SHARE = 100
+
+
+@dataclass(slots=True)
+class _Account:
+    """What happened on a stream since `since`."""
+
+    since: float
+    settled: Distribution = field(default_factory=Distribution)
+    silent: timedelta = timedelta()
+
+
+class Recorder:
+    """Keeps account of every stream that is followed here, and has it written from time to time.
+
+    What cannot be written is dropped: nothing depends on it.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        reading: Callable[[], Reading | None],
+        pulses: Callable[[], Sequence[Pulse]],
+    ) -> None:
+        self._samples = samples
+        self._reading = reading
+        self._pulses = pulses
+        self._accounts: dict[Stream, _Account] = {}
+        self._claimed: dict[Stream, int] = {}
+        self._count_at = self._fold_at = float("-inf")
+
+    def settled(self, stream: Stream, ages: Sequence[float], /) -> None:
+        """Note changes that were settled, by their ages since they were recorded."""
+        settled = self._account(stream).settled
+        for age in ages:
+            settled.add(timedelta(seconds=age))
+
+    def handled(self, stream: Stream, rows: int, took: float, /) -> None:
+        """Need not be noted."""
+
+    async def run(self) -> None:
+        """Go on until cancelled."""
+        while True:
+            followed = {pulse.stream: pulse for pulse in self._pulses()}
+            self._accounts = {s: a for s, a in self._accounts.items() if s in followed}
+            for stream, pulse in followed.items():
+                account = self._account(stream)
+                if pulse.breaker is not BreakerState.CLOSED:
+                    account.silent += _TICK
+                if _now() - account.since >= _WRITE_EVERY.total_seconds():
+                    await self._record(pulse, account)
+            await asyncio.sleep(_TICK.total_seconds())
+
+    def _account(self, stream: Stream) -> _Account:
+        return self._accounts.setdefault(stream, _Account(_now()))
+
+    async def _record(self, pulse: Pulse, account: _Account) -> None:
+        reading = self._reading()
+        waiting = reading.of(pulse.stream) if reading is not None else None
+        if waiting is None or reading is None or reading.fault is not None:
+            return
+        self._accounts[pulse.stream] = _Account(_now())
+        before = self._claimed.get(pulse.stream, 0)
+        self._claimed[pulse.stream] = pulse.claimed
+        settled, lasted = account.settled, timedelta(seconds=_now() - account.since)
+        try:
+            sample = Sample(
+                stream=pulse.stream,
+                lasted=lasted,
+                backlog=waiting.backlog,
+                oldest=waiting.oldest,
+                claimed=pulse.claimed - before,
+                settled=settled.count,
+                typical=settled.quantile(0.5) if settled.count else None,
+                worst=settled.longest if settled.count else None,
+                silent=min(account.silent, lasted),
+                woken=pulse.rung is Rung.NOTIFY,
+                coverage=await self._coverage(pulse.stream),
+            )
+            await self._samples.write(sample)
+            await self._fold()
+        except StoreUnavailableError as fault:
+            _log.debug("a sample is lost", stream=str(pulse.stream), reason=str(fault))
+
+    async def _coverage(self, stream: Stream) -> Sequence[int] | None:
+        if stream is not Stream.LIBRARY or _now() < self._count_at:
+            return None
+        began = _now()
+        coverage = await self._samples.count_coverage()
+        self._count_at = began + max(_COVERAGE_EVERY.total_seconds(), _SHARE * (_now() - began))
+        return coverage
+
+    async def _fold(self) -> None:
+        if _now() >= self._fold_at:
+            self._fold_at = _now() + _FOLD_EVERY.total_seconds()
+            for stream in self._accounts:
+                await self._samples.fold(stream)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

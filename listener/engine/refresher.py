@@ -1,0 +1,196 @@
+"""Has identities refreshed, call by call, within the budget that all processes share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import structlog
+
+from listener.domain.budget import COLD_COST, Errand, Grant, cost_of
+from listener.domain.faults import (
+    LmlUnavailableError,
+    PageRefusedError,
+    StoreUnavailableError,
+)
+from listener.domain.refreshing import Refreshed, Status
+from listener.engine.ports import Refreshes, Telemetry, Warming
+from listener.engine.silent import NoTelemetry
+
+_log = structlog.stdlib.get_logger()
+
+# Three bad neighbours in a page of 50 are at most 10 refusals in a row.
+_REFUSALS_IN_A_ROW = 12
+_WORDS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one call came to.
+
+    `refreshed` has every identity that the call is done with, `failures` how often in a row each of
+    them failed. If the call itself failed `fault` says why, and `lost` is what it was made for.
+    `refused` says that LML refused the page as it was.
+    """
+
+    took: timedelta
+    refreshed: Mapping[int, Refreshed] = field(default_factory=dict)
+    failures: Mapping[int, int] = field(default_factory=dict)
+    lost: tuple[int, ...] = ()
+    fault: LmlUnavailableError | None = None
+    refused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    identities: tuple[int, ...]
+    known: bool
+
+    def cut(self, size: int) -> tuple[_Page, _Page]:
+        parts = self.identities[:size], self.identities[size:]
+        return _Page(parts[0], self.known), _Page(parts[1], self.known)
+
+
+class Refresher:
+    """Asks LML for pages as large as the budget allows; those that it refuses are halved.
+
+    `statuses` counts identities by what LML said of them, each time that it did.
+    """
+
+    def __init__(
+        self,
+        warming: Warming,
+        refreshes: Refreshes,
+        telemetry: Telemetry | None = None,
+        statuses: Counter[str] | None = None,
+    ) -> None:
+        self.statuses = statuses if statuses is not None else Counter()
+        self._warming = warming
+        self._refreshes = refreshes
+        self._telemetry = telemetry or NoTelemetry()
+        self._words: set[str] = set()
+
+    async def refresh(
+        self, errand: Errand, wanted: Mapping[int, bool], patience: timedelta | None = None
+    ) -> AsyncGenerator[Report, None]:
+        """Yield a report of every call made for the identities, given with whether each is known.
+
+        Ends early after a call that failed, and once the budget has not allowed one for as long as
+        `patience`; what no report names was not asked. Raises `StoreUnavailableError`.
+        """
+        pages = deque(
+            _Page(tuple(i for i in wanted if wanted[i] is known), known) for known in (True, False)
+        )
+        refused = 0
+        while pages:
+            page = pages.popleft()
+            if not page.identities:
+                continue
+            grant = await self._granted(errand, page, patience)
+            if grant is None:
+                return
+            page, rest = page.cut(grant.identities)
+            pages.appendleft(rest)
+            report = await self._call(grant, page)
+            refused = refused + 1 if report.refused else 0
+            if refused > _REFUSALS_IN_A_ROW:
+                fault = LmlUnavailableError("LML refuses one page of identities after another")
+                report = Report(report.took, lost=page.identities, fault=fault)
+            elif report.refused and len(page.identities) > 1:
+                pages.extendleft(reversed(page.cut(len(page.identities) // 2)))
+                continue
+            self._count(report)
+            yield report
+            if report.fault is not None:
+                return
+
+    async def _granted(
+        self, errand: Errand, page: _Page, patience: timedelta | None
+    ) -> Grant | None:
+        loop = asyncio.get_running_loop()
+        until = float("inf") if patience is None else loop.time() + patience.total_seconds()
+        while True:
+            taken = await self._refreshes.take(
+                errand, known=page.known, wanted=len(page.identities)
+            )
+            if isinstance(taken, Grant):
+                return taken
+            left = until - loop.time()
+            if left <= 0:
+                return None
+            await asyncio.sleep(min(taken.at_most.total_seconds(), left))
+
+    async def _call(self, grant: Grant, page: _Page) -> Report:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+
+        def took() -> timedelta:
+            return timedelta(seconds=loop.time() - began)
+
+        try:
+            with self._telemetry.refresh(len(page.identities)):
+                said = await self._warming.refresh(page.identities)
+        except PageRefusedError as fault:
+            _log.warning(
+                "identities cannot be refreshed",
+                identities=page.identities[:10],
+                count=len(page.identities),
+                reason=str(fault),
+            )
+            return await self._refused(grant, page, took())
+        except LmlUnavailableError as fault:
+            await self._end_failed(grant, page, took())
+            return Report(took(), lost=page.identities, fault=fault)
+        except asyncio.CancelledError:
+            # Else it would count as in flight until its time is up, while this process lives.
+            with suppress(StoreUnavailableError):
+                await asyncio.shield(self._end_failed(grant, page, took()))
+            raise
+        return await self._answered(grant, page, said, took())
+
+    async def _answered(
+        self, grant: Grant, page: _Page, said: Mapping[int, Refreshed], took: timedelta
+    ) -> Report:
+        refreshed = {i: said.get(i) or Refreshed(i, Status.ERROR) for i in page.identities}
+        self._note_words(refreshed)
+        parts = sum(each.parts for each in refreshed.values())
+        failures = await self._refreshes.end(
+            grant,
+            cost=cost_of(self._refreshes.limits, len(refreshed), parts, took),
+            answered=sum(each.status is not Status.ERROR for each in refreshed.values()),
+            refreshed=refreshed,
+        )
+        return Report(took, refreshed, failures)
+
+    async def _refused(self, grant: Grant, page: _Page, took: timedelta) -> Report:
+        if len(page.identities) > 1:
+            await self._end_failed(grant, page, took)
+            return Report(took, refused=True)
+        (identity,) = page.identities
+        refreshed = {identity: Refreshed(identity, Status.ERROR)}
+        failures = await self._refreshes.end(grant, cost=0, answered=0, refreshed=refreshed)
+        return Report(took, refreshed, failures, refused=True)
+
+    async def _end_failed(self, grant: Grant, page: _Page, took: timedelta) -> None:
+        # Nobody knows what it cost before it failed.
+        asked = len(page.identities)
+        cost = cost_of(self._refreshes.limits, asked, COLD_COST * asked, took)
+        await self._refreshes.end(grant, cost=cost, answered=0, refreshed={})
+
+    def _count(self, report: Report) -> None:
+        said = report.refreshed.values()
+        self.statuses.update("other" if each.word else str(each.status) for each in said)
+        if report.lost:
+            self.statuses[Status.ERROR] += len(report.lost)
+
+    def _note_words(self, refreshed: Mapping[int, Refreshed]) -> None:
+        for each in refreshed.values():
+            # Bounded: what LML says may be anything.
+            if each.word is None or each.word in self._words or len(self._words) >= _WORDS:
+                continue
+            self._words.add(each.word)
+            _log.warning("unknown status, counted as an error, told once", status=each.word[:40])

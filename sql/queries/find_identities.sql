@@ -1,0 +1,21 @@
+-- Finds LML's identities of what is being played, each once, that nothing of use was said about since a given time;
+-- those that answered lately first.
+SELECT
+    i.identity_id,
+    coalesce(w.known, false) AS known
+FROM (
+    SELECT DISTINCT r.lml_identity_id AS identity_id
+    FROM {backend}.rotation AS r
+    WHERE r.lml_identity_id IS NOT NULL
+        AND (r.kill_date IS NULL OR r.kill_date > CURRENT_DATE)
+) AS i
+LEFT JOIN LATERAL (
+    SELECT
+        w.failures = 0 AND w.asked_at > now() - %(recent)s AS known,
+        w.failures = 0 AND w.asked_at >= %(since)s AS done
+    FROM listener.warmth AS w
+    WHERE w.identity_id = i.identity_id
+    OFFSET 0
+) AS w ON true
+WHERE w.done IS NOT TRUE
+ORDER BY known DESC, i.identity_id

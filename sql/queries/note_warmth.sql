@@ -1,0 +1,16 @@
+-- Remembers what LML said of identities; tells how often in a row that was an error.
+INSERT INTO listener.warmth AS w (identity_id, status, asked_at, failures)
+SELECT
+    n.identity_id,
+    n.status,
+    clock_timestamp(),
+    (n.status = 'error')::int
+FROM unnest(%(identity_ids)b::int[], %(statuses)b::text[]) AS n (identity_id, status)
+ORDER BY n.identity_id
+ON CONFLICT (identity_id) DO UPDATE
+SET status = excluded.status,
+    asked_at = excluded.asked_at,
+    failures = CASE WHEN excluded.status = 'error' THEN w.failures + 1 ELSE 0 END
+RETURNING
+    w.identity_id,
+    w.failures

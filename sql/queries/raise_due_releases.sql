@@ -1,0 +1,41 @@
+-- Leaves a change in the outbox for those of some releases that are due, as the searches would find them, unless one
+-- waits already; wakes whoever follows the library as the triggers do. One row if anything was left.
+WITH due AS MATERIALIZED (
+    SELECT l.id
+    FROM {backend}.library AS l
+    LEFT JOIN listener.ledger AS g ON g.library_id = l.id
+    LEFT JOIN {backend}.library_identity AS i ON i.library_id = l.id
+    WHERE l.id = ANY (%(library_ids)b::int[])
+        AND l.artist_name IS NOT NULL
+        AND CASE
+            WHEN g.library_id IS NULL THEN coalesce(i.last_verified_at <= now() - %(stale_after)s, true)
+            WHEN g.question <> listener.question_digest(
+                l.artist_name, l.album_title, l.legacy_release_id, coalesce(l.code_volume_letters LIKE 'Z%%', false)
+            ) THEN true
+            ELSE g.next_ask_at <= now()
+                OR g.failures = 0 AND NOT listener.still_holds(
+                    g.outcome, g.answered_at, g.lml_manual, i.library_id, i.method, i.notes, i.last_verified_at,
+                    %(stale_after)s, %(retry_after)s
+                )
+        END
+),
+raised AS (
+    INSERT INTO listener.change (stream, row_id)
+    SELECT
+        'library',
+        d.id
+    FROM due AS d
+    WHERE d.id NOT IN (
+        SELECT c.row_id
+        FROM listener.change AS c
+        WHERE c.stream = 'library'
+            AND (c.row_id IN (SELECT n.id FROM due AS n)) IS TRUE
+    )
+    ORDER BY d.id
+    RETURNING row_id
+)
+SELECT
+    r.raised,
+    CASE WHEN pg_try_advisory_xact_lock_shared(1280528978, 1) THEN pg_notify('listener_library', '') END AS woken
+FROM (SELECT count(*) AS raised FROM raised) AS r
+WHERE r.raised > 0

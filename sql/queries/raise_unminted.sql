@@ -1,0 +1,20 @@
+-- Leaves a change in the outbox for every row being played that names a Discogs release and has no identity, unless
+-- one waits already; wakes whoever follows the rotation as the triggers do. One row if anything was left.
+WITH raised AS (
+    INSERT INTO listener.change (stream, row_id)
+    SELECT
+        'rotation',
+        r.id
+    FROM {backend}.rotation AS r
+    WHERE r.lml_identity_id IS NULL
+        AND r.discogs_release_id IS NOT NULL
+        AND (r.kill_date IS NULL OR r.kill_date > CURRENT_DATE)
+        AND r.id NOT IN (SELECT c.row_id FROM listener.change AS c WHERE c.stream = 'rotation')
+    ORDER BY r.id
+    RETURNING row_id
+)
+SELECT
+    r.raised,
+    CASE WHEN pg_try_advisory_xact_lock_shared(1280528978, 2) THEN pg_notify('listener_rotation', '') END AS woken
+FROM (SELECT count(*) AS raised FROM raised) AS r
+WHERE r.raised > 0

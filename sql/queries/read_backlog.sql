@@ -1,0 +1,42 @@
+-- Tells of each stream how many changes wait, how long the oldest does that is not tried again by itself, and whether
+-- another daemon follows it; with each, how many rows are parked.
+SELECT
+    l.stream,
+    c.backlog,
+    o.oldest,
+    l.holder IS NOT NULL
+    AND l.holder <> %(holder)s
+    AND EXISTS (
+        SELECT
+        FROM pg_stat_activity AS a
+        WHERE a.pid = l.holder_pid
+            AND (a.backend_start IS NULL OR a.backend_start = l.holder_started)
+    ) AS followed,
+    p.parked
+FROM listener.lane AS l
+CROSS JOIN LATERAL (
+    SELECT count(*) AS backlog
+    FROM listener.change AS e
+    WHERE e.stream = l.stream
+) AS c
+LEFT JOIN LATERAL (
+    SELECT clock_timestamp() - e.changed_at AS oldest
+    FROM listener.change AS e
+    WHERE e.stream = l.stream
+        AND (e.stream, e.row_id) NOT IN (
+            SELECT
+                r.stream,
+                r.row_id
+            FROM unnest(%(streams)s::text[], %(rows)s::int[]) AS r (stream, row_id)
+        )
+    ORDER BY e.seq
+    LIMIT 1
+) AS o ON true
+CROSS JOIN (
+    SELECT count(*) AS parked
+    FROM listener.ledger AS g
+    WHERE g.next_ask_at = 'infinity'
+        AND g.failures > 0
+        AND EXISTS (SELECT FROM {backend}.library AS b WHERE b.id = g.library_id)
+) AS p
+ORDER BY l.stream

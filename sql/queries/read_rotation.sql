@@ -1,0 +1,18 @@
+-- Reads those of some rotation rows that are being played now, and whether LML lately said something of use about
+-- the identity of each.
+SELECT
+    r.id,
+    r.lml_identity_id,
+    r.discogs_release_id,
+    r.album_id,
+    coalesce(w.known, false) AS known
+FROM {backend}.rotation AS r
+LEFT JOIN LATERAL (
+    SELECT w.failures = 0 AND w.asked_at > now() - %(recent)s AS known
+    FROM listener.warmth AS w
+    WHERE w.identity_id = r.lml_identity_id
+    OFFSET 0
+) AS w ON true
+WHERE r.id = ANY (%(row_ids)b::int[])
+    AND (r.kill_date IS NULL OR r.kill_date > CURRENT_DATE)
+ORDER BY r.id

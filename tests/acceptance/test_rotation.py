@@ -1,0 +1,345 @@
+"""What is being played is minted, warmed and walked over, by the real process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from psycopg import sql
+
+from listener.adapters.demo.simulator import Endpoint, IdentityMix, Latency, Simulator
+from tests.acceptance.conftest import Commands, Daemon, eventually
+from tests.catalogue import add_release, outbox_size, table
+from tests.conftest import Connection
+
+Start = Callable[..., Daemon]
+
+WARM, COLD = IdentityMix(warm_share=1, tombstone_share=0), IdentityMix(0, 0)
+
+
+def play(db: Connection, *, first: int = 1, count: int = 1, with_release: bool = True) -> None:
+    """Put rows into rotation, each with an identity and a Discogs release of its own."""
+    db.execute(
+        sql.SQL(
+            "INSERT INTO {} (rotation_bin, lml_identity_id, discogs_release_id)"
+            " SELECT 'H', n, CASE WHEN %s THEN n END FROM generate_series(%s::int, %s::int) AS n"
+        ).format(table("rotation")),
+        (with_release, first, first + count - 1),
+    )
+
+
+def play_bare(db: Connection, release: int, album: int | None = None) -> None:
+    """Put a row into rotation that lacks its identity."""
+    db.execute(
+        sql.SQL(
+            "INSERT INTO {} (rotation_bin, discogs_release_id, album_id) VALUES ('H', %s, %s)"
+        ).format(table("rotation")),
+        (release, album),
+    )
+
+
+def known(db: Connection, count: int) -> None:
+    """Let identities have answered yesterday."""
+    db.execute(
+        "INSERT INTO listener.warmth SELECT n, 'warmed', now() - interval '30 h', 0"
+        " FROM generate_series(1, %s) AS n",
+        (count,),
+    )
+
+
+def unseen(db: Connection) -> None:
+    """Forget the changes, as if the daemon had handled them long ago."""
+    db.execute("DELETE FROM listener.change")
+
+
+def pages(simulator: Simulator) -> list[int]:
+    return [call.rows for call in simulator.calls.recent("refresh")]
+
+
+def runs(db: Connection) -> list[object]:
+    found = db.execute("SELECT outcome FROM listener.run WHERE kind = 'rotation' ORDER BY run_id")
+    return [outcome for (outcome,) in found.fetchall()]
+
+
+def slot_done(db: Connection) -> bool:
+    found = db.execute("SELECT done FROM listener.slot WHERE job = 'rotation'").fetchone()
+    return found == (True,)
+
+
+def test_row_without_identity_is_minted_warmed_and_its_release_asked_about(
+    db: Connection, start: Start, simulator: Simulator
+) -> None:
+    simulator.identities.mix = WARM
+    start().following().wait_for("refreshed what is being played")
+    album = add_release(db)
+    eventually(lambda: outbox_size(db) == 0)
+    db.execute("UPDATE listener.ledger SET next_ask_at = now()")
+    play_bare(db, 12345, album)
+    eventually(lambda: outbox_size(db) == 0)
+    found = db.execute(
+        sql.SQL("SELECT lml_identity_id FROM {}").format(table("rotation"))
+    ).fetchone()
+    assert found == (100_001,)
+    assert [call.ids for call in simulator.calls.recent("refresh")] == [[100_001]]
+    assert simulator.calls.counts["mint"] == 1
+    eventually(lambda: simulator.calls.rows["bulk"] == 2)
+
+
+def test_daily_walk_asks_each_identity_once_and_not_again_in_its_slot(
+    db: Connection, start: Start, simulator: Simulator
+) -> None:
+    simulator.identities.mix = WARM
+    play(db, count=120)
+    known(db, 120)
+    unseen(db)
+    first = start().following()
+    eventually(lambda: slot_done(db))
+    assert pages(simulator) == [50, 50, 20]
+    assert runs(db) == ["done"]
+    assert first.stop() == 0
+    second = start().following()
+    second.wait_for("looked at every row")
+    assert second.stop() == 0
+    assert pages(simulator) == [50, 50, 20]
+
+
+def test_walk_that_was_killed_goes_on_with_what_is_left(
+    db: Connection, start: Start, simulator: Simulator
+) -> None:
+    simulator.identities.mix = WARM
+    play(db, count=200)
+    known(db, 200)
+    unseen(db)
+    simulator.latency = Latency(fixed=timedelta(milliseconds=150))
+    daemon = start().following()
+    simulator.calls.wait_for(2, "refresh")
+    simulator.gate.shut()
+    simulator.calls.wait_for(3, "refresh")
+    daemon.kill()
+    simulator.gate.open()
+    # What the killed one had answers to is done; its call in flight holds nobody up.
+    start().following()
+    eventually(lambda: slot_done(db))
+    asked = [identity for call in simulator.calls.recent("refresh") for identity in call.ids]
+    assert set(asked) == set(range(1, 201))
+    assert len(asked) <= 250
+    assert runs(db) == [None, "done"]
+
+
+def test_two_replicas_walk_once(db: Connection, start: Start, simulator: Simulator) -> None:
+    simulator.identities.mix = WARM
+    play(db, count=100)
+    known(db, 100)
+    unseen(db)
+    start(), start()
+    eventually(lambda: slot_done(db))
+    assert pages(simulator) == [50, 50]
+    assert runs(db) == ["done"]
+
+
+def test_command_walks_and_tells_what_became_of_the_identities(
+    db: Connection, listener: Commands, simulator: Simulator
+) -> None:
+    simulator.identities.mix = IdentityMix(
+        warm_share=1, tombstone_share=0, overrides={3: "not_found", 4: "not_implemented"}
+    )
+    play(db, count=60)
+    known(db, 60)
+    unseen(db)
+    ran = listener.run("sweep", "--stream", "rotation", "--json")
+    assert ran.code == 0, ran.stderr
+    report = ran.report["rotation"]
+    assert report["identities_scanned"] == report["identities_resolved"] == 60
+    assert (report["warmed_releases"], report["not_found"], report["not_implemented"]) == (58, 1, 1)
+    assert report["warmed_artists"] == sum(
+        simulator.identities.artists_of(i) for i in range(1, 61) if i not in {3, 4}
+    )
+    assert pages(simulator) == [50, 10]
+    status = json.loads(listener.run("status", "--json").stdout)
+    assert status["rotation"] == {
+        "active": 60,
+        "with_discogs_id": 60,
+        "with_identity": 60,
+        "resolved": 60,
+        "coverage": 1.0,
+        "identities": 60,
+        "warmed_24h": 58,
+    }
+
+
+def test_sweep_does_both_streams(db: Connection, listener: Commands, simulator: Simulator) -> None:
+    simulator.identities.mix = WARM
+    add_release(db)
+    play(db, count=3)
+    unseen(db)
+    ran = listener.run("sweep", "--json")
+    assert ran.code == 0, ran.stderr
+    assert ran.report["scanned"] == 1
+    assert ran.report["rotation"]["identities_scanned"] == 3
+
+
+def test_command_tells_a_person_of_both_streams_and_so_does_status(
+    db: Connection, listener: Commands, simulator: Simulator
+) -> None:
+    simulator.identities.mix = WARM
+    play(db, count=3)
+    unseen(db)
+    shown = listener.run("sweep").stdout
+    assert "scanned             0" in shown
+    assert "rotation            3 identities" in shown
+    shown = listener.run("status").stdout
+    assert "100.0 %" in shown
+    assert "rotation  command" in shown
+
+
+@pytest.mark.parametrize("options", [("--limit", "5"), ("--only", "failed"), ("--since-id", "1")])
+def test_sweep_of_a_part_of_the_library_leaves_the_rotation_alone(
+    db: Connection, listener: Commands, simulator: Simulator, options: tuple[str, str]
+) -> None:
+    play(db, count=3)
+    assert listener.run("sweep", *options).code == 0
+    assert not simulator.calls.counts["refresh"]
+    assert outbox_size(db) == 3
+
+
+def test_dry_run_counts_identities_without_asking(
+    db: Connection, listener: Commands, simulator: Simulator
+) -> None:
+    play(db, count=7)
+    play(db, count=7)
+    ran = listener.run("sweep", "--stream", "rotation", "--dry-run")
+    assert (ran.code, ran.report) == (0, {"rotation": {"would_refresh": 7}})
+    assert not simulator.calls.counts
+    assert outbox_size(db) == 14
+
+
+def test_options_of_the_library_make_no_sense_for_the_rotation(listener: Commands) -> None:
+    ran = listener.run("sweep", "--stream", "rotation", "--limit", "3")
+    assert ran.code == 2
+    assert "are about the library" in ran.stderr
+
+
+def test_second_walk_is_refused_while_one_goes_on(
+    db: Connection, listener: Commands, simulator: Simulator
+) -> None:
+    simulator.identities.mix = WARM
+    play(db, count=10)
+    unseen(db)
+    simulator.gate.shut()
+    first = listener.begin("sweep", "--stream", "rotation")
+    simulator.calls.wait_for(1, "refresh")
+    second = listener.run("sweep", "--stream", "rotation")
+    assert second.code == 2
+    assert "a walk over the rotation goes on already" in second.stderr
+    simulator.gate.open()
+    assert listener.finish(first).code == 0
+    assert runs(db) == ["done"]
+
+
+def test_low_coverage_refuses_the_walk_unless_forced(
+    db: Connection, listener: Commands, simulator: Simulator
+) -> None:
+    simulator.identities.mix = WARM
+    play(db, count=9)
+    known(db, 9)
+    play_bare(db, 77)
+    unseen(db)
+    simulator.faults.add("status", endpoint=Endpoint.MINT, status=422)
+    ran = listener.run("sweep", "--stream", "rotation")
+    assert ran.code == 2
+    assert "only 9 of 10 rows in rotation" in ran.stderr
+    assert not simulator.calls.counts["refresh"]
+    assert listener.run("sweep", "--stream", "rotation", "--force").code == 0
+    assert pages(simulator) == [9]
+
+
+def test_command_has_minted_what_lacks_an_identity_before_it_walks(
+    db: Connection, listener: Commands, simulator: Simulator
+) -> None:
+    simulator.identities.mix = WARM
+    play(db, count=9)
+    known(db, 9)
+    play_bare(db, 77)
+    unseen(db)
+    ran = listener.run("sweep", "--stream", "rotation", "--json")
+    assert ran.code == 0, ran.stderr
+    assert ran.report["rotation"]["identities_scanned"] == 9
+    assert pages(simulator) == [1, 9]
+
+
+def test_daemon_behind_low_coverage_mints_and_then_walks(
+    db: Connection, start: Start, simulator: Simulator
+) -> None:
+    simulator.identities.mix = WARM
+    play_bare(db, 77)
+    play(db, count=3)
+    unseen(db)
+    daemon = start().following()
+    daemon.wait_for("having identities minted", rows=1)
+    eventually(lambda: 100_001 in [i for c in simulator.calls.recent("refresh") for i in c.ids])
+    assert daemon.stop() == 0
+    assert daemon.logged("stopped", rows_minted=1, mints_raced=0)
+
+
+def test_malformed_replies_and_bad_identities_cost_only_themselves(
+    db: Connection, listener: Commands, simulator: Simulator
+) -> None:
+    simulator.identities.mix = IdentityMix(1, 0, overrides={5: "from_a_newer_lml"})
+    play(db, count=50)
+    known(db, 50)
+    unseen(db)
+    simulator.faults.add("truncated_json", endpoint=Endpoint.REFRESH, calls=1)
+    ran = listener.run("sweep", "--stream", "rotation", "--json")
+    report = ran.report["rotation"]
+    assert ran.code == 1
+    assert (report["identities_scanned"], report["lml_error"]) == (50, 1)
+    assert pages(simulator) == [50, 25, 25]
+    assert "from_a_newer_lml" in ran.stderr
+
+
+def test_lml_that_is_down_ends_the_command_and_counts_what_was_asked(
+    db: Connection, listener: Commands, simulator: Simulator
+) -> None:
+    play(db, count=100)
+    known(db, 100)
+    unseen(db)
+    simulator.faults.add("status", endpoint=Endpoint.REFRESH, status=503)
+    ran = listener.run("sweep", "--stream", "rotation", "--json")
+    assert ran.code == 2
+    assert "refresh calls in a row failed" in ran.stderr
+    report = ran.report["rotation"]
+    assert report["identities_scanned"] == report["lml_error"] == 60
+    assert runs(db) == ["failed"]
+
+
+def test_budget_outlives_the_process(
+    db: Connection, listener: Commands, simulator: Simulator
+) -> None:
+    # A second of Discogs' time each, so that the first page is seen to have cost 4 each.
+    simulator.identities.mix = COLD
+    play(db, count=12)
+    unseen(db)
+    first = listener.begin("sweep", "--stream", "rotation")
+    eventually(lambda: simulator.calls.statuses["refresh 200"] == 1)
+    first.terminate()
+    assert listener.finish(first).code == 143
+    spent = db.execute("SELECT sum(cost) >= 18 FROM listener.refresh").fetchone()
+    assert spent == (True,)
+    second = listener.begin("sweep", "--stream", "rotation")
+    eventually(lambda: runs(db) == ["stopped", None])
+    with pytest.raises(TimeoutError):
+        simulator.calls.wait_for(2, "refresh", seconds=2)
+    second.terminate()
+    assert listener.finish(second).code == 143
+
+
+@pytest.mark.parametrize("size", ["51", "500"])
+def test_larger_pages_than_lml_takes_are_refused_at_the_start(
+    listener: Commands, size: str
+) -> None:
+    ran = listener.run("sweep", BACKFILL_LML_BATCH_SIZE=size)
+    assert ran.code == 2
+    assert f"BACKFILL_LML_BATCH_SIZE is '{size}': LML refuses more than 50" in ran.stderr
+    assert listener.run("run", BACKFILL_LML_BATCH_SIZE=size).code == 2

@@ -1,0 +1,338 @@
+"""What a running daemon serves: health, metrics, status."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from tempfile import TemporaryDirectory
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import psycopg
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from listener.adapters.demo.simulator import Simulator
+from tests.acceptance.conftest import Commands, Daemon, eventually
+from tests.catalogue import add_release, count
+from tests.conftest import Connection
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(90)]
+
+Start = Callable[..., Daemon]
+
+ANY_PORT = "127.0.0.1:0"
+TOKEN = "a-secret-of-the-tests"
+STALLING = "tests.acceptance.stalling"
+
+
+def url_of(daemon: Daemon) -> str:
+    daemon.wait_for("page served")
+    found = next(entry for entry in daemon.events if entry["event"] == "page served")
+    return str(found["url"])
+
+
+class Site:
+    """What a daemon serves, asked from outside."""
+
+    def __init__(self, daemon: Daemon, token: str | None = None) -> None:
+        self.url = url_of(daemon)
+        self._headers = {} if token is None else {"authorization": f"Bearer {token}"}
+
+    def get(self, path: str, **options: float) -> httpx.Response:
+        url = self.url + path
+        return httpx.get(url, headers=self._headers, trust_env=False, **options)  # type: ignore[arg-type]
+
+    @property
+    def why(self) -> list[str]:
+        """Why it is not ready."""
+        reply = self.get("readyz")
+        why: list[str] = reply.json()["why"]
+        assert reply.status_code == (503 if why else 200)
+        return why
+
+    def metric(self, name: str, **labels: str) -> float:
+        families = text_string_to_metric_families(self.get("metrics").text)
+        return next(
+            sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name == f"listener_{name}" and dict(sample.labels) == labels
+        )
+
+    def ready(self) -> Site:
+        eventually(lambda: not self.why)
+        return self
+
+
+def red_within(site: Site, word: str, seconds: float = 15) -> str:
+    """Wait until it is not ready for a reason with this word in it; return the reason."""
+    reasons: list[str] = []
+
+    def red() -> bool:
+        reasons[:] = [why for why in site.why if word in why]
+        return bool(reasons)
+
+    eventually(red, seconds)
+    return reasons[0]
+
+
+def test_ready_once_it_follows_and_the_numbers_are_those_of_the_database(
+    db: Connection, start: Start, listener: Commands
+) -> None:
+    rows = [add_release(db), add_release(db)]
+    nameless = add_release(db, None)
+    daemon = start(HTTP_BIND=ANY_PORT)
+    site = Site(daemon).ready()
+    assert site.get("livez").status_code == 200
+    eventually(lambda: count(db, "library_identity") == len(rows))
+    eventually(lambda: site.metric("changes_settled_total", stream="library") == 3)
+    assert site.metric("changes_claimed_total", stream="library") == 3
+    eventually(lambda: site.metric("changes_captured_total", stream="library") == 3)
+    assert site.metric("commit_to_identity_seconds_count", stream="library") == 3
+    assert site.metric("verdicts_total", outcome="resolved") == 2
+    assert site.metric("verdicts_total", outcome="null_artist") == 1
+    assert site.metric("following", stream="rotation") == 1
+    assert site.metric("rung", stream="library", rung="notify") == 1
+    assert site.metric("ready") == 1
+    eventually(lambda: site.metric("runs_total", kind="backfill", outcome="done") == 1)
+    eventually(lambda: site.metric("backlog_changes", stream="library") == 0)
+
+    told = listener.run("status", "--json").report
+    served = site.get("status.json").json()
+    assert served["coverage"] == told["coverage"]
+    assert served["coverage"]["resolved"] == len(rows)
+    assert served["coverage"]["nameless"] == len([nameless])
+    for each in (told, served):
+        del each["at"]
+    assert served == told
+    assert daemon.stop() == 0
+
+
+def test_stop_is_prompt_though_somebody_looks(start: Start) -> None:
+    daemon = start(HTTP_BIND=ANY_PORT)
+    site = Site(daemon).ready()
+    with httpx.Client(base_url=site.url, trust_env=False) as client:
+        assert client.get("/page.json").status_code == 200
+        began = time.monotonic()
+        assert daemon.stop() == 0
+    assert time.monotonic() - began < 5
+
+
+def test_token_is_needed_and_never_logged(start: Start) -> None:
+    daemon = start(HTTP_BIND="0.0.0.0:0", HTTP_TOKEN=TOKEN)
+    url = url_of(daemon).replace("0.0.0.0", "127.0.0.1")  # noqa: S104 - where the test asks
+    for path in ("", "metrics", "status.json", "page.json", "history.json", "app.js"):
+        assert httpx.get(url + path, trust_env=False).status_code == 401
+        wrong = httpx.get(url + path, auth=("x", TOKEN + "x"), trust_env=False)
+        assert wrong.status_code == 401
+        assert httpx.get(url + path, auth=("x", TOKEN), trust_env=False).status_code == 200
+    for path in ("livez", "readyz"):
+        assert httpx.get(url + path, trust_env=False).status_code in {200, 503}
+    assert daemon.stop() == 0
+    assert TOKEN not in "".join(daemon.lines)
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", "192.0.2.7:80", "radio.example:80"])
+def test_address_for_strangers_needs_a_token(listener: Commands, address: str) -> None:
+    ran = listener.run("run", HTTP_BIND=address)
+    assert ran.code == 2
+    assert f"HTTP_BIND is '{address}': others reach that address; set HTTP_TOKEN" in ran.stderr
+
+
+def test_strangers_may_look_if_somebody_says_so(start: Start) -> None:
+    daemon = start(HTTP_BIND="0.0.0.0:0", HTTP_ALLOW_ANONYMOUS="1")
+    url = url_of(daemon).replace("0.0.0.0", "127.0.0.1")  # noqa: S104 - where the test asks
+    assert httpx.get(f"{url}status.json", trust_env=False).status_code == 200
+
+
+def test_address_in_use_ends_the_start(listener: Commands) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        ran = listener.run("run", HTTP_BIND=f"127.0.0.1:{other.getsockname()[1]}")
+    assert ran.code == 2
+    assert "Address already in use; choose another address" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_nothing_is_served_or_imported_without_an_address(start: Start) -> None:
+    served = start(HTTP_BIND=ANY_PORT, PYTHONPROFILEIMPORTTIME="1").following()
+    silent = start(HTTP_BIND="", PYTHONPROFILEIMPORTTIME="1")
+    silent.wait_for("standing by", stream="library")
+    assert not silent.logged("page served")
+    for daemon, needed in ((served, True), (silent, False)):
+        assert daemon.stop() == 0
+        imported = "".join(line for line in daemon.lines if line.startswith("import time:"))
+        for library in ("uvicorn", "starlette", "prometheus_client"):
+            assert (library in imported) == needed
+
+
+@pytest.mark.parametrize("loop", [signal.SIGUSR1, signal.SIGUSR2])
+def test_loop_that_stands_still_turns_it_red(
+    db: Connection, start: Start, loop: signal.Signals
+) -> None:
+    daemon = start(STALLING, HTTP_BIND=ANY_PORT)
+    site = Site(daemon).ready()
+    daemon.kill(loop)
+    # Who hands out batches is stopped by the next one.
+    add_release(db)
+    assert "library" in red_within(site, "stand still")
+    # The process lives: it is not its end that is noticed.
+    assert site.get("livez").status_code == 200
+    assert site.get("page.json").json()["wellness"]["word"] == "failing"
+
+
+def test_blocked_loop_fails_every_probe(start: Start) -> None:
+    daemon = start(STALLING, HTTP_BIND=ANY_PORT)
+    site = Site(daemon).ready()
+    daemon.kill(signal.SIGHUP)
+    for path in ("livez", "readyz"):
+        with pytest.raises(httpx.ReadTimeout):
+            site.get(path, timeout=1)
+    daemon.kill()
+
+
+def test_lml_that_is_down_turns_nothing_red(
+    db: Connection, start: Start, simulator: Simulator
+) -> None:
+    daemon = start(HTTP_BIND=ANY_PORT, READY_MAX_LAG="1s", LML_ATTEMPTS="1")
+    site = Site(daemon).ready()
+    simulator.faults.add("status", status=503)
+    add_release(db)
+    daemon.wait_for("service unavailable, keeping changes in the outbox")
+    eventually(lambda: site.metric("oldest_change_age_seconds", stream="library") > 4)
+    assert site.why == []
+    assert site.metric("breaker", stream="library", state="closed") == 0
+    eventually(lambda: site.get("page.json").json()["wellness"]["word"] == "strained")
+
+
+def test_replica_that_stands_by_is_ready_and_nobody_at_all_is_not(start: Start) -> None:
+    first = start(HTTP_BIND=ANY_PORT).following()
+    second = start(HTTP_BIND=ANY_PORT)
+    second.wait_for("standing by", stream="library")
+    site = Site(second).ready()
+    assert site.metric("following", stream="library") == 0
+    assert site.get("page.json").json()["wellness"]["word"] == "well"
+    assert first.stop() == 0
+    second.following()
+    site.ready()
+    assert site.metric("following", stream="library") == 1
+
+
+def test_database_that_goes_turns_it_red_and_back(db: Connection, start: Start) -> None:
+    daemon = start(HTTP_BIND=ANY_PORT)
+    site = Site(daemon).ready()
+    name = db.info.dbname
+    with psycopg.connect(db.info.dsn, dbname="postgres", autocommit=True) as other:
+        other.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+        other.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = %s AND application_name LIKE 'listener%%'",
+            (name,),
+        )
+        assert red_within(site, "database") == "the database is not available"
+        assert site.get("livez").status_code == 200
+        assert site.get("status.json").status_code == 503
+        page = site.get("page.json").json()
+        assert (page["status"], page["wellness"]["word"]) == (None, "failing")
+        other.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+    eventually(lambda: not site.why, 40)
+
+
+def test_history_survives_a_restart(db: Connection, start: Start) -> None:
+    add_release(db)
+    daemon = start(HTTP_BIND=ANY_PORT)
+    eventually(lambda: db.execute("SELECT FROM listener.sample").rowcount >= 2, 30)
+    assert daemon.stop() == 0
+    site = Site(start(HTTP_BIND=ANY_PORT))
+    hour = site.get("history.json").json()["hour"]["streams"]
+    assert sum(hour["library"]["settled"]) == 1
+    assert hour["library"]["coverage"][-1][0] == 1
+
+
+class Proxy:
+    """Stands between clients and the server; once `dead` is set, sessions that LISTEN go dead.
+
+    They stay open: it is as if the network had swallowed them. Later ones pass.
+    """
+
+    def __init__(self, server: str, listener: socket.socket) -> None:
+        self.dead = threading.Event()
+        self._server = server
+        self._listener = listener
+        self._held: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def close(self) -> None:
+        """Cut every connection, and see it off."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join()
+        for each in self._held:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads[1:]:
+            thread.join()
+        for each in self._held:
+            each.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                self._serve(self._listener.accept()[0])
+
+    def _serve(self, client: socket.socket) -> None:
+        upstream = socket.socket(socket.AF_UNIX)
+        upstream.connect(self._server)
+        self._held += [client, upstream]
+        listens = threading.Event()
+        for ends in ((client, upstream), (upstream, client)):
+            thread = threading.Thread(target=self._carry, args=(*ends, listens))
+            self._threads.append(thread)
+            thread.start()
+
+    def _carry(
+        self, source: socket.socket, target: socket.socket, listens: threading.Event
+    ) -> None:
+        with suppress(OSError):
+            while received := source.recv(65_536):
+                if b"LISTEN " in received and not self.dead.is_set():
+                    listens.set()
+                if not (listens.is_set() and self.dead.is_set()):
+                    target.sendall(received)
+            target.shutdown(socket.SHUT_WR)
+
+
+@contextmanager
+def proxy_before(dsn: str) -> Iterator[tuple[str, Proxy]]:
+    host = parse_qs(urlsplit(dsn).query)["host"][0]
+    with TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{folder}/.s.PGSQL.5432")
+        listener.listen()
+        proxy = Proxy(f"{host}/.s.PGSQL.5432", listener)
+        try:
+            yield dsn.replace(host, folder), proxy
+        finally:
+            proxy.close()
+
+
+def test_half_open_session_that_listens_turns_it_red(dsn: str, start: Start) -> None:
+    if "host" not in parse_qs(urlsplit(dsn).query):
+        pytest.skip("the server is not on a socket of this machine")
+    with proxy_before(dsn) as (through, proxy):
+        site = Site(start(HTTP_BIND=ANY_PORT, DATABASE_URL=through)).ready()
+        proxy.dead.set()
+        assert "does not answer" in red_within(site, "woken by")
+        # It takes another session by itself.
+        site.ready()
+
+
+def test_log_tells_where_the_page_is(start: Start) -> None:
+    daemon = start(HTTP_BIND=ANY_PORT)
+    url = url_of(daemon)
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", url)
+    assert daemon.logged("page served", token_needed=False) == 1

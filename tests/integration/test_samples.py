@@ -1,0 +1,272 @@
+"""Readings, samples and what is made of them later."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+
+from listener.adapters.postgres.connection import Database, Pool
+from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
+from listener.adapters.postgres.samples import PostgresReadings, PostgresSamples
+from listener.adapters.postgres.steps import read_history, read_last_words
+from listener.adapters.postgres.viewer import Viewer, open_viewer
+from listener.bootstrap.outlook import Outlook
+from listener.bootstrap.page import Page
+from listener.domain.change import Stream
+from listener.domain.faults import StoreUnavailableError
+from listener.domain.health import Waiting
+from listener.domain.sample import Sample
+from tests.catalogue import add_release
+from tests.conftest import BACKEND, Connection
+from tests.integration.conftest import Answers
+
+SAMPLE = Sample(
+    stream=Stream.LIBRARY,
+    lasted=timedelta(seconds=10),
+    backlog=4,
+    oldest=timedelta(seconds=3),
+    claimed=6,
+    settled=5,
+    typical=timedelta(seconds=0.5),
+    worst=timedelta(seconds=2),
+    silent=timedelta(0),
+    woken=True,
+)
+NOTHING: dict[Stream, list[int]] = {}
+
+
+def enter(db: Connection, minutes: float, *, stream: str = "library", **values: object) -> None:
+    """Write a sample of `minutes` ago."""
+    row: dict[str, object] = {
+        "seconds": 10,
+        "backlog": 0,
+        "claimed": 1,
+        "settled": 1,
+        "typical": 1,
+        "worst": 1,
+        "silent": 0,
+        "woken": True,
+    }
+    row |= values
+    names = ", ".join(row)
+    places = ", ".join(f"%({name})s" for name in row)
+    db.execute(
+        f"INSERT INTO listener.sample (stream, at, {names})"  # noqa: S608
+        f" VALUES (%(stream)s, now() - %(age)s, {places})",
+        row | {"stream": stream, "age": timedelta(minutes=minutes)},
+    )
+
+
+@pytest.fixture
+def readings(pool: Pool) -> PostgresReadings:
+    return PostgresReadings(pool, BACKEND, "listener test")
+
+
+@pytest.fixture
+def samples(pool: Pool) -> PostgresSamples:
+    return PostgresSamples(pool, BACKEND)
+
+
+async def test_reading_tells_what_waits(db: Connection, readings: PostgresReadings) -> None:
+    rows = [add_release(db) for _ in range(3)]
+    db.execute(
+        "UPDATE listener.change SET changed_at = now() - interval '90 s' WHERE row_id = %s",
+        (rows[0],),
+    )
+    reading = await readings.read(NOTHING)
+    library, rotation = reading.waiting
+    assert (library.stream, library.backlog, library.followed) == (Stream.LIBRARY, 3, False)
+    assert library.oldest is not None
+    assert timedelta(seconds=90) <= library.oldest < timedelta(seconds=100)
+    assert rotation == Waiting(Stream.ROTATION, 0, None, followed=False)
+
+    # A row that is tried again by itself is no sign of a pipeline that stands still.
+    library, _ = (await readings.read({Stream.LIBRARY: rows[:1]})).waiting
+    assert library.backlog == 3
+    assert library.oldest is not None
+    assert library.oldest < timedelta(seconds=60)
+    assert (await readings.read({Stream.LIBRARY: rows})).waiting[0].oldest is None
+    assert (await readings.read({Stream.ROTATION: rows})).waiting[0].oldest is not None
+
+
+async def test_another_daemon_counts_as_following_and_we_do_not(
+    dsn: str, database: Database, readings: PostgresReadings
+) -> None:
+    async with PostgresLanes(database, LaneTimes()).hold(Stream.LIBRARY):
+        assert [each.followed for each in (await readings.read(NOTHING)).waiting] == [False, False]
+    other = Database(dsn=dsn, backend=BACKEND, holder="listener other")
+    async with PostgresLanes(other, LaneTimes()).hold(Stream.LIBRARY):
+        assert [each.followed for each in (await readings.read(NOTHING)).waiting] == [True, False]
+    assert [each.followed for each in (await readings.read(NOTHING)).waiting] == [False, False]
+
+
+async def test_parked_rows_are_counted(db: Connection, readings: PostgresReadings) -> None:
+    parked, failed, deleted = add_release(db), add_release(db), 4711
+    for row, next_ask in ((parked, "infinity"), (failed, "tomorrow"), (deleted, "infinity")):
+        db.execute(
+            "INSERT INTO listener.ledger (library_id, question, ask_order, failures, next_ask_at)"
+            " VALUES (%s, '', 1, 8, %s)",
+            (row, next_ask),
+        )
+    assert (await readings.read(NOTHING)).parked == 1
+
+
+async def test_sample_is_kept_as_it_was(
+    db: Connection, samples: PostgresSamples, answer: Answers
+) -> None:
+    await answer(add_release(db), add_release(db))
+    add_release(db)
+    add_release(db, None)
+    await samples.write(SAMPLE)
+    coverage = await samples.count_coverage()
+    assert coverage == (2, 0, 0, 0, 0, 1, 1)
+    empty = Sample(
+        stream=Stream.ROTATION,
+        lasted=timedelta(seconds=10),
+        backlog=0,
+        oldest=None,
+        claimed=0,
+        settled=0,
+        typical=None,
+        worst=None,
+        silent=timedelta(seconds=4),
+        woken=False,
+        coverage=coverage,
+    )
+    await samples.write(empty)
+    steps = read_history(db, BACKEND, timedelta(hours=1), timedelta(seconds=30))
+    library, rotation = steps
+    assert (library.backlog, library.oldest, library.settled, library.typical) == (4, 3, 5, 0.5)
+    assert (library.worst, library.silent, library.coverage) == (2, 0, None)
+    assert (rotation.oldest, rotation.typical, rotation.silent) == (None, None, 4)
+    assert rotation.coverage == [2, 0, 0, 0, 0, 1, 1]
+    words = read_last_words(db, BACKEND)
+    assert [(w.stream, w.oldest, w.woken) for w in words] == [
+        ("library", 3, True),
+        ("rotation", None, False),
+    ]
+    assert all(0 <= word.age < 30 for word in words)
+
+
+def test_word_of_long_ago_says_nothing(db: Connection) -> None:
+    enter(db, 2)
+    assert read_last_words(db, BACKEND) == ()
+
+
+def test_history_is_told_in_steps(db: Connection) -> None:
+    base = datetime.now(UTC)
+    # All within one step of ten minutes, whenever this is run.
+    into = base.timestamp() % 600 / 60
+    for part, settled, typical, worst in ((0.2, 3, 1.0, 9), (0.5, 1, 5.0, 5), (0.8, 0, None, None)):
+        minutes = into + 10 * (1 - part)
+        enter(db, minutes, settled=settled, typical=typical, worst=worst, backlog=settled, silent=2)
+    enter(db, 25 * 60, settled=99)
+    (step,) = read_history(db, BACKEND, timedelta(days=1), timedelta(minutes=10))
+    assert (step.settled, step.worst, step.backlog, step.silent) == (4, 9, 3, 6)
+    assert step.typical == pytest.approx((3 * 1.0 + 1 * 5.0) / 4)
+    assert step.at.timestamp() % 600 == 0
+
+
+async def test_old_samples_are_folded_and_nothing_that_sums_is_lost(
+    db: Connection, samples: PostgresSamples
+) -> None:
+    for second in range(0, 3600, 10):
+        enter(db, 180 + second / 60, settled=2, worst=second, coverage=[second, 0, 0, 0, 0, 0, 0])
+    enter(db, 10, settled=1)
+    enter(db, 180, stream="rotation", settled=7)
+    enter(db, 9 * 24 * 60, settled=5)
+    for _ in range(2):
+        await samples.fold(Stream.LIBRARY)
+    rows = db.execute(
+        "SELECT count(*), min(seconds), sum(settled), max(worst), max(coverage[1])"
+        " FROM listener.sample WHERE stream = 'library' AND at < now() - interval '2 h'"
+    ).fetchone()
+    assert rows is not None
+    assert 12 <= int(str(rows[0])) <= 13
+    assert rows[1:4] == (300, 720, 3590)
+    # Of each five minutes the last count.
+    assert int(str(rows[4])) <= 3590
+    others = db.execute(
+        "SELECT stream, settled, seconds FROM listener.sample"
+        " WHERE stream = 'rotation' OR at > now() - interval '1 h' ORDER BY stream"
+    ).fetchall()
+    assert others == [("library", 1, 10), ("rotation", 7, 10)]
+
+
+async def test_folding_is_bounded_to_eight_days(db: Connection, samples: PostgresSamples) -> None:
+    enter(db, 8 * 24 * 60 + 10, seconds=300)
+    enter(db, 8 * 24 * 60 - 10, seconds=300)
+    await samples.fold(Stream.LIBRARY)
+    assert db.execute("SELECT count(*) FROM listener.sample").fetchone() == (1,)
+
+
+async def test_viewer_outlives_its_session(db: Connection, dsn: str) -> None:
+    def backend(connection: psycopg.Connection[object], _schema: str) -> int:
+        return connection.info.backend_pid
+
+    async with open_viewer(dsn, BACKEND) as viewer:
+        first = await viewer.look(backend)
+        assert await viewer.look(backend) == first
+        db.execute("SELECT pg_terminate_backend(%s, 5000)", (first,))
+
+        def count(connection: psycopg.Connection[object], _schema: str) -> object:
+            return connection.execute("SELECT count(*) FROM listener.lane").fetchone()
+
+        assert await viewer.look(count) == (2,)
+    left = "SELECT FROM pg_stat_activity WHERE application_name = 'listener-page'"
+    async with asyncio.timeout(5):
+        while db.execute(left).rowcount:
+            await asyncio.sleep(0.01)
+
+
+async def test_page_tells_what_the_database_holds(
+    db: Connection, dsn: str, answer: Answers, database: Database
+) -> None:
+    await answer(add_release(db), add_release(db))
+    parked = add_release(db)
+    db.execute(
+        "INSERT INTO listener.ledger (library_id, question, ask_order, failures, next_ask_at,"
+        " failure, failure_detail, failed_at)"
+        " VALUES (%s, '', 1, 8, 'infinity', 'lml_error', 'why', now())",
+        (parked,),
+    )
+    async with open_viewer(dsn, BACKEND) as viewer:
+        page = _page(viewer)
+        alone = json.loads(await page.state())
+        assert alone["wellness"]["word"] == "failing"
+        assert "nobody follows library; start a daemon" in alone["wellness"]["why"]
+        async with (
+            PostgresLanes(database, LaneTimes()).hold(Stream.LIBRARY) as library,
+            PostgresLanes(database, LaneTimes()).hold(Stream.ROTATION) as rotation,
+        ):
+            await library.wait(timedelta(0))
+            await rotation.wait(timedelta(0))
+            state = json.loads(await page.state())
+            assert state["wellness"] == {
+                "word": "well",
+                "why": ["every change is answered", "1 row set aside for a person to look at"],
+            }
+        assert state["status"]["coverage"]["resolved"] == 2
+        assert [row["library_id"] for row in state["parked"]] == [parked]
+        enter(db, 1)
+        history = json.loads(await page.history())
+        assert sum(history["hour"]["streams"]["library"]["settled"]) == 1
+        assert json.loads(await page.status())["coverage"] == state["status"]["coverage"]
+
+
+async def test_page_without_a_database_says_so(dsn: str) -> None:
+    async with open_viewer(dsn.replace("dbname", "x").rsplit("/", 1)[0] + "/gone", BACKEND) as v:
+        page = _page(v)
+        state = json.loads(await page.state())
+        assert (state["status"], state["wellness"]["word"]) == (None, "failing")
+        assert state["wellness"]["why"][0].startswith("the database cannot be looked at: ")
+        with pytest.raises(StoreUnavailableError):
+            await page.status()
+
+
+def _page(viewer: Viewer) -> Page:
+    return Page(viewer, Outlook(timedelta(minutes=5), asyncio.Event()))

@@ -1,0 +1,340 @@
+"""The routes, asked over real HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from listener.adapters.http import server as serving
+from listener.adapters.http.metrics import Metrics, Numbers
+from listener.adapters.http.server import SiteServer
+from listener.adapters.http.site import Sources, make_site
+from listener.adapters.http.sockets import BindError, bound_socket, url_of
+from listener.domain.change import Stream
+from listener.domain.faults import StoreUnavailableError
+from listener.domain.health import Pulse, Reading, Rung, Waiting
+from listener.domain.pacing import BreakerState
+from listener.domain.tally import Skip, Tally
+from listener.engine.supervisor import beside
+
+TOKEN = "a-token-of-the-tests"
+ALL = ("/", "/app.js", "/chart.js", "/style.css", "/icon.svg", "/metrics", "/status.json")
+OPEN = ("/livez", "/readyz")
+
+
+@dataclass
+class Told:
+    """What the routes are told, and how often they asked."""
+
+    why: Sequence[str] = ()
+    fault: str | None = None
+    looks: int = 0
+    metrics: Metrics = field(default_factory=lambda: Metrics(lambda: Numbers(ready=True)))
+
+    def unready(self) -> Sequence[str]:
+        return self.why
+
+    async def look(self) -> bytes:
+        self.looks += 1
+        await asyncio.sleep(0)
+        if self.fault is not None:
+            raise StoreUnavailableError(self.fault)
+        return json.dumps({"looks": self.looks}).encode()
+
+
+@asynccontextmanager
+async def site(
+    told: Told | None = None, token: str | None = None, hosts: frozenset[str] | None = None
+) -> AsyncIterator[httpx.AsyncClient]:
+    told = told or Told()
+    sources = Sources(told.unready, told.metrics.text, told.look, told.look, told.look)
+    bound = bound_socket("127.0.0.1", 0)
+    url = url_of(bound, "127.0.0.1")
+    async with (
+        beside(SiteServer(make_site(sources, token, hosts), bound).answer()),
+        httpx.AsyncClient(base_url=url, trust_env=False) as client,
+    ):
+        yield client
+
+
+async def test_probes_say_yes_or_no_and_why() -> None:
+    told = Told()
+    async with site(told) as client:
+        assert (await client.get("/livez")).text == "ok\n"
+        ready = await client.get("/readyz")
+        assert (ready.status_code, ready.json()) == (200, {"ready": True, "why": []})
+        told.why = ["nobody follows library"]
+        red = await client.get("/readyz")
+        assert (red.status_code, red.json()["why"]) == (503, told.why)
+        assert (await client.get("/livez")).status_code == 200
+
+
+@pytest.mark.parametrize("path", ALL)
+async def test_token_is_needed(path: str) -> None:
+    async with site(token=TOKEN) as client:
+        refused = await client.get(path)
+        assert refused.status_code == 401
+        assert refused.headers["www-authenticate"].startswith("Basic ")
+        assert TOKEN not in refused.text
+        bearer = {"authorization": f"Bearer {TOKEN}"}
+        assert (await client.get(path, headers=bearer)).status_code == 200
+        assert (await client.get(path, auth=("anybody", TOKEN))).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        "",
+        "Bearer",
+        "Bearer wrong",
+        f"Bearer {TOKEN}x",
+        f"Token {TOKEN}",
+        "Basic !!!",
+        "Basic YTpi",
+        f"Basic {TOKEN}",
+    ],
+)
+async def test_wrong_token_is_refused(authorization: str) -> None:
+    async with site(token=TOKEN) as client:
+        reply = await client.get("/status.json", headers={"authorization": authorization})
+        assert reply.status_code == 401
+
+
+@pytest.mark.parametrize("path", OPEN)
+async def test_probes_need_no_token(path: str) -> None:
+    async with site(token=TOKEN) as client:
+        assert (await client.get(path)).status_code == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
+@pytest.mark.parametrize("path", ["/", "/status.json", "/livez"])
+async def test_nothing_can_be_changed(method: str, path: str) -> None:
+    async with site() as client:
+        reply = await client.request(method, path)
+        assert (reply.status_code, reply.headers["allow"]) == (405, "GET, HEAD")
+
+
+async def test_head_is_answered_without_a_body() -> None:
+    async with site() as client:
+        reply = await client.head("/status.json")
+        assert (reply.status_code, reply.content) == (200, b"")
+
+
+async def test_every_reply_forbids_what_is_not_ours() -> None:
+    async with site() as client:
+        for path in (*ALL, *OPEN, "/nowhere"):
+            headers = (await client.get(path)).headers
+            assert headers["content-security-policy"].startswith("default-src 'none'; ")
+            assert "unsafe" not in headers["content-security-policy"]
+            assert headers["x-content-type-options"] == "nosniff"
+            assert "server" not in headers
+
+
+async def test_page_is_small_and_names_no_other_host() -> None:
+    async with site() as client:
+        replies = [await client.get(path) for path in ALL[:5]]
+    assert sum(len(reply.content) for reply in replies) <= 100_000
+    for reply in replies:
+        named = set(re.findall(r"https?://[^\s\"'<>]+", reply.text))
+        assert named <= {"http://www.w3.org/2000/svg"}
+    page = replies[0].text
+    assert "<style" not in page
+    assert " style=" not in page
+    assert re.findall(r"<script(?![^>]* src=)", page) == []
+
+
+@pytest.mark.parametrize(("host", "status"), [("localhost:1", 200), ("evil.example", 421)])
+async def test_page_of_another_site_learns_nothing(host: str, status: int) -> None:
+    async with site(hosts=frozenset({"localhost", "127.0.0.1"})) as client:
+        assert (await client.get("/livez")).status_code == 200
+        reply = await client.get("/status.json", headers={"host": host})
+        assert reply.status_code == status
+
+
+async def test_many_viewers_cost_one_look() -> None:
+    told = Told()
+    async with site(told) as client:
+        replies = await asyncio.gather(*(client.get("/status.json") for _ in range(20)))
+    assert {reply.content for reply in replies} == {b'{"looks": 1}'}
+
+
+async def test_database_that_is_gone_is_said() -> None:
+    told = Told(fault="the database is gone")
+    async with site(told) as client:
+        reply = await client.get("/status.json")
+        assert (reply.status_code, reply.json()) == (503, {"fault": "the database is gone"})
+        told.fault = None
+        assert (await client.get("/status.json")).status_code == 200
+
+
+async def test_long_header_is_refused() -> None:
+    async with site() as client:
+        try:
+            status = (await client.get("/", headers={"x": "y" * 1_000_000})).status_code
+        except httpx.TransportError:
+            # Hung up on before it was all sent.
+            status = 400
+        assert status == 400
+        assert (await client.get("/livez")).status_code == 200
+
+
+async def test_silent_and_slow_connections_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_FIRST_REQUEST", "_LIFE", "_GRACE"):
+        monkeypatch.setattr(serving, name, timedelta(seconds=0.05))
+    async with site() as client:
+        address = client.base_url.host, client.base_url.port
+        for sent in (b"", b"GET / HT", b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"):
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(sent)
+            try:
+                answered = await reader.read()
+            except ConnectionResetError:
+                answered = b""
+            assert answered.startswith(b"HTTP/1.1 200") == (b"livez" in sent)
+            writer.close()
+
+
+async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "_CONNECTIONS", 2)
+    async with site() as client:
+        address = client.base_url.host, client.base_url.port
+        held = [await asyncio.open_connection(*address) for _ in range(2)]
+        with pytest.raises(httpx.TransportError):
+            await client.get("/livez")
+        for _, writer in held:
+            writer.close()
+            await writer.wait_closed()
+        async with asyncio.timeout(5):
+            while True:
+                try:
+                    assert (await client.get("/livez")).status_code == 200
+                    break
+                except httpx.TransportError:
+                    await asyncio.sleep(0.01)
+
+
+async def test_server_ends_at_once_though_somebody_is_connected() -> None:
+    async with site() as client:
+        address = client.base_url.host, client.base_url.port
+        reader, writer = await asyncio.open_connection(*address)
+        await client.get("/livez")
+        began = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() - began < 2
+    with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+        await reader.readexactly(1)
+    writer.close()
+
+
+def test_address_in_use_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(BindError, match=f"127.0.0.1:{port}: Address already in use; choose"):
+            bound_socket("127.0.0.1", port)
+
+
+def test_ipv6_address_stands_in_brackets() -> None:
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    with bound_socket("::1", 0) as bound:
+        assert url_of(bound, "::1") == f"http://[::1]:{bound.getsockname()[1]}/"
+
+
+def values(text: bytes) -> dict[tuple[str, tuple[str, ...]], float]:
+    return {
+        (sample.name.removeprefix("listener_"), _labels(dict(sample.labels))): sample.value
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+    }
+
+
+def _labels(labels: dict[str, str]) -> tuple[str, ...]:
+    # That of the stream first, whatever the others are called.
+    return tuple(labels[name] for name in sorted(labels, key=lambda name: name != "stream"))
+
+
+async def test_metrics_tell_every_number() -> None:
+    live = Tally(resolved=3, unresolved=1, capture_missed=2, lml_calls=4)
+    live.skip(Skip.COMPILATION, 2)
+    pulse = Pulse(
+        stream=Stream.LIBRARY,
+        rung=Rung.POLL,
+        breaker=BreakerState.HALF_OPEN,
+        stalled=timedelta(seconds=2),
+        looked=None,
+        claimed=7,
+        held=5,
+    )
+    waiting = (
+        Waiting(Stream.LIBRARY, 9, timedelta(seconds=8), followed=False),
+        Waiting(Stream.ROTATION, 0, None, followed=True),
+    )
+    numbers = Numbers(
+        ready=True,
+        pulses=(pulse,),
+        claimed={Stream.LIBRARY: 7, Stream.ROTATION: 1},
+        captured={Stream.LIBRARY: 11, Stream.ROTATION: 1},
+        reading=Reading(waiting, 6, timedelta(seconds=2)),
+        tallies=(live,),
+        refreshes={"warmed": 4, "a word of a newer LML": 1, "another": 2},
+        calls_in_flight=2,
+        tokens=12.5,
+    )
+    metrics = Metrics(lambda: numbers)
+    metrics.settled(Stream.LIBRARY, [0.2, 3.0, -1.0])
+    metrics.handled(Stream.LIBRARY, 500, 1.5)
+    with metrics.call():
+        pass
+    with pytest.raises(ValueError, match="broken"), metrics.call():
+        raise ValueError("broken")
+    with metrics.run("sweep", Tally(resolved=10)):
+        during = values(metrics.text())
+    async with site(Told(metrics=metrics)) as client:
+        reply = await client.get("/metrics")
+    assert reply.headers["content-type"].startswith("text/plain; version=0.0.4")
+    found = values(reply.content)
+    expected = {
+        ("ready", ()): 1,
+        ("following", ("library",)): 1,
+        ("following", ("rotation",)): 0,
+        ("rung", ("library", "poll")): 1,
+        ("rung", ("library", "notify")): 0,
+        ("breaker", ("library", "half-open")): 1,
+        ("changes_captured_total", ("library",)): 11,
+        ("changes_claimed_total", ("library",)): 7,
+        ("changes_settled_total", ("library",)): 3,
+        ("changes_held", ("library",)): 5,
+        ("commit_to_identity_seconds_count", ("library",)): 3,
+        ("commit_to_identity_seconds_sum", ("library",)): 3.2,
+        ("commit_to_identity_seconds_bucket", ("library", "0.25")): 2,
+        ("batch_rows_sum", ("library",)): 500,
+        ("batch_seconds_sum", ("library",)): 1.5,
+        ("lml_call_seconds_count", ("ok",)): 1,
+        ("lml_call_seconds_count", ("failed",)): 1,
+        ("lml_calls_in_flight", ()): 2,
+        ("lml_calls_total", ()): 4,
+        ("verdicts_total", ("resolved",)): 13,
+        ("verdicts_total", ("compilation",)): 2,
+        ("capture_missed_total", ()): 2,
+        ("rotation_refreshes_total", ("warmed",)): 4,
+        ("rotation_refreshes_total", ("other",)): 3,
+        ("backlog_changes", ("library",)): 9,
+        ("oldest_change_age_seconds", ("library",)): 10,
+        ("oldest_change_age_seconds", ("rotation",)): 0,
+        ("parked_rows", ()): 6,
+        ("pace_tokens", ()): 12.5,
+        ("database_up", ()): 1,
+        ("runs_total", ("sweep", "done")): 1,
+    }
+    assert {key: found.get(key) for key in expected} == expected
+    assert during["verdicts_total", ("resolved",)] == 13
+    assert all(line.startswith((b"listener_", b"# ")) for line in reply.content.splitlines())

@@ -1,0 +1,226 @@
+"""Both ends of what refreshes the rotation, in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from listener.domain.budget import Errand, Grant, RefreshLimits, Spent, Wait, decide
+from listener.domain.due import Scope
+from listener.domain.faults import PageRefusedError, RunGoesOnError
+from listener.domain.refreshing import Played, Refreshed, RotationCoverage, RotationTally, Status
+from listener.domain.run import RunKind
+from listener.domain.tally import Tally
+from tests.unit.clock import now
+
+LIMITS = RefreshLimits(calls=30, in_flight=2, call_timeout=timedelta(minutes=6))
+
+
+def warmed(identity: int) -> Refreshed:
+    return Refreshed(identity, Status.WARMED, releases=1, artists=3, parts=4)
+
+
+@dataclass
+class Warming:
+    """Says of each identity what `statuses` says, else that it is warmed; mints 1000 + release.
+
+    A page takes `fixed` seconds, and `cold` seconds for each identity that is new to it. `fault` is
+    told how many calls there were, and returns what the call fails with. Pages with a `poison`
+    identity are refused; `silent` ones are left out of replies.
+    """
+
+    statuses: dict[int, str] = field(default_factory=dict)
+    silent: frozenset[int] = frozenset()
+    poison: frozenset[int] = frozenset()
+    fault: Callable[[int], Exception | None] = lambda call: None
+    mint_faults: dict[int, Exception] = field(default_factory=dict)
+    fixed: float = 0.1
+    cold: float = 0.0
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: list[list[int]] = field(default_factory=list)
+    asked_at: list[float] = field(default_factory=list)
+    minted: list[int] = field(default_factory=list)
+    seen: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    async def refresh(self, identity_ids: Sequence[int]) -> Mapping[int, Refreshed]:
+        self.asked.append(list(identity_ids))
+        self.asked_at.append(now())
+        fault = self.fault(len(self.asked))
+        if fault is not None:
+            raise fault
+        if not self.poison.isdisjoint(identity_ids):
+            message = "LML answered 422"
+            raise PageRefusedError(message)
+        new = set(identity_ids) - self.seen
+        self.seen |= new
+        await asyncio.sleep(self.fixed + self.cold * len(new))
+        await self.gate.wait()
+        return {i: self._said(i) for i in identity_ids if i not in self.silent}
+
+    def _said(self, identity: int) -> Refreshed:
+        word = self.statuses.get(identity, "warmed")
+        if word == "warmed":
+            return warmed(identity)
+        if word in set(Status):
+            return Refreshed(identity, Status(word))
+        return Refreshed(identity, Status.ERROR, word=word)
+
+    async def mint(self, discogs_release_id: int) -> int:
+        self.minted.append(discogs_release_id)
+        await asyncio.sleep(0)
+        if discogs_release_id in self.mint_faults:
+            raise self.mint_faults[discogs_release_id]
+        return 1000 + discogs_release_id
+
+
+@dataclass
+class _Call:
+    cost: int
+    known: bool
+    started: float
+    ended: float = float("inf")
+    answered: int = 0
+
+
+@dataclass
+class Refreshes:
+    """The book of refresh calls in memory; `spent_by_others` is added to what a window cost."""
+
+    limits: RefreshLimits = LIMITS
+    calls: list[_Call] = field(default_factory=list)
+    failures: dict[int, int] = field(default_factory=dict)
+    granted: list[tuple[str, bool, int]] = field(default_factory=list)
+    spent_by_others: int = 0
+
+    async def take(self, errand: Errand, *, known: bool, wanted: int) -> Grant | Wait:
+        await asyncio.sleep(0)
+        decision = decide(self.limits, self.spent(known=known), errand, known=known)
+        if isinstance(decision, Wait):
+            return decision
+        size = min(decision.identities, wanted)
+        self.calls.append(_Call(-(-decision.cost * size // decision.identities), known, now()))
+        self.granted.append((str(errand), known, size))
+        return Grant(len(self.calls) - 1, size)
+
+    def spent(self, *, known: bool) -> Spent:
+        since = now() - self.limits.window.total_seconds()
+        counted = [call for call in self.calls if call.ended > since]
+        learned = [c for c in self.calls if c.known is known and c.answered][-10:]
+        return Spent(
+            cost=sum(call.cost for call in counted) + self.spent_by_others,
+            calls=sum(call.started > since for call in self.calls),
+            in_flight=sum(call.ended == float("inf") for call in self.calls),
+            frees_in=None,
+            learned_cost=sum(call.cost for call in learned),
+            learned_identities=sum(call.answered for call in learned),
+        )
+
+    async def end(
+        self, grant: Grant, *, cost: int, answered: int, refreshed: Mapping[int, Refreshed]
+    ) -> Mapping[int, int]:
+        call = self.calls[grant.refresh_id]
+        assert call.ended == float("inf"), "a call ends once"
+        call.ended, call.cost, call.answered = now(), cost, answered
+        for identity, each in refreshed.items():
+            failed = each.status is Status.ERROR
+            self.failures[identity] = self.failures.get(identity, 0) + 1 if failed else 0
+        return {identity: self.failures[identity] for identity in refreshed}
+
+
+@dataclass
+class Rotation:
+    """Rows being played, by id; `locked` ones cannot be written, `faster` ones were meanwhile."""
+
+    rows: dict[int, Played] = field(default_factory=dict)
+    locked: set[int] = field(default_factory=set)
+    faster: set[int] = field(default_factory=set)
+    raised: list[list[int]] = field(default_factory=list)
+
+    def play(
+        self,
+        row: int,
+        identity: int | None = None,
+        release: int | None = None,
+        album: int | None = None,
+        *,
+        known: bool = False,
+    ) -> None:
+        self.rows[row] = Played(row, identity, release, album, known)
+
+    async def read(self, row_ids: Sequence[int]) -> Sequence[Played]:
+        return [self.rows[row] for row in sorted(row_ids) if row in self.rows]
+
+    async def fill(self, minted: Mapping[int, int], rows: Sequence[Played]) -> Mapping[int, bool]:
+        written = {row.row_id: row.row_id not in self.faster for row in rows}
+        for row in rows:
+            release = row.discogs_release_id
+            assert release is not None
+            if row.row_id not in self.locked | self.faster:
+                self.rows[row.row_id] = replace(row, identity_id=minted[release])
+        return {row: ours for row, ours in written.items() if row not in self.locked}
+
+    async def raise_releases(self, library_ids: Sequence[int]) -> int:
+        self.raised.append(list(library_ids))
+        return len(library_ids)
+
+
+@dataclass
+class Airplay:
+    """What is being played: identities with whether each is known; those done are left out."""
+
+    known: dict[int, bool]
+    covered: tuple[int, int] = (100, 100)
+    since: list[datetime] = field(default_factory=list)
+
+    async def identities(self, since: datetime) -> Mapping[int, bool]:
+        self.since.append(since)
+        return dict(sorted(self.known.items(), key=lambda item: (not item[1], item[0])))
+
+    async def coverage(self) -> RotationCoverage:
+        resolved, named = self.covered
+        share = resolved / named if named else 1.0
+        return RotationCoverage(named, named, resolved, resolved, share, resolved, 0)
+
+
+@dataclass
+class Runs:
+    """The book of runs; `busy` while another walk goes on."""
+
+    busy: bool = False
+    entered: list[tuple[RunKind, str]] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    notes: int = 0
+    fault: Exception | None = None
+
+    @asynccontextmanager
+    async def enter(
+        self,
+        kind: RunKind,
+        scope: Scope,
+        cause: str,
+        tally: Tally | RotationTally,
+        *,
+        wait: bool = True,
+    ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        assert not wait
+        if self.busy:
+            message = "another run over the same goes on already"
+            raise RunGoesOnError(message)
+        self.entered.append((kind, cause))
+        try:
+            yield self._note
+        except BaseException as error:
+            self.ended.append(type(error).__name__)
+            raise
+        self.ended.append("done")
+
+    async def _note(self) -> None:
+        if self.fault is not None:
+            raise self.fault
+        self.notes += 1

@@ -1,0 +1,142 @@
+"""How many identities may be refreshed at a time, and what that is taken to cost."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from listener.domain.budget import (
+    COLD_COST,
+    DISCOGS_CALLS,
+    Errand,
+    Leave,
+    RefreshLimits,
+    Spent,
+    Wait,
+    cost_of,
+    decide,
+)
+from listener.domain.refreshing import LML_REFRESH_BATCH_CAP
+
+LIMITS = RefreshLimits(calls=30, in_flight=2, call_timeout=timedelta(minutes=6))
+NOTHING = Spent(0, 0, 0, None, 0, 0)
+WALK, CHANGE = Errand.WALK, Errand.CHANGE
+
+
+def size(spent: Spent = NOTHING, errand: Errand = WALK, *, known: bool = False) -> int:
+    decision = decide(LIMITS, spent, errand, known=known)
+    return decision.identities if isinstance(decision, Leave) else 0
+
+
+def learned(cost: int, identities: int) -> Spent:
+    return replace(NOTHING, learned_cost=cost, learned_identities=identities)
+
+
+def test_what_people_leave_of_discogs_is_thirty_calls_a_minute() -> None:
+    assert DISCOGS_CALLS == 30
+    assert LIMITS.window == timedelta(minutes=1)
+
+
+def test_identities_that_nothing_is_known_of_are_taken_to_be_cold() -> None:
+    assert decide(LIMITS, NOTHING, WALK, known=False) == Leave(6, 24)
+    assert decide(LIMITS, NOTHING, CHANGE, known=False) == Leave(7, 28)
+
+
+def test_identities_that_answered_lately_go_in_full_pages() -> None:
+    assert size(known=True) == LML_REFRESH_BATCH_CAP == 50
+    assert size(learned(0, 60), known=True) == 50
+    assert size(learned(0, 100), known=False) == 50
+
+
+def test_pages_grow_as_replies_turn_out_to_be_warm() -> None:
+    sizes = [size(learned(0, identities)) for identities in (0, 6, 15, 32, 60)]
+    assert sizes == sorted(set(sizes))
+    assert (sizes[0], sizes[-1]) == (6, 50)
+
+
+def test_one_cold_page_teaches_that_the_next_one_must_be_small() -> None:
+    assert size(learned(200, 50), known=True) == 5
+
+
+@pytest.mark.parametrize("errand", Errand)
+def test_page_that_cost_more_than_the_window_is_followed_by_none(errand: Errand) -> None:
+    spent = replace(learned(200, 50), cost=200, calls=1, frees_in=timedelta(seconds=40))
+    for known in (True, False):
+        assert isinstance(decide(LIMITS, spent, errand, known=known), Wait)
+
+
+def test_walk_leaves_a_fifth_to_changes() -> None:
+    spent = replace(NOTHING, cost=24, calls=1)
+    assert size(spent, WALK) == 0
+    assert size(spent, CHANGE) == 1
+    assert size(replace(NOTHING, calls=24), WALK, known=True) == 0
+    assert size(replace(NOTHING, calls=24), CHANGE, known=True) == 50
+    assert size(replace(NOTHING, calls=30), CHANGE, known=True) == 0
+
+
+def test_calls_in_flight_are_bounded() -> None:
+    assert size(replace(NOTHING, in_flight=1), known=True) == 50
+    assert size(replace(NOTHING, in_flight=2), known=True) == 0
+
+
+def test_one_identity_may_go_however_dear_they_are_if_nothing_else_did() -> None:
+    dear = learned(6000, 60)
+    assert size(dear) == 1
+    assert size(replace(dear, cost=1)) == 0
+
+
+def test_even_the_lowest_rate_lets_a_walk_go() -> None:
+    limits = replace(LIMITS, calls=1)
+    assert isinstance(decide(limits, NOTHING, WALK, known=False), Leave)
+    assert isinstance(decide(limits, replace(NOTHING, calls=1), WALK, known=False), Wait)
+
+
+def test_wait_ends_when_the_window_frees_something_or_calls_may_have_ended() -> None:
+    spent = replace(NOTHING, cost=30, calls=1, frees_in=timedelta(seconds=1))
+    assert decide(LIMITS, spent, WALK, known=False) == Wait(timedelta(seconds=1))
+    spent = replace(spent, frees_in=timedelta(seconds=50))
+    assert decide(LIMITS, spent, WALK, known=False) == Wait(timedelta(seconds=3))
+
+
+def test_cost_is_what_the_reply_reports_but_no_more_than_its_time_allows() -> None:
+    # A warm page of 50 takes LML half a second.
+    assert cost_of(LIMITS, 50, 200, timedelta(milliseconds=650)) == 0
+    assert cost_of(LIMITS, 50, 200, timedelta(milliseconds=710)) == 2
+    assert cost_of(LIMITS, 50, 200, timedelta(milliseconds=10_500)) == 100
+    assert cost_of(LIMITS, 50, 200, timedelta(minutes=4)) == 200
+    assert cost_of(LIMITS, 50, 0, timedelta(minutes=4)) == 0
+    # A single one that had one release fetched.
+    assert cost_of(LIMITS, 1, 1, timedelta(milliseconds=400)) == 1
+    assert cost_of(LIMITS, 1, 4, timedelta(milliseconds=50)) == 0
+
+
+@given(
+    cost=st.integers(0, 500),
+    learned_cost=st.integers(0, 1000),
+    identities=st.integers(0, 120),
+    errand=st.sampled_from(Errand),
+    known=st.booleans(),
+)
+def test_what_leaves_is_never_expected_to_exceed_the_window(
+    cost: int, learned_cost: int, identities: int, errand: Errand, known: bool
+) -> None:
+    spent = Spent(cost, 1, 1, timedelta(seconds=1), learned_cost, identities)
+    match decide(LIMITS, spent, errand, known=known):
+        case Leave(found, expected):
+            assert 1 <= found <= LML_REFRESH_BATCH_CAP
+            assert cost == 0 or cost + expected <= math.ceil(DISCOGS_CALLS * errand.share)
+        case Wait(at_most):
+            assert timedelta() < at_most <= LIMITS.look_again
+
+
+@given(warm=st.floats(0, 1), pages=st.integers(1, 5))
+def test_two_deviations_of_a_mixed_page_are_kept_free(warm: float, pages: int) -> None:
+    each = COLD_COST * (1 - warm)
+    found = size(learned(round(each * 1000), 1000))
+    spread = math.sqrt(found * max(0.0, each * (COLD_COST - each)))
+    assert found == LML_REFRESH_BATCH_CAP or found * each + 2 * spread <= 24 + 1

@@ -1,0 +1,220 @@
+"""Ready or not, well or not, and why."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from listener.domain.change import Stream
+from listener.domain.health import (
+    Findings,
+    Pulse,
+    Reading,
+    Rung,
+    StreamState,
+    Waiting,
+    Word,
+    judge_wellness,
+    unready,
+)
+from listener.domain.pacing import BreakerState
+
+LIMIT = timedelta(minutes=5)
+PULSE = Pulse(
+    stream=Stream.LIBRARY,
+    rung=Rung.NOTIFY,
+    breaker=BreakerState.CLOSED,
+    stalled=timedelta(seconds=5),
+    looked=timedelta(seconds=5),
+    claimed=0,
+    held=0,
+)
+PULSES = (PULSE, replace(PULSE, stream=Stream.ROTATION))
+OLD = timedelta(minutes=6)
+
+
+def reading(
+    *,
+    oldest: timedelta | None = None,
+    followed: bool = False,
+    age: timedelta = timedelta(seconds=2),
+    fault: str | None = None,
+) -> Reading:
+    waiting = [Waiting(stream, 0, None, followed) for stream in Stream]
+    waiting[0] = replace(waiting[0], oldest=oldest)
+    return Reading(tuple(waiting), 0, age, fault)
+
+
+def test_follower_of_both_streams_is_ready() -> None:
+    assert unready(reading(), PULSES, LIMIT) == []
+
+
+def test_daemon_that_stands_by_is_ready_while_others_follow() -> None:
+    assert unready(reading(followed=True), (), LIMIT) == []
+    assert unready(reading(followed=True, oldest=OLD), (), LIMIT) == []
+
+
+def test_nobody_follows() -> None:
+    why = ["nobody follows library", "nobody follows rotation"]
+    assert unready(reading(), (), LIMIT) == why
+    assert unready(reading(), PULSES[:1], LIMIT) == why[1:]
+
+
+def test_daemon_that_begins_or_stops_is_not_ready() -> None:
+    assert unready(None, (), LIMIT) == ["starting: the database was not read yet"]
+    assert unready(reading(), PULSES, LIMIT, stopping=True) == ["stopping"]
+
+
+@pytest.mark.parametrize(
+    ("seen", "why"),
+    [
+        (reading(fault="at 10.0.0.7 no"), "the database is not available"),
+        (reading(age=timedelta(seconds=31)), "the database does not answer for 31 s"),
+    ],
+)
+def test_database_that_cannot_be_read(seen: Reading, why: str) -> None:
+    # What went wrong names hosts and roles, and a probe needs no token.
+    assert unready(seen, PULSES, LIMIT) == [why]
+
+
+def test_loops_that_stand_still() -> None:
+    still = replace(PULSE, stalled=timedelta(seconds=13))
+    assert unready(reading(), (still, PULSES[1]), LIMIT) == [
+        "the loops of library stand still for 13 s"
+    ]
+
+
+def test_session_that_does_not_answer() -> None:
+    lost = replace(PULSE, rung=Rung.DOWN)
+    assert unready(reading(), (lost, PULSES[1]), LIMIT) == [
+        "the session that library is woken by does not answer"
+    ]
+
+
+def test_polling_is_ready() -> None:
+    polling = replace(PULSE, rung=Rung.POLL)
+    assert unready(reading(), (polling, PULSES[1]), LIMIT) == []
+
+
+def test_old_change_is_told_with_the_limit() -> None:
+    assert unready(reading(oldest=OLD), PULSES, LIMIT) == [
+        "the oldest change of library waits for 6 min, more than READY_MAX_LAG, 5 min"
+    ]
+    assert unready(reading(oldest=LIMIT), PULSES, LIMIT) == []
+
+
+@pytest.mark.parametrize("breaker", [BreakerState.OPEN, BreakerState.HALF_OPEN])
+def test_old_change_is_excused_while_lml_is_down(breaker: BreakerState) -> None:
+    silent = replace(PULSE, breaker=breaker)
+    assert unready(reading(oldest=OLD), (silent, PULSES[1]), LIMIT) == []
+
+
+STREAMS = tuple(
+    StreamState(name, 0, None, followed=True, rung=Rung.NOTIFY, breaker=BreakerState.CLOSED)
+    for name in ("library", "rotation")
+)
+FINE = Findings(missing=(), parked=0, never_asked=0, failed_run=None, capture_missed=0)
+
+
+def test_all_well() -> None:
+    wellness = judge_wellness(STREAMS, FINE, LIMIT)
+    assert (wellness.word, wellness.why) == (Word.WELL, ("every change is answered",))
+
+
+def test_what_waits_for_a_person_is_told_and_makes_nothing_unwell() -> None:
+    wellness = judge_wellness(STREAMS, replace(FINE, parked=1, never_asked=1200), LIMIT)
+    assert wellness.word is Word.WELL
+    assert wellness.why[1:] == (
+        "1 row set aside for a person to look at",
+        "1,200 rows never asked yet",
+    )
+
+
+def first(**changes: object) -> tuple[StreamState, ...]:
+    return (replace(STREAMS[0], **changes), STREAMS[1])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("streams", "findings", "word", "why"),
+    [
+        (
+            first(backlog=501, oldest=timedelta(seconds=3)),
+            FINE,
+            Word.BUSY,
+            "501 changes of library waiting, the oldest for 3 s",
+        ),
+        (
+            first(backlog=1, oldest=timedelta(seconds=40)),
+            FINE,
+            Word.BUSY,
+            "1 change of library waiting, the oldest for 40 s",
+        ),
+        (
+            first(breaker=BreakerState.OPEN, backlog=9000, oldest=OLD),
+            FINE,
+            Word.STRAINED,
+            "LML does not answer; changes are kept until it does",
+        ),
+        (
+            first(rung=Rung.POLL),
+            FINE,
+            Word.STRAINED,
+            "wake-ups for library do not arrive, it looks every second",
+        ),
+        (
+            STREAMS,
+            replace(FINE, capture_missed=2),
+            Word.STRAINED,
+            "2 rows had changed without a record in the last day; see capture missed",
+        ),
+        (
+            STREAMS,
+            replace(FINE, failed_run="sweep, LML is gone"),
+            Word.STRAINED,
+            "the last run failed: sweep, LML is gone",
+        ),
+        (
+            STREAMS,
+            replace(FINE, missing=("triggers/library",)),
+            Word.FAILING,
+            "not complete: triggers/library; run listener migrate",
+        ),
+        (first(followed=False), FINE, Word.FAILING, "nobody follows library; start a daemon"),
+        (
+            first(rung=Rung.DOWN),
+            FINE,
+            Word.FAILING,
+            "the session that library is woken by does not answer",
+        ),
+        (
+            first(stalled=timedelta(seconds=20)),
+            FINE,
+            Word.FAILING,
+            "the loops of library stand still for 20 s",
+        ),
+        (
+            first(oldest=OLD, backlog=1),
+            FINE,
+            Word.FAILING,
+            "the oldest change of library waits for 6 min",
+        ),
+    ],
+)
+def test_word_is_that_of_the_worst(
+    streams: tuple[StreamState, ...], findings: Findings, word: Word, why: str
+) -> None:
+    wellness = judge_wellness(streams, findings, LIMIT)
+    assert (wellness.word, wellness.why[0]) == (word, why)
+
+
+def test_everything_that_is_wrong_is_told() -> None:
+    streams = first(followed=False, rung=Rung.POLL, backlog=600, oldest=timedelta(seconds=90))
+    wellness = judge_wellness(streams, replace(FINE, parked=3), LIMIT)
+    assert wellness.word is Word.FAILING
+    assert len(wellness.why) == 4
+
+
+def test_stream_that_nobody_tells_of_is_not_blamed() -> None:
+    assert judge_wellness(first(rung=None, breaker=None), FINE, LIMIT).word is Word.WELL

@@ -1,0 +1,81 @@
+"""What becomes of identities is counted, each once."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from listener.domain.refreshing import Refreshed, RotationTally, Status
+
+NAMES = {
+    "identities_scanned",
+    "identities_resolved",
+    "warmed_releases",
+    "warmed_artists",
+    "not_found",
+    "not_implemented",
+    "lml_error",
+}
+
+
+def counted(*refreshed: Refreshed) -> dict[str, int]:
+    tally = RotationTally()
+    for each in refreshed:
+        tally.count(each)
+    return {name: count for name, count in tally.report().items() if count}
+
+
+def test_report_always_has_every_name() -> None:
+    assert RotationTally().report().keys() == NAMES
+
+
+def test_warmed_identity_counts_what_lies_behind_it() -> None:
+    assert counted(Refreshed(1, Status.WARMED, releases=2, artists=5, parts=9)) == {
+        "identities_scanned": 1,
+        "identities_resolved": 1,
+        "warmed_releases": 2,
+        "warmed_artists": 5,
+    }
+
+
+def test_identities_without_a_source_are_resolved_all_the_same() -> None:
+    assert counted(Refreshed(1, Status.NOT_FOUND), Refreshed(2, Status.NOT_IMPLEMENTED)) == {
+        "identities_scanned": 2,
+        "identities_resolved": 2,
+        "not_found": 1,
+        "not_implemented": 1,
+    }
+
+
+def test_error_is_scanned_and_not_resolved_and_keeps_what_it_has_of_artists() -> None:
+    assert counted(Refreshed(1, Status.ERROR, artists=1, parts=3)) == {
+        "identities_scanned": 1,
+        "lml_error": 1,
+        "warmed_artists": 1,
+    }
+
+
+def test_status_of_a_newer_lml_is_an_error_that_is_not_tried_again() -> None:
+    newer = Refreshed(1, Status.ERROR, word="deferred")
+    assert counted(newer) == {"identities_scanned": 1, "lml_error": 1}
+    assert not newer.worth_a_retry
+    assert Refreshed(1, Status.ERROR).worth_a_retry
+    assert not Refreshed(1, Status.NOT_FOUND).worth_a_retry
+
+
+@given(st.lists(st.sampled_from(Status)))
+def test_scanned_is_always_resolved_and_failed(statuses: list[Status]) -> None:
+    tally = RotationTally()
+    for number, status in enumerate(statuses):
+        tally.count(Refreshed(number, status))
+        report = tally.report()
+        assert report["identities_scanned"] == number + 1
+        assert report["identities_scanned"] == report["identities_resolved"] + report["lml_error"]
+
+
+def test_log_and_book_have_the_calls_too() -> None:
+    fields = RotationTally(calls=7, latency=timedelta(seconds=0.75)).fields()
+    assert fields.keys() - NAMES == {"refresh_calls", "refresh_latency_ms"}
+    assert (fields["refresh_calls"], fields["refresh_latency_ms"]) == (7, 750)

@@ -1,0 +1,320 @@
+"""The walk over all that is being played."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import MutableMapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from listener.domain.faults import (
+    LmlRefusedError,
+    LmlUnavailableError,
+    PageRefusedError,
+    StoreUnavailableError,
+)
+from listener.domain.pacing import LML_SILENCE, Breaker
+from listener.domain.refreshing import RotationTally
+from listener.domain.run import RunKind
+from listener.engine.reconciler import RunHaltedError
+from listener.engine.refresher import Refresher
+from listener.engine.walker import Walker
+from tests.unit.clock import eventually, now
+from tests.unit.rotation import LIMITS, Airplay, Refreshes, Runs, Warming
+
+SINCE = datetime(2026, 3, 1, tzinfo=UTC)
+UNAVAILABLE = LmlUnavailableError("LML answered 503")
+
+
+class Case:
+    def __init__(self, identities: dict[int, bool], warming: Warming | None = None) -> None:
+        self.warming = warming or Warming()
+        self.refreshes = Refreshes()
+        self.airplay = Airplay(identities)
+        self.runs = Runs()
+        self.tally = RotationTally()
+        self.breaker = Breaker(LML_SILENCE)
+        refresher = Refresher(self.warming, self.refreshes)
+        self.statuses = refresher.statuses
+        self.walker = Walker(
+            airplay=self.airplay,
+            refresher=refresher,
+            runs=self.runs,
+            min_coverage=0.99,
+            breaker=self.breaker,
+        )
+
+    async def walk(self, *, force: bool = False) -> dict[str, int]:
+        await self.walker.run(SINCE, cause="test", force=force, tally=self.tally)
+        return self.counted
+
+    @property
+    def counted(self) -> dict[str, int]:
+        return {name: count for name, count in self.tally.report().items() if count}
+
+    @property
+    def pages(self) -> list[int]:
+        return [len(page) for page in self.warming.asked]
+
+    def discogs_calls_in_any_minute(self) -> int:
+        """Return the most identities new to LML that were asked within a minute, times four."""
+        seen: set[int] = set()
+        cost = []
+        for at, page in zip(self.warming.asked_at, self.warming.asked, strict=True):
+            cost.append((at, 4 * len(set(page) - seen)))
+            seen.update(page)
+        return max(sum(c for at, c in cost if since <= at < since + 60) for since, _ in cost)
+
+
+def warm(count: int) -> dict[int, bool]:
+    return dict.fromkeys(range(1, count + 1), True)
+
+
+def cold(count: int) -> dict[int, bool]:
+    return dict.fromkeys(range(1, count + 1), False)
+
+
+async def test_warm_fleet_is_walked_in_full_pages_back_to_back() -> None:
+    case = Case(warm(310))
+    began = now()
+    assert await case.walk() == {
+        "identities_scanned": 310,
+        "identities_resolved": 310,
+        "warmed_releases": 310,
+        "warmed_artists": 930,
+    }
+    assert case.pages == [50, 50, 50, 50, 50, 50, 10]
+    assert now() - began < 1
+    assert case.tally.calls == 7
+
+
+async def test_cold_fleet_is_walked_in_small_pages_within_the_budget() -> None:
+    case = Case(cold(310), Warming(cold=0.8))
+    began = now()
+    await case.walk()
+    assert case.tally.scanned == 310
+    assert max(case.pages) <= 7
+    assert case.discogs_calls_in_any_minute() <= 30
+    assert now() - began < 90 * 60
+
+
+async def test_fleet_that_nothing_is_known_of_is_found_to_be_warm() -> None:
+    case = Case(cold(310))
+    began = now()
+    await case.walk()
+    assert case.pages == sorted(case.pages[:-1]) + case.pages[-1:]
+    assert len(case.pages) <= 10
+    assert now() - began < 3
+
+
+async def test_page_that_is_cold_unexpectedly_is_not_followed_by_another() -> None:
+    case = Case(warm(200), Warming(cold=4.8))
+    await case.walk()
+    assert case.pages[0] == 50
+    assert max(case.pages[1:]) <= 7
+    first_ended = case.warming.asked_at[0] + 50 * 4.8
+    assert case.warming.asked_at[1] > first_ended + 60
+
+
+async def test_walk_leaves_room_for_changes() -> None:
+    case = Case(cold(50), Warming(cold=0.8))
+    async with asyncio.TaskGroup() as tasks:
+        walking = tasks.create_task(case.walk())
+        await eventually(lambda: case.pages == [6] and case.warming.seen)
+        await asyncio.sleep(10)
+        assert case.refreshes.spent(known=False).cost <= 24
+        walking.cancel()
+
+
+async def test_identities_that_answered_lately_come_first_and_never_share_a_page() -> None:
+    case = Case({1: False, 2: True, 3: False, 4: True})
+    await case.walk()
+    assert case.warming.asked == [[2, 4], [1, 3]]
+
+
+async def test_nothing_to_walk_is_no_run() -> None:
+    case = Case({})
+    assert await case.walk() == {}
+    assert not case.runs.entered
+
+
+async def test_walk_asks_for_what_was_not_refreshed_since_its_slot_began() -> None:
+    case = Case(warm(3))
+    await case.walk()
+    assert set(case.airplay.since) == {SINCE}
+    assert case.runs.entered == [(RunKind.ROTATION, "test")]
+    assert case.runs.ended == ["done"]
+    assert case.runs.notes == 1
+
+
+async def test_walk_that_another_one_keeps_out_says_so_and_asks_nothing() -> None:
+    case = Case(warm(3))
+    case.runs.busy = True
+    with pytest.raises(RunHaltedError, match="goes on already"):
+        await case.walk()
+    assert not case.warming.asked
+
+
+async def test_low_coverage_refuses_the_walk_unless_forced() -> None:
+    case = Case(warm(3))
+    case.airplay.covered = (98, 100)
+    with pytest.raises(RunHaltedError, match=r"98 of 100 .* 98\.0%.* 99\.0%.*--force"):
+        await case.walk()
+    assert not case.runs.entered
+    assert await case.walk(force=True)
+    case.airplay.covered = (99, 100)
+    assert await case.walk()
+    case.airplay.covered = (0, 0)
+    assert await case.walk()
+
+
+async def test_identity_in_error_is_tried_again_alone_and_counted_once() -> None:
+    case = Case(warm(60), Warming({13: "error"}))
+    began = now()
+    counted = await case.walk()
+    assert counted["identities_scanned"] == 60
+    assert counted["lml_error"] == 1
+    assert case.warming.asked[2:] == [[13], [13]]
+    # Longer than LML leaves Discogs alone.
+    assert now() - began > 20
+
+
+async def test_identity_that_gets_well_is_counted_as_warmed() -> None:
+    case = Case(warm(3), Warming({2: "error"}))
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(case.walk())
+        await eventually(lambda: case.refreshes.failures.get(2) == 1)
+        case.warming.statuses.clear()
+    assert case.counted["identities_scanned"] == case.counted["identities_resolved"] == 3
+
+
+async def test_every_status_is_counted_by_its_rule() -> None:
+    statuses = {1: "not_found", 2: "not_implemented", 3: "from_a_newer_lml", 4: "warmed"}
+    case = Case(warm(5), Warming(statuses, silent=frozenset({5})))
+    assert await case.walk() == {
+        "identities_scanned": 5,
+        "identities_resolved": 3,
+        "warmed_releases": 1,
+        "warmed_artists": 3,
+        "not_found": 1,
+        "not_implemented": 1,
+        "lml_error": 2,
+    }
+    assert case.statuses == {
+        "not_found": 1,
+        "not_implemented": 1,
+        "other": 1,
+        "warmed": 1,
+        "error": 3,
+    }
+    # Only the one that the reply left out is worth another try.
+    assert case.warming.asked[1:] == [[5], [5]]
+
+
+async def test_bad_identity_never_spoils_its_page() -> None:
+    case = Case(warm(100), Warming(poison=frozenset({77})))
+    counted = await case.walk()
+    assert counted["identities_resolved"] == 99
+    assert counted["lml_error"] == 1
+
+
+async def test_lml_that_refuses_every_page_ends_the_walk_before_all_were_tried() -> None:
+    case = Case(warm(100), Warming(fault=lambda _: PageRefusedError("not of its form")))
+    with pytest.raises(RunHaltedError):
+        await case.walk()
+    assert len(case.pages) < 40
+    assert case.tally.lml_error == case.tally.scanned > 0
+
+
+async def test_lml_that_is_down_ends_the_walk_at_little_cost_and_counts_what_was_asked() -> None:
+    case = Case(warm(100), Warming(fault=lambda _: UNAVAILABLE))
+    with pytest.raises(RunHaltedError, match=r"2 refresh calls in a row failed.*503"):
+        await case.walk()
+    # The second one only tries whether LML is back.
+    assert case.pages == [50, 10]
+    assert case.counted == {"identities_scanned": 60, "lml_error": 60}
+    assert case.runs.ended == ["RunHaltedError"]
+
+
+async def test_failed_call_among_others_is_made_up_for_later() -> None:
+    case = Case(warm(150), Warming(fault=lambda call: UNAVAILABLE if call == 2 else None))
+    counted = await case.walk()
+    assert counted["identities_scanned"] == counted["identities_resolved"] == 150
+    assert case.pages[:3] == [50, 50, 10]
+
+
+async def test_refusal_ends_the_walk_at_once() -> None:
+    refused = LmlRefusedError("LML answered 401")
+    case = Case(warm(100), Warming(fault=lambda _: refused))
+    with pytest.raises(RunHaltedError, match="401"):
+        await case.walk()
+    assert case.pages == [50]
+    assert case.tally.lml_error == 50
+
+
+async def test_walk_waits_while_changes_find_lml_down() -> None:
+    case = Case(warm(100))
+    case.breaker.failed(now())
+    began = now()
+    await case.walk()
+    assert case.warming.asked_at[0] >= began + 8
+    assert case.pages[0] == 10
+
+
+async def test_walk_whose_lock_is_lost_ends() -> None:
+    case = Case(warm(100))
+    case.runs.fault = StoreUnavailableError("the connection is closed")
+    with pytest.raises(StoreUnavailableError):
+        await case.walk()
+    assert case.pages == [50]
+
+
+async def test_calls_follow_the_rate_though_they_cost_nothing() -> None:
+    case = Case(warm(310))
+    case.refreshes.limits = replace(LIMITS, calls=5)
+    began = now()
+    await case.walk()
+    assert max(case.pages) == 50
+    # Four a minute: the fifth is left to changes.
+    assert 59 < now() - began < 70
+
+
+async def test_stopped_walk_ends_its_call_and_counts_what_it_tried(
+    logged: list[MutableMapping[str, Any]],
+) -> None:
+    case = Case(warm(100), Warming({1: "error"}))
+    async with asyncio.TaskGroup() as tasks:
+        walking = tasks.create_task(case.walk())
+        await eventually(lambda: case.tally.calls == 1)
+        case.warming.gate.clear()
+        await eventually(lambda: len(case.pages) == 2)
+        walking.cancel()
+    assert case.tally.scanned == 50
+    assert case.tally.lml_error == 1
+    assert case.refreshes.spent(known=True).in_flight == 0
+    assert case.runs.ended == ["CancelledError"]
+
+
+async def test_count_asks_nothing() -> None:
+    case = Case(warm(7))
+    assert await case.walker.count(SINCE) == 7
+    assert not case.warming.asked
+    assert not case.runs.entered
+
+
+async def test_expectation_is_told() -> None:
+    case, told = Case(warm(7)), list[int]()
+    await case.walker.run(SINCE, cause="test", expect=told.append)
+    assert told == [7]
+
+
+async def test_breaker_that_others_share_hears_of_failures_and_of_success() -> None:
+    case = Case(warm(120), Warming(fault=lambda call: UNAVAILABLE if call == 2 else None))
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(case.walk())
+        await eventually(lambda: case.breaker.failures == 1)
+        await eventually(lambda: case.breaker.failures == 0)
+    assert case.breaker.remaining(now()) == timedelta().total_seconds()
