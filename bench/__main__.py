@@ -5,10 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import claims, flat_out, following, reconciling, rotation_load, writers
+from bench import claims, flat_out, following, reconciling, rotation_load, serving, tracks, writers
 from bench.harness import show
 
-_PARTS = ("following", "writers", "flat-out", "claims", "reconciling", "rotation")
+_PARTS = (
+    "following",
+    "writers",
+    "flat-out",
+    "claims",
+    "reconciling",
+    "rotation",
+    "tracks",
+    "serving",
+)
 
 
 def main() -> int:
@@ -30,6 +39,10 @@ def main() -> int:
                 measured = reconciling.figures(given.rounds)
             case "rotation":
                 measured = rotation_load.figures(given.rounds)
+            case "tracks":
+                measured = tracks.figures(given.rounds)
+            case "serving":
+                measured = serving.figures(given.rounds)
             case _:
                 measured = claims.figures(given.rounds)
         show(measured, part)

@@ -23,6 +23,7 @@ class RunningDaemon:
     def __init__(self, environment: dict[str, str]) -> None:
         self.report: dict[str, Any] = {}
         self.largest_rss = 0
+        self.url = ""
         self._following = threading.Event()
         self._stopped = threading.Event()
         self.process = subprocess.Popen(
@@ -57,7 +58,9 @@ class RunningDaemon:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             event = json.loads(line) if line.startswith("{") else {"event": line}
-            if event.get("event") == "following" and event.get("stream") == "library":
+            if event.get("event") == "page served":
+                self.url = event["url"]
+            elif event.get("event") == "following" and event.get("stream") == "library":
                 self._following.set()
             elif event.get("event") == "stopped":
                 self.report = event

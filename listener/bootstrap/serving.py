@@ -45,7 +45,7 @@ async def open_site(
     if bound is None:
         yield Served(telemetry)
         return
-    # A third of the memory of an idle daemon.
+    # Nothing of it is loaded where nothing is served.
     from listener.adapters.http.metrics import Metrics  # noqa: PLC0415
     from listener.adapters.http.server import SiteServer  # noqa: PLC0415
     from listener.adapters.http.site import Sources, make_site  # noqa: PLC0415

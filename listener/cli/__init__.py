@@ -65,7 +65,10 @@ def main(*, debug: bool) -> None:
     )
 )
 def run() -> None:
-    """Follow the catalogue until stopped: the always-on daemon."""
+    """Follow the catalogue until stopped: the always-on daemon.
+
+    Serves a page for people, /metrics, /livez and /readyz at HTTP_BIND; empty for none.
+    """
     settings = load_settings(Settings)
     if settings.dry_run:
         message = "DRY_RUN is for sweep and backfill; unset it to run the daemon"

@@ -19,6 +19,7 @@ from listener.engine.reconciler import RunHaltedError
 from listener.settings import SettingsError
 
 SOME_FAILED = 1
+NOT_WANTED = 1
 COULD_NOT_RUN = 2
 BROKE = 70
 
@@ -60,7 +61,7 @@ def told(command: Callable[P, T]) -> Callable[P, T]:
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise SystemExit(128 + signal.SIGINT) from None
             _tell("nothing was done; answer y to the question, or say --yes")
-            raise SystemExit(COULD_NOT_RUN) from None
+            raise SystemExit(NOT_WANTED) from None
         except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
             raise
         except _TOLD as error:

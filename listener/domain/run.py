@@ -33,7 +33,7 @@ class RunKind(Enum):
         """The ways in which the run searches."""
         match self:
             case RunKind.SWEEP:
-                return frozenset(Search) - {Search.IN_ROTATION}
+                return frozenset((Search.BY_TIME, Search.BY_CONTENT))
             case RunKind.REFRESH:
                 return frozenset((Search.BY_TIME,))
             case RunKind.ROTATION:

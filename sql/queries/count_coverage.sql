@@ -12,7 +12,6 @@ FROM (
             WHEN g.failures > 0 AND g.next_ask_at = 'infinity' THEN 'parked'
             WHEN g.failures > 0 THEN 'failed'
             WHEN g.outcome = 'single_artist' THEN 'resolved'
-            WHEN g.outcome = 'visited_compilation' THEN 'resolved_compilation'
             ELSE coalesce(g.outcome, 'never')
         END AS state,
         CASE

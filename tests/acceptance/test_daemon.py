@@ -478,3 +478,31 @@ def _waits_for_a_lock(db: Connection) -> bool:
         " AND datname = current_database() AND wait_event_type = 'Lock')"
     ).fetchone()
     return row == (True,)
+
+
+def test_server_that_only_reads_is_waited_for(
+    db: Connection, start: Start, listener: Commands
+) -> None:
+    daemon = start().following()
+    read_only(db, "SET default_transaction_read_only = on")
+    for stream in ("library", "rotation"):
+        daemon.wait_for("database unavailable", stream=stream)
+    swept = listener.run("sweep")
+    assert swept.code == 2
+    assert "read-only transaction" in swept.stderr
+    read_only(db, "RESET default_transaction_read_only")
+    add_release(db)
+    eventually(lambda: all_answered(db), 40)
+    assert not daemon.logged("lane broke, starting it again")
+    assert daemon.stop() == 0
+
+
+def read_only(db: Connection, change: str) -> None:
+    """Let the database be what a standby is, or no more, for all who connect from now on."""
+    db.execute("SET default_transaction_read_only = off")
+    name = sql.Identifier(db.info.dbname)
+    db.execute(sql.SQL("ALTER DATABASE {} {}").format(name, sql.SQL(change)))
+    db.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name LIKE 'listener %' AND datname = current_database()"
+    )

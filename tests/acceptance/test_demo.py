@@ -81,6 +81,7 @@ def test_demo_plays_a_week_and_leaves_nothing(folder: Path) -> None:
         r"  answered +\d+ single artists, \d+ unresolved, \d+ compilations  [\d.]+ s",
         r"  asked +100 questions in \d+ calls? to LML, at most \d at a time",
         rf"  add +.+ – .+ {verdict}",
+        r"  add +Various Artists – .+ [\d,.]+ ms  \d\d of 24 credits linked to artists",
         r"  plays +25 releases played once more +nothing to ask",
         r"  asked +\d+ questions for \d+ changed rows, \d\.\d\d a row",
         r"  latency +p50 .+ ms of \d+ single changes? to an idle listener; .+",

@@ -131,7 +131,7 @@ def test_keys_of_the_status_stay(db: Connection, dsn: str) -> None:
         ("stream", "backlog", "oldest_seconds", "holder", "holder_alive", "breaker")
     )
     rotation = ("active", "with_discogs_id", "with_identity", "resolved", "coverage", "identities")
-    counts = ("rows", "nameless", "asked", "resolved", "resolved_compilation", "unresolved")
+    counts = ("rows", "nameless", "asked", "resolved", "unresolved", "compilation")
     ages = ("0-1", "1-2", "2-3", "3-4", "4-5", "5-6", "6-7", "7+")
     run = ("run_id", "kind", "cause", "holder", "started_at", "ended_at", "outcome", "reason")
     assert keys(status) == {
@@ -140,7 +140,7 @@ def test_keys_of_the_status_stay(db: Connection, dsn: str) -> None:
         "missing": None,
         "streams": [stream],
         "replicas": None,
-        "coverage": dict.fromkeys((*counts, "compilation", "failed", "parked", "never")),
+        "coverage": dict.fromkeys((*counts, "visited", "failed", "parked", "never")),
         "staleness_days": dict.fromkeys(ages),
         "due_by_time": None,
         "rotation": dict.fromkeys((*rotation, "warmed_24h")),

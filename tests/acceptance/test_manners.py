@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from listener.cli import main
-from listener.cli.manners import BROKE, COULD_NOT_RUN, Commands
+from listener.cli.manners import BROKE, COULD_NOT_RUN, NOT_WANTED, Commands
 from tests.acceptance.conftest import WAIT_SECONDS, eventually
 from tests.conftest import Connection
 
@@ -223,7 +223,7 @@ def test_interrupt_while_it_is_loaded_says_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("typed", "code", "said"),
-    [("n\n", COULD_NOT_RUN, "nothing was done"), ("\x03", INTERRUPTED, "")],
+    [("n\n", NOT_WANTED, "nothing was done"), ("\x03", INTERRUPTED, "")],
 )
 def test_question_that_is_not_answered_yes_changes_nothing(
     dsn: str, db: Connection, typed: str, code: int, said: str
@@ -263,7 +263,7 @@ def _take_terminal(descriptor: int) -> None:
 
 def test_question_that_nobody_can_answer_says_what_to_do(dsn: str) -> None:
     ran = run("uninstall", DATABASE_URL=dsn)
-    assert (ran.returncode, ran.stdout) == (COULD_NOT_RUN, "")
+    assert (ran.returncode, ran.stdout) == (NOT_WANTED, "")
     assert "say --yes" in ran.stderr
 
 

@@ -263,3 +263,23 @@ async def test_everything_is_claimed_once_and_in_order() -> None:
         f.outbox.record(*range(300))
         await eventually(lambda: len(f.room.held(0)) == 300)
         assert f.outbox.claimed == list(range(1, 301))
+
+
+async def test_long_sleep_is_cut_into_turns_and_is_one_sleep_all_the_same() -> None:
+    feeding = Feeding()
+    feeding.feeder = Feeder(
+        Stream.LIBRARY, feeding.outbox, feeding.room, feeding.lane, timedelta(minutes=10)
+    )
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(feeding.run())
+        await for_a_while(590)
+        looks = len(feeding.outbox.looks)
+        assert now() - feeding.feeder.turned_at <= 5.1
+        assert feeding.feeder.looked_at is not None
+        assert now() - feeding.feeder.looked_at > 500
+        await for_a_while(15)
+        assert len(feeding.outbox.looks) > looks
+        feeding.outbox.record(1)
+        feeding.lane.wake()
+        await eventually(lambda: feeding.room.size == 1, within=1)
+        running.cancel()

@@ -363,3 +363,15 @@ def test_row_that_is_not_in_flight_has_no_outcome(outcome: str) -> None:
     room.admit(changes((1, 7)), 0.0)
     with pytest.raises(KeyError):
         getattr(room, outcome)({7}, 0.0)
+
+
+def test_settling_tells_how_old_the_changes_are() -> None:
+    room = Room(limits())
+    room.admit([Change(1, 7, timedelta(seconds=3)), Change(2, 7, timedelta(0))], 10.0)
+    assert (room.size, room.retried) == (2, [])
+    batch_of(room, 10.5)
+    room.fail([7], 11.0)
+    assert (room.size, room.retried) == (2, [7])
+    batch_of(room, 13.0)
+    assert room.settle([7], 14.0) == [7.0, 4.0]
+    assert (room.size, room.retried) == (0, [])

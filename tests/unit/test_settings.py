@@ -14,8 +14,10 @@ from listener.settings import (
     DatabaseSettings,
     Settings,
     SettingsError,
+    is_loopback,
     load_settings,
     origins,
+    split_address,
 )
 
 DSN = "postgresql://wxyc:hunter2@db/wxyc"
@@ -195,6 +197,62 @@ def test_password_that_libpq_would_misread_is_refused_without_being_told(
 def test_escaped_password_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://u:ge%40he%25im@db.example/backend?a=b%20c")
     load_settings(DatabaseSettings)
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "port", "local"),
+    [
+        ("127.0.0.1:8080", "127.0.0.1", 8080, True),
+        ("127.1.2.3:1", "127.1.2.3", 1, True),
+        ("localhost:0", "localhost", 0, True),
+        ("LocalHost:0", "LocalHost", 0, True),
+        ("[::1]:65535", "::1", 65_535, True),
+        ("[::]:80", "::", 80, False),
+        ("0.0.0.0:80", "0.0.0.0", 80, False),  # noqa: S104 - what is refused
+        ("10.0.0.1:80", "10.0.0.1", 80, False),
+        ("localhost.example:80", "localhost.example", 80, False),
+    ],
+)
+def test_address_is_split_and_known_for_local_or_not(
+    address: str, host: str, port: int, *, local: bool
+) -> None:
+    assert split_address(address) == (host, port)
+    assert is_loopback(host) == local
+
+
+@pytest.mark.parametrize(
+    "address", ["8080", "localhost", ":8080", "::1:80", "a:b", "host:70000", "http://a:80"]
+)
+def test_address_that_is_none_is_refused(env: pytest.MonkeyPatch, address: str) -> None:
+    env.setenv("HTTP_BIND", address)
+    assert refusal() == [
+        f"HTTP_BIND is {address!r}: must be like 127.0.0.1:8080, [::1]:8080 or localhost:8080"
+    ]
+
+
+@pytest.mark.parametrize("token", [None, "", "  "])
+def test_address_for_strangers_needs_a_token(env: pytest.MonkeyPatch, token: str | None) -> None:
+    env.setenv("HTTP_BIND", "0.0.0.0:8080")
+    if token is not None:
+        env.setenv("HTTP_TOKEN", token)
+    (message,) = refusal()
+    assert message.startswith("HTTP_BIND is '0.0.0.0:8080': others reach that address; ")
+    assert message.endswith("set HTTP_TOKEN, or HTTP_ALLOW_ANONYMOUS=1 if everybody may look")
+    env.setenv("HTTP_TOKEN", "sesame")
+    assert load_settings(Settings).http_token is not None
+    env.delenv("HTTP_TOKEN")
+    env.setenv("HTTP_ALLOW_ANONYMOUS", "1")
+    assert load_settings(Settings).http_token is None
+
+
+def test_nothing_is_served_without_an_address(env: pytest.MonkeyPatch) -> None:
+    env.setenv("HTTP_BIND", " ")
+    assert load_settings(Settings).http_bind == ""
+
+
+def test_token_that_no_header_carries_is_refused_and_not_told(env: pytest.MonkeyPatch) -> None:
+    env.setenv("HTTP_TOKEN", "open sesame")
+    assert refusal() == ["HTTP_TOKEN: must be printable ASCII without blanks"]
 
 
 _WRONG = {

@@ -27,6 +27,7 @@ async def sum_up(play: Play, entries_before: int) -> None:
         single_artist=found.single_artists,
         unresolved=found.unresolved,
         compilation=found.compilations,
+        visited_compilation=found.visited_compilations,
     )
     changed = await play.watch.entries() - entries_before - play.rotation_entries
     counters = play.lml.counters()
@@ -49,6 +50,8 @@ async def sum_up(play: Play, entries_before: int) -> None:
             f"{plural(found.unanswered, 'release')} without a verdict on the present names,"
             f" {plural(found.unidentified, 'single artist')} without an identity row"
         )
+    if found.unlinked:
+        raise LostError(f"{plural(found.unlinked, 'credit')} without the artist that it has")
     if found.outdated:
         raise LostError(f"{plural(found.outdated, 'release')} with an identity of a former name")
     screen.fact(

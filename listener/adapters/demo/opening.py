@@ -38,6 +38,7 @@ async def first_fill(play: Play, dsn: str, catalogue: Sequence[Release]) -> None
         single_artist=found.single_artists,
         unresolved=found.unresolved,
         compilation=found.compilations,
+        visited_compilation=found.visited_compilations,
     )
     took = None if known else timedelta(seconds=done - began)
     play.screen.fact("answered", counted(kinds), took=took)

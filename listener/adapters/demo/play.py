@@ -19,6 +19,7 @@ _KINDS = {
     "single_artist": ("single artist", "single artists"),
     "unresolved": ("unresolved", "unresolved"),
     "compilation": ("compilation", "compilations"),
+    "visited_compilation": ("compilation by track", "compilations by track"),
 }
 
 

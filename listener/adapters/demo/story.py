@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from listener.adapters.demo.catalogue import Release
+from listener.adapters.demo.catalogue import VARIOUS, Release
 from listener.adapters.demo.pace import Need, pause_before
 from listener.adapters.demo.play import Play, former_identities, plural
+from listener.adapters.demo.simulator.tracks import Credit, credits_of, entries_for
 from listener.adapters.demo.troubles import Troubles
 
 _PLAYED = 25
 _NEW_TITLES = 40
+_CREDITS = 24
 # A rotation release that LML must fetch from Discogs, and one that nobody minted an identity for.
 _COLD_IDENTITY = 4711
 _DISCOGS_RELEASE = 249504
@@ -80,6 +82,7 @@ class Story:
             Step("Tuesday", "an artist renamed", Need(call + 0.2), self._rename),
             Step("Wednesday", "the daily import", Need(2 * call + 0.5), self._import),
             Step("Wednesday", "a title corrected", Need(call + 0.1), self._correct_title),
+            Step("Wednesday", "a compilation", Need(call + 0.2), self._add_compilation),
             *arrivals("Wednesday", many - 1),
             Step(
                 "Thursday",
@@ -106,6 +109,21 @@ class Story:
         commit = await self._play.writers.add_release(release)
         what = f"{release.artist_name} – {release.album_title}"
         await self._play.tell("add", what, commit, idle=True)
+
+    async def _add_compilation(self) -> None:
+        play = self._play
+
+        def visit(legacy_id: int) -> Sequence[Credit]:
+            entries = entries_for(legacy_id, _CREDITS)
+            play.lml.set(tracks={"overrides": {legacy_id: (True, entries)}})
+            return credits_of(legacy_id, _CREDITS)
+
+        release = replace(next(self._arrivals), artist_name=VARIOUS, code_volume_letters="Z-D")
+        commit = await play.writers.add_compilation(release, visit)
+        took = await play.answered(commit)
+        found = (await play.watch.read("count_linked", id=commit.ids[0]))[0]
+        outcome = f"{found.linked} of {found.credits} credits linked to artists"
+        play.screen.change("add", f"{VARIOUS} – {release.album_title}", took, outcome)
 
     async def _count_plays(self) -> None:
         picked = await self._play.watch.read("pick_releases", count=_PLAYED)

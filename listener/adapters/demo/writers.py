@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,7 @@ from psycopg import sql
 from psycopg.rows import TupleRow
 
 from listener.adapters.demo.catalogue import Release
+from listener.adapters.demo.simulator.tracks import Credit
 from listener.adapters.demo.statements import statement
 
 
@@ -42,6 +43,29 @@ class Writers:
                 album_title=release.album_title,
                 label=release.label,
                 letters=release.code_volume_letters,
+            )
+        return self._committed(ids)
+
+    async def add_compilation(
+        self, release: Release, credits_of: Callable[[int], Sequence[Credit]]
+    ) -> Commit:
+        """Add a release with its credits; `credits_of` is told its legacy id."""
+        async with self._connection.transaction():
+            await self._run("add_artist", artist_name=release.artist_name)
+            ids = await self._run(
+                "add_release",
+                artist_name=release.artist_name,
+                album_title=release.album_title,
+                label=release.label,
+                letters=release.code_volume_letters,
+            )
+            (legacy_id,) = await self._run("read_legacy_id", id=ids[0])
+            credited = credits_of(legacy_id)
+            await self._run(
+                "add_credits",
+                library_id=ids[0],
+                artist_names=[credit.artist_name for credit in credited],
+                track_titles=[credit.track_title for credit in credited],
             )
         return self._committed(ids)
 

@@ -58,11 +58,13 @@ class Guard:
         if scope["method"] not in _METHODS:
             status = HTTPStatus.METHOD_NOT_ALLOWED
             return PlainTextResponse("reading only\n", status, {"allow": "GET, HEAD"})
+        if scope["path"] in OPEN_PATHS:
+            return None
         headers = Headers(scope=scope)
         if self._hosts is not None and _name(headers.get("host", "")) not in self._hosts:
             status = HTTPStatus.MISDIRECTED_REQUEST
             return PlainTextResponse("not known by this name; set HTTP_TOKEN\n", status)
-        if scope["path"] in OPEN_PATHS or self._token is None:
+        if self._token is None:
             return None
         if hmac.compare_digest(_shown(headers.get("authorization", "")), self._token):
             return None

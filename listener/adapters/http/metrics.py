@@ -26,13 +26,16 @@ from listener.domain.change import Stream
 from listener.domain.health import Pulse, Reading, Rung
 from listener.domain.pacing import BreakerState
 from listener.domain.refreshing import RotationTally
+from listener.domain.run import RunKind
 from listener.domain.tally import Skip, Tally
+from listener.domain.tracks import TrackCount
 
 # When each series began nobody asks for, and it would be a line for every one of them.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 _ROWS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
+_RUN_OUTCOMES = ("done", "stopped", "failed")
 # What LML says of a refresh; a newer one may say anything.
 _REFRESHES = ("warmed", "not_found", "not_implemented", "error")
 
@@ -83,6 +86,12 @@ class Metrics:
             "lml_call_seconds", "How long a bulk call took.", ("outcome",), buckets=_SECONDS
         )
         self._runs = counter("runs", "Searches for due rows that ended here.", ("kind", "outcome"))
+        # A series that begins with its first event hides that one from increase().
+        for kind in RunKind:
+            for outcome in _RUN_OUTCOMES:
+                self._runs.labels(kind.value, outcome)
+        for outcome in ("ok", "failed"):
+            self._calls.labels(outcome)
         for stream in Stream:
             for each in (self._settled, self._ages, self._batch_rows, self._batch_seconds):
                 each.labels(stream)
@@ -143,6 +152,8 @@ class Metrics:
         yield from _of_pulses(numbers)
         yield from _of_reading(numbers.reading)
         yield _counts("verdicts", "What became of rows.", "outcome", _outcomes(total))
+        credited = "What became of the credits of compilations."
+        yield _counts("compilation_tracks", credited, "outcome", _tracks(total))
         yield _counts("lml_calls", "Bulk calls of LML.", None, {"": total.lml_calls})
         missed = "Rows that had changed without a record, found by runs here."
         yield _counts("capture_missed", missed, None, {"": total.capture_missed})
@@ -209,7 +220,12 @@ def _of_reading(reading: Reading | None) -> Iterator[Metric]:
 
 def _outcomes(tally: Tally) -> dict[str, int]:
     skipped = {str(reason): tally.skipped[reason] for reason in Skip}
-    return {"resolved": tally.resolved, "unresolved": tally.unresolved, **skipped}
+    found = {"resolved": tally.resolved, "resolved_compilation": tally.resolved_compilations}
+    return {**found, "unresolved": tally.unresolved, **skipped}
+
+
+def _tracks(tally: Tally) -> dict[str, int]:
+    return {count.removeprefix("compilation_track_"): tally.tracks[count] for count in TrackCount}
 
 
 def _refreshes(numbers: Numbers) -> dict[str, int]:

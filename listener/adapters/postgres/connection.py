@@ -133,7 +133,8 @@ def _heed_cancellation() -> None:
 def translated() -> Iterator[None]:
     """Turn what psycopg raises when the database is not to be used into the fault that it means.
 
-    A missing right or table is such a case: a person has to mend it, and until then all waits.
+    A missing right or table is such a case, or a server that only reads: a person has to mend it,
+    and until then all waits.
     """
     try:
         yield
@@ -141,6 +142,7 @@ def translated() -> Iterator[None]:
         psycopg.OperationalError,
         psycopg.InterfaceError,
         errors.InsufficientPrivilege,
+        errors.ReadOnlySqlTransaction,
         errors.UndefinedTable,
         PoolTimeout,
         TimeoutError,

@@ -55,17 +55,17 @@ class StreamStatus:
 class Coverage:
     """Rows of the library by what is known of them.
 
-    rows = nameless + asked + never; asked = resolved + resolved_compilation + unresolved +
-    compilation + failed + parked. LML has visited the tracks of a resolved compilation.
+    rows = nameless + asked + never; asked = resolved + unresolved + compilation + failed + parked.
+    `visited` are those of the compilations whose tracks LML has visited.
     """
 
     rows: int
     nameless: int
     asked: int
     resolved: int
-    resolved_compilation: int
     unresolved: int
     compilation: int
+    visited: int
     failed: int
     parked: int
     never: int
@@ -189,9 +189,9 @@ def coverage_of(counted: list[Any]) -> Coverage:
         nameless=of("nameless"),
         asked=rows - of("nameless") - of("never"),
         resolved=of("resolved"),
-        resolved_compilation=of("resolved_compilation"),
         unresolved=of("unresolved"),
-        compilation=of("compilation"),
+        compilation=of("compilation") + of("visited_compilation"),
+        visited=of("visited_compilation"),
         failed=of("failed"),
         parked=of("parked"),
         never=of("never"),

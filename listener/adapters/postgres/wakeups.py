@@ -14,10 +14,10 @@ import structlog
 from psycopg import errors, sql
 from psycopg.abc import Params
 
-from listener.adapters.postgres.connection import Database, open_session
+from listener.adapters.postgres.connection import Database, open_session, reason_of
 from listener.adapters.postgres.statements import query
 from listener.domain.change import Stream
-from listener.domain.faults import LaneLostError
+from listener.domain.faults import LaneLostError, StoreUnavailableError
 from listener.domain.health import Rung
 from listener.domain.pacing import Backoff
 
@@ -155,7 +155,7 @@ class Wakeups:
                 query("release_lane", self._database.backend),
                 {"stream": self._stream, "holder": self._database.holder},
             )
-        except _BROKEN as error:
+        except (*_BROKEN, StoreUnavailableError) as error:
             self._log.info("lane not handed over, it lapses by itself", reason=str(error))
         finally:
             await self._connection.close()
@@ -248,12 +248,17 @@ class Wakeups:
         statement: LiteralString | bytes | sql.Composed,
         parameters: Params | None = None,
     ) -> psycopg.AsyncCursor[Any]:
-        """Execute a statement; one that takes longer than a beat ends with an OperationalError."""
+        """Execute a statement; one that takes longer than a beat ends with an OperationalError.
+
+        Raises `StoreUnavailableError` if the server only reads: so would another session.
+        """
         loop = asyncio.get_running_loop()
         # Not a timeout: cancelled, psycopg would ask the silent server to cancel, for seconds more.
         deadline = loop.call_later(self._beat_every, _hang_up, connection)
         try:
             return await connection.execute(statement, parameters)
+        except errors.ReadOnlySqlTransaction as error:
+            raise StoreUnavailableError(reason_of(error)) from error
         finally:
             deadline.cancel()
 

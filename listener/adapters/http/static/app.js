@@ -181,10 +181,9 @@ function showParked(rows, total) {
     ? [`${counted(total, "row")}${total > rows.length ? `, the first ${rows.length} here` : ""} `, command("listener requeue --all")]
     : []);
   show("parked", rows, () => rows.length
-    ? [table("Parked rows", ["row", "reason", "what was said", ">tries", "since", "put it back"], rows.map((row) => [
-      [make("span", { "data-value": "parked" }, String(row.library_id)), "nowrap"], [row.reason ?? "–", "nowrap"], [row.detail ?? "", "wrap"],
+    ? [table("Parked rows", ["row", "reason", "put it back", "what was said", ">tries", "since"], rows.map((row) => [
+      [make("span", { "data-value": "parked" }, String(row.library_id)), "nowrap"], [row.reason ?? "–", "nowrap"], command(`listener requeue ${row.library_id}`), [row.detail ?? "", "wrap"],
       [number(row.attempts), "n"], [row.last_failed_at ? row.last_failed_at.slice(0, 16).replace("T", " ") + " UTC" : "–", "nowrap"],
-      command(`listener requeue ${row.library_id}`),
     ]))]
     : [make("p", { class: "quiet" }, "None: every row could be answered, or still may.")]);
 }
