@@ -195,7 +195,7 @@ function showRuns(status, now) {
   const rows = status.runs.map((run) => [
     run.kind, run.cause, [ago(run.started_at, now), "n nowrap"], [took(run), "n nowrap"],
     [pill([run.outcome, OUTCOMES[run.outcome] ?? "quiet"]), ""],
-    ...[run.tally.scanned, run.tally.rows_resolved, run.tally.rows_unresolved, failed(run.tally), run.tally.capture_missed]
+    ...[run.tally.scanned, (run.tally.rows_resolved ?? 0) + (run.tally.rows_resolved_compilation ?? 0), run.tally.rows_unresolved, failed(run.tally), run.tally.capture_missed]
       .map((count) => [number(count ?? 0), "n"]),
     [run.reason ?? "", "wrap"],
   ]);
