@@ -68,7 +68,12 @@ verified AS (
     FROM found AS f
     ORDER BY f.library_id
     ON CONFLICT (library_id) DO UPDATE
-    SET last_verified_at = excluded.last_verified_at,
+    -- All columns, though some are known to be equal: PostgreSQL writes that faster than a part of them.
+    SET wikidata_qid = excluded.wikidata_qid,
+        spotify_id = excluded.spotify_id,
+        apple_music_id = excluded.apple_music_id,
+        last_verified_at = excluded.last_verified_at,
+        method = excluded.method,
         confidence = excluded.confidence,
         agreement_sources = excluded.agreement_sources,
         notes = excluded.notes
