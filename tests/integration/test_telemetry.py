@@ -27,6 +27,7 @@ from listener.adapters.telemetry.scrub import Scrubber
 from listener.adapters.telemetry.sentry import SentryOptions, SentryTelemetry, open_sentry
 from listener.domain.refreshing import Refreshed, RotationTally, Status
 from listener.domain.tally import Skip, Tally
+from listener.domain.tracks import TrackCount
 from listener.settings import Settings, SettingsError, load_settings
 
 TOKEN = "sesame-token"
@@ -46,6 +47,7 @@ NEEDED = {"DATABASE_URL": "postgresql://db", "LIBRARY_METADATA_URL": "http://lml
 TOTALS = {
     "consumer.scanned",
     "consumer.rows_resolved",
+    "consumer.rows_resolved_compilation",
     "consumer.rows_unresolved",
     "consumer.source_rows_skipped_null_confidence",
     "consumer.capture_missed",
@@ -55,6 +57,7 @@ TOTALS = {
     "consumer.lml_total_calls",
     "consumer.lml_total_latency_ms",
     *(f"consumer.rows_skipped.{reason}" for reason in Skip),
+    *(f"consumer.{count}" for count in TrackCount),
 }
 
 
