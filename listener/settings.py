@@ -117,7 +117,7 @@ class Settings(DueSettings):
     )
     include_tracks: IncludeTracks = Field(
         IncludeTracks.COMPILATIONS,
-        description="Of which releases LML is asked for the tracks: compilations, all or off.",
+        description="Of which releases LML is asked for the tracks.",
     )
     lml_max_concurrent: Annotated[int, Unit("calls")] = Field(
         2,

@@ -138,6 +138,8 @@ def _answer(story: Story) -> Iterator[tuple[str, str]]:
         yield "", f"the row {same} last asked"
     if answer.outcome == VISITED_COMPILATION:
         yield "tracks", _tracks(answer.tracks)
+    elif answer.outcome == Kind.COMPILATION:
+        yield "tracks", "LML has not visited them yet, or was not asked for them"
     if answer.failed_at is not None:
         failed = f"{answer.failures:,} in a row, the last {moment(answer.failed_at, story.at)}"
         yield "failures", f"{failed}: {printable(answer.failure or 'no reason')}"

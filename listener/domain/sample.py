@@ -8,6 +8,16 @@ from datetime import timedelta
 
 from listener.domain.change import Stream
 
+COVERAGE = (
+    "resolved",
+    "unresolved",
+    "compilation",
+    "failed",
+    "parked",
+    "never",
+    "nameless",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -15,8 +25,7 @@ class Sample:
 
     `typical` and `worst` are the times from the recording of a change until it was settled, None
     if none was. `silent` is for how long LML was not asked, `woken` whether wake-ups arrive.
-    `coverage` counts the library's rows: resolved, unresolved, compilation, failed, parked, never
-    asked, nameless.
+    `coverage` counts the library's rows in the order of `COVERAGE`.
     """
 
     stream: Stream

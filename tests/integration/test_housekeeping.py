@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+import psycopg
 import pytest
+from psycopg import sql
 
 from listener.adapters.postgres import housekeeping
-from listener.adapters.postgres.connection import Pool
+from listener.adapters.postgres.connection import Database, Pool, open_pool
 from listener.adapters.postgres.housekeeping import PostgresHousekeeping
-from tests.catalogue import add_release, delete_release
-from tests.conftest import BACKEND, Connection
+from listener.domain.tally import Tally
+from listener.domain.tracks import TrackCount
+from tests.catalogue import add_release, delete_release, table
+from tests.conftest import BACKEND, Connection, as_role
 from tests.integration.conftest import Answers
 
 
@@ -49,6 +55,44 @@ async def test_old_runs_are_forgotten(pool: Pool, db: Connection) -> None:
     )
     assert await PostgresHousekeeping(pool, BACKEND).clear() == 0
     assert db.execute("SELECT cause FROM listener.run").fetchall() == [("young",)]
+
+
+def tally_of(rows: int) -> Tally:
+    return Tally(tracks=Counter({TrackCount.ROWS_WRITTEN: rows}))
+
+
+def analyzed(db: Connection) -> bool:
+    """Whether PostgreSQL ever counted the rows of the track artists."""
+    query = sql.SQL("SELECT reltuples >= 0 FROM pg_class WHERE oid = {}::regclass")
+    name = table("compilation_track_artist").as_string(db)
+    return db.execute(query.format(name)).fetchone() == (True,)
+
+
+async def test_run_that_wrote_much_leaves_new_statistics(pool: Pool, db: Connection) -> None:
+    housekeeper = PostgresHousekeeping(pool, BACKEND)
+    assert not await housekeeper.analyze_tracks(tally_of(999))
+    assert not analyzed(db)
+    assert await housekeeper.analyze_tracks(tally_of(1000))
+    assert analyzed(db)
+
+
+async def test_role_that_may_not_take_statistics_does_without(
+    dsn: str, db: Connection, role: str
+) -> None:
+    database = Database(as_role(dsn, role), BACKEND, "listener test")
+    async with open_pool(database, size=1) as pool:
+        assert not await PostgresHousekeeping(pool, BACKEND).analyze_tracks(tally_of(1000))
+    assert not analyzed(db)
+
+
+async def test_statistics_that_somebody_else_takes_are_not_waited_for(
+    dsn: str, pool: Pool, db: Connection
+) -> None:
+    lock = sql.SQL("LOCK {} IN SHARE UPDATE EXCLUSIVE MODE")
+    with psycopg.connect(dsn) as vacuum:
+        vacuum.execute(lock.format(table("compilation_track_artist")))
+        assert not await PostgresHousekeeping(pool, BACKEND).analyze_tracks(tally_of(1000))
+    assert not analyzed(db)
 
 
 def ledger(db: Connection) -> dict[object, object]:

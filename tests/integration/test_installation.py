@@ -6,6 +6,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from typing import Any
 
 import psycopg
 import pytest
@@ -17,6 +19,8 @@ from listener.adapters.postgres.installation import (
     install,
     installing,
     missing_parts,
+    newer_version,
+    require_installed,
     uninstall,
 )
 from tests.conftest import BACKEND, with_database
@@ -220,3 +224,63 @@ def test_unreachable_database_is_said_without_its_password() -> None:
     assert "127.0.0.1" in wrong.stderr
     assert "hidden-word" not in wrong.stderr
     assert "Traceback" not in wrong.stderr
+
+
+def test_older_database_is_told_from_one_without_the_listener(bare: str) -> None:
+    with installing(bare) as connection:
+        with pytest.raises(InstallationError, match=r"^not installed: .*listener migrate"):
+            require_installed(connection, BACKEND)
+        install(connection, BACKEND)
+        assert require_installed(connection, BACKEND) == []
+        connection.execute("DELETE FROM listener.installed WHERE name LIKE 'schema/0002%'")
+        with pytest.raises(InstallationError, match=r"of an older version: schema/0002\w+ missing"):
+            require_installed(connection, BACKEND)
+
+
+def test_version_that_installed_last_is_remembered(bare: str) -> None:
+    with installing(bare) as connection:
+        assert newer_version(connection) is None
+        install(connection, BACKEND)
+        assert newer_version(connection) is None
+        become(connection, "0.0.9")
+        assert newer_version(connection) is None
+        install(connection, BACKEND)
+        assert connection.execute(
+            "SELECT digest FROM listener.installed WHERE name = 'version'"
+        ).fetchone() == (version("listener"),)
+
+
+@pytest.mark.parametrize("newer", ["99.0.0", f"{version('listener')}.1"])
+def test_what_a_newer_version_installed_is_left_as_it_is(bare: str, newer: str) -> None:
+    with installing(bare) as connection:
+        install(connection, BACKEND)
+        become(connection, newer)
+        connection.execute(
+            "UPDATE listener.installed SET digest = 'newer' WHERE name = 'triggers/library'"
+        )
+        assert missing_parts(connection, BACKEND) == []
+        assert install(connection, BACKEND) == []
+        assert connection.execute(
+            "SELECT digest FROM listener.installed WHERE name = 'triggers/library'"
+        ).fetchone() == ("newer",)
+    done = command(bare, "migrate")
+    assert (done.returncode, done.stdout) == (0, "nothing to do\n")
+    assert newer in done.stderr
+
+
+def test_older_program_never_mends_triggers_of_a_newer_one(bare: str) -> None:
+    with installing(bare) as connection:
+        install(connection, BACKEND)
+        become(connection, "99.0.0")
+        connection.execute(
+            sql.SQL("DROP TRIGGER listener_capture_insert ON {}").format(
+                sql.Identifier(BACKEND, "library")
+            )
+        )
+        with pytest.raises(InstallationError, match=r"triggers/library, which listener 99\.0\.0"):
+            install(connection, BACKEND)
+
+
+def become(connection: psycopg.Connection[Any], newer: str) -> None:
+    """Let another version have installed last."""
+    connection.execute("UPDATE listener.installed SET digest = %s WHERE name = 'version'", (newer,))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import psycopg
 import pytest
 
-from listener.adapters.postgres.connection import Database, Pool
+from listener.adapters.postgres.connection import Database, Pool, open_session
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
 from listener.adapters.postgres.samples import PostgresReadings, PostgresSamples
+from listener.adapters.postgres.statements import query
 from listener.adapters.postgres.steps import read_history, read_last_words
 from listener.adapters.postgres.viewer import Viewer, open_viewer
 from listener.bootstrap.outlook import Outlook
@@ -270,3 +273,34 @@ async def test_page_without_a_database_says_so(dsn: str) -> None:
 
 def _page(viewer: Viewer) -> Page:
     return Page(viewer, Outlook(timedelta(minutes=5), asyncio.Event()))
+
+
+async def test_reading_looks_at_the_head_of_the_outbox_and_at_what_is_parked(
+    db: Connection, database: Database
+) -> None:
+    first = add_release(db)
+    db.execute(
+        "INSERT INTO listener.change (stream, row_id) SELECT 'library', n"
+        " FROM generate_series(1000, 40999) AS n"
+    )
+    db.execute(
+        "INSERT INTO listener.ledger (library_id, question, ask_order, next_ask_at)"
+        " SELECT n, '', 1, now() FROM generate_series(1, 40000) AS n"
+    )
+    db.execute("ANALYZE listener.change, listener.ledger")
+    async with await open_session(database) as connection:
+        parameters = {"holder": "x", "streams": ["library"], "rows": [first]}
+        explain = b"EXPLAIN (ANALYZE, FORMAT JSON) " + query("read_backlog", BACKEND)
+        rows = await (await connection.execute(explain, parameters)).fetchall()
+    nodes = list(_nodes(rows[0][0][0]["Plan"]))
+    (head,) = (node for node in nodes if node["Node Type"] == "Limit")
+    others = [node for node in nodes if node.get("Relation Name") not in {None, "change"}]
+    # To count is to read every change; all else is found by key.
+    for node in (*_nodes(head), *others):
+        assert node["Actual Rows"] + node.get("Rows Removed by Filter", 0) <= 10, node
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for part in plan.get("Plans", []):
+        yield from _nodes(part)

@@ -27,7 +27,6 @@ from listener.adapters.telemetry.scrub import Scrubber
 from listener.adapters.telemetry.sentry import SentryOptions, SentryTelemetry, open_sentry
 from listener.domain.refreshing import Refreshed, RotationTally, Status
 from listener.domain.tally import Skip, Tally
-from listener.domain.tracks import TrackCount
 from listener.settings import Settings, SettingsError, load_settings
 
 TOKEN = "sesame-token"
@@ -57,7 +56,15 @@ TOTALS = {
     "consumer.lml_total_calls",
     "consumer.lml_total_latency_ms",
     *(f"consumer.rows_skipped.{reason}" for reason in Skip),
-    *(f"consumer.{count}" for count in TrackCount),
+    "consumer.compilation_track_rows_written",
+    "consumer.compilation_track_rows_skipped_unchanged",
+    "consumer.compilation_track_rows_skipped_librarian",
+    "consumer.compilation_track_rows_skipped_no_cta_match",
+    "consumer.compilation_track_rows_skipped_no_catalog_artist",
+    "consumer.compilation_track_position_rows_written",
+    "consumer.compilation_track_position_rows_skipped_ambiguous",
+    "consumer.compilation_track_entries_invalid",
+    "consumer.compilation_track_confidences_invalid",
 }
 
 

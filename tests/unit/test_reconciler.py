@@ -238,15 +238,21 @@ async def test_search_ends_with_the_row_that_reaches_the_limit() -> None:
         (RunKind.REFRESH, [Search.BY_TIME]),
         (RunKind.AUDIT, [Search.BY_CONTENT]),
         (RunKind.BACKFILL, [Search.BY_CONTENT]),
+        (RunKind.RECHECK, [Search.COMPILATIONS]),
     ],
 )
 async def test_each_kind_of_run_makes_its_searches(kind: RunKind, searches: list[Search]) -> None:
     case = Case([due(7, 8, 9)], [due(1, 2, 3)])
+    case.due.by[Search.COMPILATIONS] = [due(4, 5, 6)]
     scope = Scope(since_id=5, partition=1, partitions=3)
     await case.reconciler.run(kind, scope, cause="schedule")
     assert case.due.searched == [(search, scope) for search in searches]
     assert case.runs.entered == [(kind, scope, "schedule")]
-    found = {Search.BY_TIME: [7, 8, 9], Search.BY_CONTENT: [1, 2, 3]}
+    found = {
+        Search.BY_TIME: [7, 8, 9],
+        Search.BY_CONTENT: [1, 2, 3],
+        Search.COMPILATIONS: [4, 5, 6],
+    }
     assert case.lml.pages == [found[search] for search in searches]
 
 

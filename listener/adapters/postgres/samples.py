@@ -10,7 +10,7 @@ from listener.adapters.postgres.statements import query
 from listener.adapters.postgres.status import coverage_of
 from listener.domain.change import Stream
 from listener.domain.health import Reading, Waiting
-from listener.domain.sample import Sample
+from listener.domain.sample import COVERAGE, Sample
 
 
 class PostgresReadings:
@@ -69,15 +69,7 @@ class PostgresSamples:
             await connection.execute("SET LOCAL enable_seqscan = on")
             counted = await (await connection.execute(self._count, prepare=False)).fetchall()
         known = coverage_of(counted)
-        return (
-            known.resolved,
-            known.unresolved,
-            known.compilation,
-            known.failed,
-            known.parked,
-            known.never,
-            known.nameless,
-        )
+        return tuple(getattr(known, name) for name in COVERAGE)
 
     async def fold(self, stream: Stream) -> None:
         """Make old samples coarser, and forget very old ones."""

@@ -5,8 +5,9 @@ import { bars, lag, rate, short, stack, sum } from "/chart.js";
 const POLL = 1000, HISTORY_EVERY = 10_000, SILENT_AFTER = 3;
 const LAYERS = ["resolved", "unresolved", "compilation", "failed", "parked", "never", "nameless"];
 const NAMES = {
-  resolved: "resolved", unresolved: "unresolved", compilation: "compilations", failed: "failing, tried again",
-  parked: "parked", never: "never asked", nameless: "without artist name",
+  resolved: "resolved", unresolved: "unresolved",
+  compilation: "compilations", failed: "failing",
+  parked: "parked", never: "never asked", nameless: "no artist name",
 };
 const OUTCOMES = { done: "good", running: "working", stopped: "warn", failed: "bad", lost: "bad" };
 const BREAKERS = { closed: ["answers", "good"], open: ["left alone", "bad"], "half-open": ["being tried", "warn"] };
@@ -109,7 +110,8 @@ function showCoverage(known) {
   });
   show("coverage-legend", known, () => LAYERS.map((name) =>
     make("div", {}, make("span", { class: `swatch ${name}`, "aria-hidden": "true" }), make("dt", {}, NAMES[name]),
-      make("dd", {}, make("span", { "data-value": `coverage.${name}` }, number(known[name])), " ", make("small", {}, percent(known[name], known.rows))))));
+      make("dd", {}, make("span", { "data-value": `coverage.${name}` }, number(known[name])), " ", make("small", {}, percent(known[name], known.rows)),
+        name === "compilation" && known.visited ? make("small", { class: "line" }, `${number(known.visited)} by track`) : null))));
 }
 
 function showStaleness(days) {
@@ -142,7 +144,7 @@ function showRotation(rotation) {
   text("rotation-sub", `${counted(rotation.active ?? 0, "release")} playing now`);
   show("rotation", rotation, () => [
     meter("known to Discogs", rotation.with_discogs_id ?? 0, rotation.active ?? 0),
-    meter("with an LML identity", rotation.with_identity ?? 0, rotation.active ?? 0),
+    meter("and to LML", rotation.resolved ?? rotation.with_identity ?? 0, rotation.with_discogs_id ?? 0),
     meter("warmed in the last day", rotation.warmed_24h ?? 0, rotation.with_identity ?? 0),
   ]);
 }
@@ -189,13 +191,13 @@ function showParked(rows, total) {
 }
 
 function showRuns(status, now) {
-  const failed = (tally) => sum(Object.entries(tally.rows_skipped ?? {})
+  const failed = (tally) => (tally.lml_error ?? 0) + sum(Object.entries(tally.rows_skipped ?? {})
     .filter(([reason]) => reason.startsWith("lml_") || reason === "writer_error").map(([, count]) => count));
   const took = (run) => (run.ended_at ? span(time(run.ended_at) - time(run.started_at)) : run.outcome === "running" ? span(now - time(run.started_at)) : "–");
   const rows = status.runs.map((run) => [
     run.kind, run.cause, [ago(run.started_at, now), "n nowrap"], [took(run), "n nowrap"],
     [pill([run.outcome, OUTCOMES[run.outcome] ?? "quiet"]), ""],
-    ...[run.tally.scanned, run.tally.rows_resolved, run.tally.rows_unresolved, failed(run.tally), run.tally.capture_missed]
+    ...[run.tally.scanned ?? run.tally.identities_scanned, run.tally.rows_resolved ?? run.tally.identities_resolved, run.tally.rows_unresolved, failed(run.tally), run.tally.capture_missed]
       .map((count) => [number(count ?? 0), "n"]),
     [run.reason ?? "", "wrap"],
   ]);

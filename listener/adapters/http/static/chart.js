@@ -145,7 +145,7 @@ export function bars(place, entries, label) {
       const high = count ? Math.max(2, (room.height * count) / most) : 0;
       const top = room.y + room.height - high;
       svg.append(mark("rect", { class: kind, x: middle - wide / 2, y: top, width: wide, height: high, rx: Math.min(4, high / 2) }));
-      svg.append(mark("text", { class: "value", x: middle, y: top - 5, "text-anchor": "middle" }, count ? short(count) : ""));
+      svg.append(mark("text", { class: "value", x: middle, y: top - 5, "text-anchor": "middle" }, count ? short(count, each < 46) : ""));
       svg.append(mark("text", { x: middle, y: room.y + room.height + 17, "text-anchor": "middle" }, name));
     });
     const y = room.y + room.height;
@@ -173,10 +173,10 @@ function nice(most) {
   return [1, 2, 4, 6, 8, 10].map((n) => n * size).find((n) => n >= most);
 }
 
-export function short(count) {
+export function short(count, tight = false) {
   if (count > 0 && count < 1) return "½";
   if (count >= 1e6) return `${+(count / 1e6).toPrecision(3)}m`;
-  if (count >= 1e4) return `${+(count / 1e3).toPrecision(3)}k`;
+  if (count >= (tight ? 1e3 : 1e4)) return `${+(count / 1e3).toPrecision(tight ? 2 : 3)}k`;
   return Math.round(count).toLocaleString("en-US");
 }
 
