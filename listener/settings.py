@@ -282,7 +282,8 @@ class Settings(DueSettings):
         timedelta(minutes=5),
         ge=timedelta(seconds=1),
         le=timedelta(days=30),
-        description="How long a change may wait, while LML answers, until /readyz says no.",
+        description="How long a change of the library may wait, while LML answers, until "
+        "/readyz says no.",
     )
 
     sentry_dsn: SecretStr | None = Field(

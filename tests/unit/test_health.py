@@ -105,6 +105,16 @@ def test_old_change_is_told_with_the_limit() -> None:
     assert unready(reading(oldest=LIMIT), PULSES, LIMIT) == []
 
 
+def test_refreshes_may_wait_for_their_pace() -> None:
+    seen = reading()
+    paced = replace(seen.waiting[1], oldest=OLD, backlog=300)
+    assert unready(replace(seen, waiting=(seen.waiting[0], paced)), PULSES, LIMIT) == []
+    streams = (STREAMS[0], replace(STREAMS[1], oldest=OLD, backlog=300))
+    wellness = judge_wellness(streams, FINE, LIMIT)
+    assert wellness.word is Word.BUSY
+    assert wellness.why == ("300 changes of rotation waiting, the oldest for 6 min",)
+
+
 @pytest.mark.parametrize("breaker", [BreakerState.OPEN, BreakerState.HALF_OPEN])
 def test_old_change_is_excused_while_lml_is_down(breaker: BreakerState) -> None:
     silent = replace(PULSE, breaker=breaker)
@@ -121,6 +131,11 @@ FINE = Findings(missing=(), parked=0, never_asked=0, failed_run=None, capture_mi
 def test_all_well() -> None:
     wellness = judge_wellness(STREAMS, FINE, LIMIT)
     assert (wellness.word, wellness.why) == (Word.WELL, ("every change is answered",))
+
+
+def test_change_that_just_came_makes_nothing_busy() -> None:
+    wellness = judge_wellness(first(backlog=1, oldest=timedelta(seconds=1)), FINE, LIMIT)
+    assert (wellness.word, wellness.why) == (Word.WELL, ("changes are answered as they come",))
 
 
 def test_what_waits_for_a_person_is_told_and_makes_nothing_unwell() -> None:

@@ -119,7 +119,7 @@ export function stack(place, points, layers, frame, label) {
     const x = across(box, frame);
     const y = (v) => box.y + box.height * (1 - v / top);
     const base = points.map(() => 0);
-    if (points.length > 1) {
+    if (points.length > 1 && points.at(-1).at - points[0].at > frame.step) {
       layers.forEach((name, i) => {
         if (!points.some((p) => p.values[i])) return;
         const lower = points.map((p, n) => `${x(p.at)},${y(base[n])}`).reverse();
@@ -130,7 +130,8 @@ export function stack(place, points, layers, frame, label) {
     }
     for (const share of [0, 0.5, 1]) gridLine(svg, box, y(top * share), most ? short(top * share) : "");
     timeAxis(svg, box, frame.seconds);
-    return points.length > 1 && most ? "" : "counted once a minute; nothing to compare yet";
+    const long = points.length > 1 && points.at(-1).at - points[0].at > frame.step;
+    return long && most ? "" : "counted once a minute; nothing to compare yet";
   });
 }
 
