@@ -250,7 +250,7 @@ def _beside(dsn: str, db: Connection, measured: Measured) -> None:
         clock_factor=BESIDE_FACTOR,
         kept_rows=0,
     )
-    with simulator_thread(simulator) as url, running_daemon(dsn, url, ROTATION_INTERVAL="30d"):
+    with simulator_thread(simulator) as url, running_daemon(dsn, url, ROTATION_WARM_AT=""):
         measured.alone_p99.append(_library_p99(db))
         _forget(db, "refresh", "warmth")
         with _walking(dsn, db, url):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import time, timedelta
 from enum import StrEnum
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
@@ -22,6 +23,7 @@ _KINDS: dict[Any, str] = {
     float: "number",
     str: "text",
     timedelta: "duration",
+    time: "time of day",
     SecretStr: "secret",
     AnyHttpUrl: "address",
 }
@@ -73,6 +75,8 @@ def demand_of(field: FieldInfo) -> str:
             return f"must be {bounds or 'some text'}"
         case "duration":
             return f"must be {bounds}, as a number of seconds or like 250ms, 30s, 15m, 1h, 7d"
+        case "time of day":
+            return "must be a time of day like 09:00, or empty"
         case "address":
             return "must be an address like https://lml.example"
         case "true or false":
@@ -83,19 +87,7 @@ def demand_of(field: FieldInfo) -> str:
 
 def shown(value: object) -> str:
     """Return a value as it would be written in the environment."""
-    match value:
-        case None:
-            return ""
-        case bool():
-            return str(value).lower()
-        case float():
-            return f"{value:g}"
-        case SecretStr():
-            return value.get_secret_value()
-        case timedelta():
-            return _duration(value)
-        case _:
-            return str(value)
+    return _WRITTEN.get(type(value), str)(value)
 
 
 def _words(field: FieldInfo) -> list[str]:
@@ -119,3 +111,13 @@ def _duration(value: timedelta) -> str:
         if count >= 1 and count.is_integer():
             return f"{int(count)}{unit}"
     return f"{round(value.total_seconds() * 1000)}ms" if value else "0s"
+
+
+_WRITTEN: dict[type, Callable[[Any], str]] = {
+    NoneType: lambda _: "",
+    bool: lambda value: str(value).lower(),
+    float: "{:g}".format,
+    time: "{:%H:%M}".format,
+    timedelta: _duration,
+    SecretStr: SecretStr.get_secret_value,
+}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import time, timedelta
 from ipaddress import ip_address
 from typing import Annotated, Literal, TypeVar
 
@@ -31,6 +31,7 @@ from listener.domain.refreshing import LML_REFRESH_BATCH_CAP
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
+_TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 # The SDK's own rule, known before the SDK is imported.
 _SENTRY_DSN = re.compile(
     r"https?://[^\s:/@]+(?::[^\s/@]*)?@[^\s:/@]+(?::\d{1,5})?/(?:[^\s?#]*/)?\d+"
@@ -58,9 +59,22 @@ def _duration(value: object) -> object:
     return timedelta(seconds=min(seconds, timedelta.max.total_seconds() / 2))
 
 
+def _time_of_day(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if not value.strip():
+        return None
+    match = _TIME_OF_DAY.fullmatch(value.strip())
+    if match is None:
+        message = "must be a time of day like 09:00, or empty"
+        raise ValueError(message)
+    return time(int(match[1]), int(match[2]))
+
+
 T = TypeVar("T", bound="DatabaseSettings")
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
+TimeOfDay = Annotated[time | None, BeforeValidator(_time_of_day)]
 
 
 class DatabaseSettings(BaseSettings):
@@ -213,11 +227,10 @@ class Settings(DueSettings):
         le=timedelta(days=30),
         description="How often the daemon looks at every row for what capture missed.",
     )
-    rotation_interval: Duration = Field(
-        timedelta(days=1),
-        ge=timedelta(minutes=1),
-        le=timedelta(days=30),
-        description="How often the daemon has everything refreshed that is being played.",
+    rotation_warm_at: TimeOfDay = Field(
+        time(9, 0),
+        description="When, in UTC, the daemon begins to have everything refreshed that is being "
+        "played, once a day; empty: never, changes alone are warmed.",
     )
     rotation_min_coverage: Annotated[float, Unit("of 1")] = Field(
         0.99,

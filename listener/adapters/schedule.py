@@ -17,11 +17,15 @@ _LONGEST_JITTER = timedelta(seconds=30)
 
 
 class Bell:
-    """One event a job, set at its times; it only wakes, whether a job is due the slots say."""
+    """One event a job, set at its times; it only wakes, whether a job is due the slots say.
 
-    def __init__(self, jobs: Mapping[str, timedelta]) -> None:
+    Each job rings at every multiple of its interval, counted from `begins` after the epoch.
+    """
+
+    def __init__(self, jobs: Mapping[str, timedelta], begins: timedelta = timedelta()) -> None:
         self._rung = {name: asyncio.Event() for name in jobs}
         self._every = dict(jobs)
+        self._begins = begins
 
     async def wait(self, job: str, at_most: timedelta) -> None:
         """Return when the job's time has come, or after `at_most`."""
@@ -41,7 +45,7 @@ class Bell:
         for name, every in self._every.items():
             scheduler.add_job(
                 self._ring,
-                _trigger(every),
+                _trigger(every, self._begins),
                 args=(name,),
                 coalesce=True,
                 max_instances=1,
@@ -58,10 +62,10 @@ class Bell:
         self._rung[job].set()
 
 
-def _trigger(every: timedelta) -> IntervalTrigger:
+def _trigger(every: timedelta, begins: timedelta) -> IntervalTrigger:
     # Counted from the epoch as the slots are, and never early: it would still be the last slot.
     # One offset for all rings: APScheduler adds its own jitter to that of the ring before.
     offset = random.uniform(0, 1) * min(every * _JITTER_SHARE, _LONGEST_JITTER)
-    start = datetime.fromtimestamp(offset.total_seconds(), tz=UTC)
+    start = datetime.fromtimestamp((begins + offset).total_seconds(), tz=UTC)
     seconds = max(1, round(every.total_seconds()))
     return IntervalTrigger(seconds=seconds, start_date=start, timezone=UTC)

@@ -118,6 +118,7 @@ async def _let_changes_go_first(consumer: Consumer) -> None:
 def _rotation_routine(parts: Parts, changes: Consumer) -> Routine:
     # Beside the changes of the rotation: whoever loses that lane loses the walk with it.
     rotation, walker = parts.rotation(), parts.walker()
+    slots = PostgresSlots(parts.pool, parts.database.backend, parts.database.holder)
 
     async def walk(cause: str, slot: datetime) -> None:
         unminted = await rotation.raise_unminted()
@@ -128,9 +129,12 @@ def _rotation_routine(parts: Parts, changes: Consumer) -> Routine:
         tally = await walker.run(slot, cause=cause)
         _log.info("refreshed what is being played", **tally.fields())
 
-    jobs = [Job("rotation", parts.settings.rotation_interval, walk)]
-    slots = PostgresSlots(parts.pool, parts.database.backend, parts.database.holder)
-    return Routine(jobs, slots, Bell({job.name: job.every for job in jobs}))
+    at = parts.settings.rotation_warm_at
+    if at is None:
+        return Routine([], slots, Bell({}))
+    begins = timedelta(hours=at.hour, minutes=at.minute)
+    job = Job("rotation", timedelta(days=1), walk, begins=begins)
+    return Routine([job], slots, Bell({job.name: job.every}, begins))
 
 
 def _report(library: Consumer, resolver: Resolver, warmer: Warmer) -> None:

@@ -226,7 +226,10 @@ def _counts(run: RunStatus) -> list[str]:
     else:
         names = ("scanned", "rows_resolved", "rows_unresolved")
         failed = sum(run.tally.get("rows_skipped", {}).get(reason, 0) for reason in FAILURES)
-    return [f"{count:,}" for count in (*(run.tally.get(name, 0) for name in names), failed)]
+    counts = [run.tally.get(name, 0) for name in names]
+    # Those whose tracks are known stand with those that have one artist.
+    counts[1] += run.tally.get("rows_resolved_compilation", 0)
+    return [f"{count:,}" for count in (*counts, failed)]
 
 
 def _slots(status: Status) -> Table:

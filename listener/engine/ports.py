@@ -202,8 +202,18 @@ class Runs(Protocol):
 class Slots(Protocol):
     """The scheduled times of jobs."""
 
-    async def take(self, job: str, every: timedelta, *, again: bool = False) -> datetime | None:
-        """Return the present slot, or None if some daemon took and finished it already."""
+    async def take(
+        self,
+        job: str,
+        every: timedelta,
+        *,
+        begins: timedelta = timedelta(),
+        again: bool = False,
+    ) -> datetime | None:
+        """Return the present slot, or None if some daemon took and finished it already.
+
+        Slots are `every` long, counted from `begins` after the epoch.
+        """
 
     async def finish(self, job: str, slot: datetime) -> None:
         """Mark a slot that was taken as done."""

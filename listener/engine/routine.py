@@ -23,14 +23,15 @@ _RETRY = Backoff(first=timedelta(seconds=15), most=timedelta(minutes=30))
 class Job:
     """What is done once in every interval by one daemon of all.
 
-    `work` is told the cause, and when the slot began. With `at_start` it is done whenever a daemon
-    begins, too.
+    The intervals are counted from `begins` after the epoch. `work` is told the cause, and when the
+    slot began. With `at_start` it is done whenever a daemon begins, too.
     """
 
     name: str
     every: timedelta
     work: Callable[[str, datetime], Awaitable[None]]
     at_start: bool = False
+    begins: timedelta = timedelta()
 
 
 class Routine:
@@ -65,7 +66,7 @@ class Routine:
             await self._bell.wait(job.name, _RETRY.delay(failures) if failures else job.every)
 
     async def _do(self, job: Job, cause: str, *, again: bool) -> None:
-        slot = await self._slots.take(job.name, job.every, again=again)
+        slot = await self._slots.take(job.name, job.every, begins=job.begins, again=again)
         if slot is not None:
             await job.work(cause, slot)
             await self._slots.finish(job.name, slot)

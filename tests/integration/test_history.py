@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +25,7 @@ from listener.domain.question import Asking
 from listener.domain.tally import Skip
 from listener.domain.verdict import Identity, Kind, Page, Provenance, Verdict, Written
 from tests.catalogue import add_identity, add_release, delete_release, rename, set_column, table
-from tests.conftest import BACKEND, Connection
+from tests.conftest import BACKEND, Connection, as_role
 from tests.integration.conftest import ASK_AGAIN
 
 OTHERS = [Kind.UNRESOLVED, Kind.COMPILATION]
@@ -538,24 +537,6 @@ async def test_history_that_goes_while_the_daemon_works_stops_no_verdict(
     assert standing(db)[0][0] == "Q2"
 
 
-@pytest.fixture
-def clerk(db: Connection, worker_id: str) -> Iterator[str]:
-    """Name a role that may do everything but write to the history."""
-    name = f"listener_clerk_{worker_id}"
-    identifier = sql.Identifier(name)
-    db.execute(sql.SQL("CREATE ROLE {} LOGIN").format(identifier))
-    for schema in (BACKEND, "listener"):
-        for right in ("USAGE ON", "ALL ON ALL TABLES IN", "ALL ON ALL SEQUENCES IN"):
-            db.execute(
-                sql.SQL("GRANT {} SCHEMA {} TO {}").format(
-                    sql.SQL(right), sql.Identifier(schema), identifier
-                )
-            )
-    yield name
-    db.execute(sql.SQL("DROP OWNED BY {}").format(identifier))
-    db.execute(sql.SQL("DROP ROLE {}").format(identifier))
-
-
 @pytest.mark.parametrize(
     ("revoke", "lacking"),
     [
@@ -564,11 +545,10 @@ def clerk(db: Connection, worker_id: str) -> Iterator[str]:
     ],
 )
 async def test_without_a_right_on_the_history_verdicts_are_written_all_the_same(
-    db: Connection, database: Database, clerk: str, revoke: str, lacking: str
+    db: Connection, database: Database, role: str, revoke: str, lacking: str
 ) -> None:
     row = add_release(db)
-    dsn = database.dsn.replace("postgres:@", f"{clerk}:@")
-    assert clerk in dsn
+    dsn = as_role(database.dsn, role)
     async with open_pool(replace(database, dsn=dsn), size=2) as pool:
         asked = Asked(
             db,
@@ -576,19 +556,18 @@ async def test_without_a_right_on_the_history_verdicts_are_written_all_the_same(
             PostgresVerdicts(pool, BACKEND, ASK_AGAIN),
         )
         await asked(row, identity("Q1"))
-        statement = sql.SQL(f"REVOKE {revoke} FROM {clerk}")
         names = {
             "history": table("library_identity_history"),
             "sequence": table("library_identity_history_history_id_seq"),
         }
-        db.execute(statement.format(**names))
+        db.execute(sql.SQL(f"REVOKE {revoke} FROM {role}").format(**names))
         with pytest.raises(StoreUnavailableError, match="InsufficientPrivilege"):
             await asked(row, identity("Q2"))
         assert (await asked(row, identity("Q2"))).rows == {row}
     with psycopg.connect(dsn, autocommit=True) as connection:
-        table_seen = look_at_history(connection, BACKEND)
-    assert lacking in str(table_seen.obstacle)
-    assert table_seen.readable
+        seen = look_at_history(connection, BACKEND)
+    assert lacking in str(seen.obstacle)
+    assert seen.readable
 
 
 def put_back(dsn: str, row: int, state: int) -> Restored:

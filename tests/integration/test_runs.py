@@ -153,7 +153,7 @@ async def test_run_that_is_cancelled_in_the_middle_of_a_note_was_stopped(
     assert [run["outcome"] for run in book_of(db)] == ["stopped"]
 
 
-@pytest.mark.parametrize("kind", [SWEEP, REFRESH, AUDIT])
+@pytest.mark.parametrize("kind", [SWEEP, REFRESH, AUDIT, RunKind.RECHECK])
 async def test_whole_run_keeps_out_those_with_the_same_search(
     runs: PostgresRuns, kind: RunKind
 ) -> None:
@@ -162,7 +162,8 @@ async def test_whole_run_keeps_out_those_with_the_same_search(
     assert (
         kept_out
         == {
-            SWEEP: set(RunKind) - {RunKind.ROTATION},
+            SWEEP: set(RunKind) - {RunKind.ROTATION, RunKind.RECHECK},
+            RunKind.RECHECK: {RunKind.RECHECK},
             REFRESH: {REFRESH, SWEEP},
             AUDIT: {AUDIT, RunKind.BACKFILL, SWEEP},
         }[kind]

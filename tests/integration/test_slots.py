@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 
 import pytest
 
@@ -132,3 +132,16 @@ async def test_finished_slot_is_given_again_on_demand(slots: PostgresSlots) -> N
     assert await slots.take("sweep", LONG) == PRESENT
     await slots.finish("sweep", PRESENT)
     assert await slots.take("sweep", LONG) is None
+
+
+async def test_slot_of_a_day_begins_at_its_time_of_day(slots: PostgresSlots) -> None:
+    day = timedelta(days=1)
+    taken = []
+    for hour in range(0, 24, 3):
+        begins = timedelta(hours=hour, minutes=30)
+        slot = await slots.take(f"walk at {hour}", day, begins=begins)
+        assert slot is not None
+        assert slot.astimezone(UTC).time() == time(hour, 30)
+        assert slot <= datetime.now(UTC) < slot + day
+        taken.append(slot)
+    assert len(set(taken)) == 8

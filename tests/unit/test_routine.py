@@ -38,7 +38,14 @@ class Slots:
         seconds = every.total_seconds()
         return datetime.fromtimestamp(now() // seconds * seconds, tz=UTC)
 
-    async def take(self, job: str, every: timedelta, *, again: bool = False) -> datetime | None:
+    async def take(
+        self,
+        job: str,
+        every: timedelta,
+        *,
+        begins: timedelta = timedelta(),
+        again: bool = False,
+    ) -> datetime | None:
         await asyncio.sleep(0)
         if self.fault is not None:
             raise self.fault

@@ -31,6 +31,9 @@ def wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apscheduler.schedulers.base, "datetime", _Virtual)
 
 
+NOTHING = timedelta()
+
+
 def bell(every: float = 10.0) -> Bell:
     return Bell({"sweep": timedelta(seconds=every)})
 
@@ -60,7 +63,7 @@ def latest(every: int) -> float:
 @pytest.mark.parametrize("every", INTERVALS)
 @given(at=AROUND_NOW)
 def test_first_ring_is_soon_after_the_beginning_of_the_next_slot(at: datetime, every: int) -> None:
-    fire = next_fire(_trigger(timedelta(seconds=every)), None, at)
+    fire = next_fire(_trigger(timedelta(seconds=every), NOTHING), None, at)
     assert fire >= at
     assert 0 <= after_boundary(fire, every) <= latest(every)
     assert fire.timestamp() // every - at.timestamp() // every in {0, 1}
@@ -69,14 +72,14 @@ def test_first_ring_is_soon_after_the_beginning_of_the_next_slot(at: datetime, e
 @pytest.mark.parametrize("every", INTERVALS)
 def test_rings_of_a_fleet_are_spread(every: int) -> None:
     at = datetime(2026, 3, 1, 12, tzinfo=UTC)
-    fires = [next_fire(_trigger(timedelta(seconds=every)), None, at) for _ in range(100)]
+    fires = [next_fire(_trigger(timedelta(seconds=every), NOTHING), None, at) for _ in range(100)]
     spread = max(fires) - min(fires)
     assert spread.total_seconds() > min(0.02 * every, 30) / 2
 
 
 @pytest.mark.parametrize("every", INTERVALS)
 def test_next_rings_are_never_before_their_slots(every: int) -> None:
-    trigger = _trigger(timedelta(seconds=every))
+    trigger = _trigger(timedelta(seconds=every), NOTHING)
     fire = next_fire(trigger, None, datetime(2026, 3, 1, tzinfo=UTC))
     first = fire.timestamp() // every
     for number in range(1, 1000):
@@ -86,13 +89,21 @@ def test_next_rings_are_never_before_their_slots(every: int) -> None:
 
 @pytest.mark.parametrize("every", INTERVALS)
 def test_each_slot_has_its_ring_soon_after_its_beginning(every: int) -> None:
-    trigger = _trigger(timedelta(seconds=every))
+    trigger = _trigger(timedelta(seconds=every), NOTHING)
     fire = next_fire(trigger, None, datetime(2026, 3, 1, tzinfo=UTC))
     first = fire.timestamp() // every
     for number in range(1, 1000):
         fire = next_fire(trigger, fire, fire)
         assert fire.timestamp() // every == first + number
         assert after_boundary(fire, every) <= latest(every)
+
+
+@given(at=AROUND_NOW, hour=st.integers(0, 23))
+def test_ring_of_a_time_of_day_is_soon_after_it(at: datetime, hour: int) -> None:
+    day, begins = timedelta(days=1), timedelta(hours=hour)
+    fire = next_fire(_trigger(day, begins), None, at)
+    assert at <= fire < at + day + timedelta(seconds=latest(86_400))
+    assert 0 <= after_boundary(fire - begins, 86_400) <= latest(86_400)
 
 
 async def test_bell_rings_in_each_slot() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import time, timedelta
 from pathlib import Path
 
 import pytest
@@ -94,6 +94,25 @@ def test_what_is_no_duration_is_refused(env: pytest.MonkeyPatch, text: str) -> N
     (line,) = refusal()
     assert line.startswith("POLL_INTERVAL")
     assert "250ms, 30s, 15m, 1h, 7d" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [("00:00", time(0)), ("23:59", time(23, 59)), (" 09:30 ", time(9, 30)), ("", None)],
+)
+def test_time_of_day_is_hours_and_minutes_or_nothing(
+    env: pytest.MonkeyPatch, text: str, at: time | None
+) -> None:
+    env.setenv("ROTATION_WARM_AT", text)
+    assert load_settings(Settings).rotation_warm_at == at
+
+
+@pytest.mark.parametrize("text", ["9:00", "24:00", "12:60", "noon", "09:00:00", "0900", "1d"])
+def test_what_is_no_time_of_day_is_refused(env: pytest.MonkeyPatch, text: str) -> None:
+    env.setenv("ROTATION_WARM_AT", text)
+    assert refusal() == [
+        f"ROTATION_WARM_AT is {text!r}: must be a time of day like 09:00, or empty"
+    ]
 
 
 @pytest.mark.parametrize("text", ["99ms", "2d", "0"])
@@ -262,6 +281,7 @@ _WRONG = {
     "duration": "soon",
     "one of": "something else",
     "address": "nowhere",
+    "time of day": "24:00",
 }
 
 

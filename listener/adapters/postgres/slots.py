@@ -17,12 +17,25 @@ class PostgresSlots:
         self._take = query("take_slot", backend)
         self._finish = query("finish_slot", backend)
 
-    async def take(self, job: str, every: timedelta, *, again: bool = False) -> datetime | None:
+    async def take(
+        self,
+        job: str,
+        every: timedelta,
+        *,
+        begins: timedelta = timedelta(),
+        again: bool = False,
+    ) -> datetime | None:
         """Return the present slot of a job, or None if it was taken and finished.
 
         With `again` it is taken all the same. Whatever was missed is caught up by one slot.
         """
-        parameters = {"job": job, "every": every, "holder": self._holder, "again": again}
+        parameters = {
+            "job": job,
+            "every": every,
+            "begins": begins,
+            "holder": self._holder,
+            "again": again,
+        }
         async with session(self._pool) as connection:
             row = await (await connection.execute(self._take, parameters)).fetchone()
         return row[0] if row else None

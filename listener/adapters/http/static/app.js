@@ -190,6 +190,11 @@ function showParked(rows, total) {
     : [make("p", { class: "quiet" }, "None: every row could be answered, or still may.")]);
 }
 
+// Compilations whose tracks are known stand with rows that have one artist.
+function resolved(tally) {
+  return (tally.rows_resolved ?? tally.identities_resolved ?? 0) + (tally.rows_resolved_compilation ?? 0);
+}
+
 function showRuns(status, now) {
   const failed = (tally) => (tally.lml_error ?? 0) + sum(Object.entries(tally.rows_skipped ?? {})
     .filter(([reason]) => reason.startsWith("lml_") || reason === "writer_error").map(([, count]) => count));
@@ -197,7 +202,7 @@ function showRuns(status, now) {
   const rows = status.runs.map((run) => [
     run.kind, run.cause, [ago(run.started_at, now), "n nowrap"], [took(run), "n nowrap"],
     [pill([run.outcome, OUTCOMES[run.outcome] ?? "quiet"]), ""],
-    ...[run.tally.scanned ?? run.tally.identities_scanned, run.tally.rows_resolved ?? run.tally.identities_resolved, run.tally.rows_unresolved, failed(run.tally), run.tally.capture_missed]
+    ...[run.tally.scanned ?? run.tally.identities_scanned, resolved(run.tally), run.tally.rows_unresolved, failed(run.tally), run.tally.capture_missed]
       .map((count) => [number(count ?? 0), "n"]),
     [run.reason ?? "", "wrap"],
   ]);
