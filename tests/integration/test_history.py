@@ -26,7 +26,7 @@ from listener.domain.question import Asking
 from listener.domain.tally import Skip
 from listener.domain.verdict import Identity, Kind, Page, Provenance, Verdict, Written
 from tests.catalogue import add_identity, add_release, delete_release, rename, set_column, table
-from tests.conftest import BACKEND, Connection
+from tests.conftest import BACKEND, ROLE_PASSWORD, Connection, as_role
 from tests.integration.conftest import ASK_AGAIN
 
 OTHERS = [Kind.UNRESOLVED, Kind.COMPILATION]
@@ -543,7 +543,7 @@ def clerk(db: Connection, worker_id: str) -> Iterator[str]:
     """Name a role that may do everything but write to the history."""
     name = f"listener_clerk_{worker_id}"
     identifier = sql.Identifier(name)
-    db.execute(sql.SQL("CREATE ROLE {} LOGIN").format(identifier))
+    db.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(identifier, ROLE_PASSWORD))
     for schema in (BACKEND, "listener"):
         for right in ("USAGE ON", "ALL ON ALL TABLES IN", "ALL ON ALL SEQUENCES IN"):
             db.execute(
@@ -567,8 +567,7 @@ async def test_without_a_right_on_the_history_verdicts_are_written_all_the_same(
     db: Connection, database: Database, clerk: str, revoke: str, lacking: str
 ) -> None:
     row = add_release(db)
-    dsn = database.dsn.replace("postgres:@", f"{clerk}:@")
-    assert clerk in dsn
+    dsn = as_role(database.dsn, clerk)
     async with open_pool(replace(database, dsn=dsn), size=2) as pool:
         asked = Asked(
             db,
