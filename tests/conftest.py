@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,6 +25,7 @@ Connection = psycopg.Connection[tuple[object, ...]]
 
 
 _CHOICE = pytest.StashKey[Choice]()
+_SERVER = pytest.StashKey[str]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -48,11 +49,20 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"PostgreSQL: {config.stash[_CHOICE].words}"
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Start the server if a test needs it: the first one shall not wait for it in its own time."""
+    config = session.config
+    needed = any("server" in getattr(item, "fixturenames", ()) for item in session.items)
+    if needed and not config.option.collectonly:
+        stack = ExitStack()
+        config.add_cleanup(stack.close)
+        config.stash[_SERVER] = stack.enter_context(running(config.stash[_CHOICE]))
+
+
 @pytest.fixture(scope="session")
-def server(pytestconfig: pytest.Config) -> Iterator[str]:
+def server(pytestconfig: pytest.Config) -> str:
     """DSN of a server whose databases the tests may create and drop."""
-    with running(pytestconfig.stash[_CHOICE]) as dsn:
-        yield dsn
+    return pytestconfig.stash[_SERVER]
 
 
 @pytest.fixture(scope="session")
