@@ -176,9 +176,6 @@ def test_metrics_of_the_alerts_are_served_and_listed() -> None:
     for rule in rules():
         for name, matchers in re.findall(r"(listener_[a-z_]+)\{([^}]*)\}", rule["expr"]):
             for label, wanted in re.findall(r'(\w+)=~?"([^"]*)"', matchers):
-                # A run is named by whoever makes it.
-                if label == "kind":
-                    continue
                 values = {labels.get(label) for found, labels in served if found == name}
                 assert set(wanted.split("|")) <= values, (rule["alert"], label)
 
