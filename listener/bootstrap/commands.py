@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -36,8 +36,7 @@ _USUAL_CALL = timedelta(seconds=1.9)
 class Command:
     """One run as asked for: `limit` bounds the rows; a `dry` one writes nothing.
 
-    With `leftovers` the changes of the library that no daemon follows are handled first. The deploy
-    gate looks for `routes`.
+    With `leftovers` the changes of the library that no daemon follows are handled first.
     """
 
     kind: RunKind
@@ -45,7 +44,6 @@ class Command:
     limit: int | None = None
     dry: bool = False
     leftovers: bool = False
-    routes: tuple[Route, ...] = (Route.LIBRARY,)
 
     @property
     def name(self) -> str:
@@ -69,6 +67,16 @@ class Forecast:
         return self.calls * self.call / self.in_flight
 
 
+async def require_ready(settings: Settings, routes: Sequence[Route]) -> None:
+    """Return if the database is ready, and LML new enough for the routes that will be asked.
+
+    Raises `InstallationError` or `GateError`.
+    """
+    await aside(check_installation, settings)
+    if routes:
+        await require_gate(settings, routes=routes)
+
+
 async def run_command(
     settings: Settings,
     command: Command,
@@ -77,13 +85,10 @@ async def run_command(
 ) -> None:
     """Make one run, counting in `tally`; `expect` is told how many rows are due, if it is given.
 
-    Raises `InstallationError` if the database is not there or not ready, `GateError` if LML is
-    older than it must be, `RunHaltedError` if LML or the database fail one batch after another,
+    Raises `RunHaltedError` if LML or the database fail one batch after another,
     `StoreUnavailableError` if the database goes.
     """
     async with open_telemetry(settings) as telemetry:
-        await aside(check_installation, settings)
-        await require_gate(settings, routes=command.routes)
         name = f"listener-{command.kind.value}"
         async with open_parts(settings, name, telemetry, RUN_SILENCE) as parts:
             with telemetry.run(command.name, tally):
@@ -91,8 +96,7 @@ async def run_command(
 
 
 async def forecast(settings: Settings, kind: RunKind, scope: Scope) -> Forecast:
-    """Tell what a run would come to without asking anything; raises `InstallationError`."""
-    await aside(check_installation, settings)
+    """Tell what a run would come to without asking anything."""
     async with open_parts(settings, "listener-plan") as parts:
         found = await parts.reconciler().count(kind, scope)
         pace = await read_pace(parts.pool, parts.database.backend)

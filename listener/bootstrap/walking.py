@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from listener.bootstrap.aside import aside
 from listener.bootstrap.commands import handle_leftovers
-from listener.bootstrap.gate import require_gate
-from listener.bootstrap.installed import check_installation
 from listener.bootstrap.parts import Parts, open_parts
 from listener.bootstrap.telemetry import open_telemetry
 from listener.domain.change import Stream
-from listener.domain.gate import Route
 from listener.domain.refreshing import RotationTally
 from listener.engine.reconciler import RUN_SILENCE
 from listener.settings import Settings
@@ -32,21 +28,18 @@ async def run_walk(
     `force` it does not matter how many rows lack one. Raises as `run_command` does, and
     `RunHaltedError` also if the walk refuses or another one goes on.
     """
-    async with open_telemetry(settings) as telemetry:
-        await aside(check_installation, settings)
-        await require_gate(settings, routes=(Route.ROTATION,))
-        async with open_parts(settings, _NAME, telemetry, RUN_SILENCE) as parts:
-            # What is refreshed from here on need not be refreshed twice.
-            since = await parts.rotation().now()
-            await _handle_changes(parts)
-            await parts.walker().run(
-                since, cause="command", force=force, tally=tally, expect=expect
-            )
+    async with (
+        open_telemetry(settings) as telemetry,
+        open_parts(settings, _NAME, telemetry, RUN_SILENCE) as parts,
+    ):
+        # What is refreshed from here on need not be refreshed twice.
+        since = await parts.rotation().now()
+        await _handle_changes(parts)
+        await parts.walker().run(since, cause="command", force=force, tally=tally, expect=expect)
 
 
 async def count_walk(settings: Settings) -> int:
     """Return how many identities a walk would refresh; asks nothing."""
-    await aside(check_installation, settings)
     async with open_parts(settings, _NAME) as parts:
         return await parts.walker().count(await parts.rotation().now())
 

@@ -13,7 +13,13 @@ from datetime import timedelta
 import click
 
 from listener.adapters.log import configure_logs
-from listener.bootstrap.commands import Command, Forecast, forecast, run_command
+from listener.bootstrap.commands import (
+    Command,
+    Forecast,
+    forecast,
+    require_ready,
+    run_command,
+)
 from listener.cli.manners import SOME_FAILED, examples
 from listener.cli.progress import show_progress
 from listener.cli.walk import Walk
@@ -126,8 +132,7 @@ def sweep(  # noqa: PLR0913 - one for each option
     command = None
     if stream != Stream.ROTATION:
         kind = RunKind.RECHECK if recheck else RunKind.SWEEP
-        routes = tuple(Route) if walks and not dry else (Route.LIBRARY,)
-        command = Command(kind, scope, limit, dry, whole and not dry, routes)
+        command = Command(kind, scope, limit, dry, leftovers=whole and not dry)
     walk = Walk(dry=dry, force=force) if walks else None
     _run(settings, command, walk, as_json=as_json)
 
@@ -163,11 +168,16 @@ def backfill(
     scope = replace(_scope(settings, since_id, partition), only=frozenset((Reason.NEVER,)))
     if plan:
         configure_logs(_quieter(settings.log_level))
-        expected = asyncio.run(forecast(settings, RunKind.BACKFILL, scope))
+        expected = asyncio.run(_forecast(settings, scope))
         click.echo(_plan_json(expected) if as_json else _plan_text(expected))
         return
     dry = dry_run or settings.dry_run
     _run(settings, Command(RunKind.BACKFILL, scope, limit, dry), None, as_json=as_json)
+
+
+async def _forecast(settings: Settings, scope: Scope) -> Forecast:
+    await require_ready(settings, [])
+    return await forecast(settings, RunKind.BACKFILL, scope)
 
 
 def _scope(settings: Settings, since_id: int, partition: tuple[int, int] | None) -> Scope:
@@ -207,6 +217,9 @@ async def _running(
     running = asyncio.current_task()
     if running is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
+    asks_for_library = [Route.LIBRARY] if command is not None else []
+    asks_for_rotation = [Route.ROTATION] if walk is not None and not walk.dry else []
+    await require_ready(settings, asks_for_library + asks_for_rotation)
     if command is not None:
         with show_progress(tally) as expect:
             await run_command(settings, command, tally, expect)

@@ -35,6 +35,18 @@ SKIPS = {
     "writer_error",
 }
 
+TRACKS = {
+    "compilation_track_rows_written",
+    "compilation_track_rows_skipped_unchanged",
+    "compilation_track_rows_skipped_librarian",
+    "compilation_track_rows_skipped_no_cta_match",
+    "compilation_track_rows_skipped_no_catalog_artist",
+    "compilation_track_position_rows_written",
+    "compilation_track_position_rows_skipped_ambiguous",
+    "compilation_track_entries_invalid",
+    "compilation_track_confidences_invalid",
+}
+
 
 @pytest.fixture
 def quiet(db: Connection) -> Connection:
@@ -208,6 +220,7 @@ def test_dry_run_asks_honestly_and_writes_nothing(
             "lml_total_calls",
             "lml_total_latency_ms",
             "would_resolve",
+            "would_resolve_compilation",
             "would_unresolved",
             "would_skip",
             "source_rows_skipped_null_confidence",
@@ -216,8 +229,8 @@ def test_dry_run_asks_honestly_and_writes_nothing(
         assert report["scanned"] == 300
         assert report["would_resolve"] > 0
         assert report["would_skip"]["compilation"] > 0
-        skipped = sum(report["would_skip"].values())
-        assert report["would_resolve"] + report["would_unresolved"] + skipped == 300
+        would = ("would_resolve", "would_resolve_compilation", "would_unresolved")
+        assert sum(report[name] for name in would) + sum(report["would_skip"].values()) == 300
     assert simulator.calls.rows["bulk"] == 600
     assert count(db, "library_identity") == count(db, "library_identity_source") == 0
     for name in ("ledger", "run", "slot"):
@@ -233,8 +246,10 @@ def test_report_of_a_real_run_has_its_keys(quiet: Connection, listener: Commands
     assert set(report) == {
         "scanned",
         "rows_resolved",
+        "rows_resolved_compilation",
         "rows_unresolved",
         "rows_skipped",
+        *TRACKS,
         "capture_missed",
         "identities_withdrawn",
         "resolved_now_unresolved",
@@ -328,7 +343,8 @@ def test_compilations_are_asked_in_small_pages_and_remembered(
     for number in range(7):
         add_release(quiet, "Various Artists", f"Hits {number}", code_volume_letters="Z")
     ran = listener.run("backfill", "--json", VA_BATCH_SIZE="3")
-    assert ran.report["rows_skipped"]["compilation"] >= 7
+    not_visited = ran.report["rows_skipped"]["compilation"]
+    assert not_visited + ran.report["rows_resolved_compilation"] >= 7
     sizes = sorted(len(call.questions) for call in simulator.calls.recent("bulk"))
     assert sizes == [1, 3, 3, 20]
     assert listener.run("sweep", "--json").report["scanned"] == 0

@@ -237,6 +237,7 @@ async def test_page_tells_what_the_database_holds(
         " VALUES (%s, '', 1, 8, 'infinity', 'lml_error', 'why', now())",
         (parked,),
     )
+    db.execute("TRUNCATE listener.change")
     async with open_viewer(dsn, BACKEND) as viewer:
         page = _page(viewer)
         alone = json.loads(await page.state())
