@@ -188,7 +188,11 @@ class Parts:
             outbox=self.outbox,
             permit=self.permits.live if live else self.permits.patient,
             limits=ResolverLimits(
-                settings.va_batch_size, Patience(settings.max_attempts), settings.include_tracks
+                settings.va_batch_size,
+                Patience(settings.max_attempts),
+                settings.include_tracks,
+                # A search groups its rows by itself.
+                sets_apart=live,
             ),
             telemetry=self.telemetry,
         )
@@ -199,6 +203,7 @@ class Parts:
             batch_size=batch_size,
             linger=self.settings.linger,
             cool_down=self.settings.reask_after,
+            apart_size=self.settings.va_batch_size,
         )
         return ConsumerLimits(room, in_flight, self.settings.poll_interval)
 

@@ -12,6 +12,7 @@ import structlog
 
 from listener.adapters.http.sockets import bound_socket, url_of
 from listener.bootstrap.outlook import Outlook
+from listener.domain.budget import DISCOGS_CALLS
 from listener.engine.ports import Observer, Telemetry
 from listener.engine.supervisor import beside
 from listener.settings import Settings, is_loopback, split_address
@@ -71,14 +72,15 @@ async def open_site(
 def _numbers(outlook: Outlook) -> Numbers:
     from listener.adapters.http.metrics import Numbers  # noqa: PLC0415
 
-    crew = outlook.crew
+    crew, reading = outlook.crew, outlook.reading
     return Numbers(
         ready=not outlook.unready(),
         pulses=outlook.pulses(),
         claimed=outlook.claimed(),
         captured=outlook.captured(),
-        reading=outlook.reading,
+        reading=reading,
         tallies=() if crew is None else (crew.resolver.tally,),
         refreshes={} if crew is None else crew.parts.refreshed,
+        tokens=None if reading is None else DISCOGS_CALLS - reading.discogs_calls,
         calls_in_flight=0 if crew is None else crew.parts.permits.in_flight,
     )

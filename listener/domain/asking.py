@@ -55,6 +55,20 @@ def pages(
             yield from _mixed(questions, size)
 
 
+def better_apart(
+    questions: Sequence[Question], compilation_batch_size: int, include: IncludeTracks
+) -> frozenset[int]:
+    """Return the rows that are better asked together with rows of other batches.
+
+    A few compilations among others would each time cost a call of their own.
+    """
+    compilations = [question.library_id for question in questions if question.compilation]
+    if include is not IncludeTracks.COMPILATIONS or len(compilations) == len(questions):
+        return frozenset()
+    in_full_pages = len(compilations) // compilation_batch_size * compilation_batch_size
+    return frozenset(compilations[in_full_pages:])
+
+
 def _mixed(questions: Sequence[Question], size: int) -> Iterator[QuestionPage]:
     compilations = [question for question in questions if question.compilation]
     others = [question for question in questions if not question.compilation]

@@ -61,12 +61,16 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the database told when it was last asked, `age` ago, or why it told nothing."""
+    """What the database told when it was last asked, `age` ago, or why it told nothing.
+
+    `discogs_calls` is what refreshes are taken to have cost in the last minute.
+    """
 
     waiting: Sequence[Waiting]
     parked: int
     age: timedelta
     fault: str | None = None
+    discogs_calls: int = 0
 
     def of(self, stream: Stream) -> Waiting | None:
         """Return what was told of a stream."""

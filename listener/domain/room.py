@@ -14,6 +14,8 @@ from listener.domain.pacing import Backoff
 _FAILURE_BACKOFF = Backoff(first=timedelta(seconds=1), most=timedelta(minutes=5))
 
 
+# So many times as long as others may rows that were set apart wait for their like.
+_APART = 10
 # More rows than this at a time are a burst, in which waiting for more saves calls.
 _HANDFUL = 10
 
@@ -25,13 +27,15 @@ class RoomLimits:
     `capacity` counts outbox entries. A batch leaves with `batch_size` rows, or when its oldest row
     has waited for `linger`, or at once if it is a handful while nothing is being asked. A row that
     was just asked about waits for `cool_down` before it is asked about again, so that a row edited
-    in bursts costs few questions.
+    in bursts costs few questions. Rows that were set apart leave when there are `apart_size` of
+    them, after ten times `linger`, or when there is nothing else to do.
     """
 
     capacity: int
     batch_size: int
     linger: timedelta
     cool_down: timedelta
+    apart_size: int = 100
 
     def __post_init__(self) -> None:
         """Refuse a room that could never fill a batch."""
@@ -54,6 +58,7 @@ class Room:
         self._cool_down = limits.cool_down.total_seconds()
         self._waiting: dict[int, list[int]] = {}
         self._ready: dict[int, float] = {}
+        self._apart: dict[int, float] = {}
         self._cooling: list[tuple[float, int]] = []
         self._in_flight: dict[int, tuple[int, ...]] = {}
         self._asked: OrderedDict[int, float] = OrderedDict()
@@ -112,6 +117,20 @@ class Room:
         """
         while self._cooling and self._cooling[0][0] <= now:
             self._ready.setdefault(heapq.heappop(self._cooling)[1], now)
+        if self._apart:
+            patience = _APART * self._linger - (now - next(iter(self._apart.values())))
+            alone = self.quiet and not self._ready
+            if len(self._apart) >= self._limits.apart_size or alone or patience <= 0:
+                return self._leave(
+                    self._apart, min(most or self._limits.apart_size, self._limits.apart_size)
+                )
+            rest = self._next_ready(now, full=full, most=most)
+            if isinstance(rest, Batch):
+                return rest
+            return patience if rest is None else min(patience, rest)
+        return self._next_ready(now, full=full, most=most)
+
+    def _next_ready(self, now: float, *, full: bool, most: int | None) -> Batch | float | None:
         if not self._ready:
             return self._cooling[0][0] - now if self._cooling else None
         if full and len(self._ready) < self._limits.batch_size:
@@ -120,10 +139,14 @@ class Room:
         at_once = self.quiet and len(self._ready) <= _HANDFUL
         if len(self._ready) < self._limits.batch_size and not at_once and patience > 0:
             return patience
-        size = min(most or self._limits.batch_size, self._limits.batch_size)
-        rows = [row for row, _ in zip(self._ready, range(size), strict=False)]
+        return self._leave(
+            self._ready, min(most or self._limits.batch_size, self._limits.batch_size)
+        )
+
+    def _leave(self, group: dict[int, float], size: int) -> Batch:
+        rows = [row for row, _ in zip(group, range(size), strict=False)]
         for row in rows:
-            del self._ready[row]
+            del group[row]
             self._in_flight[row] = tuple(self._waiting.pop(row))
         return Batch({row: self._in_flight[row] for row in rows})
 
@@ -159,9 +182,18 @@ class Room:
         for row in row_ids:
             self._put_back(row, now)
 
+    def set_apart(self, row_ids: Iterable[int], now: float) -> None:
+        """Put rows back that are to leave together with others that were set apart."""
+        for row in row_ids:
+            self._reclaim(row)
+            self._apart[row] = now
+
     def _put_back(self, row: int, ready_at: float) -> None:
-        self._waiting[row] = [*self._in_flight.pop(row), *self._waiting.get(row, ())]
+        self._reclaim(row)
         heapq.heappush(self._cooling, (ready_at, row))
+
+    def _reclaim(self, row: int) -> None:
+        self._waiting[row] = [*self._in_flight.pop(row), *self._waiting.get(row, ())]
 
     def _wait(self, row: int, entries: tuple[int, ...], now: float) -> None:
         if row in self._waiting:

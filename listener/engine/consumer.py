@@ -210,7 +210,9 @@ class Consumer:
             self.observer.settled(self._stream, ages)
             self._room.ask_again(handled.late, self._now())
             self._room.fail(handled.failed, self._now())
-            self._room.release(rows - handled.settled - handled.late - handled.failed, self._now())
+            self._room.set_apart(handled.apart, self._now())
+            done = handled.settled | handled.late | handled.failed | handled.apart
+            self._room.release(rows - done, self._now())
         finally:
             self.observer.handled(self._stream, len(rows), self._now() - began)
             self._dispatched_at = self._now()

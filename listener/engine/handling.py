@@ -11,13 +11,14 @@ class Handled:
 
     `settled` rows are done with, `late` rows changed while they were asked about, and `failed` rows
     without a usable answer are to be tried again. `unasked` rows are those of the settled that
-    needed no question.
+    needed no question. `apart` rows were not tried, and are to be handled with their like.
     """
 
     settled: frozenset[int] = frozenset()
     late: frozenset[int] = frozenset()
     failed: frozenset[int] = frozenset()
     unasked: frozenset[int] = frozenset()
+    apart: frozenset[int] = frozenset()
 
     def __or__(self, other: Handled) -> Handled:
         """Join what became of two parts of a batch."""
@@ -26,4 +27,5 @@ class Handled:
             self.late | other.late,
             self.failed | other.failed,
             self.unasked | other.unasked,
+            self.apart | other.apart,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import structlog
 
-from listener.domain.asking import IncludeTracks, QuestionPage, pages
+from listener.domain.asking import IncludeTracks, QuestionPage, better_apart, pages
 from listener.domain.change import Batch, Stream
 from listener.domain.faults import (
     LmlUnavailableError,
@@ -46,11 +46,15 @@ _ODDITIES = 100
 
 @dataclass(frozen=True, slots=True)
 class ResolverLimits:
-    """How a batch is asked: few compilations in one call, rows that fail with patience."""
+    """How a batch is asked: few compilations in one call, rows that fail with patience.
+
+    With `sets_apart` a few compilations among others are handed back, to be asked with their like.
+    """
 
     compilation_batch_size: int
     patience: Patience
     include_tracks: IncludeTracks = IncludeTracks.COMPILATIONS
+    sets_apart: bool = False
 
 
 @dataclass(slots=True)
@@ -117,12 +121,10 @@ class Resolver:
             asking = await self._library.read(batch.row_ids)
             work.order = asking.order
             handled = await self._settle_unasked(work, asking)
-            limits = self._limits
-            for page in pages(
-                asking.questions, limits.compilation_batch_size, limits.include_tracks
-            ):
+            apart = self._apart(asking.questions)
+            for page in self._pages(asking.questions, apart):
                 handled |= await self._ask(work, page)
-            return handled | await self._fail(work)
+            return handled | await self._fail(work) | Handled(apart=apart)
         except LmlUnavailableError:
             work.tally.skip(Skip.LML_ERROR, len(batch.changes) - work.tally.scanned)
             raise
@@ -132,6 +134,19 @@ class Resolver:
             raise
         finally:
             self.tally.add(work.tally)
+
+    def _apart(self, questions: Sequence[Question]) -> frozenset[int]:
+        limits = self._limits
+        if not limits.sets_apart:
+            return frozenset()
+        return better_apart(questions, limits.compilation_batch_size, limits.include_tracks)
+
+    def _pages(
+        self, questions: Sequence[Question], apart: frozenset[int]
+    ) -> Iterator[QuestionPage]:
+        limits = self._limits
+        asked = [question for question in questions if question.library_id not in apart]
+        return pages(asked, limits.compilation_batch_size, limits.include_tracks)
 
     async def _settle_unasked(self, work: _Work, asking: Asking) -> Handled:
         unasked = asking.gone | asking.nameless | asking.answered

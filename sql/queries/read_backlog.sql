@@ -1,5 +1,5 @@
 -- Tells of each stream how many changes wait, how long the oldest does that is not tried again by itself, and whether
--- another daemon follows it; with each, how many rows are parked.
+-- another daemon follows it; with each, how many rows are parked and what refreshes cost Discogs in the last window.
 SELECT
     l.stream,
     c.backlog,
@@ -12,7 +12,8 @@ SELECT
         WHERE a.pid = l.holder_pid
             AND (a.backend_start IS NULL OR a.backend_start = l.holder_started)
     ) AS followed,
-    p.parked
+    p.parked,
+    f.spent
 FROM listener.lane AS l
 CROSS JOIN LATERAL (
     SELECT count(*) AS backlog
@@ -39,4 +40,9 @@ CROSS JOIN (
         AND g.failures > 0
         AND EXISTS (SELECT FROM {backend}.library AS b WHERE b.id = g.library_id)
 ) AS p
+CROSS JOIN (
+    SELECT coalesce(sum(r.cost), 0)::int AS spent
+    FROM listener.refresh AS r
+    WHERE r.ended_at > clock_timestamp() - %(window)s
+) AS f
 ORDER BY l.stream

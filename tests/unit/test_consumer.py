@@ -352,6 +352,23 @@ async def test_failed_rows_do_not_hold_the_others_up() -> None:
         await eventually(lambda: list(tenure.outbox.entries.values()) == [2], within=0.1)
 
 
+async def test_rows_set_apart_share_calls_and_are_all_handled() -> None:
+    async with following(limits(in_flight=2, batch_size=10, capacity=60)) as tenure:
+
+        def odd_apart(batch: Batch) -> Handled:
+            odd = frozenset(row for row in batch.changes if row % 5 == 0)
+            rows = frozenset(batch.changes)
+            return Handled(settled=rows - odd, apart=odd) if rows - odd else Handled(settled=rows)
+
+        tenure.worker.answer = odd_apart
+        tenure.record(*range(200))
+        await eventually(lambda: not tenure.outbox.entries)
+    apart = [rows for rows in tenure.worker.rows if all(row % 5 == 0 for row in rows)]
+    assert sorted(row for rows in apart for row in rows) == list(range(0, 200, 5))
+    assert len(apart) <= 10
+    assert sorted(row for _, row in tenure.outbox.settled) == list(range(200))
+
+
 async def test_stop_drains_what_is_in_flight_and_claims_no_more() -> None:
     async with following() as tenure:
         tenure.worker.gate.clear()

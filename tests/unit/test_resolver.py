@@ -80,6 +80,8 @@ class Case:
         library: Library | None = None,
         lml: Lml | None = None,
         include_tracks: IncludeTracks = IncludeTracks.COMPILATIONS,
+        *,
+        sets_apart: bool = False,
     ) -> None:
         self.outbox = Outbox()
         self.outbox.record(*rows)
@@ -93,7 +95,7 @@ class Case:
             verdicts=self.verdicts,
             outbox=self.outbox,
             permit=self.permits.live,
-            limits=ResolverLimits(100, Patience(attempts=3), include_tracks),
+            limits=ResolverLimits(100, Patience(attempts=3), include_tracks, sets_apart=sets_apart),
         )
         self.tally = self.resolver.tally
 
@@ -422,6 +424,28 @@ async def test_no_call_asks_more_than_a_few_compilations_at_once() -> None:
     ]
     assert case.lml.with_tracks == [False, True, True, True]
     assert case.tally.lml_calls == 4
+
+
+async def test_few_compilations_among_others_are_handed_back_to_be_asked_with_their_like() -> None:
+    library = Library(compilations=frozenset(range(1, 131)))
+    case = Case(range(1, 401), library, sets_apart=True)
+    handled = await case.handle()
+    assert handled.apart == frozenset(range(101, 131))
+    assert handled.settled == frozenset(range(1, 401)) - handled.apart
+    assert [len(page) for page in case.lml.pages] == [270, 100]
+    assert case.tally.scanned == 370
+    assert case.waiting == set(handled.apart)
+    again = await case.handle()
+    assert (again.settled, again.apart) == (handled.apart, frozenset())
+    assert case.lml.with_tracks == [False, True, True]
+    assert case.tally.scanned == 400
+
+
+async def test_without_tracks_nothing_is_set_apart() -> None:
+    library = Library(compilations=frozenset({3}))
+    case = Case(range(1, 11), library, include_tracks=IncludeTracks.OFF, sets_apart=True)
+    assert not (await case.handle()).apart
+    assert len(case.lml.pages) == 1
 
 
 async def test_compilations_alone_cost_no_call_for_the_others() -> None:

@@ -20,12 +20,19 @@ from listener.domain.room import Room, RoomLimits
 
 LINGER = 0.5
 COOL_DOWN = 2.0
+APART = 2
 
 
 def limits(
     batch_size: int = 3, capacity: int = 20, linger: float = LINGER, cool_down: float = COOL_DOWN
 ) -> RoomLimits:
-    return RoomLimits(capacity, batch_size, timedelta(seconds=linger), timedelta(seconds=cool_down))
+    return RoomLimits(
+        capacity,
+        batch_size,
+        timedelta(seconds=linger),
+        timedelta(seconds=cool_down),
+        apart_size=APART,
+    )
 
 
 def changes(*entries: tuple[int, int]) -> list[Change]:
@@ -53,6 +60,7 @@ class Rooms(RuleBasedStateMachine):
         self.not_before: dict[int, float] = {}
         self.failures: dict[int, int] = {}
         self.settled: set[int] = set()
+        self.apart: set[int] = set()
 
     @precondition(lambda self: self.room.free)
     @rule(rows=st.lists(st.integers(1, 5), max_size=4))
@@ -80,30 +88,39 @@ class Rooms(RuleBasedStateMachine):
 
     @rule()
     def wait_as_told_and_take(self) -> None:
-        # First for a row to be ready, then for the linger of a batch that is not full.
-        for _ in range(3):
+        # For a row to be ready, for the linger of a batch that is not full, for rows set apart.
+        for _ in range(4):
             told = self.take_one()
             if told is None:
                 return
             self.now += told
-        message = "waited as told three times, and nothing came of it"
+        message = "waited as told four times, and nothing came of it"
         raise AssertionError(message)
 
     def take_one(self) -> float | None:
         quiet = self.room.quiet
         batch = self.room.next_batch(self.now)
         waiting = {row for row in self.rows.values() if row not in self.in_flight}
+        waiting -= self.apart
         ready = {row for row in waiting if self.not_before.get(row, 0.0) <= self.now}
         if batch is None:
             assert not waiting
+            assert not self.apart
             return None
         if not isinstance(batch, Batch):
             assert batch > 0
             assert not ready or (not quiet and len(ready) < self.batch_size)
+            assert len(self.apart) < APART
+            assert not self.apart or not quiet or ready
             return batch
         assert not batch.changes.keys() & self.in_flight.keys()
-        assert batch.changes.keys() <= ready
-        assert len(batch.changes) == min(len(ready), self.batch_size)
+        if batch.changes.keys() & self.apart:
+            assert batch.changes.keys() <= self.apart
+            assert len(batch.changes) == min(len(self.apart), APART)
+            self.apart -= batch.changes.keys()
+        else:
+            assert batch.changes.keys() <= ready
+            assert len(batch.changes) == min(len(ready), self.batch_size)
         for row, seqs in batch.changes.items():
             assert set(seqs) == {seq for seq, of in self.rows.items() if of == row}
             assert len(seqs) == len(set(seqs))
@@ -157,6 +174,15 @@ class Rooms(RuleBasedStateMachine):
             del self.in_flight[row]
             self.not_before[row] = self.now
 
+    @precondition(lambda self: self.in_flight)
+    @rule(data=st.data())
+    def set_apart(self, data: st.DataObject) -> None:
+        rows = self.some_in_flight(data)
+        self.room.set_apart(rows, self.now)
+        for row in rows:
+            del self.in_flight[row]
+        self.apart |= rows
+
     @invariant()
     def every_entry_is_held_until_it_is_settled(self) -> None:
         if not hasattr(self, "room"):
@@ -185,6 +211,47 @@ class Rooms(RuleBasedStateMachine):
 
 
 TestRoom = Rooms.TestCase
+
+
+def test_rows_set_apart_leave_together_once_they_are_enough() -> None:
+    room = Room(limits(batch_size=1, capacity=20))
+    room.admit(changes((1, 1), (2, 2), (3, 3)), 0.0)
+    for _ in range(3):
+        batch_of(room, 0.0)
+    room.set_apart([1], 0.0)
+    assert room.next_batch(0.0) == 10 * LINGER
+    room.set_apart([3], 1.0)
+    assert batch_of(room, 1.0) == {1: (1,), 3: (3,)}
+
+
+def test_row_set_apart_waits_no_longer_than_it_may() -> None:
+    room = Room(limits(batch_size=1, capacity=20))
+    room.admit(changes((1, 1), (2, 2)), 0.0)
+    for _ in range(2):
+        batch_of(room, 0.0)
+    room.set_apart([1], 0.0)
+    assert room.next_batch(10 * LINGER - 0.5, full=True) == 0.5
+    batch = room.next_batch(10 * LINGER, full=True)
+    assert isinstance(batch, Batch)
+    assert batch.changes == {1: (1,)}
+
+
+def test_row_set_apart_does_not_wait_while_there_is_nothing_else_to_do() -> None:
+    room = Room(limits())
+    room.admit(changes((1, 1), (2, 2)), 0.0)
+    batch_of(room, 0.0)
+    room.set_apart([2], 0.0)
+    room.settle([1], 0.0)
+    assert batch_of(room, 0.0) == {2: (2,)}
+
+
+def test_row_set_apart_that_changes_again_is_one_question() -> None:
+    room = Room(limits())
+    room.admit(changes((1, 1)), 0.0)
+    batch_of(room, 0.0)
+    room.set_apart([1], 0.0)
+    room.admit(changes((2, 1)), 0.0)
+    assert batch_of(room, 0.0) == {1: (1, 2)}
 
 
 def test_idle_room_hands_out_a_change_at_once() -> None:

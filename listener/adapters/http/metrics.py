@@ -45,7 +45,7 @@ class Numbers:
     """What is read when metrics are asked for.
 
     `claimed` and `captured` count changes since the start. `tallies` are those that still grow;
-    `tokens` are those left of a budget of LML calls, None where there is no such budget.
+    `tokens` are the Discogs calls that refreshes may still cost, None before it is known.
     """
 
     ready: bool
@@ -56,7 +56,7 @@ class Numbers:
     tallies: Sequence[Tally] = ()
     refreshes: Mapping[str, int] = field(default_factory=dict)
     calls_in_flight: int = 0
-    tokens: float | None = None
+    tokens: int | None = None
 
 
 class Metrics:
@@ -161,7 +161,12 @@ class Metrics:
         in_flight = "Calls of LML in flight."
         yield _one("lml_calls_in_flight", in_flight, {}, numbers.calls_in_flight)
         if numbers.tokens is not None:
-            yield _one("pace_tokens", "What is left of the pace now.", {}, numbers.tokens)
+            yield _one(
+                "pace_tokens",
+                "Discogs calls that refreshes may still cost in this minute.",
+                {},
+                numbers.tokens,
+            )
 
 
 _PYTHON = {"python": platform.python_version()}

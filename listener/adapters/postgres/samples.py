@@ -12,6 +12,9 @@ from listener.domain.change import Stream
 from listener.domain.health import Reading, Waiting
 from listener.domain.sample import COVERAGE, Sample
 
+# Discogs' budget is a number of calls a minute.
+_WINDOW = timedelta(minutes=1)
+
 
 class PostgresReadings:
     """Tells how the streams are; `holder` is our own name, as others know us."""
@@ -28,11 +31,13 @@ class PostgresReadings:
             "holder": self._holder,
             "streams": [str(stream) for stream, _ in rows],
             "rows": [row for _, row in rows],
+            "window": _WINDOW,
         }
         async with session(self._pool) as connection:
             told = await (await connection.execute(self._read, parameters)).fetchall()
-        waiting = tuple(Waiting(Stream(stream), *rest) for stream, *rest, _ in told)
-        return Reading(waiting, told[0][-1] if told else 0, timedelta())
+        waiting = tuple(Waiting(Stream(stream), *rest) for stream, *rest, _, _ in told)
+        parked, spent = told[0][-2:] if told else (0, 0)
+        return Reading(waiting, parked, timedelta(), discogs_calls=spent)
 
 
 class PostgresSamples:
