@@ -131,7 +131,7 @@ export function stack(place, points, layers, frame, label) {
     for (const share of [0, 0.5, 1]) gridLine(svg, box, y(top * share), most ? short(top * share) : "");
     timeAxis(svg, box, frame.seconds);
     const long = points.length > 1 && points.at(-1).at - points[0].at > frame.step;
-    return long && most ? "" : "counted once a minute; nothing to compare yet";
+    return long && most ? "" : "nothing to compare yet";
   });
 }
 
