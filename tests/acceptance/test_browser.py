@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import psycopg
 import pytest
 from playwright.sync_api import Browser, Page, Request, Response, sync_playwright
 
@@ -236,9 +235,8 @@ def add_parked(db: Connection) -> int:
         " failure = excluded.failure, failure_detail = excluded.failure_detail,"
         " failed_at = now(), outcome = NULL, answered_at = NULL"
     )
-    with psycopg.connect(db.info.dsn, autocommit=True) as connection:
-        connection.execute("DELETE FROM listener.change WHERE row_id = %s", (row,))
-        connection.execute(statement, (row,))
+    db.execute("DELETE FROM listener.change WHERE row_id = %s", (row,))
+    db.execute(statement, (row,))
     return row
 
 

@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from listener.adapters.demo.simulator import Simulator
 from tests.acceptance.conftest import Commands, Daemon, eventually
 from tests.catalogue import add_release, count
-from tests.conftest import Connection
+from tests.conftest import Connection, with_database
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(90)]
 
@@ -223,11 +223,13 @@ def test_replica_that_stands_by_is_ready_and_nobody_at_all_is_not(start: Start) 
     assert site.metric("following", stream="library") == 1
 
 
-def test_database_that_goes_turns_it_red_and_back(db: Connection, start: Start) -> None:
+def test_database_that_goes_turns_it_red_and_back(
+    db: Connection, owner_dsn: str, start: Start
+) -> None:
     daemon = start(HTTP_BIND=ANY_PORT)
     site = Site(daemon).ready()
     name = db.info.dbname
-    with psycopg.connect(db.info.dsn, dbname="postgres", autocommit=True) as other:
+    with psycopg.connect(with_database(owner_dsn, "postgres"), autocommit=True) as other:
         other.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
         other.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from psycopg import sql
 
 from listener.adapters.demo.simulator import Simulator
 from tests.acceptance.conftest import Commands, Daemon, eventually
@@ -86,8 +87,9 @@ def sentry() -> Iterator[Sentry]:
 
 
 @pytest.fixture
-def settings(sentry: Sentry, dsn: str) -> dict[str, str]:
-    """Everything is told; the database's address has a password, which a local one does not ask."""
+def settings(sentry: Sentry, dsn: str, db: Connection, role: str) -> dict[str, str]:
+    """Everything is told; the database's address has a password, whether it is asked for or not."""
+    db.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), PASSWORD))
     parts = urlsplit(dsn)
     separator = "&" if parts.query else "?"
     return {

@@ -290,7 +290,12 @@ async def test_reading_looks_at_the_head_of_the_outbox_and_at_what_is_parked(
     )
     db.execute("ANALYZE listener.change, listener.ledger")
     async with await open_session(database) as connection:
-        parameters = {"holder": "x", "streams": ["library"], "rows": [first]}
+        parameters = {
+            "holder": "x",
+            "streams": ["library"],
+            "rows": [first],
+            "window": timedelta(minutes=1),
+        }
         explain = b"EXPLAIN (ANALYZE, FORMAT JSON) " + query("read_backlog", BACKEND)
         rows = await (await connection.execute(explain, parameters)).fetchall()
     nodes = list(_nodes(rows[0][0][0]["Plan"]))
