@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import select
 import shlex
 import signal
 import socket
@@ -242,10 +243,12 @@ def test_question_that_is_not_answered_yes_changes_nothing(
     shown = ""
     while "[y/N]: " not in shown:
         shown += os.read(ours, 4096).decode()
-    os.write(ours, typed.encode())
     with suppress(OSError):
-        while piece := os.read(ours, 4096):
-            shown += piece.decode()
+        while True:
+            # A signal that comes just before Python begins to read does not interrupt the reading.
+            os.write(ours, typed.encode())
+            while select.select([ours], [], [], 2)[0]:
+                shown += os.read(ours, 4096).decode()
     os.close(ours)
     assert process.wait(WAIT_SECONDS) == code
     assert said in shown
