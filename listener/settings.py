@@ -327,11 +327,6 @@ class Settings(DueSettings):
             raise ValueError(message)
         return value
 
-    @field_validator("http_token", mode="before")
-    @classmethod
-    def _blank_is_no_token(cls, value: object) -> object:
-        return _none_if_blank(value)
-
     @field_validator("http_token")
     @classmethod
     def _is_token(cls, value: SecretStr | None) -> SecretStr | None:
@@ -379,10 +374,11 @@ class Settings(DueSettings):
             raise ValueError(message)
         return value
 
-    @field_validator("sentry_dsn", mode="before")
+    @field_validator("http_token", "sentry_dsn", mode="before")
     @classmethod
     def _blank_is_none(cls, value: object) -> object:
-        return _none_if_blank(value)
+        # Set to nothing is how a deployment's template leaves it out.
+        return None if isinstance(value, str) and not value.strip() else value
 
     @field_validator("sentry_dsn")
     @classmethod
@@ -418,11 +414,6 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
-
-
-def _none_if_blank(value: object) -> object:
-    # Set to nothing is how a deployment's template leaves it out.
-    return None if isinstance(value, str) and not value.strip() else value
 
 
 def load_settings(model: type[T]) -> T:

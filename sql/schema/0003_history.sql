@@ -9,25 +9,4 @@ CREATE FUNCTION listener.is_kept(method text, notes text, said_by_lml boolean)
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN coalesce(notes <> 'consumer:lml-bulk', method = 'manual')
         OR method = 'manual' AND NOT coalesce(said_by_lml, false);
-COMMENT ON FUNCTION listener.is_kept IS 'Whether verdicts leave an identity or a source as it is: it says "manual" and LML itself did not, or somebody else wrote notes. Without notes it is an older job''s, and may be replaced.';
-
-CREATE OR REPLACE FUNCTION listener.still_holds(
-    outcome text, answered_at timestamptz, lml_manual text[],
-    identity_id int, method text, notes text, last_verified_at timestamptz,
-    stale_after interval, retry_after interval
-)
-    RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN coalesce(
-        CASE outcome
-            WHEN 'single_artist' THEN
-                identity_id IS NOT NULL
-                AND answered_at > now() - stale_after
-                AND (
-                    last_verified_at > now() - stale_after
-                    OR listener.is_kept(method, notes, 'identity' = ANY (lml_manual))
-                )
-            ELSE answered_at > now() - retry_after
-        END,
-        false
-    )
+COMMENT ON FUNCTION listener.is_kept IS 'Whether verdicts leave an identity or a source as it is: it says "manual" and LML itself did not, or somebody else wrote notes. Without notes it is an older job''s, and may be replaced.'

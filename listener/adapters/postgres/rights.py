@@ -13,8 +13,6 @@ from psycopg.rows import class_row
 
 from listener.adapters.postgres.statements import query
 
-ROLES = "listener-roles"
-
 
 @dataclass(frozen=True, slots=True)
 class Right:
