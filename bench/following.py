@@ -75,6 +75,18 @@ class Bench:
         while self.db.execute("SELECT EXISTS (SELECT FROM listener.change)").fetchone() == (True,):
             ticks.wait(0.01)
 
+    def searches(self) -> int:
+        """Return how many searches for due rows were made so far."""
+        row = self.db.execute("SELECT count(ended_at) FROM listener.run").fetchone()
+        assert row is not None
+        return int(str(row[0]))
+
+    def until_searched(self, before: int) -> None:
+        """Wait until a search was made since there were `before`; a daemon begins with one."""
+        ticks = threading.Event()
+        while self.searches() == before:
+            ticks.wait(0.05)
+
 
 @contextmanager
 def prepared() -> Iterator[Bench]:

@@ -54,9 +54,12 @@ class Feeder:
         """
         while True:
             self._turn()
+            # Whoever waits for LML or for room will look again unasked: writers need not wake it.
             if quiet_for := silence():
+                await self._lane.rouse()
                 await self._lane.wait(min(quiet_for, _SILENCE_SLICE))
             elif not self._room.free:
+                await self._lane.rouse()
                 await self._lane.wait(_FULL_ROOM_WAIT)
             else:
                 look, everything = await self._look()

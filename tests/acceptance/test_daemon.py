@@ -177,7 +177,7 @@ def test_lost_wakeups_cost_seconds_not_changes(db: Connection, start: Start) -> 
     start(POLL_INTERVAL="500ms").following()
     # The row is recorded as the trigger would, but nobody is notified.
     with db.transaction():
-        db.execute("SET LOCAL listener.own_write = 'on'")
+        db.execute("SET LOCAL session_replication_role = replica")
         row = add_release(db)
         db.execute("INSERT INTO listener.change (stream, row_id) VALUES ('library', %s)", (row,))
     eventually(lambda: count(db, "library_identity") == 1)

@@ -229,11 +229,35 @@ def test_own_write_is_not_recorded_and_the_next_one_of_another_is(
 ) -> None:
     with db.transaction():
         db.execute("SELECT set_config('listener.own_write', 'on', true)")
+        db.execute(
+            "INSERT INTO wxyc_schema.rotation (album_id, rotation_bin) VALUES (%s, 'H')", (album,)
+        )
+        db.execute("UPDATE wxyc_schema.rotation SET lml_identity_id = 7")
+    assert _changes(db, "rotation") == []
+    db.execute("UPDATE wxyc_schema.rotation SET lml_identity_id = 8")
+    assert len(_changes(db, "rotation")) == 1
+
+
+def test_writes_go_on_when_a_column_that_is_compared_has_gone(db: Connection, album: int) -> None:
+    db.execute("ALTER TABLE wxyc_schema.library RENAME COLUMN legacy_release_id TO old_id")
+    with _warnings_of(db) as said, db.transaction():
+        _update(db, album, "plays = 1")
         _update(db, album, "artist_name = 'Seefeel'")
-        _fill(db, 2)
+    assert [warning.split(":")[0] for warning in said] == [
+        "listener could not record a change of library"
+    ]
+    row = db.execute("SELECT artist_name, plays FROM wxyc_schema.library").fetchone()
+    assert row == ("Seefeel", 1)
     assert _changes(db) == []
-    _update(db, album, "artist_name = 'Main'")
-    assert _changes(db) == [album]
+
+
+def test_updates_of_anything_else_take_no_transaction_ids(db: Connection) -> None:
+    _fill(db, 300)
+    drawn = "SELECT (pg_current_xact_id()::text::bigint - %s)::int"
+    with db.transaction():
+        (before,) = db.execute(drawn, (0,)).fetchall()[0]
+        db.execute("UPDATE wxyc_schema.library SET plays = plays + 1")
+    assert db.execute(drawn, (before,)).fetchall() == [(1,)]
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,29 @@ async def test_second_look_that_finds_something_tells_writers_not_to_wake() -> N
         await eventually(f.lane.awake, within=0.001)
 
 
+async def test_full_room_tells_writers_not_to_wake() -> None:
+    async with feeding(capacity=10, batch_size=5) as f:
+        await eventually(lambda: f.asleep)
+        for row in range(20):
+            f.outbox.record(row)
+        f.lane.wake()
+        await eventually(f.lane.awake, within=0.05)
+        f.settle_all()
+        await eventually(lambda: f.asleep)
+        assert not f.lane.awake()
+
+
+async def test_silence_tells_writers_not_to_wake_and_its_end_to_do_so_again() -> None:
+    async with feeding() as f:
+        await eventually(lambda: f.asleep)
+        f.silent_until = now() + 10
+        f.lane.wake()
+        await eventually(f.lane.awake, within=0.05)
+        await for_a_while(9)
+        assert f.lane.awake()
+        await eventually(lambda: not f.lane.awake(), within=2)
+
+
 async def test_writers_are_told_to_wake_again_before_it_sleeps() -> None:
     async with feeding() as f:
         for row in range(5):

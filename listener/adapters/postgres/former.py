@@ -92,8 +92,6 @@ def restore(
     }
     try:
         with connection.transaction():
-            # Triggers shall not take what a person decided for a change to be asked about.
-            connection.execute("SELECT set_config('listener.own_write', 'on', true)")
             cursor = connection.execute(query("restore_identity", backend), parameters)
             restored, same = cursor.fetchall()[0]
     except errors.LockNotAvailable as error:

@@ -28,7 +28,7 @@ _LOCK_CLASS = 1280528978
 _LOCK_OF = {Stream.LIBRARY: 1, Stream.ROTATION: 2}
 
 _POLL_WITHOUT_WAKEUPS = timedelta(seconds=1)
-_TRY_ROUSING_EVERY = timedelta(seconds=1)
+_TRY_ROUSING_EVERY = timedelta(milliseconds=250)
 _RECONNECT = Backoff(first=timedelta(milliseconds=100), most=timedelta(seconds=5))
 
 # A beat that is so late was not answered, and the session is as good as lost.
