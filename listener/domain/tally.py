@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from math import ceil, log10
 
 from listener.domain.tracks import TrackCount
 
 _BUCKETS_PER_DECADE = 40
+_LEAST = 1e-6
 
 
 class Skip(StrEnum):
@@ -178,16 +180,18 @@ class Distribution:
     longest: timedelta = timedelta()
     _buckets: Counter[int] = field(default_factory=Counter)
 
-    def add(self, duration: timedelta) -> None:
-        """Count one duration; negative ones (a clock was set back) count as zero."""
-        seconds = max(duration.total_seconds(), 1e-6)
-        self.count += 1
-        self.longest = max(self.longest, duration)
-        self._buckets[math.ceil(math.log10(seconds) * _BUCKETS_PER_DECADE)] += 1
+    def add(self, seconds: Sequence[float]) -> None:
+        """Count durations; negative ones (a clock was set back) count as zero."""
+        if not seconds:
+            return
+        self.count += len(seconds)
+        self.longest = max(self.longest, timedelta(seconds=max(seconds)))
+        counted = [max(_LEAST, each) for each in seconds]
+        self._buckets.update([ceil(log10(each) * _BUCKETS_PER_DECADE) for each in counted])
 
     def quantile(self, share: float) -> timedelta:
         """Return the duration that `share` (0..1) of all durations do not exceed."""
-        left = math.ceil(share * self.count)
+        left = ceil(share * self.count)
         for bucket in sorted(self._buckets):
             left -= self._buckets[bucket]
             if left <= 0:

@@ -144,8 +144,7 @@ class Consumer:
         return not self._pause.failures and not self.breaker.failures
 
     def _admit(self, changes: tuple[Change, ...]) -> None:
-        for change in changes:
-            self.claim_lag.add(change.waited)
+        self.claim_lag.add([change.waited.total_seconds() for change in changes])
         self.resting.clear()
         self._room.admit(changes, self._now())
         self._moved.set()

@@ -15,7 +15,7 @@ from listener.engine.ports import Lane, Outbox
 
 _LOOK_EVERY = timedelta(milliseconds=7)
 _FULL_ROOM_WAIT = timedelta(milliseconds=20)
-_SILENCE_SLICE = timedelta(seconds=1)
+_SILENCE_SLICE = timedelta(milliseconds=200)
 _LOOKBACK = timedelta(seconds=1)
 _WATCH = Backoff(first=timedelta(milliseconds=5), most=timedelta(milliseconds=250))
 

@@ -57,9 +57,7 @@ class Recorder:
 
     def settled(self, stream: Stream, ages: Sequence[float], /) -> None:
         """Note changes that were settled, by their ages since they were recorded."""
-        settled = self._account(stream).settled
-        for age in ages:
-            settled.add(timedelta(seconds=age))
+        self._account(stream).settled.add(ages)
 
     def handled(self, stream: Stream, rows: int, took: float, /) -> None:
         """Need not be noted."""

@@ -47,7 +47,7 @@ _RESOLVE = "identity/bulk-resolve-libraries"
 _REFRESH = "cache/refresh-for-identities"
 _MINT = "identity/resolve"
 
-_READ_ASIDE = 2**16
+_READ_ASIDE = 2**19
 _HEALTH_TIMEOUT = timedelta(seconds=5)
 _RETRY_AFTER_CAP = timedelta(minutes=5)
 _LONGEST_CONTRACT = 40

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
-from pydantic_core import from_json
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic.dataclasses import dataclass
+from pydantic_core import from_json, to_json
 
 from listener.adapters.lml.tracks import WireTracks, is_known, read_tracks
 from listener.domain.judging import Invalid
@@ -37,11 +45,16 @@ class MalformedReplyError(Exception):
     """A reply that is not of the agreed shape as a whole."""
 
 
+_STRICT = ConfigDict(strict=True, extra="ignore")
+
+
 class _Wire(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+    model_config = _STRICT | ConfigDict(frozen=True)
 
 
-class WireMain(_Wire):
+# The parts of a result are no models: of thousands in a page each would bring a dictionary with it.
+@dataclass(slots=True, frozen=True, config=_STRICT)
+class WireMain:
     """The artist that a verdict names, by catalogue."""
 
     wikidata_qid: Text | None = None
@@ -49,7 +62,8 @@ class WireMain(_Wire):
     apple_music_artist_id: Text | None = None
 
 
-class WireProvenance(_Wire):
+@dataclass(slots=True, frozen=True, config=_STRICT)
+class WireProvenance:
     """One catalogue's evidence; null confidence and external id say that it was only looked at."""
 
     source: Text
@@ -58,7 +72,8 @@ class WireProvenance(_Wire):
     external_id: Text | None = None
 
 
-class WireResult(_Wire):
+@dataclass(slots=True, frozen=True, config=_STRICT)
+class WireResult:
     """One result of bulk-resolve-libraries."""
 
     library_id: Int4
@@ -99,6 +114,9 @@ class WireResult(_Wire):
             provenance=tuple(evidence),
         )
         return Verdict(self.library_id, self.kind, identity, len(entries) - len(evidence))
+
+
+_RESULT = TypeAdapter(WireResult)
 
 
 class WireReply(_Wire):
@@ -225,7 +243,8 @@ def _cache_stats(value: object) -> dict[str, float]:
 
 def _read_result(item: object, *, trust_tracks: bool) -> Verdict | Invalid:
     try:
-        result = item if isinstance(item, WireResult) else WireResult.model_validate(item)
+        # From JSON again: only there does an object make a strict dataclass.
+        result = item if isinstance(item, WireResult) else _RESULT.validate_json(to_json(item))
         return result.verdict(trust_tracks=trust_tracks)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]

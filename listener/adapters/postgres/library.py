@@ -35,12 +35,14 @@ class PostgresLibrary:
 
     async def read(self, row_ids: Sequence[int]) -> Asking:
         """Return what there is to ask about these rows now."""
-        async with session(self._pool) as connection, connection.pipeline():
-            # Two statements: the order must be older than the snapshot that reads the rows.
-            order = await connection.execute(self._order)
+        parameters = {"row_ids": Int4s(row_ids)} | self._ask_again.parameters()
+        async with session(self._pool) as connection:
             cursor = connection.cursor()
-            parameters = {"row_ids": Int4s(row_ids)} | self._ask_again.parameters()
-            await cursor.execute(self._read, parameters, binary=True)
+            # Fetched after the pipeline: it ends with the statements, not after a round trip more.
+            async with connection.pipeline():
+                # Two statements: the order must be older than the snapshot that reads the rows.
+                order = await connection.execute(self._order)
+                await cursor.execute(self._read, parameters, binary=True)
             drawn, rows = await order.fetchone(), await cursor.fetchall()
         if drawn is None:
             message = "the sequence for the order returned no row"

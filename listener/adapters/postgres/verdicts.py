@@ -72,7 +72,8 @@ class PostgresVerdicts:
                     accepted = await connection.execute(self._accept, parameters)
                     written = await connection.execute(write, parameters)
                     tracks = await self._tracks.write(connection, page) if has_keys else {}
-                    rows, effects = await accepted.fetchall(), await written.fetchall()
+                # Fetched after the pipeline: until it ends, nothing is committed.
+                rows, effects = await accepted.fetchall(), await written.fetchall()
             except _PAGE_ERRORS as error:
                 passing = isinstance(error, _PASSING)
                 raise WriteRefusedError(reason_of(error), passing=passing) from error
