@@ -55,6 +55,9 @@ SET question = excluded.question,
     failure_detail = NULL,
     failed_at = NULL,
     identity_question = nullif(coalesce(g.identity_question, g.question), excluded.question),
-    lml_manual = ARRAY(SELECT unnest(g.lml_manual) UNION SELECT unnest(excluded.lml_manual))
+    lml_manual = CASE
+        WHEN excluded.lml_manual <@ g.lml_manual THEN g.lml_manual
+        ELSE ARRAY(SELECT unnest(g.lml_manual) UNION SELECT unnest(excluded.lml_manual))
+    END
 WHERE g.ask_order < excluded.ask_order
 RETURNING g.library_id
