@@ -47,6 +47,10 @@ _RESOLVE = "identity/bulk-resolve-libraries"
 _REFRESH = "cache/refresh-for-identities"
 _MINT = "identity/resolve"
 
+# A reply so long is read a moment later: a call that waited for this one goes out first.
+_READ_LATER = 2**16
+_MOMENT = timedelta(milliseconds=1)
+# And one so long by a thread; any shorter, threads that take turns cost more than they gain.
 _READ_ASIDE = 2**19
 _HEALTH_TIMEOUT = timedelta(seconds=5)
 _RETRY_AFTER_CAP = timedelta(minutes=5)
@@ -110,6 +114,8 @@ class BulkReply:
         May be called once: the body, which may be of many megabytes, is not kept.
         """
         body, self._body = self._body, b""
+        if len(body) >= _READ_LATER:
+            await asyncio.sleep(_MOMENT.total_seconds())
         try:
             if len(body) < _READ_ASIDE:
                 reply = read_reply(body)
