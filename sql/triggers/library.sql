@@ -1,5 +1,6 @@
 -- Follows the backend's library: records inserts, and updates of what LML is asked about, in listener.change.
--- One warning a transaction, never an error, when recording fails; the sweep finds such rows.
+-- The setting listener.library is what this transaction knows: 'recorded' from its first change on, 'failed' if that could not
+-- be recorded. One warning a transaction then, never an error; the sweep finds such rows.
 
 CREATE OR REPLACE FUNCTION listener.capture_library_insert()
 RETURNS trigger
@@ -8,37 +9,40 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    recording text := current_setting('listener.recording', true);
-    woken text;
+    known text := current_setting('listener.library', true);
+    asleep boolean;
+    told text;
 BEGIN
-    IF recording = 'failed' THEN
+    IF known = 'failed' THEN
         RETURN NULL;
     END IF;
 
-    IF recording = 'on' AND has_table_privilege(to_regclass('listener.change'), 'INSERT') THEN
+    IF known = 'recorded' AND has_table_privilege(to_regclass('listener.change'), 'INSERT') THEN
         INSERT INTO listener.change (stream, row_id)
         SELECT 'library', id
         FROM new_rows;
-    ELSE
-        -- A subtransaction for the first change only: it leaves a lock on listener.change that keeps
-        -- the table there until the end, and one per row would overflow the server's cache of them.
-        BEGIN
-            INSERT INTO listener.change (stream, row_id)
-            SELECT 'library', id
-            FROM new_rows;
-            recording := set_config('listener.recording', 'on', true);
-        EXCEPTION WHEN OTHERS THEN
-            recording := set_config('listener.recording', 'failed', true);
-            RAISE WARNING 'listener could not record a change of library: %', SQLERRM
-                USING HINT = 'The write itself went on. Run: listener migrate --check';
-            RETURN NULL;
-        END;
+        RETURN NULL;
     END IF;
 
-    -- An awake daemon holds this lock and will look anyway. The insert must come first: the daemon
-    -- waits, before it sleeps, for every transaction that has an id.
-    IF FOUND AND pg_try_advisory_xact_lock_shared(1280528978, 1) THEN
-        woken := pg_notify('listener_library', '');
+    -- A subtransaction for the first change only: it leaves a lock on listener.change that keeps
+    -- the table there until the end, and one per row would overflow the server's cache of them.
+    BEGIN
+        INSERT INTO listener.change (stream, row_id)
+        SELECT 'library', id
+        FROM new_rows;
+        -- An awake daemon holds this lock and will look anyway. It is tried once, and after the insert: before it
+        -- sleeps, the daemon waits for every transaction that has an id.
+        asleep := FOUND
+            AND set_config('listener.library', 'recorded', true) = 'recorded'
+            AND pg_try_advisory_xact_lock_shared(1280528978, 1);
+    EXCEPTION WHEN OTHERS THEN
+        told := set_config('listener.library', 'failed', true);
+        RAISE WARNING 'listener could not record a change of library: %', SQLERRM
+            USING HINT = 'The write itself went on. Run: listener migrate --check';
+        RETURN NULL;
+    END;
+    IF asleep THEN
+        told := pg_notify('listener_library', '');
     END IF;
     RETURN NULL;
 END
@@ -51,30 +55,30 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    recording text;
+    known text;
     asleep boolean;
-    woken text;
+    told text;
 BEGIN
-    -- A subtransaction that only compares takes no transaction id. See capture_library_insert for the rest.
+    -- See capture_library_insert. A subtransaction that only compares takes no transaction id.
     BEGIN
         IF (OLD.artist_name, OLD.album_title, OLD.code_volume_letters, OLD.legacy_release_id)
             IS NOT DISTINCT FROM (NEW.artist_name, NEW.album_title, NEW.code_volume_letters, NEW.legacy_release_id)
         THEN
             RETURN NULL;
         END IF;
-        recording := current_setting('listener.recording', true);
-        IF recording = 'failed' THEN
+        known := current_setting('listener.library', true);
+        IF known = 'failed' THEN
             RETURN NULL;
         END IF;
-        IF (recording = 'on' AND has_table_privilege(to_regclass('listener.change'), 'INSERT')) IS NOT TRUE THEN
+        IF (known = 'recorded' AND has_table_privilege(to_regclass('listener.change'), 'INSERT')) IS NOT TRUE THEN
             INSERT INTO listener.change (stream, row_id)
             VALUES ('library', NEW.id)
-            RETURNING set_config('listener.recording', 'on', true), pg_try_advisory_xact_lock_shared(1280528978, 1)
-            INTO recording, asleep;
+            RETURNING set_config('listener.library', 'recorded', true), pg_try_advisory_xact_lock_shared(1280528978, 1)
+            INTO known, asleep;
         END IF;
     EXCEPTION WHEN OTHERS THEN
-        IF current_setting('listener.recording', true) IS DISTINCT FROM 'failed' THEN
-            recording := set_config('listener.recording', 'failed', true);
+        IF current_setting('listener.library', true) IS DISTINCT FROM 'failed' THEN
+            told := set_config('listener.library', 'failed', true);
             RAISE WARNING 'listener could not record a change of library: %', SQLERRM
                 USING HINT = 'The write itself went on. Run: listener migrate --check';
         END IF;
@@ -83,11 +87,9 @@ BEGIN
 
     IF asleep IS NULL THEN
         INSERT INTO listener.change (stream, row_id)
-        VALUES ('library', NEW.id)
-        RETURNING pg_try_advisory_xact_lock_shared(1280528978, 1) INTO asleep;
-    END IF;
-    IF asleep THEN
-        woken := pg_notify('listener_library', '');
+        VALUES ('library', NEW.id);
+    ELSIF asleep THEN
+        told := pg_notify('listener_library', '');
     END IF;
     RETURN NULL;
 END

@@ -167,6 +167,48 @@ async def test_change_of_a_transaction_that_outlives_the_awake_time_is_seen(
         await until_settled(db)
 
 
+async def test_later_changes_of_a_transaction_are_seen_though_they_wake_nobody(
+    dsn: str, db: Connection, database: Database, outbox: PostgresOutbox
+) -> None:
+    slow, busy = add_release(db, "Slow"), add_release(db, "Busy")
+    edit = sql.SQL("UPDATE {} SET album_title = album_title || '!' WHERE id = %s").format(
+        table("library")
+    )
+    async with following(database, outbox):
+        for awake in (True, False):
+            await until_settled(db)
+            async with await psycopg.AsyncConnection.connect(dsn) as backend:
+                if awake:
+                    await _be_awake(db, busy)
+                await backend.execute(edit, (slow,))
+                await until_settled(db)
+                await _be_asleep(db)
+                await backend.execute(edit, (slow,))
+                await backend.execute(edit, (busy,))
+                await backend.commit()
+            await until_settled(db)
+
+
+async def test_change_whose_wakeup_a_former_holder_spared_is_seen(
+    dsn: str, db: Connection, database: Database, outbox: PostgresOutbox
+) -> None:
+    slow, busy = add_release(db, "Slow"), add_release(db, "Busy")
+    async with await psycopg.AsyncConnection.connect(dsn) as backend:
+        async with following(database, outbox):
+            await until_settled(db)
+            await _be_awake(db, busy)
+            await backend.execute(
+                sql.SQL("UPDATE {} SET album_title = 'x' WHERE id = %s").format(table("library")),
+                (slow,),
+            )
+        async with following(database, outbox):
+            await until_settled(db)
+            # Longer than it looks around after its start; its sessions' beats come later.
+            await asyncio.sleep(1)
+            await backend.commit()
+            await until_settled(db, seconds=0.6)
+
+
 async def test_awake_daemon_spares_writers_the_wakeup(
     db: Connection, database: Database, outbox: PostgresOutbox
 ) -> None:

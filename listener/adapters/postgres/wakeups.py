@@ -64,7 +64,8 @@ class Wakeups:
         self._arriving = self._echoed = True
         self._beat_at = float("-inf")
         self._holds_lock = False
-        self._spared = False
+        # Who had the lane before us may have spared writers that have yet to commit.
+        self._spared = True
         self._rouse_at = float("-inf")
         self._failures = 0
         self._reconnect_at = float("-inf")
