@@ -243,13 +243,26 @@ async def test_odd_result_is_taken(simulator: Simulator, lml: LmlClient, fault: 
     assert {verdict.library_id for verdict in judgement.accepted} == {1, 2, 3, 4, 5}
 
 
-async def test_wait_that_the_edge_asks_for_is_handed_on(
-    simulator: Simulator, lml: LmlClient
+@pytest.mark.parametrize(
+    ("asked", "handed_on"),
+    [
+        ("7", timedelta(seconds=7)),
+        ("3600", timedelta(minutes=5)),
+        ("9" * 40, timedelta(minutes=5)),
+        ("9" * 5000, timedelta(minutes=5)),
+        ("-1", None),
+        ("Fri, 31 Dec 2077 23:59:59 GMT", timedelta(minutes=5)),
+        ("Fri, 31 Dec 1999 23:59:59 -0000", timedelta()),
+        ("soon", None),
+    ],
+)
+async def test_wait_that_the_edge_asks_for_is_handed_on_within_reason(
+    simulator: Simulator, lml: LmlClient, asked: str, handed_on: timedelta | None
 ) -> None:
-    simulator.faults.add("status", status=429, retry_after="7")
+    simulator.faults.add("status", status=429, retry_after=asked)
     with pytest.raises(LmlUnavailableError) as caught:
         await answers(lml)
-    assert caught.value.retry_after == timedelta(seconds=7)
+    assert caught.value.retry_after == handed_on
 
 
 async def test_while_lml_fails_a_call_is_tried_once(simulator: Simulator, lml: LmlClient) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
-from typing import Any, assert_never
+from typing import Any
 
 import httpx
 import structlog
@@ -22,24 +22,27 @@ from tenacity import (
 )
 
 from listener.adapters.lml.address import API, HEALTH, root_of
+from listener.adapters.lml.failures import (
+    NotLmlError,
+    OversizedReplyError,
+    StatusError,
+    meaning,
+    worth_a_retry,
+)
+from listener.adapters.lml.reply import BulkReply
 from listener.adapters.lml.tracks import CONTRACT, is_known
 from listener.adapters.lml.wire import (
     MalformedReplyError,
     read_minted,
     read_refreshed,
-    read_reply,
 )
-from listener.domain.disposition import Disposition, dispose
 from listener.domain.faults import (
-    LmlRefusedError,
     LmlUnavailableError,
     PageRefusedError,
     TracksRefusedError,
 )
-from listener.domain.judging import Invalid
 from listener.domain.question import Question
 from listener.domain.refreshing import Refreshed
-from listener.domain.verdict import Verdict
 
 _log = structlog.stdlib.get_logger()
 
@@ -47,13 +50,7 @@ _RESOLVE = "identity/bulk-resolve-libraries"
 _REFRESH = "cache/refresh-for-identities"
 _MINT = "identity/resolve"
 
-# A reply so long is read a moment later: a call that waited for this one goes out first.
-_READ_LATER = 2**16
-_MOMENT = timedelta(milliseconds=1)
-# And one so long by a thread; any shorter, threads that take turns cost more than they gain.
-_READ_ASIDE = 2**19
 _HEALTH_TIMEOUT = timedelta(seconds=5)
-_RETRY_AFTER_CAP = timedelta(minutes=5)
 _LONGEST_CONTRACT = 40
 
 
@@ -73,61 +70,6 @@ class LmlLimits:
 
 # LML was reached, and took too long.
 _NO_ANSWER_IN_TIME = (httpx.ReadTimeout, TimeoutError)
-
-
-class _StatusError(Exception):
-    def __init__(self, response: httpx.Response) -> None:
-        super().__init__(f"LML answered {response.status_code} to {response.request.url.path}")
-        says_json = "json" in response.headers.get("content-type", "")
-        self.disposition = dispose(response.status_code, says_json=says_json)
-        self.retry_after = _retry_after(response)
-
-
-class _OversizedReplyError(Exception):
-    pass
-
-
-class _NotLmlError(Exception):
-    """A 200 whose body is no JSON object: somebody else answered, and no row is to blame."""
-
-
-class BulkReply:
-    """The body of an answer to a page of questions, to be read once the next call may go.
-
-    `cache_stats` is what it says about LML's caches, empty until it was read.
-    """
-
-    def __init__(
-        self,
-        body: bytes,
-        refused: type[PageRefusedError] = PageRefusedError,
-        heed_contract: Callable[[object], None] | None = None,
-    ) -> None:
-        self.cache_stats: Mapping[str, float] = {}
-        self._body = body
-        self._refused = refused
-        self._heed_contract = heed_contract
-
-    async def read(self) -> list[Verdict | Invalid]:
-        """Return the results; raises `PageRefusedError` if there are none to be found in it.
-
-        May be called once: the body, which may be of many megabytes, is not kept.
-        """
-        body, self._body = self._body, b""
-        if len(body) >= _READ_LATER:
-            await asyncio.sleep(_MOMENT.total_seconds())
-        try:
-            if len(body) < _READ_ASIDE:
-                reply = read_reply(body)
-            else:
-                # The loop goes on meanwhile: other replies come in, single changes need not wait.
-                reply = await asyncio.to_thread(read_reply, body)
-        except MalformedReplyError as error:
-            raise self._refused(str(error)) from error
-        self.cache_stats = reply.cache_stats
-        if self._heed_contract is not None:
-            self._heed_contract(reply.tracks_contract)
-        return reply.results
 
 
 class LmlClient:
@@ -232,7 +174,7 @@ class LmlClient:
         retrying = AsyncRetrying(
             stop=stop_after_attempt(attempts),
             wait=wait_random_exponential(multiplier=0.2, max=2),
-            retry=retry_if_exception(_worth_a_retry),
+            retry=retry_if_exception(worth_a_retry),
             before_sleep=_log_retry,
             reraise=True,
         )
@@ -241,13 +183,13 @@ class LmlClient:
             reply: bytes = await retrying(self._attempt, path, content, deadline)
             self._failing = False
             return reply
-        except _StatusError as error:
-            meaning = _meaning(error, refused)
-            self._failing = isinstance(meaning, LmlUnavailableError)
-            raise meaning from error
-        except _OversizedReplyError as error:
+        except StatusError as error:
+            fault = meaning(error, refused)
+            self._failing = isinstance(fault, LmlUnavailableError)
+            raise fault from error
+        except OversizedReplyError as error:
             raise refused(str(error)) from error
-        except _NotLmlError as error:
+        except NotLmlError as error:
             self._failing = True
             raise LmlUnavailableError(str(error)) from error
         except (httpx.HTTPError, TimeoutError) as error:
@@ -265,10 +207,10 @@ class LmlClient:
             self._http.stream("POST", path, content=content) as response,
         ):
             if response.status_code != HTTPStatus.OK:
-                raise _StatusError(response)
+                raise StatusError(response)
             body = await self._read(response)
         if body.lstrip()[:1] != b"{":
-            raise _NotLmlError(f"the reply to {path} is not JSON")
+            raise NotLmlError(f"the reply to {path} is not JSON")
         return body
 
     async def _read(self, response: httpx.Response) -> bytes:
@@ -277,7 +219,7 @@ class LmlClient:
             size += len(chunk)
             if size > self._limits.reply_bytes:
                 message = f"the reply exceeds {self._limits.reply_bytes} bytes"
-                raise _OversizedReplyError(message)
+                raise OversizedReplyError(message)
             chunks.append(chunk)
         return b"".join(chunks)
 
@@ -299,31 +241,6 @@ async def open_lml(
         follow_redirects=False,
     ) as http:
         yield LmlClient(http, limits, root + HEALTH)
-
-
-def _worth_a_retry(error: BaseException) -> bool:
-    if isinstance(error, _StatusError):
-        return error.disposition in {Disposition.WAIT, Disposition.TRY_THEN_SPLIT}
-    return isinstance(error, httpx.TransportError | TimeoutError | _NotLmlError)
-
-
-def _meaning(error: _StatusError, refused: type[PageRefusedError]) -> Exception:
-    match error.disposition:
-        case Disposition.WAIT:
-            return LmlUnavailableError(str(error), error.retry_after)
-        case Disposition.HALT:
-            return LmlRefusedError(str(error))
-        case Disposition.SPLIT:
-            return PageRefusedError(str(error))
-        case Disposition.TRY_THEN_SPLIT:
-            return refused(str(error))
-        case _:
-            assert_never(error.disposition)
-
-
-def _retry_after(response: httpx.Response) -> timedelta | None:
-    value = response.headers.get("retry-after", "")
-    return min(_RETRY_AFTER_CAP, timedelta(seconds=int(value))) if value.isdecimal() else None
 
 
 def _log_retry(state: RetryCallState) -> None:
