@@ -254,6 +254,7 @@ async def test_odd_result_is_taken(simulator: Simulator, lml: LmlClient, fault: 
         ("Fri, 31 Dec 2077 23:59:59 GMT", timedelta(minutes=5)),
         ("Fri, 31 Dec 1999 23:59:59 -0000", timedelta()),
         ("soon", None),
+        (f"Fri, 31 Dec {'9' * 30} 23:59:59 GMT", None),
     ],
 )
 async def test_wait_that_the_edge_asks_for_is_handed_on_within_reason(

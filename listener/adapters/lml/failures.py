@@ -64,7 +64,7 @@ def _retry_after(response: httpx.Response) -> timedelta | None:
         return _RETRY_AFTER_CAP if longest else min(_RETRY_AFTER_CAP, timedelta(seconds=int(value)))
     try:
         until = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     left = until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)
     return min(_RETRY_AFTER_CAP, max(timedelta(), left))
