@@ -54,13 +54,10 @@ class Feeder:
         """
         while True:
             self._turn()
-            # Whoever waits for LML or for room will look again unasked: writers need not wake it.
-            if quiet_for := silence():
+            if pause := self._pause(silence()):
+                # It will look again unasked: writers need not wake it.
                 await self._lane.rouse()
-                await self._lane.wait(min(quiet_for, _SILENCE_SLICE))
-            elif not self._room.free:
-                await self._lane.rouse()
-                await self._lane.wait(_FULL_ROOM_WAIT)
+                await self._lane.wait(pause)
             else:
                 look, everything = await self._look()
                 if look.changes:
@@ -69,6 +66,12 @@ class Feeder:
                 elif everything:
                     resting()
                     await self._rest(look.snapshot.xmin)
+
+    def _pause(self, quiet_for: timedelta) -> timedelta:
+        """Return how long not to look: while LML is silent, or the room is full."""
+        if quiet_for:
+            return min(quiet_for, _SILENCE_SLICE)
+        return timedelta() if self._room.free else _FULL_ROOM_WAIT
 
     async def _look(self) -> tuple[Look, bool]:
         now = asyncio.get_running_loop().time()

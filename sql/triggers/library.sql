@@ -1,6 +1,6 @@
 -- Follows the backend's library: records inserts, and updates of what LML is asked about, in listener.change.
--- The setting listener.library is what this transaction knows: 'recorded' from its first change on, 'failed' if that could not
--- be recorded. One warning a transaction then, never an error; the sweep finds such rows.
+-- The setting listener.library is what this transaction knows: 'recorded' from its first change on, 'failed' if that
+-- could not be recorded. One warning a transaction then, never an error; the sweep finds such rows.
 
 CREATE OR REPLACE FUNCTION listener.capture_library_insert()
 RETURNS trigger

@@ -8,6 +8,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -157,10 +158,7 @@ async def test_change_of_a_transaction_that_outlives_the_awake_time_is_seen(
         async with await psycopg.AsyncConnection.connect(dsn) as backend:
             await _be_awake(db, busy)
             # Spared the wake-up, because the daemon is awake; commits when it would long sleep.
-            await backend.execute(
-                sql.SQL("UPDATE {} SET album_title = 'x' WHERE id = %s").format(table("library")),
-                (slow,),
-            )
+            await _edit(backend, slow)
             await until_settled(db)
             await _be_asleep(db)
             await backend.commit()
@@ -171,20 +169,17 @@ async def test_later_changes_of_a_transaction_are_seen_though_they_wake_nobody(
     dsn: str, db: Connection, database: Database, outbox: PostgresOutbox
 ) -> None:
     slow, busy = add_release(db, "Slow"), add_release(db, "Busy")
-    edit = sql.SQL("UPDATE {} SET album_title = album_title || '!' WHERE id = %s").format(
-        table("library")
-    )
     async with following(database, outbox):
         for awake in (True, False):
             await until_settled(db)
             async with await psycopg.AsyncConnection.connect(dsn) as backend:
                 if awake:
                     await _be_awake(db, busy)
-                await backend.execute(edit, (slow,))
+                await _edit(backend, slow)
                 await until_settled(db)
                 await _be_asleep(db)
-                await backend.execute(edit, (slow,))
-                await backend.execute(edit, (busy,))
+                await _edit(backend, slow)
+                await _edit(backend, busy)
                 await backend.commit()
             await until_settled(db)
 
@@ -197,10 +192,7 @@ async def test_change_whose_wakeup_a_former_holder_spared_is_seen(
         async with following(database, outbox):
             await until_settled(db)
             await _be_awake(db, busy)
-            await backend.execute(
-                sql.SQL("UPDATE {} SET album_title = 'x' WHERE id = %s").format(table("library")),
-                (slow,),
-            )
+            await _edit(backend, slow)
         async with following(database, outbox):
             await until_settled(db)
             # Longer than it looks around after its start; its sessions' beats come later.
@@ -321,6 +313,15 @@ async def _be_awake(db: Connection, row: int) -> None:
             number += 1
             rename(db, row, f"Busy {number}")
             await asyncio.sleep(0.001)
+
+
+async def _edit(backend: psycopg.AsyncConnection[Any], row: int) -> None:
+    await backend.execute(
+        sql.SQL("UPDATE {} SET album_title = album_title || '!' WHERE id = %s").format(
+            table("library")
+        ),
+        (row,),
+    )
 
 
 async def _be_asleep(db: Connection) -> None:

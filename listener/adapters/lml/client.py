@@ -31,16 +31,8 @@ from listener.adapters.lml.failures import (
 )
 from listener.adapters.lml.reply import BulkReply
 from listener.adapters.lml.tracks import CONTRACT, is_known
-from listener.adapters.lml.wire import (
-    MalformedReplyError,
-    read_minted,
-    read_refreshed,
-)
-from listener.domain.faults import (
-    LmlUnavailableError,
-    PageRefusedError,
-    TracksRefusedError,
-)
+from listener.adapters.lml.wire import MalformedReplyError, read_minted, read_refreshed
+from listener.domain.faults import LmlUnavailableError, PageRefusedError, TracksRefusedError
 from listener.domain.question import Question
 from listener.domain.refreshing import Refreshed
 

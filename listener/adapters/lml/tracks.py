@@ -17,8 +17,12 @@ CONTRACT = 1
 _Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=255)]
 
 
+# How LML's replies are read: no value is taken for another, what is unknown is passed over.
+STRICT = ConfigDict(strict=True, extra="ignore")
+
+
 # Not a model: of some ten thousand entries each would bring a dictionary with it.
-@dataclass(slots=True, frozen=True, config=ConfigDict(strict=True, extra="ignore"))
+@dataclass(slots=True, frozen=True, config=STRICT)
 class WireTrack:
     """One credit of a release; without `resolved_artist_name` LML knows nobody."""
 

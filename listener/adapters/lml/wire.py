@@ -15,7 +15,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 from pydantic_core import from_json, to_json
 
-from listener.adapters.lml.tracks import WireTracks, is_known, read_tracks
+from listener.adapters.lml.tracks import STRICT, WireTracks, is_known, read_tracks
 from listener.domain.judging import Invalid
 from listener.domain.refreshing import Refreshed, Status
 from listener.domain.verdict import Identity, Kind, Provenance, Verdict
@@ -45,15 +45,12 @@ class MalformedReplyError(Exception):
     """A reply that is not of the agreed shape as a whole."""
 
 
-_STRICT = ConfigDict(strict=True, extra="ignore")
-
-
 class _Wire(BaseModel):
-    model_config = _STRICT | ConfigDict(frozen=True)
+    model_config = STRICT | ConfigDict(frozen=True)
 
 
 # The parts of a result are no models: of thousands in a page each would bring a dictionary with it.
-@dataclass(slots=True, frozen=True, config=_STRICT)
+@dataclass(slots=True, frozen=True, config=STRICT)
 class WireMain:
     """The artist that a verdict names, by catalogue."""
 
@@ -62,7 +59,7 @@ class WireMain:
     apple_music_artist_id: Text | None = None
 
 
-@dataclass(slots=True, frozen=True, config=_STRICT)
+@dataclass(slots=True, frozen=True, config=STRICT)
 class WireProvenance:
     """One catalogue's evidence; null confidence and external id say that it was only looked at."""
 
@@ -72,7 +69,7 @@ class WireProvenance:
     external_id: Text | None = None
 
 
-@dataclass(slots=True, frozen=True, config=_STRICT)
+@dataclass(slots=True, frozen=True, config=STRICT)
 class WireResult:
     """One result of bulk-resolve-libraries."""
 

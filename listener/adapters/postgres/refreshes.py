@@ -70,17 +70,19 @@ class PostgresRefreshes:
         `answered` counts the identities that something of use was said about.
         """
         parameters = {"refresh_id": grant.refresh_id, "cost": cost, "answered": answered}
-        async with session(self._pool) as connection, connection.pipeline():
-            await connection.execute(self._end, parameters)
-            if not refreshed:
-                return {}
-            noted = await connection.execute(
-                self._note,
-                {
-                    "identity_ids": Int4s(list(refreshed)),
-                    "statuses": Texts([str(each.status) for each in refreshed.values()]),
-                },
-            )
+        async with session(self._pool) as connection:
+            # Fetched after the pipeline: until it ends, nothing is committed.
+            async with connection.pipeline():
+                await connection.execute(self._end, parameters)
+                if not refreshed:
+                    return {}
+                noted = await connection.execute(
+                    self._note,
+                    {
+                        "identity_ids": Int4s(list(refreshed)),
+                        "statuses": Texts([str(each.status) for each in refreshed.values()]),
+                    },
+                )
             return dict(await noted.fetchall())
 
     async def _spent(self, connection: psycopg.AsyncConnection[Any], *, known: bool) -> Spent:
