@@ -14,13 +14,17 @@ FOUR = ("Meaning", "Impact", "Diagnosis", "Mitigation")
 _FENCE = re.compile(r"^```(?P<words>[^\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _EXITS = re.compile(r"exits-(\d+)")
 
-# The daemon goes on until the end of the runbook, and must then stop as it should.
+# The daemon goes on until the end of the runbook, and must then stop as it should. A person reads
+# in its log that it follows before typing the next command.
 _PRELUDE = """\
 set -euo pipefail
 daemons=()
+: > daemon.log
+trap 'cat daemon.log >&2' EXIT
 listener() {
     if [ "${1:-}" = run ]; then
-        command listener run & daemons+=($!)
+        command listener run 2>> daemon.log & daemons+=($!)
+        until grep --quiet following daemon.log; do kill -0 $!; sleep 0.1; done
     else
         command listener "$@"
     fi
