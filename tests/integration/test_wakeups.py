@@ -19,6 +19,7 @@ from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
 from listener.adapters.postgres.outbox import PostgresOutbox
 from listener.domain.change import Batch, Stream
 from listener.domain.faults import LaneLostError
+from listener.domain.health import Rung
 from listener.domain.room import RoomLimits
 from listener.engine.consumer import Consumer, ConsumerLimits
 from listener.engine.handling import Handled
@@ -225,6 +226,22 @@ async def test_cut_session_is_replaced_and_what_came_meanwhile_is_seen(
             )
             rename(db, row, f"After cut {number}")
             await until_settled(db)
+
+
+async def test_echo_that_a_cut_session_did_not_hear_says_nothing_about_the_next(
+    db: Connection, database: Database
+) -> None:
+    async with PostgresLanes(database, LaneTimes()).hold(Stream.LIBRARY) as lane:
+        # Listens and sends itself an echo, which it would hear while it waits on.
+        assert await lane.wait(timedelta())
+        db.execute(
+            "SELECT pg_terminate_backend(holder_pid, 5000) FROM listener.lane"
+            " WHERE stream = 'library'"
+        )
+        await lane.rouse()
+        rungs = [lane.rung]
+        assert await lane.wait(timedelta(seconds=5))
+        assert [*rungs, lane.rung] == [Rung.DOWN, Rung.NOTIFY]
 
 
 async def test_half_open_session_is_noticed_and_replaced(

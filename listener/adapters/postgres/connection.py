@@ -83,7 +83,12 @@ async def open_session(database: Database) -> psycopg.AsyncConnection[Any]:
     connection = await psycopg.AsyncConnection.connect(
         database.dsn, **connection_arguments(database)
     )
-    await prepare_session(connection)
+    try:
+        await prepare_session(connection)
+    except BaseException:
+        # Also when cancelled: nobody else knows of it yet.
+        await connection.close()
+        raise
     return connection
 
 

@@ -202,7 +202,8 @@ class Wakeups:
         for channel in (self._channel, self._echo):
             statement = sql.SQL("LISTEN {}").format(sql.Identifier(channel))
             await self._bounded(connection, statement)
-        self._listening = True
+        # An echo that the session before was still to hear says nothing about this one.
+        self._listening = self._echoed = True
 
     async def _beat(self, connection: psycopg.AsyncConnection[Any]) -> None:
         cursor = await self._bounded(
