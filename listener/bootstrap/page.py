@@ -131,7 +131,7 @@ def _findings(status: Status) -> Findings:
         parked=status.coverage.parked,
         never_asked=status.coverage.never,
         failed_run=_failure(ended[0]) if ended else None,
-        capture_missed=sum(run.tally.get("capture_missed", 0) for run in lately),
+        capture_missed=status.capture_missed,
     )
 
 

@@ -50,7 +50,10 @@ class _Partition(click.ParamType[tuple[int, int]]):
 
 _limit = click.option("--limit", type=click.IntRange(1), help="Ask about N rows at most.")
 _since = click.option(
-    "--since-id", type=click.IntRange(0), default=0, help="Leave out rows with a lower id."
+    "--since-id",
+    type=click.IntRange(0, 2**31 - 1),
+    default=0,
+    help="Leave out rows with a lower id.",
 )
 _partition = click.option(
     "--partition",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from threading import Event
 from typing import NoReturn
 
@@ -36,6 +36,7 @@ _REFRESH = timedelta(seconds=2)
 # Wide enough for whatever reads from a pipe; a terminal knows its own width.
 _PIPE_WIDTH = 120
 _LATE = timedelta(minutes=1)
+_FORGOTTEN = timedelta(days=1)
 _STYLES = {"running": "green", "stopped": "yellow", "failed": "red", "lost": "red"}
 
 
@@ -106,6 +107,9 @@ def _parts(status: Status) -> Iterator[RenderableType]:
     yield ""
     yield _coverage(status)
     yield f"{_share_asked(status)}; {status.due_by_time:,} due by their time now"
+    if status.capture_missed:
+        missed = f"{status.capture_missed:,} rows had changed without a record in the last day"
+        yield Text(f"{missed}; see runbooks/capture-missed.md", style="red")
     yield ""
     yield _staleness(status)
     yield ""
@@ -235,9 +239,15 @@ def _counts(run: RunStatus) -> list[str]:
 def _slots(status: Status) -> Table:
     table = plain_table("job", "next", "last")
     for slot in status.slots:
-        soon = f"in {span(slot.next_at - status.at)}" if slot.next_at > status.at else "overdue"
-        table.add_row(printable(slot.job), soon, _last(slot))
+        table.add_row(printable(slot.job), _next(slot, status.at), _last(slot))
     return table
+
+
+def _next(slot: SlotStatus, at: datetime) -> str:
+    if slot.next_at > at:
+        return f"in {span(slot.next_at - at)}"
+    # Of a job that was switched off the last time is kept.
+    return "overdue" if slot.next_at > at - _FORGOTTEN else "nobody takes it"
 
 
 def _last(slot: SlotStatus) -> str:

@@ -43,6 +43,10 @@ class LmlRefusedError(LmlUnavailableError):
     """LML does not let us in, or does not know what we ask: it stays so until a person acts."""
 
 
+class PagesRefusedError(LmlUnavailableError):
+    """LML refused so many pages in a row that it may refuse all; or many neighbours are bad."""
+
+
 class PageRefusedError(Exception):
     """LML refused this page of questions; a smaller page may be answered."""
 

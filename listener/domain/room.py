@@ -12,7 +12,9 @@ from listener.domain.change import Batch, Change
 from listener.domain.pacing import Backoff
 
 _FAILURE_BACKOFF = Backoff(first=timedelta(seconds=1), most=timedelta(minutes=5))
-
+# An answer may be late again and again: while somebody holds a lock on the row, for hours perhaps.
+_LATE_BACKOFF = Backoff(first=timedelta(seconds=2), most=timedelta(seconds=30))
+_LATE_IN_VAIN = 4
 
 # So many times as long as others may rows that were set apart wait for their like.
 _APART = 10
@@ -63,6 +65,7 @@ class Room:
         self._in_flight: dict[int, tuple[int, ...]] = {}
         self._asked: OrderedDict[int, float] = OrderedDict()
         self._failures: dict[int, int] = {}
+        self._late: dict[int, int] = {}
         self._entries: dict[int, float] = {}
 
     @property
@@ -82,8 +85,9 @@ class Room:
 
     @property
     def exhausted(self) -> bool:
-        """Whether every row that waits was tried and failed; none may wait at all."""
-        return self._waiting.keys() <= self._failures.keys()
+        """Whether every row that waits was tried in vain; none may wait at all."""
+        tried = {row for row, times in self._late.items() if times >= _LATE_IN_VAIN}
+        return self._waiting.keys() <= self._failures.keys() | tried
 
     @property
     def size(self) -> int:
@@ -159,6 +163,7 @@ class Room:
         for row in row_ids:
             ages += [now - self._entries.pop(seq) for seq in self._in_flight.pop(row)]
             self._failures.pop(row, None)
+            self._late.pop(row, None)
             self._asked.pop(row, None)
             self._asked[row] = now
             if row in self._waiting:
@@ -167,9 +172,15 @@ class Room:
         return ages
 
     def ask_again(self, row_ids: Iterable[int], now: float) -> None:
-        """Put rows back whose answer came too late, to be asked after the cool-down."""
+        """Put rows back whose answer came too late, to be asked after the cool-down.
+
+        Each time that no change of the row came meanwhile it grows, up to half a minute.
+        """
         for row in row_ids:
-            self._put_back(row, now + self._cool_down)
+            times = 1 if row in self._waiting else self._late.get(row, 0) + 1
+            self._late[row] = times
+            delay = _LATE_BACKOFF.delay(times).total_seconds() if times > 1 else 0
+            self._put_back(row, now + max(self._cool_down, delay))
 
     def fail(self, row_ids: Iterable[int], now: float) -> None:
         """Put rows back that could not be answered, each to be tried after a growing delay."""

@@ -16,6 +16,7 @@ from listener.domain.due import DueRow, Pages, Reason, Scope, spread
 from listener.domain.faults import (
     LmlRefusedError,
     LmlUnavailableError,
+    PagesRefusedError,
     StoreUnavailableError,
     first_of,
 )
@@ -194,8 +195,14 @@ class _Walk:
             waiting.task_done()
 
     async def _handle(self, page: Sequence[DueRow]) -> None:
+        most = len(page)
         while page:
-            page = page[await self._advance(page) :]
+            try:
+                page = page[await self._advance(page[:most]) :]
+            except PagesRefusedError:
+                # Neighbours may be bad together, as releases of one artist are. In pages so small
+                # each of them is found out.
+                most = TRIAL
 
     async def _advance(self, page: Sequence[DueRow]) -> int:
         """Return how many rows of the page are done with: LML's failure leaves them all due."""
@@ -210,6 +217,9 @@ class _Walk:
             except LmlRefusedError as fault:
                 self._breaker.failed(loop.time())
                 raise RunHaltedError(str(fault)) from fault
+            except PagesRefusedError:
+                self._breaker.end_trial()
+                raise
             except LmlUnavailableError as fault:
                 self._breaker.failed(loop.time(), fault.retry_after)
                 self._fail(fault, began)
@@ -219,7 +229,10 @@ class _Walk:
                 self._pause.failed(loop.time())
                 self._fail(fault, began)
                 return 0
-        self._succeed(handled, rows)
+        if len(rows) >= TRIAL and handled.failed.issuperset(row.library_id for row in rows):
+            self._fail(PagesRefusedError(f"none of {len(rows)} rows could be answered"), began)
+        else:
+            self._succeed(handled, rows)
         return len(rows)
 
     @property
@@ -245,14 +258,16 @@ class _Walk:
         self._resolver.tally.capture_missed += len(changed - handled.unasked)
 
     def _fail(self, fault: LmlUnavailableError | StoreUnavailableError, began: float) -> None:
-        self._last_fault = fault
+        refused = isinstance(fault, PagesRefusedError)
+        if not refused:
+            self._last_fault = fault
         # Batches that were on their way together fail for one reason.
         if began < self._failed_at:
             return
         self._failed_at = asyncio.get_running_loop().time()
         self._failed_in_a_row += 1
         _log.warning("batch failed", reason=str(fault), in_a_row=self._failed_in_a_row)
-        down = isinstance(fault, LmlUnavailableError) and not self._went_well
+        down = isinstance(fault, LmlUnavailableError) and not (refused or self._went_well)
         if self._failed_in_a_row >= (_FAILED_AT_ONCE if down else _FAILED_BATCHES):
             message = f"{self._failed_in_a_row} batches in a row failed, the last one: {fault}"
             raise RunHaltedError(message) from fault

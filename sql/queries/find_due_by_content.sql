@@ -1,6 +1,7 @@
 -- Finds, among the next few ids, the rows that are due though the ledger's times do not say so: never asked, asked
 -- something else than the row says now, or with an identity that went or is older than allowed. Rows with a change
--- in the outbox are left to it. One row without an id if nothing is due; no upper end once there are no more ids.
+-- in the outbox are left to it, and rows whose time has come to the search by time: what both found would be asked
+-- twice, as they go on side by side. One row without an id if nothing is due; no upper end once there are no more ids.
 -- The bounds are repeated for every table: PostgreSQL does not carry them through a left join. NOT IN and IN .. IS
 -- TRUE stay hashed subplans; a join becomes a nested loop, because nobody can guess how many rows are due or waiting.
 WITH window_end AS MATERIALIZED (
@@ -20,6 +21,7 @@ found AS MATERIALIZED (
         CASE
             WHEN g.library_id IS NULL AND i.last_verified_at > now() - %(stale_after)s THEN NULL
             WHEN g.library_id IS NULL THEN 'never'
+            WHEN g.next_ask_at <= now() THEN NULL
             WHEN g.question <> listener.question_digest(
                 l.artist_name, l.album_title, l.legacy_release_id, coalesce(l.code_volume_letters LIKE 'Z%%', false)
             ) THEN 'changed'

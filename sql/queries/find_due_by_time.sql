@@ -1,40 +1,69 @@
 -- Pages through the ledger rows whose time to be asked has come, in that order. A row outside the scope comes
--- without a reason, so that the page still tells where the next one begins. OFFSET 0 keeps the join to a look-up by
--- key for each row: PostgreSQL would else merge the page with the whole library.
+-- without a reason, so that the page still tells where the next one begins. One that asks something else than the ledger
+-- says, and has no change in the outbox, is one that capture missed: the outbox is read only if there are such rows.
+-- OFFSET 0 keeps the join to a look-up by key for each row: PostgreSQL would else merge the page with the whole library.
+WITH page AS MATERIALIZED (
+    SELECT
+        g.next_ask_at,
+        g.library_id,
+        g.failures,
+        g.outcome,
+        l.id IS NOT NULL AS in_scope,
+        l.code_volume_letters,
+        g.question <> l.digest AS differs
+    FROM (
+        SELECT
+            d.next_ask_at,
+            d.library_id,
+            d.failures,
+            d.outcome,
+            d.question
+        FROM listener.ledger AS d
+        WHERE d.next_ask_at <= %(until)s
+            AND (d.next_ask_at, d.library_id) > (%(after_time)s, %(after_id)s)
+        ORDER BY d.next_ask_at, d.library_id
+        LIMIT %(limit)s
+    ) AS g
+    LEFT JOIN LATERAL (
+        SELECT
+            b.id,
+            b.code_volume_letters,
+            listener.question_digest(
+                b.artist_name, b.album_title, b.legacy_release_id, coalesce(b.code_volume_letters LIKE 'Z%%', false)
+            ) AS digest
+        FROM {backend}.library AS b
+        WHERE b.id = g.library_id
+            AND b.artist_name IS NOT NULL
+            AND b.id >= %(since_id)s
+            AND b.id %% %(partitions)s = %(partition)s
+            AND (%(include_null_canonical)s OR b.canonical_entity_id IS NOT NULL)
+        OFFSET 0
+    ) AS l ON true
+),
+differing AS MATERIALIZED (
+    SELECT p.library_id
+    FROM page AS p
+    WHERE p.differs
+),
+waiting AS MATERIALIZED (
+    SELECT DISTINCT c.row_id
+    FROM listener.change AS c
+    WHERE EXISTS (SELECT FROM differing)
+        AND c.stream = 'library'
+        AND (c.row_id IN (SELECT d.library_id FROM differing AS d)) IS TRUE
+)
 SELECT
-    g.next_ask_at,
-    g.library_id,
+    p.next_ask_at,
+    p.library_id,
     CASE
-        WHEN l.id IS NULL THEN NULL
-        WHEN g.failures > 0 THEN 'failed'
-        WHEN g.outcome IS NULL THEN 'never'
-        WHEN g.outcome IN ('single_artist', 'visited_compilation') THEN 'resolved'
+        WHEN NOT p.in_scope THEN NULL
+        WHEN p.differs AND p.library_id NOT IN (SELECT w.row_id FROM waiting AS w) THEN 'changed'
+        WHEN p.failures > 0 THEN 'failed'
+        WHEN p.outcome IS NULL THEN 'never'
+        WHEN p.outcome IN ('single_artist', 'visited_compilation') THEN 'resolved'
         ELSE 'unresolved'
     END AS reason,
-    l.code_volume_letters LIKE 'Z%%'
-        OR EXISTS (SELECT FROM {backend}.compilation_track_artist AS t WHERE t.library_id = l.id) AS compilation
-FROM (
-    SELECT
-        d.next_ask_at,
-        d.library_id,
-        d.failures,
-        d.outcome
-    FROM listener.ledger AS d
-    WHERE d.next_ask_at <= %(until)s
-        AND (d.next_ask_at, d.library_id) > (%(after_time)s, %(after_id)s)
-    ORDER BY d.next_ask_at, d.library_id
-    LIMIT %(limit)s
-) AS g
-LEFT JOIN LATERAL (
-    SELECT
-        b.id,
-        b.code_volume_letters
-    FROM {backend}.library AS b
-    WHERE b.id = g.library_id
-        AND b.artist_name IS NOT NULL
-        AND b.id >= %(since_id)s
-        AND b.id %% %(partitions)s = %(partition)s
-        AND (%(include_null_canonical)s OR b.canonical_entity_id IS NOT NULL)
-    OFFSET 0
-) AS l ON true
-ORDER BY g.next_ask_at, g.library_id
+    p.code_volume_letters LIKE 'Z%%'
+        OR EXISTS (SELECT FROM {backend}.compilation_track_artist AS t WHERE t.library_id = p.library_id) AS compilation
+FROM page AS p
+ORDER BY p.next_ask_at, p.library_id

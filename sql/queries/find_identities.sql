@@ -12,7 +12,7 @@ FROM (
 LEFT JOIN LATERAL (
     SELECT
         w.failures = 0 AND w.asked_at > now() - %(recent)s AS known,
-        w.failures = 0 AND w.asked_at >= %(since)s AS done
+        w.failures = 0 AND w.asked_at >= %(since)s AND w.asked_at <= now() AS done
     FROM listener.warmth AS w
     WHERE w.identity_id = i.identity_id
     OFFSET 0

@@ -26,6 +26,7 @@ CROSS JOIN LATERAL (
     SELECT
         'sweep' AS job,
         CASE
+            WHEN k.changed THEN 'changed'
             WHEN g.failures > 0 THEN 'failed'
             WHEN g.outcome IS NULL THEN 'never'
             WHEN g.outcome IN ('single_artist', 'visited_compilation') THEN 'resolved'

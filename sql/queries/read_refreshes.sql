@@ -1,6 +1,6 @@
 -- Tells what the refresh calls of the last window cost Discogs, those in flight included, and what one identity cost
 -- lately. A call in flight counts until its time is up; one whose process has no session any more may still be at work
--- in LML, and counts as if it had ended a window after it began.
+-- in LML, and counts as if it had ended a window after it began. One of the future does not count: the clock was set back.
 WITH moment AS MATERIALIZED (
     SELECT clock_timestamp() AS now
 ),
@@ -15,7 +15,9 @@ counted AS MATERIALIZED (
             ELSE r.started_at + %(window)s
         END + %(window)s AS until
     FROM moment AS m
-    INNER JOIN listener.refresh AS r ON r.ended_at > m.now - %(window)s
+    INNER JOIN listener.refresh AS r
+        ON r.ended_at > m.now - %(window)s
+        AND r.started_at <= m.now
     CROSS JOIN LATERAL (
         SELECT r.ended_at = 'infinity'
             AND EXISTS (
@@ -42,6 +44,7 @@ lately AS (
         WHERE r.known = %(known)s
             AND r.answered > 0
             AND r.ended_at > m.now - %(recent)s
+            AND r.started_at <= m.now
         ORDER BY r.refresh_id DESC
         LIMIT %(memory)s
     ) AS l

@@ -1,4 +1,5 @@
--- Reads the latest runs; one without an end goes on only while its process has a session.
+-- Reads the latest runs; one without an end goes on only while its process has a session and shows that it lives: a
+-- process whose own session was cut could not write down how the run ended, and went on with others.
 SELECT
     r.run_id,
     r.kind,
@@ -13,7 +14,8 @@ SELECT
             FROM pg_stat_activity AS a
             WHERE a.application_name = r.holder
                 AND a.datname = current_database()
-        ) THEN 'running'
+        )
+        AND r.seen_at > now() - interval '5 minutes' THEN 'running'
         ELSE 'lost'
     END AS outcome,
     r.reason,

@@ -138,6 +138,7 @@ def test_keys_of_the_status_stay(db: Connection, dsn: str) -> None:
         "at": None,
         "database": None,
         "missing": None,
+        "capture_missed": None,
         "streams": [stream],
         "replicas": None,
         "coverage": dict.fromkeys((*counts, "visited", "failed", "parked", "never")),

@@ -240,6 +240,20 @@ def test_dry_run_asks_honestly_and_writes_nothing(
         assert row == (0,)
 
 
+def test_both_searches_of_a_sweep_together_ask_each_row_once(
+    quiet: Connection, listener: Commands, simulator: Simulator
+) -> None:
+    add_releases(quiet, 100)
+    listener.run("backfill")
+    age(quiet, 8)
+    simulator.latency = Latency(fixed=timedelta(milliseconds=100))
+    for flag, skipped in (("--dry-run", "would_skip"), ("--json", "rows_skipped")):
+        simulator.calls.reset()
+        report = listener.run("sweep", flag, BATCH_SIZE="9", LML_MAX_CONCURRENT="4").report
+        assert (report["scanned"], sum(report[skipped].values())) == (100, 0)
+        assert Counter(asked(simulator)).most_common(1)[0][1] == 1
+
+
 def test_report_of_a_real_run_has_its_keys(quiet: Connection, listener: Commands) -> None:
     add_releases(quiet, 3)
     report = listener.run("sweep", "--json").report

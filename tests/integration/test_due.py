@@ -354,7 +354,7 @@ async def test_parked_row_that_a_person_sets_free_is_due(
         ask_at(unseen, row, timedelta())
     unseen.execute("UPDATE listener.ledger SET failures = 0 WHERE library_id = %s", (anew,))
     assert await by_time(due) == {tried: Reason.FAILED, anew: Reason.NEVER}
-    assert await by_content(due) == {anew: Reason.NEVER}
+    assert await by_content(due) == {}
 
 
 async def test_row_without_an_artist_name_is_not_due(
@@ -543,6 +543,38 @@ async def test_scope_leaves_rows_out(
     assert set(await search(due, Scope(since_id=third + 1))) == set()
 
 
+async def test_what_both_searches_could_find_is_found_by_time_alone(
+    unseen: Connection, due: PostgresDue, answer: Answers
+) -> None:
+    never, stale, gone, changed = (add_release(unseen) for _ in range(4))
+    await answer(stale, gone, changed)
+    unseen.execute(
+        sql.SQL("DELETE FROM {} WHERE library_id = %s").format(table("library_identity")), (gone,)
+    )
+    set_column(unseen, "library", changed, "artist_name", "Broadcast")
+    answered_ago(unseen, stale, LONG_AGO)
+    reasons = {stale: Reason.RESOLVED, gone: Reason.RESOLVED, changed: Reason.CHANGED}
+    assert await by_content(due) == {never: Reason.NEVER} | reasons
+    for row in reasons:
+        ask_at(unseen, row, -LATELY)
+    assert await by_time(due) == reasons
+    assert await by_content(due) == {never: Reason.NEVER}
+
+
+async def test_change_in_the_outbox_is_none_that_capture_missed_though_its_time_has_come(
+    unseen: Connection, due: PostgresDue, answer: Answers
+) -> None:
+    missed, waiting = add_release(unseen), add_release(unseen)
+    await answer(missed, waiting)
+    for row in (missed, waiting):
+        set_column(unseen, "library", row, "artist_name", "Broadcast")
+        ask_at(unseen, row, -LATELY)
+    unseen.execute(
+        "INSERT INTO listener.change (stream, row_id) VALUES ('library', %s)", (waiting,)
+    )
+    assert await by_time(due) == {missed: Reason.CHANGED, waiting: Reason.RESOLVED}
+
+
 @pytest.mark.parametrize("search", [by_time, by_content])
 async def test_only_some_reasons_are_looked_for(
     unseen: Connection,
@@ -556,7 +588,8 @@ async def test_only_some_reasons_are_looked_for(
     set_column(unseen, "library", changed, "artist_name", "Broadcast")
     for row in (single, unresolved):
         answered_ago(unseen, row, LONG_AGO)
-        ask_at(unseen, row, -LATELY)
+        if search is by_time:
+            ask_at(unseen, row, -LATELY)
     everything = await search(due, EVERYTHING)
     assert len(everything) == (2 if search is by_time else 4)
     for reason in Reason:
@@ -611,8 +644,9 @@ async def test_search_goes_on_behind_a_page_of_rows_out_of_scope(
     last = add_release(unseen)
     await answer(*nameless, last)
     answered_ago(unseen, last, LONG_AGO)
-    for row in (*nameless, last):
-        ask_at(unseen, row, -LONG_AGO)
+    if search is by_time:
+        for row in (*nameless, last):
+            ask_at(unseen, row, -LONG_AGO)
     for row in nameless:
         set_column(unseen, "library", row, "artist_name", None)
     assert await search(due) == {last: Reason.RESOLVED}

@@ -236,3 +236,12 @@ async def test_database_that_is_gone_is_said(book: PostgresRefreshes, db: Connec
     db.execute("DROP TABLE listener.refresh")
     with pytest.raises(StoreUnavailableError):
         await granted(book)
+
+
+async def test_calls_of_a_time_that_the_clock_was_set_back_from_do_not_count(
+    book: PostgresRefreshes, db: Connection
+) -> None:
+    await done(book, await granted(book), cost=28)
+    assert await waits(book)
+    pass_time(db, "-5 h")
+    assert (await granted(book)).identities == 7

@@ -171,14 +171,16 @@ async def test_each_identity_is_found_once_the_known_ones_first(
 async def test_what_was_refreshed_since_is_done_but_for_errors(
     db: Connection, rotation: PostgresRotation
 ) -> None:
-    for identity in range(1, 6):
+    for identity in range(1, 7):
         play(db, identity)
     remember(db, 1, ago="10 min")
     remember(db, 2, "not_found", ago="10 min")
     remember(db, 3, "error", ago="10 min")
     remember(db, 4, ago="2 h")
+    # The clock was set back since.
+    remember(db, 6, ago="-5 h")
     since = await rotation.now() - timedelta(hours=1)
-    assert await rotation.identities(since) == {4: True, 3: False, 5: False}
+    assert await rotation.identities(since) == {4: True, 6: True, 3: False, 5: False}
 
 
 async def test_coverage_counts_what_is_played_by_what_it_can_be_warmed_by(

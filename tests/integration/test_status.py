@@ -214,6 +214,48 @@ def test_run_without_an_end_goes_on_or_is_lost(db: Connection, dsn: str) -> None
     assert runs[0].ended_at is None
 
 
+def test_run_whose_own_session_was_cut_is_lost_though_its_process_lives(
+    db: Connection, dsn: str
+) -> None:
+    db.execute(
+        "INSERT INTO listener.run (kind, cause, holder, started_at, seen_at) VALUES"
+        " ('audit', 'x', 'listener a', now() - interval '2 h', now() - interval '6 min'),"
+        " ('audit', 'y', 'listener a', now() - interval '3 h', now() - interval '4 min')"
+    )
+    with sessions((dsn, "listener a")):
+        assert [run.outcome for run in look(dsn).runs] == ["lost", "running"]
+
+
+def test_missed_captures_of_a_day_are_summed_up_however_many_runs_followed(
+    db: Connection, dsn: str
+) -> None:
+    for hours, missed in ((25, 1_000), (23, 400), (11, 12)):
+        tally = Tally(capture_missed=missed)
+        db.execute(
+            "INSERT INTO listener.run (kind, cause, holder, started_at, tally)"
+            " VALUES ('audit', 'x', 'listener a', now() - %s * interval '1 h', %s)",
+            (hours, Jsonb(tally.report())),
+        )
+    db.execute(
+        "INSERT INTO listener.run (kind, cause, holder, tally)"
+        " SELECT 'rotation', 'x', 'listener a', '{}' FROM generate_series(1, 20)"
+    )
+    status = look(dsn)
+    assert status.capture_missed == 412
+    assert any("412 rows had changed without a record" in line for line in shown(status, 120))
+
+
+def test_slot_of_a_job_that_was_switched_off_is_not_overdue(db: Connection, dsn: str) -> None:
+    db.execute(
+        "INSERT INTO listener.slot (job, slot, next_at, holder, done) VALUES"
+        " ('rotation', now() - interval '3 d', now() - interval '2 d', 'listener a', true),"
+        " ('sweep', now() - interval '2 h', now() - interval '1 h', 'listener a', true)"
+    )
+    rows = [" ".join(line.split()[:4]) for line in shown(look(dsn), 120)]
+    assert "rotation nobody takes it" in rows
+    assert any(row.startswith("sweep overdue") for row in rows)
+
+
 def test_session_in_another_database_keeps_no_run_alive(
     db: Connection, dsn: str, server: str
 ) -> None:

@@ -544,6 +544,15 @@ async def test_catching_up_asks_late_rows_again() -> None:
     assert not tenure.outbox.entries
 
 
+async def test_catching_up_is_not_kept_by_rows_that_somebody_holds() -> None:
+    tenure = Tenure(limits())
+    tenure.worker.answer = lambda batch: Handled(late=frozenset(batch.changes))
+    tenure.outbox.record(7)
+    assert await catch_up(tenure, within=20)
+    assert tenure.worker.rows == [[7]] * 4
+    assert list(tenure.outbox.entries.values()) == [7]
+
+
 @pytest.mark.parametrize(
     ("fault", "seconds"),
     [(LmlUnavailableError("ConnectError"), 8), (StoreUnavailableError("connection refused"), 1)],

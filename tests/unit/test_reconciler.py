@@ -321,6 +321,35 @@ async def test_batches_that_fail_together_halt_the_run_too() -> None:
     assert case.lml.in_flight == 0
 
 
+@pytest.mark.parametrize("first", [1, 185, 481])
+async def test_many_bad_neighbours_cost_neither_other_rows_nor_the_run(first: int) -> None:
+    bad = frozenset(range(first, first + 20))
+    case = Case((), [due(*range(1, 501))], batch_size=500)
+    case.lml.poison = bad
+    tally = await case.run()
+    assert case.verdicts.failed.keys() == bad
+    assert case.verdicts.written.keys() == set(range(1, 501)) - bad
+    assert (tally.scanned, tally.skipped) == (500, {Skip.LML_ERROR: 20})
+    assert tally.lml_calls == len(case.lml.pages) < 150
+    assert case.runs.ended == ["done"]
+
+
+async def test_lml_that_refuses_every_row_halts_a_run_at_little_cost() -> None:
+    case = Case((), [due(*range(1, 1001))], batch_size=500)
+    case.lml.poison = frozenset(range(1, 1001))
+    with pytest.raises(RunHaltedError, match=r"^5 batches in a row failed, .* none of 10 rows"):
+        await case.run()
+    assert len(case.verdicts.failed) == 5 * TRIAL
+    assert len(case.lml.pages) < 150
+
+
+async def test_run_with_none_but_bad_rows_goes_to_its_end() -> None:
+    case = Case((), [due(*range(1, 21))], batch_size=20)
+    case.lml.poison = frozenset(range(1, 21))
+    assert (await case.run()).skipped == {Skip.LML_ERROR: 20}
+    assert case.runs.ended == ["done"]
+
+
 async def test_rows_due_by_their_time_are_spread_over_the_library() -> None:
     case = Case([due(*range(1, 101)), due(*range(101, 201))], batches=1)
     await case.run(RunKind.REFRESH)

@@ -59,6 +59,7 @@ class Rooms(RuleBasedStateMachine):
         self.in_flight: dict[int, set[int]] = {}
         self.not_before: dict[int, float] = {}
         self.failures: dict[int, int] = {}
+        self.late: dict[int, int] = {}
         self.settled: set[int] = set()
         self.apart: set[int] = set()
 
@@ -144,16 +145,19 @@ class Rooms(RuleBasedStateMachine):
             for seq in seqs:
                 del self.rows[seq]
             self.failures.pop(row, None)
+            self.late.pop(row, None)
             self.not_before[row] = self.now + COOL_DOWN
 
     @precondition(lambda self: self.in_flight)
     @rule(data=st.data())
     def ask_again(self, data: st.DataObject) -> None:
         rows = self.some_in_flight(data)
+        changed = self.waiting
         self.room.ask_again(rows, self.now)
         for row in rows:
             del self.in_flight[row]
-            self.not_before[row] = self.now + COOL_DOWN
+            self.late[row] = 1 if row in changed else self.late.get(row, 0) + 1
+            self.not_before[row] = self.now + min(30, COOL_DOWN * 2 ** (self.late[row] - 1))
 
     @precondition(lambda self: self.in_flight)
     @rule(data=st.data())
@@ -192,10 +196,14 @@ class Rooms(RuleBasedStateMachine):
         assert sorted(self.room.held(middle)) == sorted(seq for seq in self.rows if seq > middle)
         assert self.room.free == self.capacity - len(self.rows)
         assert self.room.claimable == min(self.room.free, 4 * self.batch_size)
-        taken = set().union(*self.in_flight.values())
-        waiting = {row for seq, row in self.rows.items() if seq not in taken}
-        assert self.room.exhausted == (waiting <= self.failures.keys())
+        late = {row for row, times in self.late.items() if times >= 4}
+        assert self.room.exhausted == (self.waiting <= self.failures.keys() | late)
         assert self.room.quiet == (not self.in_flight)
+
+    @property
+    def waiting(self) -> set[int]:
+        taken = set().union(*self.in_flight.values())
+        return {row for seq, row in self.rows.items() if seq not in taken}
 
     def teardown(self) -> None:
         if not hasattr(self, "room"):
@@ -353,6 +361,26 @@ def test_cooling_row_does_not_hold_others_back() -> None:
     room.ask_again({7}, 0.0)
     room.admit(changes((2, 8)), 0.0)
     assert batch_of(room, 0.0) == {8: (2,)}
+
+
+def test_row_whose_answers_are_late_though_nothing_changed_is_asked_more_and_more_seldom() -> None:
+    room = Room(limits())
+    room.admit(changes((1, 7)), 0.0)
+    now, delays = 0.0, []
+    for _ in range(6):
+        batch_of(room, now)
+        room.ask_again({7}, now)
+        delay = room.next_batch(now)
+        assert isinstance(delay, float)
+        delays.append(delay)
+        now += delay
+    assert delays == [COOL_DOWN, 4, 8, 16, 30, 30]
+    assert room.exhausted
+    batch_of(room, now)
+    room.admit(changes((2, 7)), now)
+    room.ask_again({7}, now)
+    assert room.next_batch(now) == COOL_DOWN
+    assert not room.exhausted
 
 
 def test_failed_row_is_tried_after_a_delay_that_doubles_up_to_five_minutes() -> None:

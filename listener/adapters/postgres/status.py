@@ -106,7 +106,7 @@ class Status:
 
     `missing` are the parts of the installation that are missing or disabled. `staleness_days`
     counts rows by the age of their last answer, under the keys `AGES`. `runs` begins with the
-    latest.
+    latest. `capture_missed` counts the rows of the last day that had changed without a record.
     """
 
     at: datetime
@@ -119,6 +119,7 @@ class Status:
     due_by_time: int
     rotation: RotationCoverage
     runs: tuple[RunStatus, ...]
+    capture_missed: int
     slots: tuple[SlotStatus, ...]
 
 
@@ -173,6 +174,7 @@ def read_status(connection: psycopg.Connection[Any], backend: str) -> Status:
         due_by_time=sum(due for *_, due in counted),
         rotation=read(RotationCoverage, "count_rotation")[0],
         runs=read(RunStatus, "read_runs"),
+        capture_missed=connection.execute(query("count_missed", backend)).fetchall()[0][0],
         slots=read(SlotStatus, "read_slots"),
     )
 
