@@ -18,7 +18,12 @@ from listener.bootstrap.parts import Parts, open_parts
 from listener.bootstrap.telemetry import open_telemetry
 from listener.domain.change import Stream
 from listener.domain.due import Scope
-from listener.domain.faults import LaneLostError, first_of
+from listener.domain.faults import (
+    LaneLostError,
+    LmlUnavailableError,
+    StoreUnavailableError,
+    first_of,
+)
 from listener.domain.gate import Route
 from listener.domain.run import RunKind
 from listener.domain.tally import Tally
@@ -135,12 +140,11 @@ async def handle_leftovers(parts: Parts, stream: Stream, consumer: Consumer) -> 
     lanes = PostgresLanes(parts.database, LaneTimes())
     try:
         async with lanes.hold(stream, wait=False) as lane:
-            answered = await consumer.catch_up(lane)
+            await consumer.catch_up(lane)
     except (LaneLostError, BaseExceptionGroup) as error:
         fault = first_of(error)
         if not isinstance(fault, LaneLostError):
             raise fault from error
         _log.info("a daemon follows the changes, they are left to it", stream=str(stream))
-    else:
-        if not answered:
-            raise RunHaltedError(f"changes of {stream} could not be handled, see the log")
+    except (LmlUnavailableError, StoreUnavailableError) as fault:
+        raise RunHaltedError(f"changes of {stream} could not be handled: {fault}") from fault

@@ -82,6 +82,7 @@ class Consumer:
         self.resting.clear()
         self._room = Room(self._limits.room)
         self._pause = Pause(_STORE_SILENCE)
+        self._fault: LmlUnavailableError | StoreUnavailableError | None = None
         self._slots = asyncio.Semaphore(self._limits.in_flight)
         self._moved = asyncio.Event()
         self._dispatched_at = self._now()
@@ -126,10 +127,11 @@ class Consumer:
                 # The lane stays ours, and is seen to be, until the last batch is done.
                 await lane.wait(_DRAIN_WAIT)
 
-    async def catch_up(self, lane: Lane) -> bool:
-        """Work until every change was handled, or tried and failed.
+    async def catch_up(self, lane: Lane) -> None:
+        """Work until every change was handled, or tried in vain.
 
-        Returns whether LML and the database answered; False if it gave up on them.
+        Raises the last `LmlUnavailableError` or `StoreUnavailableError` if it gave up on LML or the
+        database.
         """
         done = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
@@ -141,7 +143,8 @@ class Consumer:
                 if self.resting.is_set() and self._room.quiet and self._room.exhausted:
                     break
             done.set()
-        return not self._pause.failures and not self.breaker.failures
+        if self._pause.failures or self.breaker.failures:
+            raise self._fault or LmlUnavailableError("LML fails for others as well")
 
     def _admit(self, changes: tuple[Change, ...]) -> None:
         self.claim_lag.add([change.waited.total_seconds() for change in changes])
@@ -230,6 +233,7 @@ class Consumer:
         self.breaker.succeeded()
 
     def _keep_silent(self, fault: LmlUnavailableError | StoreUnavailableError) -> None:
+        self._fault = fault
         if isinstance(fault, LmlUnavailableError):
             pause: Pause = self.breaker
             at_least = fault.retry_after
