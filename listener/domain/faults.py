@@ -43,7 +43,7 @@ class LmlRefusedError(LmlUnavailableError):
     """LML does not let us in, or does not know what we ask: it stays so until a person acts."""
 
 
-class PagesRefusedError(LmlUnavailableError):
+class RefusedInARowError(LmlUnavailableError):
     """LML refused so many pages in a row that it may refuse all; or many neighbours are bad."""
 
 

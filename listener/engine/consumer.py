@@ -207,7 +207,10 @@ class Consumer:
             self.breaker.end_trial()
             self._room.fail(rows, self._now())
         else:
-            self._hear_of_success(handled)
+            if handled.fault is None:
+                self._hear_of_success(handled)
+            else:
+                self._keep_silent(handled.fault)
             ages = self._room.settle(handled.settled, self._now())
             self.observer.settled(self._stream, ages)
             self._room.ask_again(handled.late, self._now())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from listener.domain.faults import LmlUnavailableError
+
 
 @dataclass(frozen=True, slots=True)
 class Handled:
@@ -11,7 +13,8 @@ class Handled:
 
     `settled` rows are done with, `late` rows changed while they were asked about, and `failed` rows
     without a usable answer are to be tried again. `unasked` rows are those of the settled that
-    needed no question. `apart` rows were not tried, and are to be handled with their like.
+    needed no question. `apart` rows were not tried, and are to be handled with their like. `fault`
+    is what kept LML from being asked about the rest.
     """
 
     settled: frozenset[int] = frozenset()
@@ -19,6 +22,7 @@ class Handled:
     failed: frozenset[int] = frozenset()
     unasked: frozenset[int] = frozenset()
     apart: frozenset[int] = frozenset()
+    fault: LmlUnavailableError | None = None
 
     def __or__(self, other: Handled) -> Handled:
         """Join what became of two parts of a batch."""
@@ -28,4 +32,5 @@ class Handled:
             self.failed | other.failed,
             self.unasked | other.unasked,
             self.apart | other.apart,
+            self.fault or other.fault,
         )

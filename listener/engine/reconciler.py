@@ -16,7 +16,7 @@ from listener.domain.due import DueRow, Pages, Reason, Scope, spread
 from listener.domain.faults import (
     LmlRefusedError,
     LmlUnavailableError,
-    PagesRefusedError,
+    RefusedInARowError,
     StoreUnavailableError,
     first_of,
 )
@@ -199,7 +199,7 @@ class _Walk:
         while page:
             try:
                 page = page[await self._advance(page[:most]) :]
-            except PagesRefusedError:
+            except RefusedInARowError:
                 # Neighbours may be bad together, as releases of one artist are. In pages so small
                 # each of them is found out.
                 most = TRIAL
@@ -217,7 +217,7 @@ class _Walk:
             except LmlRefusedError as fault:
                 self._breaker.failed(loop.time())
                 raise RunHaltedError(str(fault)) from fault
-            except PagesRefusedError:
+            except RefusedInARowError:
                 self._breaker.end_trial()
                 raise
             except LmlUnavailableError as fault:
@@ -230,7 +230,7 @@ class _Walk:
                 self._fail(fault, began)
                 return 0
         if len(rows) >= TRIAL and handled.failed.issuperset(row.library_id for row in rows):
-            self._fail(PagesRefusedError(f"none of {len(rows)} rows could be answered"), began)
+            self._fail(RefusedInARowError(f"none of {len(rows)} rows could be answered"), began)
         else:
             self._succeed(handled, rows)
         return len(rows)
@@ -258,7 +258,7 @@ class _Walk:
         self._resolver.tally.capture_missed += len(changed - handled.unasked)
 
     def _fail(self, fault: LmlUnavailableError | StoreUnavailableError, began: float) -> None:
-        refused = isinstance(fault, PagesRefusedError)
+        refused = isinstance(fault, RefusedInARowError)
         if not refused:
             self._last_fault = fault
         # Batches that were on their way together fail for one reason.

@@ -17,7 +17,7 @@ from listener.domain.change import Batch, Stream
 from listener.domain.faults import (
     LmlUnavailableError,
     PageRefusedError,
-    PagesRefusedError,
+    RefusedInARowError,
     StoreUnavailableError,
     TracksRefusedError,
     WriteRefusedError,
@@ -70,11 +70,11 @@ class _Work:
     verdicts_refused: int = 0
 
     def refuse_questions(self, fault: PageRefusedError) -> None:
-        """Note a refused page; raise `PagesRefusedError` once it is hardly the rows."""
+        """Note a refused page; raise `RefusedInARowError` once it is hardly the rows."""
         self.questions_refused += 1
         if self.questions_refused > _REFUSALS_IN_A_ROW:
             message = f"LML refuses one page after another: {fault}"
-            raise PagesRefusedError(message) from fault
+            raise RefusedInARowError(message) from fault
 
     def refuse_verdicts(self, fault: WriteRefusedError) -> None:
         """Note a refused page; raise `StoreUnavailableError` once it cannot be the rows."""
@@ -126,7 +126,7 @@ class Resolver:
             for page in self._pages(asking.questions, apart):
                 handled |= await self._ask(work, page)
             return handled | await self._fail(work) | Handled(apart=apart)
-        except (PagesRefusedError, StoreUnavailableError):
+        except (RefusedInARowError, StoreUnavailableError):
             # The batch comes again, and its rows are counted then.
             work.tally = work.tally.calls()
             raise

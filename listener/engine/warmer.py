@@ -36,8 +36,13 @@ class _Work:
     fault: LmlUnavailableError | None = None
 
     def handled(self) -> Handled:
-        groups = (self.settled, self.late, self.failed, self.unasked)
-        return Handled(*(frozenset(group) for group in groups))
+        return Handled(
+            settled=frozenset(self.settled),
+            late=frozenset(self.late),
+            failed=frozenset(self.failed),
+            unasked=frozenset(self.unasked),
+            fault=self.fault,
+        )
 
 
 class Warmer:
@@ -68,7 +73,7 @@ class Warmer:
     async def handle(self, batch: Batch) -> Handled:
         """Handle a batch; rows that the budget does not allow now are left untried.
 
-        Raises `LmlUnavailableError` if nothing could be done, or `StoreUnavailableError`.
+        Raises `StoreUnavailableError`.
         """
         work = _Work(batch)
         played = await self._rotation.read(batch.row_ids)
@@ -83,8 +88,6 @@ class Warmer:
         await self._warm(work, named)
         if work.fault is None:
             await self._warm(work, await self._mint(work, bare))
-        if work.fault is not None and not (work.settled or work.late or work.failed):
-            raise work.fault
         return work.handled()
 
     async def _warm(self, work: _Work, named: Sequence[Played]) -> None:
@@ -99,7 +102,7 @@ class Warmer:
             async for report in reports:
                 self.tally.calls += 1
                 self.tally.latency += report.took
-                work.fault = report.fault
+                work.fault = work.fault or report.fault
                 await self._take(work, rows, report)
 
     async def _take(self, work: _Work, rows: Mapping[int, set[int]], report: Report) -> None:

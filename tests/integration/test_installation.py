@@ -143,6 +143,14 @@ def test_missing_or_disabled_trigger_is_noticed_and_mended(bare: str) -> None:
             assert missing_parts(connection, BACKEND) == []
 
 
+def test_lanes_that_were_lost_are_made_anew(bare: str) -> None:
+    with installing(bare) as connection:
+        install(connection, BACKEND)
+        connection.execute("DELETE FROM listener.lane WHERE stream = 'rotation'")
+        assert install(connection, BACKEND) == ["filled listener.lane"]
+        assert install(connection, BACKEND) == []
+
+
 def test_changed_triggers_are_replaced(bare: str) -> None:
     with installing(bare) as connection:
         install(connection, BACKEND)

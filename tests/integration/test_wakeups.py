@@ -18,7 +18,7 @@ from listener.adapters.postgres.connection import Database, open_session
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
 from listener.adapters.postgres.outbox import PostgresOutbox
 from listener.domain.change import Batch, Stream
-from listener.domain.faults import LaneLostError
+from listener.domain.faults import LaneLostError, StoreUnavailableError
 from listener.domain.health import Rung
 from listener.domain.room import RoomLimits
 from listener.engine.consumer import Consumer, ConsumerLimits
@@ -273,6 +273,13 @@ async def test_holder_that_lost_its_lane_stops(db: Connection, database: Databas
         db.execute("UPDATE listener.lane SET holder = 'another'")
         with pytest.raises(LaneLostError):
             await lane.wait(timedelta(seconds=5))
+
+
+async def test_stream_without_a_lane_says_what_to_do(db: Connection, database: Database) -> None:
+    db.execute("DELETE FROM listener.lane WHERE stream = 'library'")
+    with pytest.raises(StoreUnavailableError, match="run `listener migrate`"):
+        async with PostgresLanes(database, LaneTimes()).hold(Stream.LIBRARY):
+            pass
 
 
 async def test_silent_holder_is_replaced_and_its_sessions_ended(

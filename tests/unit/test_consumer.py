@@ -178,6 +178,20 @@ def unavailable_until(
     return answer
 
 
+async def test_fault_of_lml_counts_though_a_part_of_the_batch_was_settled() -> None:
+    fault = LmlUnavailableError("LML answered 503", timedelta(seconds=60))
+    async with following(limits(in_flight=1)) as tenure:
+        tenure.worker.answer = lambda batch: Handled(
+            settled=frozenset(batch.row_ids[:1]), unasked=frozenset(batch.row_ids[:1]), fault=fault
+        )
+        tenure.record(*range(8))
+        await for_a_while(59)
+        assert len(tenure.worker.batches) == 1
+        assert len(tenure.outbox.entries) == 7
+        await for_a_while(2)
+        assert len(tenure.worker.batches) == 2
+
+
 async def test_nothing_is_claimed_or_asked_while_lml_is_left_alone() -> None:
     async with following(limits(in_flight=2)) as tenure:
         tenure.worker.answer = unavailable_until(tenure, now() + 3600, retry_after=100)

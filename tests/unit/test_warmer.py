@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import MutableMapping
 from typing import Any
 
-import pytest
-
 from listener.domain.change import Batch
 from listener.domain.faults import LmlRefusedError, LmlUnavailableError, PageRefusedError
 from listener.domain.refreshing import LML_REFRESH_BATCH_CAP
@@ -135,10 +133,10 @@ async def test_bad_identity_never_spoils_its_batch() -> None:
 
 
 async def test_nothing_is_settled_while_lml_is_unavailable() -> None:
-    case = Case({1: 10}, Warming(fault=lambda _: LmlUnavailableError("ConnectError")))
+    fault = LmlUnavailableError("ConnectError")
+    case = Case({1: 10}, Warming(fault=lambda _: fault))
     case.rotation.play(2, release=5)
-    with pytest.raises(LmlUnavailableError):
-        await case.handle(1, 2)
+    assert await case.handle(1, 2) == Handled(fault=fault)
     assert case.waiting == [1, 2]
     assert not case.warming.minted
 
@@ -212,22 +210,28 @@ async def test_lml_without_the_route_to_mint_warms_all_the_same() -> None:
 
 
 async def test_what_was_done_before_lml_went_stays_done() -> None:
-    case = Case({1: 10}, Warming(mint_faults={6: LmlUnavailableError("LML answered 503")}))
+    fault = LmlUnavailableError("LML answered 503")
+    case = Case({1: 10}, Warming(mint_faults={6: fault}))
     case.rotation.play(2, release=5)
     case.rotation.play(3, release=6)
-    assert await case.handle(1, 2, 3) == Handled(settled=rows(1, 2))
+    assert await case.handle(1, 2, 3) == Handled(settled=rows(1, 2), fault=fault)
     assert case.waiting == [3]
-    with pytest.raises(LmlUnavailableError):
-        await case.again()
+    assert await case.again() == Handled(fault=fault)
+
+
+async def test_fault_of_lml_is_told_though_rows_without_a_question_were_settled() -> None:
+    fault = LmlUnavailableError("LML answered 503")
+    case = Case({1: 10}, Warming(fault=lambda _: fault))
+    assert await case.handle(1, 2) == Handled(settled=rows(2), unasked=rows(2), fault=fault)
 
 
 async def test_releases_of_what_is_played_are_asked_about_before_anything_is_settled() -> None:
-    case = Case(warming=Warming(fault=lambda _: LmlUnavailableError("gone")))
+    fault = LmlUnavailableError("gone")
+    case = Case(warming=Warming(fault=lambda _: fault))
     case.rotation.play(1, 10, album=8)
     case.rotation.play(2, 20, album=7)
     case.rotation.play(3, album=8)
-    with pytest.raises(LmlUnavailableError):
-        await case.handle(1, 2)
+    assert await case.handle(1, 2) == Handled(fault=fault)
     assert case.rotation.raised == [[7, 8]]
     assert case.waiting == [1, 2]
 

@@ -78,6 +78,9 @@ def install(connection: psycopg.Connection[Any], backend: str) -> list[str]:
     for part in missing_parts(connection, backend):
         _run(connection, part, backend)
         done.append(f"installed {part.label}")
+    # A restore of the schema alone leaves the table empty.
+    if connection.execute(query("fill_lanes", backend)).rowcount:
+        done.append("filled listener.lane")
     connection.execute(_record(_VERSION, version("listener")))
     return done
 

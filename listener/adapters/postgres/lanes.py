@@ -16,7 +16,7 @@ from listener.adapters.postgres.connection import Database, open_session, transl
 from listener.adapters.postgres.statements import query
 from listener.adapters.postgres.wakeups import Wakeups
 from listener.domain.change import Stream
-from listener.domain.faults import LaneLostError
+from listener.domain.faults import LaneLostError, StoreUnavailableError
 from listener.domain.pacing import BreakerState
 
 _log = structlog.stdlib.get_logger()
@@ -104,7 +104,7 @@ class PostgresLanes:
         row = await cursor.fetchone()
         if row is None:
             message = f"listener.lane has no row for {stream}; run `listener migrate`"
-            raise LaneLostError(message)
+            raise StoreUnavailableError(message)
         return row[0], row[1], row[2]
 
     async def _replace(
