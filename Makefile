@@ -32,7 +32,7 @@ ifneq ($(origin PIP_CERT),undefined)
 export SSL_CERT_FILE ?= $(PIP_CERT)
 endif
 
-.PHONY: help demo test test-docker test-pg image check bench bench-rotation fmt settings-table runbooks-check lock clean
+.PHONY: help demo test test-docker test-pg soak image check bench bench-rotation fmt settings-table runbooks-check lock clean
 
 help: ## list these targets
 	@while IFS= read -r line; do case $$line in \
@@ -51,6 +51,9 @@ test-docker: $(READY) ## build the image and run it in containers; skips where n
 test-pg: $(READY) ## the tests of the database on PostgreSQL 14 to 18, with npm (PG="14 18")
 	$(BIN)/python -m tests.server.matrix $(PG:%=--pg %) $(PARALLEL) -m "not docker" \
 	  $(or $(ARGS),tests/integration tests/acceptance)
+
+soak: $(READY) ## break everything for minutes, then look at every row (ARGS="--seconds 600 --seed 7")
+	$(BIN)/python -m tests.soak $(ARGS)
 
 image: ## build the images listener and listener-demo (BUILD_NETWORK=host)
 	docker build --network $(BUILD_NETWORK) -t $(IMAGE)-demo --target demo $(ARGS) .
