@@ -73,7 +73,6 @@ class Consumer:
         self.observer: Observer = Unobserved()
         self._followed: tuple[Lane, Feeder] | None = None
         self._batch_ids = itertools.count(1)
-        self._running = 0
         self.breaker = breaker or Breaker(LML_SILENCE)
         self._log = _log.bind(stream=str(stream))
 
@@ -85,6 +84,8 @@ class Consumer:
         self._fault: LmlUnavailableError | StoreUnavailableError | None = None
         self._slots = asyncio.Semaphore(self._limits.in_flight)
         self._moved = asyncio.Event()
+        # A batch that was cancelled before its first step could not count itself out.
+        self._running = 0
         self._dispatched_at = self._now()
         feeder = Feeder(self._stream, self._outbox, self._room, lane, self._limits.poll)
         self._followed = lane, feeder

@@ -111,13 +111,20 @@ class Feeder:
                 self._horizon.forget()
 
     async def _woken(self) -> bool:
-        """Sleep until woken or for the length of a poll, turning meanwhile."""
+        """Sleep until woken or for the length of a poll, turning meanwhile.
+
+        Ends sooner while the lane cannot be woken: its wait then returns before its time.
+        """
         left = self._poll
         while left > timedelta():
-            if await self._lane.wait(min(left, TURN)):
+            turn = min(left, TURN)
+            began = self.turned_at
+            if await self._lane.wait(turn):
                 return True
-            left -= TURN
             self._turn()
+            if self.turned_at - began < turn.total_seconds() / 2:
+                return False
+            left -= TURN
         return False
 
     def _turn(self) -> None:

@@ -1,6 +1,7 @@
 -- Tells who follows a stream and whether its session is gone. Another role's backend_start is not shown to us.
 SELECT
     l.holder,
+    l.holder_pid,
     l.beat,
     NOT EXISTS (
         SELECT

@@ -16,6 +16,12 @@ WITH accepted AS MATERIALIZED (
     WHERE g.library_id = ANY (%(library_ids)b::int[])
         AND g.ask_order = %(ask_order)s
 ),
+said AS MATERIALIZED (
+    SELECT
+        m.library_id,
+        m.part
+    FROM unnest(%(manual_ids)b::int[], %(manual_parts)b::text[]) AS m (library_id, part)
+),
 lml_manual AS MATERIALIZED (
     SELECT
         a.library_id,
@@ -229,12 +235,17 @@ evidence AS (
 ),
 answering AS (
     UPDATE listener.ledger AS g
-    SET identity_question = NULL
+    -- What LML called "manual" before was replaced: where that stands from now on, a person wrote it.
+    SET identity_question = NULL,
+        lml_manual = ARRAY(SELECT s.part FROM said AS s WHERE s.library_id = g.library_id)
     WHERE g.library_id = ANY (ARRAY(
         SELECT a.library_id
         FROM accepted AS a
-        WHERE a.question_changed
-            AND a.outcome = 'single_artist'
+        WHERE a.outcome = 'single_artist'
+            AND (
+                a.question_changed
+                OR NOT a.lml_manual <@ ARRAY(SELECT s.part FROM said AS s WHERE s.library_id = a.library_id)
+            )
     ))
 ),
 settled AS (

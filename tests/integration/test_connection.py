@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
+from listener.adapters.postgres import connection as connections
 from listener.adapters.postgres.connection import Database, open_pool, open_session, session
-from tests.conftest import Connection
+from listener.domain.faults import StoreUnavailableError
+from tests.conftest import Connection, through
+from tests.integration.test_wakeups import Proxy
 
 
 @pytest.mark.parametrize("ticks", range(8))
@@ -46,6 +51,29 @@ async def test_session_whose_opening_is_broken_off_is_closed(
     async with asyncio.timeout(5):
         while _sessions(db, database.holder):
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.timeout(60)
+async def test_connections_that_nothing_comes_from_any_more_do_not_hold_up_new_ones(
+    db: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_DEADLINE", timedelta(seconds=0.2))
+    proxy = Proxy(db.info.host, db.info.port)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    behind = replace(database, dsn=through(database.dsn, port))
+    async with open_pool(behind, size=2) as pool:
+        async with session(pool), session(pool):
+            pass
+        proxy.freeze()
+        with pytest.raises(StoreUnavailableError):
+            async with session(pool) as connection:
+                await connection.execute("SELECT 1")
+        async with asyncio.timeout(20), session(pool) as connection:
+            await connection.execute("SELECT 1")
+    server.close()
+    await proxy.close()
+    await server.wait_closed()
 
 
 def _sessions(db: Connection, name: str) -> bool:

@@ -151,6 +151,25 @@ def test_lanes_that_were_lost_are_made_anew(bare: str) -> None:
         assert install(connection, BACKEND) == []
 
 
+def test_sequences_that_a_copy_of_the_rows_left_behind_are_brought_up(bare: str) -> None:
+    with installing(bare) as connection:
+        install(connection, BACKEND)
+        connection.execute(
+            "INSERT INTO listener.ledger (library_id, question, ask_order, next_ask_at)"
+            " VALUES (7, '', 4711, now())"
+        )
+        for _ in range(3):
+            connection.execute("INSERT INTO listener.change (stream, row_id) VALUES ('library', 7)")
+        connection.execute("ALTER SEQUENCE listener.change_seq_seq RESTART")
+        assert install(connection, BACKEND) == [
+            "brought listener.ask_order up to its rows",
+            "brought listener.change_seq_seq up to its rows",
+        ]
+        assert connection.execute("SELECT nextval('listener.ask_order')").fetchone() == (4712,)
+        connection.execute("INSERT INTO listener.change (stream, row_id) VALUES ('library', 7)")
+        assert install(connection, BACKEND) == []
+
+
 def test_changed_triggers_are_replaced(bare: str) -> None:
     with installing(bare) as connection:
         install(connection, BACKEND)

@@ -228,6 +228,42 @@ async def test_what_lml_itself_calls_manual_is_kept_up_to_date(
     assert [s["source"] for s in rows(db, "library_identity_source")] == ["wikidata"]
 
 
+async def test_what_a_person_calls_manual_is_kept_though_lml_once_said_so(
+    db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
+) -> None:
+    row = add_release(db)
+    for verdict in (single(row, "discogs", method="manual"), single(row, "discogs", "wikidata")):
+        _ask_again(db)
+        await verdicts.write(page(await library.read([row]), verdict))
+    for name in ("library_identity", "library_identity_source"):
+        db.execute(sql.SQL("UPDATE {} SET method = 'manual'").format(table(name)))
+    before = [rows(db, name) for name in ("library_identity", "library_identity_source")]
+    _ask_again(db)
+    written = await verdicts.write(page(await library.read([row]), single(row, wikidata="Q2")))
+    assert (written.rows, written.kept) == ({row}, 1)
+    assert [rows(db, name) for name in ("library_identity", "library_identity_source")] == before
+
+
+@pytest.mark.parametrize("code", ["P0001", "44000", "54000", "09000"])
+async def test_row_that_the_database_will_not_have_is_told_from_a_database_that_is_away(
+    db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts, code: str
+) -> None:
+    row = add_release(db)
+    db.execute(
+        sql.SQL(
+            "CREATE FUNCTION pg_temp.refuse() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$BEGIN RAISE 'Secret Artist' USING ERRCODE = {}; END$$;"
+            " CREATE TRIGGER refusing BEFORE INSERT ON {} FOR EACH ROW"
+            " EXECUTE FUNCTION pg_temp.refuse()"
+        ).format(code, table("library_identity"))
+    )
+    with pytest.raises(WriteRefusedError) as refused:
+        await verdicts.write(page(await library.read([row]), single(row, "discogs")))
+    assert not refused.value.passing
+    assert code != "P0001" or "Secret" not in str(refused.value)
+    assert db.execute("SELECT FROM listener.ledger").fetchall() == []
+
+
 async def test_locked_identity_is_not_waited_for_long(
     dsn: str, db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
 ) -> None:

@@ -299,6 +299,24 @@ async def test_silent_holder_is_replaced_and_its_sessions_ended(
             await silent.execute("SELECT 1")
 
 
+async def test_session_of_ours_that_the_server_still_holds_is_ended(
+    db: Connection, database: Database
+) -> None:
+    # It was cut off, and the server has yet to hear of it.
+    left = await open_session(database)
+    await left.execute("SELECT pg_advisory_lock(1280528978, 1)")
+    db.execute(
+        "UPDATE listener.lane SET holder = %s, holder_pid = %s WHERE stream = 'library'",
+        (database.holder, left.info.backend_pid),
+    )
+    times = LaneTimes(patience=timedelta(milliseconds=200), look=timedelta(milliseconds=20))
+    async with PostgresLanes(database, times).hold(Stream.LIBRARY):
+        with pytest.raises(psycopg.OperationalError):
+            await left.execute("SELECT 1")
+        assert _lock_is_free(db)
+    await left.close()
+
+
 async def test_living_holder_is_not_replaced(db: Connection, database: Database) -> None:
     times = LaneTimes(
         beat=timedelta(milliseconds=20),

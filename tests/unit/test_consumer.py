@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from itertools import pairwise
 
@@ -35,13 +35,19 @@ class Tenure:
         self,
         consumer_limits: ConsumerLimits,
         well: Callable[[], Awaitable[bool]] | None = None,
+        calls: Callable[[], int] | None = None,
     ) -> None:
         self.outbox = Outbox()
         self.lane = Lane(self.outbox)
         self.worker = Worker(self.outbox)
         self.stop = asyncio.Event()
         self.consumer = Consumer(
-            Stream.LIBRARY, self.outbox, self.worker.handle, consumer_limits, well=well
+            Stream.LIBRARY,
+            self.outbox,
+            self.worker.handle,
+            consumer_limits,
+            well=well,
+            calls=calls,
         )
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
@@ -606,3 +612,24 @@ async def test_lost_lane_ends_the_catching_up() -> None:
     assert tenure.worker.cancelled == 1
     assert caught.group_contains(LaneLostError)
     assert list(tenure.outbox.entries.values()) == [1]
+
+
+@pytest.mark.parametrize("turns", range(0, 40, 2))
+async def test_batch_that_the_end_of_a_tenure_met_does_not_hold_up_the_next_one(turns: int) -> None:
+    tenure = Tenure(limits(batch_size=10, in_flight=5), calls=lambda: 1)
+    tenure.outbox.record(1, 2)
+    with suppress(ExceptionGroup):
+        async with asyncio.TaskGroup() as tasks:
+            tenure.start(tasks)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            tenure.lane.lose()
+            await for_a_while(10)
+    tenure.outbox.entries.clear()
+    tenure.lane.lost = False
+    async with asyncio.TaskGroup() as tasks:
+        tenure.start(tasks)
+        await for_a_while(1)
+        tenure.record(3)
+        await eventually(lambda: not tenure.outbox.entries, within=1)
+        await tenure.end()

@@ -306,3 +306,23 @@ async def test_long_sleep_is_cut_into_turns_and_is_one_sleep_all_the_same() -> N
         feeding.lane.wake()
         await eventually(lambda: feeding.room.size == 1, within=1)
         running.cancel()
+
+
+class DeafLane(Lane):
+    """Hears of no writer, and lets its caller look once a second instead."""
+
+    async def wait(self, at_most: timedelta) -> bool:
+        return await super().wait(min(at_most, timedelta(seconds=1)))
+
+
+async def test_long_poll_does_not_keep_it_from_looking_while_nobody_can_wake_it() -> None:
+    f = Feeding()
+    f.feeder = Feeder(
+        Stream.LIBRARY, f.outbox, f.room, DeafLane(f.outbox), timedelta(seconds=100 * POLL)
+    )
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(f.run())
+        await for_a_while(3)
+        f.outbox.record(7)
+        await eventually(lambda: f.room.held(0), within=1.1)
+        running.cancel()

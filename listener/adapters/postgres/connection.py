@@ -121,8 +121,9 @@ async def session(pool: Pool) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
                 _heed_cancellation()
                 yield connection
     except StoreUnavailableError:
-        # One cut connection seldom comes alone: find the others now, not one failure at a time.
-        await pool.check()
+        # One cut connection seldom comes alone. The others are not asked, which may take for ever
+        # behind a proxy that is alive, but replaced.
+        await pool.drain()
         raise
 
 
@@ -157,6 +158,9 @@ def translated() -> Iterator[None]:
 
 def reason_of(error: Exception) -> str:
     """Return what went wrong without the contents of any row."""
-    # The primary message only: the detail of a constraint violation quotes the row.
+    # The primary message only: the detail of a constraint violation quotes the row, and so may
+    # whatever a trigger of the backend says.
     primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    if isinstance(error, errors.RaiseException):
+        primary = "a rule of the database's own"
     return f"{type(error).__name__}: {primary or next(iter(str(error).splitlines()), 'no message')}"

@@ -81,6 +81,8 @@ def install(connection: psycopg.Connection[Any], backend: str) -> list[str]:
     # A restore of the schema alone leaves the table empty.
     if connection.execute(query("fill_lanes", backend)).rowcount:
         done.append("filled listener.lane")
+    behind = connection.execute(query("raise_sequences", backend)).fetchall()
+    done += [f"brought {name} up to its rows" for name, _ in behind]
     connection.execute(_record(_VERSION, version("listener")))
     return done
 

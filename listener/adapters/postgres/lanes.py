@@ -81,14 +81,14 @@ class PostgresLanes:
         seen: tuple[str | None, int] | None = None
         unchanged_since = loop.time()
         while True:
-            holder, beat, gone = await self._read(connection, stream)
+            holder, pid, beat, gone = await self._read(connection, stream)
             if (holder, beat) != seen:
                 if seen is None and holder and not gone:
                     _log.info("standing by", stream=str(stream), holder=holder)
                 seen, unchanged_since = (holder, beat), loop.time()
             silent = loop.time() - unchanged_since >= self._times.patience.total_seconds()
             if holder is None or gone or silent:
-                if await self._replace(connection, stream, holder, beat):
+                if await self._replace(connection, stream, holder, pid, beat):
                     return
             elif not wait:
                 raise LaneLostError(f"{holder} follows {stream}")
@@ -97,7 +97,7 @@ class PostgresLanes:
 
     async def _read(
         self, connection: psycopg.AsyncConnection[Any], stream: Stream
-    ) -> tuple[str | None, int, bool]:
+    ) -> tuple[str | None, int | None, int, bool]:
         cursor = await connection.execute(
             query("read_lane", self._database.backend), {"stream": stream}
         )
@@ -105,13 +105,14 @@ class PostgresLanes:
         if row is None:
             message = f"listener.lane has no row for {stream}; run `listener migrate`"
             raise StoreUnavailableError(message)
-        return row[0], row[1], row[2]
+        return row[0], row[1], row[2], row[3]
 
     async def _replace(
         self,
         connection: psycopg.AsyncConnection[Any],
         stream: Stream,
         former: str | None,
+        pid: int | None,
         beat: int,
     ) -> bool:
         backend, holder = self._database.backend, self._database.holder
@@ -121,9 +122,14 @@ class PostgresLanes:
         )
         if await cursor.fetchone() is None:
             return False
-        if former is not None and former != holder:
+        if former is None:
+            return True
+        ours = former == holder
+        if not ours:
             _log.warning("took over from a silent daemon", stream=str(stream), former=former)
-            await connection.execute(
-                query("end_sessions", backend), {"holder": former, "only_pid": None}
-            )
+        # Of our own sessions the one that had the lane: the server may not have heard that it was
+        # cut, and then it keeps writers from waking us.
+        await connection.execute(
+            query("end_sessions", backend), {"holder": former, "only_pid": pid if ours else None}
+        )
         return True

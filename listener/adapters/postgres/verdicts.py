@@ -28,7 +28,9 @@ _PASSING = (
     errors.SerializationFailure,
     errors.QueryCanceled,
 )
-_PAGE_ERRORS = (errors.IntegrityError, errors.DataError, *_PASSING)
+# Classes of SQLSTATE that are about what is written: data, constraints, limits, and what triggers
+# of the backend say. psycopg's own classes count some of them among the errors of the program.
+_PAGE_CLASSES = frozenset({"09", "21", "22", "23", "27", "38", "39", "44", "54", "P0"})
 
 
 class PostgresVerdicts:
@@ -74,11 +76,12 @@ class PostgresVerdicts:
                     tracks = await self._tracks.write(connection, page) if has_keys else {}
                 # Fetched after the pipeline: until it ends, nothing is committed.
                 rows, effects = await accepted.fetchall(), await written.fetchall()
-            except _PAGE_ERRORS as error:
-                passing = isinstance(error, _PASSING)
-                raise WriteRefusedError(reason_of(error), passing=passing) from error
-            except psycopg.ProgrammingError:
-                self._history.suspect()
+            except psycopg.Error as error:
+                if _is_about_the_page(error):
+                    passing = isinstance(error, _PASSING)
+                    raise WriteRefusedError(reason_of(error), passing=passing) from error
+                if isinstance(error, psycopg.ProgrammingError):
+                    self._history.suspect()
                 raise
         withdrawn, kept, unresolved_now = effects[0]
         return Written(
@@ -93,8 +96,14 @@ class PostgresVerdicts:
         async with session(self._pool) as connection:
             try:
                 await connection.execute(self._fail, parameters)
-            except _PAGE_ERRORS as error:
-                raise StoreUnavailableError(reason_of(error)) from error
+            except psycopg.Error as error:
+                if _is_about_the_page(error):
+                    raise StoreUnavailableError(reason_of(error)) from error
+                raise
+
+
+def _is_about_the_page(error: psycopg.Error) -> bool:
+    return isinstance(error, _PASSING) or (error.sqlstate or "")[:2] in _PAGE_CLASSES
 
 
 @asynccontextmanager
