@@ -25,7 +25,7 @@ from listener.cli.look import moment, printable
 from listener.cli.manners import examples
 from listener.settings import DatabaseSettings, load_settings
 
-_NOT_RESTORED = 1
+_REFUSED = 1
 _LABEL = 10
 
 _REASONS = {
@@ -66,8 +66,8 @@ def history_command(*, library_id: int, as_json: bool, history_id: int | None, y
     The latest stands first. What is put back counts as a person's work: verdicts leave it as it
     is from then on. What stands there now goes to the history.
 
-    Needs DATABASE_URL only. Exits 0, or 1 if the row has no such former identity, is no more, or
-    changed meanwhile.
+    Needs DATABASE_URL only. Exits 0, or 1 if there is no such row and no former identity of one;
+    with --restore also if the row has no such former identity, is no more, or changed meanwhile.
     """
     if as_json and history_id is not None:
         raise click.UsageError("--json lists, --restore puts back: say one of the two")
@@ -80,6 +80,9 @@ def history_command(*, library_id: int, as_json: bool, history_id: int | None, y
         at, there, standing = read_standing(connection, backend, library_id)
     if as_json:
         click.echo(json.dumps([asdict(state) for state in former], default=utc))
+    if not there and not former:
+        _refuse(f"there is no row {library_id} in the library, nor a former identity of one")
+    if as_json:
         return
     if history_id is None:
         for label, line in _tell_all(former, standing, at):
@@ -130,7 +133,7 @@ def _chosen(
 
 def _refuse(message: str) -> NoReturn:
     click.echo(f"listener: {message}", err=True)
-    raise SystemExit(_NOT_RESTORED)
+    raise SystemExit(_REFUSED)
 
 
 def _tell(restored: Restored, library_id: int) -> None:

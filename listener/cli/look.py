@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import click
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
+from rich.text import Text
 
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
@@ -20,9 +24,9 @@ def console(pipe_width: int) -> Console:
     return Console(width=width, highlight=False, markup=False, emoji=False)
 
 
-def plain_table(*columns: str) -> Table:
+def plain_table(*columns: str, gap: int = 2) -> Table:
     """Make a table without lines; `>so` names a column of numbers, the last one may be folded."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
     for column in columns:
         table.add_column(
             column.lstrip(">"),
@@ -31,6 +35,36 @@ def plain_table(*columns: str) -> Table:
             overflow="fold",
         )
     return table
+
+
+@dataclass(frozen=True, slots=True)
+class FittingTable:
+    """A plain table of which nothing is cut: where it is too wide, its rows are told in words."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | Text]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for gap in (2, 1):
+            if self._least_width(gap) <= options.max_width:
+                table = plain_table(*self.columns, gap=gap)
+                for row in self.rows:
+                    table.add_row(*row)
+                yield table
+                return
+        for row in self.rows:
+            named = zip(self._names(), row, strict=True)
+            yield Text("; ").join(Text.assemble(name, " ", cell) for name, cell in named)
+
+    def _names(self) -> list[str]:
+        return [column.removeprefix(">") for column in self.columns]
+
+    def _least_width(self, gap: int) -> int:
+        rows = [self._names(), *([str(cell) for cell in row] for row in self.rows)]
+        *kept, folded = zip(*rows, strict=True)
+        widths = [max(map(cell_len, column)) for column in kept]
+        words = [word for cell in folded for word in cell.split()]
+        return sum(widths) + gap * len(widths) + max(map(cell_len, words))
 
 
 def span(duration: timedelta) -> str:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from threading import Event
-from typing import NoReturn
 
 import click
 from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
+from listener.adapters.postgres.installation import InstallationError
 from listener.adapters.postgres.status import (
     STATUS,
     RunStatus,
@@ -24,7 +23,7 @@ from listener.adapters.postgres.status import (
     read_status,
 )
 from listener.bootstrap.report import as_json as json_of
-from listener.cli.look import clock, console, json_option, plain_table, printable, span
+from listener.cli.look import FittingTable, clock, console, json_option, printable, span
 from listener.cli.manners import examples
 from listener.domain.pacing import BreakerState
 from listener.domain.refreshing import RotationCoverage
@@ -35,6 +34,8 @@ from listener.settings import DatabaseSettings, load_settings
 _REFRESH = timedelta(seconds=2)
 # Wide enough for whatever reads from a pipe; a terminal knows its own width.
 _PIPE_WIDTH = 120
+# Of those that are read: what fits one screen.
+_RUNS_SHOWN = 6
 _LATE = timedelta(minutes=1)
 _FORGOTTEN = timedelta(days=1)
 _STYLES = {"running": "green", "stopped": "yellow", "failed": "red", "lost": "red"}
@@ -54,38 +55,65 @@ def status_command(*, as_json: bool, watch: bool) -> None:
     """Show backlog, coverage, runs and replicas.
 
     As the database knows them: needs DATABASE_URL only, changes nothing, and exits 0, or 2 if it
-    could not look.
+    could not look. With --watch only the first look ends it; later ones are tried again.
     """
     settings = load_settings(DatabaseSettings)
-    backend = settings.wxyc_schema_name
-    with looking(settings.database_url.get_secret_value(), backend, STATUS) as connection:
+    dsn, backend = settings.database_url.get_secret_value(), settings.wxyc_schema_name
 
-        def look() -> Status:
+    def look() -> Status:
+        with looking(dsn, backend, STATUS) as connection:
             return read_status(connection, backend)
 
-        if watch:
-            _watch(look, as_json=as_json)
-        else:
-            _print(look(), as_json=as_json)
+    status = look()
+    if watch:
+        _watch(status, look, as_json=as_json)
+    else:
+        _print(status, as_json=as_json)
 
 
-def screen(status: Status) -> Group:
-    """Return the status for a person: fewer than 40 lines."""
-    return Group(*_parts(status))
+def screen(status: Status, *, spaced: bool = True) -> Group:
+    """Return the status for a person: at most 40 lines, the oldest runs last."""
+    return Group(*(part for part in _parts(status) if part or spaced))
 
 
-def _watch(look: Callable[[], Status], *, as_json: bool) -> NoReturn:
-    never = Event()
+def _watch(status: Status, look: Callable[[], Status], *, as_json: bool) -> None:
     if as_json or not sys.stdout.isatty():
-        while True:
-            _print(look(), as_json=as_json)
-            never.wait(_REFRESH.total_seconds())
-            if not as_json:
-                click.echo()
+        _watch_printing(_looks(status, look), as_json=as_json)
+    else:
+        _watch_in_place(_looks(status, look))
+
+
+def _looks(status: Status, look: Callable[[], Status]) -> Iterator[tuple[Status, str]]:
+    """Yield what was seen last, and what kept us from looking since, or nothing."""
+    never = Event()
+    trouble = ""
+    while True:
+        yield status, trouble
+        never.wait(_REFRESH.total_seconds())
+        try:
+            status, trouble = look(), ""
+        except InstallationError as error:
+            trouble = f"could not look, trying again: {printable(str(error))}"
+
+
+def _watch_printing(looks: Iterator[tuple[Status, str]], *, as_json: bool) -> None:
+    for status, trouble in looks:
+        if trouble:
+            click.echo(f"listener: {trouble}", err=True)
+            continue
+        _print(status, as_json=as_json)
+        if not as_json:
+            click.echo()
+
+
+def _watch_in_place(looks: Iterator[tuple[Status, str]]) -> None:
     with Live(console=console(_PIPE_WIDTH), auto_refresh=False) as live:
-        while True:
-            live.update(screen(look()), refresh=True)
-            never.wait(_REFRESH.total_seconds())
+        for status, trouble in looks:
+            said = [Text(trouble, style="red")] if trouble else []
+            shown = Group(*said, screen(status))
+            if len(live.console.render_lines(shown)) > live.console.height:
+                shown = Group(*said, screen(status, spaced=False))
+            live.update(shown, refresh=True)
 
 
 def _print(status: Status, *, as_json: bool) -> None:
@@ -100,35 +128,48 @@ def _parts(status: Status) -> Iterator[RenderableType]:
     if status.missing:
         missing = f"not complete: {', '.join(status.missing)}; run `listener migrate`"
         yield Text(missing, style="red")
-    yield ""
-    yield _streams(status.streams)
-    replicas = ", ".join(printable(name) for name in status.replicas)
-    yield f"{len(status.replicas)} at work: {replicas}" if replicas else "nobody at work"
-    yield ""
-    yield _coverage(status)
-    yield f"{_share_asked(status)}; {status.due_by_time:,} due by their time now"
     if status.capture_missed:
         missed = f"{status.capture_missed:,} rows had changed without a record in the last day"
         yield Text(f"{missed}; see runbooks/capture-missed.md", style="red")
     yield ""
+    yield _streams(status.streams)
+    yield _daemons(status)
+    yield ""
+    yield from _coverage(status)
+    yield f"{_share_asked(status)}; {status.due_by_time:,} due by their time now"
     yield _staleness(status)
     yield ""
     yield _rotation(status.rotation)
     yield ""
-    yield _runs(status) if status.runs else "no runs yet"
-    yield ""
     yield _slots(status) if status.slots else "nothing scheduled yet"
+    yield ""
+    yield from _last_failure(status)
+    yield _runs(status) if status.runs else "no runs yet"
 
 
-def _streams(streams: tuple[StreamStatus, ...]) -> Table:
-    table = plain_table("stream", ">waiting", ">oldest", "LML", "followed by")
+def _streams(streams: tuple[StreamStatus, ...]) -> FittingTable:
+    columns = ("stream", ">waiting", ">oldest", "LML", "followed by")
+    rows = []
     for stream in streams:
         oldest = Text("-")
         if stream.oldest_seconds is not None:
             age = timedelta(seconds=stream.oldest_seconds)
             oldest = Text(span(age), style="yellow" if age > _LATE else "")
-        table.add_row(stream.stream, f"{stream.backlog:,}", oldest, _lml(stream), _follower(stream))
-    return table
+        backlog = f"{stream.backlog:,}"
+        rows.append((stream.stream, backlog, oldest, _lml(stream), _follower(stream)))
+    return FittingTable(columns, rows)
+
+
+def _daemons(status: Status) -> str:
+    if not status.replicas:
+        return "nobody at work"
+    following = {stream.holder for stream in status.streams if stream.holder_alive}
+    named = ", ".join(
+        f"{printable(name)} {'follows' if name in following else 'stands by'}"
+        for name in status.replicas
+    )
+    number = len(status.replicas)
+    return f"{number} {'daemon' if number == 1 else 'daemons'}: {named}"
 
 
 def _lml(stream: StreamStatus) -> Text:
@@ -151,22 +192,31 @@ def _follower(stream: StreamStatus) -> Text:
     return Text(printable(stream.holder))
 
 
-def _coverage(status: Status) -> Table:
+def _coverage(status: Status) -> Iterator[FittingTable]:
     known = status.coverage
-    columns = {
-        "rows": known.rows,
-        "no artist name": known.nameless,
-        "resolved": known.resolved,
-        "unresolved": known.unresolved,
-        "compilation": known.compilation,
-        "visited": known.visited,
-        "failed": known.failed,
-        "parked": known.parked,
-        "never asked": known.never,
-    }
-    table = plain_table(*(f">{name}" for name in columns))
-    table.add_row(*(f"{count:,}" for count in columns.values()))
-    return table
+    yield _counts(
+        {
+            "rows": known.rows,
+            "no artist name": known.nameless,
+            "never asked": known.never,
+            "failed": known.failed,
+            "parked": known.parked,
+        }
+    )
+    yield _counts(
+        {
+            "resolved": known.resolved,
+            "unresolved": known.unresolved,
+            "compilation": known.compilation,
+            "visited": known.visited,
+        }
+    )
+
+
+def _counts(counts: Mapping[str, int]) -> FittingTable:
+    return FittingTable(
+        [f">{name}" for name in counts], [[f"{count:,}" for count in counts.values()]]
+    )
 
 
 def _share_asked(status: Status) -> str:
@@ -178,43 +228,54 @@ def _share_asked(status: Status) -> str:
     return f"{share:.1f} % of the rows with an artist name asked"
 
 
-def _staleness(status: Status) -> Table:
-    table = plain_table("days since the answer", *(f">{age}" for age in status.staleness_days))
-    table.add_row("rows", *(f"{count:,}" for count in status.staleness_days.values()))
-    return table
+def _staleness(status: Status) -> FittingTable:
+    ages = status.staleness_days
+    return FittingTable(
+        ["days since the answer", *(f">{age}" for age in ages)],
+        [["rows", *(f"{count:,}" for count in ages.values())]],
+    )
 
 
-def _rotation(rotation: RotationCoverage) -> Table:
+def _rotation(rotation: RotationCoverage) -> FittingTable:
     columns = {
         "in rotation": f"{rotation.active:,}",
-        "with Discogs release": f"{rotation.with_discogs_id:,}",
+        "on Discogs": f"{rotation.with_discogs_id:,}",
         "with identity": f"{rotation.with_identity:,}",
         # Never rounded up to all.
         "coverage": f"{int(1000 * rotation.coverage) / 10:.1f} %",
         "identities": f"{rotation.identities:,}",
         "warmed in 24 h": f"{rotation.warmed_24h:,}",
     }
-    table = plain_table(*(f">{name}" for name in columns))
-    table.add_row(*columns.values())
-    return table
+    return FittingTable([f">{name}" for name in columns], [list(columns.values())])
 
 
-def _runs(status: Status) -> Table:
-    table = plain_table(
+def _last_failure(status: Status) -> Iterator[str]:
+    failed = next((run for run in status.runs if run.outcome in {"failed", "lost"}), None)
+    if failed is not None:
+        reason = "lost with its process or its session"
+        if failed.outcome == "failed":
+            reason = printable(failed.reason or "no reason")
+        started = span(status.at - failed.started_at)
+        yield f"last failure: {printable(failed.kind)}, started {started} ago: {reason}"
+
+
+def _runs(status: Status) -> FittingTable:
+    columns = (
         *("run", "cause", ">started", ">took", "outcome"),
-        *(">asked", ">resolved", ">unresolved", ">failed", "reason"),
+        *(">asked", ">resolved", ">unresolved", ">failed"),
     )
-    for run in status.runs:
-        table.add_row(
+    rows: list[tuple[str | Text, ...]] = [
+        (
             printable(run.kind),
             printable(run.cause),
             f"{span(status.at - run.started_at)} ago",
             _took(run, status),
             Text(run.outcome, style=_STYLES.get(run.outcome, "")),
-            *_counts(run),
-            Text(printable(run.reason or ""), no_wrap=True, overflow="ellipsis"),
+            *_results(run),
         )
-    return table
+        for run in status.runs[:_RUNS_SHOWN]
+    ]
+    return FittingTable(columns, rows)
 
 
 def _took(run: RunStatus, status: Status) -> str:
@@ -223,7 +284,7 @@ def _took(run: RunStatus, status: Status) -> str:
     return span(status.at - run.started_at) if run.outcome == "running" else "-"
 
 
-def _counts(run: RunStatus) -> list[str]:
+def _results(run: RunStatus) -> list[str]:
     if run.kind == RunKind.ROTATION.value:
         names = ("identities_scanned", "identities_resolved", "not_found")
         failed = run.tally.get("lml_error", 0)
@@ -236,11 +297,9 @@ def _counts(run: RunStatus) -> list[str]:
     return [f"{count:,}" for count in (*counts, failed)]
 
 
-def _slots(status: Status) -> Table:
-    table = plain_table("job", "next", "last")
-    for slot in status.slots:
-        table.add_row(printable(slot.job), _next(slot, status.at), _last(slot))
-    return table
+def _slots(status: Status) -> FittingTable:
+    rows = [(printable(slot.job), _next(slot, status.at), _last(slot)) for slot in status.slots]
+    return FittingTable(("job", "next", "last"), rows)
 
 
 def _next(slot: SlotStatus, at: datetime) -> str:
@@ -252,4 +311,4 @@ def _next(slot: SlotStatus, at: datetime) -> str:
 
 def _last(slot: SlotStatus) -> str:
     done = "done" if slot.done else "not finished"
-    return f"{clock(slot.slot)}, {done} by {printable(slot.holder)}"
+    return f"slot of {clock(slot.slot)}, {done} by {printable(slot.holder)}"

@@ -10,6 +10,7 @@ import click
 from listener.adapters.postgres.library import AskAgain
 from listener.adapters.postgres.status import STORY, looking
 from listener.adapters.postgres.story import (
+    Answer,
     NextAsking,
     StandingIdentity,
     StandingSource,
@@ -129,13 +130,7 @@ def _answer(story: Story) -> Iterator[tuple[str, str]]:
     if answer is None:
         yield "asked", "never"
         return
-    answered = "never answered"
-    if answer.outcome is not None and answer.answered_at is not None:
-        answered = f"answered {moment(answer.answered_at, story.at)}: {answer.outcome}"
-    yield "asked", answered
-    if story.release is not None:
-        same = "still says what was" if answer.same_question else "says something else now than was"
-        yield "", f"the row {same} last asked"
+    yield from _answered(answer, story)
     if answer.outcome == VISITED_COMPILATION:
         yield "tracks", _tracks(answer.tracks)
     elif answer.outcome == Kind.COMPILATION:
@@ -149,6 +144,18 @@ def _answer(story: Story) -> Iterator[tuple[str, str]]:
             yield "", "parked: it takes a change of the row, or a person: " + _requeue(story)
         elif answer.next_ask_at is not None:
             yield "", f"to be tried again {moment(answer.next_ask_at, story.at)}"
+
+
+def _answered(answer: Answer, story: Story) -> Iterator[tuple[str, str]]:
+    if answer.outcome is None or answer.answered_at is None:
+        yield "asked", "never answered"
+    else:
+        yield "asked", f"last answered {moment(answer.answered_at, story.at)}: {answer.outcome}"
+        if answer.failures:
+            yield "", "asked again since, and not answered: the answer may be to another question"
+    if story.release is not None:
+        same = "still says what was" if answer.same_question else "says something else now than was"
+        yield "", f"the row {same} last asked"
 
 
 def _tracks(tracks: Mapping[str, int] | None) -> str:

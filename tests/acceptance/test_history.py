@@ -211,6 +211,13 @@ def test_restore_refuses_what_is_not_there(db: Connection, dsn: str, withdrawn: 
     # What stood there is still told.
     assert state in look(dsn, "history", str(withdrawn)).stdout
     assert look(dsn, "history", str(withdrawn), "--restore", "1", "--json").returncode == 2
+    never = look(dsn, "history", str(other + 1))
+    assert (never.returncode, never.stdout) == (1, "")
+    assert never.stderr == (
+        f"listener: there is no row {other + 1} in the library, nor a former identity of one\n"
+    )
+    as_json = look(dsn, "history", str(other + 1), "--json")
+    assert (as_json.returncode, as_json.stdout) == (1, "[]\n")
     nothing = look(dsn, "history", str(other))
     assert nothing.returncode == 0
     assert nothing.stdout.splitlines()[1].strip() == "nothing else stood there before"

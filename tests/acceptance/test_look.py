@@ -13,7 +13,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from tests.acceptance.conftest import WAIT_SECONDS, Daemon, eventually
 from tests.catalogue import add_release, outbox_size
@@ -75,6 +77,11 @@ class Watched:
             lambda: self.text.count(text) >= times or self.process.poll() is not None, WAIT_SECONDS
         )
         assert self.text.count(text) >= times
+
+    def complaint(self) -> str:
+        """Wait for a line on standard error, and return it."""
+        assert self.process.stderr is not None
+        return self.process.stderr.readline()
 
     def interrupt(self) -> tuple[int, str]:
         """Send what Ctrl-C sends; return the exit code and what was said about it."""
@@ -220,6 +227,46 @@ def test_watch_stays_in_place_on_a_terminal(dsn: str, plain: bool) -> None:
     assert bool(coloured) != plain
     # The cursor is there again.
     assert watched.text.rindex("\x1b[?25h") > watched.text.rindex("\x1b[?25l")
+
+
+def test_low_terminal_shows_the_latest_runs(db: Connection, dsn: str) -> None:
+    for job in ("audit", "sweep", "rotation"):
+        db.execute(
+            "INSERT INTO listener.slot VALUES (%s, now(), now(), 'listener a', true)", (job,)
+        )
+    db.execute(
+        "INSERT INTO listener.run (kind, cause, holder, started_at, outcome, reason)"
+        " SELECT 'sweep', 'schedule', 'listener a', now() - n * interval '1 h', 'failed', 'x' || n"
+        " FROM generate_series(1, 10) AS n"
+    )
+    with watching(dsn, terminal=True, COLUMNS="80", LINES="24", NO_COLOR="1") as watched:
+        watched.shows("last failure: sweep, started 1 h ago: x1", 1)
+        watched.shows("2 h ago", 1)
+        watched.interrupt()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_watch_outlasts_a_database_that_cannot_be_reached(
+    db: Connection, dsn: str, server: str, terminal: bool
+) -> None:
+    name = sql.Identifier(db.info.dbname)
+    allow = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
+    elsewhere = with_database(server, "postgres")
+    with (
+        watching(dsn, terminal=terminal, NO_COLOR="1") as watched,
+        psycopg.connect(elsewhere, autocommit=True) as other,
+    ):
+        watched.shows("no runs yet", 1)
+        other.execute(allow.format(name, sql.SQL("false")))
+        if terminal:
+            watched.shows("could not look, trying again", 1)
+        else:
+            assert "could not look, trying again" in watched.complaint()
+        other.execute(allow.format(name, sql.SQL("true")))
+        add_release(db)
+        eventually(lambda: re.search(r"library +1 ", watched.text) is not None, WAIT_SECONDS)
+        code, _ = watched.interrupt()
+    assert code == 130
 
 
 def test_why_tells_by_its_exit_code_whether_the_row_is_there(db: Connection, dsn: str) -> None:

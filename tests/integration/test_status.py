@@ -17,6 +17,7 @@ from listener.adapters.postgres.connection import Database
 from listener.adapters.postgres.installation import InstallationError, UnreachableError
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
 from listener.adapters.postgres.status import (
+    AGES,
     Coverage,
     RunStatus,
     SlotStatus,
@@ -28,6 +29,7 @@ from listener.adapters.postgres.status import (
 from listener.cli.status import screen
 from listener.domain.change import Stream
 from listener.domain.pacing import BreakerState
+from listener.domain.refreshing import RotationCoverage
 from listener.domain.tally import Skip, Tally
 from tests.catalogue import add_release, delete_release
 from tests.conftest import BACKEND, Connection, with_database
@@ -316,7 +318,8 @@ def shown(status: Status, width: int) -> list[str]:
     return console.file.getvalue().splitlines()
 
 
-def test_full_screen_stays_readable(dsn: str) -> None:
+def full_status(dsn: str) -> Status:
+    """Return a status with all that can be there, and numbers as long as they get."""
     tally = Tally(resolved=39_000, resolved_compilations=1_000, unresolved=20_000)
     tally.skip(Skip.LML_ERROR, 1234)
     now = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -325,13 +328,14 @@ def test_full_screen_stays_readable(dsn: str) -> None:
         kind="backfill",
         cause="schedule",
         holder="listener 12345678",
-        started_at=now - timedelta(hours=30),
-        ended_at=now,
+        started_at=now - timedelta(minutes=50),
+        ended_at=now - timedelta(minutes=10),
         outcome="failed",
-        reason="5 batches in a row failed, the last one: \x1b[31mLML " + "x" * 200,
+        reason="5 batches in a row failed, the last one: \x1b[31mLML " + "x" * 200 + " end.",
         tally=tally.report(),
     )
-    status = replace(
+    slot = SlotStatus("sweep", now, now + timedelta(minutes=7), done=True, holder="listener a")
+    return replace(
         look(dsn),
         at=now,
         missing=("triggers/library",),
@@ -340,24 +344,79 @@ def test_full_screen_stays_readable(dsn: str) -> None:
                 "library", 64_676, 7200.0, "listener 12345678", holder_alive=False, breaker="closed"
             ),
             StreamStatus(
-                "rotation", 1, 0.2, "listener abcdabcd", holder_alive=True, breaker="open"
+                "rotation", 1, 0.2, "listener 12345670", holder_alive=True, breaker="open"
             ),
         ),
         replicas=tuple(f"listener 1234567{number}" for number in range(4)),
         coverage=Coverage(64_676, 76, 64_599, 40_000, 20_000, 4_000, 1_000, 500, 99, 1),
+        staleness_days=dict.fromkeys(AGES, 12_345),
+        rotation=RotationCoverage(
+            active=1_005,
+            with_discogs_id=1_004,
+            with_identity=1_003,
+            resolved=1_002,
+            coverage=0.99899,
+            identities=1_001,
+            warmed_24h=1_000,
+        ),
         runs=(run,) * 10,
-        slots=(SlotStatus("sweep", now, now + timedelta(minutes=7), done=True, holder="listener"),)
-        * 2,
+        capture_missed=1_234,
+        slots=(slot,) * 3,
     )
-    lines = shown(status, 120)
+
+
+def words(lines: list[str]) -> str:
+    return " ".join(" ".join(lines).split())
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_full_screen_stays_readable(dsn: str, width: int) -> None:
+    lines = shown(full_status(dsn), width)
     assert len(lines) <= 40
-    assert max(map(len, lines)) <= 120
+    assert max(map(len, lines)) <= width
     assert not any("\x1b" in line for line in lines)
-    text = "\n".join(line.rstrip() for line in lines)
-    rows = [" ".join(line.split()) for line in lines]
-    assert "library 64,676 2 h ok listener 12345678, but its session is gone" in rows
-    assert "rotation 1 0 s fails, left alone listener abcdabcd" in rows
+    text = words(lines)
+    assert "library 64,676 2 h ok listener 12345678, but its session is gone" in text
+    assert "rotation 1 0 s fails, left alone listener 12345670" in text
+    assert "rows no artist name never asked failed parked 64,676 76 1 500 99" in text
+    assert "resolved unresolved compilation visited 40,000 20,000 4,000 1,000" in text
     assert "99.9 % of the rows with an artist name asked" in text
-    assert "61,234    40,000      20,000   1,234  5 batches in a row failed" in text
+    assert "1,005 1,004 1,003 99.8 % 1,001 1,000" in text
+    assert "schedule 50 min ago 40 min failed 61,234 40,000 20,000 1,234" in text
     assert "not complete: triggers/library; run `listener migrate`" in text
-    assert "sweep  in 7 min  2026-03-01 12:00:00 UTC, done by listener" in text
+    assert "sweep in 7 min slot of 2026-03-01 12:00:00 UTC, done by listener a" in text
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 79, 80, 120])
+def test_nothing_is_cut_however_narrow_the_screen(dsn: str, width: int) -> None:
+    lines = shown(full_status(dsn), width)
+    assert max(map(len, lines)) <= width
+    text = words(lines)
+    told = ("64,676", "76", "500", "99", "40,000", "20,000", "4,000", "1,000", "1,005", "61,234")
+    assert not set(told) - set(text.replace(";", " ").split())
+    names = ("no artist name", "never asked", "visited", "warmed in 24 h", "unresolved", "took")
+    assert [name for name in names if name not in text] == []
+    # The reason is one long word, broken where the line ends.
+    reason = text.partition("last failure: ")[2].replace(" ", "")
+    assert reason.startswith("backfill,started50minago:5batchesinarowfailed,thelastone:")
+    assert "x" * 200 + "end." in reason
+
+
+def test_last_failure_is_told_with_its_reason(db: Connection, dsn: str) -> None:
+    db.execute(
+        "INSERT INTO listener.run (kind, cause, holder, started_at, outcome, reason) VALUES"
+        " ('audit', 'x', 'listener a', now() - interval '2 h', 'failed', 'LML went'),"
+        " ('sweep', 'x', 'listener a', now() - interval '1 h', 'done', NULL)"
+    )
+    assert "last failure: audit, started 2 h ago: LML went" in shown(look(dsn), 80)
+    db.execute("INSERT INTO listener.run (kind, cause, holder) VALUES ('refresh', 'x', 'gone')")
+    lost = "last failure: refresh, started 0 s ago: lost with its process or its session"
+    assert lost in shown(look(dsn), 80)
+
+
+def test_daemons_that_stand_by_are_told_from_those_that_follow(dsn: str) -> None:
+    status = full_status(dsn)
+    one_follows = "listener 12345670 follows, listener 12345671 stands by"
+    assert f"4 daemons: {one_follows}, " in words(shown(status, 80))
+    alone = replace(status, replicas=status.replicas[:1])
+    assert "1 daemon: listener 12345670 follows" in shown(alone, 80)

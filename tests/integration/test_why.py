@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from itertools import product
 
@@ -180,6 +181,23 @@ async def test_failures_are_told_with_what_comes_next(
     told = text_of(parked)
     assert f"parked: it takes a change of the row, or a person: {put_back}" in told
     assert f"next: not asked: parked until the row changes or {put_back} puts it back" in told
+
+
+async def test_answer_before_a_failure_is_not_taken_for_that_to_the_last_question(
+    db: Connection, dsn: str, library: PostgresLibrary, verdicts: PostgresVerdicts
+) -> None:
+    row = add_release(db)
+    await answer(library, verdicts, row, None)
+    assert "not answered" not in text_of(story_of(dsn, row))
+    rename(db, row, "Broadcast")
+    await fail(library, verdicts, row, timedelta(hours=1))
+    told = text_of(story_of(dsn, row))
+    assert re.search(r"asked: last answered .+: unresolved\n", told)
+    assert "asked again since, and not answered: the answer may be to another question" in told
+    assert "the row still says what was last asked" in told
+
+    await answer(library, verdicts, row, None)
+    assert "not answered" not in text_of(story_of(dsn, row))
 
 
 async def test_row_out_of_scope_is_told_so(

@@ -39,7 +39,8 @@ class Waiting:
 class Answer:
     """What the ledger knows.
 
-    `outcome` is that of the last answer, None if there never was one; `failures` came after it.
+    `outcome` is that of the last answer, None if there never was one; `failures` came after it, and
+    then the ledger does not tell whether it is the answer to what was last asked.
     `tracks` counts what became of the credits that LML named of a visited compilation.
     `same_question` says whether what was last asked is what the row says now. A parked row has no
     `next_ask_at`.
