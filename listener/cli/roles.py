@@ -23,8 +23,12 @@ def roles_command(*, role: str, applying: bool) -> None:
     """Print the SQL that lets a role do just what the daemon does.
 
     To be run as the role that migrates, with DATABASE_URL, after every `listener migrate`. What
-    the role may do in schema listener beyond that is taken from it. A new role has no password.
+    the role may do in schema listener beyond that is taken from it, so the role that migrates is
+    refused. A new role has no password.
     """
+    if not role:
+        message = "--role is empty; name the role that the daemon connects as"
+        raise click.UsageError(message)
     settings = load_settings(DatabaseSettings)
     backend = settings.wxyc_schema_name
     with installing(settings.database_url.get_secret_value()) as connection:

@@ -56,11 +56,35 @@ def test_role_is_made_and_granted_and_again(
         db.execute(sql.SQL("DROP ROLE {}").format(identifier))
 
 
-def test_who_may_not_grant_is_told_so(dsn: str, role: str) -> None:
-    refused = look(dsn, "roles", "--role", role, "--apply")
+def test_who_may_not_grant_is_told_so(dsn: str) -> None:
+    refused = look(dsn, "roles", "--role", "pg_monitor", "--apply")
     assert refused.returncode == 2
     assert "permission denied" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("applying", [(), ("--apply",)])
+def test_role_that_would_lose_what_it_owns_is_refused(
+    owner_dsn: str, dsn: str, db: Connection, role: str, applying: tuple[str, ...]
+) -> None:
+    owner = str(db.execute("SELECT current_user").fetchall()[0][0])
+    itself = look(owner_dsn, "roles", "--role", owner, *applying)
+    assert (itself.returncode, itself.stdout) == (2, "")
+    assert f"role {owner} is who we are" in itself.stderr
+    of_another = look(dsn, "roles", "--role", owner, *applying)
+    assert (of_another.returncode, of_another.stdout) == (2, "")
+    assert f"role {owner} owns schema listener" in of_another.stderr
+    db.execute(sql.SQL("ALTER TABLE listener.ledger OWNER TO {}").format(sql.Identifier(role)))
+    of_a_part = look(owner_dsn, "roles", "--role", role, *applying)
+    assert (of_a_part.returncode, of_a_part.stdout) == (2, "")
+    assert "or a part of it" in of_a_part.stderr
+    look_at_ledger(owner_dsn, role)
+
+
+def test_role_without_a_name_is_refused(owner_dsn: str) -> None:
+    refused = look(owner_dsn, "roles", "--role", "")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "--role is empty" in refused.stderr
 
 
 def test_nothing_is_granted_on_what_is_not_installed(owner_dsn: str, db: Connection) -> None:

@@ -11,6 +11,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
+from listener.adapters.postgres.installation import InstallationError
 from listener.adapters.postgres.statements import query
 
 
@@ -44,10 +45,14 @@ def list_rights(
 def grants(connection: psycopg.Connection[Any], backend: str, role: str) -> list[str]:
     """Return the statements that let a role do what a daemon does, and in our schema no more.
 
-    The first one makes the role if it is not there.
+    The first one makes the role if it is not there. Raises `InstallationError` for who we are, and
+    for whoever owns something in our schema: it would lose rights that it needs.
     """
+    cursor = connection.execute(query("look_at_role", backend), {"role": role})
+    present, ourselves, owner = cursor.fetchall()[0]
+    _refuse(role, ourselves=ourselves, owner=owner)
     name = sql.Identifier(role)
-    statements = [] if _exists(connection, role) else [sql.SQL("CREATE ROLE {} LOGIN").format(name)]
+    statements = [] if present else [sql.SQL("CREATE ROLE {} LOGIN").format(name)]
     statements += [
         sql.SQL("REVOKE ALL ON ALL {} IN SCHEMA listener FROM {}").format(sql.SQL(kind), name)
         for kind in ("TABLES", "SEQUENCES")
@@ -72,8 +77,11 @@ def _thing(right: Right) -> tuple[str, str | None, str]:
     return right.kind, right.schema_name, right.name
 
 
-def _exists(connection: psycopg.Connection[Any], role: str) -> bool:
-    row = connection.execute(
-        "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = %s)", (role,)
-    ).fetchone()
-    return bool(row and row[0])
+def _refuse(role: str, *, ourselves: bool, owner: bool) -> None:
+    if ourselves or owner:
+        what = "is who we are" if ourselves else "owns schema listener or a part of it"
+        message = (
+            f"role {role} {what}: it would lose rights that `listener migrate` needs; "
+            "name a role of the daemon's own"
+        )
+        raise InstallationError(message)
