@@ -94,6 +94,15 @@ def test_nothing_is_granted_on_what_is_not_installed(owner_dsn: str, db: Connect
     assert "run `listener migrate`" in refused.stderr
 
 
+def test_nothing_is_granted_on_a_schema_without_the_backend(
+    listener: Commands, owner_dsn: str, role: str
+) -> None:
+    wrong = {"DATABASE_URL": owner_dsn, "WXYC_SCHEMA_NAME": "wxyc_shema"}
+    refused = listener.run("roles", "--role", role, **wrong)
+    assert (refused.code, refused.stdout) == (2, "")
+    assert "is WXYC_SCHEMA_NAME the backend's schema?" in refused.stderr
+
+
 def test_missing_right_stops_nothing_else_and_doctor_names_it(
     db: Connection, listener: Commands, role: str
 ) -> None:

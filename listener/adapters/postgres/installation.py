@@ -21,6 +21,7 @@ _INSTALL_LOCK = (1280528978, 0)
 _TRIES = 20
 # Beside the parts, `listener.installed` holds which version of the program installed last.
 _VERSION = "version"
+_BACKEND_TABLES = ("library", "rotation", "library_identity", "library_identity_source")
 
 
 class InstallationError(Exception):
@@ -83,13 +84,15 @@ def install(connection: psycopg.Connection[Any], backend: str) -> list[str]:
 
 
 def require_installed(connection: psycopg.Connection[Any], backend: str) -> list[Part]:
-    """Return what is missing of the triggers; raises `InstallationError` if our schema is.
+    """Return what is missing of the triggers.
 
-    Without working triggers there is less to follow, but everything can still be asked about.
+    Raises `InstallationError` if our schema or a table of the backend is missing. Without working
+    triggers there is less to follow, but everything can still be asked about.
     """
     missing = missing_parts(connection, backend)
     schema = ", ".join(part.label for part in missing if part.folder == "schema")
     if not schema:
+        _require_backend(connection, backend)
         return missing
     if _present_digests(connection):
         message = f"the database is of an older version: {schema} missing; run `listener migrate`"
@@ -232,9 +235,14 @@ def _schema_exists(connection: psycopg.Connection[Any], schema: str) -> bool:
 
 
 def _require_backend(connection: psycopg.Connection[Any], backend: str) -> None:
-    for table in ("library", "rotation", "library_identity", "library_identity_source"):
+    # Looked up by name: to_regclass is an error where the schema may not be used.
+    cursor = connection.execute(
+        "SELECT w.name FROM unnest(%s::text[]) AS w (name) WHERE NOT EXISTS ("
+        "SELECT FROM pg_class AS c INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = %s AND c.relname = w.name)",
+        (list(_BACKEND_TABLES), backend),
+    )
+    for (table,) in cursor:
         name = sql.Identifier(backend, table).as_string(connection)
-        row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (name,)).fetchone()
-        if not (row and row[0]):
-            message = f"there is no table {name}; is WXYC_SCHEMA_NAME the backend's schema?"
-            raise InstallationError(message)
+        message = f"there is no table {name}; is WXYC_SCHEMA_NAME the backend's schema?"
+        raise InstallationError(message)
