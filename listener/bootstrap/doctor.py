@@ -37,6 +37,10 @@ _OLDEST, _NEWEST = 14, 18
 _NOTIFY_MENDED = {14: 21, 15: 16, 16: 12, 17: 8, 18: 2}
 
 _CONNECT = "start PostgreSQL, or correct DATABASE_URL"
+_WRITABLE = (
+    "turn it off where it is on: the server, the database, the role or DATABASE_URL; "
+    "then restart the daemon"
+)
 _MIGRATE = "run `listener migrate` as the owner of the backend's tables"
 _SCHEMA_NAME = "set WXYC_SCHEMA_NAME to the backend's schema"
 _GRANT = "run `listener roles --role ROLE --apply` as the owner of the backend's tables"
@@ -145,6 +149,9 @@ def judge_server(server: Server) -> Iterator[Finding]:
     if server.standby:
         advice = "point DATABASE_URL at the primary"
         yield Finding("database", State.FAIL, f"{where}, a standby: it takes no writes", advice)
+    elif server.read_only:
+        finding = f"{where} takes no writes: default_transaction_read_only is on"
+        yield Finding("database", State.FAIL, finding, _WRITABLE)
     else:
         yield Finding("database", State.OK, where)
     yield _judge_version(server)
