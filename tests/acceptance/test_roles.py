@@ -59,8 +59,33 @@ def test_role_is_made_and_granted_and_again(
 def test_who_may_not_grant_is_told_so(dsn: str) -> None:
     refused = look(dsn, "roles", "--role", "pg_monitor", "--apply")
     assert refused.returncode == 2
+    assert refused.stdout == ""
     assert "permission denied" in refused.stderr
+    assert "; run it as the owner of the backend's tables" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_who_may_not_make_a_role_is_told_what_to_have_run(dsn: str, role: str) -> None:
+    refused = look(dsn, "roles", "--role", "somebody_new", "--apply")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert f"permission denied to create role; give {role} CREATEROLE" in refused.stderr
+    assert 'run this first: CREATE ROLE "somebody_new" LOGIN' in refused.stderr
+
+
+@pytest.mark.parametrize("command", [("migrate",), ("uninstall", "--yes")])
+def test_who_may_not_install_is_told_who_may(dsn: str, command: tuple[str, ...]) -> None:
+    refused = look(dsn, *command)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "; run it as the owner of the backend's tables" in refused.stderr
+
+
+def test_daemon_that_may_not_look_is_told_to_be_granted(
+    db: Connection, listener: Commands, role: str
+) -> None:
+    db.execute(sql.SQL("REVOKE USAGE ON SCHEMA listener FROM {}").format(sql.Identifier(role)))
+    refused = listener.run("run")
+    assert refused.code == 2
+    assert "permission denied for schema listener; run `listener roles" in refused.stderr
 
 
 @pytest.mark.parametrize("applying", [(), ("--apply",)])

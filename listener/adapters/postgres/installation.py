@@ -19,6 +19,7 @@ from listener.adapters.postgres.statements import compose, query, sql_folder, te
 # Any two processes that install agree on this number.
 _INSTALL_LOCK = (1280528978, 0)
 _TRIES = 20
+_AS_OWNER = "run it as the owner of the backend's tables; runbooks/install.md tells what that needs"
 # Beside the parts, `listener.installed` holds which version of the program installed last.
 _VERSION = "version"
 _BACKEND_TABLES = ("library", "rotation", "library_identity", "library_identity_source")
@@ -47,8 +48,11 @@ class Part:
 
 
 @contextmanager
-def installing(dsn: str) -> Iterator[psycopg.Connection[Any]]:
-    """Connect for installing; only one process at a time gets past this, the others wait."""
+def installing(dsn: str, advice: str = _AS_OWNER) -> Iterator[psycopg.Connection[Any]]:
+    """Connect for installing; only one process at a time gets past this, the others wait.
+
+    Raises `InstallationError` if anything fails; with the advice, if a right is missing.
+    """
     try:
         with psycopg.connect(
             dsn, autocommit=True, application_name="listener-migrate", connect_timeout=5
@@ -57,6 +61,8 @@ def installing(dsn: str) -> Iterator[psycopg.Connection[Any]]:
             yield connection
     except psycopg.OperationalError as error:
         raise UnreachableError(reason_of(error)) from error
+    except errors.InsufficientPrivilege as error:
+        raise InstallationError(f"{reason_of(error)}; {advice}") from error
     except psycopg.Error as error:
         raise InstallationError(reason_of(error)) from error
 

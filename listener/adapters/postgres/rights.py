@@ -8,11 +8,15 @@ from itertools import groupby
 from typing import Any
 
 import psycopg
-from psycopg import sql
+from psycopg import errors, sql
 from psycopg.rows import class_row
 
+from listener.adapters.postgres.connection import reason_of
 from listener.adapters.postgres.installation import InstallationError
 from listener.adapters.postgres.statements import query
+
+# What is to be done about a right that a daemon lacks.
+GRANT = "run `listener roles --role ROLE --apply` as the owner of the backend's tables"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,39 @@ def grants(connection: psycopg.Connection[Any], backend: str, role: str) -> list
     ]
     statements += _grants(list_rights(connection, backend, role), name)
     return [statement.as_string(connection) for statement in statements]
+
+
+def apply_grants(connection: psycopg.Connection[Any], backend: str, role: str) -> list[str]:
+    """Run what `grants` returns, all or none; returns it.
+
+    Raises `InstallationError` also if the role may not be made, or did not get every right.
+    """
+    with connection.transaction():
+        statements = grants(connection, backend, role)
+        for statement in statements:
+            _run(connection, statement)
+        # Who may grant nothing on a thing is only warned by PostgreSQL.
+        rights = list_rights(connection, backend, role)
+        lacking = [
+            f"{each.wanted_right} on {each.thing}" for each in rights if each.granted is False
+        ]
+        if lacking:
+            message = f"could not grant {', '.join(lacking)}; run it as the owner of these"
+            raise InstallationError(message)
+    return statements
+
+
+def _run(connection: psycopg.Connection[Any], statement: str) -> None:
+    try:
+        connection.execute(statement.encode())
+    except errors.InsufficientPrivilege as error:
+        if not statement.startswith("CREATE ROLE"):
+            raise
+        message = (
+            f"{reason_of(error)}; give {connection.info.user} CREATEROLE, "
+            f"or have an administrator run this first: {statement}"
+        )
+        raise InstallationError(message) from error
 
 
 def _grants(rights: list[Right], role: sql.Identifier) -> Iterator[sql.Composed]:
