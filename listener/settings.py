@@ -40,6 +40,8 @@ _SENTRY_ENVIRONMENT = re.compile(r"[^\s/]{1,64}")
 _ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/@\[\]]+)):(\d{1,5})")
 _LAST_PORT = 65_535
 _TOKEN = re.compile(r"[!-~]+")
+# What would mean something else in a statement: a placeholder, the end of a body or of a comment.
+_UNFIT_FOR_SQL = re.compile(r"%|\$\$|/\*|\*/|[\x00-\x1f\x7f-\x9f]")
 _COMMIT = re.compile(r"[0-9a-fA-F]{7,40}")
 
 
@@ -86,6 +88,14 @@ class DatabaseSettings(BaseSettings):
     wxyc_schema_name: str = Field(
         "wxyc_schema", min_length=1, max_length=63, description="The backend's schema."
     )
+
+    @field_validator("wxyc_schema_name")
+    @classmethod
+    def _is_fit_for_sql(cls, value: str) -> str:
+        if _UNFIT_FOR_SQL.search(value):
+            message = "must be without %, $$, /*, */ and control characters"
+            raise ValueError(message)
+        return value
 
     @field_validator("database_url")
     @classmethod

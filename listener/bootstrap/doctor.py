@@ -25,6 +25,7 @@ from listener.adapters.postgres.examination import (
 )
 from listener.adapters.postgres.history import HistoryTable
 from listener.adapters.postgres.installation import UnreachableError
+from listener.adapters.postgres.rights import GRANT
 from listener.bootstrap.aside import aside
 from listener.bootstrap.gate import ask_gate
 from listener.domain.gate import ABSENT, Open, Route
@@ -37,9 +38,12 @@ _OLDEST, _NEWEST = 14, 18
 _NOTIFY_MENDED = {14: 21, 15: 16, 16: 12, 17: 8, 18: 2}
 
 _CONNECT = "start PostgreSQL, or correct DATABASE_URL"
+_WRITABLE = (
+    "turn it off where it is on: the server, the database, the role or DATABASE_URL; "
+    "then restart the daemon"
+)
 _MIGRATE = "run `listener migrate` as the owner of the backend's tables"
 _SCHEMA_NAME = "set WXYC_SCHEMA_NAME to the backend's schema"
-_GRANT = "run `listener roles --role ROLE --apply` as the owner of the backend's tables"
 _HISTORY_TABLE = "have the backend add the table, as runbooks/identity-history.md tells"
 _DIRECT = (
     "connect directly: point DATABASE_URL at PostgreSQL itself, or at a pooler in session mode"
@@ -135,7 +139,7 @@ def _read(checks: tuple[str, ...], look: Callable[[], Iterator[Finding]]) -> lis
         return list(look())
     except UnreadableError as error:
         first, *others = checks
-        advice = f"{_GRANT}; or {_MIGRATE}"
+        advice = f"{GRANT}; or {_MIGRATE}"
         return [Finding(first, State.FAIL, str(error), advice), *_skipped(first, *others)]
 
 
@@ -145,6 +149,9 @@ def judge_server(server: Server) -> Iterator[Finding]:
     if server.standby:
         advice = "point DATABASE_URL at the primary"
         yield Finding("database", State.FAIL, f"{where}, a standby: it takes no writes", advice)
+    elif server.read_only:
+        finding = f"{where} takes no writes: default_transaction_read_only is on"
+        yield Finding("database", State.FAIL, finding, _WRITABLE)
     else:
         yield Finding("database", State.OK, where)
     yield _judge_version(server)
@@ -199,7 +206,7 @@ def judge_rights(rights: Rights) -> Iterator[Finding]:
         finding = f"there is no {', '.join(schemas or absent)}"
         yield Finding("rights", State.FAIL, finding, _SCHEMA_NAME)
     elif rights.lacking:
-        yield Finding("rights", State.FAIL, f"missing: {', '.join(rights.lacking)}", _GRANT)
+        yield Finding("rights", State.FAIL, f"missing: {', '.join(rights.lacking)}", GRANT)
     else:
         yield Finding("rights", State.OK, "all that a daemon needs")
 
@@ -207,12 +214,12 @@ def judge_rights(rights: Rights) -> Iterator[Finding]:
 def judge_history(table: HistoryTable) -> Iterator[Finding]:
     """Judge whether former identities are kept; verdicts land all the same."""
     if table.obstacle is not None:
-        advice = _GRANT if table.lacking else _HISTORY_TABLE
+        advice = GRANT if table.lacking else _HISTORY_TABLE
         finding = f"former identities are not kept: {table.obstacle}"
         yield Finding("history", State.WARN, finding, f"{advice}; then restart the daemon")
     elif not table.readable:
         finding = "former identities are kept, but may not be read: SELECT is missing"
-        yield Finding("history", State.WARN, finding, _GRANT)
+        yield Finding("history", State.WARN, finding, GRANT)
     else:
         yield Finding("history", State.OK, "former identities are kept")
 

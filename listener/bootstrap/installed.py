@@ -14,6 +14,7 @@ from listener.adapters.postgres.installation import (
     newer_version,
     require_installed,
 )
+from listener.adapters.postgres.rights import GRANT
 from listener.bootstrap.aside import aside
 from listener.domain.faults import first_of
 from listener.domain.pacing import Backoff
@@ -50,7 +51,7 @@ def check_installation(settings: Settings) -> None:
 
     Triggers that do not work are told in the log; without a history verdicts are still written.
     """
-    with installing(settings.database_url.get_secret_value()) as connection:
+    with installing(settings.database_url.get_secret_value(), GRANT) as connection:
         missing = require_installed(connection, settings.wxyc_schema_name)
         newer = newer_version(connection)
         history = look_at_history(connection, settings.wxyc_schema_name)

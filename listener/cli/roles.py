@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from listener.adapters.postgres.installation import installing, require_installed
-from listener.adapters.postgres.rights import grants
+from listener.adapters.postgres.rights import apply_grants, grants
 from listener.cli.manners import examples
 from listener.settings import DatabaseSettings, load_settings
 
@@ -23,14 +23,17 @@ def roles_command(*, role: str, applying: bool) -> None:
     """Print the SQL that lets a role do just what the daemon does.
 
     To be run as the role that migrates, with DATABASE_URL, after every `listener migrate`. What
-    the role may do in schema listener beyond that is taken from it. A new role has no password.
+    the role may do in schema listener beyond that is taken from it, so the role that migrates is
+    refused. A new role has no password, and to make it needs CREATEROLE.
     """
+    if not role:
+        message = "--role is empty; name the role that the daemon connects as"
+        raise click.UsageError(message)
     settings = load_settings(DatabaseSettings)
     backend = settings.wxyc_schema_name
     with installing(settings.database_url.get_secret_value()) as connection:
         require_installed(connection, backend)
-        with connection.transaction():
-            for statement in grants(connection, backend, role):
-                if applying:
-                    connection.execute(statement.encode())
-                click.echo(f"{statement};")
+        make = apply_grants if applying else grants
+        statements = make(connection, backend, role)
+    for statement in statements:
+        click.echo(f"{statement};")

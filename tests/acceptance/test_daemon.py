@@ -464,6 +464,13 @@ def test_daemon_without_installation_says_what_to_do(db: Connection, start: Star
     assert any("listener migrate" in line for line in daemon.lines)
 
 
+def test_daemon_for_a_schema_without_the_backend_ends_at_the_start(dsn: str, start: Start) -> None:
+    daemon = start(WXYC_SCHEMA_NAME="wxyc_shema")
+    assert daemon.ended() == 2
+    assert any("is WXYC_SCHEMA_NAME the backend's schema?" in line for line in daemon.lines)
+    assert not daemon.logged("following")
+
+
 def test_daemon_without_a_trigger_says_so_and_finds_what_is_there(
     db: Connection, start: Start
 ) -> None:

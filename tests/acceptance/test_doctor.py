@@ -197,6 +197,15 @@ def test_database_that_is_not_there_is_told(doctor: Doctor, dsn: str) -> None:
     assert 'database "not_there" does not exist' in findings["database"]["finding"]
 
 
+def test_database_that_takes_no_writes_is_told(db: Connection, doctor: Doctor) -> None:
+    name = sql.Identifier(db.info.dbname)
+    db.execute(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name))
+    findings = doctor()
+    assert states(findings) == {"database": "fail"}
+    assert "takes no writes" in findings["database"]["finding"]
+    assert "turn it off" in findings["database"]["advice"]
+
+
 def test_missing_parts_are_told(db: Connection, doctor: Doctor) -> None:
     db.execute(sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(table("library")))
     db.execute("DELETE FROM listener.installed WHERE name LIKE 'schema/0002%'")

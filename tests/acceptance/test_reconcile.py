@@ -425,6 +425,15 @@ def test_command_on_a_database_without_the_listener_says_what_to_do(
     assert not ran.stdout
 
 
+@pytest.mark.parametrize("command", ["sweep", "backfill", "backfill --plan"])
+def test_command_for_a_schema_without_the_backend_says_what_to_do(
+    listener: Commands, command: str
+) -> None:
+    ran = listener.run(*command.split(), WXYC_SCHEMA_NAME="wxyc_shema")
+    assert (ran.code, ran.stdout) == (2, "")
+    assert 'no table "wxyc_shema"."library"; is WXYC_SCHEMA_NAME' in ran.stderr
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_command_that_is_stopped_ends_cleanly(
     quiet: Connection, listener: Commands, simulator: Simulator, number: int, code: int

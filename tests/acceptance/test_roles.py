@@ -56,11 +56,60 @@ def test_role_is_made_and_granted_and_again(
         db.execute(sql.SQL("DROP ROLE {}").format(identifier))
 
 
-def test_who_may_not_grant_is_told_so(dsn: str, role: str) -> None:
-    refused = look(dsn, "roles", "--role", role, "--apply")
+def test_who_may_not_grant_is_told_so(dsn: str) -> None:
+    refused = look(dsn, "roles", "--role", "pg_monitor", "--apply")
     assert refused.returncode == 2
+    assert refused.stdout == ""
     assert "permission denied" in refused.stderr
+    assert "; run it as the owner of the backend's tables" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_who_may_not_make_a_role_is_told_what_to_have_run(dsn: str, role: str) -> None:
+    refused = look(dsn, "roles", "--role", "somebody_new", "--apply")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert f"permission denied to create role; give {role} CREATEROLE" in refused.stderr
+    assert 'run this first: CREATE ROLE "somebody_new" LOGIN' in refused.stderr
+
+
+@pytest.mark.parametrize("command", [("migrate",), ("uninstall", "--yes")])
+def test_who_may_not_install_is_told_who_may(dsn: str, command: tuple[str, ...]) -> None:
+    refused = look(dsn, *command)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "; run it as the owner of the backend's tables" in refused.stderr
+
+
+def test_daemon_that_may_not_look_is_told_to_be_granted(
+    db: Connection, listener: Commands, role: str
+) -> None:
+    db.execute(sql.SQL("REVOKE USAGE ON SCHEMA listener FROM {}").format(sql.Identifier(role)))
+    refused = listener.run("run")
+    assert refused.code == 2
+    assert "permission denied for schema listener; run `listener roles" in refused.stderr
+
+
+@pytest.mark.parametrize("applying", [(), ("--apply",)])
+def test_role_that_would_lose_what_it_owns_is_refused(
+    owner_dsn: str, dsn: str, db: Connection, role: str, applying: tuple[str, ...]
+) -> None:
+    owner = str(db.execute("SELECT current_user").fetchall()[0][0])
+    itself = look(owner_dsn, "roles", "--role", owner, *applying)
+    assert (itself.returncode, itself.stdout) == (2, "")
+    assert f"role {owner} is who we are" in itself.stderr
+    of_another = look(dsn, "roles", "--role", owner, *applying)
+    assert (of_another.returncode, of_another.stdout) == (2, "")
+    assert f"role {owner} owns schema listener" in of_another.stderr
+    db.execute(sql.SQL("ALTER TABLE listener.ledger OWNER TO {}").format(sql.Identifier(role)))
+    of_a_part = look(owner_dsn, "roles", "--role", role, *applying)
+    assert (of_a_part.returncode, of_a_part.stdout) == (2, "")
+    assert "or a part of it" in of_a_part.stderr
+    look_at_ledger(owner_dsn, role)
+
+
+def test_role_without_a_name_is_refused(owner_dsn: str) -> None:
+    refused = look(owner_dsn, "roles", "--role", "")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "--role is empty" in refused.stderr
 
 
 def test_nothing_is_granted_on_what_is_not_installed(owner_dsn: str, db: Connection) -> None:
@@ -68,6 +117,15 @@ def test_nothing_is_granted_on_what_is_not_installed(owner_dsn: str, db: Connect
     refused = look(owner_dsn, "roles", "--role", "somebody")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "run `listener migrate`" in refused.stderr
+
+
+def test_nothing_is_granted_on_a_schema_without_the_backend(
+    listener: Commands, owner_dsn: str, role: str
+) -> None:
+    wrong = {"DATABASE_URL": owner_dsn, "WXYC_SCHEMA_NAME": "wxyc_shema"}
+    refused = listener.run("roles", "--role", role, **wrong)
+    assert (refused.code, refused.stdout) == (2, "")
+    assert "is WXYC_SCHEMA_NAME the backend's schema?" in refused.stderr
 
 
 def test_missing_right_stops_nothing_else_and_doctor_names_it(

@@ -36,6 +36,7 @@ SERVER = Server(
     version=140022,
     version_name="14.22",
     standby=False,
+    read_only=False,
     database="backend",
     role="listener_daemon",
     clock_ahead=timedelta(0),
@@ -52,6 +53,7 @@ def test_server_is_told_with_its_clock(dsn: str) -> None:
         server = read_server(connection, BACKEND)
         assert server.version == connection.info.server_version
     assert not server.standby
+    assert not server.read_only
     assert abs(server.clock_ahead) < timedelta(seconds=2)
 
 

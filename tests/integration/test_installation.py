@@ -23,7 +23,7 @@ from listener.adapters.postgres.installation import (
     require_installed,
     uninstall,
 )
-from tests.conftest import BACKEND, with_database
+from tests.conftest import BACKEND, Connection, as_role, with_database
 
 ODD = 'Odd "schema" 1'
 
@@ -262,6 +262,26 @@ def test_older_database_is_told_from_one_without_the_listener(bare: str) -> None
         connection.execute("DELETE FROM listener.installed WHERE name LIKE 'schema/0002%'")
         with pytest.raises(InstallationError, match=r"of an older version: schema/0002\w+ missing"):
             require_installed(connection, BACKEND)
+
+
+def test_installation_wants_the_backends_tables(dsn: str) -> None:
+    with (
+        installing(dsn) as connection,
+        pytest.raises(InstallationError, match=r'no table "elsewhere"."library"; is WXYC_SCHEMA'),
+    ):
+        require_installed(connection, "elsewhere")
+
+
+def test_backends_schema_that_may_not_be_used_yet_is_there(
+    db: Connection, dsn: str, role: str
+) -> None:
+    db.execute(
+        sql.SQL("REVOKE USAGE ON SCHEMA {} FROM {}").format(
+            sql.Identifier(BACKEND), sql.Identifier(role)
+        )
+    )
+    with installing(as_role(dsn, role)) as connection:
+        assert require_installed(connection, BACKEND) == []
 
 
 def test_version_that_installed_last_is_remembered(bare: str) -> None:

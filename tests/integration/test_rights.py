@@ -8,7 +8,8 @@ from psycopg import errors, sql
 
 from listener.adapters.demo.postgres import create_backend
 from listener.adapters.postgres.examination import Rights, examining, read_rights
-from listener.adapters.postgres.rights import Right, grants, list_rights
+from listener.adapters.postgres.installation import InstallationError
+from listener.adapters.postgres.rights import Right, apply_grants, grants, list_rights
 from listener.bootstrap.doctor import State, judge_rights
 from tests.catalogue import add_release, table
 from tests.conftest import BACKEND, Connection, as_role
@@ -121,6 +122,20 @@ def test_what_it_had_too_much_in_our_schema_is_taken_away(db: Connection, role: 
         "SELECT has_table_privilege(%s, 'listener.installed', 'DELETE')", (role,)
     ).fetchone() == (False,)
     assert all(right.granted for right in granted(db, role))
+
+
+def test_grants_that_are_only_warned_about_are_refused(db: Connection, dsn: str, role: str) -> None:
+    name = sql.Identifier(role)
+    everything = "GRANT ALL ON ALL {} IN SCHEMA listener, {} TO {}"
+    for kind in ("TABLES", "SEQUENCES", "ROUTINES"):
+        db.execute(sql.SQL(everything).format(sql.SQL(kind), sql.Identifier(BACKEND), name))
+    with (
+        psycopg.connect(as_role(dsn, role), autocommit=True) as nobody,
+        pytest.raises(
+            InstallationError, match=r"could not grant .* on listener\.ledger.* as the owner"
+        ),
+    ):
+        apply_grants(nobody, BACKEND, "pg_monitor")
 
 
 def test_another_column_that_may_be_updated_is_enough_for_a_row_lock(

@@ -67,6 +67,27 @@ def test_installing_needs_the_database_alone(monkeypatch: pytest.MonkeyPatch) ->
     assert load_settings(DatabaseSettings).wxyc_schema_name == "station"
 
 
+@pytest.mark.parametrize("name", ["100%", "50%s", "a$$b", "a/*b", "a*/b", "a\nb", "a\x7fb"])
+def test_schema_that_would_mean_something_in_a_statement_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", DSN)
+    monkeypatch.setenv("WXYC_SCHEMA_NAME", name)
+    demand = "must be without %, $$, /*, */ and control characters"
+    with pytest.raises(SettingsError) as caught:
+        load_settings(DatabaseSettings)
+    assert str(caught.value) == f"WXYC_SCHEMA_NAME is {name!r}: {demand}"
+
+
+@pytest.mark.parametrize(
+    "name", ["a$b", 'Odd "schema" 1', "Ünï", "a'b", "a--b", "{backend}", "a\\b"]
+)
+def test_schema_may_have_any_other_name(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("DATABASE_URL", DSN)
+    monkeypatch.setenv("WXYC_SCHEMA_NAME", name)
+    assert load_settings(DatabaseSettings).wxyc_schema_name == name
+
+
 @pytest.mark.parametrize(
     ("text", "duration"),
     [

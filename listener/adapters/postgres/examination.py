@@ -47,6 +47,7 @@ class Server:
     version: int
     version_name: str
     standby: bool
+    read_only: bool
     database: str
     role: str
     clock_ahead: timedelta
@@ -78,6 +79,7 @@ class _Reading:
     version: int
     version_name: str
     standby: bool
+    read_only: bool
     database: str
     role: str
     at: datetime
@@ -111,6 +113,7 @@ def read_server(connection: psycopg.Connection[Any], backend: str) -> Server:
         version=seen.version,
         version_name=seen.version_name,
         standby=seen.standby,
+        read_only=seen.read_only,
         database=seen.database,
         role=seen.role,
         clock_ahead=ahead,

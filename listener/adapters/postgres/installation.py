@@ -19,8 +19,10 @@ from listener.adapters.postgres.statements import compose, query, sql_folder, te
 # Any two processes that install agree on this number.
 _INSTALL_LOCK = (1280528978, 0)
 _TRIES = 20
+_AS_OWNER = "run it as the owner of the backend's tables; runbooks/install.md tells what that needs"
 # Beside the parts, `listener.installed` holds which version of the program installed last.
 _VERSION = "version"
+_BACKEND_TABLES = ("library", "rotation", "library_identity", "library_identity_source")
 
 
 class InstallationError(Exception):
@@ -46,8 +48,11 @@ class Part:
 
 
 @contextmanager
-def installing(dsn: str) -> Iterator[psycopg.Connection[Any]]:
-    """Connect for installing; only one process at a time gets past this, the others wait."""
+def installing(dsn: str, advice: str = _AS_OWNER) -> Iterator[psycopg.Connection[Any]]:
+    """Connect for installing; only one process at a time gets past this, the others wait.
+
+    Raises `InstallationError` if anything fails; with the advice, if a right is missing.
+    """
     try:
         with psycopg.connect(
             dsn, autocommit=True, application_name="listener-migrate", connect_timeout=5
@@ -56,6 +61,8 @@ def installing(dsn: str) -> Iterator[psycopg.Connection[Any]]:
             yield connection
     except psycopg.OperationalError as error:
         raise UnreachableError(reason_of(error)) from error
+    except errors.InsufficientPrivilege as error:
+        raise InstallationError(f"{reason_of(error)}; {advice}") from error
     except psycopg.Error as error:
         raise InstallationError(reason_of(error)) from error
 
@@ -88,13 +95,15 @@ def install(connection: psycopg.Connection[Any], backend: str) -> list[str]:
 
 
 def require_installed(connection: psycopg.Connection[Any], backend: str) -> list[Part]:
-    """Return what is missing of the triggers; raises `InstallationError` if our schema is.
+    """Return what is missing of the triggers.
 
-    Without working triggers there is less to follow, but everything can still be asked about.
+    Raises `InstallationError` if our schema or a table of the backend is missing. Without working
+    triggers there is less to follow, but everything can still be asked about.
     """
     missing = missing_parts(connection, backend)
     schema = ", ".join(part.label for part in missing if part.folder == "schema")
     if not schema:
+        _require_backend(connection, backend)
         return missing
     if _present_digests(connection):
         message = f"the database is of an older version: {schema} missing; run `listener migrate`"
@@ -237,9 +246,14 @@ def _schema_exists(connection: psycopg.Connection[Any], schema: str) -> bool:
 
 
 def _require_backend(connection: psycopg.Connection[Any], backend: str) -> None:
-    for table in ("library", "rotation", "library_identity", "library_identity_source"):
+    # Looked up by name: to_regclass is an error where the schema may not be used.
+    cursor = connection.execute(
+        "SELECT w.name FROM unnest(%s::text[]) AS w (name) WHERE NOT EXISTS ("
+        "SELECT FROM pg_class AS c INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = %s AND c.relname = w.name)",
+        (list(_BACKEND_TABLES), backend),
+    )
+    for (table,) in cursor:
         name = sql.Identifier(backend, table).as_string(connection)
-        row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (name,)).fetchone()
-        if not (row and row[0]):
-            message = f"there is no table {name}; is WXYC_SCHEMA_NAME the backend's schema?"
-            raise InstallationError(message)
+        message = f"there is no table {name}; is WXYC_SCHEMA_NAME the backend's schema?"
+        raise InstallationError(message)

@@ -8,10 +8,15 @@ from itertools import groupby
 from typing import Any
 
 import psycopg
-from psycopg import sql
+from psycopg import errors, sql
 from psycopg.rows import class_row
 
+from listener.adapters.postgres.connection import reason_of
+from listener.adapters.postgres.installation import InstallationError
 from listener.adapters.postgres.statements import query
+
+# What is to be done about a right that a daemon lacks.
+GRANT = "run `listener roles --role ROLE --apply` as the owner of the backend's tables"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +49,53 @@ def list_rights(
 def grants(connection: psycopg.Connection[Any], backend: str, role: str) -> list[str]:
     """Return the statements that let a role do what a daemon does, and in our schema no more.
 
-    The first one makes the role if it is not there.
+    The first one makes the role if it is not there. Raises `InstallationError` for who we are, and
+    for whoever owns something in our schema: it would lose rights that it needs.
     """
+    cursor = connection.execute(query("look_at_role", backend), {"role": role})
+    present, ourselves, owner = cursor.fetchall()[0]
+    _refuse(role, ourselves=ourselves, owner=owner)
     name = sql.Identifier(role)
-    statements = [] if _exists(connection, role) else [sql.SQL("CREATE ROLE {} LOGIN").format(name)]
+    statements = [] if present else [sql.SQL("CREATE ROLE {} LOGIN").format(name)]
     statements += [
         sql.SQL("REVOKE ALL ON ALL {} IN SCHEMA listener FROM {}").format(sql.SQL(kind), name)
         for kind in ("TABLES", "SEQUENCES")
     ]
     statements += _grants(list_rights(connection, backend, role), name)
     return [statement.as_string(connection) for statement in statements]
+
+
+def apply_grants(connection: psycopg.Connection[Any], backend: str, role: str) -> list[str]:
+    """Run what `grants` returns, all or none; returns it.
+
+    Raises `InstallationError` also if the role may not be made, or did not get every right.
+    """
+    with connection.transaction():
+        statements = grants(connection, backend, role)
+        for statement in statements:
+            _run(connection, statement)
+        # Who may grant nothing on a thing is only warned by PostgreSQL.
+        rights = list_rights(connection, backend, role)
+        lacking = [
+            f"{each.wanted_right} on {each.thing}" for each in rights if each.granted is False
+        ]
+        if lacking:
+            message = f"could not grant {', '.join(lacking)}; run it as the owner of these"
+            raise InstallationError(message)
+    return statements
+
+
+def _run(connection: psycopg.Connection[Any], statement: str) -> None:
+    try:
+        connection.execute(statement.encode())
+    except errors.InsufficientPrivilege as error:
+        if not statement.startswith("CREATE ROLE"):
+            raise
+        message = (
+            f"{reason_of(error)}; give {connection.info.user} CREATEROLE, "
+            f"or have an administrator run this first: {statement}"
+        )
+        raise InstallationError(message) from error
 
 
 def _grants(rights: list[Right], role: sql.Identifier) -> Iterator[sql.Composed]:
@@ -72,8 +114,11 @@ def _thing(right: Right) -> tuple[str, str | None, str]:
     return right.kind, right.schema_name, right.name
 
 
-def _exists(connection: psycopg.Connection[Any], role: str) -> bool:
-    row = connection.execute(
-        "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = %s)", (role,)
-    ).fetchone()
-    return bool(row and row[0])
+def _refuse(role: str, *, ourselves: bool, owner: bool) -> None:
+    if ourselves or owner:
+        what = "is who we are" if ourselves else "owns schema listener or a part of it"
+        message = (
+            f"role {role} {what}: it would lose rights that `listener migrate` needs; "
+            "name a role of the daemon's own"
+        )
+        raise InstallationError(message)
