@@ -49,9 +49,7 @@ class LmlProbe:
 
     def __init__(self, http: httpx.AsyncClient, api_key: str | None) -> None:
         self._http = http
-        # As bytes: a key that is not ASCII is for LML to refuse, not for the client to quote.
-        token = f"Bearer {api_key}".encode() if api_key else None
-        self._headers = {b"authorization": token} if token else {}
+        self._headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
 
     async def health(self) -> Health:
         """Read /health, which LML answers with 200, or with 503 if it is unhealthy."""
@@ -67,7 +65,7 @@ class LmlProbe:
 
     async def probe(self, route: Route) -> Probe:
         """Ask a route about nothing, which LML refuses before it does any work."""
-        headers = {b"content-type": b"application/json", **self._headers}
+        headers = {"content-type": "application/json", **self._headers}
         request = self._http.build_request(
             "POST", f"{API}/{route}", content=_NOTHING[route], headers=headers
         )
@@ -88,9 +86,9 @@ async def compare_commits(url: str, base: str, head: str, token: str | None) -> 
 
     It answers as GitHub does to "compare two commits". Raises `NoAnswerError`.
     """
-    headers = {b"accept": b"application/vnd.github+json"}
+    headers = {"accept": "application/vnd.github+json"}
     if token:
-        headers[b"authorization"] = f"Bearer {token}".encode()
+        headers["authorization"] = f"Bearer {token}"
     host = "the code host"
     async with _client() as http:
         try:
