@@ -204,7 +204,7 @@ async def test_code_host_that_says_nothing_shuts_it(
 
 async def test_code_host_that_is_not_there_shuts_it(gated: Gated, simulator: Simulator) -> None:
     simulator.health = Health(commit_sha=RUNNING)
-    with pytest.raises(GateError, match="the code host does not answer: ConnectError"):
+    with pytest.raises(GateError, match="the code host does not answer: Connection refused"):
         await require_gate(gated(gate_compare_url="http://127.0.0.1:1/{base}...{head}"))
 
 

@@ -14,6 +14,7 @@ import httpx
 from pydantic_core import from_json, to_json
 
 from listener.adapters.lml.address import API, HEALTH, root_of
+from listener.adapters.lml.failures import reason_of
 from listener.domain.gate import Relation, Route
 
 _TIMEOUT = timedelta(seconds=10)
@@ -134,8 +135,7 @@ async def _exchange(
             finally:
                 await response.aclose()
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
-        # The kind only: the text of some quotes the header with the token.
-        raise NoAnswerError(f"{who} does not answer: {type(error).__name__}") from error
+        raise NoAnswerError(f"{who} does not answer: {reason_of(error)}") from error
     return response.status_code, b"".join(chunks)
 
 
