@@ -109,6 +109,11 @@ class DatabaseSettings(BaseSettings):
         if address.count("@") > 1 or "@" in path or _BAD_ESCAPE.search(authority):
             message = "has an @, a / or a % in its password: write %40, %2F and %25 there"
             raise ValueError(message)
+        hosts = authority.rpartition("@")[2].split(",")
+        # An IPv6 address stands in brackets.
+        if not all(_is_port(host.rpartition("]")[2].partition(":")[2]) for host in hosts):
+            message = f"has a port that is none: write a number from 1 to {_LAST_PORT}"
+            raise ValueError(message)
         return value
 
 
@@ -309,6 +314,17 @@ class Settings(DueSettings):
         "production", description="What Sentry calls this installation."
     )
 
+    @field_validator("library_metadata_url")
+    @classmethod
+    def _is_base(cls, value: AnyHttpUrl) -> AnyHttpUrl:
+        if value.username or value.password:
+            message = "must be without user:password@: use LML_API_KEY"
+            raise ValueError(message)
+        if any(mark in str(value) for mark in "?#"):
+            message = "must be without a query and a fragment: paths are put after it"
+            raise ValueError(message)
+        return value
+
     @field_validator("partition_count")
     @classmethod
     def _partition_exists(cls, value: int, info: ValidationInfo) -> int:
@@ -337,7 +353,7 @@ class Settings(DueSettings):
             raise ValueError(message)
         return value
 
-    @field_validator("http_token")
+    @field_validator("lml_api_key", "github_token", "http_token")
     @classmethod
     def _is_token(cls, value: SecretStr | None) -> SecretStr | None:
         # What a header can carry, and a person can paste.
@@ -384,11 +400,11 @@ class Settings(DueSettings):
             raise ValueError(message)
         return value
 
-    @field_validator("http_token", "sentry_dsn", mode="before")
+    @field_validator("lml_api_key", "github_token", "http_token", "sentry_dsn", mode="before")
     @classmethod
     def _blank_is_none(cls, value: object) -> object:
-        # Set to nothing is how a deployment's template leaves it out.
-        return None if isinstance(value, str) and not value.strip() else value
+        # Set to nothing is how a deployment's template leaves it out; a mounted file ends a line.
+        return value.strip() or None if isinstance(value, str) else value
 
     @field_validator("sentry_dsn")
     @classmethod
@@ -418,6 +434,10 @@ def split_address(address: str) -> tuple[str, int]:
     return match[1] or match[2], int(match[3])
 
 
+def _is_port(text: str) -> bool:
+    return not text or (text.isdecimal() and 1 <= int(text) <= _LAST_PORT)
+
+
 def is_loopback(host: str) -> bool:
     """Return whether only this machine reaches `host`."""
     try:
@@ -432,6 +452,11 @@ def load_settings(model: type[T]) -> T:
         return model()
     except ValidationError as error:
         raise SettingsError("\n".join(_explain(error))) from None
+    except UnicodeDecodeError:
+        raise SettingsError("the file .env is not UTF-8: save it as that") from None
+    except OSError as error:
+        message = f"the file .env cannot be read: {error.strerror}"
+        raise SettingsError(message) from None
 
 
 def origins(model: type[DatabaseSettings]) -> dict[str, str]:
@@ -462,7 +487,7 @@ def _explain(error: ValidationError) -> list[str]:
 
 
 def _value(field: FieldInfo, given: object) -> str:
-    # A URL may carry a password whether or not the setting is a secret.
-    if "SecretStr" in str(field.annotation) or "@" in str(given):
+    # A URL may carry a password or a key whether or not the setting is a secret.
+    if "SecretStr" in str(field.annotation) or {"@", "?"} & set(str(given)):
         return ""
     return " is not set" if given is None else f" is {shown(given)!r}"

@@ -302,7 +302,8 @@ def test_answer_of_the_deploy_gate_is_told(doctor: Doctor, simulator: Simulator)
     simulator.health = Health(commit_sha="f" * 40)
     findings = doctor(**COMMIT)
     assert states(findings) == {"deploy gate": "fail"}
-    assert findings["deploy gate"]["finding"] == "shut: the code host does not answer: ConnectError"
+    told = "shut: the code host does not answer: Connection refused"
+    assert findings["deploy gate"]["finding"] == told
 
 
 @pytest.mark.parametrize(

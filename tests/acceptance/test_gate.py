@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -205,7 +204,7 @@ async def test_code_host_that_says_nothing_shuts_it(
 
 async def test_code_host_that_is_not_there_shuts_it(gated: Gated, simulator: Simulator) -> None:
     simulator.health = Health(commit_sha=RUNNING)
-    with pytest.raises(GateError, match="the code host does not answer: ConnectError"):
+    with pytest.raises(GateError, match="the code host does not answer: Connection refused"):
         await require_gate(gated(gate_compare_url="http://127.0.0.1:1/{base}...{head}"))
 
 
@@ -219,21 +218,6 @@ async def test_each_token_goes_to_its_own_service_and_no_further(
     assert [token for _, token in code_host.asked] == [f"Bearer {HOST_KEY}"]
     assert simulator.calls.counts == {"health": 1}
     assert "secret" not in str(caught.value)
-
-
-@pytest.mark.parametrize("key", ["geheim\n", "geheim\x00", "gehéim", "geheim€"])
-async def test_token_that_no_header_can_hold_is_not_shown(
-    gated: Gated, simulator: Simulator, key: str
-) -> None:
-    simulator.health = Health(commit_sha=RUNNING)
-    shown = ""
-    try:
-        await require_gate(gated(github_token=key))
-        simulator.health = Health()
-        await require_gate(gated(lml_api_key=key))
-    except GateError as error:
-        shown = str(error)
-    assert not re.search("geh.im", shown)
 
 
 async def test_without_a_commit_nothing_is_asked(gated: Gated, simulator: Simulator) -> None:

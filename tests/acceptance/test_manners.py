@@ -38,6 +38,7 @@ ARGUMENTS = {
 # They look at no database: one shows what is set, one prints a script, one brings its own.
 WITHOUT_DATABASE = {"completion", "demo"}
 ON_THE_DATABASE = [name for name in COMMANDS if name not in WITHOUT_DATABASE]
+WITHOUT_LML = {"LIBRARY_METADATA_URL": "http://127.0.0.1:1"}
 INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -121,6 +122,19 @@ def test_wrong_settings_are_told_without_a_traceback(name: str) -> None:
     assert "geheim" not in wrong.stderr
 
 
+@pytest.mark.parametrize(
+    "name", [name for name in ON_THE_DATABASE if name not in {"doctor", "run", "settings"}]
+)
+def test_database_that_is_not_there_is_told_with_what_to_do(name: str) -> None:
+    settings = {"DATABASE_URL": "postgresql://u:geheim@127.0.0.1:1/x", **WITHOUT_LML}
+    ran = run(*words(name)[3:], **settings)
+    assert ran.returncode == COULD_NOT_RUN
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith("listener: connection failed: ")
+    assert line.endswith(": Connection refused; start PostgreSQL, or correct DATABASE_URL")
+    assert "geheim" not in line
+
+
 def test_debug_shows_the_traceback_before_the_words() -> None:
     wrong = run("--debug", "status", DATABASE_URL="mysql://db/x")
     assert wrong.returncode == COULD_NOT_RUN
@@ -161,7 +175,7 @@ def silent_server() -> Iterator[str]:
 def started(name: str, **settings: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         words(name),
-        env={"PATH": os.defpath, "LIBRARY_METADATA_URL": "http://127.0.0.1:1", **settings},
+        env={"PATH": os.defpath, **WITHOUT_LML, **settings},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -7,13 +7,39 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
+import psycopg
 import pytest
+from psycopg import errors
 
 from listener.adapters.postgres import connection as connections
-from listener.adapters.postgres.connection import Database, open_pool, open_session, session
+from listener.adapters.postgres.connection import (
+    Database,
+    open_pool,
+    open_session,
+    session,
+    translated,
+)
 from listener.domain.faults import StoreUnavailableError
 from tests.conftest import Connection, through
 from tests.integration.test_wakeups import Proxy
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            psycopg.OperationalError("lost\nline 2"),
+            "lost; start PostgreSQL, or correct DATABASE_URL",
+        ),
+        (TimeoutError(), "no answer in time; start PostgreSQL, or correct DATABASE_URL"),
+        (errors.UndefinedTable("there is none"), "there is none"),
+        (errors.InsufficientPrivilege(), "InsufficientPrivilege"),
+    ],
+)
+def test_fault_of_the_database_is_told_in_words(error: Exception, said: str) -> None:
+    with pytest.raises(StoreUnavailableError) as caught, translated():
+        raise error
+    assert str(caught.value) == said
 
 
 @pytest.mark.parametrize("ticks", range(8))

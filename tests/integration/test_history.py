@@ -370,7 +370,7 @@ async def test_release_that_the_backend_deletes_is_not_waited_for(
     asking, again = await asked.read(row, other), await asked.read(other)
     with psycopg.connect(dsn) as backend:
         delete_release(backend, row)
-        with pytest.raises(WriteRefusedError, match="LockNotAvailable") as refused:
+        with pytest.raises(WriteRefusedError, match="lock timeout") as refused:
             await asked.write(asking, Kind.UNRESOLVED)
         assert refused.value.passing
         assert (await asked.write(again, Kind.UNRESOLVED)).withdrawn == {other}
@@ -531,7 +531,7 @@ async def test_history_that_goes_while_the_daemon_works_stops_no_verdict(
     row = add_release(db)
     await asked(row, identity("Q1"))
     db.execute(sql.SQL("DROP TABLE {}").format(table("library_identity_history")))
-    with pytest.raises(StoreUnavailableError, match="UndefinedTable"):
+    with pytest.raises(StoreUnavailableError, match="does not exist"):
         await asked(row, identity("Q2"))
     assert (await asked(row, identity("Q2"))).rows == {row}
     assert standing(db)[0][0] == "Q2"
@@ -561,7 +561,7 @@ async def test_without_a_right_on_the_history_verdicts_are_written_all_the_same(
             "sequence": table("library_identity_history_history_id_seq"),
         }
         db.execute(sql.SQL(f"REVOKE {revoke} FROM {role}").format(**names))
-        with pytest.raises(StoreUnavailableError, match="InsufficientPrivilege"):
+        with pytest.raises(StoreUnavailableError, match="permission denied"):
             await asked(row, identity("Q2"))
         assert (await asked(row, identity("Q2"))).rows == {row}
     with psycopg.connect(dsn, autocommit=True) as connection:

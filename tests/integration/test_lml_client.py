@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from socket import SO_LINGER, SOL_SOCKET
+from socketserver import BaseRequestHandler, ThreadingTCPServer
+from struct import pack
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -14,6 +20,7 @@ from listener.adapters.demo.simulator.replies import Wire
 from listener.adapters.demo.simulator.tracks import Tracks as Fields
 from listener.adapters.demo.simulator.tracks import TrackStore, entries_for
 from listener.adapters.lml.client import LmlClient, LmlLimits, open_lml
+from listener.adapters.lml.health import NoAnswerError, open_probe
 from listener.domain.faults import (
     LmlRefusedError,
     LmlUnavailableError,
@@ -264,6 +271,67 @@ async def test_wait_that_the_edge_asks_for_is_handed_on_within_reason(
     with pytest.raises(LmlUnavailableError) as caught:
         await answers(lml)
     assert caught.value.retry_after == handed_on
+
+
+@contextmanager
+def rude_server() -> Iterator[int]:
+    """Yield the port of what breaks off every connection once a byte has come."""
+
+    class Rude(BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1)
+            self.request.setsockopt(SOL_SOCKET, SO_LINGER, pack("ii", 1, 0))
+            self.request.close()
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Rude) as server:
+        serving = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        serving.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            serving.join()
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("http://127.0.0.1:1", "Connection refused"),
+        ("http://localhost:1", "Connection refused"),
+        ("http://lml.invalid", "(Name or service not known|nodename nor servname.*)"),
+        ("http://127.0.0.1:{rude}", "Connection reset by peer"),
+        ("https://127.0.0.1:{lml}", r"\[SSL.*\] .*"),
+    ],
+)
+async def test_reason_why_nobody_answers_is_told_in_the_words_of_the_system(
+    url: str, address: str, reason: str
+) -> None:
+    with rude_server() as rude:
+        address = address.format(rude=rude, lml=url.rpartition(":")[2].strip("/"))
+        async with open_probe(address, TOKEN) as probe:
+            with pytest.raises(NoAnswerError, match=f"^LML does not answer: {reason}$"):
+                await probe.health()
+        with capture_logs() as logs:
+            async with open_lml(address, TOKEN, LIMITS) as lml:
+                told = f"^no answer to identity/bulk-resolve-libraries: {reason}$"
+                with pytest.raises(LmlUnavailableError, match=told):
+                    await answers(lml)
+    assert [re.fullmatch(reason, log["reason"]) is not None for log in logs] == [True]
+
+
+async def test_call_that_takes_too_long_says_so(simulator: Simulator, lml: LmlClient) -> None:
+    simulator.faults.add("hang")
+    with pytest.raises(LmlUnavailableError, match=r"bulk-resolve-libraries: .*Timeout"):
+        await answers(lml)
+
+
+@pytest.mark.parametrize("fault", ["list_document", "not_json", "html"])
+async def test_reply_that_is_no_object_is_called_that(
+    simulator: Simulator, lml: LmlClient, fault: str
+) -> None:
+    simulator.faults.add(fault)
+    with pytest.raises(LmlUnavailableError, match=r"bulk-resolve-libraries is not a JSON object$"):
+        await answers(lml)
 
 
 async def test_while_lml_fails_a_call_is_tried_once(simulator: Simulator, lml: LmlClient) -> None:

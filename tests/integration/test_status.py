@@ -305,8 +305,16 @@ def test_what_is_not_ready_is_said(db: Connection, dsn: str) -> None:
     db.execute("DROP SCHEMA listener CASCADE")
     with pytest.raises(InstallationError, match=r"not installed: schema/0001.*listener migrate"):
         look(dsn)
-    with pytest.raises(UnreachableError):
+    with pytest.raises(UnreachableError, match="correct DATABASE_URL"):
         look(with_database(dsn, "no_such_database"))
+
+
+def test_look_that_takes_too_long_is_no_matter_of_the_address(dsn: str) -> None:
+    with (
+        pytest.raises(UnreachableError, match=r"statement timeout$"),
+        looking(dsn, BACKEND, "listener-status") as connection,
+    ):
+        connection.execute("SET statement_timeout = 1; SELECT pg_sleep(9)")
 
 
 def shown(status: Status, width: int) -> list[str]:

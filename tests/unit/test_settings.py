@@ -182,6 +182,30 @@ def test_lml_url_that_is_none_is_refused(env: pytest.MonkeyPatch, url: str) -> N
     assert line.startswith("LIBRARY_METADATA_URL")
 
 
+@pytest.mark.parametrize(
+    "url", ["http://geheim@lml", "http://:geheim@lml", "http://u:geheim@lml/x"]
+)
+def test_lml_url_with_somebody_in_it_is_refused_without_being_told(
+    env: pytest.MonkeyPatch, url: str
+) -> None:
+    env.setenv("LIBRARY_METADATA_URL", url)
+    assert refusal() == [
+        "LIBRARY_METADATA_URL: must be without user:password@: use LML_API_KEY",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [("http://lml?key=geheim", ""), ("http://lml/?", ""), ("http://lml/#x", " is 'http://lml/#x'")],
+)
+def test_lml_url_that_paths_cannot_follow_is_refused(
+    env: pytest.MonkeyPatch, url: str, shown: str
+) -> None:
+    env.setenv("LIBRARY_METADATA_URL", url)
+    demand = "must be without a query and a fragment: paths are put after it"
+    assert refusal() == [f"LIBRARY_METADATA_URL{shown}: {demand}"]
+
+
 def test_secrets_stand_in_no_message_and_no_representation(env: pytest.MonkeyPatch) -> None:
     env.setenv("LML_API_KEY", KEY)
     settings = load_settings(Settings)
@@ -218,6 +242,14 @@ def test_settings_file_is_read_and_the_environment_goes_first(
     assert settings.linger == timedelta(milliseconds=30)
 
 
+def test_settings_file_in_another_encoding_is_refused(
+    env: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_bytes(b"LML_API_KEY=geh\xe9im\n")
+    del env
+    assert refusal() == ["the file .env is not UTF-8: save it as that"]
+
+
 def test_settings_cannot_change_later(env: pytest.MonkeyPatch) -> None:
     settings = load_settings(Settings)
     with pytest.raises(ValueError, match="frozen"):
@@ -232,6 +264,29 @@ def test_password_that_libpq_would_misread_is_refused_without_being_told(
     with pytest.raises(SettingsError, match="DATABASE_URL: has an @, a / or a % in its") as caught:
         load_settings(DatabaseSettings)
     assert "heim" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    ["db:99999", "db:0", "db:-1", "a:1,b:65536", "[::1]:99999", "u:geheim", "u:p@db:geheim"],
+)
+def test_port_that_is_none_is_refused_without_being_told(
+    monkeypatch: pytest.MonkeyPatch, hosts: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://{hosts}/backend")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(DatabaseSettings)
+    said = "DATABASE_URL: has a port that is none: write a number from 1 to 65535"
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    ["", "db", "db:", "db:65535", "u:1@db:1", "[::1]", "u@[::1]:1", "a:1,b,c:3", "%2Ftmp:1"],
+)
+def test_port_may_be_left_out(monkeypatch: pytest.MonkeyPatch, hosts: str) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://{hosts}/backend")
+    load_settings(DatabaseSettings)
 
 
 def test_escaped_password_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,9 +345,28 @@ def test_nothing_is_served_without_an_address(env: pytest.MonkeyPatch) -> None:
     assert load_settings(Settings).http_bind == ""
 
 
-def test_token_that_no_header_carries_is_refused_and_not_told(env: pytest.MonkeyPatch) -> None:
-    env.setenv("HTTP_TOKEN", "open sesame")
-    assert refusal() == ["HTTP_TOKEN: must be printable ASCII without blanks"]
+_TOKENS = ("HTTP_TOKEN", "LML_API_KEY", "GITHUB_TOKEN")
+
+
+@pytest.mark.parametrize("name", _TOKENS)
+@pytest.mark.parametrize(
+    "token", ["open sesame", "s\u00e9same", "sesame\u20ac", "sesame\x7f", "a\nb"]
+)
+def test_token_that_no_header_carries_is_refused_and_not_told(
+    env: pytest.MonkeyPatch, name: str, token: str
+) -> None:
+    env.setenv(name, token)
+    assert refusal() == [f"{name}: must be printable ASCII without blanks"]
+
+
+@pytest.mark.parametrize("name", _TOKENS)
+@pytest.mark.parametrize(("given", "token"), [(" sesame\r\n", "sesame"), (" \n", None)])
+def test_blanks_around_a_token_do_not_count(
+    env: pytest.MonkeyPatch, name: str, given: str, token: str | None
+) -> None:
+    env.setenv(name, given)
+    secret = getattr(load_settings(Settings), name.lower())
+    assert (secret and secret.get_secret_value()) == token
 
 
 _WRONG = {

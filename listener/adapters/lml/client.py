@@ -27,6 +27,7 @@ from listener.adapters.lml.failures import (
     OversizedReplyError,
     StatusError,
     meaning,
+    reason_of,
     worth_a_retry,
 )
 from listener.adapters.lml.reply import BulkReply
@@ -186,7 +187,7 @@ class LmlClient:
             raise LmlUnavailableError(str(error)) from error
         except (httpx.HTTPError, TimeoutError) as error:
             self._failing = True
-            message = f"{type(error).__name__} on {path}"
+            message = f"no answer to {path}: {reason_of(error)}"
             # Nobody can tell a service that hangs from one that is slow with tracks.
             if refused is TracksRefusedError and isinstance(error, _NO_ANSWER_IN_TIME):
                 raise refused(message) from error
@@ -202,7 +203,7 @@ class LmlClient:
                 raise StatusError(response)
             body = await self._read(response)
         if body.lstrip()[:1] != b"{":
-            raise NotLmlError(f"the reply to {path} is not JSON")
+            raise NotLmlError(f"the reply to {path} is not a JSON object")
         return body
 
     async def _read(self, response: httpx.Response) -> bytes:
@@ -237,4 +238,5 @@ async def open_lml(
 
 def _log_retry(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
-    _log.info("asking LML again", attempt=state.attempt_number, reason=str(error) or repr(error))
+    reason = "" if error is None else reason_of(error)
+    _log.info("asking LML again", attempt=state.attempt_number, reason=reason)

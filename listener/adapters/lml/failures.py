@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import ssl
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import assert_never
@@ -9,7 +12,12 @@ from typing import assert_never
 import httpx
 
 from listener.domain.disposition import Disposition, dispose
-from listener.domain.faults import LmlRefusedError, LmlUnavailableError, PageRefusedError
+from listener.domain.faults import (
+    LmlRefusedError,
+    LmlUnavailableError,
+    PageRefusedError,
+    first_of,
+)
 
 _RETRY_AFTER_CAP = timedelta(minutes=5)
 # No pause that anybody means has more digits; a longer number might not fit a duration.
@@ -39,6 +47,24 @@ def worth_a_retry(error: BaseException) -> bool:
     if isinstance(error, StatusError):
         return error.disposition in {Disposition.WAIT, Disposition.TRY_THEN_SPLIT}
     return isinstance(error, httpx.TransportError | TimeoutError | NotLmlError)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the system's own words for a call that broke off; without any, the kind of error.
+
+    The text of an error of the protocol may quote a header with its token.
+    """
+    if isinstance(error, StatusError | NotLmlError):
+        return str(error)
+    cause: BaseException | None = error if isinstance(error, httpx.NetworkError) else None
+    while cause is not None:
+        cause = first_of(cause)
+        if isinstance(cause, OSError) and cause.errno is not None:
+            # asyncio puts words of its own, with the address, for those of the system.
+            theirs = isinstance(cause, socket.gaierror | ssl.SSLError)
+            return str(cause.strerror) if theirs else os.strerror(cause.errno)
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__
 
 
 def meaning(error: StatusError, refused: type[PageRefusedError]) -> Exception:

@@ -14,6 +14,7 @@ import httpx
 from pydantic_core import from_json, to_json
 
 from listener.adapters.lml.address import API, HEALTH, root_of
+from listener.adapters.lml.failures import reason_of
 from listener.domain.gate import Relation, Route
 
 _TIMEOUT = timedelta(seconds=10)
@@ -49,9 +50,7 @@ class LmlProbe:
 
     def __init__(self, http: httpx.AsyncClient, api_key: str | None) -> None:
         self._http = http
-        # As bytes: a key that is not ASCII is for LML to refuse, not for the client to quote.
-        token = f"Bearer {api_key}".encode() if api_key else None
-        self._headers = {b"authorization": token} if token else {}
+        self._headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
 
     async def health(self) -> Health:
         """Read /health, which LML answers with 200, or with 503 if it is unhealthy."""
@@ -67,7 +66,7 @@ class LmlProbe:
 
     async def probe(self, route: Route) -> Probe:
         """Ask a route about nothing, which LML refuses before it does any work."""
-        headers = {b"content-type": b"application/json", **self._headers}
+        headers = {"content-type": "application/json", **self._headers}
         request = self._http.build_request(
             "POST", f"{API}/{route}", content=_NOTHING[route], headers=headers
         )
@@ -88,9 +87,9 @@ async def compare_commits(url: str, base: str, head: str, token: str | None) -> 
 
     It answers as GitHub does to "compare two commits". Raises `NoAnswerError`.
     """
-    headers = {b"accept": b"application/vnd.github+json"}
+    headers = {"accept": "application/vnd.github+json"}
     if token:
-        headers[b"authorization"] = f"Bearer {token}".encode()
+        headers["authorization"] = f"Bearer {token}"
     host = "the code host"
     async with _client() as http:
         try:
@@ -136,8 +135,7 @@ async def _exchange(
             finally:
                 await response.aclose()
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
-        # The kind only: the text of some quotes the header with the token.
-        raise NoAnswerError(f"{who} does not answer: {type(error).__name__}") from error
+        raise NoAnswerError(f"{who} does not answer: {reason_of(error)}") from error
     return response.status_code, b"".join(chunks)
 
 

@@ -19,6 +19,7 @@ from listener.domain.faults import StoreUnavailableError
 
 # Longer than statement_timeout: only a server that cannot be heard any more takes this long.
 _DEADLINE = timedelta(seconds=20)
+_CONNECT = "start PostgreSQL, or correct DATABASE_URL"
 
 Pool = AsyncConnectionPool[psycopg.AsyncConnection[Any]]
 
@@ -153,14 +154,23 @@ def translated() -> Iterator[None]:
         PoolTimeout,
         TimeoutError,
     ) as error:
-        raise StoreUnavailableError(reason_of(error)) from error
+        raise StoreUnavailableError(advice_on(error)) from error
+
+
+def advice_on(error: Exception) -> str:
+    """Return what went wrong, and what to do about it where the server cannot be reached."""
+    # What the server says itself has a code.
+    told = isinstance(error, psycopg.Error) and error.sqlstate is not None
+    return reason_of(error) if told else f"{reason_of(error)}; {_CONNECT}"
 
 
 def reason_of(error: Exception) -> str:
     """Return what went wrong without the contents of any row."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, errors.RaiseException):
+        return "a rule of the database's own"
     # The primary message only: the detail of a constraint violation quotes the row, and so may
     # whatever a trigger of the backend says.
     primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-    if isinstance(error, errors.RaiseException):
-        primary = "a rule of the database's own"
-    return f"{type(error).__name__}: {primary or next(iter(str(error).splitlines()), 'no message')}"
+    return primary or next(iter(str(error).splitlines()), type(error).__name__)

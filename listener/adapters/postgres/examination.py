@@ -245,7 +245,7 @@ def _unrevealing(dsn: str) -> Iterator[None]:
     except psycopg.Error as error:
         if isinstance(error, errors.OperationalError) and not _may_reveal(dsn, str(error)):
             raise UnreachableError(reason_of(error)) from None
-        message = f"{type(error).__name__}; does DATABASE_URL have its special characters escaped?"
+        message = "no connection; does DATABASE_URL have its special characters escaped?"
         raise UnreachableError(message) from None
 
 

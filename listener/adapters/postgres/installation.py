@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from psycopg import errors, sql
 
-from listener.adapters.postgres.connection import reason_of
+from listener.adapters.postgres.connection import advice_on, reason_of
 from listener.adapters.postgres.statements import compose, query, sql_folder, text_of
 
 # Any two processes that install agree on this number.
@@ -60,7 +60,7 @@ def installing(dsn: str, advice: str = _AS_OWNER) -> Iterator[psycopg.Connection
             connection.execute("SELECT pg_advisory_lock(%s, %s)", _INSTALL_LOCK)
             yield connection
     except psycopg.OperationalError as error:
-        raise UnreachableError(reason_of(error)) from error
+        raise UnreachableError(advice_on(error)) from error
     except errors.InsufficientPrivilege as error:
         raise InstallationError(f"{reason_of(error)}; {advice}") from error
     except psycopg.Error as error:

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import errors
 from psycopg.rows import class_row
 
-from listener.adapters.postgres.connection import reason_of
+from listener.adapters.postgres.connection import advice_on, reason_of
 from listener.adapters.postgres.installation import (
     InstallationError,
     UnreachableError,
@@ -142,7 +142,7 @@ def looking(dsn: str, backend: str, name: str) -> Iterator[psycopg.Connection[An
             require_installed(connection, backend)
             yield connection
     except psycopg.OperationalError as error:
-        raise UnreachableError(reason_of(error)) from error
+        raise UnreachableError(advice_on(error)) from error
     except errors.UndefinedTable as error:
         message = f"{reason_of(error)}; is WXYC_SCHEMA_NAME the backend's schema?"
         raise InstallationError(message) from error
