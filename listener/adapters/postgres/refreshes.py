@@ -12,6 +12,7 @@ from psycopg.rows import class_row
 
 from listener.adapters.postgres.arrays import Int4s, Texts
 from listener.adapters.postgres.connection import Database, Pool, session
+from listener.adapters.postgres.locks import REFRESHES
 from listener.adapters.postgres.statements import query
 from listener.domain.budget import Errand, Grant, RefreshLimits, Spent, Wait, decide
 from listener.domain.refreshing import Refreshed
@@ -93,7 +94,7 @@ class PostgresRefreshes:
             "recent": RECENT,
             "memory": _MEMORY,
         }
-        await connection.execute(self._lock)
+        await connection.execute(self._lock, REFRESHES.parameters())
         cursor = connection.cursor(row_factory=class_row(Spent))
         await cursor.execute(self._read, parameters)
         spent = await cursor.fetchone()

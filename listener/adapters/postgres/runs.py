@@ -19,23 +19,16 @@ from listener.adapters.postgres.connection import (
     session,
     translated,
 )
+from listener.adapters.postgres.locks import SEARCHED, Lock, lock_of_share
 from listener.adapters.postgres.statements import query
 from listener.domain.due import Scope
 from listener.domain.faults import RunGoesOnError
 from listener.domain.refreshing import RotationTally
-from listener.domain.run import RunKind, Search
+from listener.domain.run import RunKind
 from listener.domain.tally import Tally
 
 _log = structlog.stdlib.get_logger()
 
-# One number for each search; the lock class is the one of all our advisory locks.
-_LOCKS = {
-    Search.BY_TIME: 3,
-    Search.BY_CONTENT: 4,
-    Search.COMPILATIONS: 5,
-    Search.IN_ROTATION: 7,
-}
-_SHARES = 10
 _TRY_EVERY = timedelta(seconds=0.5)
 
 
@@ -100,21 +93,17 @@ class _Run:
 
     async def lock(self, kind: RunKind, scope: Scope, *, wait: bool) -> None:
         for search in sorted(kind.searches):
-            number = _LOCKS[search]
-            if scope.partitions == 1:
-                await self._acquire("pg_try_advisory_lock", number, wait=wait)
-            else:
-                await self._acquire("pg_try_advisory_lock_shared", number, wait=wait)
-                share = scope.partitions * 10_000 + scope.partition
-                await self._acquire("pg_try_advisory_lock", number + _SHARES * share, wait=wait)
+            in_shares = scope.partitions > 1
+            await self._acquire(SEARCHED[search], shared=in_shares, wait=wait)
+            if in_shares:
+                await self._acquire(lock_of_share(search, scope), shared=False, wait=wait)
 
-    async def _acquire(self, function: str, number: int, *, wait: bool) -> None:
+    async def _acquire(self, lock: Lock, *, shared: bool, wait: bool) -> None:
+        statement = query("lock_search", self._database.backend)
+        parameters = lock.parameters() | {"shared": shared}
         told = False
         while True:
-            cursor = await self._connection.execute(
-                f"SELECT {function}(1280528978, %s::int)",
-                (number,),
-            )
+            cursor = await self._connection.execute(statement, parameters)
             if await cursor.fetchone() == (True,):
                 return
             if not wait:
