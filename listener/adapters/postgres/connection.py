@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import errors
@@ -21,6 +21,7 @@ from listener.domain.faults import StoreUnavailableError
 _DEADLINE = timedelta(seconds=20)
 
 Pool = AsyncConnectionPool[psycopg.AsyncConnection[Any]]
+_Row = TypeVar("_Row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,14 @@ async def session(pool: Pool) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
         # One cut connection seldom comes alone: find the others now, not one failure at a time.
         await pool.check()
         raise
+
+
+async def only_row(cursor: psycopg.AsyncCursor[_Row]) -> _Row:
+    """Return the one row of a statement that always returns one."""
+    row = await cursor.fetchone()
+    if row is None:
+        raise AssertionError("a statement that always returns a row returned none")
+    return row
 
 
 def _heed_cancellation() -> None:

@@ -15,6 +15,7 @@ from psycopg.types.json import Jsonb
 from listener.adapters.postgres.connection import (
     Database,
     Pool,
+    only_row,
     open_session,
     session,
     translated,
@@ -118,8 +119,7 @@ class _Run:
         cursor = await self._connection.execute(
             query("begin_run", self._database.backend), parameters
         )
-        row = await cursor.fetchone()
-        self.run_id = row[0] if row else 0
+        (self.run_id,) = await only_row(cursor)
 
     async def note(self) -> None:
         """Write down how far the run is; raises `StoreUnavailableError` once its lock is lost."""
@@ -150,5 +150,5 @@ def _noted(tally: Tally | RotationTally) -> dict[str, Any]:
 async def read_pace(pool: Pool, backend: str) -> timedelta | None:
     """Return what a call took on average in the latest runs, None if none asked anything."""
     async with session(pool) as connection:
-        row = await (await connection.execute(query("read_pace", backend))).fetchone()
-    return None if row is None or row[0] is None else timedelta(milliseconds=float(row[0]))
+        (pace,) = await only_row(await connection.execute(query("read_pace", backend)))
+    return None if pace is None else timedelta(milliseconds=float(pace))

@@ -14,7 +14,7 @@ import structlog
 from psycopg import errors, sql
 from psycopg.abc import Params
 
-from listener.adapters.postgres.connection import Database, open_session, reason_of
+from listener.adapters.postgres.connection import Database, only_row, open_session, reason_of
 from listener.adapters.postgres.locks import AWAKE
 from listener.adapters.postgres.statements import query
 from listener.domain.change import Stream
@@ -118,12 +118,12 @@ class Wakeups:
             cursor = await self._bounded(
                 connection, query("mark_transactions", self._database.backend)
             )
-            row = await cursor.fetchone()
+            (mark,) = await only_row(cursor)
         except _BROKEN as error:
             await self._drop(error)
             return None
         self._spared = False
-        return int(row[0]) if row else None
+        return int(mark)
 
     async def wait(self, at_most: timedelta) -> bool:
         """Return True when woken, or False after `at_most`."""
