@@ -17,6 +17,7 @@ from listener.adapters.postgres.steps import LastWord, Step, read_history, read_
 from listener.adapters.postgres.viewer import Viewer
 from listener.bootstrap.outlook import Outlook
 from listener.bootstrap.report import as_json, dumped
+from listener.domain.change import Stream
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.health import (
     Findings,
@@ -92,7 +93,7 @@ class Page:
         pulse = next((each for each in pulses if each.stream == told.stream), None)
         word = next((each for each in seen.last_words if each.stream == told.stream), None)
         return StreamState(
-            stream=told.stream,
+            stream=Stream(told.stream),
             backlog=told.backlog,
             oldest=_oldest(told, word),
             followed=bool(told.holder_alive),

@@ -95,28 +95,27 @@ def unready(
     if reading.age > _UNHEARD:
         return [f"the database does not answer for {_span(reading.age)}"]
     following = {pulse.stream: pulse for pulse in pulses}
+    limit = f", more than READY_MAX_LAG, {_span(max_lag)}"
     reasons: list[str] = []
     for waiting in reading.waiting:
         pulse = following.get(waiting.stream)
         if pulse is not None:
-            reasons += _troubles(pulse, waiting, max_lag)
+            reasons += _troubles(_state_of(pulse, waiting), max_lag, limit)
         elif not waiting.followed:
             reasons.append(f"nobody follows {waiting.stream}")
     return reasons
 
 
-def _troubles(pulse: Pulse, waiting: Waiting, max_lag: timedelta) -> Iterator[str]:
-    stream = pulse.stream
-    if pulse.stalled > _STALLED:
-        yield f"the loops of {stream} stand still for {_span(pulse.stalled)}"
-    if pulse.rung is Rung.DOWN:
-        yield f"the session that {stream} is woken by does not answer"
-    excused = pulse.breaker is not BreakerState.CLOSED or stream in _PACED
-    if waiting.oldest is not None and waiting.oldest > max_lag and not excused:
-        yield (
-            f"the oldest change of {stream} waits for {_span(waiting.oldest)}, "
-            f"more than READY_MAX_LAG, {_span(max_lag)}"
-        )
+def _state_of(pulse: Pulse, waiting: Waiting) -> StreamState:
+    return StreamState(
+        stream=pulse.stream,
+        backlog=waiting.backlog,
+        oldest=waiting.oldest,
+        followed=True,
+        rung=pulse.rung,
+        breaker=pulse.breaker,
+        stalled=pulse.stalled,
+    )
 
 
 class Word(StrEnum):
@@ -140,7 +139,7 @@ class Wellness:
 class StreamState:
     """One stream as the whole fleet knows it; rung and breaker are None where nobody told them."""
 
-    stream: str
+    stream: Stream
     backlog: int
     oldest: timedelta | None
     followed: bool
@@ -184,17 +183,27 @@ def _failing(
     for each in streams:
         if not each.followed:
             yield f"nobody follows {each.stream}; start a daemon"
-        if each.stalled > _STALLED:
-            yield f"the loops of {each.stream} stand still for {_span(each.stalled)}"
-        if each.rung is Rung.DOWN:
-            yield f"the session that {each.stream} is woken by does not answer"
-        excused = each.breaker not in {None, BreakerState.CLOSED} or each.stream in _PACED
-        if each.oldest is not None and each.oldest > max_lag and not excused:
-            yield f"the oldest change of {each.stream} waits for {_span(each.oldest)}"
+        yield from _troubles(each, max_lag)
+
+
+def _troubles(state: StreamState, max_lag: timedelta, limit: str = "") -> Iterator[str]:
+    """Yield what is wrong with how a stream is followed; `limit` ends the sentence on its lag."""
+    stream = state.stream
+    if state.stalled > _STALLED:
+        yield f"the loops of {stream} stand still for {_span(state.stalled)}"
+    if state.rung is Rung.DOWN:
+        yield f"the session that {stream} is woken by does not answer"
+    excused = _lml_is_silent(state) or stream in _PACED
+    if state.oldest is not None and state.oldest > max_lag and not excused:
+        yield f"the oldest change of {stream} waits for {_span(state.oldest)}{limit}"
+
+
+def _lml_is_silent(state: StreamState) -> bool:
+    return state.breaker not in {None, BreakerState.CLOSED}
 
 
 def _strained(streams: Sequence[StreamState], findings: Findings) -> Iterator[str]:
-    if any(each.breaker not in {None, BreakerState.CLOSED} for each in streams):
+    if any(map(_lml_is_silent, streams)):
         yield "LML does not answer; changes are kept until it does"
     for each in streams:
         if each.rung is Rung.POLL:

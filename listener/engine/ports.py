@@ -277,7 +277,7 @@ class Samples(Protocol):
         """Write a sample down."""
 
     async def count_coverage(self) -> Sequence[int]:
-        """Count the library's rows in the order of `Sample.coverage`."""
+        """Count the library's rows in the order of `COVERAGE`."""
 
     async def fold(self, stream: Stream) -> None:
         """Make old samples coarser, and forget very old ones."""

@@ -1,4 +1,5 @@
--- Shows that the holder lives, which session is its own and how LML's breaker stands, and sends it an echo; no row if the lane is lost.
+-- Shows that the holder lives, which session is its own and how LML's breaker stands, and sends it an echo; no row if
+-- the lane is lost.
 WITH beat AS (
     UPDATE listener.lane AS l
     SET holder_pid = pg_backend_pid(),

@@ -1,5 +1,6 @@
 -- Lists every right that a daemon needs, and whether a role has it: null if there is no such thing. Nothing is said of
--- an optional table that is not there. Looked up by oid: a name in a schema that the role may not use would be an error.
+-- an optional table that is not there. Looked up by oid: a name in a schema that the role may not use would be an
+-- error.
 WITH wanted (kind, schema_name, name, rights, optional) AS (
     VALUES
         ('DATABASE', NULL, current_database()::text, '{{CONNECT}}'::text[], false),

@@ -1,3 +1,3 @@
 -- Keeps others from taking a refresh call until the transaction ends; a statement of its own, so that the next one
 -- sees what they took.
-SELECT pg_advisory_xact_lock(1280528978, 8)
+SELECT pg_advisory_xact_lock(%(lock_class)s::int, %(lock_number)s::int)

@@ -20,7 +20,6 @@ from tests.conftest import Connection
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 
 pytestmark = [
-    pytest.mark.acceptance,
     pytest.mark.timeout(120),
     pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on PATH"),
 ]

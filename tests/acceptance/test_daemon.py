@@ -18,7 +18,7 @@ from tests.acceptance.conftest import Commands, Daemon, eventually
 from tests.catalogue import add_release, count, delete_release, outbox_size, rename, table
 from tests.conftest import BACKEND, Connection, with_database
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.timeout(90)
 
 Start = Callable[..., Daemon]
 

@@ -23,7 +23,7 @@ from tests.acceptance.conftest import WAIT_SECONDS, Commands, Outcome
 from tests.catalogue import table
 from tests.conftest import Connection, with_database
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(30)]
+pytestmark = pytest.mark.timeout(30)
 
 CHECKS = [
     "settings",

@@ -17,7 +17,7 @@ from tests.acceptance.conftest import Commands, Daemon
 from tests.catalogue import add_release, count, outbox_size
 from tests.conftest import Connection
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(30)]
+pytestmark = pytest.mark.timeout(30)
 
 REQUIRED = "0123abc"
 RUNNING = "f" * 40

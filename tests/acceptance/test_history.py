@@ -17,7 +17,7 @@ from tests.acceptance.test_reconcile import age, asked
 from tests.catalogue import add_release, count, delete_release, rename, set_column, table
 from tests.conftest import Connection
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.timeout(60)
 
 Start = Callable[..., Daemon]
 

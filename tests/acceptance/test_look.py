@@ -21,8 +21,6 @@ from tests.acceptance.conftest import WAIT_SECONDS, Daemon, eventually
 from tests.catalogue import add_release, outbox_size
 from tests.conftest import Connection, with_database
 
-pytestmark = pytest.mark.acceptance
-
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _UP = re.compile(r"\x1b\[\d*A")
 STATE = (

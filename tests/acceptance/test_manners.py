@@ -23,8 +23,6 @@ from listener.cli.manners import BROKE, COULD_NOT_RUN, NOT_WANTED, Commands
 from tests.acceptance.conftest import WAIT_SECONDS, eventually
 from tests.conftest import Connection
 
-pytestmark = pytest.mark.acceptance
-
 COMMANDS = sorted(main.commands)
 # What each needs beside its name; those that are not here need nothing.
 ARGUMENTS = {

@@ -17,8 +17,6 @@ from tests.acceptance.test_look import look
 from tests.catalogue import add_release, count, outbox_size, rename
 from tests.conftest import Connection
 
-pytestmark = pytest.mark.acceptance
-
 Start = Callable[..., Daemon]
 
 KEYS = ["library_id", "reason", "detail", "attempts", "last_failed_at"]

@@ -18,7 +18,7 @@ from tests.acceptance.test_daemon import add_releases, all_answered, unanswered
 from tests.catalogue import add_release, count, outbox_size, rename, table
 from tests.conftest import Connection, with_database
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.timeout(90)
 
 Start = Callable[..., Daemon]
 

@@ -12,7 +12,7 @@ from tests.acceptance.conftest import Commands
 from tests.acceptance.test_look import look
 from tests.conftest import ROLE_PASSWORD, Connection, as_role
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.timeout(60)
 
 
 def test_statements_are_printed_and_change_nothing(

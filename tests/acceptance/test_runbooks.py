@@ -25,7 +25,7 @@ from tests.runbooks import (
     script_of,
 )
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 TOKEN = "secret-token-of-the-tests"
 # These begin where nothing is installed yet.

@@ -8,12 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from listener.settings import Settings
 from tests.acceptance.conftest import WAIT_SECONDS
-
-pytestmark = pytest.mark.acceptance
 
 ADDRESSES = {
     "DATABASE_URL": "postgresql://u:geheim@db/x",

@@ -22,7 +22,7 @@ from tests.acceptance.conftest import Commands, Daemon, eventually
 from tests.catalogue import add_release, count
 from tests.conftest import Connection, with_database
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.timeout(90)
 
 Start = Callable[..., Daemon]
 

@@ -21,7 +21,7 @@ from tests.acceptance.test_daemon import add_releases
 from tests.catalogue import add_release
 from tests.conftest import Connection
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.timeout(90)
 
 Start = Callable[..., Daemon]
 

@@ -14,7 +14,7 @@ from tests.acceptance.conftest import Commands, Daemon, eventually
 from tests.catalogue import add_release, outbox_size, table
 from tests.conftest import Connection
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.timeout(90)
 
 Start = Callable[..., Daemon]
 

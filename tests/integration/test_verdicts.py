@@ -240,7 +240,7 @@ async def test_what_a_person_calls_manual_is_kept_though_lml_once_said_so(
     before = [rows(db, name) for name in ("library_identity", "library_identity_source")]
     _ask_again(db)
     written = await verdicts.write(page(await library.read([row]), single(row, wikidata="Q2")))
-    assert (written.rows, written.kept) == ({row}, 1)
+    assert (written.rows, written.kept) == (frozenset({row}), 1)
     assert [rows(db, name) for name in ("library_identity", "library_identity_source")] == before
 
 

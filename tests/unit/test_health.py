@@ -122,8 +122,8 @@ def test_old_change_is_excused_while_lml_is_down(breaker: BreakerState) -> None:
 
 
 STREAMS = tuple(
-    StreamState(name, 0, None, followed=True, rung=Rung.NOTIFY, breaker=BreakerState.CLOSED)
-    for name in ("library", "rotation")
+    StreamState(stream, 0, None, followed=True, rung=Rung.NOTIFY, breaker=BreakerState.CLOSED)
+    for stream in Stream
 )
 FINE = Findings(missing=(), parked=0, never_asked=0, failed_run=None, capture_missed=0)
 

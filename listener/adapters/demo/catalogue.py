@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib import resources
 from itertools import islice
 from pathlib import Path
 from random import Random
 
 import psycopg
-from psycopg import sql
+
+from listener.adapters.demo.statements import statement
 
 LONGEST_NAME = 128
 PAGE = 10_000
@@ -110,20 +110,15 @@ def fill(dsn: str, schema: str, catalogue: Iterable[Release]) -> int:
     with psycopg.connect(dsn) as connection:
         while page := list(islice(rows, PAGE)):
             names = {"artist_names": [release.artist_name for release in page]}
-            connection.execute(_statement("insert_artists.sql", schema), names)
+            connection.execute(statement("insert_artists", schema), names)
             columns = names | {
                 "album_titles": [release.album_title for release in page],
                 "labels": [release.label for release in page],
                 "letters": [release.code_volume_letters for release in page],
             }
-            connection.execute(_statement("insert_library.sql", schema), columns)
+            connection.execute(statement("insert_library", schema), columns)
             filled += len(page)
     return filled
-
-
-def _statement(name: str, schema: str) -> sql.Composed:
-    text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-    return sql.SQL(text).format(backend=sql.Identifier(schema))
 
 
 def _artist(choose: Random) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from listener.adapters.demo.play import Play, counted, former_identities, plural, told
+from listener.adapters.demo.play import Play, former_identities, kinds, plural, told
 from listener.adapters.demo.watch import Outcome
 
 _LOOK_EVERY = 0.5
@@ -23,17 +22,11 @@ async def sum_up(play: Play, entries_before: int) -> None:
     """Print what it all came to; raises `LostError` if anything was lost."""
     screen = play.screen
     found = (await play.watch.read("check_everything"))[0]
-    kinds = Counter(
-        single_artist=found.single_artists,
-        unresolved=found.unresolved,
-        compilation=found.compilations,
-        visited_compilation=found.visited_compilations,
-    )
     changed = await play.watch.entries() - entries_before - play.rotation_entries
     counters = play.lml.counters()
     asked = counters["rows"].get("bulk", 0)
     screen.heading("Summary")
-    screen.fact("library", f"{plural(found.releases, 'release')}: {counted(kinds)}")
+    screen.fact("library", f"{plural(found.releases, 'release')}: {kinds(found)}")
     screen.fact(
         "asked",
         f"{plural(asked, 'question')} for {plural(changed, 'changed row')},"

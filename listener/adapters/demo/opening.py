@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 
 from listener.adapters.demo.catalogue import Release, fill
-from listener.adapters.demo.play import Play, counted, plural
+from listener.adapters.demo.play import Play, kinds, plural
 
 _PATIENCE = 600
 
@@ -34,14 +33,8 @@ async def first_fill(play: Play, dsn: str, catalogue: Sequence[Release]) -> None
 
         done = await play.watch.until(fact, "the whole library to be answered", _PATIENCE)
     found = (await play.watch.read("check_everything"))[0]
-    kinds = Counter(
-        single_artist=found.single_artists,
-        unresolved=found.unresolved,
-        compilation=found.compilations,
-        visited_compilation=found.visited_compilations,
-    )
     took = None if known else timedelta(seconds=done - began)
-    play.screen.fact("answered", counted(kinds), took=took)
+    play.screen.fact("answered", kinds(found), took=took)
     calls = play.lml.counters()
     if asked := calls["rows"].get("bulk", 0):
         in_calls = f"in {plural(calls['calls']['bulk'], 'call')} to LML"

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 from rich.cells import cell_len
 
@@ -99,6 +100,17 @@ def counted(counts: Counter[str]) -> str:
         for kind, names in _KINDS.items()
         if counts[kind]
     )
+
+
+def kinds(found: Any) -> str:  # noqa: ANN401 - a row of check_everything
+    """Say how many releases of each kind there are."""
+    counts = Counter(
+        single_artist=found.single_artists,
+        unresolved=found.unresolved,
+        compilation=found.compilations,
+        visited_compilation=found.visited_compilations,
+    )
+    return counted(counts)
 
 
 def former_identities(count: int) -> str:

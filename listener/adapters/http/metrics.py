@@ -25,7 +25,7 @@ from prometheus_client.registry import Collector
 from listener.domain.change import Stream
 from listener.domain.health import Pulse, Reading, Rung
 from listener.domain.pacing import BreakerState
-from listener.domain.refreshing import RotationTally
+from listener.domain.refreshing import RotationTally, Status
 from listener.domain.run import RunKind
 from listener.domain.tally import Skip, Tally
 from listener.domain.tracks import TrackCount
@@ -37,7 +37,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300
 _ROWS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
 _RUN_OUTCOMES = ("done", "stopped", "failed")
 # What LML says of a refresh; a newer one may say anything.
-_REFRESHES = ("warmed", "not_found", "not_implemented", "error")
+_REFRESHES: tuple[str, ...] = tuple(Status)
 
 
 @dataclass(frozen=True, slots=True)

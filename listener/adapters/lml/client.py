@@ -34,13 +34,12 @@ from listener.adapters.lml.reply import BulkReply
 from listener.adapters.lml.tracks import CONTRACT, is_known
 from listener.adapters.lml.wire import MalformedReplyError, read_minted, read_refreshed
 from listener.domain.faults import LmlUnavailableError, PageRefusedError, TracksRefusedError
+from listener.domain.gate import Route
 from listener.domain.question import Question
 from listener.domain.refreshing import Refreshed
 
 _log = structlog.stdlib.get_logger()
 
-_RESOLVE = "identity/bulk-resolve-libraries"
-_REFRESH = "cache/refresh-for-identities"
 _MINT = "identity/resolve"
 
 _HEALTH_TIMEOUT = timedelta(seconds=5)
@@ -93,7 +92,7 @@ class LmlClient:
             for question in questions
         ]
         body = await self._post(
-            _RESOLVE,
+            Route.LIBRARY,
             {"inputs": inputs, "include_tracks": with_tracks},
             self._limits.resolve_timeout,
             refused,
@@ -116,7 +115,7 @@ class LmlClient:
         One try only: each may cost Discogs calls, and its caller accounts for them.
         """
         body = await self._post(
-            _REFRESH,
+            Route.ROTATION,
             {"identity_ids": list(identity_ids)},
             self._limits.refresh_timeout,
             attempts=1,

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import errors
@@ -22,6 +22,7 @@ _DEADLINE = timedelta(seconds=20)
 _CONNECT = "start PostgreSQL, or correct DATABASE_URL"
 
 Pool = AsyncConnectionPool[psycopg.AsyncConnection[Any]]
+_Row = TypeVar("_Row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,14 @@ async def session(pool: Pool) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
         # behind a proxy that is alive, but replaced.
         await pool.drain()
         raise
+
+
+async def only_row(cursor: psycopg.AsyncCursor[_Row]) -> _Row:
+    """Return the one row of a statement that always returns one."""
+    row = await cursor.fetchone()
+    if row is None:
+        raise AssertionError("a statement that always returns a row returned none")
+    return row
 
 
 def _heed_cancellation() -> None:

@@ -6,9 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
 
-import psycopg
-
-from listener.adapters.postgres.connection import Pool, session
+from listener.adapters.postgres.connection import Pool, only_row, session
 from listener.adapters.postgres.library import AskAgain
 from listener.adapters.postgres.statements import query
 from listener.domain.due import DueRow, Reason, Scope
@@ -34,7 +32,7 @@ class PostgresDue:
         Costs what is due, whatever the size of the library.
         """
         async with session(self._pool) as connection:
-            until = await _one(connection, b"SELECT now()", {})
+            (until,) = await only_row(await connection.execute("SELECT now()"))
         after: tuple[datetime | str, int] = ("-infinity", 0)
         while True:
             parameters = _parameters(scope) | {
@@ -99,11 +97,5 @@ def _due(scope: Scope, rows: list[Any]) -> list[DueRow]:
 async def is_never_asked(pool: Pool, backend: str) -> bool:
     """Return whether no row of the library was ever asked about."""
     async with session(pool) as connection:
-        return bool(await _one(connection, query("ledger_is_empty", backend), {}))
-
-
-async def _one(
-    connection: psycopg.AsyncConnection[Any], statement: bytes, parameters: dict[str, Any]
-) -> Any:  # noqa: ANN401 - the caller knows what its statement returns
-    row = await (await connection.execute(statement, parameters)).fetchone()
-    return row and row[0]
+        (empty,) = await only_row(await connection.execute(query("ledger_is_empty", backend)))
+    return bool(empty)

@@ -14,10 +14,9 @@ import psycopg
 from psycopg import errors, sql
 
 from listener.adapters.postgres.connection import advice_on, reason_of
+from listener.adapters.postgres.locks import INSTALLING
 from listener.adapters.postgres.statements import compose, query, sql_folder, text_of
 
-# Any two processes that install agree on this number.
-_INSTALL_LOCK = (1280528978, 0)
 _TRIES = 20
 _AS_OWNER = "run it as the owner of the backend's tables; runbooks/install.md tells what that needs"
 # Beside the parts, `listener.installed` holds which version of the program installed last.
@@ -57,7 +56,10 @@ def installing(dsn: str, advice: str = _AS_OWNER) -> Iterator[psycopg.Connection
         with psycopg.connect(
             dsn, autocommit=True, application_name="listener-migrate", connect_timeout=5
         ) as connection:
-            connection.execute("SELECT pg_advisory_lock(%s, %s)", _INSTALL_LOCK)
+            connection.execute(
+                "SELECT pg_advisory_lock(%(lock_class)s::int, %(lock_number)s::int)",
+                INSTALLING.parameters(),
+            )
             yield connection
     except psycopg.OperationalError as error:
         raise UnreachableError(advice_on(error)) from error

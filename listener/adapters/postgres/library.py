@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from listener.adapters.postgres.arrays import Int4s
-from listener.adapters.postgres.connection import Pool, session
+from listener.adapters.postgres.connection import Pool, only_row, session
 from listener.adapters.postgres.statements import query
 from listener.domain.question import Asking, Question
 
@@ -43,10 +43,7 @@ class PostgresLibrary:
                 # Two statements: the order must be older than the snapshot that reads the rows.
                 order = await connection.execute(self._order)
                 await cursor.execute(self._read, parameters, binary=True)
-            drawn, rows = await order.fetchone(), await cursor.fetchall()
-        if drawn is None:
-            message = "the sequence for the order returned no row"
-            raise AssertionError(message)
+            (drawn,), rows = await only_row(order), await cursor.fetchall()
         questions, answered, nameless = [], set(), set()
         for library_id, artist_name, album_title, legacy_id, digest, is_answered, *rest in rows:
             if artist_name is None:
@@ -58,7 +55,7 @@ class PostgresLibrary:
                     Question(library_id, artist_name, album_title, legacy_id, digest, *rest)
                 )
         return Asking(
-            order=drawn[0],
+            order=drawn,
             questions=tuple(questions),
             answered=frozenset(answered),
             nameless=frozenset(nameless),

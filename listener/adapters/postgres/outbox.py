@@ -11,7 +11,7 @@ from listener.domain.change import Change, Look, Snapshot, Stream
 
 
 class PostgresOutbox:
-    """Reads and settles `listener.change`; the schema needs no backend name."""
+    """Reads and settles `listener.change`."""
 
     def __init__(self, pool: Pool, backend: str) -> None:
         self._pool = pool

@@ -11,7 +11,8 @@ from psycopg import errors
 from psycopg.rows import class_row
 
 from listener.adapters.postgres.arrays import Int4s, Texts
-from listener.adapters.postgres.connection import Database, Pool, session
+from listener.adapters.postgres.connection import Database, Pool, only_row, session
+from listener.adapters.postgres.locks import REFRESHES
 from listener.adapters.postgres.statements import query
 from listener.domain.budget import Errand, Grant, RefreshLimits, Spent, Wait, decide
 from listener.domain.refreshing import Refreshed
@@ -57,7 +58,7 @@ class PostgresRefreshes:
                         "cost": -(-decision.cost * identities // decision.identities),
                     }
                     entered = await connection.execute(self._begin, parameters)
-                (refresh_id,) = await entered.fetchone() or (0,)
+                (refresh_id,) = await only_row(entered)
             except errors.LockNotAvailable:
                 return Wait(self.limits.look_again)
         return Grant(refresh_id, identities)
@@ -93,11 +94,6 @@ class PostgresRefreshes:
             "recent": RECENT,
             "memory": _MEMORY,
         }
-        await connection.execute(self._lock)
+        await connection.execute(self._lock, REFRESHES.parameters())
         cursor = connection.cursor(row_factory=class_row(Spent))
-        await cursor.execute(self._read, parameters)
-        spent = await cursor.fetchone()
-        if spent is None:
-            message = "the book of refresh calls returned no row"
-            raise AssertionError(message)
-        return spent
+        return await only_row(await cursor.execute(self._read, parameters))

@@ -8,7 +8,7 @@ from datetime import datetime
 from psycopg.rows import class_row
 
 from listener.adapters.postgres.arrays import Int4s
-from listener.adapters.postgres.connection import Pool, session
+from listener.adapters.postgres.connection import Pool, only_row, session
 from listener.adapters.postgres.library import AskAgain
 from listener.adapters.postgres.refreshes import RECENT
 from listener.adapters.postgres.statements import query
@@ -63,11 +63,7 @@ class PostgresRotation:
         """Return how much of what is being played can be warmed."""
         async with session(self._pool) as connection:
             cursor = connection.cursor(row_factory=class_row(RotationCoverage))
-            counted = await (await cursor.execute(self._count)).fetchone()
-        if counted is None:
-            message = "a count returned no row"
-            raise AssertionError(message)
-        return counted
+            return await only_row(await cursor.execute(self._count))
 
     async def raise_releases(self, library_ids: Sequence[int]) -> int:
         """Have those of the releases that are due asked about; returns how many."""
@@ -85,9 +81,6 @@ class PostgresRotation:
     async def now(self) -> datetime:
         """Return the database's time."""
         async with session(self._pool) as connection:
-            row = await (await connection.execute("SELECT clock_timestamp()")).fetchone()
-        if row is None:
-            message = "the clock returned no row"
-            raise AssertionError(message)
-        moment: datetime = row[0]
+            moment: datetime
+            (moment,) = await only_row(await connection.execute("SELECT clock_timestamp()"))
         return moment

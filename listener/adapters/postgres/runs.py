@@ -15,27 +15,21 @@ from psycopg.types.json import Jsonb
 from listener.adapters.postgres.connection import (
     Database,
     Pool,
+    only_row,
     open_session,
     session,
     translated,
 )
+from listener.adapters.postgres.locks import SEARCHED, Lock, lock_of_share
 from listener.adapters.postgres.statements import query
 from listener.domain.due import Scope
 from listener.domain.faults import RunGoesOnError
 from listener.domain.refreshing import RotationTally
-from listener.domain.run import RunKind, Search
+from listener.domain.run import RunKind
 from listener.domain.tally import Tally
 
 _log = structlog.stdlib.get_logger()
 
-# One number for each search; the lock class is the one of all our advisory locks.
-_LOCKS = {
-    Search.BY_TIME: 3,
-    Search.BY_CONTENT: 4,
-    Search.COMPILATIONS: 5,
-    Search.IN_ROTATION: 7,
-}
-_SHARES = 10
 _TRY_EVERY = timedelta(seconds=0.5)
 
 
@@ -100,21 +94,17 @@ class _Run:
 
     async def lock(self, kind: RunKind, scope: Scope, *, wait: bool) -> None:
         for search in sorted(kind.searches):
-            number = _LOCKS[search]
-            if scope.partitions == 1:
-                await self._acquire("pg_try_advisory_lock", number, wait=wait)
-            else:
-                await self._acquire("pg_try_advisory_lock_shared", number, wait=wait)
-                share = scope.partitions * 10_000 + scope.partition
-                await self._acquire("pg_try_advisory_lock", number + _SHARES * share, wait=wait)
+            in_shares = scope.partitions > 1
+            await self._acquire(SEARCHED[search], shared=in_shares, wait=wait)
+            if in_shares:
+                await self._acquire(lock_of_share(search, scope), shared=False, wait=wait)
 
-    async def _acquire(self, function: str, number: int, *, wait: bool) -> None:
+    async def _acquire(self, lock: Lock, *, shared: bool, wait: bool) -> None:
+        statement = query("lock_search", self._database.backend)
+        parameters = lock.parameters() | {"shared": shared}
         told = False
         while True:
-            cursor = await self._connection.execute(
-                f"SELECT {function}(1280528978, %s::int)",
-                (number,),
-            )
+            cursor = await self._connection.execute(statement, parameters)
             if await cursor.fetchone() == (True,):
                 return
             if not wait:
@@ -129,8 +119,7 @@ class _Run:
         cursor = await self._connection.execute(
             query("begin_run", self._database.backend), parameters
         )
-        row = await cursor.fetchone()
-        self.run_id = row[0] if row else 0
+        (self.run_id,) = await only_row(cursor)
 
     async def note(self) -> None:
         """Write down how far the run is; raises `StoreUnavailableError` once its lock is lost."""
@@ -161,5 +150,5 @@ def _noted(tally: Tally | RotationTally) -> dict[str, Any]:
 async def read_pace(pool: Pool, backend: str) -> timedelta | None:
     """Return what a call took on average in the latest runs, None if none asked anything."""
     async with session(pool) as connection:
-        row = await (await connection.execute(query("read_pace", backend))).fetchone()
-    return None if row is None or row[0] is None else timedelta(milliseconds=float(row[0]))
+        (pace,) = await only_row(await connection.execute(query("read_pace", backend)))
+    return None if pace is None else timedelta(milliseconds=float(pace))

@@ -68,7 +68,7 @@ class PostgresSamples:
             await connection.execute(self._write, parameters)
 
     async def count_coverage(self) -> Sequence[int]:
-        """Count the library's rows in the order of `Sample.coverage`."""
+        """Count the library's rows in the order of `COVERAGE`."""
         async with session(self._pool) as connection, connection.transaction():
             # The whole library is counted: no index helps.
             await connection.execute("SET LOCAL enable_seqscan = on")

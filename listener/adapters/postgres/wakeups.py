@@ -14,7 +14,8 @@ import structlog
 from psycopg import errors, sql
 from psycopg.abc import Params
 
-from listener.adapters.postgres.connection import Database, open_session, reason_of
+from listener.adapters.postgres.connection import Database, only_row, open_session, reason_of
+from listener.adapters.postgres.locks import AWAKE
 from listener.adapters.postgres.statements import query
 from listener.domain.change import Stream
 from listener.domain.faults import LaneLostError, StoreUnavailableError
@@ -22,10 +23,6 @@ from listener.domain.health import Rung
 from listener.domain.pacing import Backoff
 
 _log = structlog.stdlib.get_logger()
-
-# The trigger functions know both: the class of the advisory locks, and its number of each stream.
-_LOCK_CLASS = 1280528978
-_LOCK_OF = {Stream.LIBRARY: 1, Stream.ROTATION: 2}
 
 _POLL_WITHOUT_WAKEUPS = timedelta(seconds=1)
 _TRY_ROUSING_EVERY = timedelta(milliseconds=250)
@@ -93,8 +90,8 @@ class Wakeups:
             await self._bounded(
                 connection,
                 "SELECT set_config('lock_timeout', '20ms', true),"
-                " pg_advisory_lock(%s::int, %s::int)",
-                self._lock_key(),
+                " pg_advisory_lock(%(lock_class)s::int, %(lock_number)s::int)",
+                AWAKE[self._stream].parameters(),
             )
             self._holds_lock = True
         except errors.LockNotAvailable:
@@ -121,12 +118,12 @@ class Wakeups:
             cursor = await self._bounded(
                 connection, query("mark_transactions", self._database.backend)
             )
-            row = await cursor.fetchone()
+            (mark,) = await only_row(cursor)
         except _BROKEN as error:
             await self._drop(error)
             return None
         self._spared = False
-        return int(row[0]) if row else None
+        return int(mark)
 
     async def wait(self, at_most: timedelta) -> bool:
         """Return True when woken, or False after `at_most`."""
@@ -271,9 +268,6 @@ class Wakeups:
     @property
     def _echo(self) -> str:
         return f"listener_echo_{self._session}"
-
-    def _lock_key(self) -> tuple[int, int]:
-        return _LOCK_CLASS, _LOCK_OF[self._stream]
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

@@ -15,11 +15,6 @@ class Gate:
         self._shut = False
         self._waiting: list[asyncio.Future[None]] = []
 
-    @property
-    def is_shut(self) -> bool:
-        """Tell whether calls are held."""
-        return self._shut
-
     def shut(self) -> None:
         """Hold every call that comes from now on."""
         with self._lock:
