@@ -57,6 +57,27 @@ async def test_old_runs_are_forgotten(pool: Pool, db: Connection) -> None:
     assert db.execute("SELECT cause FROM listener.run").fetchall() == [("young",)]
 
 
+async def test_refresh_calls_and_identities_of_long_ago_are_forgotten(
+    pool: Pool, db: Connection
+) -> None:
+    db.execute(
+        "INSERT INTO listener.refresh"
+        " (errand, known, holder, identities, cost, started_at, ended_at) VALUES"
+        " ('walk', true, 'old', 1, 1, now() - interval '8 d', now() - interval '8 d'),"
+        " ('walk', true, 'died', 1, 1, now() - interval '8 d', 'infinity'),"
+        " ('walk', true, 'young', 1, 1, now() - interval '6 d', now() - interval '6 d'),"
+        " ('walk', true, 'in flight', 1, 1, now(), 'infinity')"
+    )
+    db.execute(
+        "INSERT INTO listener.warmth (identity_id, status, asked_at, failures) VALUES"
+        " (91, 'warmed', now() - interval '91 d', 0), (89, 'warmed', now() - interval '89 d', 0)"
+    )
+    await PostgresHousekeeping(pool, BACKEND).clear()
+    calls = db.execute("SELECT holder FROM listener.refresh ORDER BY 1").fetchall()
+    assert calls == [("in flight",), ("young",)]
+    assert db.execute("SELECT identity_id FROM listener.warmth").fetchall() == [(89,)]
+
+
 def tally_of(rows: int) -> Tally:
     return Tally(tracks=Counter({TrackCount.ROWS_WRITTEN: rows}))
 

@@ -143,6 +143,16 @@ async def test_calls_a_minute_are_bounded_however_little_they_cost(
     assert await granted(book, known=True)
 
 
+async def test_calls_a_minute_are_those_that_began_in_it(
+    pool: Pool, database: Database, db: Connection
+) -> None:
+    book = PostgresRefreshes(pool, database, replace(LIMITS, calls=3))
+    for _ in range(3):
+        await done(book, await granted(book, known=True), cost=0, answered=50)
+    ago(db, "started_at", "61 s")
+    assert await granted(book, known=True)
+
+
 async def test_calls_in_flight_are_bounded(book: PostgresRefreshes) -> None:
     first = await granted(book, known=True, wanted=1)
     await granted(book, known=True, wanted=1)
@@ -207,6 +217,17 @@ async def test_frozen_process_holds_its_call_until_its_time_is_up(
     assert await waits(book)
     ago(db, "started_at", "1 min 1 s")
     assert (await granted(book)).identities == 7
+
+
+async def test_calls_whose_time_is_up_are_in_flight_no_more(
+    book: PostgresRefreshes, db: Connection
+) -> None:
+    for _ in range(LIMITS.in_flight):
+        await granted(book, known=True, wanted=1)
+    ago(db, "started_at", "5 min")
+    assert await waits(book, known=True)
+    ago(db, "started_at", "1 min")
+    assert await granted(book, known=True)
 
 
 async def test_lock_that_is_held_is_not_waited_for_long(book: PostgresRefreshes, dsn: str) -> None:

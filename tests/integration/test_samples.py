@@ -177,27 +177,41 @@ def test_history_is_told_in_steps(db: Connection) -> None:
 async def test_old_samples_are_folded_and_nothing_that_sums_is_lost(
     db: Connection, samples: PostgresSamples
 ) -> None:
-    for second in range(0, 3600, 10):
-        enter(db, 180 + second / 60, settled=2, worst=second, coverage=[second, 0, 0, 0, 0, 0, 0])
+    # All at one time: every five minutes in between hold equally many.
+    with db.transaction():
+        for second in range(0, 3600, 10):
+            enter(db, 180 + second / 60, settled=2, worst=second, coverage=[second, *[0] * 6])
     enter(db, 10, settled=1)
     enter(db, 180, stream="rotation", settled=7)
     enter(db, 9 * 24 * 60, settled=5)
-    for _ in range(2):
-        await samples.fold(Stream.LIBRARY)
+    await samples.fold(Stream.LIBRARY)
     rows = db.execute(
-        "SELECT count(*), min(seconds), sum(settled), max(worst), max(coverage[1])"
+        "SELECT count(*), min(seconds), sum(settled), max(worst)"
         " FROM listener.sample WHERE stream = 'library' AND at < now() - interval '2 h'"
     ).fetchone()
     assert rows is not None
     assert 12 <= int(str(rows[0])) <= 13
-    assert rows[1:4] == (300, 720, 3590)
+    assert rows[1:] == (300, 720, 3590)
+    once = counts_at(db)
+    counts = [count for _, count in once]
     # Of each five minutes the last count.
-    assert int(str(rows[4])) <= 3590
+    assert counts == [0, *range(counts[1], 3600, 300)]
+    await samples.fold(Stream.LIBRARY)
+    assert counts_at(db) == once
     others = db.execute(
         "SELECT stream, settled, seconds FROM listener.sample"
         " WHERE stream = 'rotation' OR at > now() - interval '1 h' ORDER BY stream"
     ).fetchall()
     assert others == [("library", 1, 10), ("rotation", 7, 10)]
+
+
+def counts_at(db: Connection) -> list[tuple[object, int]]:
+    """Return the first number of each old coverage with its time, the latest first."""
+    rows = db.execute(
+        "SELECT at, coverage[1] FROM listener.sample"
+        " WHERE stream = 'library' AND at < now() - interval '2 h' ORDER BY at DESC"
+    ).fetchall()
+    return [(at, int(str(count))) for at, count in rows]
 
 
 async def test_folding_is_bounded_to_eight_days(db: Connection, samples: PostgresSamples) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -479,6 +479,29 @@ async def _statements(pool: Pool) -> int:
     return int(row[0])
 
 
+class Hurried(PostgresTracks):
+    """Lets the backend in between the two statements."""
+
+    def __init__(self, between: Callable[[], object]) -> None:
+        super().__init__(BACKEND)
+        self._between = between
+
+    async def _change(
+        self, connection: psycopg.AsyncConnection[Any], changes: Sequence[Any]
+    ) -> list[Any]:
+        self._between()
+        return await super()._change(connection, changes)
+
+
+def enter_as_visited(db: Connection, release: int) -> None:
+    """Enter the release in the ledger, as an answer that was just accepted."""
+    db.execute(
+        "INSERT INTO listener.ledger (library_id, question, ask_order, outcome, answered_at,"
+        " next_ask_at) VALUES (%s, '', 1, 'visited_compilation', now(), now())",
+        (release,),
+    )
+
+
 @pytest.mark.parametrize("what", ["librarian", "renamed", "deleted"])
 async def test_row_changed_between_the_look_and_the_write_is_left_alone(
     db: Connection, release: int, database: Database, what: str
@@ -486,11 +509,7 @@ async def test_row_changed_between_the_look_and_the_write_is_left_alone(
     add_artist(db, "Low")
     add_credit(db, release, "Low", "Title")
     add_credit(db, release, "Low", "Other")
-    db.execute(
-        "INSERT INTO listener.ledger (library_id, question, ask_order, outcome, answered_at,"
-        " next_ask_at) VALUES (%s, '', 1, 'visited_compilation', now(), now())",
-        (release,),
-    )
+    enter_as_visited(db, release)
     changes = {
         "librarian": "UPDATE {} SET track_artist_link_method = 'librarian'",
         "renamed": "UPDATE {} SET artist_name = 'High'",
@@ -500,24 +519,32 @@ async def test_row_changed_between_the_look_and_the_write_is_left_alone(
         table("compilation_track_artist")
     )
 
-    class Hurried(PostgresTracks):
-        """Lets the backend in between the two statements."""
-
-        async def _change(
-            self, connection: psycopg.AsyncConnection[Any], changes: Sequence[Any]
-        ) -> list[Any]:
-            db.execute(change)
-            return await super()._change(connection, changes)
-
     answers = page(Asking(1), visited(release, found("Low", position="A1"), found("Low", "Other")))
     connection = await open_session(database)
     async with connection:
-        counts = await Hurried(BACKEND).write(connection, answers)
+        counts = await Hurried(lambda: db.execute(change)).write(connection, answers)
     assert counts[release][N.ROWS_WRITTEN] == 1
     assert counts[release][N.POSITIONS_WRITTEN] == 0
     rows = {row.track_title: row.artist for row in credits_of(db, release)}
     assert rows.pop("Other") == "Low"
     assert set(rows.values()) <= {None}
+
+
+async def test_position_that_a_person_sets_between_the_look_and_the_write_is_kept(
+    db: Connection, release: int, database: Database
+) -> None:
+    add_artist(db, "Low")
+    add_credit(db, release, "Low", "Title")
+    enter_as_visited(db, release)
+    placing = sql.SQL("UPDATE {} SET track_position = 'B9'").format(
+        table("compilation_track_artist")
+    )
+    answers = page(Asking(1), visited(release, found("Low", position="A1")))
+    async with await open_session(database) as connection:
+        counts = await Hurried(lambda: db.execute(placing)).write(connection, answers)
+    assert counts == {release: {N.ROWS_WRITTEN: 1}}
+    (row,) = credits_of(db, release)
+    assert (row.track_position, row.artist) == ("B9", "Low")
 
 
 async def test_visited_compilation_holds_as_long_as_an_identity(

@@ -177,6 +177,18 @@ async def test_withdrawn_sources_of_ours_are_removed(
     assert sources == ["bandcamp", "discogs", "spotify"]
 
 
+async def test_source_that_an_older_job_left_stays_though_lml_does_not_name_it(
+    db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
+) -> None:
+    row = add_release(db)
+    await verdicts.write(page(await library.read([row]), single(row, "discogs")))
+    _insert_source(db, row, "bandcamp", notes=None)
+    _ask_again(db)
+    await verdicts.write(page(await library.read([row]), single(row, "discogs")))
+    sources = [source["source"] for source in rows(db, "library_identity_source")]
+    assert sources == ["bandcamp", "discogs"]
+
+
 async def test_unchanged_verdict_moves_only_the_date(
     db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
 ) -> None:
@@ -359,7 +371,7 @@ def _ask_again(db: Connection) -> None:
     db.execute("UPDATE listener.ledger SET next_ask_at = now()")
 
 
-def _insert_source(db: Connection, row: int, source: str, notes: str) -> None:
+def _insert_source(db: Connection, row: int, source: str, notes: str | None) -> None:
     db.execute(
         sql.SQL(
             "INSERT INTO {} (library_id, source, external_id, method, confidence,"

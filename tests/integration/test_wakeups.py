@@ -317,6 +317,50 @@ async def test_session_of_ours_that_the_server_still_holds_is_ended(
     await left.close()
 
 
+async def test_process_id_that_is_used_again_is_no_living_holder(
+    db: Connection, database: Database
+) -> None:
+    lanes = PostgresLanes(database, LaneTimes())
+    enter = (
+        "UPDATE listener.lane SET holder = 'listener died', holder_pid = pg_backend_pid(),"
+        " holder_started = (SELECT backend_start - %s::interval FROM pg_stat_activity"
+        " WHERE pid = pg_backend_pid())"
+    )
+    db.execute(enter, ("0 s",))
+    with pytest.raises(LaneLostError):
+        async with lanes.hold(Stream.LIBRARY, wait=False):
+            pass
+    db.execute(enter, ("1 s",))
+    async with lanes.hold(Stream.LIBRARY, wait=False):
+        pass
+
+
+async def test_holder_that_beat_since_the_look_at_its_lane_is_not_replaced(
+    db: Connection, database: Database
+) -> None:
+    replaced: list[bool] = []
+
+    class Hurried(PostgresLanes):
+        """Lets the holder beat between the look at its lane and the first try to replace it."""
+
+        async def _replace(
+            self,
+            connection: psycopg.AsyncConnection[Any],
+            stream: Stream,
+            former: str | None,
+            pid: int | None,
+            beat: int,
+        ) -> bool:
+            if not replaced:
+                db.execute("UPDATE listener.lane SET beat = beat + 1")
+            replaced.append(await super()._replace(connection, stream, former, pid, beat))
+            return replaced[-1]
+
+    db.execute("UPDATE listener.lane SET holder = 'listener slow', holder_pid = 0")
+    async with Hurried(database, LaneTimes()).hold(Stream.LIBRARY):
+        assert replaced == [False, True]
+
+
 async def test_living_holder_is_not_replaced(db: Connection, database: Database) -> None:
     times = LaneTimes(
         beat=timedelta(milliseconds=20),

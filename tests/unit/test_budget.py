@@ -59,6 +59,10 @@ def test_pages_grow_as_replies_turn_out_to_be_warm() -> None:
     assert (sizes[0], sizes[-1]) == (6, 50)
 
 
+def test_page_that_hardly_costs_anything_is_not_taken_to_cost_nothing() -> None:
+    assert decide(LIMITS, learned(0, 60), WALK, known=True) == Leave(50, 1)
+
+
 def test_one_cold_page_teaches_that_the_next_one_must_be_small() -> None:
     assert size(learned(200, 50), known=True) == 5
 

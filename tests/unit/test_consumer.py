@@ -286,6 +286,38 @@ async def test_answer_ends_the_growth_of_the_pauses() -> None:
     assert second - first == pytest.approx(8.0, abs=0.01)
 
 
+async def test_rows_that_needed_no_question_say_nothing_about_lml() -> None:
+    async with following() as tenure:
+        breaker = tenure.consumer.breaker
+        breaker.failed(now())
+        tenure.worker.answer = lambda batch: Handled(
+            settled=frozenset(batch.changes), unasked=frozenset(batch.changes)
+        )
+        tenure.record(1)
+        await eventually(lambda: not tenure.outbox.entries)
+        assert breaker.failures == 1
+        tenure.worker.answer = None
+        tenure.record(2)
+        await eventually(lambda: not tenure.outbox.entries, within=1.0)
+        assert breaker.failures == 0
+
+
+@pytest.mark.parametrize("fault", [StoreUnavailableError("refused"), ZeroDivisionError()])
+async def test_trial_that_was_broken_off_does_not_leave_lml_unasked(fault: Exception) -> None:
+    def answer(batch: Batch) -> Handled:
+        if len(tenure.worker.batches) == 1:
+            raise fault
+        return Handled(frozenset(batch.changes))
+
+    async with following() as tenure:
+        tenure.consumer.breaker.failed(now())
+        tenure.worker.answer = answer
+        tenure.record(1)
+        await eventually(lambda: not tenure.outbox.entries)
+    broken_off, again = tenure.worker.begun_at
+    assert again - broken_off == pytest.approx(1.0, abs=0.01)
+
+
 async def test_rows_are_not_blamed_for_lml_being_unavailable() -> None:
     async with following() as tenure:
         back_at = now() + 40.0

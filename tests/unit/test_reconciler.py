@@ -321,6 +321,13 @@ async def test_batches_that_fail_together_halt_the_run_too() -> None:
     assert case.lml.in_flight == 0
 
 
+async def test_batches_that_fail_together_count_as_one_failure() -> None:
+    case = Case((), pages(6), batches=4)
+    case.lml.fault = fails(1, 2, 3, 4)
+    assert (await case.run()).skipped == {Skip.LML_ERROR: 12}
+    assert case.runs.ended == ["done"]
+
+
 @pytest.mark.parametrize("first", [1, 185, 481])
 async def test_many_bad_neighbours_cost_neither_other_rows_nor_the_run(first: int) -> None:
     bad = frozenset(range(first, first + 20))
@@ -387,6 +394,16 @@ async def test_run_asks_nothing_while_others_find_lml_down() -> None:
         assert case.asked == []
         breaker.succeeded()
         await eventually(lambda: case.asked == [1, 2, 3])
+
+
+async def test_rows_that_needed_no_question_say_nothing_about_lml() -> None:
+    breaker = Breaker(LML_SILENCE)
+    breaker.failed(now())
+    case = Case((), pages(1), breaker=breaker)
+    case.library.answered = frozenset({1, 2, 3})
+    await case.run()
+    assert not case.asked
+    assert (breaker.failures, breaker.remaining(now())) == (1, 0)
 
 
 async def test_first_call_after_an_outage_is_a_small_one_that_others_wait_for() -> None:

@@ -320,8 +320,9 @@ async def test_database_that_refuses_everything_counts_as_unavailable_soon() -> 
     assert case.waiting == set(PAGE)
 
 
-async def test_handful_of_rows_that_cannot_be_written_fail_alone() -> None:
-    unstorable = frozenset(range(100, 108))
+@pytest.mark.parametrize("rows", [range(100, 108), range(1, 501, 50)])
+async def test_handful_of_rows_that_cannot_be_written_fail_alone(rows: range) -> None:
+    unstorable = frozenset(rows)
     case = Case()
     case.verdicts.unstorable = unstorable
     handled = await case.handle()

@@ -182,6 +182,12 @@ async def test_identity_in_error_is_tried_again_alone_and_counted_once() -> None
     assert now() - began > 20
 
 
+async def test_identity_that_failed_is_taken_to_be_cold_when_it_is_tried_again() -> None:
+    case = Case(warm(3), Warming({2: "error"}))
+    await case.walk()
+    assert [known for _, known, _ in case.refreshes.granted] == [True, False, False]
+
+
 async def test_identity_that_gets_well_is_counted_as_warmed() -> None:
     case = Case(warm(3), Warming({2: "error"}))
     async with asyncio.TaskGroup() as tasks:
