@@ -250,12 +250,13 @@ def _schema_exists(connection: psycopg.Connection[Any], schema: str) -> bool:
 def _require_backend(connection: psycopg.Connection[Any], backend: str) -> None:
     # Looked up by name: to_regclass is an error where the schema may not be used.
     cursor = connection.execute(
-        "SELECT w.name FROM unnest(%s::text[]) AS w (name) WHERE NOT EXISTS ("
-        "SELECT FROM pg_class AS c INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace"
-        " WHERE n.nspname = %s AND c.relname = w.name)",
-        (list(_BACKEND_TABLES), backend),
+        "SELECT c.relname FROM pg_class AS c INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = %s",
+        (backend,),
     )
-    for (table,) in cursor:
-        name = sql.Identifier(backend, table).as_string(connection)
-        message = f"there is no table {name}; is WXYC_SCHEMA_NAME the backend's schema?"
-        raise InstallationError(message)
+    present = {table for (table,) in cursor}
+    for table in _BACKEND_TABLES:
+        if table not in present:
+            name = sql.Identifier(backend, table).as_string(connection)
+            message = f"there is no table {name}; is WXYC_SCHEMA_NAME the backend's schema?"
+            raise InstallationError(message)
