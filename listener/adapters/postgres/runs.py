@@ -21,7 +21,7 @@ from listener.adapters.postgres.connection import (
 )
 from listener.adapters.postgres.statements import query
 from listener.domain.due import Scope
-from listener.domain.faults import RunGoesOnError
+from listener.domain.faults import RunGoesOnError, first_of
 from listener.domain.refreshing import RotationTally
 from listener.domain.run import RunKind, Search
 from listener.domain.tally import Tally
@@ -79,7 +79,7 @@ class PostgresRuns:
                 await run.end("stopped", None)
                 raise
             except Exception as error:
-                await run.end("failed", str(error))
+                await run.end("failed", str(first_of(error)))
                 raise
             await run.end("done", None)
         finally:
