@@ -20,6 +20,7 @@ from listener.bootstrap.commands import (
     require_ready,
     run_command,
 )
+from listener.cli.look import counted
 from listener.cli.manners import SOME_FAILED, examples
 from listener.cli.progress import show_progress
 from listener.cli.walk import Walk
@@ -248,27 +249,26 @@ def _print(command: Command | None, tally: Tally, walk: Walk | None, *, as_json:
 
 
 def _lines(tally: Tally) -> list[str]:
-    lines = [
-        f"scanned     {tally.scanned:>9,}",
-        f"resolved    {tally.resolved:>9,}",
-        f"by track    {tally.resolved_compilations:>9,}",
-        f"unresolved  {tally.unresolved:>9,}",
-        f"compilation {tally.skipped[Skip.COMPILATION]:>9,}",
-    ]
-    lines += [
-        f"{reason}{' (failed)' if reason in FAILURES else ''}: {count:,}"
+    counts = {
+        "scanned": tally.scanned,
+        "resolved": tally.resolved,
+        "by track": tally.resolved_compilations,
+        "unresolved": tally.unresolved,
+        "compilation": tally.skipped[Skip.COMPILATION],
+    }
+    counts |= {
+        f"{reason}{' (failed)' if reason in FAILURES else ''}": count
         for reason, count in sorted(tally.skipped.items())
         if reason is not Skip.COMPILATION
-    ]
-    lines += [
-        f"{_spoken(count)}: {tally.tracks[count]:,}" for count in TrackCount if tally.tracks[count]
-    ]
+    }
+    counts |= {_spoken(count): tally.tracks[count] for count in TrackCount if tally.tracks[count]}
+    width = max(map(len, counts))
+    lines = [f"{name:<{width}} {count:>9,}" for name, count in counts.items()]
     if tally.capture_missed:
-        lines.append(
-            f"capture missed {tally.capture_missed:,} changes; see runbooks/capture-missed.md"
-        )
+        missed = counted(tally.capture_missed, "change")
+        lines.append(f"capture missed {missed}; see runbooks/capture-missed.md")
     lines += _about_identities(tally)
-    calls = f"{tally.lml_calls:,} calls of LML"
+    calls = f"{counted(tally.lml_calls, 'call')} of LML"
     if tally.lml_calls:
         calls += f", {tally.latency_ms / tally.lml_calls:,.0f} ms each"
     return [*lines, calls]
@@ -298,8 +298,8 @@ def _about_identities(tally: Tally) -> Iterator[str]:
 
 def _plan_text(expected: Forecast) -> str:
     return (
-        f"{expected.rows:,} rows, {expected.compilations:,} of them compilations\n"
-        f"{expected.calls:,} calls of LML, {expected.in_flight} at a time\n"
+        f"{counted(expected.rows, 'row')}, {expected.compilations:,} of them compilations\n"
+        f"{counted(expected.calls, 'call')} of LML, {expected.in_flight} at a time\n"
         f"about {_whole_seconds(expected.duration)} at {expected.call.total_seconds():.1f} s a call"
     )
 

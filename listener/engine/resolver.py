@@ -267,7 +267,12 @@ class Resolver:
         failed = frozenset(failure.question.library_id for failure in work.failures)
         await self._verdicts.fail(work.order, work.failures, work.batch.entries(failed))
         parked = {f.question.library_id: f for f in work.failures if f.ask_again is None}
-        _log.warning("rows cannot be answered", rows=sorted(failed)[:10], count=len(failed))
+        _log.warning(
+            "rows cannot be answered",
+            rows=sorted(failed)[:10],
+            count=len(failed),
+            reasons=dict(Counter(str(failure.reason) for failure in work.failures)),
+        )
         for row, failure in parked.items():
             _log.error(
                 "row parked",

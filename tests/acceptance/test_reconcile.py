@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections import Counter
 from collections.abc import Callable
@@ -390,6 +391,20 @@ def test_batch_that_lml_fails_is_counted_and_stays_due(
     assert (ran.report["rows_skipped"]["lml_error"], ran.report["rows_resolved"]) == (10, 30)
     again = listener.run("sweep", "--json")
     assert (again.code, again.report["scanned"]) == (0, 10)
+
+
+def test_counts_stand_in_columns_whatever_they_are_called(
+    quiet: Connection, listener: Commands, simulator: Simulator
+) -> None:
+    add_releases(quiet, 20)
+    simulator.faults.add("status", status=503, body="html", calls=1)
+    ran = listener.run("sweep", LML_ATTEMPTS="1", BATCH_SIZE="10")
+    counts = [line for line in ran.stdout.splitlines() if re.fullmatch(r"[a-z_() ]+ +\d+", line)]
+    assert re.fullmatch(r"lml_error \(failed\) +10", counts[-1])
+    assert len({len(line) for line in counts}) == 1
+    assert len(counts) == 6
+    add_release(quiet, "Stereolab")
+    assert re.search(r"^1 call of LML", listener.run("sweep", "--limit", "1").stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

@@ -218,8 +218,12 @@ async def test_rows_that_the_reply_does_not_answer_fail_and_the_others_are_writt
         return answers[row]
 
     case = Case([1, 2, 3, 4, 5], lml=Lml(reply=reply))
-    handled = await case.handle()
+    with capture_logs() as logs:
+        handled = await case.handle()
     assert handled == Handled(settled=frozenset({4, 5}), failed=frozenset({1, 2, 3}))
+    (told,) = (log for log in logs if log["event"] == "rows cannot be answered")
+    assert (told["rows"], told["count"]) == ([1, 2, 3], 3)
+    assert told["reasons"] == {"lml_untrusted_library_id": 1, "lml_invalid": 2}
     assert case.verdicts.written.keys() == {4, 5}
     assert case.waiting == {1, 2, 3}
     # One answer to a row that was not asked about stands in the place of the one that is missing.

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from listener.adapters.demo.catalogue import albums_tsv, releases
+from listener.adapters.demo.choices import DemoOptions, UnfitError, catalogue_of
 from listener.adapters.demo.simulator import (
     DiscogsLimits,
     FaultName,
@@ -241,6 +243,31 @@ def test_the_catalogue_is_the_same_for_a_seed_and_fits_its_columns() -> None:
     names = "".join(release.artist_name + release.album_title for release in catalogue)
     assert {"é", "ı", "夜", "Т", '"', "'", "🌊"} <= set(names)
     assert max(len(release.artist_name) for release in catalogue) == 128
+
+
+OPTIONS = DemoOptions(
+    seconds=60,
+    latency=timedelta(),
+    folder=None,
+    albums=None,
+    invented=None,
+    keep_running=False,
+    verbose=False,
+)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("artist_name\talbum_title\nSun Ra\tLanquidity\nSun Ra", "line 3 has no album_title"),
+        ("artist\talbum_title\nSun Ra\tLanquidity", "line 2 has no artist_name"),
+    ],
+)
+def test_an_album_file_that_lacks_a_name_is_refused(tmp_path: Path, lines: str, said: str) -> None:
+    path = tmp_path / "albums.tsv"
+    path.write_text(lines)
+    with pytest.raises(UnfitError, match=f"is no list of albums: {said}"):
+        catalogue_of(replace(OPTIONS, albums=path))
 
 
 def test_an_album_file_is_read_and_cut(tmp_path: Path) -> None:

@@ -85,11 +85,15 @@ def releases(count: int = 3000, seed: int = 1) -> Iterator[Release]:
 def albums_tsv(path: Path) -> Iterator[Release]:
     """Yield the releases of a tab-separated file with columns artist_name, album_title, year.
 
-    Names are cut at 128 characters, as the backend's columns are. Raises KeyError when the first
-    line does not name the columns.
+    Names are cut at 128 characters, as the backend's columns are. Raises ValueError when a line
+    lacks a name, or the first one does not name the columns.
     """
     with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
+        lines = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        for row in lines:
+            for name in ("artist_name", "album_title"):
+                if row.get(name) is None:
+                    raise ValueError(f"line {lines.line_num} has no {name}")
             artist = row["artist_name"][:LONGEST_NAME]
             letters = "Z-A" if artist.casefold().startswith("various") else code_letters(artist)
             yield Release(artist, row["album_title"][:LONGEST_NAME], None, letters)

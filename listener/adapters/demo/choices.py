@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -74,8 +75,8 @@ def catalogue_of(options: DemoOptions) -> list[Release]:
     given = albums_tsv(options.albums) if options.albums else iter(())
     try:
         catalogue = list(chain(given, releases(count) if count else ()))
-    except (OSError, UnicodeDecodeError, KeyError) as error:
-        message = f"{options.albums} is no list of albums: {type(error).__name__} {error}"
+    except (OSError, ValueError, csv.Error) as error:
+        message = f"{options.albums} is no list of albums: {error}"
         raise UnfitError(message) from error
     if not catalogue:
         raise UnfitError(f"there is no album in {options.albums}")

@@ -23,7 +23,7 @@ from listener.adapters.postgres.connection import (
 from listener.adapters.postgres.locks import SEARCHED, Lock, lock_of_share
 from listener.adapters.postgres.statements import query
 from listener.domain.due import Scope
-from listener.domain.faults import RunGoesOnError
+from listener.domain.faults import RunGoesOnError, first_of
 from listener.domain.refreshing import RotationTally
 from listener.domain.run import RunKind
 from listener.domain.tally import Tally
@@ -73,7 +73,7 @@ class PostgresRuns:
                 await run.end("stopped", None)
                 raise
             except Exception as error:
-                await run.end("failed", str(error))
+                await run.end("failed", str(first_of(error)))
                 raise
             await run.end("done", None)
         finally:
