@@ -18,10 +18,16 @@ _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        # Ends as with every other command, not as rich would have it.
+        raise  # noqa: PLE0704 - called while the error is handled
+
+
 def console(pipe_width: int) -> Console:
     """Return a console on standard output; `pipe_width` holds where it is no terminal."""
     width = None if sys.stdout.isatty() else pipe_width
-    return Console(width=width, highlight=False, markup=False, emoji=False)
+    return _Console(width=width, highlight=False, markup=False, emoji=False)
 
 
 def plain_table(*columns: str, gap: int = 2) -> Table:

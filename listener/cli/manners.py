@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import click
 
@@ -34,12 +37,27 @@ _TOLD = (
     StoreUnavailableError,
 )
 
+# How a write fails; only that to standard output is left to be told here.
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class Commands(click.Group):
     """A group whose commands all end in words and with an exit code, however they end."""
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,  # noqa: ANN401 - click's own
+    ) -> click.Context:
+        if sys.stdout is None:
+            # Closed by whoever started us: what writes to it fails, what does not may run.
+            sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
+        return told(super().make_context)(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> object:
         return told(super().invoke)(ctx)
@@ -62,16 +80,16 @@ def told(command: Callable[P, T]) -> Callable[P, T]:
                 raise SystemExit(128 + signal.SIGINT) from None
             _tell("nothing was done; answer y to the question, or say --yes")
             raise SystemExit(NOT_WANTED) from None
-        except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
+        except (click.ClickException, click.exceptions.Exit):
             raise
         except _TOLD as error:
             _trace()
             _tell(*str(error).splitlines())
             raise SystemExit(COULD_NOT_RUN) from None
+        except OSError as error:
+            _end_output(error)
         except Exception as error:  # noqa: BLE001 - the last resort: no traceback by default
-            _trace()
-            _tell(_broken(error), "this is an error in the program; --debug tells all of it")
-            raise SystemExit(BROKE) from None
+            _break(error)
 
     return telling
 
@@ -86,6 +104,29 @@ def examples(*lines: tuple[str, str]) -> str:
 def _tell(*lines: str) -> None:
     for line in lines:
         click.echo(f"listener: {line}", err=True)
+
+
+def _break(error: Exception) -> NoReturn:
+    _trace()
+    _tell(_broken(error), "this is an error in the program; --debug tells all of it")
+    raise SystemExit(BROKE) from None
+
+
+def _end_output(error: OSError) -> NoReturn:
+    if isinstance(error, BrokenPipeError):
+        _mute()
+        raise SystemExit(128 + signal.SIGPIPE) from None
+    if error.errno not in _UNWRITABLE or error.filename is not None:
+        _break(error)
+    _trace()
+    _mute()
+    _tell(f"cannot write to standard output: {error.strerror}")
+    raise SystemExit(COULD_NOT_RUN) from None
+
+
+def _mute() -> None:
+    # What could not be written is tried again when Python ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _trace() -> None:

@@ -295,6 +295,62 @@ def test_reader_that_leaves_is_no_error(dsn: str) -> None:
     assert done.stderr == ""
 
 
+def in_shell(line: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of bash, in which `listener` is the program."""
+    program = f'listener() {{ {shlex.quote(sys.executable)} -m listener "$@"; }}; '
+    return subprocess.run(
+        ["bash", "--norc", "-c", program + line],
+        env={"PATH": os.defpath, **settings},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=WAIT_SECONDS,
+    )
+
+
+@pytest.mark.parametrize("words", ["doctor", "status", "status --watch", "--help", "status --help"])
+def test_command_whose_reader_has_left_ends_quietly(dsn: str, words: str) -> None:
+    line = f"listener {words} | true; exit ${{PIPESTATUS[0]}}"
+    ran = in_shell(line, DATABASE_URL=dsn)
+    assert (ran.returncode, ran.stderr) == (128 + signal.SIGPIPE, "")
+
+
+@pytest.mark.parametrize(
+    ("where", "reason"),
+    [("/dev/full", "No space left on device"), ("&-", "Bad file descriptor")],
+)
+@pytest.mark.parametrize("words", ["doctor", "status", "--help", "status --help", "--version"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written_is_told(
+    dsn: str, where: str, reason: str, words: str, unbuffered: str
+) -> None:
+    settings = {"DATABASE_URL": dsn, "PYTHONUNBUFFERED": unbuffered}
+    ran = in_shell(f"listener {words} >{where}", **settings)
+    said = f"listener: cannot write to standard output: {reason}\n"
+    assert (ran.returncode, ran.stderr) == (COULD_NOT_RUN, said)
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_log_is_coloured_on_a_terminal_unless_told_not_to(no_color: str, coloured: bool) -> None:
+    logging = (
+        "import structlog; from listener.adapters.log import configure_logs;"
+        " configure_logs('INFO'); structlog.stdlib.get_logger().info('at work')"
+    )
+    ours, theirs = pty.openpty()
+    subprocess.run(
+        [sys.executable, "-c", logging],
+        env={"PATH": os.defpath, "NO_COLOR": no_color},
+        stderr=theirs,
+        check=True,
+        timeout=WAIT_SECONDS,
+    )
+    shown = os.read(ours, 4096).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert "at work" in shown
+    assert ("\x1b" in shown) == coloured
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_is_printed_for_each_shell(shell: str) -> None:
     printed = run("completion", shell)

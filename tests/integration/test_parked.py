@@ -160,9 +160,8 @@ async def test_row_put_back_that_was_never_answered_counts_as_never_asked(
         coverage = read_status(connection, BACKEND).coverage
     assert (coverage.never, coverage.asked) == (1, 0)
     unseen.execute("DELETE FROM listener.change")
-    due = PostgresDue(pool, BACKEND, ASK_AGAIN)
-    for search in (due.by_time, due.by_content):
-        assert [found.reason async for page in search(Scope()) for found in page] == [Reason.NEVER]
+    due = PostgresDue(pool, BACKEND, ASK_AGAIN).by_time(Scope())
+    assert [found.reason async for page in due for found in page] == [Reason.NEVER]
 
 
 async def test_putting_back_wakes_the_daemon_and_doing_nothing_does_not(
