@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 
 import pytest
@@ -43,6 +44,21 @@ def batch_of(room: Room, now: float) -> dict[int, tuple[int, ...]]:
     batch = room.next_batch(now)
     assert isinstance(batch, Batch), batch
     return batch.changes
+
+
+def delays_of(
+    room: Room, put_back: Callable[[Iterable[int], float], None], times: int
+) -> list[float]:
+    """Hand the one row out so many times and put it back at once; return how long it waits each."""
+    now, delays = 0.0, []
+    for _ in range(times):
+        (row,) = batch_of(room, now)
+        put_back({row}, now)
+        delay = room.next_batch(now)
+        assert isinstance(delay, float)
+        delays.append(delay)
+        now += delay
+    return delays
 
 
 class Rooms(RuleBasedStateMachine):
@@ -366,14 +382,8 @@ def test_cooling_row_does_not_hold_others_back() -> None:
 def test_row_whose_answers_are_late_though_nothing_changed_is_asked_more_and_more_seldom() -> None:
     room = Room(limits())
     room.admit(changes((1, 7)), 0.0)
-    now, delays = 0.0, []
-    for _ in range(6):
-        batch_of(room, now)
-        room.ask_again({7}, now)
-        delay = room.next_batch(now)
-        assert isinstance(delay, float)
-        delays.append(delay)
-        now += delay
+    delays = delays_of(room, room.ask_again, 6)
+    now = sum(delays)
     assert delays == [COOL_DOWN, 4, 8, 16, 30, 30]
     assert room.exhausted
     batch_of(room, now)
@@ -386,15 +396,7 @@ def test_row_whose_answers_are_late_though_nothing_changed_is_asked_more_and_mor
 def test_failed_row_is_tried_after_a_delay_that_doubles_up_to_five_minutes() -> None:
     room = Room(limits())
     room.admit(changes((1, 7)), 0.0)
-    now, delays = 0.0, []
-    for _ in range(12):
-        batch_of(room, now)
-        room.fail({7}, now)
-        delay = room.next_batch(now)
-        assert isinstance(delay, float)
-        delays.append(delay)
-        now += delay
-    assert delays == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]
+    assert delays_of(room, room.fail, 12) == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]
 
 
 def test_delay_of_a_row_starts_anew_once_it_was_answered() -> None:
