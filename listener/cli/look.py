@@ -80,11 +80,6 @@ def span(duration: timedelta) -> str:
     return f"{seconds // size} {unit}"
 
 
-def counted(count: int, noun: str) -> str:
-    """Return how many of a thing there are: 1 call, 2,000 calls."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def moment(at: datetime, now: datetime) -> str:
     """Return a time with its distance from now."""
     distance = f"{span(now - at)} ago" if at <= now else f"in {span(at - now)}"

@@ -20,7 +20,6 @@ from listener.bootstrap.commands import (
     require_ready,
     run_command,
 )
-from listener.cli.look import counted
 from listener.cli.manners import SOME_FAILED, examples
 from listener.cli.progress import show_progress
 from listener.cli.walk import Walk
@@ -31,6 +30,7 @@ from listener.domain.gate import Route
 from listener.domain.run import RunKind
 from listener.domain.tally import FAILURES, Skip, Tally
 from listener.domain.tracks import TrackCount
+from listener.domain.words import plural
 from listener.engine.reconciler import RunHaltedError
 from listener.settings import Settings, load_settings
 
@@ -265,10 +265,10 @@ def _lines(tally: Tally) -> list[str]:
     width = max(map(len, counts))
     lines = [f"{name:<{width}} {count:>9,}" for name, count in counts.items()]
     if tally.capture_missed:
-        missed = counted(tally.capture_missed, "change")
+        missed = plural(tally.capture_missed, "change")
         lines.append(f"capture missed {missed}; see runbooks/capture-missed.md")
     lines += _about_identities(tally)
-    calls = f"{counted(tally.lml_calls, 'call')} of LML"
+    calls = f"{plural(tally.lml_calls, 'call')} of LML"
     if tally.lml_calls:
         calls += f", {tally.latency_ms / tally.lml_calls:,.0f} ms each"
     return [*lines, calls]
@@ -298,8 +298,8 @@ def _about_identities(tally: Tally) -> Iterator[str]:
 
 def _plan_text(expected: Forecast) -> str:
     return (
-        f"{counted(expected.rows, 'row')}, {expected.compilations:,} of them compilations\n"
-        f"{counted(expected.calls, 'call')} of LML, {expected.in_flight} at a time\n"
+        f"{plural(expected.rows, 'row')}, {expected.compilations:,} of them compilations\n"
+        f"{plural(expected.calls, 'call')} of LML, {expected.in_flight} at a time\n"
         f"about {_whole_seconds(expected.duration)} at {expected.call.total_seconds():.1f} s a call"
     )
 

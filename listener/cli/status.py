@@ -23,12 +23,20 @@ from listener.adapters.postgres.status import (
     read_status,
 )
 from listener.bootstrap.report import as_json as json_of
-from listener.cli.look import FittingTable, clock, console, json_option, printable, span
+from listener.cli.look import (
+    FittingTable,
+    clock,
+    console,
+    json_option,
+    printable,
+    span,
+)
 from listener.cli.manners import examples
 from listener.domain.pacing import BreakerState
 from listener.domain.refreshing import RotationCoverage
 from listener.domain.run import RunKind
 from listener.domain.tally import FAILURES
+from listener.domain.words import plural
 from listener.settings import DatabaseSettings, load_settings
 
 _REFRESH = timedelta(seconds=2)
@@ -129,7 +137,8 @@ def _parts(status: Status) -> Iterator[RenderableType]:
         missing = f"not complete: {', '.join(status.missing)}; run `listener migrate`"
         yield Text(missing, style="red")
     if status.capture_missed:
-        missed = f"{status.capture_missed:,} rows had changed without a record in the last day"
+        rows = plural(status.capture_missed, "row")
+        missed = f"{rows} had changed without a record in the last day"
         yield Text(f"{missed}; see runbooks/capture-missed.md", style="red")
     yield ""
     yield _streams(status.streams)
@@ -168,8 +177,7 @@ def _daemons(status: Status) -> str:
         f"{printable(name)} {'follows' if name in following else 'stands by'}"
         for name in status.replicas
     )
-    number = len(status.replicas)
-    return f"{number} {'daemon' if number == 1 else 'daemons'}: {named}"
+    return f"{plural(len(status.replicas), 'daemon')}: {named}"
 
 
 def _lml(stream: StreamStatus) -> Text:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from listener.bootstrap.walking import count_walk, run_walk
-from listener.cli.look import counted
 from listener.cli.progress import show_progress
 from listener.domain.refreshing import RotationTally
+from listener.domain.words import plural
 from listener.settings import Settings
 
 
@@ -42,7 +42,7 @@ class Walk:
         tally = self.tally
         if not tally.scanned:
             return ["rotation            0 identities"]
-        calls = f"{counted(tally.calls, 'refresh call')} of LML"
+        calls = f"{plural(tally.calls, 'refresh call')} of LML"
         if tally.calls:
             calls += f", {tally.latency.total_seconds() * 1000 / tally.calls:,.0f} ms each"
         return [

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from listener.domain.change import Stream
 from listener.domain.pacing import BreakerState
+from listener.domain.words import plural
 
 # A loop that works turns every 5 s at the latest, whatever it waits for.
 TURN = timedelta(seconds=5)
@@ -209,7 +210,7 @@ def _strained(streams: Sequence[StreamState], findings: Findings) -> Iterator[st
         if each.rung is Rung.POLL:
             yield f"wake-ups for {each.stream} do not arrive, it looks every second"
     if findings.capture_missed:
-        rows = _counted(findings.capture_missed, "row")
+        rows = plural(findings.capture_missed, "row")
         yield f"{rows} had changed without a record in the last day; see capture missed"
     if findings.failed_run is not None:
         yield f"the last run failed: {findings.failed_run}"
@@ -218,19 +219,15 @@ def _strained(streams: Sequence[StreamState], findings: Findings) -> Iterator[st
 def _busy(streams: Sequence[StreamState]) -> Iterator[str]:
     for each in streams:
         if each.backlog > _MANY or (each.oldest is not None and each.oldest > _SLOW):
-            waiting = _counted(each.backlog, "change")
+            waiting = plural(each.backlog, "change")
             yield f"{waiting} of {each.stream} waiting, the oldest for {_span(each.oldest)}"
 
 
 def _notes(findings: Findings) -> Iterator[str]:
     if findings.parked:
-        yield f"{_counted(findings.parked, 'row')} set aside for a person to look at"
+        yield f"{plural(findings.parked, 'row')} set aside for a person to look at"
     if findings.never_asked:
-        yield f"{_counted(findings.never_asked, 'row')} never asked yet"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+        yield f"{plural(findings.never_asked, 'row')} never asked yet"
 
 
 def _span(duration: timedelta | None) -> str:

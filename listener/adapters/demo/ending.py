@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from listener.adapters.demo.play import Play, former_identities, kinds, plural, told
+from listener.adapters.demo.play import Play, former_identities, kinds, told
 from listener.adapters.demo.watch import Outcome
+from listener.domain.words import plural
 
 _LOOK_EVERY = 0.5
 _ANSWERED = "200"

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from listener.adapters.demo.catalogue import Release, fill
-from listener.adapters.demo.play import Play, kinds, plural
+from listener.adapters.demo.play import Play, kinds
+from listener.domain.words import plural
 
 _PATIENCE = 600
 

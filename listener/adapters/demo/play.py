@@ -15,6 +15,7 @@ from listener.adapters.demo.screen import Screen
 from listener.adapters.demo.simulator import SimulatorProcess
 from listener.adapters.demo.watch import Outcome, Watch
 from listener.adapters.demo.writers import Commit, Writers
+from listener.domain.words import plural
 
 _KINDS = {
     "single_artist": ("single artist", "single artists"),
@@ -116,8 +117,3 @@ def kinds(found: Any) -> str:  # noqa: ANN401 - a row of check_everything
 def former_identities(count: int) -> str:
     """Say how many former identities there are."""
     return f"{count:,} former {'identity' if count == 1 else 'identities'}"
-
-
-def plural(count: int, noun: str) -> str:
-    """Say how many of something there are."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 from listener.adapters.demo.catalogue import VARIOUS, Release
 from listener.adapters.demo.pace import Need, pause_before
-from listener.adapters.demo.play import Play, former_identities, plural
+from listener.adapters.demo.play import Play, former_identities
 from listener.adapters.demo.simulator.tracks import Credit, credits_of, entries_for
 from listener.adapters.demo.troubles import Troubles
+from listener.domain.words import plural
 
 _PLAYED = 25
 _NEW_TITLES = 40

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Iterator
 
 from listener.adapters.demo.catalogue import LONGEST_NAME, Release
-from listener.adapters.demo.play import Play, plural
+from listener.adapters.demo.play import Play
+from listener.domain.words import plural
 
 _ARRIVALS = 3
 _NEW_TITLES = 25
