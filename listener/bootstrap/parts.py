@@ -27,6 +27,7 @@ from listener.domain.pacing import LML_SILENCE, Backoff, Breaker, BreakerState
 from listener.domain.parking import Patience
 from listener.domain.refreshing import LML_REFRESH_BATCH_CAP
 from listener.domain.room import RoomLimits
+from listener.domain.suspects import Suspects
 from listener.engine.consumer import Consumer, ConsumerLimits
 from listener.engine.dry import DryRuns, DryVerdicts
 from listener.engine.permits import Permits
@@ -57,8 +58,8 @@ _AT_ONCE = AskAgain(resolved=timedelta(0), unresolved=timedelta(0))
 class Parts:
     """Adapters and limits, ready to be joined.
 
-    All that asks LML about one stream shares that stream's breaker. `refreshed` counts identities
-    by what LML said of them.
+    All that asks LML about one stream shares that stream's breaker; `suspects` are the library's.
+    `refreshed` counts identities by what LML said of them.
     """
 
     settings: Settings
@@ -67,6 +68,7 @@ class Parts:
     lml: LmlClient
     permits: Permits
     breakers: Mapping[Stream, Breaker]
+    suspects: Suspects
     refreshed: Counter[str]
     outbox: PostgresOutbox
     ask_again: AskAgain
@@ -195,6 +197,7 @@ class Parts:
                 sets_apart=live,
             ),
             telemetry=self.telemetry,
+            suspects=self.suspects,
         )
 
     def _consumer_limits(self, batch_size: int, in_flight: int) -> ConsumerLimits:
@@ -240,6 +243,7 @@ async def open_parts(
             permits=Permits(settings.lml_max_concurrent),
             refreshed=Counter(),
             breakers={stream: Breaker(silence) for stream in Stream},
+            suspects=Suspects(),
             outbox=PostgresOutbox(pool, database.backend),
             ask_again=AskAgain(
                 resolved=timedelta(days=settings.stale_threshold_days),

@@ -10,6 +10,7 @@ class Disposition(Enum):
     """What to do about it: each value says what the service's word is worth.
 
     WAIT: the service as a whole is busy, restarting or gone; no row is to blame, all is kept.
+    BROKEN_OFF: the edge had no answer from the service: that may be gone, or fail at one row.
     HALT: it does not let us in, or lacks the route; nothing changes until a person acts.
     SPLIT: the page is too large, or one of its rows spoils it: smaller pages may be answered.
     TRY_THEN_SPLIT: as SPLIT, but it may have been a moment's fault: the same page once more first,
@@ -17,6 +18,7 @@ class Disposition(Enum):
     """
 
     WAIT = "wait"
+    BROKEN_OFF = "broken off"
     HALT = "halt"
     SPLIT = "split"
     TRY_THEN_SPLIT = "try, then split"
@@ -30,6 +32,7 @@ _NO_ENTRY = frozenset(
         HTTPStatus.METHOD_NOT_ALLOWED,
     )
 )
+_NO_ANSWER = frozenset((HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT))
 _ABOUT_THE_PAGE = frozenset(
     (
         HTTPStatus.BAD_REQUEST,
@@ -51,4 +54,4 @@ def dispose(status: int, *, says_json: bool) -> Disposition:
         return Disposition.SPLIT
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return Disposition.HALT if says_json else Disposition.TRY_THEN_SPLIT
-    return Disposition.WAIT
+    return Disposition.BROKEN_OFF if status in _NO_ANSWER else Disposition.WAIT

@@ -43,6 +43,10 @@ class LmlRefusedError(LmlUnavailableError):
     """LML does not let us in, or does not know what we ask: it stays so until a person acts."""
 
 
+class CallBrokenOffError(LmlUnavailableError):
+    """A question got to LML and came to nothing there: LML fails as a whole, or at one row."""
+
+
 class RefusedInARowError(LmlUnavailableError):
     """LML refused so many pages in a row that it may refuse all; or many neighbours are bad."""
 

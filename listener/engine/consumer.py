@@ -208,17 +208,18 @@ class Consumer:
             self.breaker.end_trial()
             self._room.fail(rows, self._now())
         else:
-            if handled.fault is None:
+            tried = handled.settled | handled.late | handled.failed
+            # LML may answer for a part of a batch, and then fail.
+            if handled.fault is None or tried != handled.unasked:
                 self._hear_of_success(handled)
-            else:
+            if handled.fault is not None:
                 self._keep_silent(handled.fault)
             ages = self._room.settle(handled.settled, self._now())
             self.observer.settled(self._stream, ages)
             self._room.ask_again(handled.late, self._now())
             self._room.fail(handled.failed, self._now())
             self._room.set_apart(handled.apart, self._now())
-            done = handled.settled | handled.late | handled.failed | handled.apart
-            self._room.release(rows - done, self._now())
+            self._room.release(rows - tried - handled.apart, self._now())
         finally:
             self.observer.handled(self._stream, len(rows), self._now() - began)
             self._dispatched_at = self._now()

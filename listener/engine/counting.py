@@ -1,11 +1,15 @@
-"""What a page of verdicts came to: counted, and told where a person should know."""
+"""What questions came to: counted, and told where a person should know, without contents."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import structlog
 
+from listener.domain.judging import Judgement
+from listener.domain.parking import Failure
+from listener.domain.question import Question
 from listener.domain.tally import Skip, Tally
 from listener.domain.tracks import TrackCount, drifted
 from listener.domain.verdict import Kind, Verdict, Written
@@ -36,7 +40,7 @@ def count(tally: Tally, verdicts: Sequence[Verdict], written: Written) -> None:
 
 
 def tell(verdicts: Sequence[Verdict], written: Written) -> None:
-    """Say in the log what a person should know of: ids and counts, never contents."""
+    """Say what verdicts did to identities, and where credits fit none of ours."""
     if written.withdrawn:
         _log.info(
             "identities withdrawn: their rows ask something else now, and nothing was found",
@@ -53,3 +57,36 @@ def tell(verdicts: Sequence[Verdict], written: Written) -> None:
             unmatched=missed,
             rows=sorted(unmatched, key=lambda row: (-unmatched[row], row))[:10],
         )
+
+
+def tell_misfit(questions: Sequence[Question], judgement: Judgement) -> None:
+    """Say how a reply does not fit the questions."""
+    _log.warning(
+        "reply does not fit the questions",
+        asked=len(questions),
+        answered=len(judgement.accepted),
+        missing=sorted(judgement.missing)[:10],
+        invalid=dict(sorted(judgement.invalid.items())[:10]),
+        contradicted=sorted(judgement.contradicted)[:10],
+        foreign=sorted(judgement.foreign)[:10],
+        unattributed=judgement.nameless_invalid,
+    )
+
+
+def tell_failures(failures: Sequence[Failure]) -> None:
+    """Say which rows could not be answered, and which of them were parked."""
+    _log.warning(
+        "rows cannot be answered",
+        rows=sorted(failure.question.library_id for failure in failures)[:10],
+        count=len(failures),
+        reasons=dict(Counter(str(failure.reason) for failure in failures)),
+    )
+    for failure in failures:
+        if failure.ask_again is None:
+            _log.error(
+                "row parked",
+                library_id=failure.question.library_id,
+                reason=str(failure.reason),
+                detail=failure.detail,
+                failures=failure.failures,
+            )

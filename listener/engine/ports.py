@@ -107,8 +107,9 @@ class Lml(Protocol):
     async def ask(self, questions: Sequence[Question], *, with_tracks: bool = False) -> Reply:
         """Put one page of 1 to 1000 questions.
 
-        Raises `LmlUnavailableError` if no row is to blame, `PageRefusedError` if one may be, and
-        `TracksRefusedError` if it may be that the tracks were asked for.
+        Raises `LmlUnavailableError` if no row is to blame, `CallBrokenOffError` if nobody can tell,
+        `PageRefusedError` if a row may be, and `TracksRefusedError` if it may be that the tracks
+        were asked for.
         """
 
 

@@ -14,6 +14,7 @@ import structlog
 from listener.domain.change import Batch
 from listener.domain.due import DueRow, Pages, Reason, Scope, spread
 from listener.domain.faults import (
+    CallBrokenOffError,
     LmlRefusedError,
     LmlUnavailableError,
     RefusedInARowError,
@@ -22,7 +23,7 @@ from listener.domain.faults import (
 )
 from listener.domain.pacing import TRIAL, Backoff, Breaker, Pause
 from listener.domain.run import RunKind, Search
-from listener.domain.tally import Tally
+from listener.domain.tally import Skip, Tally
 from listener.engine.handling import Handled
 from listener.engine.ports import Due, Runs, Telemetry
 from listener.engine.resolver import Resolver
@@ -165,20 +166,32 @@ class _Walk:
         self._batch_ids = itertools.count(1)
         self._went_well = False
         self._last_fault: Exception | None = None
+        # Rows of calls that broke off are asked again at the end, in smaller calls: LML may fail
+        # at one of them. They count as failed once nothing comes of that either.
+        self._again: list[Sequence[DueRow]] = []
+        self._broken: set[int] = set()
 
     async def through(
         self, pages: AsyncGenerator[list[DueRow], None], note: Callable[[], Awaitable[None]]
     ) -> None:
-        waiting: asyncio.Queue[list[DueRow]] = asyncio.Queue(maxsize=1)
-        async with asyncio.TaskGroup() as tasks:
-            helpers = [tasks.create_task(self._keep_book(note))]
-            helpers += [tasks.create_task(self._work(waiting)) for _ in range(self._batches)]
-            async with aclosing(pages):
-                async for page in pages:
-                    await waiting.put(page)
-            await waiting.join()
-            for helper in helpers:
-                helper.cancel()
+        waiting: asyncio.Queue[Sequence[DueRow]] = asyncio.Queue(maxsize=1)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                helpers = [tasks.create_task(self._keep_book(note))]
+                helpers += [tasks.create_task(self._work(waiting)) for _ in range(self._batches)]
+                async with aclosing(pages):
+                    async for page in pages:
+                        await waiting.put(page)
+                await waiting.join()
+                while self._again:
+                    again, self._again = self._again, []
+                    for rows in again:
+                        await waiting.put(rows)
+                    await waiting.join()
+                for helper in helpers:
+                    helper.cancel()
+        finally:
+            self._resolver.tally.skip(Skip.LML_ERROR, len(self._broken))
         if self._last_fault is not None and not self._went_well:
             raise RunHaltedError(f"every batch failed, the last one: {self._last_fault}")
 
@@ -187,7 +200,7 @@ class _Walk:
             await asyncio.sleep(_NOTE_EVERY.total_seconds())
             await note()
 
-    async def _work(self, waiting: asyncio.Queue[list[DueRow]]) -> None:
+    async def _work(self, waiting: asyncio.Queue[Sequence[DueRow]]) -> None:
         while True:
             page = await waiting.get()
             structlog.contextvars.bind_contextvars(batch_id=next(self._batch_ids))
@@ -205,7 +218,7 @@ class _Walk:
                 most = TRIAL
 
     async def _advance(self, page: Sequence[DueRow]) -> int:
-        """Return how many rows of the page are done with: LML's failure leaves them all due."""
+        """Return how many rows of the page are seen to: LML's failure leaves them all due."""
         loop = asyncio.get_running_loop()
         # After a failure one batch goes ahead alone: it tells whether the service is back.
         async with self._alone if self._failing else nullcontext():
@@ -222,6 +235,7 @@ class _Walk:
                 raise
             except LmlUnavailableError as fault:
                 self._breaker.failed(loop.time(), fault.retry_after)
+                self._broken.difference_update(row.library_id for row in rows)
                 self._fail(fault, began)
                 return len(page)
             except StoreUnavailableError as fault:
@@ -229,11 +243,22 @@ class _Walk:
                 self._pause.failed(loop.time())
                 self._fail(fault, began)
                 return 0
-        if len(rows) >= TRIAL and handled.failed.issuperset(row.library_id for row in rows):
-            self._fail(RefusedInARowError(f"none of {len(rows)} rows could be answered"), began)
-        else:
-            self._succeed(handled, rows)
+        self._learn(handled, rows, began)
         return len(rows)
+
+    def _learn(self, handled: Handled, rows: Sequence[DueRow], began: float) -> None:
+        done = handled.settled | handled.late | handled.failed
+        self._broken -= done
+        if len(done) >= TRIAL and done == handled.failed:
+            self._fail(RefusedInARowError(f"none of {len(done)} rows could be answered"), began)
+        elif handled.fault is None or done != handled.unasked:
+            self._succeed(handled, rows)
+        if handled.fault is not None:
+            left = [row for row in rows if row.library_id not in done]
+            self._again.append(left)
+            self._broken.update(row.library_id for row in left)
+            self._breaker.failed(asyncio.get_running_loop().time(), handled.fault.retry_after)
+            self._fail(handled.fault, began)
 
     @property
     def _failing(self) -> bool:
@@ -248,18 +273,18 @@ class _Walk:
 
     def _succeed(self, handled: Handled, rows: Sequence[DueRow]) -> None:
         self._pause.succeeded()
-        if handled.unasked == frozenset(row.library_id for row in rows):
-            self._breaker.end_trial()
-        else:
+        asked = (handled.settled | handled.late | handled.failed) - handled.unasked
+        if asked:
             self._breaker.succeeded()
+        else:
+            self._breaker.end_trial()
         self._failed_in_a_row = 0
         self._went_well = True
         changed = {row.library_id for row in rows if row.reason is Reason.CHANGED}
-        self._resolver.tally.capture_missed += len(changed - handled.unasked)
+        self._resolver.tally.capture_missed += len(changed & asked)
 
     def _fail(self, fault: LmlUnavailableError | StoreUnavailableError, began: float) -> None:
-        refused = isinstance(fault, RefusedInARowError)
-        if not refused:
+        if not isinstance(fault, RefusedInARowError):
             self._last_fault = fault
         # Batches that were on their way together fail for one reason.
         if began < self._failed_at:
@@ -267,7 +292,9 @@ class _Walk:
         self._failed_at = asyncio.get_running_loop().time()
         self._failed_in_a_row += 1
         _log.warning("batch failed", reason=str(fault), in_a_row=self._failed_in_a_row)
-        down = isinstance(fault, LmlUnavailableError) and not (refused or self._went_well)
+        # It takes a few broken calls until a row is asked alone.
+        about_rows = isinstance(fault, RefusedInARowError | CallBrokenOffError)
+        down = isinstance(fault, LmlUnavailableError) and not (about_rows or self._went_well)
         if self._failed_in_a_row >= (_FAILED_AT_ONCE if down else _FAILED_BATCHES):
             message = f"{self._failed_in_a_row} batches in a row failed, the last one: {fault}"
             raise RunHaltedError(message) from fault

@@ -15,6 +15,7 @@ import structlog
 from listener.domain.asking import IncludeTracks, QuestionPage, better_apart, pages
 from listener.domain.change import Batch, Stream
 from listener.domain.faults import (
+    CallBrokenOffError,
     LmlUnavailableError,
     PageRefusedError,
     RefusedInARowError,
@@ -22,13 +23,14 @@ from listener.domain.faults import (
     TracksRefusedError,
     WriteRefusedError,
 )
-from listener.domain.judging import Invalid, Judgement, judge
+from listener.domain.judging import Invalid, judge
 from listener.domain.oddities import oddities
 from listener.domain.parking import Failure, Patience
 from listener.domain.question import Asking, Question
+from listener.domain.suspects import Suspects
 from listener.domain.tally import Skip, Tally
 from listener.domain.verdict import Page, Verdict
-from listener.engine.counting import count, tell
+from listener.engine.counting import count, tell, tell_failures, tell_misfit
 from listener.engine.handling import Handled
 from listener.engine.ports import Library, Lml, Outbox, Reply, Telemetry, Verdicts
 from listener.engine.silent import NoTelemetry
@@ -88,10 +90,10 @@ class Resolver:
     """Asks LML about library rows as they are now and has its verdicts written.
 
     Where the rows come from is the caller's business: changes, a sweep or a backfill. `permit`
-    bounds the calls in flight.
+    bounds the calls in flight. `suspects` are shared with whoever else asks the same of LML.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keywords, one for each thing it joins
         self,
         *,
         library: Library,
@@ -101,6 +103,7 @@ class Resolver:
         permit: Callable[[], AbstractAsyncContextManager[None]],
         limits: ResolverLimits,
         telemetry: Telemetry | None = None,
+        suspects: Suspects | None = None,
     ) -> None:
         self.tally = Tally()
         self.oddities: Counter[str] = Counter()
@@ -111,11 +114,14 @@ class Resolver:
         self._permit = permit
         self._limits = limits
         self._telemetry = telemetry or NoTelemetry()
+        self._suspects = suspects or Suspects()
 
     async def handle(self, batch: Batch) -> Handled:
         """Have the rows of a batch answered; one bad row costs its batch a few more calls.
 
-        Raises `LmlUnavailableError` or `StoreUnavailableError`; what was written by then stays.
+        Raises `LmlUnavailableError` or `StoreUnavailableError`; what was written by then stays. A
+        call that broke off is no error but the fault of what is returned: some of its rows may be
+        to blame, and what was not asked for it comes again.
         """
         work = _Work(batch)
         try:
@@ -123,8 +129,9 @@ class Resolver:
             work.order = asking.order
             handled = await self._settle_unasked(work, asking)
             apart = self._apart(asking.questions)
-            for page in self._pages(asking.questions, apart):
-                handled |= await self._ask(work, page)
+            for page in self._suspects.apart(self._pages(asking.questions, apart)):
+                if handled.fault is None:
+                    handled |= await self._ask(work, page)
             return handled | await self._fail(work) | Handled(apart=apart)
         except (RefusedInARowError, StoreUnavailableError):
             # The batch comes again, and its rows are counted then.
@@ -159,8 +166,9 @@ class Resolver:
         return Handled(settled=unasked, unasked=unasked)
 
     async def _ask(self, work: _Work, page: QuestionPage) -> Handled:
-        questions = page.questions
+        questions, to_blame = page.questions, False
         try:
+            to_blame = await self._is_to_blame_if_it_fails(work, page)
             results = await self._results(work.tally, page)
         except TracksRefusedError as fault:
             _log.warning("asking without tracks", questions=len(questions), reason=str(fault))
@@ -172,11 +180,29 @@ class Resolver:
                 return Handled()
             first, second = page.halves()
             handled = await self._ask(work, first)
-            return handled | await self._ask(work, second)
+            return handled if handled.fault else handled | await self._ask(work, second)
+        except CallBrokenOffError as fault:
+            if to_blame:
+                self._failed(work, questions[0], Skip.LML_ERROR, str(fault))
+                return Handled()
+            self._suspects.broke_off(page)
+            return Handled(fault=fault)
         work.questions_refused = 0
         accepted = self._judge(work, questions, results)
         asked = {question.library_id: question for question in questions}
+        self._suspects.clear([asked[verdict.library_id] for verdict in accepted])
         return await self._write(work, asked, accepted)
+
+    async def _is_to_blame_if_it_fails(self, work: _Work, page: QuestionPage) -> bool:
+        """Return whether LML failed at this row alone before, and answers another one now."""
+        control = self._suspects.control
+        if control is None or not self._suspects.failed_alone(page):
+            return False
+        try:
+            await self._results(work.tally, QuestionPage([control]))
+        except PageRefusedError:
+            return False
+        return True
 
     async def _results(self, tally: Tally, page: QuestionPage) -> Sequence[Verdict | Invalid]:
         reply, answered = await self._call(tally, page)
@@ -204,7 +230,7 @@ class Resolver:
     ) -> Sequence[Verdict]:
         judgement = judge(questions, results)
         if judgement.unanswered or judgement.foreign or judgement.nameless_invalid:
-            _log_misfit(questions, judgement)
+            tell_misfit(questions, judgement)
         if not judgement.accepted and len(questions) >= _NONSENSE:
             message = f"LML's reply has no usable answer to any of {len(questions)} questions"
             raise LmlUnavailableError(message)
@@ -266,35 +292,9 @@ class Resolver:
             return Handled()
         failed = frozenset(failure.question.library_id for failure in work.failures)
         await self._verdicts.fail(work.order, work.failures, work.batch.entries(failed))
-        parked = {f.question.library_id: f for f in work.failures if f.ask_again is None}
-        _log.warning(
-            "rows cannot be answered",
-            rows=sorted(failed)[:10],
-            count=len(failed),
-            reasons=dict(Counter(str(failure.reason) for failure in work.failures)),
-        )
-        for row, failure in parked.items():
-            _log.error(
-                "row parked",
-                library_id=row,
-                reason=str(failure.reason),
-                detail=failure.detail,
-                failures=failure.failures,
-            )
+        parked = {f.question.library_id for f in work.failures if f.ask_again is None}
+        tell_failures(work.failures)
         return Handled(settled=frozenset(parked), failed=failed.difference(parked))
-
-
-def _log_misfit(questions: Sequence[Question], judgement: Judgement) -> None:
-    _log.warning(
-        "reply does not fit the questions",
-        asked=len(questions),
-        answered=len(judgement.accepted),
-        missing=sorted(judgement.missing)[:10],
-        invalid=dict(sorted(judgement.invalid.items())[:10]),
-        contradicted=sorted(judgement.contradicted)[:10],
-        foreign=sorted(judgement.foreign)[:10],
-        unattributed=judgement.nameless_invalid,
-    )
 
 
 def _halves(items: Sequence[T]) -> tuple[Sequence[T], Sequence[T]]:

@@ -76,6 +76,24 @@ def test_poison_row_is_parked_alone_and_asked_again_when_a_person_says_so(
     assert daemon.stop() == 0
 
 
+@pytest.mark.timeout(90)
+def test_row_that_lml_fails_at_as_a_whole_is_parked_and_holds_nobody_up(
+    db: Connection, start: Start, listener: Commands, simulator: Simulator
+) -> None:
+    simulator.faults.add("status", status=502, body="html", artist="Poison")
+    add_releases(db, 40)
+    row = add_release(db, "Poison")
+    add_releases(db, 560)
+    daemon = start(MAX_ATTEMPTS="2", LML_ATTEMPTS="1")
+    daemon.wait_for("row parked", 80, library_id=row, reason="lml_error", failures=2)
+    eventually(lambda: settled(db))
+    assert unanswered(db) == [row]
+    assert [entry["library_id"] for entry in parked(listener)] == [row]
+    assert asked(simulator).count(row) <= 8
+    add_release(db, "Newcomer")
+    eventually(lambda: count(db, "library_identity") == 601, 5)
+
+
 def test_change_of_a_parked_row_puts_it_back_by_itself(
     db: Connection, start: Start, listener: Commands, simulator: Simulator
 ) -> None:

@@ -10,7 +10,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from listener.domain.change import Batch, Change, Look, Snapshot, Stream
-from listener.domain.faults import LaneLostError, PageRefusedError, WriteRefusedError
+from listener.domain.faults import (
+    CallBrokenOffError,
+    LaneLostError,
+    PageRefusedError,
+    WriteRefusedError,
+)
 from listener.domain.health import Rung
 from listener.domain.judging import Invalid
 from listener.domain.parking import Failure
@@ -235,13 +240,17 @@ class Reply:
 
 @dataclass
 class Lml:
-    """Answers each question by `reply`; refuses every page that holds a poison row."""
+    """Answers each question by `reply`; refuses every page that holds a poison row.
+
+    At a deadly one it fails as if it were gone.
+    """
 
     poison: frozenset[int] = frozenset()
     reply: Callable[[Question], list[Verdict | Invalid]] = unresolved
     fault: Callable[[int], Exception | None] = lambda call: None
     pages: list[list[int]] = field(default_factory=list)
     with_tracks: list[bool] = field(default_factory=list)
+    deadly: frozenset[int] = frozenset()
 
     async def ask(self, questions: Sequence[Question], *, with_tracks: bool = False) -> Reply:
         self.with_tracks.append(with_tracks)
@@ -253,6 +262,9 @@ class Lml:
         fault = self.fault(len(self.pages))
         if fault is not None:
             raise fault
+        if not self.deadly.isdisjoint(rows):
+            message = "LML answered 502"
+            raise CallBrokenOffError(message)
         if not self.poison.isdisjoint(rows):
             message = "LML answered 422"
             raise PageRefusedError(message)

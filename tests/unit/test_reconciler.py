@@ -341,6 +341,43 @@ async def test_many_bad_neighbours_cost_neither_other_rows_nor_the_run(first: in
     assert case.runs.ended == ["done"]
 
 
+@pytest.mark.parametrize("batches", [1, 4])
+@pytest.mark.parametrize("deadly", [1, 250, 481])
+async def test_row_that_lml_fails_at_as_a_whole_costs_no_other_row_its_answer(
+    deadly: int, batches: int
+) -> None:
+    case = Case((), [due(*range(1, 501))], batch_size=500, batches=batches)
+    case.lml.deadly = frozenset({deadly})
+    tally = await case.run()
+    assert case.verdicts.failed.keys() == {deadly}
+    assert case.verdicts.written.keys() == set(range(1, 501)) - {deadly}
+    assert (tally.scanned, tally.skipped) == (500, {Skip.LML_ERROR: 1})
+    assert tally.lml_calls == len(case.lml.pages) < 100
+    assert case.runs.ended == ["done"]
+
+
+async def test_few_rows_with_one_that_lml_fails_at_are_answered() -> None:
+    case = Case((), [due(1, 2, 3, reason=Reason.CHANGED)], batch_size=500)
+    case.lml.deadly = frozenset({1})
+    tally = await case.run()
+    assert case.verdicts.written.keys() == {2, 3}
+    assert (tally.scanned, tally.skipped) == (3, {Skip.LML_ERROR: 1})
+    assert tally.capture_missed == 3
+
+
+@pytest.mark.parametrize("good", [0, 40])
+async def test_calls_that_all_break_off_halt_a_run_and_each_row_counts_once(good: int) -> None:
+    case = Case((), [due(*range(1, 201))], batch_size=20, batches=1)
+    case.lml.deadly = frozenset(range(good + 1, 201))
+    tally = Tally()
+    with pytest.raises(RunHaltedError, match=r"^5 batches in a row failed"):
+        await case.run(tally=tally)
+    assert not case.verdicts.failed
+    assert case.verdicts.written.keys() == set(range(1, good + 1))
+    assert tally.skipped == {Skip.LML_ERROR: 20 + 4 * TRIAL}
+    assert tally.scanned == good + 20 + 4 * TRIAL
+
+
 async def test_lml_that_refuses_every_row_halts_a_run_at_little_cost() -> None:
     case = Case((), [due(*range(1, 1001))], batch_size=500)
     case.lml.poison = frozenset(range(1, 1001))

@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 from listener.domain.asking import IncludeTracks
 from listener.domain.change import Batch
 from listener.domain.faults import (
+    CallBrokenOffError,
     LmlUnavailableError,
     PageRefusedError,
     StoreUnavailableError,
@@ -252,6 +253,84 @@ async def test_poison_row_is_found_in_a_few_more_calls(position: int) -> None:
     assert case.waiting == poison
     assert case.tally.skipped == {Skip.LML_ERROR: 1}
     assert case.tally.scanned == len(PAGE)
+
+
+@pytest.mark.parametrize("position", [0, 1, 7, 249, 250, 498, 499])
+async def test_row_that_lml_fails_at_as_a_whole_is_found_when_its_batch_comes_again(
+    position: int,
+) -> None:
+    deadly = PAGE[position]
+    case = Case(lml=Lml(deadly=frozenset({deadly})))
+    faults = 0
+    while (handled := await case.handle()).fault is not None:
+        faults += 1
+        assert not case.verdicts.failed
+    assert faults == 4
+    assert case.waiting == {deadly}
+    assert handled.failed == {deadly}
+    assert case.verdicts.failed[deadly].reason is Skip.LML_ERROR
+    assert case.verdicts.failed[deadly].detail == "LML answered 502"
+    # Whole, in hundreds, in tens, each alone, and the control.
+    assert len(case.lml.pages) <= 1 + 5 + 10 + 10 + 4 + 1
+    assert case.tally.lml_calls == len(case.lml.pages)
+    assert (case.tally.scanned, case.tally.skipped) == (500, {Skip.LML_ERROR: 1})
+
+
+async def test_row_that_lml_fails_at_is_parked_after_its_attempts() -> None:
+    case = Case(range(1, 4), lml=Lml(deadly=frozenset({3})))
+    for _ in range(4):
+        await case.handle()
+    assert case.waiting == {3}
+    for _ in range(3):
+        case.library.failures = {row: f.failures for row, f in case.verdicts.failed.items()}
+        assert (await case.handle()).fault is None
+    assert not case.waiting
+    assert case.verdicts.failed[3].ask_again is None
+    # Each time LML was asked something else first.
+    assert [len(page) for page in case.lml.pages[-6:]] == [1] * 6
+    assert [page != [3] for page in case.lml.pages[-6:]] == [True, False] * 3
+
+
+@pytest.mark.parametrize("answered_before", [True, False])
+async def test_lml_that_is_gone_is_never_held_against_a_row(answered_before: bool) -> None:
+    down = False
+
+    def fault(call: int) -> Exception | None:
+        return CallBrokenOffError("ReadTimeout") if down else None
+
+    case = Case([1] if answered_before else [], lml=Lml(fault=fault))
+    if answered_before:
+        await case.handle()
+    down = True
+    case.outbox.record(*range(2, 5))
+    for _ in range(30):
+        calls = len(case.lml.pages)
+        handled = await case.handle()
+        assert isinstance(handled.fault, CallBrokenOffError)
+        assert len(case.lml.pages) == calls + 1
+    assert not case.verdicts.failed
+    assert case.waiting == {2, 3, 4}
+    down = False
+    assert await case.handle() == Handled(settled=frozenset({2, 3, 4}))
+
+
+async def test_row_that_lml_fails_at_is_not_blamed_if_the_control_is_refused() -> None:
+    case = Case(range(1, 4), lml=Lml(deadly=frozenset({3})))
+    for _ in range(4):
+        await case.handle()
+    case.lml.poison = frozenset({1, 2})
+    assert (await case.handle()).fault is not None
+    assert not case.verdicts.failed
+
+
+async def test_what_was_answered_before_a_call_broke_off_stays_and_counts() -> None:
+    case = Case(range(1, 150), Library(compilations=frozenset(range(10, 150))))
+    case.lml.deadly = frozenset({149})
+    handled = await case.handle()
+    assert handled.settled == frozenset(range(1, 110))
+    assert isinstance(handled.fault, CallBrokenOffError)
+    assert case.waiting == set(range(110, 150))
+    assert case.tally.scanned == case.tally.unresolved == 109
 
 
 @pytest.mark.parametrize("position", [0, 1, 250, 499])

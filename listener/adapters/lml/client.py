@@ -26,6 +26,7 @@ from listener.adapters.lml.failures import (
     NotLmlError,
     OversizedReplyError,
     StatusError,
+    came_to_nothing,
     meaning,
     reason_of,
     worth_a_retry,
@@ -33,7 +34,12 @@ from listener.adapters.lml.failures import (
 from listener.adapters.lml.reply import BulkReply
 from listener.adapters.lml.tracks import CONTRACT, is_known
 from listener.adapters.lml.wire import MalformedReplyError, read_minted, read_refreshed
-from listener.domain.faults import LmlUnavailableError, PageRefusedError, TracksRefusedError
+from listener.domain.faults import (
+    CallBrokenOffError,
+    LmlUnavailableError,
+    PageRefusedError,
+    TracksRefusedError,
+)
 from listener.domain.gate import Route
 from listener.domain.question import Question
 from listener.domain.refreshing import Refreshed
@@ -77,9 +83,9 @@ class LmlClient:
     async def ask(self, questions: Sequence[Question], *, with_tracks: bool = False) -> BulkReply:
         """Put one page of 1 to 1000 questions.
 
-        Raises `LmlUnavailableError` if no row is to blame, `PageRefusedError` if one may be, and
-        `TracksRefusedError` if it may be that the tracks were asked for: the reply was too long,
-        took too long, or LML stumbled over it.
+        Raises `LmlUnavailableError` if no row is to blame, `CallBrokenOffError` if nobody can tell,
+        `PageRefusedError` if a row may be, and `TracksRefusedError` if it may be that the tracks
+        were asked for: the reply was too long, took too long, or LML stumbled over it.
         """
         refused = TracksRefusedError if with_tracks else PageRefusedError
         inputs = [
@@ -190,7 +196,8 @@ class LmlClient:
             # Nobody can tell a service that hangs from one that is slow with tracks.
             if refused is TracksRefusedError and isinstance(error, _NO_ANSWER_IN_TIME):
                 raise refused(message) from error
-            raise LmlUnavailableError(message) from error
+            unavailable = CallBrokenOffError if came_to_nothing(error) else LmlUnavailableError
+            raise unavailable(message) from error
 
     async def _attempt(self, path: str, content: bytes, deadline: timedelta) -> bytes:
         # httpx bounds each read; a reply that drips needs a bound for the whole call.

@@ -13,6 +13,7 @@ import httpx
 
 from listener.domain.disposition import Disposition, dispose
 from listener.domain.faults import (
+    CallBrokenOffError,
     LmlRefusedError,
     LmlUnavailableError,
     PageRefusedError,
@@ -22,6 +23,16 @@ from listener.domain.faults import (
 _RETRY_AFTER_CAP = timedelta(minutes=5)
 # No pause that anybody means has more digits; a longer number might not fit a duration.
 _LONGEST_RETRY_AFTER = 9
+
+
+_AFTER_CONNECTING = (
+    httpx.ReadTimeout,
+    httpx.ReadError,
+    httpx.WriteTimeout,
+    httpx.WriteError,
+    httpx.RemoteProtocolError,
+    TimeoutError,
+)
 
 
 class StatusError(Exception):
@@ -45,8 +56,13 @@ class NotLmlError(Exception):
 def worth_a_retry(error: BaseException) -> bool:
     """Return whether the same call may go well a moment later."""
     if isinstance(error, StatusError):
-        return error.disposition in {Disposition.WAIT, Disposition.TRY_THEN_SPLIT}
+        return error.disposition not in {Disposition.HALT, Disposition.SPLIT}
     return isinstance(error, httpx.TransportError | TimeoutError | NotLmlError)
+
+
+def came_to_nothing(error: BaseException) -> bool:
+    """Return whether a call broke off after the connection stood."""
+    return isinstance(error, _AFTER_CONNECTING)
 
 
 def reason_of(error: BaseException) -> str:
@@ -72,6 +88,8 @@ def meaning(error: StatusError, refused: type[PageRefusedError]) -> Exception:
     match error.disposition:
         case Disposition.WAIT:
             return LmlUnavailableError(str(error), error.retry_after)
+        case Disposition.BROKEN_OFF:
+            return CallBrokenOffError(str(error), error.retry_after)
         case Disposition.HALT:
             return LmlRefusedError(str(error))
         case Disposition.SPLIT:
