@@ -12,7 +12,12 @@ from datetime import timedelta
 import structlog
 
 from listener.domain.change import Batch, Change, Stream
-from listener.domain.faults import LmlRefusedError, LmlUnavailableError, StoreUnavailableError
+from listener.domain.faults import (
+    CallBrokenOffError,
+    LmlRefusedError,
+    LmlUnavailableError,
+    StoreUnavailableError,
+)
 from listener.domain.health import TURN, Pulse
 from listener.domain.pacing import LML_SILENCE, TRIAL, Backoff, Breaker, BreakerState, Pause
 from listener.domain.room import Room, RoomLimits
@@ -27,6 +32,8 @@ _log = structlog.stdlib.get_logger()
 _CAUGHT_UP_LOOK = timedelta(milliseconds=20)
 # So many failures of the service in a row, and who only catches up does not wait for it any more.
 _GIVE_UP = 2
+# It takes a few calls that break off until the row that LML fails at is asked alone.
+_GIVE_UP_ON_ROWS = 5
 _DRAIN_WAIT = timedelta(milliseconds=20)
 _STORE_SILENCE = Backoff(first=timedelta(seconds=1), most=timedelta(seconds=30))
 _HEALTH_EVERY = timedelta(seconds=2)
@@ -116,8 +123,8 @@ class Consumer:
 
     async def _work(self, feeder: Feeder, lane: Lane, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as tasks:
-            feeding = tasks.create_task(feeder.run(self._silence, self._admit, self.resting.set))
-            dispatching = tasks.create_task(self._dispatch(tasks))
+            feeding = tasks.create_task(feeder.run(self._silence, self._admit, self._rest))
+            dispatching = tasks.create_task(self._dispatch(tasks, feeder))
             listening = tasks.create_task(self._listen_to_lml())
             await stop.wait()
             feeding.cancel()
@@ -139,7 +146,9 @@ class Consumer:
             tasks.create_task(self.follow(lane, done))
             while True:
                 await asyncio.sleep(_CAUGHT_UP_LOOK.total_seconds())
-                if max(self._pause.failures, self.breaker.failures) >= _GIVE_UP:
+                about_rows = isinstance(self._fault, CallBrokenOffError)
+                most = _GIVE_UP_ON_ROWS if about_rows else _GIVE_UP
+                if max(self._pause.failures, self.breaker.failures) >= most:
                     break
                 if self.resting.is_set() and self._room.quiet and self._room.exhausted:
                     break
@@ -153,6 +162,10 @@ class Consumer:
         self._room.admit(changes, self._now())
         self._moved.set()
 
+    def _rest(self) -> None:
+        self.resting.set()
+        self._moved.set()
+
     def _silence(self) -> timedelta:
         now = self._now()
         return timedelta(seconds=max(self._pause.remaining(now), self.breaker.remaining(now)))
@@ -164,21 +177,22 @@ class Consumer:
                 self.breaker.heard(self._now(), well=await self._well())
                 self._moved.set()
 
-    async def _dispatch(self, tasks: asyncio.TaskGroup) -> None:
+    async def _dispatch(self, tasks: asyncio.TaskGroup, feeder: Feeder) -> None:
         while True:
             await self._slots.acquire()
-            batch = await self._next_batch()
+            batch = await self._next_batch(feeder)
             self._running += 1
             tasks.create_task(self._run(batch))
 
-    async def _next_batch(self) -> Batch:
+    async def _next_batch(self, feeder: Feeder) -> Batch:
         while True:
             self._moved.clear()
             self._dispatched_at = self._now()
             patience: float | None = self._silence().total_seconds()
             failing = bool(self._pause.failures or self.breaker.failures)
-            # After a failure one small batch goes ahead alone, and tells whether all is well again.
-            if not patience and (self._room.quiet or not failing):
+            # After a failure one small batch goes ahead alone, and tells whether all is well again;
+            # not without what came meanwhile: LML may fail at what is here, and not at that.
+            if not patience and (not failing or (self._room.quiet and not feeder.behind)):
                 full = self._running >= self._calls()
                 most = TRIAL if failing else None
                 batch = self._room.next_batch(self._now(), full=full, most=most)

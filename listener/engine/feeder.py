@@ -23,7 +23,8 @@ _WATCH = Backoff(first=timedelta(milliseconds=5), most=timedelta(milliseconds=25
 class Feeder:
     """Looks at the outbox while changes come in, and sleeps until woken while none do.
 
-    `turned_at` and `looked_at` are the loop's times of its last turn and of its last look.
+    `turned_at` and `looked_at` are the loop's times of its last turn and of its last look. It is
+    `behind` from when it had to keep from looking, though it was woken, until its next look.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Feeder:
         self._watched = 0
         self.turned_at = asyncio.get_running_loop().time()
         self.looked_at: float | None = None
+        self.behind = False
 
     async def run(
         self,
@@ -55,6 +57,8 @@ class Feeder:
         while True:
             self._turn()
             if pause := self._pause(silence()):
+                # A full room is no reason to look before something leaves it.
+                self.behind = self._room.free > 0
                 # It will look again unasked: writers need not wake it.
                 await self._lane.rouse()
                 await self._lane.wait(pause)
@@ -84,6 +88,7 @@ class Feeder:
             mark=self._horizon.mark_due(now),
         )
         self.looked_at = asyncio.get_running_loop().time()
+        self.behind = False
         everything = self._horizon.looked(
             after, [change.seq for change in look.changes], look.snapshot, complete=look.complete
         )

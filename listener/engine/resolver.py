@@ -71,8 +71,8 @@ class _Work:
     questions_refused: int = 0
     verdicts_refused: int = 0
 
-    def refuse_questions(self, fault: PageRefusedError) -> None:
-        """Note a refused page; raise `RefusedInARowError` once it is hardly the rows."""
+    def refuse_questions(self, fault: PageRefusedError | CallBrokenOffError) -> None:
+        """Note a page without an answer; raise `RefusedInARowError` once it is hardly the rows."""
         self.questions_refused += 1
         if self.questions_refused > _REFUSALS_IN_A_ROW:
             message = f"LML refuses one page after another: {fault}"
@@ -183,6 +183,7 @@ class Resolver:
             return handled if handled.fault else handled | await self._ask(work, second)
         except CallBrokenOffError as fault:
             if to_blame:
+                work.refuse_questions(fault)
                 self._failed(work, questions[0], Skip.LML_ERROR, str(fault))
                 return Handled()
             self._suspects.broke_off(page)

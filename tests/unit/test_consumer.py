@@ -11,7 +11,12 @@ from itertools import pairwise
 import pytest
 
 from listener.domain.change import Batch, Stream
-from listener.domain.faults import LaneLostError, LmlUnavailableError, StoreUnavailableError
+from listener.domain.faults import (
+    CallBrokenOffError,
+    LaneLostError,
+    LmlUnavailableError,
+    StoreUnavailableError,
+)
 from listener.domain.room import RoomLimits
 from listener.engine.consumer import Consumer, ConsumerLimits
 from listener.engine.handling import Handled
@@ -22,10 +27,14 @@ POLL = 5.0
 
 
 def limits(
-    in_flight: int = 2, batch_size: int = 3, capacity: int = 30, cool_down: float = 2.0
+    in_flight: int = 2,
+    batch_size: int = 3,
+    capacity: int = 30,
+    cool_down: float = 2.0,
+    poll: float = POLL,
 ) -> ConsumerLimits:
     room = RoomLimits(capacity, batch_size, timedelta(seconds=0.1), timedelta(seconds=cool_down))
-    return ConsumerLimits(room, in_flight, timedelta(seconds=POLL))
+    return ConsumerLimits(room, in_flight, timedelta(seconds=poll))
 
 
 class Tenure:
@@ -581,6 +590,59 @@ async def test_catching_up_is_not_kept_by_rows_that_fail() -> None:
     await catch_up(tenure, within=0.5)
     assert tenure.worker.rows == [[1, 2, 3]]
     assert list(tenure.outbox.entries.values()) == [2]
+
+
+async def test_catching_up_comes_back_to_calls_that_break_off_until_a_row_was_asked_alone() -> None:
+    def answer(batch: Batch) -> Handled:
+        fault = CallBrokenOffError("ReadTimeout")
+        done = len(tenure.worker.batches) >= most
+        return Handled(frozenset(batch.changes)) if done else Handled(fault=fault)
+
+    tenure, most = Tenure(limits()), 5
+    tenure.worker.answer = answer
+    tenure.outbox.record(7)
+    await catch_up(tenure, within=120)
+    assert tenure.worker.rows == [[7]] * 5
+    assert not tenure.outbox.entries
+    tenure, most = Tenure(limits()), 99
+    tenure.worker.answer = answer
+    tenure.outbox.record(7)
+    with pytest.raises(CallBrokenOffError):
+        await catch_up(tenure, within=120)
+    assert tenure.worker.rows == [[7]] * 5
+
+
+async def test_fault_after_a_part_was_answered_begins_a_silence_of_its_own() -> None:
+    fault = CallBrokenOffError("ReadTimeout")
+    async with following(limits(in_flight=1, batch_size=20)) as tenure:
+        tenure.worker.answer = lambda batch: Handled(
+            settled=frozenset(batch.row_ids) - {7}, fault=fault
+        )
+        tenure.record(*range(8))
+        await for_a_while(60)
+        assert tenure.worker.rows == [[*range(8)], *[[7]] * 4]
+
+
+async def test_what_came_during_the_silence_is_claimed_before_lml_is_tried_again() -> None:
+    async with following(limits(in_flight=1, batch_size=20)) as tenure:
+        tenure.worker.answer = lambda batch: Handled(
+            frozenset(batch.changes) - {7}, fault=CallBrokenOffError("ReadTimeout")
+        )
+        tenure.record(7)
+        await for_a_while(30)
+        tenure.record(*range(100, 104))
+        await for_a_while(15)
+        assert tenure.worker.rows[-1] == [7, *range(100, 104)]
+        assert list(tenure.outbox.entries.values()) == [7]
+
+
+async def test_lml_is_tried_again_though_nothing_came_during_the_silence() -> None:
+    async with following(limits(in_flight=1, poll=1000)) as tenure:
+        tenure.worker.answer = unavailable_until(tenure, now() + 5)
+        await for_a_while(1)
+        tenure.record(7)
+        await for_a_while(12)
+        assert tenure.worker.rows == [[7]] * 2
 
 
 async def test_catching_up_asks_late_rows_again() -> None:

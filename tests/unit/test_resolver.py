@@ -21,6 +21,7 @@ from listener.domain.faults import (
     CallBrokenOffError,
     LmlUnavailableError,
     PageRefusedError,
+    RefusedInARowError,
     StoreUnavailableError,
     TracksRefusedError,
     WriteRefusedError,
@@ -312,6 +313,19 @@ async def test_lml_that_is_gone_is_never_held_against_a_row(answered_before: boo
     assert case.waiting == {2, 3, 4}
     down = False
     assert await case.handle() == Handled(settled=frozenset({2, 3, 4}))
+
+
+async def test_lml_that_fails_at_all_but_a_few_rows_is_to_blame_itself() -> None:
+    case = Case(range(1, 42), lml=Lml(deadly=frozenset(range(2, 42))))
+
+    async def ask_on() -> None:
+        for _ in range(200):
+            await case.handle()
+
+    with pytest.raises(RefusedInARowError, match="one page after another: LML answered 502"):
+        await ask_on()
+    assert not case.verdicts.failed
+    assert case.waiting == set(range(2, 42))
 
 
 async def test_row_that_lml_fails_at_is_not_blamed_if_the_control_is_refused() -> None:
