@@ -27,10 +27,6 @@ class Suspects:
         self.control: Question | None = None
         self._calls: OrderedDict[int, int] = OrderedDict()
 
-    def __len__(self) -> int:
-        """Return the number of suspect rows."""
-        return len(self._calls)
-
     def broke_off(self, page: QuestionPage) -> None:
         """Note that the call with this page broke off."""
         for question in page.questions:

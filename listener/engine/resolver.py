@@ -102,8 +102,8 @@ class Resolver:
         outbox: Outbox,
         permit: Callable[[], AbstractAsyncContextManager[None]],
         limits: ResolverLimits,
+        suspects: Suspects,
         telemetry: Telemetry | None = None,
-        suspects: Suspects | None = None,
     ) -> None:
         self.tally = Tally()
         self.oddities: Counter[str] = Counter()
@@ -114,7 +114,7 @@ class Resolver:
         self._permit = permit
         self._limits = limits
         self._telemetry = telemetry or NoTelemetry()
-        self._suspects = suspects or Suspects()
+        self._suspects = suspects
 
     async def handle(self, batch: Batch) -> Handled:
         """Have the rows of a batch answered; one bad row costs its batch a few more calls.

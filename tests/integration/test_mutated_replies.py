@@ -19,6 +19,7 @@ from listener.adapters.postgres.verdicts import PostgresVerdicts
 from listener.domain.change import Batch
 from listener.domain.faults import LmlUnavailableError
 from listener.domain.parking import Patience
+from listener.domain.suspects import Suspects
 from listener.domain.tally import Tally
 from listener.engine.permits import Permits
 from listener.engine.resolver import Resolver, ResolverLimits
@@ -110,6 +111,7 @@ def resolver(
         outbox=outbox,
         permit=Permits(1).live,
         limits=ResolverLimits(100, Patience(attempts=3)),
+        suspects=Suspects(),
     )
 
 

@@ -20,6 +20,7 @@ from listener.domain.parking import Patience
 from listener.domain.question import Asking, Question
 from listener.domain.refreshing import RotationTally
 from listener.domain.run import RunKind, Search
+from listener.domain.suspects import Suspects
 from listener.domain.tally import Skip, Tally
 from listener.domain.verdict import Verdict
 from listener.engine.permits import Permits
@@ -146,6 +147,7 @@ class Case:
         self.library = Library()
         self.lml = Lml()
         self.verdicts = Verdicts(Outbox())
+        self.suspects = Suspects()
         self.reconciler = Reconciler(
             self.due,
             self.runs,
@@ -162,6 +164,7 @@ class Case:
             outbox=self.verdicts.outbox,
             permit=Permits(10).live,
             limits=ResolverLimits(compilation_batch_size=2, patience=Patience(attempts=3)),
+            suspects=self.suspects,
         )
 
     async def run(
@@ -354,6 +357,17 @@ async def test_row_that_lml_fails_at_as_a_whole_costs_no_other_row_its_answer(
     assert (tally.scanned, tally.skipped) == (500, {Skip.LML_ERROR: 1})
     assert tally.lml_calls == len(case.lml.pages) < 100
     assert case.runs.ended == ["done"]
+
+
+async def test_what_broke_off_in_one_run_is_asked_in_small_pages_in_the_next() -> None:
+    case = Case((), [due(*range(1, 41))], batch_size=40)
+    case.lml.deadly = frozenset(range(1, 41))
+    with pytest.raises(RunHaltedError):
+        await case.run()
+    case.lml.deadly = frozenset()
+    case.lml.pages.clear()
+    assert (await case.run()).unresolved == 40
+    assert {len(page) for page in case.lml.pages} == {10}
 
 
 async def test_few_rows_with_one_that_lml_fails_at_are_answered() -> None:

@@ -29,6 +29,7 @@ from listener.domain.faults import (
 from listener.domain.judging import Invalid
 from listener.domain.parking import Failure, Patience
 from listener.domain.question import Question
+from listener.domain.suspects import Suspects
 from listener.domain.tally import Skip
 from listener.domain.tracks import TrackCount, TrackKey, Tracks
 from listener.domain.verdict import Identity, Kind, Page, Verdict, Written
@@ -98,6 +99,7 @@ class Case:
             outbox=self.outbox,
             permit=self.permits.live,
             limits=ResolverLimits(100, Patience(attempts=3), include_tracks, sets_apart=sets_apart),
+            suspects=Suspects(),
         )
         self.tally = self.resolver.tally
 

@@ -62,7 +62,6 @@ def test_answer_clears_its_rows_and_is_the_control() -> None:
     suspects.broke_off(page(1, 2, 3))
     suspects.clear([question(2), question(3)])
     assert suspects.control == question(2)
-    assert len(suspects) == 1
     assert apart(suspects, page(1, 2, 3)) == [[2, 3], [1]]
     suspects.clear([])
     assert suspects.control == question(2)
@@ -86,7 +85,6 @@ def test_suspects_are_bounded_and_the_oldest_go() -> None:
     suspects = Suspects()
     suspects.broke_off(page(*range(1, 10_001)))
     suspects.broke_off(page(*range(10_001, 10_003)))
-    assert len(suspects) == 10_000
     assert apart(suspects, page(1, 2, 3)) == [[1, 2], [3]]
 
 
