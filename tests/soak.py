@@ -223,7 +223,7 @@ class Chaos:
         self._chance = chance
         self._acts: Sequence[Callable[[], None]] = (
             *(self._kill, self._stop, self._freeze, self._cut, self._crash, self._slow),
-            *(self._silence, self._nonsense, self._nonsense, self._nonsense),
+            *(self._silence, self._deadly, self._nonsense, self._nonsense, self._nonsense),
         )
 
     def go_on(self, seconds: float) -> Iterator[str]:
@@ -269,6 +269,12 @@ class Chaos:
         self._lml.set(faults=[{"name": "status", "status": 503}])
         time.sleep(self._chance.uniform(0.5, 6))  # noqa: TID251 - see above
         self._lml.set(clear_faults=True)
+
+    def _deadly(self) -> None:
+        # Fewer calls than it takes until a row is parked.
+        fault = {"name": self._chance.choice(("reset", "cut", "status")), "status": 502}
+        artist = f"Artist {self._chance.randrange(40)}"
+        self._lml.set(faults=[{**fault, "artist": artist, "calls": 10}])
 
     def _nonsense(self) -> None:
         name, calls = self._chance.choice(_FAULTS), self._chance.randint(1, 6)
