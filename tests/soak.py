@@ -168,10 +168,12 @@ class Daemons:
         self._processes = [self._start(log) for log in self._logs]
 
     def kill(self, number: int) -> None:
-        """End one without warning, and start it anew."""
-        self._processes[number].kill()
-        self._processes[number].wait()
+        """End one without warning, and start it anew; it must not have ended by itself before."""
+        process = self._processes[number]
+        process.kill()
+        code = process.wait()
         self._processes[number] = self._start(self._logs[number])
+        assert code == -signal.SIGKILL, f"daemon {number} had ended by itself with {code}"
 
     def stop(self, number: int) -> None:
         """End one as a service manager does, and start it anew; it must end by itself, with 0."""
