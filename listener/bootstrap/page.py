@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from functools import partial
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -51,22 +52,28 @@ class Seen:
 
 
 class Page:
-    """Makes the JSON that is served; raises `StoreUnavailableError` if it cannot look."""
+    """Makes the JSON that is served; raises `StoreUnavailableError` if it cannot look.
 
-    def __init__(self, viewer: Viewer, outlook: Outlook) -> None:
+    `include_null_canonical` is that of the searches' scope.
+    """
+
+    def __init__(
+        self, viewer: Viewer, outlook: Outlook, *, include_null_canonical: bool = True
+    ) -> None:
         self._viewer = viewer
         self._outlook = outlook
+        self._read_status = partial(read_status, include_null_canonical=include_null_canonical)
 
     async def status(self) -> bytes:
         """Return what `listener status --json` prints."""
-        return as_json(await self._look(read_status)).encode()
+        return as_json(await self._look(self._read_status)).encode()
 
     async def state(self) -> bytes:
         """Return how all is now; that it cannot be seen is a state, too."""
         pulses = self._outlook.pulses()
         shown: dict[str, Any] = {"version": version("listener"), "status": None, "parked": []}
         try:
-            seen = await self._look(_see)
+            seen = await self._look(self._see)
         except StoreUnavailableError as fault:
             why = f"the database cannot be looked at: {fault}"
             shown["wellness"] = asdict(Wellness(Word.FAILING, (why,)))
@@ -88,6 +95,12 @@ class Page:
             return await self._viewer.look(read)
         except InstallationError as error:
             raise StoreUnavailableError(str(error)) from error
+
+    def _see(self, connection: psycopg.Connection[Any], backend: str) -> Seen:
+        status = self._read_status(connection, backend)
+        # To list them takes a walk over all that are parked: only where there are some.
+        parked = list_parked(connection, backend, _PARKED_SHOWN) if status.coverage.parked else []
+        return Seen(status, parked, read_last_words(connection, backend))
 
     def _state_of(self, told: StreamStatus, seen: Seen, pulses: Sequence[Pulse]) -> StreamState:
         pulse = next((each for each in pulses if each.stream == told.stream), None)
@@ -115,13 +128,6 @@ def _rung(word: LastWord | None) -> Rung | None:
     if word is None:
         return None
     return Rung.NOTIFY if word.woken else Rung.POLL
-
-
-def _see(connection: psycopg.Connection[Any], backend: str) -> Seen:
-    status = read_status(connection, backend)
-    # To list them takes a walk over all that are parked: only where there are some.
-    parked = list_parked(connection, backend, _PARKED_SHOWN) if status.coverage.parked else []
-    return Seen(status, parked, read_last_words(connection, backend))
 
 
 def _findings(status: Status) -> Findings:

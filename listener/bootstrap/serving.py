@@ -59,7 +59,7 @@ async def open_site(
     metrics = Metrics(lambda: _numbers(outlook))
     dsn = settings.database_url.get_secret_value()
     async with open_viewer(dsn, settings.wxyc_schema_name) as viewer:
-        page = Page(viewer, outlook)
+        page = Page(viewer, outlook, include_null_canonical=settings.include_null_canonical)
         sources = Sources(outlook.unready, metrics.text, page.status, page.state, page.history)
         # Without a token only what comes from this machine, under its own name, may look.
         closed = token is None and is_loopback(host)

@@ -37,7 +37,7 @@ from listener.domain.refreshing import RotationCoverage
 from listener.domain.run import RunKind
 from listener.domain.tally import FAILURES
 from listener.domain.words import plural
-from listener.settings import DatabaseSettings, load_settings
+from listener.settings import DueSettings, load_settings
 
 _REFRESH = timedelta(seconds=2)
 # Wide enough for whatever reads from a pipe; a terminal knows its own width.
@@ -65,12 +65,14 @@ def status_command(*, as_json: bool, watch: bool) -> None:
     As the database knows them: needs DATABASE_URL only, changes nothing, and exits 0, or 2 if it
     could not look. With --watch only the first look ends it; later ones are tried again.
     """
-    settings = load_settings(DatabaseSettings)
+    settings = load_settings(DueSettings)
     dsn, backend = settings.database_url.get_secret_value(), settings.wxyc_schema_name
 
     def look() -> Status:
         with looking(dsn, backend, STATUS) as connection:
-            return read_status(connection, backend)
+            return read_status(
+                connection, backend, include_null_canonical=settings.include_null_canonical
+            )
 
     status = look()
     if watch:

@@ -1,5 +1,5 @@
 -- Counts the library's rows by what the ledger knows of them and by the age of the answer in days, all from 7 on
--- together; and those among them whose time to be asked has come.
+-- together; and those among them that a search by time would find.
 SELECT
     r.state,
     r.days,
@@ -19,7 +19,9 @@ FROM (
                 0, least(7, floor(date_part('epoch', now() - g.answered_at) / 86400)::int)
             )
         END AS days,
-        l.artist_name IS NOT NULL AND g.next_ask_at <= now() AS due
+        l.artist_name IS NOT NULL
+            AND g.next_ask_at <= now()
+            AND (%(include_null_canonical)s OR l.canonical_entity_id IS NOT NULL) AS due
     FROM {backend}.library AS l
     LEFT JOIN listener.ledger AS g ON g.library_id = l.id
 ) AS r

@@ -31,11 +31,11 @@ STATE = (
 )
 
 
-def look(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command with nothing set but where the database is."""
+def look(dsn: str, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with nothing set but where the database is, and what is given."""
     return subprocess.run(
         [sys.executable, "-m", "listener", *arguments],
-        env={"DATABASE_URL": dsn},
+        env={"DATABASE_URL": dsn, **settings},
         capture_output=True,
         text=True,
         check=False,
@@ -123,6 +123,19 @@ def test_status_needs_nothing_but_the_database(db: Connection, dsn: str) -> None
     assert "nobody at work" in done.stdout
     assert "no runs yet" in done.stdout
     assert len(done.stdout.splitlines()) <= 40
+
+
+def test_status_counts_as_due_what_the_searches_take_in(db: Connection, dsn: str) -> None:
+    row = add_release(db)
+    db.execute(
+        "INSERT INTO listener.ledger (library_id, question, ask_order, outcome, next_ask_at)"
+        " VALUES (%s, '', 1, 'unresolved', now())",
+        (row,),
+    )
+    for taken_in, due in (("true", 1), ("false", 0)):
+        done = look(dsn, "status", INCLUDE_NULL_CANONICAL=taken_in)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert f"; {due} due by their time now" in done.stdout
 
 
 def test_keys_of_the_status_stay(db: Connection, dsn: str) -> None:

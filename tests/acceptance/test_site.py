@@ -114,6 +114,18 @@ def test_ready_once_it_follows_and_the_numbers_are_those_of_the_database(
     assert daemon.stop() == 0
 
 
+def test_page_counts_as_due_what_its_daemon_searches(
+    db: Connection, start: Start, listener: Commands
+) -> None:
+    add_release(db)
+    site = Site(start(HTTP_BIND=ANY_PORT, INCLUDE_NULL_CANONICAL="false")).ready()
+    eventually(lambda: count(db, "library_identity") == 1)
+    db.execute("UPDATE listener.ledger SET next_ask_at = now()")
+    assert listener.run("status", "--json").report["due_by_time"] == 1
+    assert site.get("status.json").json()["due_by_time"] == 0
+    assert site.get("page.json").json()["status"]["due_by_time"] == 0
+
+
 def test_stop_is_prompt_though_somebody_looks(start: Start) -> None:
     daemon = start(HTTP_BIND=ANY_PORT)
     site = Site(daemon).ready()

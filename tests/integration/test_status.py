@@ -13,7 +13,8 @@ import pytest
 from psycopg.types.json import Jsonb
 from rich.console import Console
 
-from listener.adapters.postgres.connection import Database
+from listener.adapters.postgres.connection import Database, Pool
+from listener.adapters.postgres.due import PostgresDue
 from listener.adapters.postgres.installation import InstallationError, UnreachableError
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
 from listener.adapters.postgres.status import (
@@ -28,16 +29,18 @@ from listener.adapters.postgres.status import (
 )
 from listener.cli.status import screen
 from listener.domain.change import Stream
+from listener.domain.due import Scope
 from listener.domain.pacing import BreakerState
 from listener.domain.refreshing import RotationCoverage
 from listener.domain.tally import Skip, Tally
-from tests.catalogue import add_release, delete_release
+from tests.catalogue import add_release, delete_release, set_column
 from tests.conftest import BACKEND, Connection, with_database
+from tests.integration.conftest import ASK_AGAIN
 
 
-def look(dsn: str) -> Status:
+def look(dsn: str, *, include_null_canonical: bool = True) -> Status:
     with looking(dsn, BACKEND, "listener-status") as connection:
-        return read_status(connection, BACKEND)
+        return read_status(connection, BACKEND, include_null_canonical=include_null_canonical)
 
 
 def enter(
@@ -114,6 +117,20 @@ def test_every_row_counts_once(db: Connection, dsn: str) -> None:
     assert known.rows == known.nameless + known.asked + known.never
     assert status.due_by_time == 2
     assert sum(status.staleness_days.values()) == 7
+
+
+async def test_as_many_are_due_by_their_time_as_a_search_finds(
+    db: Connection, dsn: str, pool: Pool
+) -> None:
+    due = PostgresDue(pool, BACKEND, ASK_AGAIN)
+    for next_days, entity in ((-1, None), (-2, "e1"), (-3, "e2"), (5, "e3"), (float("inf"), "e4")):
+        row = add_release(db)
+        set_column(db, "library", row, "canonical_entity_id", entity)
+        enter(db, row, "unresolved", days=8, next_days=next_days)
+    for taken_in, rows in ((True, 3), (False, 2)):
+        pages = due.by_time(Scope(include_null_canonical=taken_in))
+        assert sum([len(page) async for page in pages]) == rows
+        assert look(dsn, include_null_canonical=taken_in).due_by_time == rows
 
 
 def test_library_without_rows_has_every_count(dsn: str) -> None:

@@ -14,6 +14,8 @@ from listener.domain.sample import COVERAGE, Sample
 
 # Discogs' budget is a number of calls a minute.
 _WINDOW = timedelta(minutes=1)
+# Samples tell nothing of what is due.
+_EVERYTHING = {"include_null_canonical": True}
 
 
 class PostgresReadings:
@@ -72,7 +74,8 @@ class PostgresSamples:
         async with session(self._pool) as connection, connection.transaction():
             # The whole library is counted: no index helps.
             await connection.execute("SET LOCAL enable_seqscan = on")
-            counted = await (await connection.execute(self._count, prepare=False)).fetchall()
+            cursor = await connection.execute(self._count, _EVERYTHING, prepare=False)
+            counted = await cursor.fetchall()
         known = coverage_of(counted)
         return tuple(getattr(known, name) for name in COVERAGE)
 

@@ -105,8 +105,9 @@ class Status:
     """All there is to see at one time, by the database's clock.
 
     `missing` are the parts of the installation that are missing or disabled. `staleness_days`
-    counts rows by the age of their last answer, under the keys `AGES`. `runs` begins with the
-    latest. `capture_missed` counts the rows of the last day that had changed without a record.
+    counts rows by the age of their last answer, under the keys `AGES`; `due_by_time` those whose
+    time to be asked has come, as far as searches take them in. `runs` begins with the latest.
+    `capture_missed` counts the rows of the last day that had changed without a record.
     """
 
     at: datetime
@@ -150,8 +151,10 @@ def looking(dsn: str, backend: str, name: str) -> Iterator[psycopg.Connection[An
         raise InstallationError(reason_of(error)) from error
 
 
-def read_status(connection: psycopg.Connection[Any], backend: str) -> Status:
-    """Look at everything once."""
+def read_status(
+    connection: psycopg.Connection[Any], backend: str, *, include_null_canonical: bool = True
+) -> Status:
+    """Look at everything once; `include_null_canonical` is that of the searches' scope."""
 
     def read(kind: type[Any], name: str) -> tuple[Any, ...]:
         with connection.cursor(row_factory=class_row(kind)) as cursor:
@@ -159,7 +162,8 @@ def read_status(connection: psycopg.Connection[Any], backend: str) -> Status:
 
     database, at = connection.execute("SELECT current_database(), now()").fetchall()[0]
     replicas = connection.execute(query("list_replicas", backend))
-    counted = connection.execute(query("count_coverage", backend)).fetchall()
+    scope = {"include_null_canonical": include_null_canonical}
+    counted = connection.execute(query("count_coverage", backend), scope).fetchall()
     return Status(
         at=at,
         database=database,
