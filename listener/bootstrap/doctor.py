@@ -51,6 +51,7 @@ _DIRECT = (
 _LML_DOWN = "see runbooks/lml-down.md; correct LIBRARY_METADATA_URL if it is another"
 _LML_KEY = "set LML_API_KEY to a key that LML knows; after a rotation it takes up to 5 minutes"
 _LML_ROUTE = "correct LIBRARY_METADATA_URL, or deploy an LML that has the route"
+_NOT_LML = "correct LIBRARY_METADATA_URL, or what stands between: another service answers there"
 _LML_SLOW = "LML is overloaded; lower LML_MAX_CONCURRENT, or wait before a backfill"
 
 
@@ -269,10 +270,10 @@ def judge_probe(check: str, probe: Probe) -> Finding:
     """Judge what a route answered to an empty list, and how long that took."""
     took = f"{probe.took.total_seconds():.2f} s"
     match probe.status:
+        case HTTPStatus.OK if not probe.is_lml:
+            return Finding(check, State.FAIL, f"what answers there is not LML; {took}", _NOT_LML)
         case HTTPStatus.OK | HTTPStatus.BAD_REQUEST | HTTPStatus.UNPROCESSABLE_ENTITY:
-            if probe.took <= _TOLERATED:
-                return Finding(check, State.OK, f"mounted, we are let in; {took}")
-            return Finding(check, State.WARN, f"mounted, but took {took}", _LML_SLOW)
+            return _judge_pace(check, probe.took)
         case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
             return Finding(check, State.FAIL, f"we are not let in ({probe.status})", _LML_KEY)
         case status if status in ABSENT:
@@ -281,6 +282,13 @@ def judge_probe(check: str, probe: Probe) -> Finding:
             return Finding(check, State.WARN, f"asked too often (429); {took}", _LML_SLOW)
         case status:
             return Finding(check, State.FAIL, f"LML answers {status}; {took}", _LML_DOWN)
+
+
+def _judge_pace(check: str, took: timedelta) -> Finding:
+    seconds = f"{took.total_seconds():.2f} s"
+    if took <= _TOLERATED:
+        return Finding(check, State.OK, f"mounted, we are let in; {seconds}")
+    return Finding(check, State.WARN, f"mounted, but took {seconds}", _LML_SLOW)
 
 
 async def _gate(settings: Settings) -> list[Finding]:

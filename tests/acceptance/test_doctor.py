@@ -297,6 +297,17 @@ def test_route_is_judged(status: int, seconds: float, state: State) -> None:
     assert bool(finding.advice) == (state is not State.OK)
 
 
+@pytest.mark.parametrize("body", ["message", "html", "text", "empty"])
+def test_route_where_something_else_answers_is_told(
+    doctor: Doctor, simulator: Simulator, body: str
+) -> None:
+    simulator.faults.add("status", status=200, body=body, endpoint="bulk")
+    findings = doctor()
+    assert states(findings) == {"LML library route": "fail"}
+    assert "not LML" in findings["LML library route"]["finding"]
+    assert "LIBRARY_METADATA_URL" in findings["LML library route"]["advice"]
+
+
 def test_answer_of_the_deploy_gate_is_told(doctor: Doctor, simulator: Simulator) -> None:
     assert not doctor(**COMMIT)
     simulator.health = Health(commit_sha="f" * 40)

@@ -12,6 +12,7 @@ from struct import pack
 from threading import Thread
 from typing import Any
 
+import httpx
 import pytest
 from structlog.testing import capture_logs
 
@@ -20,7 +21,7 @@ from listener.adapters.demo.simulator.replies import Wire
 from listener.adapters.demo.simulator.tracks import Tracks as Fields
 from listener.adapters.demo.simulator.tracks import TrackStore, entries_for
 from listener.adapters.lml.client import LmlClient, LmlLimits, open_lml
-from listener.adapters.lml.health import NoAnswerError, open_probe
+from listener.adapters.lml.health import LmlProbe, NoAnswerError, open_probe
 from listener.domain.faults import (
     CallBrokenOffError,
     LmlRefusedError,
@@ -28,6 +29,7 @@ from listener.domain.faults import (
     PageRefusedError,
     TracksRefusedError,
 )
+from listener.domain.gate import Route
 from listener.domain.judging import Invalid, judge
 from listener.domain.question import Question
 from listener.domain.tracks import Tracks
@@ -292,6 +294,48 @@ def rude_server() -> Iterator[int]:
         finally:
             server.shutdown()
             serving.join()
+
+
+@pytest.mark.parametrize("route", Route)
+@pytest.mark.parametrize(
+    ("status", "body", "is_lml"),
+    [
+        (200, b'{"results": []}', True),
+        (200, b'{"results": null}', True),
+        (200, b'{"results": [], "tracks_contract_version": 1, "cache_stats": {"x": 0}}', True),
+        (200, b'{"hello": 1}', False),
+        (200, b"{}", False),
+        (200, b'{"results": "none"}', False),
+        (200, b"[]", False),
+        (200, b"", False),
+        (200, b"<html><body>Welcome</body></html>", False),
+        (200, b"\xff\xfe", False),
+        (400, b'{"message": "empty"}', True),
+        (422, b'{"detail": []}', True),
+        (422, b"<html></html>", True),
+        (503, b"", True),
+        (404, b"<html></html>", True),
+    ],
+)
+async def test_probe_knows_a_reply_of_lml(
+    route: Route, status: int, body: bytes, *, is_lml: bool
+) -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(status, content=body))
+    async with httpx.AsyncClient(transport=transport, base_url="http://lml.example") as http:
+        probe = await LmlProbe(http, TOKEN).probe(route)
+    assert (probe.status, probe.is_lml) == (status, is_lml)
+
+
+async def test_probe_reads_no_more_than_it_needs() -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 65536
+
+    for status in (200, 422):
+        transport = httpx.MockTransport(lambda _, s=status: httpx.Response(s, content=endless()))
+        async with httpx.AsyncClient(transport=transport, base_url="http://lml.example") as http:
+            probe = await LmlProbe(http, TOKEN).probe(Route.LIBRARY)
+        assert (probe.status, probe.is_lml) == (status, status != 200)
 
 
 @pytest.mark.parametrize(

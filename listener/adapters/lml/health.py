@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,6 +20,8 @@ from listener.domain.gate import Relation, Route
 _TIMEOUT = timedelta(seconds=10)
 _CONNECT_SECONDS = 5
 _HEALTH_BYTES = 2**20
+# What an LML that does answer to an empty list has to say is short.
+_REPLY_BYTES = 2**20
 # A comparison lists up to 250 commits, and 300 files with their patches.
 _COMPARISON_BYTES = 64 * 2**20
 _NOTHING = {Route.LIBRARY: to_json({"inputs": []}), Route.ROTATION: to_json({"identity_ids": []})}
@@ -27,6 +29,10 @@ _NOTHING = {Route.LIBRARY: to_json({"inputs": []}), Route.ROTATION: to_json({"id
 
 class NoAnswerError(Exception):
     """There was no answer, or none that can be read; the message names no secret."""
+
+
+class TooLongError(NoAnswerError):
+    """There was an answer with more bytes than are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +45,14 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """How a route answered to an empty list."""
+    """How a route answered to an empty list.
+
+    `is_lml` is False if it answered 200 with what is no reply of LML's; errors may have any body.
+    """
 
     status: int
     took: timedelta
+    is_lml: bool = True
 
 
 class LmlProbe:
@@ -71,8 +81,14 @@ class LmlProbe:
             "POST", f"{API}/{route}", content=_NOTHING[route], headers=headers
         )
         began = time.monotonic()
-        status, _ = await _exchange(self._http, request, "LML", most_bytes=0)
-        return Probe(status, timedelta(seconds=time.monotonic() - began))
+        try:
+            status, body = await _exchange(
+                self._http, request, "LML", _REPLY_BYTES, read=(HTTPStatus.OK,)
+            )
+        except TooLongError:
+            status, body = HTTPStatus.OK, b""
+        took = timedelta(seconds=time.monotonic() - began)
+        return Probe(status, took, status != HTTPStatus.OK or _is_reply(body))
 
 
 @asynccontextmanager
@@ -116,27 +132,40 @@ def _client(base_url: str = "") -> httpx.AsyncClient:
 
 
 async def _exchange(
-    http: httpx.AsyncClient, request: httpx.Request, who: str, most_bytes: int
+    http: httpx.AsyncClient,
+    request: httpx.Request,
+    who: str,
+    most_bytes: int,
+    read: Collection[int] | None = None,
 ) -> tuple[int, bytes]:
-    """Return status and body; with no bytes allowed the body is not read at all."""
+    """Return status and body; the body of another status than those of `read` is not read."""
     chunks, size = [], 0
     try:
         # httpx bounds each read; a reply that drips needs a bound for the whole call.
         async with asyncio.timeout(_TIMEOUT.total_seconds()):
             response = await http.send(request, stream=True)
             try:
-                if not most_bytes:
+                if read is not None and response.status_code not in read:
                     return response.status_code, b""
                 async for chunk in response.aiter_bytes():
                     size += len(chunk)
                     if size > most_bytes:
-                        raise NoAnswerError(f"what {who} answers exceeds {most_bytes} bytes")
+                        raise TooLongError(f"what {who} answers exceeds {most_bytes} bytes")
                     chunks.append(chunk)
             finally:
                 await response.aclose()
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
         raise NoAnswerError(f"{who} does not answer: {reason_of(error)}") from error
     return response.status_code, b"".join(chunks)
+
+
+def _is_reply(body: bytes) -> bool:
+    """Return whether this is an object with `results`; null is as good as none."""
+    try:
+        document = from_json(body)
+    except ValueError:
+        return False
+    return isinstance(document, dict) and isinstance(document.get("results", ""), list | None)
 
 
 def _document(body: bytes, what: str) -> dict[str, object]:
