@@ -16,6 +16,7 @@ from listener.adapters.postgres.installation import (
     installing,
     missing_parts,
     newer_version,
+    require_backend,
     uninstall,
 )
 from listener.bootstrap.daemon import run_daemon
@@ -102,6 +103,7 @@ def migrate(*, check: bool) -> None:
     settings = load_settings(DatabaseSettings)
     with installing(settings.database_url.get_secret_value()) as connection:
         if check:
+            require_backend(connection, settings.wxyc_schema_name)
             missing = missing_parts(connection, settings.wxyc_schema_name)
             for part in missing:
                 click.echo(f"missing {part.label}")

@@ -272,6 +272,13 @@ def test_installation_wants_the_backends_tables(dsn: str) -> None:
         require_installed(connection, "elsewhere")
 
 
+def test_check_for_a_schema_without_the_backend_names_the_setting(dsn: str, bare: str) -> None:
+    for database in (dsn, bare):
+        checked = command(database, "migrate", "--check", WXYC_SCHEMA_NAME="elsewhere")
+        assert (checked.returncode, checked.stdout) == (2, "")
+        assert 'there is no table "elsewhere"."library"; is WXYC_SCHEMA_NAME' in checked.stderr
+
+
 def test_backends_schema_that_may_not_be_used_yet_is_there(
     db: Connection, dsn: str, role: str
 ) -> None:

@@ -75,7 +75,7 @@ def install(connection: psycopg.Connection[Any], backend: str) -> list[str]:
     Every step is a transaction of its own, so that an interrupted installation is taken up again.
     What a newer version installed is left as it is.
     """
-    _require_backend(connection, backend)
+    require_backend(connection, backend)
     newer = newer_version(connection)
     if newer is not None:
         _refuse_to_mend(newer, missing_parts(connection, backend))
@@ -105,7 +105,7 @@ def require_installed(connection: psycopg.Connection[Any], backend: str) -> list
     missing = missing_parts(connection, backend)
     schema = ", ".join(part.label for part in missing if part.folder == "schema")
     if not schema:
-        _require_backend(connection, backend)
+        require_backend(connection, backend)
         return missing
     if _present_digests(connection):
         message = f"the database is of an older version: {schema} missing; run `listener migrate`"
@@ -247,7 +247,8 @@ def _schema_exists(connection: psycopg.Connection[Any], schema: str) -> bool:
     return bool(row and row[0])
 
 
-def _require_backend(connection: psycopg.Connection[Any], backend: str) -> None:
+def require_backend(connection: psycopg.Connection[Any], backend: str) -> None:
+    """Raise `InstallationError` if the schema lacks a table of the backend."""
     # Looked up by name: to_regclass is an error where the schema may not be used.
     cursor = connection.execute(
         "SELECT c.relname FROM pg_class AS c INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace"
