@@ -14,9 +14,10 @@ from pydantic import AnyHttpUrl, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from listener.domain.durations import WRITTEN
+
 NEEDED = "needed"
 
-_SIZES = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 _KINDS: dict[Any, str] = {
     bool: "true or false",
     int: "whole number",
@@ -106,7 +107,7 @@ def _plain(field: FieldInfo) -> Any:  # noqa: ANN401 - a type or a form of one
 
 
 def _duration(value: timedelta) -> str:
-    for unit, size in _SIZES:
+    for unit, size in WRITTEN.items():
         count = value.total_seconds() / size
         if count >= 1 and count.is_integer():
             return f"{int(count)}{unit}"

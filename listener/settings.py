@@ -26,9 +26,9 @@ from pydantic_settings import (
 
 from listener.bounds import Unit, demand_of, kind_of, shown
 from listener.domain.asking import IncludeTracks
+from listener.domain.durations import WRITTEN
 from listener.domain.refreshing import LML_REFRESH_BATCH_CAP
 
-_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
@@ -56,7 +56,7 @@ def _duration(value: object) -> object:
     if match is None:
         message = "must be a number of seconds or like 250ms, 30s, 15m, 1h, 7d"
         raise ValueError(message)
-    seconds = float(match[1]) * _UNITS[match[2] or "s"]
+    seconds = float(match[1]) * WRITTEN[match[2] or "s"]
     # Longer than any bound: what does not fit a timedelta is refused with the same words.
     return timedelta(seconds=min(seconds, timedelta.max.total_seconds() / 2))
 

@@ -13,7 +13,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-_UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+from listener.domain.durations import SPOKEN
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
@@ -76,7 +76,7 @@ class FittingTable:
 def span(duration: timedelta) -> str:
     """Return a duration in the largest unit that it fills: 12 s, 3 min, 5 h, 2 d."""
     seconds = max(0, int(duration.total_seconds()))
-    unit, size = next((unit, size) for unit, size in _UNITS if seconds >= size or size == 1)
+    unit, size = next((unit, size) for unit, size in SPOKEN.items() if seconds >= size or size == 1)
     return f"{seconds // size} {unit}"
 
 

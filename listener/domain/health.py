@@ -8,6 +8,7 @@ from datetime import timedelta
 from enum import StrEnum
 
 from listener.domain.change import Stream
+from listener.domain.durations import SPOKEN
 from listener.domain.pacing import BreakerState
 from listener.domain.words import plural
 
@@ -232,7 +233,7 @@ def _notes(findings: Findings) -> Iterator[str]:
 
 def _span(duration: timedelta | None) -> str:
     seconds = (duration or timedelta()).total_seconds()
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
+    for unit in ("h", "min"):
+        if seconds >= 2 * SPOKEN[unit]:
+            return f"{seconds / SPOKEN[unit]:.0f} {unit}"
     return f"{seconds:.0f} s"

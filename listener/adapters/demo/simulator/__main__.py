@@ -13,8 +13,7 @@ import click
 from listener.adapters.demo.simulator.control import apply_switches
 from listener.adapters.demo.simulator.server import LOOPBACK, serve
 from listener.adapters.demo.simulator.state import PERMITS, Latency, Simulator
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}
+from listener.domain.durations import WRITTEN
 
 
 class _Duration(click.ParamType[timedelta]):
@@ -28,7 +27,7 @@ class _Duration(click.ParamType[timedelta]):
         found = re.fullmatch(r"([0-9]*\.?[0-9]+)(ms|s|m|)", str(value))
         if found is None:
             self.fail(f"{value!r} is no duration; give 0.2, 200ms, 1s or 2m", param, ctx)
-        return timedelta(seconds=float(found[1]) * _UNITS[found[2]])
+        return timedelta(seconds=float(found[1]) * WRITTEN[found[2] or "s"])
 
 
 DURATION = _Duration()

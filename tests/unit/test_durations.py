@@ -1,0 +1,32 @@
+"""The units of durations, wherever they are read, written or told."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from listener.bounds import shown
+from listener.cli.look import span
+from listener.domain.durations import SPOKEN, WRITTEN
+from listener.settings import Settings
+
+
+@pytest.mark.parametrize("unit", WRITTEN)
+def test_what_is_written_is_read_as_the_same(unit: str) -> None:
+    duration = 7 * timedelta(seconds=WRITTEN[unit])
+    assert shown(duration) == f"7{unit}"
+    field = "linger" if unit == "ms" else "audit_interval"
+    settings = Settings.model_validate(
+        {
+            "database_url": "postgresql://nowhere/nothing",
+            "library_metadata_url": "http://lml.example",
+            field: f"7{unit}",
+        }
+    )
+    assert getattr(settings, field) == duration
+
+
+@pytest.mark.parametrize("unit", SPOKEN)
+def test_what_is_told_is_the_largest_unit_that_is_filled(unit: str) -> None:
+    assert span(3 * timedelta(seconds=SPOKEN[unit])) == f"3 {unit}"
