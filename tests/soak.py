@@ -198,6 +198,8 @@ class Daemons:
     def close(self) -> None:
         """End all."""
         for process in self._processes:
+            process.terminate()
+        for process in self._processes:
             self._end(process)
 
     def _start(self, log: Path) -> subprocess.Popen[bytes]:
