@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from listener.domain.question import Question
@@ -19,20 +19,24 @@ class IncludeTracks(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class QuestionPage:
-    """Questions of one call; `with_tracks` holds for all of them."""
+    """Questions of one call; `with_tracks` holds for all of them.
+
+    A call with `suspect` ones may break off because of them.
+    """
 
     questions: Sequence[Question]
     with_tracks: bool = False
+    suspect: bool = False
 
     def without_tracks(self) -> QuestionPage:
         """Return the same questions without tracks."""
-        return QuestionPage(self.questions)
+        return replace(self, with_tracks=False)
 
     def halves(self) -> tuple[QuestionPage, QuestionPage]:
         """Return the two halves of a page of two questions or more."""
         middle = len(self.questions) // 2
         first, second = self.questions[:middle], self.questions[middle:]
-        return QuestionPage(first, self.with_tracks), QuestionPage(second, self.with_tracks)
+        return replace(self, questions=first), replace(self, questions=second)
 
 
 def pages(

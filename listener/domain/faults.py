@@ -47,6 +47,13 @@ class CallBrokenOffError(LmlUnavailableError):
     """A question got to LML and came to nothing there: LML fails as a whole, or at one row."""
 
 
+class RowsBreakOffError(CallBrokenOffError):
+    """LML answers others, and breaks off what is asked about these rows: one of them is to blame.
+
+    What was to be asked beside them can be asked at once.
+    """
+
+
 class RefusedInARowError(LmlUnavailableError):
     """LML refused so many pages in a row that it may refuse all; or many neighbours are bad."""
 

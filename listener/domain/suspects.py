@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
+from enum import Enum
 
 from listener.domain.asking import QuestionPage
 from listener.domain.pacing import TRIAL
@@ -12,34 +13,33 @@ from listener.domain.question import Question
 # How many are asked together after so many calls that broke off. LML may well have failed as a
 # whole: when it is back, all it could not answer should not come one by one.
 _TOGETHER = (100, TRIAL, 1)
+# Ten bad neighbours are found and told apart with fewer broken calls in a row; more are LML's.
+_IN_A_ROW = 40
+_CONTROLS = 8
 _MOST = 10_000
+
+
+class Culprit(Enum):
+    """Who made a call break off: LML as a whole, one of several rows, or the only one."""
+
+    LML = "LML"
+    ROWS = "one of the rows"
+    ROW = "the row"
 
 
 class Suspects:
     """Rows of calls that broke off; an answer clears them.
 
-    `control` is a question that was answered before, None until there is one: by putting it again
-    a row that LML fails at can be told from a failure of LML. Bounded: of too many rows those that
-    have been suspect the longest are forgotten.
+    Whether LML failed as a whole or at one of them shows when it answers something else just before
+    it is asked about them again: so they come last, or after a control, a question that was
+    answered before. Bounded: of too many rows those that have been suspect the longest are
+    forgotten.
     """
 
     def __init__(self) -> None:
-        self.control: Question | None = None
         self._calls: OrderedDict[int, int] = OrderedDict()
-
-    def broke_off(self, page: QuestionPage) -> None:
-        """Note that the call with this page broke off."""
-        for question in page.questions:
-            self._calls[question.library_id] = self._calls.get(question.library_id, 0) + 1
-        while len(self._calls) > _MOST:
-            self._calls.popitem(last=False)
-
-    def clear(self, answered: Sequence[Question]) -> None:
-        """Note that LML answered these questions; the first of them is the control now."""
-        self.control = next(iter(answered), self.control)
-        if self._calls:
-            for question in answered:
-                self._calls.pop(question.library_id, None)
+        self._controls: deque[Question] = deque(maxlen=_CONTROLS)
+        self._in_a_row = 0
 
     def apart(self, pages: Iterable[QuestionPage]) -> Sequence[QuestionPage]:
         """Return the pages with suspects in pages of their own, the more suspect the smaller.
@@ -51,10 +51,42 @@ class Suspects:
         parts = [part for page in pages for part in self._parts(page)]
         return sorted(parts, key=lambda part: self._broken(part.questions[0]))
 
-    def failed_alone(self, page: QuestionPage) -> bool:
-        """Return whether the page is one row, and calls with nothing else than it broke off."""
-        only = page.questions[0]
-        return len(page.questions) == 1 and self._broken(only) > len(_TOGETHER)
+    def control(self, page: QuestionPage) -> Question | None:
+        """Return a question about another row than those of the page, None if none was answered.
+
+        Each time it is another, if there are some: LML may fail at this one by now.
+        """
+        rows = {question.library_id for question in page.questions}
+        self._controls.rotate()
+        return next((each for each in self._controls if each.library_id not in rows), None)
+
+    def clear(self, answered: Sequence[Question]) -> None:
+        """Note that LML answered these questions."""
+        if not answered:
+            return
+        self._in_a_row = 0
+        if answered[0] not in self._controls:
+            self._controls.append(answered[0])
+        if self._calls:
+            for question in answered:
+                self._calls.pop(question.library_id, None)
+
+    def broke_off(self, page: QuestionPage, *, answered: bool) -> Culprit:
+        """Note that the call with this page broke off, and tell who made it.
+
+        `answered` says whether LML answered something else just before.
+        """
+        alone = len(page.questions) == 1 and self._broken(page.questions[0]) > len(_TOGETHER)
+        for question in page.questions:
+            self._calls[question.library_id] = self._broken(question) + 1
+        while len(self._calls) > _MOST:
+            self._calls.popitem(last=False)
+        if not (answered and page.suspect):
+            return Culprit.LML
+        self._in_a_row += 1
+        if self._in_a_row > _IN_A_ROW:
+            return Culprit.LML
+        return Culprit.ROW if alone else Culprit.ROWS
 
     def _parts(self, page: QuestionPage) -> Iterable[QuestionPage]:
         alike: dict[int, list[Question]] = {}
@@ -63,7 +95,8 @@ class Suspects:
         for broken, questions in alike.items():
             most = _TOGETHER[broken - 1] if broken else len(questions)
             for start in range(0, len(questions), most):
-                yield QuestionPage(questions[start : start + most], page.with_tracks)
+                part = questions[start : start + most]
+                yield QuestionPage(part, page.with_tracks, suspect=broken > 0)
 
     def _broken(self, question: Question) -> int:
         return self._calls.get(question.library_id, 0)

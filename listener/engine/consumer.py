@@ -16,6 +16,7 @@ from listener.domain.faults import (
     CallBrokenOffError,
     LmlRefusedError,
     LmlUnavailableError,
+    RowsBreakOffError,
     StoreUnavailableError,
 )
 from listener.domain.health import TURN, Pulse
@@ -223,10 +224,11 @@ class Consumer:
             self._room.fail(rows, self._now())
         else:
             tried = handled.settled | handled.late | handled.failed
+            about_rows = isinstance(handled.fault, RowsBreakOffError)
             # LML may answer for a part of a batch, and then fail.
-            if handled.fault is None or tried != handled.unasked:
-                self._hear_of_success(handled)
-            if handled.fault is not None:
+            if handled.fault is None or about_rows or tried != handled.unasked:
+                self._hear_of_success(answered=about_rows or tried != handled.unasked)
+            if handled.fault is not None and not about_rows:
                 self._keep_silent(handled.fault)
             ages = self._room.settle(handled.settled, self._now())
             self.observer.settled(self._stream, ages)
@@ -241,10 +243,10 @@ class Consumer:
             self._slots.release()
             self._moved.set()
 
-    def _hear_of_success(self, handled: Handled) -> None:
+    def _hear_of_success(self, *, answered: bool) -> None:
         self._pause.succeeded()
         # Rows that needed no question say nothing about LML.
-        if handled.unasked == handled.settled | handled.late | handled.failed:
+        if not answered:
             self.breaker.end_trial()
             return
         if self.breaker.failures:

@@ -84,7 +84,7 @@ class Verdicts(Protocol):
     async def fail(
         self, order: int, failures: Sequence[Failure], entries: Sequence[tuple[int, int]]
     ) -> None:
-        """Remember rows that could not be answered, and settle the changes of those parked.
+        """Remember rows that could not be answered, and settle the changes given.
 
         `order` is the one that the questions were read with.
         """
@@ -104,8 +104,10 @@ class Reply(Protocol):
 class Lml(Protocol):
     """The authority on identities."""
 
-    async def ask(self, questions: Sequence[Question], *, with_tracks: bool = False) -> Reply:
-        """Put one page of 1 to 1000 questions.
+    async def ask(
+        self, questions: Sequence[Question], *, with_tracks: bool = False, once: bool = False
+    ) -> Reply:
+        """Put one page of 1 to 1000 questions, only `once` or again if the call fails.
 
         Raises `LmlUnavailableError` if no row is to blame, `CallBrokenOffError` if nobody can tell,
         `PageRefusedError` if a row may be, and `TracksRefusedError` if it may be that the tracks

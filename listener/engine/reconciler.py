@@ -18,6 +18,7 @@ from listener.domain.faults import (
     LmlRefusedError,
     LmlUnavailableError,
     RefusedInARowError,
+    RowsBreakOffError,
     StoreUnavailableError,
     first_of,
 )
@@ -39,6 +40,10 @@ _FAILED_AT_ONCE = 2
 RUN_SILENCE = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=5))
 _LOOK_AGAIN = timedelta(seconds=1)
 _SPREAD_OVER = 20_000
+# So many rows of calls that broke off are kept until the end of a run; more stay due.
+_PUT_OFF = 20_000
+# Changes are looked for this often during a silence, and go first.
+_STAND_BACK = timedelta(milliseconds=250)
 _NOTE_EVERY = timedelta(seconds=2)
 
 
@@ -225,6 +230,7 @@ class _Walk:
             await self._keep_silent()
             rows = page[:TRIAL] if self._breaker.begin_trial(loop.time()) else page
             began = loop.time()
+            self._broken.difference_update(row.library_id for row in rows)
             try:
                 handled = await self._resolver.handle(Batch({row.library_id: () for row in rows}))
             except LmlRefusedError as fault:
@@ -235,7 +241,6 @@ class _Walk:
                 raise
             except LmlUnavailableError as fault:
                 self._breaker.failed(loop.time(), fault.retry_after)
-                self._broken.difference_update(row.library_id for row in rows)
                 self._fail(fault, began)
                 return len(page)
             except StoreUnavailableError as fault:
@@ -248,17 +253,23 @@ class _Walk:
 
     def _learn(self, handled: Handled, rows: Sequence[DueRow], began: float) -> None:
         done = handled.settled | handled.late | handled.failed
-        self._broken -= done
+        about_rows = isinstance(handled.fault, RowsBreakOffError)
         if len(done) >= TRIAL and done == handled.failed:
             self._fail(RefusedInARowError(f"none of {len(done)} rows could be answered"), began)
-        elif handled.fault is None or done != handled.unasked:
-            self._succeed(handled, rows)
+        elif handled.fault is None or about_rows or done != handled.unasked:
+            self._succeed(handled, rows, answered=about_rows or done != handled.unasked)
         if handled.fault is not None:
-            left = [row for row in rows if row.library_id not in done]
-            self._again.append(left)
-            self._broken.update(row.library_id for row in left)
-            self._breaker.failed(asyncio.get_running_loop().time(), handled.fault.retry_after)
-            self._fail(handled.fault, began)
+            self._put_off([row for row in rows if row.library_id not in done])
+            if not about_rows:
+                self._breaker.failed(asyncio.get_running_loop().time(), handled.fault.retry_after)
+                self._fail(handled.fault, began)
+
+    def _put_off(self, rows: Sequence[DueRow]) -> None:
+        if rows and len(self._broken) < _PUT_OFF:
+            self._again.append(rows)
+            self._broken.update(row.library_id for row in rows)
+        else:
+            self._resolver.tally.skip(Skip.LML_ERROR, len(rows))
 
     @property
     def _failing(self) -> bool:
@@ -268,19 +279,22 @@ class _Walk:
         loop = asyncio.get_running_loop()
         pauses = (self._pause, self._breaker)
         # Others may hear meanwhile that LML is back.
-        while quiet := max(pause.remaining(loop.time()) for pause in pauses):  # noqa: ASYNC110
-            await asyncio.sleep(min(quiet, _LOOK_AGAIN.total_seconds()))
+        while quiet := max(pause.remaining(loop.time()) for pause in pauses):
+            nap = min(quiet, _LOOK_AGAIN.total_seconds())
+            if nap == quiet and self._breaker.failures:
+                nap += _STAND_BACK.total_seconds()
+            await asyncio.sleep(nap)
 
-    def _succeed(self, handled: Handled, rows: Sequence[DueRow]) -> None:
+    def _succeed(self, handled: Handled, rows: Sequence[DueRow], *, answered: bool) -> None:
         self._pause.succeeded()
-        asked = (handled.settled | handled.late | handled.failed) - handled.unasked
-        if asked:
+        if answered:
             self._breaker.succeeded()
         else:
             self._breaker.end_trial()
         self._failed_in_a_row = 0
         self._went_well = True
         changed = {row.library_id for row in rows if row.reason is Reason.CHANGED}
+        asked = (handled.settled | handled.late | handled.failed) - handled.unasked
         self._resolver.tally.capture_missed += len(changed & asked)
 
     def _fail(self, fault: LmlUnavailableError | StoreUnavailableError, began: float) -> None:

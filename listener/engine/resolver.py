@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 import structlog
 
@@ -19,6 +19,7 @@ from listener.domain.faults import (
     LmlUnavailableError,
     PageRefusedError,
     RefusedInARowError,
+    RowsBreakOffError,
     StoreUnavailableError,
     TracksRefusedError,
     WriteRefusedError,
@@ -27,7 +28,7 @@ from listener.domain.judging import Invalid, judge
 from listener.domain.oddities import oddities
 from listener.domain.parking import Failure, Patience
 from listener.domain.question import Asking, Question
-from listener.domain.suspects import Suspects
+from listener.domain.suspects import Culprit, Suspects
 from listener.domain.tally import Skip, Tally
 from listener.domain.verdict import Page, Verdict
 from listener.engine.counting import count, tell, tell_failures, tell_misfit
@@ -68,11 +69,12 @@ class _Work:
     order: int = 0
     tally: Tally = field(default_factory=Tally)
     failures: list[Failure] = field(default_factory=list)
+    answered: bool = False
     questions_refused: int = 0
     verdicts_refused: int = 0
 
-    def refuse_questions(self, fault: PageRefusedError | CallBrokenOffError) -> None:
-        """Note a page without an answer; raise `RefusedInARowError` once it is hardly the rows."""
+    def refuse_questions(self, fault: PageRefusedError) -> None:
+        """Note a refused page; raise `RefusedInARowError` once it is hardly the rows."""
         self.questions_refused += 1
         if self.questions_refused > _REFUSALS_IN_A_ROW:
             message = f"LML refuses one page after another: {fault}"
@@ -120,8 +122,8 @@ class Resolver:
         """Have the rows of a batch answered; one bad row costs its batch a few more calls.
 
         Raises `LmlUnavailableError` or `StoreUnavailableError`; what was written by then stays. A
-        call that broke off is no error but the fault of what is returned: some of its rows may be
-        to blame, and what was not asked for it comes again.
+        call that broke off is no error but the fault of what is returned: one of its rows may be to
+        blame, and what was not asked for it comes again.
         """
         work = _Work(batch)
         try:
@@ -166,9 +168,12 @@ class Resolver:
         return Handled(settled=unasked, unasked=unasked)
 
     async def _ask(self, work: _Work, page: QuestionPage) -> Handled:
-        questions, to_blame = page.questions, False
+        questions = page.questions
+        if page.suspect and not work.answered:
+            fault = await self._put_control(work, page)
+            if fault is not None:
+                return Handled(fault=fault)
         try:
-            to_blame = await self._is_to_blame_if_it_fails(work, page)
             results = await self._results(work.tally, page)
         except TracksRefusedError as fault:
             _log.warning("asking without tracks", questions=len(questions), reason=str(fault))
@@ -182,28 +187,41 @@ class Resolver:
             handled = await self._ask(work, first)
             return handled if handled.fault else handled | await self._ask(work, second)
         except CallBrokenOffError as fault:
-            if to_blame:
-                work.refuse_questions(fault)
-                self._failed(work, questions[0], Skip.LML_ERROR, str(fault))
-                return Handled()
-            self._suspects.broke_off(page)
-            return Handled(fault=fault)
+            return self._broke_off(work, page, fault)
         work.questions_refused = 0
         accepted = self._judge(work, questions, results)
         asked = {question.library_id: question for question in questions}
         self._suspects.clear([asked[verdict.library_id] for verdict in accepted])
+        work.answered = bool(accepted)
         return await self._write(work, asked, accepted)
 
-    async def _is_to_blame_if_it_fails(self, work: _Work, page: QuestionPage) -> bool:
-        """Return whether LML failed at this row alone before, and answers another one now."""
-        control = self._suspects.control
-        if control is None or not self._suspects.failed_alone(page):
-            return False
+    async def _put_control(self, work: _Work, page: QuestionPage) -> CallBrokenOffError | None:
+        """See whether LML answers what it answered before; return what broke that off, if so."""
+        control = self._suspects.control(page)
+        if control is None:
+            return None
         try:
-            await self._results(work.tally, QuestionPage([control]))
+            work.answered = bool(
+                await self._results(work.tally, QuestionPage([control], suspect=True))
+            )
+        except CallBrokenOffError as fault:
+            return fault
         except PageRefusedError:
-            return False
-        return True
+            _log.warning("LML refuses what it answered before", library_id=control.library_id)
+        return None
+
+    def _broke_off(self, work: _Work, page: QuestionPage, fault: CallBrokenOffError) -> Handled:
+        match self._suspects.broke_off(page, answered=work.answered):
+            case Culprit.LML:
+                return Handled(fault=fault)
+            case Culprit.ROWS:
+                return Handled(fault=RowsBreakOffError(str(fault)))
+            case Culprit.ROW:
+                question = page.questions[0]
+                self._failed(work, question, Skip.LML_ERROR, str(fault), breaks_off=True)
+                return Handled(fault=RowsBreakOffError(str(fault)))
+            case culprit:
+                assert_never(culprit)
 
     async def _results(self, tally: Tally, page: QuestionPage) -> Sequence[Verdict | Invalid]:
         reply, answered = await self._call(tally, page)
@@ -221,7 +239,9 @@ class Resolver:
             began = loop.time()
             try:
                 with self._telemetry.call(len(page.questions)) as answered:
-                    reply = await self._lml.ask(page.questions, with_tracks=page.with_tracks)
+                    reply = await self._lml.ask(
+                        page.questions, with_tracks=page.with_tracks, once=page.suspect
+                    )
                     return reply, answered
             finally:
                 tally.lml_latency += timedelta(seconds=loop.time() - began)
@@ -284,18 +304,27 @@ class Resolver:
                 if self.oddities[odd] == 1:
                     _log.warning("odd verdict, told once", library_id=verdict.library_id, what=odd)
 
-    def _failed(self, work: _Work, question: Question, reason: Skip, detail: str) -> None:
+    def _failed(
+        self,
+        work: _Work,
+        question: Question,
+        reason: Skip,
+        detail: str,
+        *,
+        breaks_off: bool = False,
+    ) -> None:
         work.tally.skip(reason)
-        work.failures.append(self._limits.patience.failure(question, reason, detail))
+        patience = self._limits.patience
+        work.failures.append(patience.failure(question, reason, detail, breaks_off=breaks_off))
 
     async def _fail(self, work: _Work) -> Handled:
         if not work.failures:
             return Handled()
         failed = frozenset(failure.question.library_id for failure in work.failures)
-        await self._verdicts.fail(work.order, work.failures, work.batch.entries(failed))
-        parked = {f.question.library_id for f in work.failures if f.ask_again is None}
+        done = frozenset(f.question.library_id for f in work.failures if f.is_done_with)
+        await self._verdicts.fail(work.order, work.failures, work.batch.entries(done))
         tell_failures(work.failures)
-        return Handled(settled=frozenset(parked), failed=failed.difference(parked))
+        return Handled(settled=done, failed=failed - done)
 
 
 def _halves(items: Sequence[T]) -> tuple[Sequence[T], Sequence[T]]:

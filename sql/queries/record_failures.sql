@@ -1,5 +1,5 @@
 -- Remembers rows that could not be answered, each with when to try again (infinity: parked), unless a newer question
--- was answered or failed meanwhile, and settles the changes of those that are parked.
+-- was answered or failed meanwhile, and settles the changes given, of rows that are remembered.
 WITH failed AS (
     INSERT INTO listener.ledger AS g
         (library_id, question, ask_order, next_ask_at, failures, failure, failure_detail, failed_at)
@@ -28,11 +28,10 @@ WITH failed AS (
         failed_at = excluded.failed_at
     WHERE g.ask_order < excluded.ask_order
     RETURNING
-        g.library_id,
-        g.next_ask_at
+        g.library_id
 )
 DELETE FROM listener.change AS c
 USING unnest(%(change_seqs)b::bigint[], %(change_rows)b::int[]) AS e (seq, row_id)
-INNER JOIN failed AS f ON f.library_id = e.row_id AND f.next_ask_at = 'infinity'
+INNER JOIN failed AS f ON f.library_id = e.row_id
 WHERE c.stream = 'library'
     AND c.seq = e.seq

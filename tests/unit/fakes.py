@@ -251,9 +251,13 @@ class Lml:
     pages: list[list[int]] = field(default_factory=list)
     with_tracks: list[bool] = field(default_factory=list)
     deadly: frozenset[int] = frozenset()
+    once: list[bool] = field(default_factory=list)
 
-    async def ask(self, questions: Sequence[Question], *, with_tracks: bool = False) -> Reply:
+    async def ask(
+        self, questions: Sequence[Question], *, with_tracks: bool = False, once: bool = False
+    ) -> Reply:
         self.with_tracks.append(with_tracks)
+        self.once.append(once)
         return Reply(await self.resolve(questions))
 
     async def resolve(self, questions: Sequence[Question]) -> Sequence[Verdict | Invalid]:
@@ -304,10 +308,11 @@ class Verdicts:
     async def fail(
         self, order: int, failures: Sequence[Failure], entries: Sequence[tuple[int, int]]
     ) -> None:
-        parked = set()
+        done = set()
         for failure in failures:
             row = failure.question.library_id
             self.failed[row] = failure
-            if failure.ask_again is None:
-                parked.add(row)
-        await self.outbox.settle(Stream.LIBRARY, [entry for entry in entries if entry[1] in parked])
+            if failure.is_done_with:
+                done.add(row)
+        assert {row for _, row in entries} <= done
+        await self.outbox.settle(Stream.LIBRARY, entries)

@@ -13,7 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from listener.domain.due import DueRow, Reason, Scope
-from listener.domain.faults import LmlUnavailableError, StoreUnavailableError
+from listener.domain.faults import (
+    CallBrokenOffError,
+    LmlRefusedError,
+    LmlUnavailableError,
+    StoreUnavailableError,
+)
 from listener.domain.judging import Invalid
 from listener.domain.pacing import LML_SILENCE, TRIAL, Breaker, BreakerState
 from listener.domain.parking import Patience
@@ -367,7 +372,58 @@ async def test_what_broke_off_in_one_run_is_asked_in_small_pages_in_the_next() -
     case.lml.deadly = frozenset()
     case.lml.pages.clear()
     assert (await case.run()).unresolved == 40
-    assert {len(page) for page in case.lml.pages} == {10}
+    assert max(len(page) for page in case.lml.pages) == 10
+
+
+@pytest.mark.parametrize("first", [1, 95, 490])
+@pytest.mark.parametrize("many", [2, 12])
+async def test_neighbours_that_lml_fails_at_cost_no_other_row_its_answer(
+    first: int, many: int
+) -> None:
+    windows = [due(*range(begin, begin + 500)) for begin in range(1, 2001, 500)]
+    case = Case((), windows, batch_size=500, batches=2)
+    case.lml.deadly = frozenset(range(first, first + many))
+    tally = await case.run()
+    assert case.runs.ended == ["done"]
+    assert case.verdicts.failed.keys() == case.lml.deadly
+    assert case.verdicts.written.keys() == set(range(1, 2001)) - case.lml.deadly
+    assert (tally.scanned, tally.skipped) == (2000, {Skip.LML_ERROR: many})
+    assert tally.lml_calls == len(case.lml.pages) < 200
+
+
+async def test_rows_that_broke_off_count_once_though_lml_refuses_us_then() -> None:
+    case = Case((), [due(*range(1, 41))], batch_size=40)
+    faults: list[Exception] = [CallBrokenOffError("ReadTimeout"), LmlRefusedError("401")]
+    case.lml.fault = lambda call: faults[min(call, 2) - 1]
+    tally = Tally()
+    with pytest.raises(RunHaltedError, match="401"):
+        await case.run(tally=tally)
+    assert (tally.scanned, tally.skipped) == (40, {Skip.LML_ERROR: 40})
+
+
+async def test_rows_that_broke_off_count_once_though_the_run_is_cancelled() -> None:
+    case = Case((), [due(*range(1, 301))], batch_size=300)
+    case.lml.fault = lambda call: CallBrokenOffError("ReadTimeout") if call == 1 else None
+    tally = Tally()
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(case.run(tally=tally))
+        await eventually(lambda: len(case.verdicts.written) > 100)
+        running.cancel()
+    assert len(case.verdicts.written) == tally.unresolved < 300
+    assert tally.scanned <= 300
+
+
+async def test_of_too_many_rows_that_broke_off_the_rest_stays_due() -> None:
+    windows = [due(*range(begin, begin + 1000)) for begin in range(1, 30_001, 1000)]
+    case = Case((), windows, batch_size=1000)
+    case.lml.fault = lambda call: (
+        CallBrokenOffError("ReadTimeout") if len(case.lml.pages[-1]) > 100 else None
+    )
+    tally = await case.run()
+    assert case.runs.ended == ["done"]
+    assert len(case.verdicts.written) == tally.unresolved
+    assert 19_000 < tally.unresolved < 22_000
+    assert tally.skipped == {Skip.LML_ERROR: 30_000 - tally.unresolved}
 
 
 async def test_few_rows_with_one_that_lml_fails_at_are_answered() -> None:

@@ -21,7 +21,7 @@ from listener.domain.faults import (
     CallBrokenOffError,
     LmlUnavailableError,
     PageRefusedError,
-    RefusedInARowError,
+    RowsBreakOffError,
     StoreUnavailableError,
     TracksRefusedError,
     WriteRefusedError,
@@ -264,34 +264,63 @@ async def test_row_that_lml_fails_at_as_a_whole_is_found_when_its_batch_comes_ag
 ) -> None:
     deadly = PAGE[position]
     case = Case(lml=Lml(deadly=frozenset({deadly})))
-    faults = 0
-    while (handled := await case.handle()).fault is not None:
-        faults += 1
+    faults = []
+    while case.waiting:
         assert not case.verdicts.failed
-    assert faults == 4
-    assert case.waiting == {deadly}
-    assert handled.failed == {deadly}
-    assert case.verdicts.failed[deadly].reason is Skip.LML_ERROR
-    assert case.verdicts.failed[deadly].detail == "LML answered 502"
-    # Whole, in hundreds, in tens, each alone, and the control.
-    assert len(case.lml.pages) <= 1 + 5 + 10 + 10 + 4 + 1
+        faults.append((await case.handle()).fault)
+    # Whole, in hundreds, in tens, alone, and alone again.
+    assert len(faults) == 5
+    # Until something else was answered it may be LML.
+    assert type(faults[0]) is CallBrokenOffError
+    assert {type(fault) for fault in faults[2:]} == {RowsBreakOffError}
+    assert case.verdicts.written.keys() == set(PAGE) - {deadly}
+    failure = case.verdicts.failed[deadly]
+    assert (failure.reason, failure.detail) == (Skip.LML_ERROR, "LML answered 502")
+    assert (failure.left_to_searches, failure.ask_again) == (True, timedelta(minutes=15))
+    assert len(case.lml.pages) <= 1 + 5 + 10 + 10 + 5
     assert case.tally.lml_calls == len(case.lml.pages)
     assert (case.tally.scanned, case.tally.skipped) == (500, {Skip.LML_ERROR: 1})
 
 
+async def fail_alone(case: Case, deadly: int) -> None:
+    """Have rows asked until LML failed at one of them alone."""
+    while case.waiting != {deadly}:
+        await case.handle()
+
+
+async def test_row_that_lml_fails_at_is_asked_once_after_another_and_not_before() -> None:
+    case = Case(range(1, 4), lml=Lml(deadly=frozenset({3})))
+    await fail_alone(case, 3)
+    case.lml.pages.clear()
+    case.lml.once.clear()
+    handled = await case.handle()
+    assert handled.settled == {3}
+    assert type(handled.fault) is RowsBreakOffError
+    control, asked = case.lml.pages
+    assert control in ([1], [2])
+    assert asked == [3]
+    assert case.lml.once == [True, True]
+
+
 async def test_row_that_lml_fails_at_is_parked_after_its_attempts() -> None:
     case = Case(range(1, 4), lml=Lml(deadly=frozenset({3})))
-    for _ in range(4):
+    await fail_alone(case, 3)
+    for failures in range(3):
+        case.library.failures = {3: failures}
+        case.outbox.record(3)
         await case.handle()
-    assert case.waiting == {3}
-    for _ in range(3):
-        case.library.failures = {row: f.failures for row, f in case.verdicts.failed.items()}
-        assert (await case.handle()).fault is None
-    assert not case.waiting
+        assert case.verdicts.failed[3].failures == failures + 1
     assert case.verdicts.failed[3].ask_again is None
-    # Each time LML was asked something else first.
-    assert [len(page) for page in case.lml.pages[-6:]] == [1] * 6
-    assert [page != [3] for page in case.lml.pages[-6:]] == [True, False] * 3
+
+
+async def test_change_of_a_row_that_lml_fails_at_is_answered_once_it_can_be() -> None:
+    case = Case(range(1, 4), lml=Lml(deadly=frozenset({3})))
+    await fail_alone(case, 3)
+    await case.handle()
+    case.lml.deadly = frozenset()
+    case.outbox.record(3)
+    assert (await case.handle()).settled == {3}
+    assert 3 in case.verdicts.written
 
 
 @pytest.mark.parametrize("answered_before", [True, False])
@@ -305,38 +334,55 @@ async def test_lml_that_is_gone_is_never_held_against_a_row(answered_before: boo
     if answered_before:
         await case.handle()
     down = True
-    case.outbox.record(*range(2, 5))
+    case.outbox.record(*range(2, 252))
     for _ in range(30):
         calls = len(case.lml.pages)
-        handled = await case.handle()
-        assert isinstance(handled.fault, CallBrokenOffError)
+        assert type((await case.handle()).fault) is CallBrokenOffError
         assert len(case.lml.pages) == calls + 1
     assert not case.verdicts.failed
-    assert case.waiting == {2, 3, 4}
+    assert case.waiting == set(range(2, 252))
     down = False
-    assert await case.handle() == Handled(settled=frozenset({2, 3, 4}))
+    calls = len(case.lml.pages)
+    assert await case.handle() == Handled(settled=frozenset(range(2, 252)))
+    # While it was seen that LML answers nothing, nobody became more suspect.
+    assert len(case.lml.pages) - calls == (1 + 3 if answered_before else 250)
 
 
-async def test_lml_that_fails_at_all_but_a_few_rows_is_to_blame_itself() -> None:
-    case = Case(range(1, 42), lml=Lml(deadly=frozenset(range(2, 42))))
-
-    async def ask_on() -> None:
-        for _ in range(200):
-            await case.handle()
-
-    with pytest.raises(RefusedInARowError, match="one page after another: LML answered 502"):
-        await ask_on()
-    assert not case.verdicts.failed
-    assert case.waiting == set(range(2, 42))
-
-
-async def test_row_that_lml_fails_at_is_not_blamed_if_the_control_is_refused() -> None:
-    case = Case(range(1, 4), lml=Lml(deadly=frozenset({3})))
-    for _ in range(4):
+async def test_control_that_lml_fails_at_by_now_gives_way_to_another() -> None:
+    case = Case([1], lml=Lml())
+    for row in (1, 2, 3):
+        case.outbox.record(row)
         await case.handle()
+    case.lml.deadly = frozenset({1, 3, 8})
+    case.outbox.record(8, 9)
+    while case.waiting:
+        await case.handle()
+        assert len(case.lml.pages) < 40
+    assert case.verdicts.written.keys() == {1, 2, 3, 9}
+    assert case.verdicts.failed.keys() == {8}
+
+
+async def test_control_that_is_refused_tells_nothing() -> None:
+    case = Case(range(1, 4), lml=Lml(deadly=frozenset({3})))
+    await fail_alone(case, 3)
     case.lml.poison = frozenset({1, 2})
-    assert (await case.handle()).fault is not None
+    with capture_logs() as logs:
+        assert type((await case.handle()).fault) is CallBrokenOffError
     assert not case.verdicts.failed
+    assert [log["event"] for log in logs] == ["LML refuses what it answered before"]
+
+
+async def test_lml_that_fails_at_all_but_what_it_knows_is_asked_ever_less() -> None:
+    case = Case(range(1, 501))
+    case.lml.deadly = frozenset(range(2, 501))
+    case.outbox.entries = {1: 1}
+    await case.handle()
+    case.outbox.record(*range(2, 501))
+    rows = 0
+    while type((await case.handle()).fault) is RowsBreakOffError or rows < 2:
+        rows += 1
+    assert 35 <= rows <= 42
+    assert len(case.verdicts.failed) <= 10
 
 
 async def test_what_was_answered_before_a_call_broke_off_stays_and_counts() -> None:

@@ -80,8 +80,10 @@ class LmlClient:
         self._failing = False
         self._told_contract = False
 
-    async def ask(self, questions: Sequence[Question], *, with_tracks: bool = False) -> BulkReply:
-        """Put one page of 1 to 1000 questions.
+    async def ask(
+        self, questions: Sequence[Question], *, with_tracks: bool = False, once: bool = False
+    ) -> BulkReply:
+        """Put one page of 1 to 1000 questions, only `once` or again if the call fails.
 
         Raises `LmlUnavailableError` if no row is to blame, `CallBrokenOffError` if nobody can tell,
         `PageRefusedError` if a row may be, and `TracksRefusedError` if it may be that the tracks
@@ -102,6 +104,7 @@ class LmlClient:
             {"inputs": inputs, "include_tracks": with_tracks},
             self._limits.resolve_timeout,
             refused,
+            attempts=1 if once else None,
         )
         return BulkReply(body, refused, self._heed_contract if with_tracks else None)
 

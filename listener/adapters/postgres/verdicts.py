@@ -91,7 +91,7 @@ class PostgresVerdicts:
     async def fail(
         self, order: int, failures: Sequence[Failure], entries: Sequence[tuple[int, int]]
     ) -> None:
-        """Remember rows that could not be answered, and settle the changes of those parked."""
+        """Remember rows that could not be answered, and settle the changes given."""
         parameters = {"ask_order": order} | _failure_columns(failures) | _entry_columns(entries)
         async with session(self._pool) as connection:
             try:
