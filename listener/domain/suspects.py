@@ -40,6 +40,8 @@ class Suspects:
         self._calls: OrderedDict[int, int] = OrderedDict()
         self._controls: deque[Question] = deque(maxlen=_CONTROLS)
         self._in_a_row = 0
+        # Controls in a row after which nothing was heard.
+        self._put = 0
 
     def apart(self, pages: Iterable[QuestionPage]) -> Sequence[QuestionPage]:
         """Return the pages with suspects in pages of their own, the more suspect the smaller.
@@ -52,11 +54,16 @@ class Suspects:
         return sorted(parts, key=lambda part: self._broken(part.questions[0]))
 
     def control(self, page: QuestionPage) -> Question | None:
-        """Return a question about another row than those of the page, None if none was answered.
+        """Return a question about another row than those of the page, None if there is none.
 
-        Each time it is another, if there are some: LML may fail at this one by now.
+        Each time it is another. Once all broke off there is none for once: LML may fail at them by
+        now, and not at the page.
         """
         rows = {question.library_id for question in page.questions}
+        if self._put >= len(self._controls):
+            self._put = 0
+            return None
+        self._put += 1
         self._controls.rotate()
         return next((each for each in self._controls if each.library_id not in rows), None)
 
@@ -64,7 +71,7 @@ class Suspects:
         """Note that LML answered these questions."""
         if not answered:
             return
-        self._in_a_row = 0
+        self._in_a_row = self._put = 0
         if answered[0] not in self._controls:
             self._controls.append(answered[0])
         if self._calls:
@@ -77,16 +84,22 @@ class Suspects:
         `answered` says whether LML answered something else just before.
         """
         alone = len(page.questions) == 1 and self._broken(page.questions[0]) > len(_TOGETHER)
-        for question in page.questions:
-            self._calls[question.library_id] = self._broken(question) + 1
-        while len(self._calls) > _MOST:
-            self._calls.popitem(last=False)
+        # Where there are controls, and none is answered, nobody becomes more suspect.
+        if answered or not (page.suspect and self._controls):
+            self._suspect(page)
         if not (answered and page.suspect):
             return Culprit.LML
+        self._put = 0
         self._in_a_row += 1
         if self._in_a_row > _IN_A_ROW:
             return Culprit.LML
         return Culprit.ROW if alone else Culprit.ROWS
+
+    def _suspect(self, page: QuestionPage) -> None:
+        for question in page.questions:
+            self._calls[question.library_id] = self._broken(question) + 1
+        while len(self._calls) > _MOST:
+            self._calls.popitem(last=False)
 
     def _parts(self, page: QuestionPage) -> Iterable[QuestionPage]:
         alike: dict[int, list[Question]] = {}

@@ -345,7 +345,7 @@ async def test_lml_that_is_gone_is_never_held_against_a_row(answered_before: boo
     calls = len(case.lml.pages)
     assert await case.handle() == Handled(settled=frozenset(range(2, 252)))
     # While it was seen that LML answers nothing, nobody became more suspect.
-    assert len(case.lml.pages) - calls == (1 + 3 if answered_before else 250)
+    assert len(case.lml.pages) - calls <= (1 + 3 if answered_before else 250)
 
 
 async def test_control_that_lml_fails_at_by_now_gives_way_to_another() -> None:
@@ -360,6 +360,18 @@ async def test_control_that_lml_fails_at_by_now_gives_way_to_another() -> None:
         assert len(case.lml.pages) < 40
     assert case.verdicts.written.keys() == {1, 2, 3, 9}
     assert case.verdicts.failed.keys() == {8}
+
+
+async def test_only_control_that_lml_fails_at_by_now_keeps_nobody_from_an_answer() -> None:
+    case = Case([7])
+    await case.handle()
+    case.lml.deadly = frozenset({1, 2, 3, 7})
+    case.outbox.record(1, 2, 3)
+    await case.handle()
+    case.lml.deadly = frozenset({7})
+    for _ in range(2):
+        await case.handle()
+    assert not case.waiting
 
 
 async def test_control_that_is_refused_tells_nothing() -> None:

@@ -73,10 +73,28 @@ def test_controls_were_answered_and_are_about_other_rows_and_change() -> None:
     for row in range(3, 20):
         suspects.clear([question(row)])
         suspects.clear([question(row)])
-    taken = [suspects.control(page(1)) for _ in range(16)]
-    # The latest eight, in turn.
-    assert taken == [question(row) for row in range(19, 11, -1)] * 2
+    taken = [suspects.control(page(1)) for _ in range(18)]
+    # The latest eight, in turn; and once all were put in vain it is done without for once.
+    assert taken == [*(question(row) for row in range(19, 11, -1)), None] * 2
+    suspects.clear([question(19)])
     assert suspects.control(page(*range(12, 20))) is None
+
+
+def test_control_that_was_answered_begins_a_new_turn() -> None:
+    suspects = Suspects()
+    suspects.clear([question(1)])
+    for _ in range(5):
+        assert suspects.control(page(2)) == question(1)
+        suspects.broke_off(page(2, suspect=True), answered=True)
+
+
+def test_nobody_becomes_more_suspect_while_no_control_is_answered() -> None:
+    suspects = Suspects()
+    suspects.clear([question(1000)])
+    for _ in range(9):
+        (its,) = suspects.apart([page(1, 2)])
+        suspects.broke_off(its, answered=False)
+    assert rows(suspects.apart([page(*range(1, 250))])) == [[*range(3, 250)], [1, 2]]
 
 
 def test_row_is_the_culprit_once_it_failed_alone_and_fails_again() -> None:
