@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
@@ -30,6 +31,9 @@ _SERVER = pytest.StashKey[str]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the server once, for all workers."""
+    # A shell has what it starts in the background ignore Ctrl-C, and so would all that we start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # What a worker of xdist was given by its controller; mypy does not know of it.
     given = getattr(config, "workerinput", None)
     try:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import pytest
@@ -123,6 +124,10 @@ def start(dsn: str, lml: str) -> Iterator[Callable[..., Daemon]]:
                     "LIBRARY_METADATA_URL": lml,
                     "LML_API_KEY": "secret-token-of-the-tests",
                     "HTTP_BIND": "",
+                    # No border between two slots falls into a test, except where it asks for it.
+                    "SWEEP_INTERVAL": "7d",
+                    "AUDIT_INTERVAL": "30d",
+                    "ROTATION_WARM_AT": f"{datetime.now(UTC) - timedelta(hours=12):%H:%M}",
                     **settings,
                 },
                 module,

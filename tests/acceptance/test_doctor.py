@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -131,14 +132,13 @@ def test_screen_is_coloured_on_a_terminal_unless_told_not_to(
         stdout=theirs,
     )
     os.close(theirs)
-    shown = ""
+    read = b""
     # Linux tells the end of a terminal by an error.
-    try:
+    with suppress(OSError):
         while piece := os.read(ours, 4096):
-            shown += piece.decode()
-    except OSError:
-        pass
+            read += piece
     os.close(ours)
+    shown = read.decode()
     assert process.wait(WAIT_SECONDS) == 1
     assert "we are not let in (401)" in shown
     assert bool(re.search(r"\x1b\[[0-9;]*3[0-9]m", shown)) == coloured

@@ -17,6 +17,8 @@ from tests.acceptance.test_look import look
 from tests.catalogue import add_release, count, outbox_size, rename
 from tests.conftest import Connection
 
+pytestmark = pytest.mark.timeout(90)
+
 Start = Callable[..., Daemon]
 
 KEYS = ["library_id", "reason", "detail", "attempts", "last_failed_at"]
@@ -71,7 +73,8 @@ def test_poison_row_is_parked_alone_and_asked_again_when_a_person_says_so(
     simulator.faults.clear()
     ran = listener.run("requeue", str(row))
     assert (ran.code, ran.stdout, ran.stderr) == (0, "1 put back\n", "")
-    eventually(lambda: all_answered(db), 5)
+    # Long before it would look by itself.
+    eventually(lambda: all_answered(db))
     assert parked(listener) == []
     assert daemon.stop() == 0
 
@@ -99,10 +102,11 @@ def test_change_of_a_parked_row_puts_it_back_by_itself(
 ) -> None:
     poison(simulator)
     row = add_release(db, "Poison")
-    start(MAX_ATTEMPTS="1").wait_for("row parked", library_id=row)
+    daemon = start(MAX_ATTEMPTS="1", POLL_INTERVAL="1h")
+    daemon.wait_for("row parked", library_id=row)
     eventually(lambda: settled(db))
     rename(db, row, "Broadcast")
-    eventually(lambda: all_answered(db), 5)
+    eventually(lambda: all_answered(db))
     assert parked(listener) == []
     assert count(db, "library_identity") == 1
 

@@ -86,6 +86,14 @@ def age(db: Connection, days: int) -> None:
     )
 
 
+def left_by_a_command(db: Connection) -> list[tuple[object, ...]]:
+    """Return the sessions of commands, even of those that were killed."""
+    return db.execute(
+        "SELECT pid FROM pg_stat_activity"
+        " WHERE application_name LIKE 'listener%' AND datname = current_database()"
+    ).fetchall()
+
+
 def runs(db: Connection) -> list[tuple[object, ...]]:
     return db.execute("SELECT kind, cause, outcome FROM listener.run ORDER BY run_id").fetchall()
 
@@ -127,6 +135,11 @@ def test_second_sweep_asks_nothing_whatever_became_of_the_rows(
     assert first.report["scanned"] == 121
     assert first.report["rows_skipped"]["lml_error"] == 1
     assert count(quiet, "library_identity") > 0
+    # What fails is asked again after a pause, which no slow start of the next command outlasts.
+    quiet.execute(
+        "UPDATE listener.ledger SET next_ask_at = next_ask_at + interval '1 hour'"
+        " WHERE failures > 0 AND next_ask_at > failed_at"
+    )
     simulator.calls.reset()
     second = listener.run("sweep", "--json")
     assert second.report["scanned"] == 0, asked(simulator)
@@ -315,6 +328,8 @@ def test_killed_backfill_goes_on_where_it_was(
     killed.kill()
     listener.finish(killed)
     simulator.calls.wait_until_idle()
+    # The server does what it was sent though nobody hears of it.
+    eventually(lambda: not left_by_a_command(quiet))
     answered = {row[0] for row in quiet.execute("SELECT library_id FROM listener.ledger")}
     assert 0 < len(answered) < 2000
     simulator.calls.reset()
@@ -469,19 +484,17 @@ def test_command_that_is_stopped_ends_cleanly(
 def test_daemon_that_finds_nothing_ever_asked_backfills_while_changes_go_first(
     quiet: Connection, start: Start, simulator: Simulator
 ) -> None:
-    simulator.latency = Latency(fixed=timedelta(milliseconds=100))
     add_releases(quiet, 1500)
     capture_again(quiet)
+    simulator.gate.shut()
     daemon = start(BATCH_SIZE="20")
     daemon.wait_for("nothing was ever asked, beginning the backfill")
-    simulator.calls.wait_for(3)
+    simulator.calls.wait_for(1)
     row = add_release(quiet, "Live")
-    before = simulator.calls.counts["bulk"]
-    eventually(lambda: row not in unanswered(quiet))
-    # Those in flight when it came, one of its own, and what was asked beside that.
-    assert simulator.calls.counts["bulk"] <= before + 5
-    assert len(unanswered(quiet)) > 500
-    simulator.latency = Latency()
+    # A call is free for it though the backfill gets no answer to its own.
+    eventually(lambda: row in asked(simulator))
+    assert [call.rows for call in simulator.calls.recent("bulk")] == [20, 1]
+    simulator.gate.open()
     eventually(lambda: all_answered(quiet), 30)
     assert Counter(asked(simulator)).most_common(1)[0][1] == 1
     daemon.wait_for("looked at every row")
@@ -542,13 +555,13 @@ def test_two_replicas_share_one_slot(quiet: Connection, start: Start) -> None:
     eventually(lambda: first.logged("following") + second.logged("following") == 2)
     refreshes = sql.SQL("SELECT started_at FROM listener.run WHERE kind = 'refresh'")
     eventually(lambda: len(quiet.execute(refreshes).fetchall()) >= 4)
-    seconds = [
-        row[0]
-        for row in quiet.execute(
-            "SELECT date_bin('1 s', started_at, 'epoch') FROM listener.run WHERE kind = 'refresh'"
-        ).fetchall()
-    ]
-    assert len(seconds) == len(set(seconds))
+    (found,) = quiet.execute(
+        "SELECT count(*), floor(extract(epoch FROM max(started_at)))"
+        " - floor(extract(epoch FROM min(started_at))) FROM listener.run WHERE kind = 'refresh'"
+    ).fetchall()
+    runs_begun, seconds = map(int, map(str, found))
+    # A run begins in its second, or a little later; the first one may have been late.
+    assert runs_begun <= seconds + 2
 
 
 def test_daemon_refuses_a_dry_run(listener: Commands) -> None:

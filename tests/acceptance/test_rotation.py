@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import timedelta
 
 import pytest
 from psycopg import sql
 
-from listener.adapters.demo.simulator import Endpoint, IdentityMix, Latency, Simulator
+from listener.adapters.demo.simulator import Endpoint, IdentityMix, Simulator
 from tests.acceptance.conftest import Commands, Daemon, eventually
 from tests.catalogue import add_release, outbox_size, table
 from tests.conftest import Connection
+
+pytestmark = pytest.mark.timeout(90)
 
 Start = Callable[..., Daemon]
 
@@ -112,13 +113,12 @@ def test_walk_that_was_killed_goes_on_with_what_is_left(
     play(db, count=200)
     known(db, 200)
     unseen(db)
-    simulator.latency = Latency(fixed=timedelta(milliseconds=150))
+    # The third page of four gets no answer.
+    simulator.faults.add("hang", endpoint=Endpoint.REFRESH, ids={101})
     daemon = start().following()
-    simulator.calls.wait_for(2, "refresh")
-    simulator.gate.shut()
     simulator.calls.wait_for(3, "refresh")
     daemon.kill()
-    simulator.gate.open()
+    simulator.faults.clear()
     # What the killed one had answers to is done; its call in flight holds nobody up.
     start().following()
     eventually(lambda: slot_done(db))

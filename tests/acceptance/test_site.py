@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 import re
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from tempfile import TemporaryDirectory
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -70,8 +71,11 @@ class Site:
         return self
 
 
-def red_within(site: Site, word: str, seconds: float = 15) -> str:
-    """Wait until it is not ready for a reason with this word in it; return the reason."""
+def red_within(site: Site, word: str, seconds: float = 40) -> str:
+    """Wait until it is not ready for a reason with this word in it; return the reason.
+
+    What stands still is noticed after 12 seconds, when the next reading was taken.
+    """
     reasons: list[str] = []
 
     def red() -> bool:
@@ -103,14 +107,17 @@ def test_ready_once_it_follows_and_the_numbers_are_those_of_the_database(
     eventually(lambda: site.metric("runs_total", kind="backfill", outcome="done") == 1)
     eventually(lambda: site.metric("backlog_changes", stream="library") == 0)
 
-    told = listener.run("status", "--json").report
-    served = site.get("status.json").json()
-    assert served["coverage"] == told["coverage"]
-    assert served["coverage"]["resolved"] == len(rows)
-    assert served["coverage"]["nameless"] == len([nameless])
-    for each in (told, served):
-        del each["at"]
-    assert served == told
+    def told_and_served() -> list[dict[str, Any]]:
+        both = [listener.run("status", "--json").report, site.get("status.json").json()]
+        for each in both:
+            del each["at"]
+        return both
+
+    # The ends of runs and slots are written down a moment after they are counted.
+    eventually(lambda: operator.eq(*told_and_served()))
+    coverage = site.get("status.json").json()["coverage"]
+    assert coverage["resolved"] == len(rows)
+    assert coverage["nameless"] == len([nameless])
     assert daemon.stop() == 0
 
 
@@ -127,13 +134,13 @@ def test_page_counts_as_due_what_its_daemon_searches(
 
 
 def test_stop_is_prompt_though_somebody_looks(start: Start) -> None:
-    daemon = start(HTTP_BIND=ANY_PORT)
+    daemon = start(HTTP_BIND=ANY_PORT, SHUTDOWN_TIMEOUT="10m")
     site = Site(daemon).ready()
     with httpx.Client(base_url=site.url, trust_env=False) as client:
         assert client.get("/page.json").status_code == 200
-        began = time.monotonic()
-        assert daemon.stop() == 0
-    assert time.monotonic() - began < 5
+        # Sooner than a connection that nobody uses ends by itself.
+        daemon.process.send_signal(signal.SIGTERM)
+        assert daemon.process.wait(10) == 0
 
 
 def test_token_is_needed_and_never_logged(start: Start) -> None:

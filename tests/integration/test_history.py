@@ -12,6 +12,7 @@ import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from listener.adapters.postgres import connection as connections
 from listener.adapters.postgres.connection import Database, Pool, open_pool
 from listener.adapters.postgres.former import Restored, restore
 from listener.adapters.postgres.history import look_at_history
@@ -391,6 +392,12 @@ async def test_identity_that_the_backend_deleted_meanwhile_is_not_kept(
     assert history(db) == []
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have locks waited for until the test has seen that they are."""
+    monkeypatch.setitem(vars(connections)["_SESSION"], "lock_timeout", "15s")
+
+
 async def write_while_somebody_writes(
     db: Connection, dsn: str, asked: Asked, rows: list[int], found: Identity | Kind, **change: str
 ) -> Written:
@@ -406,6 +413,7 @@ async def write_while_somebody_writes(
     return writing.result()
 
 
+@pytest.mark.usefixtures("patient")
 async def test_state_that_is_kept_is_the_one_that_is_replaced(
     db: Connection, dsn: str, asked: Asked
 ) -> None:
@@ -427,6 +435,7 @@ async def test_state_that_is_kept_is_the_one_that_is_replaced(
     assert {i[0] for i in standing(db)} == {"Q2"}
 
 
+@pytest.mark.usefixtures("patient")
 async def test_withdrawn_state_that_is_kept_is_the_one_that_stood(
     db: Connection, dsn: str, asked: Asked
 ) -> None:
@@ -442,6 +451,7 @@ async def test_withdrawn_state_that_is_kept_is_the_one_that_stood(
     assert standing(db) == []
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("found", [identity("Q2"), *OTHERS])
 async def test_person_who_comes_first_by_a_moment_wins(
     db: Connection, dsn: str, asked: Asked, found: Identity | Kind

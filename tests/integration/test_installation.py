@@ -217,6 +217,7 @@ def test_locked_table_is_not_queued_up_for(bare: str) -> None:
         assert "installed triggers/library" in running.result(15)
 
 
+@pytest.mark.timeout(60)
 def test_commands_print_what_they_did(bare: str) -> None:
     missing = command(bare, "migrate", "--check")
     assert (missing.returncode, missing.stderr) == (1, "")

@@ -150,9 +150,8 @@ async def test_locked_row_is_not_waited_for_and_a_deleted_one_not_missed(
             sql.SQL("UPDATE {} SET rotation_bin = 'L' WHERE id = %s").format(table("rotation")),
             (locked,),
         )
-        began = asyncio.get_running_loop().time()
+        # Who waits for a lock gets an error, and fills nothing.
         assert await rotation.fill({5: 75, 6: 76, 7: 77}, rows) == {free: True}
-        assert asyncio.get_running_loop().time() - began < 0.2
     assert identity_of(db, locked) is None
 
 

@@ -40,6 +40,8 @@ REFRESH = "/api/v1/cache/refresh-for-identities"
 MINT = "/api/v1/identity/resolve"
 Broken = type[Exception] | tuple[type[Exception], ...]
 MILLISECOND = timedelta(milliseconds=1)
+# For an answer that never comes; to get through to the server may take its time.
+SHORT = httpx.Timeout(5, read=0.05)
 
 
 @pytest.fixture
@@ -381,7 +383,7 @@ async def test_connections_break_off(
 async def test_a_hanging_call_never_answers(sim: Simulator, http: httpx.AsyncClient) -> None:
     sim.faults.add("hang", endpoint="bulk")
     with pytest.raises(httpx.ReadTimeout):
-        await http.post(BULK, json=bulk(), timeout=0.05)
+        await http.post(BULK, json=bulk(), timeout=SHORT)
     assert (await http.get("/health")).status_code == 200
     await asyncio.to_thread(sim.calls.wait_until_idle)
 
@@ -594,10 +596,10 @@ def test_a_server_stops_while_calls_hang(sim: Simulator) -> None:
     sim.faults.add("hang")
     with simulator_thread(sim) as url, httpx.Client(base_url=url) as http:
         with pytest.raises(httpx.ReadTimeout):
-            http.post(BULK, json=bulk(), timeout=0.05)
+            http.post(BULK, json=bulk(), timeout=SHORT)
         sim.gate.shut()
         with pytest.raises(httpx.ReadTimeout):
-            http.post(BULK, json=bulk(), timeout=0.05)
+            http.post(BULK, json=bulk(), timeout=SHORT)
 
 
 def test_a_catalogue_fills_the_backend(dsn: str, tmp_path: Path) -> None:

@@ -189,17 +189,19 @@ async def test_change_whose_wakeup_a_former_holder_spared_is_seen(
     dsn: str, db: Connection, database: Database, outbox: PostgresOutbox
 ) -> None:
     slow, busy = add_release(db, "Slow"), add_release(db, "Busy")
+    # No beat of the second one comes upon the change by chance.
+    times = LaneTimes(beat=NEVER)
     async with await psycopg.AsyncConnection.connect(dsn) as backend:
         async with following(database, outbox):
             await until_settled(db)
             await _be_awake(db, busy)
             await _edit(backend, slow)
-        async with following(database, outbox):
+        async with following(database, outbox, times=times):
             await until_settled(db)
-            # Longer than it looks around after its start; its sessions' beats come later.
+            # Longer than it looks around after its start.
             await asyncio.sleep(1)
             await backend.commit()
-            await until_settled(db, seconds=0.6)
+            await until_settled(db)
 
 
 async def test_awake_daemon_spares_writers_the_wakeup(
@@ -267,12 +269,13 @@ async def test_half_open_session_is_noticed_and_replaced(
 
 
 async def test_holder_that_lost_its_lane_stops(db: Connection, database: Database) -> None:
-    times = LaneTimes(beat=timedelta(milliseconds=20))
+    # A beat is also how long the server may take to answer.
+    times = LaneTimes(beat=timedelta(milliseconds=500))
     async with PostgresLanes(database, times).hold(Stream.LIBRARY) as lane:
         await lane.wait(timedelta())
         db.execute("UPDATE listener.lane SET holder = 'another'")
         with pytest.raises(LaneLostError):
-            await lane.wait(timedelta(seconds=5))
+            await lane.wait(timedelta(seconds=10))
 
 
 async def test_stream_without_a_lane_says_what_to_do(db: Connection, database: Database) -> None:
@@ -363,23 +366,41 @@ async def test_holder_that_beat_since_the_look_at_its_lane_is_not_replaced(
 
 async def test_living_holder_is_not_replaced(db: Connection, database: Database) -> None:
     times = LaneTimes(
-        beat=timedelta(milliseconds=20),
+        beat=timedelta(milliseconds=200),
         patience=timedelta(milliseconds=500),
         look=timedelta(milliseconds=20),
     )
     other = Database(dsn=database.dsn, backend=database.backend, holder="listener other")
+    looks = 0
+
+    class Slower(PostgresLanes):
+        """Looks once a beat, however late that comes: late is not silent."""
+
+        async def _read(
+            self, connection: psycopg.AsyncConnection[Any], stream: Stream
+        ) -> tuple[str | None, int | None, int, bool]:
+            nonlocal looks
+            look = last = await super()._read(connection, stream)
+            while looks and look[:3] == last[:3] and look[0] == database.holder:
+                await asyncio.sleep(0.01)
+                look = await super()._read(connection, stream)
+            looks += 1
+            return look
 
     async def take_over() -> None:
-        async with PostgresLanes(other, times).hold(Stream.LIBRARY):
+        async with Slower(other, times).hold(Stream.LIBRARY):
             pass
 
     async with PostgresLanes(database, times).hold(Stream.LIBRARY) as lane:
         taking = asyncio.ensure_future(take_over())  # noqa: TID251 - cancelled below
-        await lane.wait(timedelta(seconds=1.5))
+        began = asyncio.get_running_loop().time()
+        # Longer than it is patient with one that is silent.
+        while looks < 4 or asyncio.get_running_loop().time() - began < 1.5:
+            await lane.wait(timedelta(milliseconds=50))
         assert db.execute(
             "SELECT holder FROM listener.lane WHERE stream = 'library'"
         ).fetchone() == (database.holder,)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):
         await taking
 
 

@@ -424,6 +424,7 @@ async def test_what_is_due_is_what_the_searches_find(db: Connection, dsn: str, p
     assert 0 < len(found) < len(rows)
 
 
+@pytest.mark.timeout(60)
 async def test_time_told_is_when_the_searches_begin_to_find(
     db: Connection, dsn: str, pool: Pool
 ) -> None:
