@@ -80,21 +80,30 @@ def test_poison_row_is_parked_alone_and_asked_again_when_a_person_says_so(
 
 
 @pytest.mark.timeout(90)
-def test_row_that_lml_fails_at_as_a_whole_is_parked_and_holds_nobody_up(
+def test_row_that_lml_fails_at_as_a_whole_holds_nobody_up_and_is_parked_by_the_searches(
     db: Connection, start: Start, listener: Commands, simulator: Simulator
 ) -> None:
     simulator.faults.add("status", status=502, body="html", artist="Poison")
     add_releases(db, 40)
     row = add_release(db, "Poison")
     add_releases(db, 560)
-    daemon = start(MAX_ATTEMPTS="2", LML_ATTEMPTS="1")
-    daemon.wait_for("row parked", 80, library_id=row, reason="lml_error", failures=2)
-    eventually(lambda: settled(db))
-    assert unanswered(db) == [row]
-    assert [entry["library_id"] for entry in parked(listener)] == [row]
-    assert asked(simulator).count(row) <= 8
+    daemon = start(LML_ATTEMPTS="1")
+    daemon.wait_for("rows cannot be answered", 60, rows=[row], reasons={"lml_error": 1})
     add_release(db, "Newcomer")
-    eventually(lambda: count(db, "library_identity") == 601, 5)
+    eventually(lambda: settled(db) and unanswered(db) == [row], 30)
+    assert asked(simulator).count(row) <= 6
+    assert parked(listener) == []
+    assert daemon.stop() == 0
+
+    # Its time comes, and with it that of others.
+    db.execute(
+        "UPDATE listener.ledger SET next_ask_at = now() WHERE failures > 0 OR library_id < 30"
+    )
+    ran = listener.run("sweep", "--json", LML_ATTEMPTS="1", MAX_ATTEMPTS="2")
+    assert ran.code == 1
+    assert ran.report["rows_skipped"]["lml_error"] == 1
+    assert [entry["library_id"] for entry in parked(listener)] == [row]
+    assert unanswered(db) == [row]
 
 
 def test_change_of_a_parked_row_puts_it_back_by_itself(

@@ -81,6 +81,13 @@ async def answers(lml: LmlClient) -> list[Verdict | Invalid]:
     return await (await lml.ask(QUESTIONS)).read()
 
 
+async def test_call_that_is_to_be_made_once_is(simulator: Simulator, lml: LmlClient) -> None:
+    simulator.faults.add("status", status=502, body="html")
+    with pytest.raises(CallBrokenOffError):
+        await lml.ask(QUESTIONS, once=True)
+    assert simulator.calls.counts["bulk"] == 1
+
+
 @pytest.mark.parametrize(
     ("fault", "details", "meaning", "calls"),
     [
