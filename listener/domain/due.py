@@ -32,7 +32,7 @@ class Scope:
 
     `since_id` is the lowest row id. Of `partitions` disjoint shares of the library, `partition`
     (0 to partitions - 1) is the one searched. `include_null_canonical` takes in rows that the
-    backend has no canonical entity for.
+    backend has no canonical entity for; those that failed are found by their time in any case.
     """
 
     only: frozenset[Reason] = frozenset(Reason)

@@ -21,7 +21,7 @@ FROM (
         END AS days,
         l.artist_name IS NOT NULL
             AND g.next_ask_at <= now()
-            AND (%(include_null_canonical)s OR l.canonical_entity_id IS NOT NULL) AS due
+            AND (%(include_null_canonical)s OR l.canonical_entity_id IS NOT NULL OR g.failures > 0) AS due
     FROM {backend}.library AS l
     LEFT JOIN listener.ledger AS g ON g.library_id = l.id
 ) AS r

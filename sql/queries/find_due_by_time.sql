@@ -1,7 +1,7 @@
 -- Pages through the ledger rows whose time to be asked has come, in that order. A row outside the scope comes
 -- without a reason, so that the page still tells where the next one begins. One that asks something else than the
 -- ledger says, and has no change in the outbox, is one that capture missed: the outbox is read only if there are such
--- rows. OFFSET 0 keeps the join to a look-up by key for each row: PostgreSQL would else merge the page with the whole
+-- rows. Rows that failed are in scope whatever their entity: a change may have been left to this search. OFFSET 0 keeps the join to a look-up by key for each row: PostgreSQL would else merge the page with the whole
 -- library.
 WITH page AS MATERIALIZED (
     SELECT
@@ -37,7 +37,7 @@ WITH page AS MATERIALIZED (
             AND b.artist_name IS NOT NULL
             AND b.id >= %(since_id)s
             AND b.id %% %(partitions)s = %(partition)s
-            AND (%(include_null_canonical)s OR b.canonical_entity_id IS NOT NULL)
+            AND (%(include_null_canonical)s OR b.canonical_entity_id IS NOT NULL OR g.failures > 0)
         OFFSET 0
     ) AS l ON true
 ),

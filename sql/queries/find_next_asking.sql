@@ -59,7 +59,11 @@ CROSS JOIN LATERAL (
 LEFT JOIN listener.slot AS t ON t.job = s.job
 WHERE l.id = %(library_id)s
     AND l.artist_name IS NOT NULL
-    AND (%(include_null_canonical)s OR l.canonical_entity_id IS NOT NULL)
+    AND (
+        %(include_null_canonical)s
+        OR l.canonical_entity_id IS NOT NULL
+        OR (s.job = 'sweep' AND g.failures > 0)
+    )
     AND s.due_at IS NOT NULL
 ORDER BY greatest(s.due_at, now()), s.job DESC
 LIMIT 1

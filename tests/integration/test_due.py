@@ -543,6 +543,20 @@ async def test_scope_leaves_rows_out(
     assert set(await search(due, Scope(since_id=third + 1))) == set()
 
 
+async def test_row_that_failed_is_found_by_its_time_whatever_its_entity(
+    unseen: Connection, due: PostgresDue, answer: Answers
+) -> None:
+    failed, other = add_release(unseen), add_release(unseen)
+    await answer(failed, other)
+    unseen.execute(
+        "UPDATE listener.ledger SET next_ask_at = now(), failures = (library_id = %s)::int",
+        (failed,),
+    )
+    scope = Scope(include_null_canonical=False)
+    assert await by_time(due, scope) == {failed: Reason.FAILED}
+    assert not await by_content(due, scope)
+
+
 async def test_what_both_searches_could_find_is_found_by_time_alone(
     unseen: Connection, due: PostgresDue, answer: Answers
 ) -> None:

@@ -128,7 +128,9 @@ async def test_as_many_are_due_by_their_time_as_a_search_finds(
         row = add_release(db)
         set_column(db, "library", row, "canonical_entity_id", entity)
         enter(db, row, "unresolved", days=8, next_days=next_days)
-    for taken_in, rows in ((True, 3), (False, 2)):
+    # One that failed is searched for whatever its entity.
+    enter(db, add_release(db), None, failures=1, next_days=-1)
+    for taken_in, rows in ((True, 4), (False, 3)):
         pages = due.by_time(Scope(include_null_canonical=taken_in))
         assert sum([len(page) async for page in pages]) == rows
         assert look(dsn, include_null_canonical=taken_in).due_by_time == rows

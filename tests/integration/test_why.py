@@ -217,6 +217,16 @@ async def test_row_out_of_scope_is_told_so(
         assert "next: due now: it was never asked about" in text_of(told)
 
 
+async def test_row_that_failed_is_searched_for_though_it_is_out_of_scope(
+    db: Connection, dsn: str, library: PostgresLibrary, verdicts: PostgresVerdicts
+) -> None:
+    row = add_release(db)
+    await fail(library, verdicts, row, timedelta(minutes=15))
+    settle_all(db)
+    told = text_of(story_of(dsn, row, include_null_canonical=False))
+    assert re.search(r"next: .*the last try failed", told)
+
+
 async def test_parked_row_out_of_scope_is_told_what_would_help(
     db: Connection, dsn: str, library: PostgresLibrary, verdicts: PostgresVerdicts
 ) -> None:
