@@ -177,7 +177,8 @@ class Daemons:
 
     def stop(self, number: int) -> None:
         """End one as a service manager does, and start it anew; it must end by itself, with 0."""
-        self._end(self._processes[number])
+        self._processes[number].terminate()
+        self._see_off(self._processes[number])
         self._processes[number] = self._start(self._logs[number])
 
     def freeze(self, number: int, seconds: float) -> None:
@@ -200,7 +201,7 @@ class Daemons:
         for process in self._processes:
             process.terminate()
         for process in self._processes:
-            self._end(process)
+            self._see_off(process)
 
     def _start(self, log: Path) -> subprocess.Popen[bytes]:
         with log.open("ab") as said:
@@ -208,8 +209,7 @@ class Daemons:
                 [sys.executable, "-m", "listener", "run"], env=self._environment, stderr=said
             )
 
-    def _end(self, process: subprocess.Popen[bytes]) -> None:
-        process.terminate()
+    def _see_off(self, process: subprocess.Popen[bytes]) -> None:
         code = process.wait(_STOP)
         # Before it has begun to listen to signals it just ends.
         assert code in {0, -signal.SIGTERM}, f"a daemon ended with {code}"
