@@ -12,7 +12,12 @@ import structlog
 
 from listener.domain.budget import Errand
 from listener.domain.change import Batch, Stream
-from listener.domain.faults import LmlRefusedError, LmlUnavailableError, PageRefusedError
+from listener.domain.faults import (
+    CallBrokenOffError,
+    LmlRefusedError,
+    LmlUnavailableError,
+    PageRefusedError,
+)
 from listener.domain.refreshing import Played, RotationTally
 from listener.engine.handling import Handled
 from listener.engine.ports import Outbox, Rotation, Warming
@@ -22,6 +27,7 @@ _log = structlog.stdlib.get_logger()
 
 # While the budget is spent a batch goes back untried after this: a stop need not wait for it.
 _PATIENCE = timedelta(seconds=1)
+_SUSPECTS = 1000
 
 
 @dataclass(slots=True)
@@ -69,6 +75,8 @@ class Warmer:
         self._refresher = refresher
         self._outbox = outbox
         self._attempts = attempts
+        # Releases that LML may fail at as a whole: they come last.
+        self._broke_off: set[int] = set()
 
     async def handle(self, batch: Batch) -> Handled:
         """Handle a batch; rows that the budget does not allow now are left untried.
@@ -121,27 +129,45 @@ class Warmer:
     async def _mint(self, work: _Work, bare: Sequence[Played]) -> list[Played]:
         """Return the rows that have an identity now."""
         minted: dict[int, int] = {}
-        for release in sorted({row.discogs_release_id or 0 for row in bare}):
+        releases = {row.discogs_release_id or 0 for row in bare}
+        for release in sorted(releases, key=lambda release: (release in self._broke_off, release)):
             asking = {row.row_id for row in bare if row.discogs_release_id == release}
             try:
                 minted[release] = await self._warming.mint(release)
+                self._broke_off.discard(release)
             except PageRefusedError as fault:
-                _log.error(
-                    "identity cannot be minted",
-                    discogs_release_id=release,
-                    rows=sorted(asking)[:10],
-                    reason=str(fault),
-                )
-                self.mints["refused"] += len(asking)
-                await self._settle(work, asking)
+                await self._leave(work, release, asking, fault)
             except LmlRefusedError as fault:
                 # An LML without that route can refresh all the same: the others need not wait.
                 _log.error("identities cannot be minted", reason=str(fault))
                 work.failed |= asking
             except LmlUnavailableError as fault:
-                work.fault = fault
-                break
+                if release not in self._broke_off or not minted:
+                    self._suspect(release, fault)
+                    work.fault = fault
+                    break
+                # LML minted others just before, and breaks this call off once more.
+                await self._leave(work, release, asking, fault)
         return await self._fill(work, [r for r in bare if r.discogs_release_id in minted], minted)
+
+    async def _leave(self, work: _Work, release: int, asking: set[int], fault: Exception) -> None:
+        """Settle rows whose release is not minted now; it is tried again before the next walk."""
+        _log.error(
+            "identity cannot be minted",
+            discogs_release_id=release,
+            rows=sorted(asking)[:10],
+            reason=str(fault),
+        )
+        self._broke_off.discard(release)
+        self.mints["refused"] += len(asking)
+        await self._settle(work, asking)
+
+    def _suspect(self, release: int, fault: LmlUnavailableError) -> None:
+        if isinstance(fault, CallBrokenOffError):
+            # Bounded: who is forgotten is only tried sooner.
+            if len(self._broke_off) >= _SUSPECTS:
+                self._broke_off.clear()
+            self._broke_off.add(release)
 
     async def _fill(
         self, work: _Work, rows: Sequence[Played], minted: Mapping[int, int]

@@ -7,7 +7,12 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from listener.domain.change import Batch
-from listener.domain.faults import LmlRefusedError, LmlUnavailableError, PageRefusedError
+from listener.domain.faults import (
+    CallBrokenOffError,
+    LmlRefusedError,
+    LmlUnavailableError,
+    PageRefusedError,
+)
 from listener.domain.refreshing import LML_REFRESH_BATCH_CAP
 from listener.engine.handling import Handled
 from listener.engine.refresher import Refresher
@@ -217,6 +222,40 @@ async def test_what_was_done_before_lml_went_stays_done() -> None:
     assert await case.handle(1, 2, 3) == Handled(settled=rows(1, 2), fault=fault)
     assert case.waiting == [3]
     assert await case.again() == Handled(fault=fault)
+
+
+async def test_release_that_lml_fails_at_as_a_whole_holds_nobody_up(logged: Logged) -> None:
+    fault = CallBrokenOffError("LML answered 502")
+    case = Case(warming=Warming(mint_faults={5: fault}))
+    case.rotation.play(1, release=5)
+    case.rotation.play(2, release=6)
+    # It may be LML: nobody else is tried now.
+    assert await case.handle(1, 2) == Handled(fault=fault)
+    assert case.warming.minted == [5]
+    assert await case.again() == Handled(settled=rows(1, 2))
+    assert case.warming.minted == [5, 6, 5]
+    assert +case.warmer.mints == {"minted": 1, "refused": 1}
+    assert [event["event"] for event in logged] == ["identity cannot be minted"]
+    # The next time it may be LML again.
+    case.rotation.play(3, release=7)
+    assert await case.handle(1, 3) == Handled(fault=fault)
+
+
+async def test_release_is_not_blamed_while_no_other_is_minted() -> None:
+    fault = CallBrokenOffError("LML answered 502")
+    case = Case(warming=Warming(mint_faults={5: fault, 6: fault}))
+    case.rotation.play(1, release=5)
+    case.rotation.play(2, release=6)
+    assert await case.handle(1, 2) == Handled(fault=fault)
+    for _ in range(9):
+        assert await case.again() == Handled(fault=fault)
+    assert case.warmer.mints["refused"] == 0
+    # One call a try.
+    assert len(case.warming.minted) == 10
+    # That it refreshes says nothing about minting.
+    case.rotation.play(3, 30)
+    assert await case.handle(3) == Handled(settled=rows(3), fault=fault)
+    assert case.waiting == [1, 2]
 
 
 async def test_fault_of_lml_is_told_though_rows_without_a_question_were_settled() -> None:
