@@ -16,7 +16,6 @@ from listener.domain.faults import (
     CallBrokenOffError,
     LmlRefusedError,
     LmlUnavailableError,
-    RowsBreakOffError,
     StoreUnavailableError,
 )
 from listener.domain.health import TURN, Pulse
@@ -147,8 +146,8 @@ class Consumer:
             tasks.create_task(self.follow(lane, done))
             while True:
                 await asyncio.sleep(_CAUGHT_UP_LOOK.total_seconds())
-                about_rows = isinstance(self._fault, CallBrokenOffError)
-                most = _GIVE_UP_ON_ROWS if about_rows else _GIVE_UP
+                may_be_rows = isinstance(self._fault, CallBrokenOffError)
+                most = _GIVE_UP_ON_ROWS if may_be_rows else _GIVE_UP
                 if max(self._pause.failures, self.breaker.failures) >= most:
                     break
                 if self.resting.is_set() and self._room.quiet and self._room.exhausted:
@@ -223,19 +222,17 @@ class Consumer:
             self.breaker.end_trial()
             self._room.fail(rows, self._now())
         else:
-            tried = handled.settled | handled.late | handled.failed
-            about_rows = isinstance(handled.fault, RowsBreakOffError)
             # LML may answer for a part of a batch, and then fail.
-            if handled.fault is None or about_rows or tried != handled.unasked:
-                self._hear_of_success(answered=about_rows or tried != handled.unasked)
-            if handled.fault is not None and not about_rows:
+            if handled.fault is None or handled.answered:
+                self._hear_of_success(answered=handled.answered)
+            if handled.fault is not None and not handled.about_rows:
                 self._keep_silent(handled.fault)
             ages = self._room.settle(handled.settled, self._now())
             self.observer.settled(self._stream, ages)
             self._room.ask_again(handled.late, self._now())
             self._room.fail(handled.failed, self._now())
             self._room.set_apart(handled.apart, self._now())
-            self._room.release(rows - tried - handled.apart, self._now())
+            self._room.release(rows - handled.tried - handled.apart, self._now())
         finally:
             self.observer.handled(self._stream, len(rows), self._now() - began)
             self._dispatched_at = self._now()
@@ -245,7 +242,6 @@ class Consumer:
 
     def _hear_of_success(self, *, answered: bool) -> None:
         self._pause.succeeded()
-        # Rows that needed no question say nothing about LML.
         if not answered:
             self.breaker.end_trial()
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from listener.domain.faults import LmlUnavailableError
+from listener.domain.faults import LmlUnavailableError, RowsBreakOffError
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,21 @@ class Handled:
     unasked: frozenset[int] = frozenset()
     apart: frozenset[int] = frozenset()
     fault: LmlUnavailableError | None = None
+
+    @property
+    def tried(self) -> frozenset[int]:
+        """The rows that something became of."""
+        return self.settled | self.late | self.failed
+
+    @property
+    def about_rows(self) -> bool:
+        """Whether the fault is about rows: LML answers others."""
+        return isinstance(self.fault, RowsBreakOffError)
+
+    @property
+    def answered(self) -> bool:
+        """Whether LML had a word on anything; rows that needed no question say nothing of it."""
+        return self.about_rows or self.tried != self.unasked
 
     def __or__(self, other: Handled) -> Handled:
         """Join what became of two parts of a batch."""

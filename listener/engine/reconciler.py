@@ -18,7 +18,6 @@ from listener.domain.faults import (
     LmlRefusedError,
     LmlUnavailableError,
     RefusedInARowError,
-    RowsBreakOffError,
     StoreUnavailableError,
     first_of,
 )
@@ -252,15 +251,14 @@ class _Walk:
         return len(rows)
 
     def _learn(self, handled: Handled, rows: Sequence[DueRow], began: float) -> None:
-        done = handled.settled | handled.late | handled.failed
-        about_rows = isinstance(handled.fault, RowsBreakOffError)
+        done = handled.tried
         if len(done) >= TRIAL and done == handled.failed:
             self._fail(RefusedInARowError(f"none of {len(done)} rows could be answered"), began)
-        elif handled.fault is None or about_rows or done != handled.unasked:
-            self._succeed(handled, rows, answered=about_rows or done != handled.unasked)
+        elif handled.fault is None or handled.answered:
+            self._succeed(handled, rows)
         if handled.fault is not None:
             self._put_off([row for row in rows if row.library_id not in done])
-            if not about_rows:
+            if not handled.about_rows:
                 self._breaker.failed(asyncio.get_running_loop().time(), handled.fault.retry_after)
                 self._fail(handled.fault, began)
 
@@ -285,17 +283,16 @@ class _Walk:
                 nap += _STAND_BACK.total_seconds()
             await asyncio.sleep(nap)
 
-    def _succeed(self, handled: Handled, rows: Sequence[DueRow], *, answered: bool) -> None:
+    def _succeed(self, handled: Handled, rows: Sequence[DueRow]) -> None:
         self._pause.succeeded()
-        if answered:
+        if handled.answered:
             self._breaker.succeeded()
         else:
             self._breaker.end_trial()
         self._failed_in_a_row = 0
         self._went_well = True
         changed = {row.library_id for row in rows if row.reason is Reason.CHANGED}
-        asked = (handled.settled | handled.late | handled.failed) - handled.unasked
-        self._resolver.tally.capture_missed += len(changed & asked)
+        self._resolver.tally.capture_missed += len(changed & handled.tried - handled.unasked)
 
     def _fail(self, fault: LmlUnavailableError | StoreUnavailableError, began: float) -> None:
         if not isinstance(fault, RefusedInARowError):
@@ -307,8 +304,8 @@ class _Walk:
         self._failed_in_a_row += 1
         _log.warning("batch failed", reason=str(fault), in_a_row=self._failed_in_a_row)
         # It takes a few broken calls until a row is asked alone.
-        about_rows = isinstance(fault, RefusedInARowError | CallBrokenOffError)
-        down = isinstance(fault, LmlUnavailableError) and not (about_rows or self._went_well)
+        may_be_rows = isinstance(fault, RefusedInARowError | CallBrokenOffError)
+        down = isinstance(fault, LmlUnavailableError) and not (may_be_rows or self._went_well)
         if self._failed_in_a_row >= (_FAILED_AT_ONCE if down else _FAILED_BATCHES):
             message = f"{self._failed_in_a_row} batches in a row failed, the last one: {fault}"
             raise RunHaltedError(message) from fault
