@@ -5,11 +5,22 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import claims, flat_out, following, reconciling, rotation_load, serving, tracks, writers
+from bench import (
+    claims,
+    failures,
+    flat_out,
+    following,
+    reconciling,
+    rotation_load,
+    serving,
+    tracks,
+    writers,
+)
 from bench.harness import show
 
 _PARTS = (
     "following",
+    "failures",
     "writers",
     "flat-out",
     "claims",
@@ -31,6 +42,8 @@ def main() -> int:
         match part:
             case "following":
                 measured = following.figures(given.rounds)
+            case "failures":
+                measured = failures.figures(given.rounds)
             case "writers":
                 measured = writers.figures(writers.Effort(rounds=given.rounds))
             case "flat-out":

@@ -43,7 +43,9 @@ from listener.adapters.postgres.refreshes import PostgresRefreshes
 from listener.adapters.postgres.rotation import PostgresRotation
 from listener.adapters.postgres.runs import PostgresRuns
 from listener.domain.budget import DISCOGS_CALLS, RefreshLimits
+from listener.domain.change import Stream
 from listener.domain.refreshing import RotationTally
+from listener.engine.circuit import Circuit
 from listener.engine.refresher import Refresher
 from listener.engine.walker import Walker
 
@@ -146,6 +148,7 @@ async def _walker(dsn: str, lml_url: str, limits: RefreshLimits) -> AsyncIterato
             refresher=Refresher(lml, PostgresRefreshes(pool, database, limits)),
             runs=PostgresRuns(database),
             min_coverage=0,
+            circuit=Circuit(Stream.ROTATION),
         )
 
 

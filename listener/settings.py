@@ -210,7 +210,11 @@ class Settings(DueSettings):
         description="How often the outbox is read though nobody woke us.",
     )
     max_attempts: Annotated[int, Unit("failures")] = Field(
-        8, ge=1, le=100, description="Failures in a row after which a row is parked."
+        8,
+        ge=1,
+        le=100,
+        description="Failures in a row after which a row is parked, if others were answered for "
+        "hours meanwhile.",
     )
     withdraw_on_change: bool = Field(
         default=True,

@@ -118,11 +118,15 @@ async def forecast(settings: Settings, kind: RunKind, scope: Scope) -> Forecast:
 async def _run(
     parts: Parts, command: Command, tally: Tally, expect: Callable[[int], None] | None
 ) -> None:
+    if command.kind is RunKind.SWEEP and not command.dry:
+        await parts.release_watch().look()
     if command.leftovers:
-        resolver = parts.live_resolver()
+        resolver = parts.resolver()
         resolver.tally = tally
         await handle_leftovers(parts, Stream.LIBRARY, parts.library_consumer(resolver))
-    reconciler = parts.reconciler(dry=command.dry, insisting=command.kind is RunKind.RECHECK)
+    reconciler = parts.reconciler(
+        dry=command.dry, insisting=command.kind is RunKind.RECHECK, retries=not command.dry
+    )
     if expect is not None:
         rows = sum((await reconciler.count(command.kind, command.scope)).values())
         expect(rows if command.limit is None else min(rows, command.limit))

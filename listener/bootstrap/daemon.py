@@ -61,14 +61,27 @@ async def _follow(
     await require_installation(settings, stop)
     await require_gate(settings, stop)
     async with open_parts(settings, telemetry=served.telemetry) as parts:
-        resolver, warmer = parts.live_resolver(), parts.warmer()
+        resolver, warmer = parts.resolver(), parts.warmer()
         library, rotation = parts.library_consumer(resolver), parts.rotation_consumer(warmer)
-        followers = [
-            Follower(Stream.LIBRARY, library, _routine(parts, library).run),
-            Follower(Stream.ROTATION, rotation, _rotation_routine(parts, rotation).run),
+        beside_library = [
+            _routine(parts, library).run,
+            parts.release_watch().run,
+            *(retrier.run for retrier in parts.library_retriers(resolver.tally)),
         ]
-        lanes = PostgresLanes(parts.database, LaneTimes(), parts.breaker_state)
+        beside_rotation = [
+            _rotation_routine(parts, rotation).run,
+            parts.rotation_retrier(warmer).run,
+        ]
+        followers = [
+            Follower(Stream.LIBRARY, library, beside_library),
+            Follower(Stream.ROTATION, rotation, beside_rotation),
+        ]
         consumers = {Stream.LIBRARY: library, Stream.ROTATION: rotation}
+        lanes = PostgresLanes(
+            parts.database,
+            LaneTimes(),
+            lambda stream: (parts.circuits[stream].state, consumers[stream].fault),
+        )
         crew = Crew(parts, resolver, warmer, consumers)
         async with outlook.watching(crew, served.observers):
             with served.telemetry.windows(resolver.tally):

@@ -99,7 +99,7 @@ class Outlook:
         self._watch = watch = Watch(readings, self.pulses)
         recorder = Recorder(samples, lambda: self.reading, self.pulses)
         for consumer in crew.consumers.values():
-            consumer.observer = Observers((recorder, *observers))
+            consumer.observe(Observers((recorder, *observers)))
         async with beside(_keep(watch.run), _keep(recorder.run)):
             yield
 

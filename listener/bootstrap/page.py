@@ -108,19 +108,16 @@ class Page:
         return StreamState(
             stream=Stream(told.stream),
             backlog=told.backlog,
-            oldest=_oldest(told, word),
+            oldest=_duration(told.oldest_seconds),
             followed=bool(told.holder_alive),
             rung=pulse.rung if pulse is not None else _rung(word),
             breaker=None if told.breaker is None else BreakerState(told.breaker),
             stalled=pulse.stalled if pulse is not None else timedelta(),
+            fault=told.fault,
         )
 
 
-def _oldest(told: StreamStatus, word: LastWord | None) -> timedelta | None:
-    seconds = told.oldest_seconds
-    if word is not None and seconds is not None and seconds > word.age:
-        # Its follower knows which rows are only tried again one by one: they make nobody wait.
-        seconds = None if word.oldest is None else word.oldest + word.age
+def _duration(seconds: float | None) -> timedelta | None:
     return None if seconds is None else timedelta(seconds=seconds)
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from listener.adapters.lml.client import LmlClient, LmlLimits, open_lml
 from listener.adapters.postgres.connection import Database, Pool, open_pool
 from listener.adapters.postgres.due import PostgresDue
+from listener.adapters.postgres.ledger import PostgresLedger
 from listener.adapters.postgres.library import AskAgain, PostgresLibrary
 from listener.adapters.postgres.outbox import PostgresOutbox
 from listener.adapters.postgres.refreshes import PostgresRefreshes
@@ -23,19 +24,22 @@ from listener.domain.asking import IncludeTracks
 from listener.domain.budget import RefreshLimits
 from listener.domain.change import Stream
 from listener.domain.due import Scope
-from listener.domain.pacing import LML_SILENCE, Backoff, Breaker, BreakerState
-from listener.domain.parking import Patience
+from listener.domain.pacing import LML_SILENCE, TRIAL, Backoff
 from listener.domain.refreshing import LML_REFRESH_BATCH_CAP
+from listener.domain.retrying import RetryPolicy
 from listener.domain.room import RoomLimits
-from listener.domain.suspects import Suspects
-from listener.engine.consumer import Consumer, ConsumerLimits
+from listener.domain.tally import Tally
+from listener.engine.circuit import Circuit
+from listener.engine.consumer import Consumer
 from listener.engine.dry import DryRuns, DryVerdicts
-from listener.engine.permits import Permits
+from listener.engine.permits import Permits, Priority
 from listener.engine.ports import Telemetry
 from listener.engine.reconciler import Reconciler, ReconcilerLimits
 from listener.engine.refresher import Refresher
 from listener.engine.resolver import Resolver, ResolverLimits
+from listener.engine.retrier import ReleaseWatch, Retrier
 from listener.engine.silent import NoTelemetry
+from listener.engine.tenure import ConsumerLimits
 from listener.engine.walker import Walker
 from listener.engine.warmer import Warmer
 from listener.settings import Settings
@@ -47,9 +51,9 @@ _BATCHES_WAITING = 4
 _REFRESH_CALLS = 1
 # Those for changes, and the one of a walk.
 _ROTATION_CALLS = _REFRESH_CALLS + 1
-# Beside those of the batches: one for each feeder, one for each of changes, searches and the walk,
-# one for readings and samples.
-_OTHER_SESSIONS = 6
+# Beside those of the batches: one for each feeder, one for each of changes, retries, searches and
+# the walk, one for readings and samples.
+_OTHER_SESSIONS = 8
 # By this no answer holds.
 _AT_ONCE = AskAgain(resolved=timedelta(0), unresolved=timedelta(0))
 
@@ -58,8 +62,8 @@ _AT_ONCE = AskAgain(resolved=timedelta(0), unresolved=timedelta(0))
 class Parts:
     """Adapters and limits, ready to be joined.
 
-    All that asks LML about one stream shares that stream's breaker; `suspects` are the library's.
-    `refreshed` counts identities by what LML said of them.
+    All that asks LML about one stream shares that stream's circuit. `refreshed` counts identities
+    by what LML said of them.
     """
 
     settings: Settings
@@ -67,8 +71,7 @@ class Parts:
     pool: Pool
     lml: LmlClient
     permits: Permits
-    breakers: Mapping[Stream, Breaker]
-    suspects: Suspects
+    circuits: Mapping[Stream, Circuit]
     refreshed: Counter[str]
     outbox: PostgresOutbox
     ask_again: AskAgain
@@ -85,18 +88,51 @@ class Parts:
         with_tracks = self.settings.include_tracks is IncludeTracks.ALL
         return self.settings.va_batch_size if with_tracks else self.settings.batch_size
 
-    def breaker_state(self, stream: Stream) -> BreakerState:
-        """Tell how LML answers what is asked for a stream."""
-        return self.breakers[stream].state(asyncio.get_running_loop().time())
+    @property
+    def policy(self) -> RetryPolicy:
+        """When a row that failed is tried again."""
+        settings = self.settings
+        return RetryPolicy(settings.max_attempts, timedelta(days=settings.stale_threshold_days))
 
-    def live_resolver(self) -> Resolver:
-        """Make a resolver for what changed."""
-        return self._resolver(live=True, dry=False)
+    def resolver(self, priority: Priority = Priority.CHANGE) -> Resolver:
+        """Make a resolver for what changed, or for what failed before."""
+        return self._resolver(priority, dry=False)
 
-    def reconciler(self, *, dry: bool = False, insisting: bool = False) -> Reconciler:
+    def library_retriers(self, tally: Tally) -> list[Retrier]:
+        """Make what tries again releases that failed, counted in `tally`.
+
+        Suspects have one of their own: nobody else waits for a call that they may interrupt.
+        """
+        due = PostgresDue(self.pool, self.database.backend, self.ask_again)
+        retriers = []
+        for suspects, priority in ((False, Priority.RETRY), (True, Priority.SEARCH)):
+            resolver = self.resolver(priority)
+            resolver.tally = tally
+            find = partial(due.retries, suspects=suspects)
+            size = self.settings.batch_size
+            circuit = self.circuits[Stream.LIBRARY]
+            # Of suspects one alone: its neighbours may be the reason why LML seems to be down.
+            trial = 1 if suspects else TRIAL
+            retriers.append(Retrier(find, resolver.handle, circuit, batch_size=size, trial=trial))
+        return retriers
+
+    def rotation_retrier(self, warmer: Warmer) -> Retrier:
+        """Make what tries again rotation rows that failed."""
+        circuit, size = self.circuits[Stream.ROTATION], LML_REFRESH_BATCH_CAP
+        return Retrier(self.rotation().retries, warmer.handle, circuit, batch_size=size)
+
+    def release_watch(self) -> ReleaseWatch:
+        """Make what asks again what failed once another release of LML is deployed."""
+        ledger = PostgresLedger(self.pool, self.database.backend)
+        return ReleaseWatch(self.lml.release, ledger.note_release)
+
+    def reconciler(
+        self, *, dry: bool = False, insisting: bool = False, retries: bool = False
+    ) -> Reconciler:
         """Make what searches for due rows; a dry one asks LML and writes nothing.
 
-        An insisting one asks about what it finds though the last answer may still hold.
+        An insisting one asks about what it finds though the last answer may still hold; with
+        `retries` it comes back to rows that failed together.
         """
         settings = self.settings
         limits = ReconcilerLimits(
@@ -107,10 +143,11 @@ class Parts:
         return Reconciler(
             PostgresDue(self.pool, self.database.backend, self.ask_again),
             DryRuns() if dry else PostgresRuns(self.database),
-            lambda: self._resolver(live=False, dry=dry, insisting=insisting),
+            lambda: self._resolver(Priority.SEARCH, dry=dry, insisting=insisting),
             limits,
+            circuit=self.circuits[Stream.LIBRARY],
             telemetry=self.telemetry,
-            breaker=self.breakers[Stream.LIBRARY],
+            retries=retries,
         )
 
     def library_consumer(self, resolver: Resolver) -> Consumer:
@@ -122,8 +159,8 @@ class Parts:
             self.outbox,
             resolver.handle,
             limits,
-            calls=self.permits.for_live,
-            breaker=self.breakers[Stream.LIBRARY],
+            calls=self.permits.for_changes,
+            circuit=self.circuits[Stream.LIBRARY],
             well=self.lml.well,
         )
 
@@ -135,7 +172,7 @@ class Parts:
             self.outbox,
             warmer.handle,
             limits,
-            breaker=self.breakers[Stream.ROTATION],
+            circuit=self.circuits[Stream.ROTATION],
             well=self.lml.well,
         )
 
@@ -145,8 +182,8 @@ class Parts:
             rotation=self.rotation(),
             warming=self.lml,
             refresher=self._refresher(),
-            outbox=self.outbox,
-            attempts=self.settings.max_attempts,
+            circuit=self.circuits[Stream.ROTATION],
+            policy=self.policy,
         )
 
     def walker(self) -> Walker:
@@ -156,7 +193,7 @@ class Parts:
             refresher=self._refresher(),
             runs=PostgresRuns(self.database),
             min_coverage=self.settings.rotation_min_coverage,
-            breaker=self.breakers[Stream.ROTATION],
+            circuit=self.circuits[Stream.ROTATION],
             telemetry=self.telemetry,
         )
 
@@ -174,7 +211,7 @@ class Parts:
         book = PostgresRefreshes(self.pool, self.database, limits)
         return Refresher(self.lml, book, self.telemetry, self.refreshed)
 
-    def _resolver(self, *, live: bool, dry: bool, insisting: bool = False) -> Resolver:
+    def _resolver(self, priority: Priority, *, dry: bool, insisting: bool = False) -> Resolver:
         settings, backend = self.settings, self.database.backend
         ask_again = _AT_ONCE if insisting else self.ask_again
         verdicts = PostgresVerdicts(
@@ -188,16 +225,16 @@ class Parts:
             lml=self.lml,
             verdicts=DryVerdicts() if dry else verdicts,
             outbox=self.outbox,
-            permit=self.permits.live if live else self.permits.patient,
+            permit=partial(self.permits.hold, priority),
             limits=ResolverLimits(
                 settings.va_batch_size,
-                Patience(settings.max_attempts),
+                self.policy,
                 settings.include_tracks,
                 # A search groups its rows by itself.
-                sets_apart=live,
+                sets_apart=priority is Priority.CHANGE,
             ),
             telemetry=self.telemetry,
-            suspects=self.suspects,
+            circuit=self.circuits[Stream.LIBRARY],
         )
 
     def _consumer_limits(self, batch_size: int, in_flight: int) -> ConsumerLimits:
@@ -242,8 +279,7 @@ async def open_parts(
             lml=lml,
             permits=Permits(settings.lml_max_concurrent),
             refreshed=Counter(),
-            breakers={stream: Breaker(silence) for stream in Stream},
-            suspects=Suspects(),
+            circuits={stream: Circuit(stream, silence) for stream in Stream},
             outbox=PostgresOutbox(pool, database.backend),
             ask_again=AskAgain(
                 resolved=timedelta(days=settings.stale_threshold_days),

@@ -138,6 +138,10 @@ def _parts(status: Status) -> Iterator[RenderableType]:
     if status.missing:
         missing = f"not complete: {', '.join(status.missing)}; run `listener migrate`"
         yield Text(missing, style="red")
+    for stream in status.streams:
+        if stream.fault is not None:
+            refused = f"the database refuses every change of {stream.stream}"
+            yield Text(f"{refused}: {printable(stream.fault)}", style="red")
     if status.capture_missed:
         rows = plural(status.capture_missed, "row")
         missed = f"{rows} had changed without a record in the last day"

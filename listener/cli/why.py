@@ -141,8 +141,8 @@ def _answer(story: Story) -> Iterator[tuple[str, str]]:
         if answer.failure_detail:
             yield "", printable(answer.failure_detail)
         if answer.parked:
-            yield "", "parked: it takes a change of the row, or a person: " + _requeue(story)
-        elif answer.next_ask_at is not None:
+            yield "", f"parked until the row or LML changes, or {_requeue(story)} puts it back"
+        if answer.next_ask_at is not None:
             yield "", f"to be tried again {moment(answer.next_ask_at, story.at)}"
 
 
@@ -206,15 +206,8 @@ def _next(story: Story) -> str:
         return "never asked, as long as it has no artist name"
     if story.changes.waiting:
         return "asked once its change is read, unless the answer to the same question still holds"
-    if story.next_asking is None:
-        return _left_alone(story)
-    return _search(story.next_asking, story)
-
-
-def _left_alone(story: Story) -> str:
-    # A parked row that has changed would be found, were it in scope.
-    if story.answer is not None and story.answer.parked and story.answer.same_question:
-        return f"not asked: parked until the row changes or {_requeue(story)} puts it back"
+    if story.next_asking is not None:
+        return _search(story.next_asking, story)
     return (
         "not searched for: out of scope without a canonical_entity_id, because "
         "INCLUDE_NULL_CANONICAL is false; a change of the row is asked all the same"
@@ -231,6 +224,9 @@ def _search(asking: NextAsking, story: Story) -> str:
         why = "never asked about, but its identity was verified elsewhere"
     if asking.job == "audit" and asking.due and asking.reason == Reason.RESOLVED:
         why = "its identity is gone or older than allowed"
+    if asking.job == "retry":
+        due = "now" if asking.due else moment(asking.due_at, story.at)
+        return f"due {due}: {why}; asked by the daemon that follows the library, or by a sweep"
     scheduled = moment(asking.next_at, story.at) if asking.next_at else "once a daemon is there"
     if asking.due:
         return f"due now: {why}; asked by the next {asking.job}, {scheduled}"

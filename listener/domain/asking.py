@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 from listener.domain.question import Question
+from listener.domain.retrying import TOGETHER
 
 
 class IncludeTracks(StrEnum):
@@ -19,24 +20,10 @@ class IncludeTracks(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class QuestionPage:
-    """Questions of one call; `with_tracks` holds for all of them.
-
-    A call with `suspect` ones may break off because of them.
-    """
+    """Questions of one call; `with_tracks` holds for all of them."""
 
     questions: Sequence[Question]
     with_tracks: bool = False
-    suspect: bool = False
-
-    def without_tracks(self) -> QuestionPage:
-        """Return the same questions without tracks."""
-        return replace(self, with_tracks=False)
-
-    def halves(self) -> tuple[QuestionPage, QuestionPage]:
-        """Return the two halves of a page of two questions or more."""
-        middle = len(self.questions) // 2
-        first, second = self.questions[:middle], self.questions[middle:]
-        return replace(self, questions=first), replace(self, questions=second)
 
 
 def pages(
@@ -44,9 +31,20 @@ def pages(
 ) -> Iterator[QuestionPage]:
     """Yield the pages in which the questions of one batch are put.
 
-    Answers with tracks are long, so these pages are small; so are those of compilations.
+    Answers with tracks are long, so these pages are small; so are those of compilations. Suspects
+    come last, the more suspect the fewer together: who is not suspect does not wait for them.
     """
-    size = compilation_batch_size
+    degrees = sorted({question.suspicion for question in questions})
+    for degree in degrees:
+        alike = [question for question in questions if question.suspicion == degree]
+        together = TOGETHER.get(degree, 1) if degree else len(alike)
+        for group in _groups(alike, together):
+            yield from _alike(group, min(compilation_batch_size, together), include)
+
+
+def _alike(
+    questions: Sequence[Question], size: int, include: IncludeTracks
+) -> Iterator[QuestionPage]:
     match include:
         case IncludeTracks.COMPILATIONS:
             if others := [question for question in questions if not question.compilation]:
@@ -84,5 +82,10 @@ def _mixed(questions: Sequence[Question], size: int) -> Iterator[QuestionPage]:
 
 
 def _cut(questions: Sequence[Question], size: int, *, with_tracks: bool) -> Iterator[QuestionPage]:
+    for group in _groups(questions, size):
+        yield QuestionPage(group, with_tracks)
+
+
+def _groups(questions: Sequence[Question], size: int) -> Iterator[Sequence[Question]]:
     for start in range(0, len(questions), size):
-        yield QuestionPage(questions[start : start + size], with_tracks)
+        yield questions[start : start + size]

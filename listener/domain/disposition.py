@@ -10,7 +10,7 @@ class Disposition(Enum):
     """What to do about it: each value says what the service's word is worth.
 
     WAIT: the service as a whole is busy, restarting or gone; no row is to blame, all is kept.
-    BROKEN_OFF: the edge had no answer from the service: that may be gone, or fail at one row.
+    INTERRUPTED: the edge had no answer from the service: that may be gone, or fail at one row.
     HALT: it does not let us in, or lacks the route; nothing changes until a person acts.
     SPLIT: the page is too large, or one of its rows spoils it: smaller pages may be answered.
     TRY_THEN_SPLIT: as SPLIT, but it may have been a moment's fault: the same page once more first,
@@ -18,7 +18,7 @@ class Disposition(Enum):
     """
 
     WAIT = "wait"
-    BROKEN_OFF = "broken off"
+    INTERRUPTED = "interrupted"
     HALT = "halt"
     SPLIT = "split"
     TRY_THEN_SPLIT = "try, then split"
@@ -54,4 +54,4 @@ def dispose(status: int, *, says_json: bool) -> Disposition:
         return Disposition.SPLIT
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return Disposition.HALT if says_json else Disposition.TRY_THEN_SPLIT
-    return Disposition.BROKEN_OFF if status in _NO_ANSWER else Disposition.WAIT
+    return Disposition.INTERRUPTED if status in _NO_ANSWER else Disposition.WAIT

@@ -38,7 +38,7 @@ class Pulse:
 
     `stalled` is the age of the last turn of the slower of its loops, `looked` that of the last
     look at the outbox that came back. `claimed` counts changes since the start, `held` those of
-    them that are not settled, `retried` names the rows that are tried again one by one.
+    them that are not settled. `fault` is what keeps all of them from being handled.
     """
 
     stream: Stream
@@ -48,12 +48,12 @@ class Pulse:
     looked: timedelta | None
     claimed: int
     held: int
-    retried: Sequence[int] = ()
+    fault: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What the database tells of one stream; `oldest` leaves out rows that are retried."""
+    """What the database knows of one stream."""
 
     stream: Stream
     backlog: int
@@ -117,6 +117,7 @@ def _state_of(pulse: Pulse, waiting: Waiting) -> StreamState:
         rung=pulse.rung,
         breaker=pulse.breaker,
         stalled=pulse.stalled,
+        fault=pulse.fault,
     )
 
 
@@ -139,7 +140,10 @@ class Wellness:
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """One stream as the whole fleet knows it; rung and breaker are None where nobody told them."""
+    """One stream as the whole fleet knows it; rung and breaker are None where nobody follows it.
+
+    `fault` is what keeps all changes from being handled.
+    """
 
     stream: Stream
     backlog: int
@@ -148,6 +152,7 @@ class StreamState:
     rung: Rung | None = None
     breaker: BreakerState | None = None
     stalled: timedelta = timedelta()
+    fault: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +198,10 @@ def _troubles(state: StreamState, max_lag: timedelta, limit: str = "") -> Iterat
     stream = state.stream
     if state.stalled > _STALLED:
         yield f"the loops of {stream} stand still for {_span(state.stalled)}"
+    if state.fault is not None:
+        # No more than that where a probe reads it without a token: the reason may name hosts.
+        reason = "" if limit else f": {state.fault}"
+        yield f"the database refuses every change of {stream}{reason}"
     if state.rung is Rung.DOWN:
         yield f"the session that {stream} is woken by does not answer"
     excused = _lml_is_silent(state) or stream in _PACED

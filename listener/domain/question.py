@@ -3,6 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """What the ledger remembers of a question that failed and was not answered since.
+
+    `failures` in a row for as long as `lasting`, the last one `ago`; `suspicion` says how often a
+    call failed because of one of the rows in it.
+    """
+
+    failures: int
+    lasting: timedelta
+    ago: timedelta
+    suspicion: int = 0
+    parked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,8 +26,8 @@ class Question:
     """What is asked about one release.
 
     `digest` identifies the question: the row is still asking the same as long as its digest is
-    equal. `legacy_release_id` is LML's bridge to per-track data. `compilation` tells that our own
-    tables take the release for one, `failures` how often this question failed in a row.
+    equal. `legacy_release_id` is LML's bridge to per-track data. `compilation` says that our own
+    tables take the release for one.
     """
 
     library_id: int
@@ -20,7 +36,12 @@ class Question:
     legacy_release_id: int | None
     digest: bytes
     compilation: bool = False
-    failures: int = 0
+    failing: Failing | None = None
+
+    @property
+    def suspicion(self) -> int:
+        """How often calls with this question failed because of one of their rows."""
+        return self.failing.suspicion if self.failing else 0
 
 
 @dataclass(frozen=True, slots=True)

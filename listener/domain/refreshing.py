@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
+from listener.domain.question import Failing
+from listener.domain.retrying import Retry
+
 # LML refuses more: 50 cold identities are about 200 Discogs calls, four of the edge's five minutes.
 LML_REFRESH_BATCH_CAP = 50
 
@@ -49,6 +52,16 @@ class Played:
     discogs_release_id: int | None
     album_id: int | None
     known: bool
+    failing: Failing | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RotationFailure:
+    """A rotation row whose identity could not be minted or refreshed, and when to try again."""
+
+    row_id: int
+    detail: str
+    retry: Retry
 
 
 @dataclass(frozen=True, slots=True)

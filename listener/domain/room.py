@@ -1,22 +1,17 @@
-"""The waiting room: changes that were claimed and are not settled yet."""
+"""The waiting room: rows whose changes were claimed and are not settled yet."""
 
 from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import NamedTuple
 
 from listener.domain.change import Batch, Change
-from listener.domain.pacing import Backoff
 
-_FAILURE_BACKOFF = Backoff(first=timedelta(seconds=1), most=timedelta(minutes=5))
-# An answer may be late again and again: while somebody holds a lock on the row, for hours perhaps.
-_LATE_BACKOFF = Backoff(first=timedelta(seconds=2), most=timedelta(seconds=30))
-_LATE_IN_VAIN = 4
-
-# So many times as long as others may rows that were set apart wait for their like.
+# How many lingers a row that was set apart waits for others of its kind.
 _APART = 10
 # More rows than this at a time are a burst, in which waiting for more saves calls.
 _HANDFUL = 10
@@ -26,11 +21,11 @@ _HANDFUL = 10
 class RoomLimits:
     """How much a room holds and how long it holds it back.
 
-    `capacity` counts outbox entries. A batch leaves with `batch_size` rows, or when its oldest row
-    has waited for `linger`, or at once if it is a handful while nothing is being asked. A row that
-    was just asked about waits for `cool_down` before it is asked about again, so that a row edited
-    in bursts costs few questions. Rows that were set apart leave when there are `apart_size` of
-    them, after ten times `linger`, or when there is nothing else to do.
+    `capacity` counts rows that wait for a batch or are in one. A batch leaves with `batch_size`
+    rows, or when its oldest row has waited for `linger`, or at once if it is a handful while
+    nothing is being asked. A row that was just asked about waits for `cool_down` before it is asked
+    about again, so that a row edited in bursts costs few questions. Rows that were set apart leave
+    when there are `apart_size` of them, after ten times `linger`, or when there is nothing else.
     """
 
     capacity: int
@@ -48,34 +43,55 @@ class RoomLimits:
             raise ValueError(message)
 
 
-class Room:
-    """Groups changes by row, at most one batch per row at a time; `now` is monotonic seconds.
+class _Entry(NamedTuple):
+    """The changes that a row is asked for, and since when it waits, in monotonic seconds.
 
-    Holds no row data: what is not settled is still in the outbox, so a room may be lost.
+    It is the latest one, and beside it what the row was asked for before in vain.
+    """
+
+    seqs: tuple[int, ...]
+    since: float
+
+
+@dataclass(slots=True)
+class Superseded:
+    """Changes of rows that have a later one in the room: they can be settled unasked.
+
+    `entries` are pairs of (seq, row id), `ages` their ages in seconds since they were recorded.
+    """
+
+    entries: list[tuple[int, int]] = field(default_factory=list)
+    ages: list[float] = field(default_factory=list)
+
+
+class Room:
+    """Holds one change a row, at most one batch per row at a time; `now` is monotonic seconds.
+
+    Holds no row data: what is not settled is still in the outbox, so a room may be lost. Rows that
+    cool down are as many again as `capacity` at most.
     """
 
     def __init__(self, limits: RoomLimits) -> None:
         self._limits = limits
         self._linger = limits.linger.total_seconds()
         self._cool_down = limits.cool_down.total_seconds()
-        self._waiting: dict[int, list[int]] = {}
+        self._waiting: dict[int, _Entry] = {}
         self._ready: dict[int, float] = {}
         self._apart: dict[int, float] = {}
         self._cooling: list[tuple[float, int]] = []
-        self._in_flight: dict[int, tuple[int, ...]] = {}
+        self._in_flight: dict[int, _Entry] = {}
         self._asked: OrderedDict[int, float] = OrderedDict()
-        self._failures: dict[int, int] = {}
-        self._late: dict[int, int] = {}
-        self._entries: dict[int, float] = {}
+        self._size = 0
 
     @property
     def free(self) -> int:
-        """How many more entries may be admitted."""
-        return max(0, self._limits.capacity - len(self._entries))
+        """How many more rows may be admitted."""
+        active = len(self._ready) + len(self._apart) + len(self._in_flight)
+        return max(0, min(self._limits.capacity - active, 2 * self._limits.capacity - self.size))
 
     @property
     def claimable(self) -> int:
-        """How many entries to claim at a time: a few batches, at most what fits in."""
+        """How many changes to claim at a time: a few batches, at most what fits in."""
         return min(self.free, 4 * self._limits.batch_size)
 
     @property
@@ -84,32 +100,38 @@ class Room:
         return not self._in_flight
 
     @property
-    def exhausted(self) -> bool:
-        """Whether every row that waits was tried in vain; none may wait at all."""
-        tried = {row for row, times in self._late.items() if times >= _LATE_IN_VAIN}
-        return self._waiting.keys() <= self._failures.keys() | tried
-
-    @property
     def size(self) -> int:
-        """How many entries are in the room."""
-        return len(self._entries)
-
-    @property
-    def retried(self) -> list[int]:
-        """The rows that failed by themselves, and are tried again."""
-        return list(self._failures)
+        """How many changes are in the room."""
+        return self._size
 
     def held(self, above: int) -> list[int]:
-        """Entries in the room whose seq is greater than `above`."""
-        return [seq for seq in self._entries if seq > above]
+        """Return the changes in the room whose seq is greater than `above`."""
+        entries = (*self._waiting.values(), *self._in_flight.values())
+        return [seq for entry in entries for seq in entry.seqs if seq > above]
 
-    def admit(self, changes: Iterable[Change], now: float) -> None:
-        """Take claimed changes in; entries that are here already are left as they are."""
+    def admit(self, changes: Iterable[Change], now: float) -> Superseded:
+        """Take claimed changes in; of several changes of a row the latest stands for all.
+
+        What was recorded before is asked with it: a row is read when its batch is handled, and
+        changes of one row are recorded in the order in which they are committed.
+        """
+        superseded = Superseded()
         for change in changes:
-            if change.seq in self._entries:
+            row, since = change.row_id, now - change.waited.total_seconds()
+            former, in_flight = self._waiting.get(row), self._in_flight.get(row)
+            if any(entry and change.seq in entry.seqs for entry in (former, in_flight)):
                 continue
-            self._entries[change.seq] = now - change.waited.total_seconds()
-            self._wait(change.row_id, (change.seq,), now)
+            self._size += 1
+            if former is None:
+                self._wait(row, _Entry((change.seq,), since), now)
+                continue
+            *earlier, latest = sorted((*former.seqs, change.seq))
+            since = min(former.since, since)
+            self._waiting[row] = _Entry((latest,), since)
+            self._size -= len(earlier)
+            superseded.entries += [(seq, row) for seq in earlier]
+            superseded.ages += [now - since] * len(earlier)
+        return superseded
 
     def next_batch(
         self, now: float, *, full: bool = False, most: int | None = None
@@ -151,19 +173,19 @@ class Room:
         rows = [row for row, _ in zip(group, range(size), strict=False)]
         for row in rows:
             del group[row]
-            self._in_flight[row] = tuple(self._waiting.pop(row))
-        return Batch({row: self._in_flight[row] for row in rows})
+            self._in_flight[row] = self._waiting.pop(row)
+        return Batch({row: self._in_flight[row].seqs for row in rows})
 
     def settle(self, row_ids: Iterable[int], now: float) -> list[float]:
-        """Forget the entries of rows that were handled; what came meanwhile waits to cool down.
+        """Forget rows that were handled; what came meanwhile waits to cool down.
 
-        Returns the ages of these entries in seconds, from when they were recorded.
+        Returns the ages of their changes in seconds, from when they were recorded.
         """
         ages: list[float] = []
         for row in row_ids:
-            ages += [now - self._entries.pop(seq) for seq in self._in_flight.pop(row)]
-            self._failures.pop(row, None)
-            self._late.pop(row, None)
+            entry = self._in_flight.pop(row)
+            self._size -= len(entry.seqs)
+            ages += [now - entry.since] * len(entry.seqs)
             self._asked.pop(row, None)
             self._asked[row] = now
             if row in self._waiting:
@@ -172,21 +194,9 @@ class Room:
         return ages
 
     def ask_again(self, row_ids: Iterable[int], now: float) -> None:
-        """Put rows back whose answer came too late, to be asked after the cool-down.
-
-        Each time that no change of the row came meanwhile it grows, up to half a minute.
-        """
+        """Put rows back that changed while they were asked, to be asked after the cool-down."""
         for row in row_ids:
-            times = 1 if row in self._waiting else self._late.get(row, 0) + 1
-            self._late[row] = times
-            delay = _LATE_BACKOFF.delay(times).total_seconds() if times > 1 else 0
-            self._put_back(row, now + max(self._cool_down, delay))
-
-    def fail(self, row_ids: Iterable[int], now: float) -> None:
-        """Put rows back that could not be answered, each to be tried after a growing delay."""
-        for row in row_ids:
-            self._failures[row] = self._failures.get(row, 0) + 1
-            self._put_back(row, now + _FAILURE_BACKOFF.delay(self._failures[row]).total_seconds())
+            self._put_back(row, now + self._cool_down)
 
     def release(self, row_ids: Iterable[int], now: float) -> None:
         """Put rows back that were never tried."""
@@ -204,13 +214,14 @@ class Room:
         heapq.heappush(self._cooling, (ready_at, row))
 
     def _reclaim(self, row: int) -> None:
-        self._waiting[row] = [*self._in_flight.pop(row), *self._waiting.get(row, ())]
+        asked = self._in_flight.pop(row)
+        if later := self._waiting.get(row):
+            # No look brings back what was claimed once, so what came meanwhile does not replace it.
+            asked = _Entry((*asked.seqs, *later.seqs), min(asked.since, later.since))
+        self._waiting[row] = asked
 
-    def _wait(self, row: int, entries: tuple[int, ...], now: float) -> None:
-        if row in self._waiting:
-            self._waiting[row].extend(entries)
-            return
-        self._waiting[row] = list(entries)
+    def _wait(self, row: int, entry: _Entry, now: float) -> None:
+        self._waiting[row] = entry
         if row in self._in_flight:
             return
         asked_at = self._asked.get(row)

@@ -8,10 +8,11 @@ from enum import Enum, StrEnum
 class Search(StrEnum):
     """A way to find what is due.
 
-    Rows whose time has come, a look at every row, the compilations that were asked before, or what
-    is being played.
+    Rows that failed and rows whose time has come, a look at every row, the compilations that were
+    asked before, or what is being played.
     """
 
+    FAILED = "failed"
     BY_TIME = "by time"
     BY_CONTENT = "by content"
     COMPILATIONS = "compilations"
@@ -33,7 +34,7 @@ class RunKind(Enum):
         """The ways in which the run searches."""
         match self:
             case RunKind.SWEEP:
-                return frozenset((Search.BY_TIME, Search.BY_CONTENT))
+                return frozenset((Search.FAILED, Search.BY_TIME, Search.BY_CONTENT))
             case RunKind.REFRESH:
                 return frozenset((Search.BY_TIME,))
             case RunKind.ROTATION:

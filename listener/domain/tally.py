@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from enum import StrEnum
 from math import ceil, log10
@@ -33,6 +33,31 @@ class Skip(StrEnum):
 FAILURES = frozenset(
     (Skip.MISMATCH, Skip.UNTRUSTED, Skip.INVALID, Skip.LML_ERROR, Skip.WRITER_ERROR)
 )
+
+
+# What reports and logs call each counter.
+_NAMES = {
+    "resolved": "rows_resolved",
+    "resolved_compilations": "rows_resolved_compilation",
+    "unresolved": "rows_unresolved",
+    "source_rows_skipped_null_confidence": "source_rows_skipped_null_confidence",
+    "capture_missed": "capture_missed",
+    "identities_withdrawn": "identities_withdrawn",
+    "resolved_now_unresolved": "resolved_now_unresolved",
+    "kept_manual": "kept_manual",
+    "lml_calls": "lml_total_calls",
+}
+# What the report of a dry run has, and what other reports call it.
+_DRY_NAMES = {
+    "scanned": "scanned",
+    "lml_total_calls": "lml_total_calls",
+    "lml_total_latency_ms": "lml_total_latency_ms",
+    "would_resolve": "rows_resolved",
+    "would_resolve_compilation": "rows_resolved_compilation",
+    "would_unresolved": "rows_unresolved",
+    "would_skip": "rows_skipped",
+    "source_rows_skipped_null_confidence": "source_rows_skipped_null_confidence",
+}
 
 
 @dataclass(slots=True)
@@ -77,40 +102,17 @@ class Tally:
 
     def add(self, other: Tally) -> None:
         """Take in the counts of a part."""
-        self.resolved += other.resolved
-        self.resolved_compilations += other.resolved_compilations
-        self.unresolved += other.unresolved
-        self.skipped += other.skipped
-        self.tracks += other.tracks
-        self.source_rows_skipped_null_confidence += other.source_rows_skipped_null_confidence
-        self.capture_missed += other.capture_missed
-        self.identities_withdrawn += other.identities_withdrawn
-        self.resolved_now_unresolved += other.resolved_now_unresolved
-        self.kept_manual += other.kept_manual
-        self.lml_calls += other.lml_calls
-        self.lml_latency += other.lml_latency
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
     def minus(self, earlier: Tally) -> Tally:
         """Return what was counted since this tally was as `earlier`."""
         return Tally(
-            resolved=self.resolved - earlier.resolved,
-            resolved_compilations=self.resolved_compilations - earlier.resolved_compilations,
-            unresolved=self.unresolved - earlier.unresolved,
-            skipped=self.skipped - earlier.skipped,
-            tracks=self.tracks - earlier.tracks,
-            source_rows_skipped_null_confidence=self.source_rows_skipped_null_confidence
-            - earlier.source_rows_skipped_null_confidence,
-            capture_missed=self.capture_missed - earlier.capture_missed,
-            identities_withdrawn=self.identities_withdrawn - earlier.identities_withdrawn,
-            resolved_now_unresolved=self.resolved_now_unresolved - earlier.resolved_now_unresolved,
-            kept_manual=self.kept_manual - earlier.kept_manual,
-            lml_calls=self.lml_calls - earlier.lml_calls,
-            lml_latency=self.lml_latency - earlier.lml_latency,
+            **{
+                each.name: getattr(self, each.name) - getattr(earlier, each.name)
+                for each in fields(self)
+            }
         )
-
-    def calls(self) -> Tally:
-        """Return the calls alone, without what they came to."""
-        return Tally(lml_calls=self.lml_calls, lml_latency=self.lml_latency)
 
     def skip(self, reason: Skip, rows: int = 1) -> None:
         """Count rows that end with neither an identity nor an `unresolved`."""
@@ -124,52 +126,24 @@ class Tally:
 
     def report(self) -> dict[str, object]:
         """Return the counts under the names that a run's report has; every name is always there."""
-        return {
-            "scanned": self.scanned,
-            "rows_resolved": self.resolved,
-            "rows_resolved_compilation": self.resolved_compilations,
-            "rows_unresolved": self.unresolved,
-            "rows_skipped": {str(reason): self.skipped[reason] for reason in Skip},
-            "capture_missed": self.capture_missed,
-            "identities_withdrawn": self.identities_withdrawn,
-            "resolved_now_unresolved": self.resolved_now_unresolved,
-            "kept_manual": self.kept_manual,
-            "lml_total_calls": self.lml_calls,
-            "lml_total_latency_ms": self.latency_ms,
-            "source_rows_skipped_null_confidence": self.source_rows_skipped_null_confidence,
-        } | {str(count): self.tracks[count] for count in TrackCount}
+        skipped = {str(reason): self.skipped[reason] for reason in Skip}
+        tracks = {str(count): self.tracks[count] for count in TrackCount}
+        return {**self._counts(), "rows_skipped": skipped, **tracks}
 
     def dry_report(self) -> dict[str, object]:
         """Return the counts of a dry run under the names that its report has."""
-        return {
-            "scanned": self.scanned,
-            "lml_total_calls": self.lml_calls,
-            "lml_total_latency_ms": self.latency_ms,
-            "would_resolve": self.resolved,
-            "would_resolve_compilation": self.resolved_compilations,
-            "would_unresolved": self.unresolved,
-            "would_skip": {str(reason): self.skipped[reason] for reason in Skip},
-            "source_rows_skipped_null_confidence": self.source_rows_skipped_null_confidence,
-        }
+        report = self.report()
+        return {dry: report[name] for dry, name in _DRY_NAMES.items()}
 
     def fields(self) -> dict[str, int]:
         """Return the counts under the names that logs use."""
-        counts = {
-            "scanned": self.scanned,
-            "rows_resolved": self.resolved,
-            "rows_resolved_compilation": self.resolved_compilations,
-            "rows_unresolved": self.unresolved,
-            "source_rows_skipped_null_confidence": self.source_rows_skipped_null_confidence,
-            "capture_missed": self.capture_missed,
-            "identities_withdrawn": self.identities_withdrawn,
-            "resolved_now_unresolved": self.resolved_now_unresolved,
-            "kept_manual": self.kept_manual,
-            "lml_total_calls": self.lml_calls,
-            "lml_total_latency_ms": self.latency_ms,
-        }
         skipped = {f"rows_skipped.{reason}": count for reason, count in self.skipped.items()}
         tracks = {str(count): number for count, number in self.tracks.items()}
-        return counts | dict(sorted(skipped.items())) | dict(sorted(tracks.items()))
+        return self._counts() | dict(sorted(skipped.items())) | dict(sorted(tracks.items()))
+
+    def _counts(self) -> dict[str, int]:
+        counts = {name: getattr(self, counter) for counter, name in _NAMES.items()}
+        return {"scanned": self.scanned} | counts | {"lml_total_latency_ms": self.latency_ms}
 
 
 @dataclass(slots=True)

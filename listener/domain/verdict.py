@@ -109,12 +109,14 @@ class Page:
 class Written:
     """What became of a page: `rows` are those whose verdict was written.
 
-    Of these, `withdrawn` lost an identity that answered another question. On `kept` rows an
+    Of the others, `locked` ones still ask what was asked, but another session holds a lock on them.
+    Of those written, `withdrawn` lost an identity that answered another question. On `kept` rows an
     identity that is not ours was left as it is, and on `unresolved_now` rows one stays though LML
     found no single artist. `tracks` counts by row what became of the credits that LML named.
     """
 
     rows: frozenset[int]
+    locked: frozenset[int] = frozenset()
     withdrawn: frozenset[int] = frozenset()
     kept: int = 0
     unresolved_now: int = 0

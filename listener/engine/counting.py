@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import structlog
 
 from listener.domain.judging import Judgement
-from listener.domain.parking import Failure
 from listener.domain.question import Question
+from listener.domain.retrying import Failure
 from listener.domain.tally import Skip, Tally
 from listener.domain.tracks import TrackCount, drifted
 from listener.domain.verdict import Kind, Verdict, Written
@@ -77,16 +77,16 @@ def tell_failures(failures: Sequence[Failure]) -> None:
     """Say which rows could not be answered, and which of them were parked."""
     _log.warning(
         "rows cannot be answered",
-        rows=sorted(failure.question.library_id for failure in failures)[:10],
+        rows=sorted(failure.library_id for failure in failures)[:10],
         count=len(failures),
         reasons=dict(Counter(str(failure.reason) for failure in failures)),
     )
     for failure in failures:
-        if failure.ask_again is None:
+        if failure.retry.parked:
             _log.error(
                 "row parked",
-                library_id=failure.question.library_id,
+                library_id=failure.library_id,
                 reason=str(failure.reason),
                 detail=failure.detail,
-                failures=failure.failures,
+                failures=failure.retry.failures,
             )

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from listener.domain.due import Scope
-from listener.domain.parking import Failure
 from listener.domain.refreshing import RotationTally
+from listener.domain.retrying import Failure
 from listener.domain.run import RunKind
 from listener.domain.tally import Tally
 from listener.domain.verdict import Page, Written
@@ -22,8 +22,9 @@ class DryVerdicts:
 
     async def fail(
         self, order: int, failures: Sequence[Failure], entries: Sequence[tuple[int, int]]
-    ) -> None:
-        """Remember nothing."""
+    ) -> frozenset[int]:
+        """Remember nothing, and take every row for remembered."""
+        return frozenset(failure.library_id for failure in failures)
 
 
 class DryRuns:

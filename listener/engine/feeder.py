@@ -46,13 +46,14 @@ class Feeder:
     async def run(
         self,
         silence: Callable[[], timedelta],
-        admit: Callable[[tuple[Change, ...]], None],
+        admit: Callable[[tuple[Change, ...]], list[tuple[int, int]]],
         resting: Callable[[], None],
     ) -> None:
         """Feed the room until cancelled, at any point; what is not admitted stays in the outbox.
 
-        `silence` tells for how long nothing may be claimed, `admit` takes what was claimed, and
-        `resting` is told whenever all there is was claimed.
+        `silence` returns for how long nothing may be claimed. `admit` takes what was claimed and
+        returns the changes that later ones stand for, which leave the outbox. `resting` is called
+        whenever everything was claimed.
         """
         while True:
             self._turn()
@@ -65,7 +66,8 @@ class Feeder:
             else:
                 look, everything = await self._look()
                 if look.changes:
-                    admit(look.changes)
+                    if superseded := admit(look.changes):
+                        await self._outbox.settle(self._stream, superseded)
                     await self._stay_awake(everything=everything)
                 elif everything:
                     resting()

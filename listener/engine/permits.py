@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from enum import IntEnum
+
+
+class Priority(IntEnum):
+    """Who goes first: somebody waits for changes; rows that failed go before searches."""
+
+    CHANGE = 0
+    RETRY = 1
+    SEARCH = 2
 
 
 class Permits:
-    """Bounds the calls in flight; live changes come first, and one call is kept free for them.
+    """Bounds the calls in flight, and keeps one free for changes.
 
-    With a total of one nothing can be kept free: a live change then waits for the call in flight.
+    With a total of one nothing can be kept free: a change then waits for the call in flight.
     `in_flight` counts them all.
     """
 
@@ -19,51 +29,36 @@ class Permits:
         self.for_patient = max(1, total - 1)
         self.in_flight = 0
         self._patient = 0
-        self._live_waiting = 0
+        self._waiting: Counter[Priority] = Counter()
         self._moved = asyncio.Condition()
 
-    def for_live(self) -> int:
+    def for_changes(self) -> int:
         """Return how many calls for changes may be in flight now."""
         return self._total - self._patient
 
     @asynccontextmanager
-    async def live(self) -> AsyncIterator[None]:
-        """Hold a permit for a question that somebody waits for."""
+    async def hold(self, priority: Priority) -> AsyncIterator[None]:
+        """Hold a permit for one call, once nobody of a higher priority waits for one."""
+        patient = priority is not Priority.CHANGE
         async with self._moved:
-            self._live_waiting += 1
+            self._waiting[priority] += 1
             try:
-                await self._moved.wait_for(lambda: self.in_flight < self._total)
+                await self._moved.wait_for(lambda: self._free(priority))
             finally:
-                self._live_waiting -= 1
+                self._waiting[priority] -= 1
                 # Who is cancelled here may be all that others stood back for.
                 self._moved.notify_all()
             self.in_flight += 1
+            self._patient += patient
         try:
             yield
         finally:
-            await self._give_back()
+            self.in_flight -= 1
+            self._patient -= patient
+            async with self._moved:
+                self._moved.notify_all()
 
-    @asynccontextmanager
-    async def patient(self) -> AsyncIterator[None]:
-        """Hold a permit for a question that can wait for others."""
-        async with self._moved:
-            await self._moved.wait_for(self._free_for_patient)
-            self.in_flight += 1
-            self._patient += 1
-        try:
-            yield
-        finally:
-            self._patient -= 1
-            await self._give_back()
-
-    def _free_for_patient(self) -> bool:
-        return (
-            self.in_flight < self._total
-            and self._patient < self.for_patient
-            and not self._live_waiting
-        )
-
-    async def _give_back(self) -> None:
-        self.in_flight -= 1
-        async with self._moved:
-            self._moved.notify_all()
+    def _free(self, priority: Priority) -> bool:
+        kept = 0 if priority is Priority.CHANGE else self._patient - self.for_patient + 1
+        first = not any(self._waiting[higher] for higher in Priority if higher < priority)
+        return self.in_flight < self._total and kept <= 0 and first

@@ -12,9 +12,15 @@ from listener.domain.change import Look, Stream
 from listener.domain.due import DueRow, Scope
 from listener.domain.health import Reading, Rung
 from listener.domain.judging import Invalid
-from listener.domain.parking import Failure
 from listener.domain.question import Asking, Question
-from listener.domain.refreshing import Played, Refreshed, RotationCoverage, RotationTally
+from listener.domain.refreshing import (
+    Played,
+    Refreshed,
+    RotationCoverage,
+    RotationFailure,
+    RotationTally,
+)
+from listener.domain.retrying import Failure
 from listener.domain.run import RunKind
 from listener.domain.sample import Sample
 from listener.domain.tally import Tally
@@ -68,7 +74,7 @@ class Library(Protocol):
     """The backend's releases, as far as LML is asked about them."""
 
     async def read(self, row_ids: Sequence[int]) -> Asking:
-        """Return what there is to ask about these rows now."""
+        """Return what there is to ask about these rows now; raises `StatementRefusedError`."""
 
 
 class Verdicts(Protocol):
@@ -77,16 +83,17 @@ class Verdicts(Protocol):
     async def write(self, page: Page) -> Written:
         """Write the verdicts that still answer their row's question, and settle them.
 
-        Rows not written changed meanwhile, went, or have a newer verdict.
-        Raises `WriteRefusedError` if the database refuses the page as a whole.
+        Rows neither written nor locked changed meanwhile, went, or have a newer verdict.
+        Raises `StatementRefusedError` if the database refuses the page as a whole.
         """
 
     async def fail(
         self, order: int, failures: Sequence[Failure], entries: Sequence[tuple[int, int]]
-    ) -> None:
-        """Remember rows that could not be answered, and settle the changes given.
+    ) -> frozenset[int]:
+        """Remember rows that could not be answered, and settle their changes.
 
-        `order` is the one that the questions were read with.
+        `order` is the one that the questions were read with. Returns the rows remembered: of the
+        others a newer question was answered or failed meanwhile.
         """
 
 
@@ -109,7 +116,7 @@ class Lml(Protocol):
     ) -> Reply:
         """Put one page of 1 to 1000 questions, only `once` or again if the call fails.
 
-        Raises `LmlUnavailableError` if no row is to blame, `CallBrokenOffError` if nobody can tell,
+        Raises `LmlUnavailableError` if no row is to blame, `CallInterruptedError` if one may be,
         `PageRefusedError` if a row may be, and `TracksRefusedError` if it may be that the tracks
         were asked for.
         """
@@ -124,9 +131,17 @@ class Rotation(Protocol):
     async def fill(self, minted: Mapping[int, int], rows: Sequence[Played]) -> Mapping[int, bool]:
         """Write the identity that was minted for each row's Discogs release into the row.
 
-        Returns of each row whether it was written, or else had changed; rows that cannot be told
-        of now are left out.
+        Returns of each row whether it was written, or else had changed; rows that are locked or
+        gone are left out. Raises `StatementRefusedError`.
         """
+
+    async def settle(self, entries: Sequence[tuple[int, int]], row_ids: Sequence[int]) -> None:
+        """Remove changes, given as (seq, row id), and what is known of these rows' failures."""
+
+    async def fail(
+        self, failures: Sequence[RotationFailure], entries: Sequence[tuple[int, int]]
+    ) -> None:
+        """Remember rows that came to nothing, and settle their changes."""
 
     async def raise_releases(self, library_ids: Sequence[int]) -> int:
         """Have those of the releases that are due asked about; returns how many."""
@@ -173,6 +188,9 @@ class Refreshes(Protocol):
 
 class Due(Protocol):
     """The rows that deserve a question although no change says so."""
+
+    def failed(self, scope: Scope) -> AsyncIterator[Sequence[DueRow]]:
+        """Yield the rows that failed, and whose time to be tried again has come."""
 
     def by_time(self, scope: Scope) -> AsyncIterator[Sequence[DueRow]]:
         """Yield the rows whose time to be asked has come."""
@@ -269,8 +287,8 @@ class Observer(Protocol):
 class Readings(Protocol):
     """What the database tells of all streams at once."""
 
-    async def read(self, retried: Mapping[Stream, Sequence[int]]) -> Reading:
-        """Look once; `retried` rows do not count as waiting. Raises `StoreUnavailableError`."""
+    async def read(self) -> Reading:
+        """Look once; raises `StoreUnavailableError`."""
 
 
 class Samples(Protocol):

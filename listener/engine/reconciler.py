@@ -8,23 +8,26 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import assert_never
 
 import structlog
 
 from listener.domain.change import Batch
 from listener.domain.due import DueRow, Pages, Reason, Scope, spread
 from listener.domain.faults import (
-    CallBrokenOffError,
+    CallInterruptedError,
     LmlRefusedError,
     LmlUnavailableError,
-    RefusedInARowError,
+    ServiceFault,
     StoreUnavailableError,
     first_of,
 )
-from listener.domain.pacing import TRIAL, Backoff, Breaker, Pause
+from listener.domain.pacing import Backoff, Pause
+from listener.domain.retrying import ISOLATED
 from listener.domain.run import RunKind, Search
 from listener.domain.tally import Skip, Tally
-from listener.engine.handling import Handled
+from listener.engine.circuit import Circuit
+from listener.engine.outcome import BatchOutcome
 from listener.engine.ports import Due, Runs, Telemetry
 from listener.engine.resolver import Resolver
 from listener.engine.silent import NoTelemetry
@@ -39,8 +42,9 @@ _FAILED_AT_ONCE = 2
 RUN_SILENCE = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=5))
 _LOOK_AGAIN = timedelta(seconds=1)
 _SPREAD_OVER = 20_000
-# So many rows of calls that broke off are kept until the end of a run; more stay due.
-_PUT_OFF = 20_000
+# How long a run waits until it asks again, in smaller calls, about rows that failed together.
+RETRY_SUSPECTS = Backoff(first=timedelta(seconds=1), most=timedelta(seconds=5))
+_SUSPECTS_TOGETHER = 500
 # Changes are looked for this often during a silence, and go first.
 _STAND_BACK = timedelta(milliseconds=250)
 _NOTE_EVERY = timedelta(seconds=2)
@@ -62,7 +66,8 @@ class ReconcilerLimits:
 class Reconciler:
     """Searches for due rows, page by page, and has each page answered by a resolver.
 
-    `breaker` is shared with whoever else asks the same of LML.
+    `circuit` is shared with all that ask the same of LML. With `retries` a run comes back to rows
+    that failed together: a daemon tries them again by itself.
     """
 
     def __init__(
@@ -72,15 +77,17 @@ class Reconciler:
         resolver: Callable[[], Resolver],
         limits: ReconcilerLimits,
         *,
+        circuit: Circuit,
         telemetry: Telemetry | None = None,
-        breaker: Breaker | None = None,
+        retries: bool = False,
     ) -> None:
         self._due = due
         self._runs = runs
         self._resolver = resolver
         self._limits = limits
         self._telemetry = telemetry or NoTelemetry()
-        self._breaker = breaker or Breaker(RUN_SILENCE)
+        self._circuit = circuit
+        self._retries = retries
 
     async def run(
         self,
@@ -99,10 +106,11 @@ class Reconciler:
         resolver = self._resolver()
         resolver.tally = tally = tally if tally is not None else Tally()
         async with self._runs.enter(kind, scope, cause, tally) as note:
-            walk = _Walk(resolver, self._limits.batches, self._breaker)
+            walk = _Walk(resolver, self._limits.batches, self._circuit)
             with self._telemetry.run(kind.value, tally):
                 try:
-                    await walk.through(self._pages(kind, scope, limit), note)
+                    pages = self._pages(kind, scope, limit)
+                    await walk.through(pages, note, retries=self._retries)
                 except* (RunHaltedError, StoreUnavailableError) as group:
                     fault = first_of(group)
                     raise fault from fault.__cause__
@@ -140,6 +148,9 @@ class Reconciler:
     ) -> AsyncGenerator[Sequence[DueRow], None]:
         most = _SPREAD_OVER if limit is None else min(limit, _SPREAD_OVER)
         # The rows whose time has come first: the look at everything holds nothing back.
+        if Search.FAILED in kind.searches:
+            async for rows in self._due.failed(scope):
+                yield rows
         if Search.BY_TIME in kind.searches:
             group: list[DueRow] = []
             async for rows in self._due.by_time(scope):
@@ -159,10 +170,10 @@ class Reconciler:
 class _Walk:
     """One run on its way: some batches being handled at a time, stopped by failures in a row."""
 
-    def __init__(self, resolver: Resolver, batches: int, breaker: Breaker) -> None:
+    def __init__(self, resolver: Resolver, batches: int, circuit: Circuit) -> None:
         self._resolver = resolver
         self._batches = batches
-        self._breaker = breaker
+        self._circuit = circuit
         self._pause = Pause(RUN_SILENCE)
         self._failed_in_a_row = 0
         self._failed_at = float("-inf")
@@ -170,13 +181,17 @@ class _Walk:
         self._batch_ids = itertools.count(1)
         self._went_well = False
         self._last_fault: Exception | None = None
-        # Rows of calls that broke off are asked again at the end, in smaller calls: LML may fail
-        # at one of them. They count as failed once nothing comes of that either.
-        self._again: list[Sequence[DueRow]] = []
-        self._broken: set[int] = set()
+        # Rows that failed together, most of which may be well: asked again in smaller calls. In the
+        # order in which they failed: the trial after it is about others.
+        self._suspects: dict[int, None] = {}
+        self._answered = 0
 
     async def through(
-        self, pages: AsyncGenerator[list[DueRow], None], note: Callable[[], Awaitable[None]]
+        self,
+        pages: AsyncGenerator[list[DueRow], None],
+        note: Callable[[], Awaitable[None]],
+        *,
+        retries: bool,
     ) -> None:
         waiting: asyncio.Queue[Sequence[DueRow]] = asyncio.Queue(maxsize=1)
         try:
@@ -187,17 +202,30 @@ class _Walk:
                     async for page in pages:
                         await waiting.put(page)
                 await waiting.join()
-                while self._again:
-                    again, self._again = self._again, []
-                    for rows in again:
-                        await waiting.put(rows)
-                    await waiting.join()
+                if retries:
+                    await self._come_back(waiting)
                 for helper in helpers:
                     helper.cancel()
         finally:
-            self._resolver.tally.skip(Skip.LML_ERROR, len(self._broken))
+            self._resolver.tally.skip(Skip.LML_ERROR, len(self._suspects))
         if self._last_fault is not None and not self._went_well:
             raise RunHaltedError(f"every batch failed, the last one: {self._last_fault}")
+
+    async def _come_back(self, waiting: asyncio.Queue[Sequence[DueRow]]) -> None:
+        """Ask about suspects until all are cleared or isolated, or none is answered any more."""
+        in_vain = 0
+        while self._suspects and in_vain < ISOLATED:
+            await asyncio.sleep(RETRY_SUSPECTS.delay(in_vain + 1).total_seconds())
+            # The search is through: what fails now keeps nobody else from being asked.
+            self._failed_in_a_row = 0
+            answered = self._answered
+            # From the other end where one is in vain: those that fail are often neighbours.
+            rows = list(self._suspects)[:: -1 if in_vain % 2 else 1]
+            for start in range(0, len(rows), _SUSPECTS_TOGETHER):
+                part = rows[start : start + _SUSPECTS_TOGETHER]
+                await waiting.put([DueRow(row, Reason.FAILED, compilation=False) for row in part])
+            await waiting.join()
+            in_vain = 0 if self._answered > answered else in_vain + 1
 
     async def _keep_book(self, note: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -208,104 +236,83 @@ class _Walk:
         while True:
             page = await waiting.get()
             structlog.contextvars.bind_contextvars(batch_id=next(self._batch_ids))
-            await self._handle(page)
+            while page:
+                page = await self._advance(page)
             waiting.task_done()
 
-    async def _handle(self, page: Sequence[DueRow]) -> None:
-        most = len(page)
-        while page:
-            try:
-                page = page[await self._advance(page[:most]) :]
-            except RefusedInARowError:
-                # Neighbours may be bad together, as releases of one artist are. In pages so small
-                # each of them is found out.
-                most = TRIAL
-
-    async def _advance(self, page: Sequence[DueRow]) -> int:
-        """Return how many rows of the page are seen to: LML's failure leaves them all due."""
-        loop = asyncio.get_running_loop()
-        # After a failure one batch goes ahead alone: it tells whether the service is back.
+    async def _advance(self, page: Sequence[DueRow]) -> Sequence[DueRow]:
+        """Return what is left of the page: nothing if LML failed, which leaves the rows due."""
+        # After a failure one batch goes ahead alone: it shows whether the service is back.
         async with self._alone if self._failing else nullcontext():
             await self._keep_silent()
-            rows = page[:TRIAL] if self._breaker.begin_trial(loop.time()) else page
-            began = loop.time()
-            self._broken.difference_update(row.library_id for row in rows)
-            try:
-                handled = await self._resolver.handle(Batch({row.library_id: () for row in rows}))
-            except LmlRefusedError as fault:
-                self._breaker.failed(loop.time())
-                raise RunHaltedError(str(fault)) from fault
-            except RefusedInARowError:
-                self._breaker.end_trial()
-                raise
-            except LmlUnavailableError as fault:
-                self._breaker.failed(loop.time(), fault.retry_after)
+            most = self._circuit.begin_trial()
+            # Of suspects one at a time: its neighbours may be the reason why LML seems to be down.
+            rows = page[: most and (1 if page[0].library_id in self._suspects else most)]
+            began = asyncio.get_running_loop().time()
+            # If the call is cancelled nobody knows what it came to.
+            again = [row.library_id for row in rows if row.library_id in self._suspects]
+            for suspect in again:
+                del self._suspects[suspect]
+            outcome = await self._resolver.handle(Batch({row.library_id: () for row in rows}))
+        self._suspects |= dict.fromkeys(row for row in again if row not in outcome.tried)
+        self._learn(outcome, rows)
+        untried = [row for row in page if row.library_id not in outcome.tried]
+        match outcome.fault:
+            case None:
+                return page[len(rows) :]
+            case StoreUnavailableError() as fault:
+                self._pause.failed(asyncio.get_running_loop().time())
                 self._fail(fault, began)
-                return len(page)
-            except StoreUnavailableError as fault:
-                self._breaker.end_trial()
-                self._pause.failed(loop.time())
+                return untried
+            case LmlUnavailableError() as fault:
+                # Rows that failed together before are counted at the end of the run.
+                left = [row for row in untried if row.library_id not in self._suspects]
+                self._resolver.tally.skip(Skip.LML_ERROR, len(left))
+                if isinstance(fault, LmlRefusedError):
+                    raise RunHaltedError(str(fault)) from fault
                 self._fail(fault, began)
-                return 0
-        self._learn(handled, rows, began)
-        return len(rows)
+                return ()
+            case fault:
+                assert_never(fault)
 
-    def _learn(self, handled: Handled, rows: Sequence[DueRow], began: float) -> None:
-        done = handled.tried
-        if len(done) >= TRIAL and done == handled.failed:
-            self._fail(RefusedInARowError(f"none of {len(done)} rows could be answered"), began)
-        elif handled.fault is None or handled.answered:
-            self._succeed(handled, rows)
-        if handled.fault is not None:
-            self._put_off([row for row in rows if row.library_id not in done])
-            if not handled.about_rows:
-                self._breaker.failed(asyncio.get_running_loop().time(), handled.fault.retry_after)
-                self._fail(handled.fault, began)
-
-    def _put_off(self, rows: Sequence[DueRow]) -> None:
-        if rows and len(self._broken) < _PUT_OFF:
-            self._again.append(rows)
-            self._broken.update(row.library_id for row in rows)
-        else:
-            self._resolver.tally.skip(Skip.LML_ERROR, len(rows))
+    def _learn(self, outcome: BatchOutcome, rows: Sequence[DueRow]) -> None:
+        self._suspects |= dict.fromkeys(sorted(outcome.suspects))
+        self._answered += len(outcome.settled - outcome.failed - outcome.unasked)
+        if outcome.fault is None:
+            self._pause.succeeded()
+            self._failed_in_a_row = 0
+        if outcome.fault is None or outcome.settled - outcome.failed:
+            self._went_well = True
+        changed = {row.library_id for row in rows if row.reason is Reason.CHANGED}
+        self._resolver.tally.capture_missed += len(changed & outcome.tried - outcome.unasked)
 
     @property
     def _failing(self) -> bool:
-        return bool(self._failed_in_a_row or self._breaker.failures)
+        return bool(self._failed_in_a_row or self._circuit.failures)
 
     async def _keep_silent(self) -> None:
-        loop = asyncio.get_running_loop()
-        pauses = (self._pause, self._breaker)
         # Others may hear meanwhile that LML is back.
-        while quiet := max(pause.remaining(loop.time()) for pause in pauses):
-            nap = min(quiet, _LOOK_AGAIN.total_seconds())
-            if nap == quiet and self._breaker.failures:
-                nap += _STAND_BACK.total_seconds()
-            await asyncio.sleep(nap)
+        while quiet := max(self._remaining(), self._circuit.silence()):
+            nap = min(quiet, _LOOK_AGAIN)
+            if nap == quiet and self._circuit.failures:
+                nap += _STAND_BACK
+            await asyncio.sleep(nap.total_seconds())
 
-    def _succeed(self, handled: Handled, rows: Sequence[DueRow]) -> None:
-        self._pause.succeeded()
-        if handled.answered:
-            self._breaker.succeeded()
-        else:
-            self._breaker.end_trial()
-        self._failed_in_a_row = 0
-        self._went_well = True
-        changed = {row.library_id for row in rows if row.reason is Reason.CHANGED}
-        self._resolver.tally.capture_missed += len(changed & handled.tried - handled.unasked)
+    def _remaining(self) -> timedelta:
+        return timedelta(seconds=self._pause.remaining(asyncio.get_running_loop().time()))
 
-    def _fail(self, fault: LmlUnavailableError | StoreUnavailableError, began: float) -> None:
-        if not isinstance(fault, RefusedInARowError):
-            self._last_fault = fault
+    def _fail(self, fault: ServiceFault, began: float) -> None:
+        self._last_fault = fault
         # Batches that were on their way together fail for one reason.
         if began < self._failed_at:
             return
         self._failed_at = asyncio.get_running_loop().time()
         self._failed_in_a_row += 1
         _log.warning("batch failed", reason=str(fault), in_a_row=self._failed_in_a_row)
-        # It takes a few broken calls until a row is asked alone.
-        may_be_rows = isinstance(fault, RefusedInARowError | CallBrokenOffError)
-        down = isinstance(fault, LmlUnavailableError) and not (may_be_rows or self._went_well)
+        # What an interrupted call came to is for the next one to show.
+        down = isinstance(fault, LmlUnavailableError) and not (
+            isinstance(fault, CallInterruptedError) or self._went_well
+        )
         if self._failed_in_a_row >= (_FAILED_AT_ONCE if down else _FAILED_BATCHES):
             message = f"{self._failed_in_a_row} batches in a row failed, the last one: {fault}"
             raise RunHaltedError(message) from fault

@@ -145,7 +145,7 @@ class Refresher:
         except LmlUnavailableError as fault:
             await self._end_failed(grant, page, took())
             return Report(took(), lost=page.identities, fault=fault)
-        except asyncio.CancelledError:
+        except BaseException:
             # Else it would count as in flight until its time is up, while this process lives.
             with suppress(StoreUnavailableError):
                 await asyncio.shield(self._end_failed(grant, page, took()))

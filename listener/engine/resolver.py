@@ -4,95 +4,91 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeVar, assert_never
 
 import structlog
 
 from listener.domain.asking import IncludeTracks, QuestionPage, better_apart, pages
 from listener.domain.change import Batch, Stream
 from listener.domain.faults import (
-    CallBrokenOffError,
+    SERVICE_FAULTS,
+    CallInterruptedError,
     LmlUnavailableError,
     PageRefusedError,
-    RefusedInARowError,
-    RowsBreakOffError,
+    ServiceFault,
     StoreUnavailableError,
     TracksRefusedError,
-    WriteRefusedError,
 )
 from listener.domain.judging import Invalid, judge
 from listener.domain.oddities import oddities
-from listener.domain.parking import Failure, Patience
 from listener.domain.question import Asking, Question
-from listener.domain.suspects import Culprit, Suspects
+from listener.domain.retrying import ISOLATED, LONGEST_DETAIL, Failure, RetryPolicy, more_suspect
 from listener.domain.tally import Skip, Tally
 from listener.domain.verdict import Page, Verdict
+from listener.engine.circuit import Circuit
 from listener.engine.counting import count, tell, tell_failures, tell_misfit
-from listener.engine.handling import Handled
+from listener.engine.isolating import isolate
+from listener.engine.outcome import BatchOutcome
 from listener.engine.ports import Library, Lml, Outbox, Reply, Telemetry, Verdicts
 from listener.engine.silent import NoTelemetry
 
 _log = structlog.stdlib.get_logger()
 
-T = TypeVar("T")
-
-
-# Ten bad neighbours anywhere in a page of 1000 are at most 27 refusals in a row.
-_REFUSALS_IN_A_ROW = 28
-# So many rows are not bad all at once: a reply without one usable answer is LML's own fault.
-_NONSENSE = 10
 _ODDITIES = 100
+_LOCKED = "another session keeps the row locked"
 
 
 @dataclass(frozen=True, slots=True)
 class ResolverLimits:
-    """How a batch is asked: few compilations in one call, rows that fail with patience.
+    """How a batch is asked: few compilations in one call, rows that fail by a policy.
 
-    With `sets_apart` a few compilations among others are handed back, to be asked with their like.
+    With `sets_apart` a few compilations among others are handed back, to be asked with their kind.
     """
 
     compilation_batch_size: int
-    patience: Patience
+    policy: RetryPolicy
     include_tracks: IncludeTracks = IncludeTracks.COMPILATIONS
     sets_apart: bool = False
 
 
 @dataclass(slots=True)
 class _Work:
-    """One batch on its way: what it is, what became of it, how often in a row it was refused."""
+    """One batch on its way: what it is, and what became of its rows."""
 
     batch: Batch
     order: int = 0
+    read_at: float = 0.0
+    asked: dict[int, Question] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
     failures: list[Failure] = field(default_factory=list)
-    answered: bool = False
-    questions_refused: int = 0
-    verdicts_refused: int = 0
+    settled: set[int] = field(default_factory=set)
+    failed: set[int] = field(default_factory=set)
+    suspects: set[int] = field(default_factory=set)
+    unasked: set[int] = field(default_factory=set)
+    late: set[int] = field(default_factory=set)
+    apart: frozenset[int] = frozenset()
+    fault: ServiceFault | None = None
 
-    def refuse_questions(self, fault: PageRefusedError) -> None:
-        """Note a refused page; raise `RefusedInARowError` once it is hardly the rows."""
-        self.questions_refused += 1
-        if self.questions_refused > _REFUSALS_IN_A_ROW:
-            message = f"LML refuses one page after another: {fault}"
-            raise RefusedInARowError(message) from fault
-
-    def refuse_verdicts(self, fault: WriteRefusedError) -> None:
-        """Note a refused page; raise `StoreUnavailableError` once it cannot be the rows."""
-        self.verdicts_refused += 1
-        if self.verdicts_refused > _REFUSALS_IN_A_ROW:
-            message = f"the database refuses one page after another: {fault}"
-            raise StoreUnavailableError(message) from fault
+    def outcome(self) -> BatchOutcome:
+        return BatchOutcome(
+            settled=frozenset(self.settled),
+            failed=frozenset(self.failed),
+            suspects=frozenset(self.suspects & self.failed),
+            unasked=frozenset(self.unasked),
+            late=frozenset(self.late),
+            apart=self.apart,
+            fault=self.fault,
+        )
 
 
 class Resolver:
     """Asks LML about library rows as they are now and has its verdicts written.
 
-    Where the rows come from is the caller's business: changes, a sweep or a backfill. `permit`
-    bounds the calls in flight. `suspects` are shared with whoever else asks the same of LML.
+    Where the rows come from is the caller's business: changes, retries, a sweep or a backfill.
+    `permit` bounds the calls in flight. `circuit` is shared with all that ask the same of LML.
     """
 
     def __init__(  # noqa: PLR0913 - keywords, one for each thing it joins
@@ -104,7 +100,7 @@ class Resolver:
         outbox: Outbox,
         permit: Callable[[], AbstractAsyncContextManager[None]],
         limits: ResolverLimits,
-        suspects: Suspects,
+        circuit: Circuit,
         telemetry: Telemetry | None = None,
     ) -> None:
         self.tally = Tally()
@@ -116,34 +112,54 @@ class Resolver:
         self._permit = permit
         self._limits = limits
         self._telemetry = telemetry or NoTelemetry()
-        self._suspects = suspects
+        self._circuit = circuit
 
-    async def handle(self, batch: Batch) -> Handled:
-        """Have the rows of a batch answered; one bad row costs its batch a few more calls.
+    async def handle(self, batch: Batch) -> BatchOutcome:
+        """Have the rows of a batch answered; each that cannot be ends in the ledger.
 
-        Raises `LmlUnavailableError` or `StoreUnavailableError`; what was written by then stays. A
-        call that broke off is no error but the fault of what is returned: one of its rows may be to
-        blame, and what was not asked for it comes again.
+        A fault of a service ends it early: what was done by then stays.
         """
         work = _Work(batch)
+
+        async def answer(rows: Sequence[int]) -> None:
+            await self._answer(work, [row for row in rows if row not in work.settled | work.late])
+
+        def refuse(rows: Sequence[int], reason: str) -> None:
+            questions = [work.asked.get(row) or Question(row, "", "", None, b"") for row in rows]
+            alone = len(questions) == 1
+            self._failed_as_a_whole(work, questions, Skip.WRITER_ERROR, reason, alone=alone)
+
         try:
-            asking = await self._library.read(batch.row_ids)
-            work.order = asking.order
-            handled = await self._settle_unasked(work, asking)
-            apart = self._apart(asking.questions)
-            for page in self._suspects.apart(self._pages(asking.questions, apart)):
-                if handled.fault is None:
-                    handled |= await self._ask(work, page)
-            return handled | await self._fail(work) | Handled(apart=apart)
-        except (RefusedInARowError, StoreUnavailableError):
-            # The batch comes again, and its rows are counted then.
-            work.tally = work.tally.calls()
-            raise
-        except LmlUnavailableError:
-            work.tally.skip(Skip.LML_ERROR, len(batch.changes) - work.tally.scanned)
-            raise
+            await isolate(batch.row_ids, answer, refuse)
+            if work.failures and not work.order:
+                # Not one row can be read: that is not about rows.
+                raise StoreUnavailableError(work.failures[0].detail)
+            await self._record(work)
+        except SERVICE_FAULTS as fault:
+            work.fault = fault
         finally:
+            # LML's reply has closed the circuit by now, if there was one.
+            self._circuit.end_trial()
             self.tally.add(work.tally)
+        return work.outcome()
+
+    async def _answer(self, work: _Work, rows: Sequence[int]) -> None:
+        asking = await self._library.read(rows)
+        work.order = asking.order
+        work.read_at = asyncio.get_running_loop().time()
+        work.asked |= {question.library_id: question for question in asking.questions}
+        await self._settle_unasked(work, asking)
+        apart = self._apart(asking.questions)
+        work.apart |= apart
+        asked = [question for question in asking.questions if question.library_id not in apart]
+        limits = self._limits
+        try:
+            for page in pages(asked, limits.compilation_batch_size, limits.include_tracks):
+                await self._ask(work, page)
+        except SERVICE_FAULTS:
+            await self._record(work)
+            raise
+        await self._record(work)
 
     def _apart(self, questions: Sequence[Question]) -> frozenset[int]:
         limits = self._limits
@@ -151,77 +167,38 @@ class Resolver:
             return frozenset()
         return better_apart(questions, limits.compilation_batch_size, limits.include_tracks)
 
-    def _pages(
-        self, questions: Sequence[Question], apart: frozenset[int]
-    ) -> Iterator[QuestionPage]:
-        limits = self._limits
-        asked = [question for question in questions if question.library_id not in apart]
-        return pages(asked, limits.compilation_batch_size, limits.include_tracks)
-
-    async def _settle_unasked(self, work: _Work, asking: Asking) -> Handled:
+    async def _settle_unasked(self, work: _Work, asking: Asking) -> None:
         unasked = asking.gone | asking.nameless | asking.answered
         if entries := work.batch.entries(unasked):
             await self._outbox.settle(Stream.LIBRARY, entries)
         work.tally.skip(Skip.GONE, len(asking.gone))
         work.tally.skip(Skip.NULL_ARTIST, len(asking.nameless))
         work.tally.skip(Skip.ALREADY_ANSWERED, len(asking.answered))
-        return Handled(settled=unasked, unasked=unasked)
+        work.unasked |= unasked
+        work.settled |= unasked
 
-    async def _ask(self, work: _Work, page: QuestionPage) -> Handled:
-        questions = page.questions
-        if page.suspect and not work.answered:
-            fault = await self._put_control(work, page)
-            if fault is not None:
-                return Handled(fault=fault)
-        try:
-            results = await self._results(work.tally, page)
-        except TracksRefusedError as fault:
-            _log.warning("asking without tracks", questions=len(questions), reason=str(fault))
-            return await self._ask(work, page.without_tracks())
-        except PageRefusedError as fault:
-            work.refuse_questions(fault)
-            if len(questions) == 1:
-                self._failed(work, questions[0], Skip.LML_ERROR, str(fault))
-                return Handled()
-            first, second = page.halves()
-            handled = await self._ask(work, first)
-            return handled if handled.fault else handled | await self._ask(work, second)
-        except CallBrokenOffError as fault:
-            return self._broke_off(work, page, fault)
-        work.questions_refused = 0
-        accepted = self._judge(work, questions, results)
-        asked = {question.library_id: question for question in questions}
-        self._suspects.clear([asked[verdict.library_id] for verdict in accepted])
-        work.answered = bool(accepted)
-        return await self._write(work, asked, accepted)
+    async def _ask(self, work: _Work, page: QuestionPage) -> None:
+        with_tracks = page.with_tracks
 
-    async def _put_control(self, work: _Work, page: QuestionPage) -> CallBrokenOffError | None:
-        """See whether LML answers what it answered before; return what broke that off, if so."""
-        control = self._suspects.control(page)
-        if control is None:
-            return None
-        try:
-            work.answered = bool(
-                await self._results(work.tally, QuestionPage([control], suspect=True))
-            )
-        except CallBrokenOffError as fault:
-            return fault
-        except PageRefusedError:
-            _log.warning("LML refuses what it answered before", library_id=control.library_id)
-        return None
+        async def ask(questions: Sequence[Question]) -> None:
+            nonlocal with_tracks
+            try:
+                results = await self._results(work.tally, QuestionPage(questions, with_tracks))
+            except TracksRefusedError as fault:
+                _log.warning("asking without tracks", questions=len(questions), reason=str(fault))
+                # Of its parts, too: each would cost another call.
+                with_tracks = False
+                await ask(questions)
+            except CallInterruptedError as fault:
+                await self._interrupted(work, questions, fault)
+            else:
+                await self._write(work, self._judge(work, questions, results))
 
-    def _broke_off(self, work: _Work, page: QuestionPage, fault: CallBrokenOffError) -> Handled:
-        match self._suspects.broke_off(page, answered=work.answered):
-            case Culprit.LML:
-                return Handled(fault=fault)
-            case Culprit.ROWS:
-                return Handled(fault=RowsBreakOffError(str(fault)))
-            case Culprit.ROW:
-                question = page.questions[0]
-                self._failed(work, question, Skip.LML_ERROR, str(fault), breaks_off=True)
-                return Handled(fault=RowsBreakOffError(str(fault)))
-            case culprit:
-                assert_never(culprit)
+        def refuse(questions: Sequence[Question], reason: str) -> None:
+            alone = len(questions) == 1
+            self._failed_as_a_whole(work, questions, Skip.LML_ERROR, reason, alone=alone)
+
+        await isolate(page.questions, ask, refuse)
 
     async def _results(self, tally: Tally, page: QuestionPage) -> Sequence[Verdict | Invalid]:
         reply, answered = await self._call(tally, page)
@@ -237,63 +214,86 @@ class Resolver:
         async with self._permit():
             tally.lml_calls += 1
             began = loop.time()
+            # A suspect's own retries are its later attempts.
+            once = any(question.suspicion for question in page.questions)
             try:
                 with self._telemetry.call(len(page.questions)) as answered:
                     reply = await self._lml.ask(
-                        page.questions, with_tracks=page.with_tracks, once=page.suspect
+                        page.questions, with_tracks=page.with_tracks, once=once
                     )
-                    return reply, answered
+            except (CallInterruptedError, TracksRefusedError):
+                # The first is for its caller to judge; the second leads to another call at once.
+                raise
+            except LmlUnavailableError as fault:
+                self._circuit.failed(fault)
+                raise
+            except PageRefusedError:
+                self._circuit.replied()
+                raise
             finally:
                 tally.lml_latency += timedelta(seconds=loop.time() - began)
+            self._circuit.replied()
+            return reply, answered
+
+    async def _interrupted(
+        self, work: _Work, questions: Sequence[Question], fault: CallInterruptedError
+    ) -> None:
+        """Enter the rows in the ledger; raise the fault if LML may be to blame rather than one."""
+        about_rows = all(q.suspicion and self._others_answered(work, q) for q in questions)
+        alone = about_rows and len(questions) == 1
+        self._failed_as_a_whole(work, questions, Skip.LML_ERROR, str(fault), alone=alone)
+        # Before others are answered: that they are is what tells a row's fault from LML's.
+        await self._record(work)
+        if not about_rows:
+            self._circuit.failed(fault)
+            raise fault
 
     def _judge(
         self, work: _Work, questions: Sequence[Question], results: Sequence[Verdict | Invalid]
-    ) -> Sequence[Verdict]:
+    ) -> tuple[dict[int, Question], Sequence[Verdict]]:
         judgement = judge(questions, results)
         if judgement.unanswered or judgement.foreign or judgement.nameless_invalid:
             tell_misfit(questions, judgement)
-        if not judgement.accepted and len(questions) >= _NONSENSE:
-            message = f"LML's reply has no usable answer to any of {len(questions)} questions"
-            raise LmlUnavailableError(message)
         asked = {question.library_id: question for question in questions}
         # Where an answer is missing and one to another row came, that one stands in its place.
         untrusted = frozenset(sorted(judgement.missing)[: len(judgement.foreign)])
         for row in sorted(judgement.unanswered):
             if row in untrusted:
-                self._failed(work, asked[row], Skip.UNTRUSTED, "an answer to another row came")
+                reason, detail = Skip.UNTRUSTED, "an answer to another row came"
             elif row in judgement.missing:
-                self._failed(work, asked[row], Skip.MISMATCH, "no answer came")
+                reason, detail = Skip.MISMATCH, "no answer came"
             else:
-                reason = judgement.invalid.get(row, "two answers that differ")
-                self._failed(work, asked[row], Skip.INVALID, reason)
-        return judgement.accepted
+                reason = Skip.INVALID
+                detail = judgement.invalid.get(row, "two answers that differ")
+            self._failed(work, [asked[row]], reason, detail)
+        return asked, judgement.accepted
 
     async def _write(
-        self, work: _Work, asked: dict[int, Question], verdicts: Sequence[Verdict]
-    ) -> Handled:
-        if not verdicts:
-            return Handled()
-        rows = frozenset(verdict.library_id for verdict in verdicts)
-        page = Page(work.order, asked, verdicts, work.batch.entries(rows))
-        try:
+        self, work: _Work, judged: tuple[dict[int, Question], Sequence[Verdict]]
+    ) -> None:
+        asked, accepted = judged
+
+        async def write(verdicts: Sequence[Verdict]) -> None:
+            rows = frozenset(verdict.library_id for verdict in verdicts)
+            page = Page(work.order, asked, verdicts, work.batch.entries(rows))
             written = await self._verdicts.write(page)
-        except WriteRefusedError as fault:
-            work.refuse_verdicts(fault)
-            if len(verdicts) == 1:
-                question = asked[verdicts[0].library_id]
-                if fault.passing:
-                    work.tally.skip(Skip.WRITER_ERROR)
-                    return Handled(failed=rows)
-                self._failed(work, question, Skip.WRITER_ERROR, str(fault))
-                return Handled()
-            first, second = _halves(verdicts)
-            handled = await self._write(work, asked, first)
-            return handled | await self._write(work, asked, second)
-        work.verdicts_refused = 0
-        count(work.tally, verdicts, written)
-        tell(verdicts, written)
-        self._note_oddities(verdicts)
-        return Handled(settled=written.rows, late=rows - written.rows)
+            self._failed(work, [asked[r] for r in written.locked], Skip.WRITER_ERROR, _LOCKED)
+            others = [v for v in verdicts if v.library_id not in written.locked]
+            count(work.tally, others, written)
+            tell(verdicts, written)
+            self._note_oddities(verdicts)
+            work.settled |= written.rows
+            work.late |= rows - written.rows - written.locked
+            if written.rows:
+                self._circuit.answered()
+
+        def refuse(verdicts: Sequence[Verdict], reason: str) -> None:
+            questions = [asked[verdict.library_id] for verdict in verdicts]
+            alone = len(questions) == 1
+            self._failed_as_a_whole(work, questions, Skip.WRITER_ERROR, reason, alone=alone)
+
+        if accepted:
+            await isolate(accepted, write, refuse)
 
     def _note_oddities(self, verdicts: Sequence[Verdict]) -> None:
         for verdict in verdicts:
@@ -304,29 +304,61 @@ class Resolver:
                 if self.oddities[odd] == 1:
                     _log.warning("odd verdict, told once", library_id=verdict.library_id, what=odd)
 
+    def _others_answered(self, work: _Work, question: Question) -> bool:
+        if question.failing is None:
+            return False
+        # A call may take longer than the time between two failures.
+        since_read = timedelta(seconds=asyncio.get_running_loop().time() - work.read_at)
+        return self._circuit.answered_since(question.failing.ago + since_read)
+
+    def _failed_as_a_whole(
+        self, work: _Work, questions: Sequence[Question], reason: Skip, detail: str, *, alone: bool
+    ) -> None:
+        """Note rows of which any may be the reason, or the one that is for sure."""
+        for question in questions:
+            others_answered = self._others_answered(work, question)
+            suspicion = more_suspect(
+                question, len(questions), alone=alone, others_answered=others_answered
+            )
+            self._failed(work, [question], reason, detail, suspicion=suspicion)
+            if suspicion != ISOLATED:
+                work.suspects.add(question.library_id)
+
     def _failed(
         self,
         work: _Work,
-        question: Question,
+        questions: Sequence[Question],
         reason: Skip,
         detail: str,
-        *,
-        breaks_off: bool = False,
+        suspicion: int | None = None,
     ) -> None:
-        work.tally.skip(reason)
-        patience = self._limits.patience
-        work.failures.append(patience.failure(question, reason, detail, breaks_off=breaks_off))
+        for question in questions:
+            others_answered = self._others_answered(work, question)
+            retry = self._limits.policy.retry(question.failing, others_answered=others_answered)
+            work.failures.append(
+                Failure(
+                    question.library_id,
+                    question.digest,
+                    reason,
+                    detail[:LONGEST_DETAIL],
+                    retry,
+                    question.suspicion if suspicion is None else suspicion,
+                )
+            )
 
-    async def _fail(self, work: _Work) -> Handled:
-        if not work.failures:
-            return Handled()
-        failed = frozenset(failure.question.library_id for failure in work.failures)
-        done = frozenset(f.question.library_id for f in work.failures if f.is_done_with)
-        await self._verdicts.fail(work.order, work.failures, work.batch.entries(done))
-        tell_failures(work.failures)
-        return Handled(settled=done, failed=failed - done)
-
-
-def _halves(items: Sequence[T]) -> tuple[Sequence[T], Sequence[T]]:
-    middle = len(items) // 2
-    return items[:middle], items[middle:]
+    async def _record(self, work: _Work) -> None:
+        """Enter failures in the ledger, which settles their changes."""
+        failures, work.failures = work.failures, []
+        if not failures:
+            return
+        rows = frozenset(failure.library_id for failure in failures)
+        recorded = await self._verdicts.fail(work.order, failures, work.batch.entries(rows))
+        work.settled |= recorded
+        work.failed |= recorded
+        # A newer question was answered or failed meanwhile.
+        work.late |= rows - recorded
+        for failure in failures:
+            # Suspects are counted once it is known what becomes of them.
+            if failure.library_id not in work.suspects & recorded:
+                work.tally.skip(failure.reason)
+        tell_failures(failures)

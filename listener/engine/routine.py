@@ -13,6 +13,7 @@ from listener.domain.faults import StoreUnavailableError
 from listener.domain.pacing import Backoff
 from listener.engine.ports import Bell, Slots
 from listener.engine.reconciler import RunHaltedError
+from listener.engine.supervisor import heed_cancellation
 
 _log = structlog.stdlib.get_logger()
 
@@ -63,6 +64,7 @@ class Routine:
                 _log.exception("job broke", job=job.name, failures=failures)
             else:
                 starting, cause, failures = False, "schedule", 0
+            heed_cancellation()
             await self._bell.wait(job.name, _RETRY.delay(failures) if failures else job.every)
 
     async def _do(self, job: Job, cause: str, *, again: bool) -> None:

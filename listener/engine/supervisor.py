@@ -20,6 +20,8 @@ from listener.engine.ports import Lanes
 _log = structlog.stdlib.get_logger()
 
 _RESTART = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=15))
+# A database that comes back is noticed soon; to ask it costs little.
+_RECONNECT = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=2))
 _STEADY = timedelta(minutes=1)
 
 T = TypeVar("T")
@@ -27,11 +29,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Follower:
-    """What is done on a stream while its lane is ours: follow it, and perhaps work beside that."""
+    """What is done on a stream while its lane is ours: follow it, and work beside that."""
 
     stream: Stream
     consumer: Consumer
-    beside: Callable[[], Coroutine[Any, Any, None]] | None = None
+    beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +64,19 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         failures = 0
         while not stop.is_set():
-            began = loop.time()
+            began, backoff = loop.time(), _RESTART
             try:
                 await self._tenure(follower, stop)
             except* LaneLostError:
                 log.warning("lane lost to another daemon, standing by")
             except* StoreUnavailableError as group:
+                backoff = _RECONNECT
                 log.warning("database unavailable", reason=str(first_of(group)))
             except* Exception:
                 log.exception("lane broke, starting it again")
+            heed_cancellation()
             failures = 1 if loop.time() - began > _STEADY.total_seconds() else failures + 1
-            await until(stop, asyncio.sleep(_RESTART.delay(failures).total_seconds()))
+            await until(stop, asyncio.sleep(backoff.delay(failures).total_seconds()))
 
     async def _tenure(self, follower: Follower, stop: asyncio.Event) -> None:
         async with AsyncExitStack() as stack:
@@ -81,9 +85,9 @@ class Supervisor:
             if lane is None:
                 return
             async with asyncio.TaskGroup() as tasks:
-                if follower.beside is not None:
+                for work in follower.beside:
                     # It ends at once when told to stop: what it did not ask stays due.
-                    tasks.create_task(until(stop, follower.beside()))
+                    tasks.create_task(until(stop, work()))
                 await follower.consumer.follow(lane, stop)
 
 
@@ -105,6 +109,16 @@ async def beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
                 each.cancel()
     if failure is not None:
         raise failure
+
+
+def heed_cancellation() -> None:
+    """Raise what a task that goes on after failures would miss: that it was cancelled meanwhile.
+
+    Before Python 3.13 a group that is cancelled just as a task in it fails raises the failure only.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def until(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:

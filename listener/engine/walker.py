@@ -12,11 +12,12 @@ import structlog
 from listener.domain.budget import Errand
 from listener.domain.due import Scope
 from listener.domain.faults import LmlRefusedError, RunGoesOnError
-from listener.domain.pacing import TRIAL, Backoff, Breaker
+from listener.domain.pacing import Backoff
 from listener.domain.refreshing import Refreshed, RotationTally, Status
 from listener.domain.run import RunKind
+from listener.engine.circuit import Circuit
 from listener.engine.ports import Airplay, Runs, Telemetry
-from listener.engine.reconciler import RUN_SILENCE, RunHaltedError
+from listener.engine.reconciler import RunHaltedError
 from listener.engine.refresher import Refresher, Report
 from listener.engine.silent import NoTelemetry
 
@@ -35,7 +36,7 @@ class Walker:
     """Refreshes the identities of what is being played, one call at a time, one walk in the fleet.
 
     It refuses while less than `min_coverage` (0..1) of the rows with a Discogs release have an
-    identity. `breaker` is shared with whoever else asks the same of LML.
+    identity. `circuit` is shared with all that ask the same of LML.
     """
 
     def __init__(
@@ -45,14 +46,14 @@ class Walker:
         refresher: Refresher,
         runs: Runs,
         min_coverage: float,
-        breaker: Breaker | None = None,
+        circuit: Circuit,
         telemetry: Telemetry | None = None,
     ) -> None:
         self._airplay = airplay
         self._refresher = refresher
         self._runs = runs
         self._min_coverage = min_coverage
-        self._breaker = breaker or Breaker(RUN_SILENCE)
+        self._circuit = circuit
         self._telemetry = telemetry or NoTelemetry()
 
     async def run(
@@ -84,7 +85,7 @@ class Walker:
                 todo = dict(await self._airplay.identities(since))
                 if expect is not None:
                     expect(len(todo))
-                walk = _Walk(self._refresher, self._breaker, tally, todo)
+                walk = _Walk(self._refresher, self._circuit, tally, todo)
                 with self._telemetry.run(RunKind.ROTATION.value, tally):
                     await walk.through(note)
         except RunGoesOnError as fault:
@@ -111,10 +112,10 @@ class _Walk:
     """One walk on its way; `todo` are the identities not asked yet, with whether each is known."""
 
     def __init__(
-        self, refresher: Refresher, breaker: Breaker, tally: RotationTally, todo: dict[int, bool]
+        self, refresher: Refresher, circuit: Circuit, tally: RotationTally, todo: dict[int, bool]
     ) -> None:
         self._refresher = refresher
-        self._breaker = breaker
+        self._circuit = circuit
         self._tally = tally
         self._todo = todo
         self._tries: dict[int, int] = {}
@@ -140,13 +141,13 @@ class _Walk:
         for identity in [i for i, ready_at in self._again.items() if ready_at <= _now()]:
             del self._again[identity]
             self._todo[identity] = False
-        trial = bool(self._todo) and self._breaker.begin_trial(_now())
-        return dict(list(self._todo.items())[: TRIAL if trial else None])
+        most = self._circuit.begin_trial() if self._todo else None
+        return dict(list(self._todo.items())[:most])
 
     async def _keep_silent(self) -> None:
         # Others may hear meanwhile that LML is back.
-        while quiet := self._breaker.remaining(_now()):  # noqa: ASYNC110
-            await asyncio.sleep(min(quiet, _LOOK_AGAIN.total_seconds()))
+        while quiet := self._circuit.silence():  # noqa: ASYNC110
+            await asyncio.sleep(min(quiet, _LOOK_AGAIN).total_seconds())
 
     async def _ask(self, wanted: dict[int, bool], note: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -157,26 +158,29 @@ class _Walk:
                     self._take(report)
                     await note()
                     # One refused identity tells nothing about LML: the next page may.
-                    if self._breaker.failures and not report.refused:
+                    if self._circuit.failures and not report.refused:
                         return
         finally:
-            self._breaker.end_trial()
+            self._circuit.end_trial()
 
     def _take(self, report: Report) -> None:
         for identity, refreshed in report.refreshed.items():
             del self._todo[identity]
-            if not (refreshed.worth_a_retry and self._try_again(identity)):
-                self._tally.count(refreshed)
+            if refreshed.worth_a_retry and self._try_again(identity):
+                continue
+            if refreshed.status is not Status.ERROR:
+                self._circuit.answered()
+            self._tally.count(refreshed)
         if report.fault is None:
             if not report.refused:
-                self._breaker.succeeded()
+                self._circuit.replied()
                 self._failed_in_a_row, self._went_well = 0, True
             return
         for identity in report.lost:
             del self._todo[identity]
             if not self._try_again(identity):
                 self._tally.count(Refreshed(identity, Status.ERROR))
-        self._breaker.failed(_now(), report.fault.retry_after)
+        self._circuit.failed(report.fault)
         self._failed_in_a_row += 1
         _log.warning("refresh failed", reason=str(report.fault), in_a_row=self._failed_in_a_row)
         most = _FAILED_CALLS if self._went_well else _FAILED_AT_ONCE

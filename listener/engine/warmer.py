@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
 from listener.domain.budget import Errand
-from listener.domain.change import Batch, Stream
+from listener.domain.change import Batch
 from listener.domain.faults import (
-    CallBrokenOffError,
+    SERVICE_FAULTS,
+    CallInterruptedError,
     LmlRefusedError,
     LmlUnavailableError,
     PageRefusedError,
+    ServiceFault,
 )
-from listener.domain.refreshing import Played, RotationTally
-from listener.engine.handling import Handled
-from listener.engine.ports import Outbox, Rotation, Warming
+from listener.domain.refreshing import Played, RotationFailure, RotationTally, Status
+from listener.domain.retrying import LONGEST_DETAIL, RetryPolicy
+from listener.engine.circuit import Circuit
+from listener.engine.isolating import isolate
+from listener.engine.outcome import BatchOutcome
+from listener.engine.ports import Rotation, Warming
 from listener.engine.refresher import Refresher, Report
 
 _log = structlog.stdlib.get_logger()
 
 # While the budget is spent a batch goes back untried after this: a stop need not wait for it.
 _PATIENCE = timedelta(seconds=1)
-_SUSPECTS = 1000
+# Identities of rows that failed once are refreshed so many together; those of others alone.
+_TOGETHER = 10
 
 
 @dataclass(slots=True)
@@ -35,16 +43,18 @@ class _Work:
     """One batch on its way: what became of its rows, and why it cannot go on, if so."""
 
     batch: Batch
+    read_at: float = 0.0
+    played: dict[int, Played] = field(default_factory=dict)
+    failures: list[RotationFailure] = field(default_factory=list)
     settled: set[int] = field(default_factory=set)
-    late: set[int] = field(default_factory=set)
     failed: set[int] = field(default_factory=set)
+    left: set[int] = field(default_factory=set)
     unasked: set[int] = field(default_factory=set)
-    fault: LmlUnavailableError | None = None
+    fault: ServiceFault | None = None
 
-    def handled(self) -> Handled:
-        return Handled(
+    def outcome(self) -> BatchOutcome:
+        return BatchOutcome(
             settled=frozenset(self.settled),
-            late=frozenset(self.late),
             failed=frozenset(self.failed),
             unasked=frozenset(self.unasked),
             fault=self.fault,
@@ -54,9 +64,9 @@ class _Work:
 class Warmer:
     """Has identities minted for changed rotation rows that lack one, and all of them refreshed.
 
-    A row whose identity failed `attempts` times in a row is left to the walk. `tally` counts
-    identities, each once it is done with; `mints` counts rows by what became of them: `minted`,
-    `raced` (somebody else was faster) and `refused`.
+    A row that fails again and again is left to the next walk. `tally` counts identities, each once
+    it is done with; `mints` counts rows by what became of them: `minted`, `raced` (somebody else
+    was faster) and `refused`.
     """
 
     def __init__(
@@ -65,113 +75,181 @@ class Warmer:
         rotation: Rotation,
         warming: Warming,
         refresher: Refresher,
-        outbox: Outbox,
-        attempts: int,
+        circuit: Circuit,
+        policy: RetryPolicy,
     ) -> None:
         self.tally = RotationTally()
         self.mints: Counter[str] = Counter()
         self._rotation = rotation
         self._warming = warming
         self._refresher = refresher
-        self._outbox = outbox
-        self._attempts = attempts
-        # Releases that LML may fail at as a whole: they come last.
-        self._broke_off: set[int] = set()
+        self._circuit = circuit
+        self._policy = policy
 
-    async def handle(self, batch: Batch) -> Handled:
+    async def handle(self, batch: Batch) -> BatchOutcome:
         """Handle a batch; rows that the budget does not allow now are left untried.
 
-        Raises `StoreUnavailableError`.
+        A fault of a service ends it early: what was done by then stays.
         """
         work = _Work(batch)
-        played = await self._rotation.read(batch.row_ids)
+
+        async def warm(rows: Sequence[int]) -> None:
+            await self._handle(work, [row for row in rows if row not in work.settled])
+
+        try:
+            await isolate(batch.row_ids, warm, partial(self._failed, work))
+            await self._record(work)
+        except SERVICE_FAULTS as fault:
+            work.fault = fault
+        finally:
+            self._circuit.end_trial()
+        return work.outcome()
+
+    async def _handle(self, work: _Work, rows: Sequence[int]) -> None:
+        # A change begins afresh, whatever failed before it.
+        played = [
+            replace(row, failing=None) if work.batch.changes[row.row_id] else row
+            for row in await self._rotation.read(rows)
+        ]
+        work.read_at = asyncio.get_running_loop().time()
+        work.played |= {row.row_id: row for row in played}
         if albums := sorted({row.album_id for row in played if row.album_id is not None}):
             # Before anything is settled: their place in the outbox must be safe by then.
             await self._rotation.raise_releases(albums)
         named = [row for row in played if row.identity_id is not None]
         bare = [row for row in played if row.identity_id is None and row.discogs_release_id]
-        asked = {row.row_id for row in (*named, *bare)}
-        work.unasked = set(batch.changes) - asked
-        await self._settle(work, work.unasked)
-        await self._warm(work, named)
-        if work.fault is None:
+        unasked = set(rows) - {row.row_id for row in (*named, *bare)}
+        work.unasked |= unasked
+        await self._settle(work, unasked)
+        try:
+            await self._warm(work, named)
             await self._warm(work, await self._mint(work, bare))
-        return work.handled()
+        except Exception:
+            # What failed by then is not tried once more while others are isolated.
+            await self._record(work)
+            raise
+        await self._record(work)
 
     async def _warm(self, work: _Work, named: Sequence[Played]) -> None:
-        rows: defaultdict[int, set[int]] = defaultdict(set)
-        known: dict[int, bool] = {}
-        for row in named:
-            if row.identity_id is not None:
-                rows[row.identity_id].add(row.row_id)
-                known[row.identity_id] = row.known
-        reports = self._refresher.refresh(Errand.CHANGE, dict(sorted(known.items())), _PATIENCE)
-        async with aclosing(reports):
-            async for report in reports:
-                self.tally.calls += 1
-                self.tally.latency += report.took
-                work.fault = work.fault or report.fault
-                await self._take(work, rows, report)
+        for group in _groups(named):
+            rows: defaultdict[int, set[int]] = defaultdict(set)
+            known: dict[int, bool] = {}
+            for row in group:
+                if row.identity_id is not None:
+                    rows[row.identity_id].add(row.row_id)
+                    known[row.identity_id] = row.known
+            reports = self._refresher.refresh(Errand.CHANGE, dict(sorted(known.items())), _PATIENCE)
+            async with aclosing(reports):
+                async for report in reports:
+                    self.tally.calls += 1
+                    self.tally.latency += report.took
+                    await self._take(work, rows, report)
 
     async def _take(self, work: _Work, rows: Mapping[int, set[int]], report: Report) -> None:
+        if report.fault is not None:
+            lost = [row for identity in report.lost for row in sorted(rows[identity])]
+            self._not_answered(work, lost, report.fault)
+            return
+        self._circuit.replied()
         done: set[int] = set()
         for identity, refreshed in report.refreshed.items():
-            failures = report.failures.get(identity, 1)
-            if refreshed.worth_a_retry and failures < self._attempts:
-                work.failed.update(rows[identity])
-                continue
             if refreshed.worth_a_retry:
-                _log.error("identity left to the walk", identity_id=identity, failures=failures)
+                self._failed(work, rows[identity], "LML could not refresh the identity")
+                if not rows[identity] <= work.left:
+                    continue
+            else:
+                if refreshed.status is not Status.ERROR:
+                    self._circuit.answered()
+                done.update(rows[identity])
             self.tally.count(refreshed)
-            done.update(rows[identity])
         await self._settle(work, done)
 
     async def _mint(self, work: _Work, bare: Sequence[Played]) -> list[Played]:
         """Return the rows that have an identity now."""
         minted: dict[int, int] = {}
-        releases = {row.discogs_release_id or 0 for row in bare}
-        for release in sorted(releases, key=lambda release: (release in self._broke_off, release)):
+        try:
+            await self._mint_each(work, bare, minted)
+        except Exception:
+            # What was minted by then is kept.
+            await self._fill(work, bare, minted)
+            raise
+        return await self._fill(work, bare, minted)
+
+    async def _mint_each(self, work: _Work, bare: Sequence[Played], minted: dict[int, int]) -> None:
+        routeless: LmlRefusedError | None = None
+        for release in sorted({row.discogs_release_id or 0 for row in bare}):
             asking = {row.row_id for row in bare if row.discogs_release_id == release}
             try:
+                if routeless is not None:
+                    raise routeless
                 minted[release] = await self._warming.mint(release)
-                self._broke_off.discard(release)
+                self._circuit.replied()
+                self._circuit.answered()
             except PageRefusedError as fault:
-                await self._leave(work, release, asking, fault)
+                self._circuit.replied()
+                self._refused(work, release, asking, fault)
             except LmlRefusedError as fault:
                 # An LML without that route can refresh all the same: the others need not wait.
-                _log.error("identities cannot be minted", reason=str(fault))
-                work.failed |= asking
+                if routeless is None:
+                    _log.error("identities cannot be minted", reason=str(fault))
+                routeless = fault
+                self._failed(work, asking, str(fault))
             except LmlUnavailableError as fault:
-                if release not in self._broke_off or not minted:
-                    self._suspect(release, fault)
-                    work.fault = fault
-                    break
-                # LML minted others just before, and breaks this call off once more.
-                await self._leave(work, release, asking, fault)
-        return await self._fill(work, [r for r in bare if r.discogs_release_id in minted], minted)
+                self._not_answered(work, sorted(asking), fault)
 
-    async def _leave(self, work: _Work, release: int, asking: set[int], fault: Exception) -> None:
-        """Settle rows whose release is not minted now; it is tried again before the next walk."""
+    def _refused(self, work: _Work, release: int, asking: set[int], fault: Exception) -> None:
         _log.error(
             "identity cannot be minted",
             discogs_release_id=release,
             rows=sorted(asking)[:10],
             reason=str(fault),
         )
-        self._broke_off.discard(release)
         self.mints["refused"] += len(asking)
-        await self._settle(work, asking)
+        self._failed(work, asking, str(fault))
 
-    def _suspect(self, release: int, fault: LmlUnavailableError) -> None:
-        if isinstance(fault, CallBrokenOffError):
-            # Bounded: who is forgotten is only tried sooner.
-            if len(self._broke_off) >= _SUSPECTS:
-                self._broke_off.clear()
-            self._broke_off.add(release)
+    def _not_answered(self, work: _Work, rows: Sequence[int], fault: LmlUnavailableError) -> None:
+        """Note rows whose call came to nothing; raise the fault if LML may be to blame."""
+        about_rows = all(self._others_answered(work, row) for row in rows)
+        if isinstance(fault, CallInterruptedError):
+            self._failed(work, rows, str(fault))
+            if about_rows:
+                return
+        self._circuit.failed(fault)
+        raise fault
+
+    def _others_answered(self, work: _Work, row: int) -> bool:
+        played = work.played.get(row)
+        if played is None or played.failing is None:
+            return False
+        # A call may take longer than the time between two failures.
+        since_read = timedelta(seconds=asyncio.get_running_loop().time() - work.read_at)
+        return self._circuit.answered_since(played.failing.ago + since_read)
+
+    def _failed(self, work: _Work, rows: Iterable[int], detail: str) -> None:
+        """Note rows to be tried again, or to be left to the walk."""
+        for row in sorted(rows):
+            played = work.played.get(row)
+            past = None if played is None else played.failing
+            retry = self._policy.retry(past, others_answered=self._others_answered(work, row))
+            if retry.parked:
+                _log.error("row left to the next walk", row_id=row, failures=retry.failures)
+                work.left.add(row)
+            else:
+                work.failures.append(RotationFailure(row, detail[:LONGEST_DETAIL], retry))
+
+    async def _record(self, work: _Work) -> None:
+        failures, work.failures = work.failures, []
+        await self._settle(work, work.left - work.settled)
+        if failures:
+            rows = frozenset(failure.row_id for failure in failures)
+            await self._rotation.fail(failures, work.batch.entries(rows))
+            work.failed |= rows
+            work.settled |= rows
 
     async def _fill(
-        self, work: _Work, rows: Sequence[Played], minted: Mapping[int, int]
+        self, work: _Work, bare: Sequence[Played], minted: Mapping[int, int]
     ) -> list[Played]:
+        rows = [row for row in bare if row.discogs_release_id in minted]
         if not rows:
             return []
         written = await self._rotation.fill(minted, rows)
@@ -180,7 +258,9 @@ class Warmer:
         self.mints["raced"] += len(raced)
         # What changed such a row meanwhile is in the outbox itself.
         await self._settle(work, raced)
-        work.late |= {row.row_id for row in rows} - written.keys()
+        self._failed(
+            work, {row.row_id for row in rows} - written.keys(), "another session keeps it locked"
+        )
         return [
             replace(row, identity_id=minted[row.discogs_release_id or 0])
             for row in rows
@@ -189,5 +269,14 @@ class Warmer:
 
     async def _settle(self, work: _Work, rows: set[int]) -> None:
         if rows:
-            await self._outbox.settle(Stream.ROTATION, work.batch.entries(frozenset(rows)))
+            await self._rotation.settle(work.batch.entries(frozenset(rows)), sorted(rows))
             work.settled |= rows
+
+
+def _groups(rows: Sequence[Played]) -> list[list[Played]]:
+    """Return rows to be refreshed together: those that failed before in few or alone, and last."""
+    fresh = [row for row in rows if row.failing is None]
+    once = [row for row in rows if row.failing is not None and row.failing.failures == 1]
+    often = [row for row in rows if row.failing is not None and row.failing.failures > 1]
+    groups = [fresh, *(once[start : start + _TOGETHER] for start in range(0, len(once), _TOGETHER))]
+    return [group for group in (*groups, *([row] for row in often)) if group]

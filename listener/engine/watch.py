@@ -52,9 +52,8 @@ class Watch:
             await asyncio.sleep(min(pause, _SHARE * _EVERY.total_seconds()))
 
     async def _read(self) -> None:
-        pulses = self._pulses()
         try:
-            reading = await self._readings.read({each.stream: each.retried for each in pulses})
+            reading = await self._readings.read()
         except StoreUnavailableError as fault:
             former = self._taken.reading if self._taken is not None else Reading((), 0, timedelta())
             self._taken = _Taken(replace(former, fault=str(fault)), _now())

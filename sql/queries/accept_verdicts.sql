@@ -51,9 +51,12 @@ SET question = excluded.question,
     answered_at = excluded.answered_at,
     next_ask_at = excluded.next_ask_at,
     failures = 0,
+    suspicion = 0,
+    parked = false,
     failure = NULL,
     failure_detail = NULL,
     failed_at = NULL,
+    failing_since = NULL,
     identity_question = nullif(coalesce(g.identity_question, g.question), excluded.question),
     lml_manual = CASE
         WHEN excluded.lml_manual <@ g.lml_manual THEN g.lml_manual

@@ -9,7 +9,7 @@ FROM (
     SELECT
         CASE
             WHEN l.artist_name IS NULL THEN 'nameless'
-            WHEN g.failures > 0 AND g.next_ask_at = 'infinity' THEN 'parked'
+            WHEN g.failures > 0 AND g.parked THEN 'parked'
             WHEN g.failures > 0 THEN 'failed'
             WHEN g.outcome = 'single_artist' THEN 'resolved'
             ELSE coalesce(g.outcome, 'never')

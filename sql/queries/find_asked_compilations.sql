@@ -35,7 +35,7 @@ asked AS MATERIALIZED (
         AND l.id %% %(partitions)s = %(partition)s
         AND (%(include_null_canonical)s OR l.canonical_entity_id IS NOT NULL)
         AND g.outcome IS NOT NULL
-        AND g.next_ask_at < 'infinity'
+        AND NOT g.parked
 )
 SELECT
     e.upper,

@@ -1,13 +1,12 @@
 -- Pages through the ledger rows whose time to be asked has come, in that order. A row outside the scope comes
 -- without a reason, so that the page still tells where the next one begins. One that asks something else than the
 -- ledger says, and has no change in the outbox, is one that capture missed: the outbox is read only if there are such
--- rows. Rows that failed are in scope whatever their entity: a change may have been left to this search. OFFSET 0 keeps the join to a look-up by key for each row: PostgreSQL would else merge the page with the whole
+-- rows. Rows that failed have a search of their own. OFFSET 0 keeps the join to a look-up by key for each row: PostgreSQL would else merge the page with the whole
 -- library.
 WITH page AS MATERIALIZED (
     SELECT
         g.next_ask_at,
         g.library_id,
-        g.failures,
         g.outcome,
         l.id IS NOT NULL AS in_scope,
         l.code_volume_letters,
@@ -16,11 +15,11 @@ WITH page AS MATERIALIZED (
         SELECT
             d.next_ask_at,
             d.library_id,
-            d.failures,
             d.outcome,
             d.question
         FROM listener.ledger AS d
-        WHERE d.next_ask_at <= %(until)s
+        WHERE d.failures = 0
+            AND d.next_ask_at <= %(until)s
             AND (d.next_ask_at, d.library_id) > (%(after_time)s, %(after_id)s)
         ORDER BY d.next_ask_at, d.library_id
         LIMIT %(limit)s
@@ -37,7 +36,7 @@ WITH page AS MATERIALIZED (
             AND b.artist_name IS NOT NULL
             AND b.id >= %(since_id)s
             AND b.id %% %(partitions)s = %(partition)s
-            AND (%(include_null_canonical)s OR b.canonical_entity_id IS NOT NULL OR g.failures > 0)
+            AND (%(include_null_canonical)s OR b.canonical_entity_id IS NOT NULL)
         OFFSET 0
     ) AS l ON true
 ),
@@ -59,7 +58,6 @@ SELECT
     CASE
         WHEN NOT p.in_scope THEN NULL
         WHEN p.differs AND p.library_id NOT IN (SELECT w.row_id FROM waiting AS w) THEN 'changed'
-        WHEN p.failures > 0 THEN 'failed'
         WHEN p.outcome IS NULL THEN 'never'
         WHEN p.outcome IN ('single_artist', 'visited_compilation') THEN 'resolved'
         ELSE 'unresolved'

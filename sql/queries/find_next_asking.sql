@@ -1,5 +1,5 @@
--- Tells which search finds a row of the library first, when and for what reason, by the rules of find_due_by_time
--- (sweep) and find_due_by_content (audit). No row if neither ever does: the row is parked, out of scope, cannot be
+-- Tells which search finds a row of the library first, when and for what reason, by the rules of find_failed (retry),
+-- find_due_by_time (sweep) and find_due_by_content (audit). No row if none ever does: the row is out of scope, cannot be
 -- asked about or is left to the outbox.
 SELECT
     s.job,
@@ -24,15 +24,15 @@ CROSS JOIN LATERAL (
 ) AS k
 CROSS JOIN LATERAL (
     SELECT
-        'sweep' AS job,
+        CASE WHEN g.failures > 0 THEN 'retry' ELSE 'sweep' END AS job,
         CASE
-            WHEN k.changed THEN 'changed'
             WHEN g.failures > 0 THEN 'failed'
+            WHEN k.changed THEN 'changed'
             WHEN g.outcome IS NULL THEN 'never'
             WHEN g.outcome IN ('single_artist', 'visited_compilation') THEN 'resolved'
             ELSE 'unresolved'
         END AS reason,
-        nullif(g.next_ask_at, 'infinity') AS due_at
+        g.next_ask_at AS due_at
     UNION ALL
     SELECT
         'audit' AS job,
@@ -62,7 +62,7 @@ WHERE l.id = %(library_id)s
     AND (
         %(include_null_canonical)s
         OR l.canonical_entity_id IS NOT NULL
-        OR (s.job = 'sweep' AND g.failures > 0)
+        OR s.job = 'retry'
     )
     AND s.due_at IS NOT NULL
 ORDER BY greatest(s.due_at, now()), s.job DESC

@@ -6,8 +6,8 @@ SELECT
     g.failures AS attempts,
     g.failed_at AS last_failed_at
 FROM listener.ledger AS g
-WHERE g.next_ask_at = 'infinity'
-    AND g.failures > 0
+WHERE g.failures > 0
+    AND g.parked
     AND EXISTS (SELECT FROM {backend}.library AS l WHERE l.id = g.library_id)
 ORDER BY g.failed_at, g.library_id
 LIMIT %(at_most)s

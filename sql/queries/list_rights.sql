@@ -15,6 +15,7 @@ WITH wanted (kind, schema_name, name, rights, optional) AS (
         ('TABLE', 'listener', 'lane', '{{SELECT,UPDATE}}', false),
         ('TABLE', 'listener', 'refresh', '{{SELECT,INSERT,UPDATE,DELETE}}', false),
         ('TABLE', 'listener', 'warmth', '{{SELECT,INSERT,UPDATE,DELETE}}', false),
+        ('TABLE', 'listener', 'rotation_failure', '{{SELECT,INSERT,UPDATE,DELETE}}', false),
         ('SEQUENCE', 'listener', 'ask_order', '{{USAGE}}', false),
         ('ROUTINE', 'listener', 'question_digest', '{{EXECUTE}}', false),
         ('ROUTINE', 'listener', 'still_holds', '{{EXECUTE}}', false),

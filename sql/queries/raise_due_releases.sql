@@ -1,6 +1,10 @@
 -- Leaves a change in the outbox for those of some releases that are due, as the searches would find them, unless one
 -- waits already; wakes whoever follows the library as the triggers do. One row if anything was left.
-WITH due AS MATERIALIZED (
+-- The transaction's id is drawn before any seq: a reader's floor could pass a seq that is older than its transaction.
+WITH started AS MATERIALIZED (
+    SELECT pg_current_xact_id() AS id
+),
+due AS MATERIALIZED (
     SELECT l.id
     FROM {backend}.library AS l
     LEFT JOIN listener.ledger AS g ON g.library_id = l.id
@@ -12,8 +16,10 @@ WITH due AS MATERIALIZED (
             WHEN g.question <> listener.question_digest(
                 l.artist_name, l.album_title, l.legacy_release_id, coalesce(l.code_volume_letters LIKE 'Z%%', false)
             ) THEN true
+            -- What failed has a time and a feed of its own.
+            WHEN g.failures > 0 THEN false
             ELSE g.next_ask_at <= now()
-                OR g.failures = 0 AND NOT listener.still_holds(
+                OR NOT listener.still_holds(
                     g.outcome, g.answered_at, g.lml_manual, i.library_id, i.method, i.notes, i.last_verified_at,
                     %(stale_after)s, %(retry_after)s
                 )
@@ -25,7 +31,9 @@ raised AS (
         'library',
         d.id
     FROM due AS d
-    WHERE d.id NOT IN (
+    CROSS JOIN started AS s
+    WHERE s.id IS NOT NULL
+        AND d.id NOT IN (
         SELECT c.row_id
         FROM listener.change AS c
         WHERE c.stream = 'library'

@@ -1,12 +1,18 @@
 -- Leaves a change in the outbox for every row being played that names a Discogs release and has no identity, unless
 -- one waits already; wakes whoever follows the rotation as the triggers do. One row if anything was left.
-WITH raised AS (
+-- The transaction's id is drawn before any seq: a reader's floor could pass a seq that is older than its transaction.
+WITH started AS MATERIALIZED (
+    SELECT pg_current_xact_id() AS id
+),
+raised AS (
     INSERT INTO listener.change (stream, row_id)
     SELECT
         'rotation',
         r.id
     FROM {backend}.rotation AS r
-    WHERE r.lml_identity_id IS NULL
+    CROSS JOIN started AS s
+    WHERE s.id IS NOT NULL
+        AND r.lml_identity_id IS NULL
         AND r.discogs_release_id IS NOT NULL
         AND (r.kill_date IS NULL OR r.kill_date > CURRENT_DATE)
         AND r.id NOT IN (SELECT c.row_id FROM listener.change AS c WHERE c.stream = 'rotation')

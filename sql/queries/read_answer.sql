@@ -10,8 +10,8 @@ SELECT
     g.failure,
     g.failure_detail,
     g.failed_at,
-    g.failures > 0 AND g.next_ask_at = 'infinity' AS parked,
-    nullif(g.next_ask_at, 'infinity') AS next_ask_at
+    g.failures > 0 AND g.parked AS parked,
+    g.next_ask_at
 FROM listener.ledger AS g
 LEFT JOIN {backend}.library AS l ON l.id = g.library_id
 WHERE g.library_id = %(library_id)s

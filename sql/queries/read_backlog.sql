@@ -1,4 +1,4 @@
--- Tells of each stream how many changes wait, how long the oldest does that is not tried again by itself, and whether
+-- Tells of each stream how many changes wait, how long the oldest does, and whether
 -- another daemon follows it; with each, how many rows are parked and what refreshes cost Discogs in the last window.
 SELECT
     l.stream,
@@ -24,20 +24,14 @@ LEFT JOIN LATERAL (
     SELECT clock_timestamp() - e.changed_at AS oldest
     FROM listener.change AS e
     WHERE e.stream = l.stream
-        AND (e.stream, e.row_id) NOT IN (
-            SELECT
-                r.stream,
-                r.row_id
-            FROM unnest(%(streams)s::text[], %(rows)s::int[]) AS r (stream, row_id)
-        )
     ORDER BY e.seq
     LIMIT 1
 ) AS o ON true
 CROSS JOIN (
     SELECT count(*) AS parked
     FROM listener.ledger AS g
-    WHERE g.next_ask_at = 'infinity'
-        AND g.failures > 0
+    WHERE g.failures > 0
+        AND g.parked
         AND EXISTS (SELECT FROM {backend}.library AS b WHERE b.id = g.library_id)
 ) AS p
 CROSS JOIN (

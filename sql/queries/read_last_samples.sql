@@ -1,8 +1,6 @@
--- Reads the last word of whoever follows each stream, unless it is long past.
+-- Reads whether wake-ups arrived at the follower of each stream, unless it last said so long ago.
 SELECT DISTINCT ON (s.stream)
     s.stream,
-    s.oldest,
-    date_part('epoch', now() - s.at) AS age,
     s.woken
 FROM listener.sample AS s
 WHERE s.at > now() - interval '30 seconds'

@@ -17,7 +17,11 @@ SELECT
     ) AS answered,
     coalesce(l.code_volume_letters LIKE 'Z%%', false)
         OR EXISTS (SELECT FROM {backend}.compilation_track_artist AS t WHERE t.library_id = l.id) AS compilation,
-    CASE WHEN g.question = q.digest THEN g.failures ELSE 0 END AS failures
+    f.failures,
+    f.lasting,
+    f.ago,
+    f.suspicion,
+    f.parked
 FROM {backend}.library AS l
 CROSS JOIN LATERAL (
     SELECT listener.question_digest(
@@ -26,4 +30,14 @@ CROSS JOIN LATERAL (
 ) AS q (digest)
 LEFT JOIN listener.ledger AS g ON g.library_id = l.id
 LEFT JOIN {backend}.library_identity AS i ON i.library_id = l.id
+LEFT JOIN LATERAL (
+    SELECT
+        g.failures,
+        date_part('epoch', now() - g.failing_since) AS lasting,
+        date_part('epoch', now() - g.failed_at) AS ago,
+        g.suspicion,
+        g.parked
+    WHERE g.question = q.digest
+        AND g.failures > 0
+) AS f ON true
 WHERE l.id = ANY (%(row_ids)b::int[])

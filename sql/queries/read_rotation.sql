@@ -5,7 +5,10 @@ SELECT
     r.lml_identity_id,
     r.discogs_release_id,
     r.album_id,
-    coalesce(w.known, false) AS known
+    coalesce(w.known, false) AS known,
+    f.failures,
+    date_part('epoch', now() - f.failing_since) AS lasting,
+    date_part('epoch', now() - f.failed_at) AS ago
 FROM {backend}.rotation AS r
 LEFT JOIN LATERAL (
     SELECT w.failures = 0 AND w.asked_at > now() - %(recent)s AS known
@@ -13,6 +16,7 @@ LEFT JOIN LATERAL (
     WHERE w.identity_id = r.lml_identity_id
     OFFSET 0
 ) AS w ON true
+LEFT JOIN listener.rotation_failure AS f ON f.row_id = r.id
 WHERE r.id = ANY (%(row_ids)b::int[])
     AND (r.kill_date IS NULL OR r.kill_date > CURRENT_DATE)
 ORDER BY r.id

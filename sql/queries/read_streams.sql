@@ -13,7 +13,8 @@ SELECT
                 AND (a.backend_start IS NULL OR a.backend_start = l.holder_started)
         )
     END AS holder_alive,
-    l.breaker
+    l.breaker,
+    l.fault
 FROM listener.lane AS l
 CROSS JOIN LATERAL (
     SELECT

@@ -1,21 +1,25 @@
--- Remembers rows that could not be answered, each with when to try again (infinity: parked), unless a newer question
--- was answered or failed meanwhile, and settles the changes given, of rows that are remembered.
+-- Remembers rows that could not be answered, each with when to try again, unless a newer question was answered or
+-- failed meanwhile, and settles the changes given, of rows that are remembered.
 WITH failed AS (
     INSERT INTO listener.ledger AS g
-        (library_id, question, ask_order, next_ask_at, failures, failure, failure_detail, failed_at)
+        (library_id, question, ask_order, next_ask_at, failures, suspicion, parked, failure, failure_detail, failed_at,
+        failing_since)
     SELECT
         f.library_id,
         f.question,
         %(ask_order)s,
-        coalesce(now() + f.ask_again * interval '1 second', 'infinity'),
+        now() + f.ask_again * interval '1 second',
         f.failures,
+        f.suspicion,
+        f.parked,
         f.failure,
         f.detail,
+        now(),
         now()
     FROM unnest(
         %(library_ids)b::int[], %(questions)b::bytea[], %(ask_agains)s::float8[], %(failure_counts)b::int[],
-        %(failures)b::text[], %(details)b::text[]
-    ) AS f (library_id, question, ask_again, failures, failure, detail)
+        %(suspicions)b::int[], %(parked)s::boolean[], %(failures)b::text[], %(details)b::text[]
+    ) AS f (library_id, question, ask_again, failures, suspicion, parked, failure, detail)
     ORDER BY f.library_id
     ON CONFLICT (library_id) DO UPDATE
     SET question = excluded.question,
@@ -23,15 +27,26 @@ WITH failed AS (
         ask_order = excluded.ask_order,
         next_ask_at = excluded.next_ask_at,
         failures = excluded.failures,
+        suspicion = excluded.suspicion,
+        parked = excluded.parked,
         failure = excluded.failure,
         failure_detail = excluded.failure_detail,
-        failed_at = excluded.failed_at
+        failed_at = excluded.failed_at,
+        -- The failures before may have been answered meanwhile.
+        failing_since = CASE
+            WHEN excluded.failures > 1 THEN coalesce(g.failing_since, excluded.failing_since)
+            ELSE excluded.failing_since
+        END
     WHERE g.ask_order < excluded.ask_order
     RETURNING
         g.library_id
+),
+settled AS (
+    DELETE FROM listener.change AS c
+    USING unnest(%(change_seqs)b::bigint[], %(change_rows)b::int[]) AS e (seq, row_id)
+    INNER JOIN failed AS f ON f.library_id = e.row_id
+    WHERE c.stream = 'library'
+        AND c.seq = e.seq
 )
-DELETE FROM listener.change AS c
-USING unnest(%(change_seqs)b::bigint[], %(change_rows)b::int[]) AS e (seq, row_id)
-INNER JOIN failed AS f ON f.library_id = e.row_id
-WHERE c.stream = 'library'
-    AND c.seq = e.seq
+SELECT f.library_id
+FROM failed AS f

@@ -1,8 +1,9 @@
--- Hands a stream over to whoever stands by.
+-- Hands a stream over to another daemon, and says what made us give it up, if anything did.
 UPDATE listener.lane AS l
 SET holder = NULL,
     holder_pid = NULL,
     holder_started = NULL,
-    breaker = NULL
+    breaker = NULL,
+    fault = %(fault)s
 WHERE l.stream = %(stream)s
     AND l.holder = %(holder)s

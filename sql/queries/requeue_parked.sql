@@ -3,8 +3,8 @@
 WITH parked AS MATERIALIZED (
     SELECT g.library_id
     FROM listener.ledger AS g
-    WHERE g.next_ask_at = 'infinity'
-        AND g.failures > 0
+    WHERE g.failures > 0
+        AND g.parked
         AND (%(library_ids)s::int[] IS NULL OR g.library_id = ANY (%(library_ids)s::int[]))
         AND EXISTS (SELECT FROM {backend}.library AS l WHERE l.id = g.library_id)
     ORDER BY g.library_id
@@ -14,9 +14,12 @@ requeued AS (
     UPDATE listener.ledger AS g
     SET next_ask_at = now(),
         failures = 0,
+        suspicion = 0,
+        parked = false,
         failure = NULL,
         failure_detail = NULL,
-        failed_at = NULL
+        failed_at = NULL,
+        failing_since = NULL
     FROM parked AS p
     WHERE g.library_id = p.library_id
     RETURNING g.library_id

@@ -270,4 +270,27 @@ SELECT
             AND NOT listener.is_kept(
                 i.method, i.notes, (i.library_id, 'identity') IN (SELECT m.library_id, m.part FROM lml_manual AS m)
             )
-    ) AS unresolved_now
+    ) AS unresolved_now,
+    -- Not accepted though they still ask the same and nothing newer was asked: somebody holds a lock on the row.
+    ARRAY(
+        SELECT v.library_id
+        FROM unnest(%(library_ids)b::int[], %(questions)b::bytea[]) AS v (library_id, question)
+        WHERE v.library_id NOT IN (SELECT a.library_id FROM accepted AS a)
+            AND NOT EXISTS (
+                SELECT
+                FROM listener.ledger AS g
+                WHERE g.library_id = v.library_id
+                    AND g.ask_order > %(ask_order)s
+            )
+            AND v.question = (
+                SELECT
+                    listener.question_digest(
+                        l.artist_name,
+                        l.album_title,
+                        l.legacy_release_id,
+                        coalesce(l.code_volume_letters LIKE 'Z%%', false)
+                    )
+                FROM {backend}.library AS l
+                WHERE l.id = v.library_id
+            )
+    ) AS locked

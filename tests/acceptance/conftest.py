@@ -158,10 +158,12 @@ class Commands:
     def __init__(self, environment: dict[str, str]) -> None:
         self._environment = environment
 
-    def begin(self, *arguments: str, **settings: str) -> subprocess.Popen[str]:
+    def begin(
+        self, *arguments: str, module: str = "listener", **settings: str
+    ) -> subprocess.Popen[str]:
         """Start a command."""
         return subprocess.Popen(
-            [sys.executable, "-m", "listener", *arguments],
+            [sys.executable, "-m", module, *arguments],
             env={**os.environ, **self._environment, **settings},  # noqa: TID251 - for a child
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -169,9 +171,9 @@ class Commands:
             text=True,
         )
 
-    def run(self, *arguments: str, **settings: str) -> Outcome:
+    def run(self, *arguments: str, module: str = "listener", **settings: str) -> Outcome:
         """Run a command to its end."""
-        return self.finish(self.begin(*arguments, **settings))
+        return self.finish(self.begin(*arguments, module=module, **settings))
 
     @staticmethod
     def finish(process: subprocess.Popen[str]) -> Outcome:

@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from listener.cli import main
-from listener.engine.consumer import Consumer
 from listener.engine.feeder import Feeder
+from listener.engine.tenure import Tenure
 
 
 def stop_on(number: signal.Signals, owner: type, name: str) -> None:
@@ -38,6 +38,6 @@ def block(*_: object) -> None:
 
 if __name__ == "__main__":
     stop_on(signal.SIGUSR1, Feeder, "_look")
-    stop_on(signal.SIGUSR2, Consumer, "_next_batch")
+    stop_on(signal.SIGUSR2, Tenure, "_next_batch")
     signal.signal(signal.SIGHUP, block)
     main()

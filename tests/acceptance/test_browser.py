@@ -227,10 +227,11 @@ def add_parked(db: Connection) -> int:
     row = add_release(db)
     statement = (
         "INSERT INTO listener.ledger AS g (library_id, question, ask_order, failures, next_ask_at,"
-        " failure, failure_detail, failed_at)"
-        " VALUES (%s, '', 9223372036854775807, 8, 'infinity', 'lml_error',"
-        " '<img src=x onerror=alert(1)>', now())"
-        " ON CONFLICT (library_id) DO UPDATE SET failures = 8, next_ask_at = 'infinity',"
+        " parked, failure, failure_detail, failed_at, failing_since)"
+        " VALUES (%s, '', 9223372036854775807, 8, now() + interval '7 days', true, 'lml_error',"
+        " '<img src=x onerror=alert(1)>', now(), now())"
+        " ON CONFLICT (library_id) DO UPDATE SET failures = 8, parked = true,"
+        " next_ask_at = excluded.next_ask_at, failing_since = now(),"
         " failure = excluded.failure, failure_detail = excluded.failure_detail,"
         " failed_at = now(), outcome = NULL, answered_at = NULL"
     )

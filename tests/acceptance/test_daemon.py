@@ -299,7 +299,7 @@ def test_outage_of_lml_keeps_the_changes_and_is_seen(
     daemon = start(LML_ATTEMPTS="1").following()
     simulator.faults.add("status", status=503, body="html")
     add_releases(db, 50)
-    daemon.wait_for("service unavailable, keeping changes in the outbox")
+    daemon.wait_for("LML unavailable, keeping changes in the outbox")
     assert outbox_size(db) == 50
 
     def breaker() -> str:
@@ -317,7 +317,7 @@ def test_wrong_token_keeps_the_changes_and_stays_out_of_the_log(
 ) -> None:
     daemon = start(LML_API_KEY="wrong-token-of-the-tests").following()
     add_release(db)
-    daemon.wait_for("service unavailable, keeping changes in the outbox")
+    daemon.wait_for("LML unavailable, keeping changes in the outbox")
     assert outbox_size(db) == 1
     assert daemon.stop() == 0
     assert not any("wrong-token" in line for line in daemon.lines)
@@ -355,7 +355,7 @@ def test_page_of_the_edge_in_place_of_a_reply_blames_no_row(
     simulator.faults.add("html")
     daemon = start(LML_ATTEMPTS="1", MAX_ATTEMPTS="1")
     add_release(db, "Not to blame")
-    daemon.wait_for("service unavailable, keeping changes in the outbox")
+    daemon.wait_for("LML unavailable, keeping changes in the outbox")
     assert outbox_size(db) == 1
     assert db.execute("SELECT count(*) FROM listener.ledger").fetchone() == (0,)
     simulator.faults.clear()

@@ -151,7 +151,7 @@ def test_keys_of_the_status_stay(db: Connection, dsn: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     status = json.loads(done.stdout)
     stream = dict.fromkeys(
-        ("stream", "backlog", "oldest_seconds", "holder", "holder_alive", "breaker")
+        ("stream", "backlog", "oldest_seconds", "holder", "holder_alive", "breaker", "fault")
     )
     rotation = ("active", "with_discogs_id", "with_identity", "resolved", "coverage", "identities")
     counts = ("rows", "nameless", "asked", "resolved", "unresolved", "compilation")
@@ -303,8 +303,9 @@ def test_keys_of_the_story_stay(db: Connection, dsn: str) -> None:
     empty = json.loads(look(dsn, "why", str(row), "--json").stdout)
     assert (empty["answer"], empty["identity"], empty["sources"]) == (None, None, [])
     db.execute(
-        "INSERT INTO listener.ledger (library_id, question, ask_order, next_ask_at, failures)"
-        " VALUES (%s, '', 1, 'infinity', 1)",
+        "INSERT INTO listener.ledger"
+        " (library_id, question, ask_order, next_ask_at, failures, parked)"
+        " VALUES (%s, '', 1, now() + interval '7 days', 1, true)",
         (row,),
     )
     db.execute(

@@ -41,10 +41,29 @@ def park(db: Connection, row: int, detail: str = "odd", reason: str = "lml_inval
     """Enter a row in the ledger as parked, and settle its change."""
     db.execute(
         "INSERT INTO listener.ledger (library_id, question, ask_order, next_ask_at, failures,"
-        " failure, failure_detail, failed_at) VALUES (%s, '', 1, 'infinity', 8, %s, %s, now())",
+        " failure, failure_detail, failed_at, failing_since, parked) VALUES"
+        " (%s, '', 1, now() + interval '7 days', 8, %s, %s, now(), now(), true)",
         (row, reason, detail),
     )
     db.execute("DELETE FROM listener.change WHERE row_id = %s", (row,))
+
+
+def age(db: Connection, row: int) -> None:
+    """Let a row have failed for half a day, and be due now."""
+    db.execute(
+        "UPDATE listener.ledger SET failing_since = now() - interval '12 hours',"
+        " failed_at = now() - interval '1 hour', next_ask_at = now() WHERE library_id = %s",
+        (row,),
+    )
+
+
+def until_parked(db: Connection, daemon: Daemon, row: int) -> None:
+    """Have a row fail once, and again for hours while others are answered."""
+    eventually(lambda: unanswered(db) == [row] and settled(db))
+    other = add_release(db, "Answered meanwhile")
+    eventually(lambda: settled(db) and other not in unanswered(db))
+    age(db, row)
+    daemon.wait_for("row parked", library_id=row, reason="lml_error")
 
 
 def asked(simulator: Simulator) -> list[int]:
@@ -58,14 +77,14 @@ def test_poison_row_is_parked_alone_and_asked_again_when_a_person_says_so(
     add_releases(db, 20)
     row = add_release(db, "Poison")
     daemon = start(MAX_ATTEMPTS="2", POLL_INTERVAL="1h")
-    daemon.wait_for("row parked", library_id=row, reason="lml_error", failures=2)
-    eventually(lambda: settled(db))
+    until_parked(db, daemon, row)
     assert unanswered(db) == [row]
-    assert count(db, "library_identity") == 20
+    assert count(db, "library_identity") == 21
 
     (entry,) = parked(listener)
     assert list(entry) == KEYS
-    assert (entry["library_id"], entry["reason"], entry["attempts"]) == (row, "lml_error", 2)
+    assert (entry["library_id"], entry["reason"]) == (row, "lml_error")
+    assert entry["attempts"] >= 2
     assert "422" in entry["detail"]
     ago = datetime.now(tz=UTC) - datetime.fromisoformat(entry["last_failed_at"])
     assert timedelta() < ago < timedelta(minutes=1)
@@ -79,26 +98,21 @@ def test_poison_row_is_parked_alone_and_asked_again_when_a_person_says_so(
     assert daemon.stop() == 0
 
 
-@pytest.mark.timeout(90)
-def test_row_that_lml_fails_at_as_a_whole_holds_nobody_up_and_is_parked_by_the_searches(
+def test_row_that_interrupts_every_call_is_parked_by_a_sweep_that_answers_others(
     db: Connection, start: Start, listener: Commands, simulator: Simulator
 ) -> None:
     simulator.faults.add("status", status=502, body="html", artist="Poison")
-    add_releases(db, 40)
+    add_releases(db, 30)
     row = add_release(db, "Poison")
-    add_releases(db, 560)
     daemon = start(LML_ATTEMPTS="1")
-    daemon.wait_for("rows cannot be answered", 60, rows=[row], reasons={"lml_error": 1})
-    add_release(db, "Newcomer")
-    eventually(lambda: settled(db) and unanswered(db) == [row], 30)
-    assert asked(simulator).count(row) <= 6
+    eventually(lambda: settled(db) and unanswered(db) == [row], 60)
     assert parked(listener) == []
     assert daemon.stop() == 0
 
-    # Its time comes, and with it that of others.
-    db.execute(
-        "UPDATE listener.ledger SET next_ask_at = now() WHERE failures > 0 OR library_id < 30"
-    )
+    age(db, row)
+    # Asked as one that is not suspect, and after others.
+    db.execute("UPDATE listener.ledger SET suspicion = 2 WHERE library_id = %s", (row,))
+    add_releases(db, 3, "Newcomer")
     ran = listener.run("sweep", "--json", LML_ATTEMPTS="1", MAX_ATTEMPTS="2")
     assert ran.code == 1
     assert ran.report["rows_skipped"]["lml_error"] == 1
@@ -112,12 +126,11 @@ def test_change_of_a_parked_row_puts_it_back_by_itself(
     poison(simulator)
     row = add_release(db, "Poison")
     daemon = start(MAX_ATTEMPTS="1", POLL_INTERVAL="1h")
-    daemon.wait_for("row parked", library_id=row)
-    eventually(lambda: settled(db))
+    until_parked(db, daemon, row)
     rename(db, row, "Broadcast")
     eventually(lambda: all_answered(db))
     assert parked(listener) == []
-    assert count(db, "library_identity") == 1
+    assert count(db, "library_identity") == 2
 
 
 def test_sweep_leaves_parked_rows_alone(
@@ -126,6 +139,10 @@ def test_sweep_leaves_parked_rows_alone(
     poison(simulator)
     add_releases(db, 5)
     row = add_release(db, "Poison")
+    assert listener.run("sweep", MAX_ATTEMPTS="1").code == 1
+    assert parked(listener) == []
+    age(db, row)
+    add_release(db, "Answered before the row is asked")
     assert listener.run("sweep", MAX_ATTEMPTS="1").code == 1
     assert [entry["library_id"] for entry in parked(listener)] == [row]
     simulator.faults.clear()

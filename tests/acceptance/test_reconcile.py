@@ -400,7 +400,7 @@ def test_batch_that_lml_fails_is_counted_and_stays_due(
     quiet: Connection, listener: Commands, simulator: Simulator
 ) -> None:
     add_releases(quiet, 40)
-    simulator.faults.add("status", status=503, body="html", calls=1)
+    simulator.faults.add("status", status=503, body="html", calls=1, endpoint="bulk")
     ran = listener.run("sweep", "--json", LML_ATTEMPTS="1", BATCH_SIZE="10")
     assert ran.code == 1
     assert (ran.report["rows_skipped"]["lml_error"], ran.report["rows_resolved"]) == (10, 30)
@@ -412,7 +412,7 @@ def test_counts_stand_in_columns_whatever_they_are_called(
     quiet: Connection, listener: Commands, simulator: Simulator
 ) -> None:
     add_releases(quiet, 20)
-    simulator.faults.add("status", status=503, body="html", calls=1)
+    simulator.faults.add("status", status=503, body="html", calls=1, endpoint="bulk")
     ran = listener.run("sweep", LML_ATTEMPTS="1", BATCH_SIZE="10")
     counts = [line for line in ran.stdout.splitlines() if re.fullmatch(r"[a-z_() ]+ +\d+", line)]
     assert re.fullmatch(r"lml_error \(failed\) +10", counts[-1])
@@ -593,7 +593,7 @@ def test_lines_of_the_log_name_their_run_and_batch(
     quiet: Connection, listener: Commands, simulator: Simulator
 ) -> None:
     add_releases(quiet, 30)
-    simulator.faults.add("status", status=503, body="html", calls=1)
+    simulator.faults.add("status", status=503, body="html", calls=1, endpoint="bulk")
     ran = listener.run("sweep", LML_ATTEMPTS="1", BATCH_SIZE="10")
     lines = [json.loads(line) for line in ran.stderr.splitlines() if line.startswith("{")]
     failed = [line for line in lines if line["event"] == "batch failed"]

@@ -222,7 +222,7 @@ def test_lml_that_is_down_turns_nothing_red(
     site = Site(daemon).ready()
     simulator.faults.add("status", status=503)
     add_release(db)
-    daemon.wait_for("service unavailable, keeping changes in the outbox")
+    daemon.wait_for("LML unavailable, keeping changes in the outbox")
     eventually(lambda: site.metric("oldest_change_age_seconds", stream="library") > 4)
     assert site.why == []
     assert site.metric("breaker", stream="library", state="closed") == 0

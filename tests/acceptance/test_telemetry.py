@@ -169,7 +169,14 @@ def test_poisoned_rows_are_one_error_not_one_each(
         add_release(db, ARTIST)
     db.execute("DELETE FROM listener.change")
     simulator.faults.add("status", status=422, body="detail", artist=ARTIST)
-    ran = listener.run("backfill", MAX_ATTEMPTS="1", **settings)
+    assert listener.run("backfill", MAX_ATTEMPTS="1", **settings).code == 1
+    assert not sentry.errors
+    db.execute(
+        "UPDATE listener.ledger SET failing_since = now() - interval '12 hours',"
+        " failed_at = now() - interval '1 hour', next_ask_at = now()"
+    )
+    add_release(db, "Answered before they are asked")
+    ran = listener.run("sweep", "--stream", "library", MAX_ATTEMPTS="1", **settings)
     assert ran.code == 1
     assert ran.stderr.count("row parked") == 8
     (error,) = sentry.errors

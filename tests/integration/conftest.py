@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import timedelta
 
 import psycopg
@@ -12,7 +12,9 @@ from listener.adapters.postgres.connection import Database, Pool, open_pool
 from listener.adapters.postgres.library import AskAgain, PostgresLibrary
 from listener.adapters.postgres.outbox import PostgresOutbox
 from listener.adapters.postgres.verdicts import PostgresVerdicts
-from listener.domain.question import Asking
+from listener.domain.question import Asking, Question
+from listener.domain.retrying import Failure, Retry
+from listener.domain.tally import Skip
 from listener.domain.tracks import Tracks
 from listener.domain.verdict import Identity, Kind, Page, Verdict
 from tests.conftest import BACKEND, Connection
@@ -96,3 +98,47 @@ class Answers:
 def answer(library: PostgresLibrary, verdicts: PostgresVerdicts) -> Answers:
     """Have rows answered."""
     return Answers(library, verdicts)
+
+
+def failure(
+    question: Question,
+    *,
+    after: timedelta = timedelta(hours=1),
+    parked: bool = False,
+    suspicion: int = 0,
+    detail: str = "odd",
+) -> Failure:
+    """Return one more failure of a question, to be tried again `after` that."""
+    failures = question.failing.failures + 1 if question.failing else 1
+    retry = Retry(failures, after, parked)
+    return Failure(question.library_id, question.digest, Skip.INVALID, detail, retry, suspicion)
+
+
+class Failures:
+    """Has rows asked about in vain, as the daemon would."""
+
+    def __init__(self, library: PostgresLibrary, verdicts: PostgresVerdicts) -> None:
+        self._library = library
+        self._verdicts = verdicts
+
+    async def __call__(
+        self,
+        *row_ids: int,
+        after: timedelta = timedelta(hours=1),
+        parked: bool = False,
+        suspicion: int = 0,
+        entries: Sequence[tuple[int, int]] = (),
+    ) -> frozenset[int]:
+        """Have each row fail once more; return the rows entered in the ledger."""
+        asking = await self._library.read(row_ids)
+        failures = [
+            failure(question, after=after, parked=parked, suspicion=suspicion)
+            for question in asking.questions
+        ]
+        return await self._verdicts.fail(asking.order, failures, entries)
+
+
+@pytest.fixture
+def fail(library: PostgresLibrary, verdicts: PostgresVerdicts) -> Failures:
+    """Have rows fail."""
+    return Failures(library, verdicts)

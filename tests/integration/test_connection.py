@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
-from psycopg import errors
+from psycopg import errors, sql
+from psycopg_pool import PoolTimeout
 
 from listener.adapters.postgres import connection as connections
+from listener.adapters.postgres.arrays import Int4s
 from listener.adapters.postgres.connection import (
     Database,
+    Pool,
     open_pool,
     open_session,
     session,
     translated,
 )
-from listener.domain.faults import StoreUnavailableError
-from tests.conftest import Connection, through
+from listener.adapters.postgres.library import PostgresLibrary
+from listener.adapters.postgres.statements import query
+from listener.domain.faults import StatementRefusedError, StoreUnavailableError
+from tests.catalogue import add_release, table
+from tests.conftest import BACKEND, Connection, through
+from tests.integration.conftest import ASK_AGAIN
 from tests.integration.test_wakeups import Proxy
 
 
@@ -40,6 +49,166 @@ def test_fault_of_the_database_is_told_in_words(error: Exception, said: str) -> 
     with pytest.raises(StoreUnavailableError) as caught, translated():
         raise error
     assert str(caught.value) == said
+
+
+@pytest.mark.parametrize(
+    "code", ["08006", "08P01", "25006", "25P03", "53100", "53300", "57P01", "57P03", "58030"]
+)
+def test_trouble_of_the_whole_database_is_about_no_row(code: str) -> None:
+    for refused in (StoreUnavailableError, StatementRefusedError):
+        with pytest.raises(StoreUnavailableError), translated(refused):
+            raise errors.lookup(code)("x")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        *("0A000", "22001", "22021", "23505", "26000", "40001", "40P01", "42501", "42703"),
+        *("42P01", "54000", "55000", "55P03", "57014", "P0001", "XX000", "XX001"),
+    ],
+)
+def test_whatever_else_the_database_says_is_about_the_statement(code: str) -> None:
+    with pytest.raises(StatementRefusedError, match=r"^x$"), translated(StatementRefusedError):
+        raise errors.lookup(code)("x")
+    with pytest.raises(StoreUnavailableError, match=r"^x$"), translated():
+        raise errors.lookup(code)("x")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        psycopg.OperationalError("server closed the connection unexpectedly"),
+        psycopg.InterfaceError("the connection is closed"),
+        PoolTimeout("couldn't get a connection"),
+        TimeoutError(),
+    ],
+)
+def test_connection_that_is_lost_or_not_to_be_had_is_about_no_row(error: Exception) -> None:
+    with pytest.raises(StoreUnavailableError), translated(StatementRefusedError):
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error", [psycopg.ProgrammingError("no such parameter"), psycopg.DataError("NUL in a text")]
+)
+def test_what_psycopg_itself_refuses_is_about_the_statement(error: Exception) -> None:
+    with pytest.raises(StatementRefusedError), translated(StatementRefusedError):
+        raise error
+
+
+async def test_statement_that_takes_too_long_is_about_its_rows(pool: Pool) -> None:
+    async def sleep() -> None:
+        async with session(pool, StatementRefusedError) as connection:
+            await connection.execute("SET statement_timeout = 1")
+            await connection.execute("SELECT pg_sleep(9)")
+
+    with pytest.raises(StatementRefusedError, match="statement timeout"):
+        await sleep()
+
+
+async def test_connection_is_lent_again_after_work_that_went_well(database: Database) -> None:
+    async with open_pool(database, size=1) as pool:
+        assert len({await pid_of(pool) for _ in range(3)}) == 1
+
+
+async def statement(connection: psycopg.AsyncConnection[Any]) -> None:
+    await connection.execute("SELECT 1 / %s", (0,))
+
+
+async def pipeline(connection: psycopg.AsyncConnection[Any]) -> None:
+    async with connection.pipeline():
+        for divisor in (1, 0, 1):
+            await connection.execute("SELECT 1 / %s", (divisor,))
+
+
+async def transaction(connection: psycopg.AsyncConnection[Any]) -> None:
+    async with connection.transaction(), connection.pipeline():
+        await connection.execute("SELECT 1 / %s", (0,))
+
+
+async def program(_connection: psycopg.AsyncConnection[Any]) -> None:
+    raise ValueError("unforeseen")
+
+
+@pytest.mark.parametrize("fail", [statement, pipeline, transaction, program])
+async def test_connection_is_not_lent_again_after_work_that_failed(
+    db: Connection,
+    database: Database,
+    fail: Callable[[psycopg.AsyncConnection[Any]], Awaitable[None]],
+) -> None:
+    async with open_pool(database, size=1) as pool:
+        before = await pid_of(pool)
+        with pytest.raises((StatementRefusedError, ValueError)):
+            async with session(pool, StatementRefusedError) as connection:
+                await fail(connection)
+        assert connection.closed
+        assert await pid_of(pool) != before
+        async with asyncio.timeout(5):
+            while db.execute("SELECT FROM pg_stat_activity WHERE pid = %s", (before,)).fetchall():
+                await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("failing", "all_replaced"),
+    [
+        ("SELECT 1 / 0", False),
+        ("SELECT * FROM no_such_table", True),
+        ("EXECUTE no_such_statement", True),
+    ],
+)
+async def test_what_other_connections_would_fail_at_as_well_replaces_them_all(
+    database: Database, failing: LiteralString, all_replaced: bool
+) -> None:
+    async with open_pool(database, size=2) as pool:
+        async with session(pool) as first, session(pool) as second:
+            before = {first.info.backend_pid, second.info.backend_pid}
+        with pytest.raises(StatementRefusedError):
+            async with session(pool, StatementRefusedError) as connection:
+                await connection.execute(failing)
+        async with session(pool) as first, session(pool) as second:
+            after = {first.info.backend_pid, second.info.backend_pid}
+        assert len(before & after) == (0 if all_replaced else 1)
+
+
+async def test_column_that_gets_another_type_costs_one_page_at_most(
+    db: Connection, database: Database
+) -> None:
+    row = add_release(db)
+    statement, parameters = query("read_questions", BACKEND), {"row_ids": Int4s([row])}
+    async with open_pool(database, size=4) as pool, AsyncExitStack() as held:
+        library = PostgresLibrary(pool, BACKEND, ASK_AGAIN)
+        for _ in range(4):
+            connection = await held.enter_async_context(session(pool))
+            await connection.execute(statement, parameters | ASK_AGAIN.parameters(), binary=True)
+        await held.aclose()
+        widen_artist_name(db)
+        outcomes = [await outcome_of(library, row) for _ in range(6)]
+    assert outcomes == ["cached plan must not change result type", *["asked"] * 5]
+
+
+def widen_artist_name(db: Connection) -> None:
+    """Give library.artist_name another type, without all that depends on the column."""
+    named = "SELECT tgname FROM pg_trigger WHERE tgrelid = %s::regclass AND NOT tgisinternal"
+    for (name,) in db.execute(named, (f"{BACKEND}.library",)).fetchall():
+        db.execute(
+            sql.SQL("DROP TRIGGER {} ON {}").format(sql.Identifier(str(name)), table("library"))
+        )
+    for change in ("DROP search_doc", "ALTER artist_name TYPE varchar(256)"):
+        db.execute(sql.SQL(f"ALTER TABLE {{}} {change}").format(table("library")))
+
+
+async def outcome_of(library: PostgresLibrary, row: int) -> str:
+    try:
+        asking = await library.read([row])
+    except StatementRefusedError as refused:
+        return str(refused)
+    assert [question.library_id for question in asking.questions] == [row]
+    return "asked"
+
+
+async def pid_of(pool: Pool) -> int:
+    async with session(pool) as connection:
+        return connection.info.backend_pid
 
 
 @pytest.mark.parametrize("ticks", range(8))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -14,20 +15,21 @@ import pytest
 from psycopg import sql
 
 from listener.adapters.postgres import due as searches
-from listener.adapters.postgres.connection import Pool
+from listener.adapters.postgres.connection import Database, Pool
 from listener.adapters.postgres.due import PostgresDue
 from listener.adapters.postgres.library import AskAgain, PostgresLibrary
+from listener.adapters.postgres.locks import SEARCHED
+from listener.adapters.postgres.runs import PostgresRuns
 from listener.adapters.postgres.statements import query
 from listener.adapters.postgres.verdicts import PostgresVerdicts
 from listener.domain.due import DueRow, Reason, Scope
-from listener.domain.pacing import Backoff
-from listener.domain.parking import Patience
-from listener.domain.tally import Skip
+from listener.domain.run import RunKind, Search
+from listener.domain.tally import Tally
 from listener.domain.tracks import Tracks
 from listener.domain.verdict import Kind
 from tests.catalogue import add_identity, add_release, delete_release, set_column, table
 from tests.conftest import BACKEND, Connection
-from tests.integration.conftest import ASK_AGAIN, Answers
+from tests.integration.conftest import ASK_AGAIN, Answers, Failures
 
 LATELY, LONG_AGO = timedelta(days=6), timedelta(days=8)
 EVERYTHING = Scope()
@@ -58,14 +60,8 @@ async def by_content(due: PostgresDue, scope: Scope = EVERYTHING) -> Found:
     return {row.library_id: row.reason for row in await rows_of(due.by_content(scope))}
 
 
-async def fail(
-    library: PostgresLibrary, verdicts: PostgresVerdicts, row: int, attempts: int = 9
-) -> None:
-    """Have a row fail once; the wait for the next try is over at once."""
-    asking = await library.read([row])
-    patience = Patience(attempts, Backoff(first=timedelta(), most=timedelta()))
-    failure = patience.failure(asking.questions[0], Skip.INVALID, "odd")
-    await verdicts.fail(asking.order, [failure], [])
+async def failed(due: PostgresDue, scope: Scope = EVERYTHING) -> Found:
+    return {row.library_id: row.reason for row in await rows_of(due.failed(scope))}
 
 
 async def test_row_that_was_never_asked_is_due(unseen: Connection, due: PostgresDue) -> None:
@@ -218,19 +214,15 @@ async def test_recheck_finds_compilations_whenever_they_are_to_be_asked(
 
 
 async def test_recheck_leaves_parked_rows_to_a_person(
-    unseen: Connection,
-    due: PostgresDue,
-    answer: Answers,
-    library: PostgresLibrary,
-    verdicts: PostgresVerdicts,
+    unseen: Connection, due: PostgresDue, answer: Answers, fail: Failures
 ) -> None:
-    parked, failed = (add_release(unseen, code_volume_letters="Z") for _ in range(2))
-    await answer(parked, failed, kind=Kind.COMPILATION, tracks=Tracks())
+    parked, failing = (add_release(unseen, code_volume_letters="Z") for _ in range(2))
+    await answer(parked, failing, kind=Kind.COMPILATION, tracks=Tracks())
     unseen.execute("UPDATE listener.ledger SET next_ask_at = now()")
-    await fail(library, verdicts, parked, attempts=1)
-    await fail(library, verdicts, failed)
+    await fail(parked, parked=True)
+    await fail(failing)
     assert await rows_of(due.compilations(EVERYTHING)) == [
-        DueRow(failed, Reason.FAILED, compilation=True)
+        DueRow(failing, Reason.FAILED, compilation=True)
     ]
 
 
@@ -310,51 +302,121 @@ async def test_identity_that_lml_calls_manual_ages_like_any_other(
 
 
 async def test_failed_row_is_due_when_its_time_to_be_tried_again_has_come(
-    unseen: Connection, due: PostgresDue, library: PostgresLibrary, verdicts: PostgresVerdicts
+    unseen: Connection, due: PostgresDue, fail: Failures
 ) -> None:
     row, later = add_release(unseen), add_release(unseen)
-    for failing in (row, later):
-        await fail(library, verdicts, failing)
-    ask_at(unseen, later, timedelta(minutes=1))
-    assert await by_time(due) == {row: Reason.FAILED}
-    assert await by_content(due) == {}
+    await fail(row, later)
+    ask_at(unseen, row, -timedelta(seconds=1))
+    assert await failed(due) == {row: Reason.FAILED}
+    # That is a search of its own.
+    assert await by_time(due) == await by_content(due) == {}
 
 
 async def test_failure_hides_how_old_the_answer_before_it_is(
-    unseen: Connection,
-    due: PostgresDue,
-    answer: Answers,
-    library: PostgresLibrary,
-    verdicts: PostgresVerdicts,
+    unseen: Connection, due: PostgresDue, answer: Answers, fail: Failures
 ) -> None:
     row = add_release(unseen)
     await answer(row)
     answered_ago(unseen, row, LONG_AGO)
-    await fail(library, verdicts, row)
-    ask_at(unseen, row, timedelta(minutes=1))
-    assert await by_content(due) == await by_time(due) == {}
+    await fail(row)
+    assert await by_content(due) == await by_time(due) == await failed(due) == {}
 
 
-async def test_parked_row_is_not_due_until_its_question_changes(
-    unseen: Connection, due: PostgresDue, library: PostgresLibrary, verdicts: PostgresVerdicts
+async def test_parked_row_is_due_when_its_question_changes_or_its_time_has_come(
+    unseen: Connection, due: PostgresDue, fail: Failures
 ) -> None:
     row = add_release(unseen)
-    await fail(library, verdicts, row, attempts=1)
-    assert await by_content(due) == await by_time(due) == {}
+    await fail(row, parked=True)
+    assert await by_content(due) == await by_time(due) == await failed(due) == {}
     set_column(unseen, "library", row, "album_title", "Sound-Dust")
     assert await by_content(due) == {row: Reason.CHANGED}
+    ask_at(unseen, row, -timedelta(seconds=1))
+    assert await failed(due) == {row: Reason.FAILED}
+    # What both found would be asked twice.
+    assert await by_content(due) == await by_time(due) == {}
 
 
-async def test_parked_row_that_a_person_sets_free_is_due(
-    unseen: Connection, due: PostgresDue, library: PostgresLibrary, verdicts: PostgresVerdicts
+async def test_failed_rows_that_cannot_be_asked_about_are_passed_over(
+    monkeypatch: pytest.MonkeyPatch, unseen: Connection, due: PostgresDue, fail: Failures
 ) -> None:
-    tried, anew = add_release(unseen), add_release(unseen)
-    for row in (tried, anew):
-        await fail(library, verdicts, row, attempts=1)
-        ask_at(unseen, row, timedelta())
-    unseen.execute("UPDATE listener.ledger SET failures = 0 WHERE library_id = %s", (anew,))
-    assert await by_time(due) == {tried: Reason.FAILED, anew: Reason.NEVER}
-    assert await by_content(due) == {}
+    monkeypatch.setattr(searches, "_PAGE", 2)
+    gone, nameless, other_share, too_early = (add_release(unseen) for _ in range(4))
+    row, second = add_release(unseen), add_release(unseen, code_volume_letters="Z")
+    await fail(gone, nameless, other_share, too_early, row, second, after=-LATELY)
+    delete_release(unseen, gone)
+    set_column(unseen, "library", nameless, "artist_name", None)
+    ask_at(unseen, too_early, timedelta(minutes=1))
+    scope = Scope(since_id=row, include_null_canonical=False)
+    assert await rows_of(due.failed(scope)) == [
+        DueRow(row, Reason.FAILED, compilation=False),
+        DueRow(second, Reason.FAILED, compilation=True),
+    ]
+    shares = [await failed(due, Scope(partition=part, partitions=2)) for part in range(2)]
+    assert [set(share) for share in shares] == [
+        {each for each in (other_share, row, second) if each % 2 == part} for part in range(2)
+    ]
+    assert set(await due.retries(10, suspects=False)) == {other_share, row, second}
+    assert await failed(due, Scope(only=frozenset((Reason.RESOLVED,)))) == {}
+
+
+async def test_longest_due_failures_come_first_suspects_apart_from_the_others(
+    unseen: Connection, due: PostgresDue, fail: Failures
+) -> None:
+    rows = [add_release(unseen) for _ in range(6)]
+    await fail(*rows[:3])
+    await fail(*rows[3:5], suspicion=1)
+    await fail(rows[5], suspicion=4)
+    hours = (1, 3, 2, 5, 9, 7)
+    for row, ago in zip(rows, hours, strict=True):
+        ask_at(unseen, row, -timedelta(hours=ago))
+    assert await due.retries(10, suspects=False) == [rows[1], rows[2], rows[0]]
+    assert await due.retries(2, suspects=False) == [rows[1], rows[2]]
+    assert await due.retries(10, suspects=True) == [rows[4], rows[5], rows[3]]
+    assert list(await failed(due)) == [rows[4], rows[5], rows[3], rows[1], rows[2], rows[0]]
+
+
+async def test_search_takes_along_those_that_failed_together_before_their_time_has_come(
+    monkeypatch: pytest.MonkeyPatch, unseen: Connection, due: PostgresDue, fail: Failures
+) -> None:
+    monkeypatch.setattr(searches, "_PAGE", 1)
+    for suspicion, after in itertools.product((0, 1, 3, 4), (-LATELY, LATELY)):
+        row = add_release(unseen)
+        await fail(row, suspicion=suspicion, after=after)
+    # Each once: those that are due first, then the suspects that were never tried alone.
+    found = [row.library_id for row in await rows_of(due.failed(EVERYTHING))]
+    assert found == [1, 3, 5, 7, 4, 6]
+
+
+async def test_row_that_fails_again_during_the_search_is_left_to_the_next(
+    monkeypatch: pytest.MonkeyPatch, unseen: Connection, due: PostgresDue, fail: Failures
+) -> None:
+    monkeypatch.setattr(searches, "_PAGE", 1)
+    rows = [add_release(unseen) for _ in range(3)]
+    await fail(*rows, after=-LATELY)
+    found = []
+    async for page in due.failed(EVERYTHING):
+        found += [row.library_id for row in page]
+        await fail(rows[0], after=timedelta())
+    assert found == rows
+
+
+async def test_failures_are_left_to_a_sweep_while_one_runs(
+    database: Database, unseen: Connection, due: PostgresDue, fail: Failures
+) -> None:
+    plain, suspect = add_release(unseen), add_release(unseen)
+    await fail(plain, after=-LATELY)
+    await fail(suspect, after=-LATELY, suspicion=1)
+    found = [await due.retries(10, suspects=suspects) for suspects in (False, True)]
+    assert found == [[plain], [suspect]]
+    for scope in (EVERYTHING, Scope(partition=0, partitions=2)):
+        async with PostgresRuns(database).enter(RunKind.SWEEP, scope, "test", Tally()):
+            assert [await due.retries(10, suspects=each) for each in (False, True)] == [[], []]
+            # The run itself looks all the same.
+            assert set(await failed(due)) == {plain, suspect}
+    # The server ends the session of a run a moment after the run.
+    async with asyncio.timeout(5):
+        while await due.retries(10, suspects=False) != [plain]:
+            await asyncio.sleep(0.01)
 
 
 async def test_row_without_an_artist_name_is_not_due(
@@ -446,8 +508,7 @@ class State:
     @property
     def waits_its_time(self) -> bool:
         """Whether it failed at what it asks now, and is not to be tried again yet."""
-        early = self.ledger is Ledger.PARKED or not self.time_came
-        return self.ledger in FAILING and early and not self.changed
+        return self.ledger in FAILING and not self.time_came and not self.changed
 
     @property
     def known_from_before(self) -> bool:
@@ -457,7 +518,7 @@ class State:
     @property
     def left_to_the_outbox(self) -> bool:
         """Whether a change will have it asked, and the ledger's time says nothing."""
-        timed = self.ledger not in {Ledger.NOTHING, Ledger.PARKED} and self.time_came
+        timed = self.ledger is not Ledger.NOTHING and self.time_came
         return self.waiting and not timed
 
 
@@ -472,6 +533,7 @@ async def test_what_is_due_would_be_asked_and_the_other_way_round(
     due, library = PostgresDue(pool, BACKEND, ask_again), PostgresLibrary(pool, BACKEND, ask_again)
     found = {row.library_id for row in await rows_of(due.by_time(EVERYTHING))}
     found |= {row.library_id for row in await rows_of(due.by_content(EVERYTHING))}
+    found |= {row.library_id for row in await rows_of(due.failed(EVERYTHING))}
     asking = await library.read(list(states))
     asked = {question.library_id for question in asking.questions}
     only_if_changed = {
@@ -492,10 +554,11 @@ def _insert_states(db: Connection, combinations: Iterator[tuple[Any, ...]]) -> d
         cursor.executemany(
             sql.SQL(
                 "INSERT INTO listener.ledger (library_id, question, ask_order, outcome,"
-                " answered_at, next_ask_at, failures, lml_manual) SELECT id, CASE WHEN %s"
+                " answered_at, next_ask_at, failures, parked, failed_at, failing_since,"
+                " lml_manual) SELECT id, CASE WHEN %s"
                 " THEN 'another' ELSE listener.question_digest(artist_name, album_title,"
                 " legacy_release_id, false) END, 0, %s, now() - %s::interval,"
-                " coalesce(now() + %s::interval, 'infinity'), %s, %s FROM {} WHERE id = %s"
+                " now() + %s::interval, %s, %s, now(), now(), %s FROM {} WHERE id = %s"
             ).format(table("library")),
             [_ledger_row(row, s) for row, s in states.items() if s.ledger is not Ledger.NOTHING],
         )
@@ -520,8 +583,9 @@ def _ledger_row(row: int, state: State) -> tuple[object, ...]:
         state.changed,
         outcome,
         state.age if outcome else None,
-        None if state.ledger is Ledger.PARKED else wait,
+        wait,
         1 if state.ledger in FAILING else 0,
+        state.ledger is Ledger.PARKED,
         ["identity"] if state.ledger is Ledger.SINGLE_ARTIST_SAYS_LML_MANUAL else [],
         row,
     )
@@ -546,15 +610,15 @@ async def test_scope_leaves_rows_out(
 async def test_row_that_failed_is_found_by_its_time_whatever_its_entity(
     unseen: Connection, due: PostgresDue, answer: Answers
 ) -> None:
-    failed, other = add_release(unseen), add_release(unseen)
-    await answer(failed, other)
+    failing, other = add_release(unseen), add_release(unseen)
+    await answer(failing, other)
     unseen.execute(
         "UPDATE listener.ledger SET next_ask_at = now(), failures = (library_id = %s)::int",
-        (failed,),
+        (failing,),
     )
     scope = Scope(include_null_canonical=False)
-    assert await by_time(due, scope) == {failed: Reason.FAILED}
-    assert not await by_content(due, scope)
+    assert await failed(due, scope) == {failing: Reason.FAILED}
+    assert await by_time(due, scope) == await by_content(due, scope) == {}
 
 
 async def test_what_both_searches_could_find_is_found_by_time_alone(
@@ -744,6 +808,27 @@ async def test_search_by_time_costs_what_is_due(
 
 
 @pytest.mark.parametrize("analyzed", ANALYZED)
+async def test_search_for_what_failed_costs_what_failed(
+    pool: Pool, unseen: Connection, analyzed: str
+) -> None:
+    _fill_ledger(unseen, analyzed, rows=60_000, failing=30)
+    page: dict[str, Any] = SEARCHED[Search.FAILED].parameters()
+    page |= {
+        "least_suspect": 0,
+        "most_suspect": 0,
+        "until": datetime.now(tz=UTC),
+        "after_time": "-infinity",
+        "after_id": 0,
+        "limit": 500,
+    }
+    nodes = await _plan(pool, "find_failed", _scope_parameters() | page)
+    assert "ledger_failing" in {node.get("Index Name") for node in nodes}
+    assert "Seq Scan" not in {node["Node Type"] for node in nodes}
+    # A third of those that failed are due, and half of these are no suspects.
+    assert _reads(nodes) == {"ledger": [10], "library": [5]}
+
+
+@pytest.mark.parametrize("analyzed", ANALYZED)
 async def test_search_by_content_reads_each_table_within_its_window(
     pool: Pool, unseen: Connection, analyzed: str
 ) -> None:
@@ -810,6 +895,23 @@ def _fill(db: Connection, analyzed: str, *, answered_from: int = 0) -> None:
             " SELECT library_id, now(), 'exact_match', 1 FROM listener.ledger"
             " WHERE outcome = 'single_artist'"
         ).format(table("library_identity"))
+    )
+    if analyzed == "now":
+        db.execute("ANALYZE")
+
+
+def _fill_ledger(db: Connection, analyzed: str, *, rows: int, failing: int) -> None:
+    """Fill library and ledger; a few rows failed, a third of them due, half of them suspects."""
+    if analyzed == "while empty":
+        db.execute("VACUUM ANALYZE")
+    _insert_library(db, rows)
+    db.execute(
+        "INSERT INTO listener.ledger (library_id, question, ask_order, outcome, answered_at,"
+        " next_ask_at, failures, suspicion) SELECT i, '', 0, 'unresolved', now(), now() +"
+        " CASE WHEN i <= %(failing)s AND i %% 3 <> 0 THEN '1 h' ELSE '-1 h' END::interval,"
+        " (i <= %(failing)s)::int, (i <= %(failing)s)::int * (i %% 2)"
+        " FROM generate_series(1, %(rows)s) AS i",
+        {"rows": rows, "failing": failing},
     )
     if analyzed == "now":
         db.execute("ANALYZE")

@@ -8,34 +8,37 @@ from typing import Any
 import pytest
 from psycopg.rows import dict_row
 
+from listener.adapters.postgres.connection import Pool
+from listener.adapters.postgres.ledger import PostgresLedger
 from listener.adapters.postgres.library import PostgresLibrary
 from listener.adapters.postgres.verdicts import PostgresVerdicts
-from listener.domain.pacing import Backoff
-from listener.domain.parking import Failure, Patience
 from listener.domain.question import Asking
-from listener.domain.tally import Skip
+from listener.domain.retrying import Failure
 from listener.domain.verdict import Kind
 from tests.catalogue import add_release, count, rename
-from tests.conftest import Connection
-from tests.integration.conftest import Answers
+from tests.conftest import BACKEND, Connection
+from tests.integration.conftest import Answers, Failures, failure
 
-HOUR = timedelta(hours=1)
-PATIENCE = Patience(3, Backoff(first=HOUR, most=2 * HOUR))
+HOUR, WEEK = timedelta(hours=1), timedelta(days=7)
 
 
-def failures(asking: Asking, patience: Patience = PATIENCE) -> list[Failure]:
-    return [patience.failure(question, Skip.INVALID, "odd") for question in asking.questions]
+def failures(asking: Asking) -> list[Failure]:
+    return [failure(question) for question in asking.questions]
 
 
 def ledger(db: Connection) -> list[dict[str, Any]]:
-    # The times are told apart from now(): psycopg has no value for infinity.
     with db.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
             "SELECT library_id, question, ask_order, outcome, answered_at, failures, failure,"
-            " failure_detail, failed_at, next_ask_at = 'infinity' AS parked,"
-            " nullif(next_ask_at, 'infinity') - failed_at AS wait"
+            " failure_detail, failed_at, failing_since, suspicion, parked,"
+            " next_ask_at - failed_at AS wait"
             " FROM listener.ledger ORDER BY library_id"
         ).fetchall()
+
+
+def only(db: Connection) -> dict[str, Any]:
+    (entry,) = ledger(db)
+    return entry
 
 
 def waiting(db: Connection) -> list[tuple[object, object]]:
@@ -48,49 +51,93 @@ def entries(db: Connection) -> list[tuple[int, int]]:
     return [(int(str(seq)), int(str(row))) for seq, row in rows]
 
 
+def let_pass(db: Connection, interval: str) -> None:
+    """Let time go by for everything that failed."""
+    db.execute(
+        "UPDATE listener.ledger SET failing_since = failing_since - %(by)s::interval,"
+        " failed_at = failed_at - %(by)s::interval,"
+        " next_ask_at = next_ask_at - %(by)s::interval",
+        {"by": interval},
+    )
+
+
 async def test_first_failure_of_a_row_that_was_never_asked(
     db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
 ) -> None:
     row = add_release(db)
     asking = await library.read([row])
-    await verdicts.fail(asking.order, failures(asking), [])
-    (entry,) = ledger(db)
+    assert await verdicts.fail(asking.order, failures(asking), []) == {row}
+    entry = only(db)
     assert (entry["library_id"], entry["question"]) == (row, asking.questions[0].digest)
     assert entry["ask_order"] == asking.order
     assert entry["outcome"] is entry["answered_at"] is None
     assert (entry["failures"], entry["failure"]) == (1, "lml_invalid")
     assert entry["failure_detail"] == "odd"
     assert abs(entry["failed_at"] - datetime.now(tz=UTC)) < timedelta(minutes=1)
-    assert (entry["wait"], entry["parked"]) == (HOUR, False)
+    assert entry["failing_since"] == entry["failed_at"]
+    assert (entry["wait"], entry["suspicion"], entry["parked"]) == (HOUR, 0, False)
 
 
-async def test_failures_in_a_row_are_counted_until_the_row_is_parked(
-    db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
+async def test_failures_of_one_question_are_counted_since_the_first(
+    db: Connection, library: PostgresLibrary, fail: Failures
 ) -> None:
     row = add_release(db)
-    seen = []
-    for _ in range(4):
-        asking = await library.read([row])
-        await verdicts.fail(asking.order, failures(asking), [])
-        (entry,) = ledger(db)
-        seen.append((entry["failures"], entry["wait"], entry["parked"]))
-        assert entry["ask_order"] == asking.order
-    assert seen == [(1, HOUR, False), (2, 2 * HOUR, False), (3, None, True), (4, None, True)]
+    await fail(row, suspicion=1)
+    let_pass(db, "5 h")
+    since = only(db)["failing_since"]
+    for number, suspicion in ((2, 2), (3, 4)):
+        assert await fail(row, suspicion=suspicion) == {row}
+        entry = only(db)
+        assert (entry["failures"], entry["suspicion"]) == (number, suspicion)
+        assert entry["failing_since"] == since
+        assert entry["failed_at"] - since >= timedelta(hours=5)
+    (question,) = (await library.read([row])).questions
+    assert question.failing is not None
+    assert (question.failing.failures, question.suspicion) == (3, 4)
+    assert timedelta(hours=5) <= question.failing.lasting < timedelta(hours=5, minutes=1)
+    assert timedelta(0) <= question.failing.ago < timedelta(minutes=1)
+    assert not question.failing.parked
+
+
+async def test_parked_row_is_marked_and_has_a_time_all_the_same(
+    db: Connection, library: PostgresLibrary, fail: Failures
+) -> None:
+    row = add_release(db)
+    await fail(row)
+    await fail(row, after=WEEK, parked=True)
+    entry = only(db)
+    assert (entry["failures"], entry["wait"], entry["parked"]) == (2, WEEK, True)
+    (question,) = (await library.read([row])).questions
+    assert question.failing is not None
+    assert question.failing.parked
+    await fail(row)
+    assert not only(db)["parked"]
+
+
+async def test_question_that_never_failed_knows_of_no_failures(
+    db: Connection, library: PostgresLibrary, answer: Answers
+) -> None:
+    never, answered = add_release(db), add_release(db)
+    await answer(answered)
+    db.execute("UPDATE listener.ledger SET next_ask_at = now()")
+    questions = (await library.read([never, answered])).questions
+    assert [question.failing for question in questions] == [None, None]
+    assert [question.suspicion for question in questions] == [0, 0]
 
 
 async def test_failure_keeps_the_answer_before_it(
-    db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts, answer: Answers
+    db: Connection, answer: Answers, fail: Failures
 ) -> None:
     row = add_release(db)
     await answer(row)
-    (answered,) = ledger(db)
+    answered = only(db)
     db.execute("UPDATE listener.ledger SET next_ask_at = now()")
-    asking = await library.read([row])
-    await verdicts.fail(asking.order, failures(asking), [])
-    (entry,) = ledger(db)
+    await fail(row)
+    entry = only(db)
     assert entry["outcome"] == "single_artist"
     assert entry["answered_at"] == answered["answered_at"]
     assert (entry["failures"], entry["wait"]) == (1, HOUR)
+    assert entry["failing_since"] == entry["failed_at"]
     assert count(db, "library_identity") == 1
 
 
@@ -104,53 +151,42 @@ async def test_failures_settle_the_changes_given_and_no_others(
     db.execute("INSERT INTO listener.change (stream, row_id) VALUES ('rotation', %s)", (parked,))
     asking = await library.read([parked, tried])
     first, second = sorted(asking.questions, key=lambda question: question.library_id)
-    at_once = Patience(1)
-    failed = [
-        at_once.failure(first, Skip.INVALID, "odd"),
-        PATIENCE.failure(second, Skip.MISMATCH, ""),
-    ]
-    await verdicts.fail(asking.order, failed, [entry for entry in batch if entry[1] == parked])
+    failed = [failure(first, after=WEEK, parked=True), failure(second)]
+    # The one of a row that did not fail is not ours to settle.
+    assert await verdicts.fail(asking.order, failed, batch) == {parked, tried}
     assert [(entry["library_id"], entry["parked"]) for entry in ledger(db)] == [
         (parked, True),
         (tried, False),
     ]
-    # Of the parked row, only what was read with it is settled.
-    assert waiting(db) == [
-        ("library", tried),
-        ("library", other),
-        ("library", parked),
-        ("rotation", parked),
-    ]
+    # Of the rows that failed, only what was read with them is settled.
+    assert waiting(db) == [("library", other), ("library", parked), ("rotation", parked)]
 
 
 @pytest.mark.parametrize("kind", Kind)
 async def test_answer_clears_failures(
-    db: Connection,
-    library: PostgresLibrary,
-    verdicts: PostgresVerdicts,
-    answer: Answers,
-    kind: Kind,
+    db: Connection, library: PostgresLibrary, answer: Answers, fail: Failures, kind: Kind
 ) -> None:
     row = add_release(db)
-    asking = await library.read([row])
-    await verdicts.fail(asking.order, failures(asking, Patience(1)), [])
+    await fail(row, after=WEEK, parked=True, suspicion=4)
     assert await answer(row, kind=kind) == {row}
-    (entry,) = ledger(db)
-    assert (entry["outcome"], entry["failures"], entry["parked"]) == (kind, 0, False)
-    assert entry["failure"] is entry["failure_detail"] is entry["failed_at"] is None
+    entry = only(db)
+    assert (entry["outcome"], entry["failures"]) == (kind, 0)
+    assert (entry["suspicion"], entry["parked"]) == (0, False)
+    assert entry["failure"] is entry["failure_detail"] is None
+    assert entry["failed_at"] is entry["failing_since"] is None
     assert (await library.read([row])).answered == {row}
 
 
 async def test_late_failure_does_not_touch_a_newer_answer(
     db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts, answer: Answers
 ) -> None:
-    row = add_release(db)
-    late = await library.read([row])
+    row, other = add_release(db), add_release(db)
+    late = await library.read([row, other])
     await answer(row)
-    before, changes = ledger(db), waiting(db)
-    await verdicts.fail(late.order, failures(late, Patience(1)), entries(db))
-    assert ledger(db) == before
-    assert waiting(db) == changes
+    before = only(db)
+    assert await verdicts.fail(late.order, failures(late), entries(db)) == {other}
+    assert ledger(db)[0] == before
+    assert waiting(db) == [("library", row)]
     assert (await library.read([row])).answered == {row}
 
 
@@ -161,7 +197,7 @@ async def test_late_failure_does_not_touch_a_newer_one(
     late, newer = await library.read([row]), await library.read([row])
     await verdicts.fail(newer.order, failures(newer), [])
     before = ledger(db)
-    await verdicts.fail(late.order, failures(late, Patience(1)), entries(db))
+    assert await verdicts.fail(late.order, failures(late), entries(db)) == frozenset()
     assert ledger(db) == before
     assert waiting(db) == [("library", row)]
 
@@ -178,28 +214,95 @@ async def test_late_answer_does_not_touch_a_newer_failure(
     assert count(db, "library_identity") == 0
 
 
-async def test_changed_question_starts_counting_anew(
-    db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
+async def test_failure_whose_past_was_answered_meanwhile_begins_now(
+    db: Connection,
+    library: PostgresLibrary,
+    verdicts: PostgresVerdicts,
+    answer: Answers,
+    fail: Failures,
 ) -> None:
     row = add_release(db)
-    asking = await library.read([row])
-    await verdicts.fail(asking.order, failures(asking, Patience(1)), [])
-    assert (await library.read([row])).questions[0].failures == 1
+    await fail(row)
+    answered, failed = await library.read([row]), await library.read([row])
+    assert await answer.write(answered) == {row}
+    assert await verdicts.fail(failed.order, failures(failed), []) == {row}
+    entry = only(db)
+    assert (entry["failures"], entry["failing_since"]) == (2, entry["failed_at"])
+    (question,) = (await library.read([row])).questions
+    assert question.failing is not None
+    assert question.failing.lasting < timedelta(minutes=1)
+
+
+async def test_changed_question_starts_counting_anew(
+    db: Connection, library: PostgresLibrary, fail: Failures
+) -> None:
+    row = add_release(db)
+    await fail(row, after=WEEK, parked=True, suspicion=4)
+    let_pass(db, "5 h")
+    (question,) = (await library.read([row])).questions
+    assert question.failing is not None
+    assert (question.failing.failures, question.suspicion) == (1, 4)
     rename(db, row, "Broadcast")
     asking = await library.read([row])
-    assert asking.questions[0].failures == 0
-    await verdicts.fail(asking.order, failures(asking), [])
-    (entry,) = ledger(db)
+    assert [(q.failing, q.suspicion) for q in asking.questions] == [(None, 0)]
+    await fail(row)
+    entry = only(db)
     assert (entry["failures"], entry["wait"]) == (1, HOUR)
+    assert (entry["suspicion"], entry["parked"]) == (0, False)
+    assert entry["failing_since"] == entry["failed_at"]
     assert entry["question"] == asking.questions[0].digest
 
 
 async def test_failed_row_is_asked_whenever_it_comes_up(
-    db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts, answer: Answers
+    db: Connection, library: PostgresLibrary, answer: Answers, fail: Failures
 ) -> None:
     row = add_release(db)
     await answer(row)
     db.execute("UPDATE listener.ledger SET next_ask_at = now()")
-    asking = await library.read([row])
-    await verdicts.fail(asking.order, failures(asking), [])
+    await fail(row)
     assert [question.library_id for question in (await library.read([row])).questions] == [row]
+
+
+async def test_another_release_of_lml_has_everything_that_failed_asked_again(
+    db: Connection, pool: Pool, library: PostgresLibrary, answer: Answers, fail: Failures
+) -> None:
+    failed, parked, due, answered = (add_release(db) for _ in range(4))
+    await fail(failed, suspicion=2)
+    await fail(parked, after=WEEK, parked=True, suspicion=4)
+    await fail(due, after=-HOUR)
+    await answer(answered)
+    before = ledger(db)
+    at = times(db)
+    note = PostgresLedger(pool, BACKEND).note_release
+    # The first one that is noted: nobody knows which one it was that failed.
+    assert await note("1.0 abc") == 0
+    assert await note("1.0 abc") == 0
+    assert (ledger(db), times(db)) == (before, at)
+    assert await note("1.0 def") == 2
+    after = {entry["library_id"]: entry for entry in ledger(db)}
+    assert not any(entry["parked"] for entry in after.values())
+    # How often it failed, and how suspect it is, stays known.
+    assert [after[row]["failures"] for row in (failed, parked, due, answered)] == [1, 1, 1, 0]
+    assert [after[row]["suspicion"] for row in (failed, parked)] == [2, 4]
+    assert due_now(db) == {failed, parked, due}
+    assert {row: when for row, when in times(db).items() if row in {due, answered}} == {
+        row: when for row, when in at.items() if row in {due, answered}
+    }
+    assert await note("1.0 def") == 0
+    (question,) = (await library.read([parked])).questions
+    assert question.failing is not None
+    assert (question.failing.failures, question.suspicion, question.failing.parked) == (1, 4, False)
+    assert db.execute("SELECT stream, lml_release FROM listener.lane ORDER BY 1").fetchall() == [
+        ("library", "1.0 def"),
+        ("rotation", None),
+    ]
+
+
+def times(db: Connection) -> dict[object, object]:
+    rows = db.execute("SELECT library_id, next_ask_at FROM listener.ledger").fetchall()
+    return {row[0]: row[1] for row in rows}
+
+
+def due_now(db: Connection) -> set[object]:
+    rows = db.execute("SELECT library_id FROM listener.ledger WHERE next_ask_at <= now()")
+    return {row[0] for row in rows.fetchall()}

@@ -20,14 +20,12 @@ from listener.adapters.postgres.library import PostgresLibrary
 from listener.adapters.postgres.statements import query
 from listener.adapters.postgres.status import looking
 from listener.adapters.postgres.verdicts import PostgresVerdicts
-from listener.domain.faults import StoreUnavailableError, WriteRefusedError
-from listener.domain.parking import Failure
+from listener.domain.faults import StatementRefusedError, StoreUnavailableError
 from listener.domain.question import Asking
-from listener.domain.tally import Skip
 from listener.domain.verdict import Identity, Kind, Page, Provenance, Verdict, Written
 from tests.catalogue import add_identity, add_release, delete_release, rename, set_column, table
 from tests.conftest import BACKEND, Connection, as_role
-from tests.integration.conftest import ASK_AGAIN
+from tests.integration.conftest import ASK_AGAIN, failure
 
 OTHERS = [Kind.UNRESOLVED, Kind.COMPILATION]
 
@@ -70,8 +68,7 @@ class Asked:
     async def fail(self, row: int) -> None:
         """Ask about a row in vain."""
         asking = await self.read(row)
-        failures = [Failure(asking.questions[0], Skip.INVALID, "no kind", 1, None)]
-        await self.verdicts.fail(asking.order, failures, [])
+        await self.verdicts.fail(asking.order, [failure(asking.questions[0])], [])
 
 
 @pytest.fixture
@@ -324,7 +321,9 @@ async def test_page_of_all_kinds_at_once(
     ]
     questions = {question.library_id: question for question in asking.questions}
     written = await asked.verdicts.write(Page(asking.order, questions, answers, []))
-    assert written == Written(frozenset(rows), frozenset((gone,)), kept=0, unresolved_now=1)
+    assert written == Written(
+        frozenset(rows), withdrawn=frozenset((gone,)), kept=0, unresolved_now=1
+    )
     assert [(state[0], state[3]) for state in history(db)] == [
         (other, "verdict_changed"),
         (renamed, "question_changed"),
@@ -371,9 +370,8 @@ async def test_release_that_the_backend_deletes_is_not_waited_for(
     asking, again = await asked.read(row, other), await asked.read(other)
     with psycopg.connect(dsn) as backend:
         delete_release(backend, row)
-        with pytest.raises(WriteRefusedError, match="lock timeout") as refused:
+        with pytest.raises(StatementRefusedError, match="lock timeout"):
             await asked.write(asking, Kind.UNRESOLVED)
-        assert refused.value.passing
         assert (await asked.write(again, Kind.UNRESOLVED)).withdrawn == {other}
     assert [state[0] for state in history(db)] == [other]
     assert (await asked.read(row)).gone == {row}
@@ -446,7 +444,7 @@ async def test_withdrawn_state_that_is_kept_is_the_one_that_stood(
     written = await write_while_somebody_writes(
         db, dsn, asked, rows, Kind.UNRESOLVED, wikidata_qid="Q42"
     )
-    assert written == Written(frozenset(rows), frozenset(rows))
+    assert written == Written(frozenset(rows), withdrawn=frozenset(rows))
     assert [state[:2] for state in history(db)] == list(zip(rows, ("Q1", "Q42", "Q1"), strict=True))
     assert standing(db) == []
 
@@ -541,7 +539,7 @@ async def test_history_that_goes_while_the_daemon_works_stops_no_verdict(
     row = add_release(db)
     await asked(row, identity("Q1"))
     db.execute(sql.SQL("DROP TABLE {}").format(table("library_identity_history")))
-    with pytest.raises(StoreUnavailableError, match="does not exist"):
+    with pytest.raises(StatementRefusedError, match="does not exist"):
         await asked(row, identity("Q2"))
     assert (await asked(row, identity("Q2"))).rows == {row}
     assert standing(db)[0][0] == "Q2"
@@ -571,7 +569,7 @@ async def test_without_a_right_on_the_history_verdicts_are_written_all_the_same(
             "sequence": table("library_identity_history_history_id_seq"),
         }
         db.execute(sql.SQL(f"REVOKE {revoke} FROM {role}").format(**names))
-        with pytest.raises(StoreUnavailableError, match="permission denied"):
+        with pytest.raises(StatementRefusedError, match="permission denied"):
             await asked(row, identity("Q2"))
         assert (await asked(row, identity("Q2"))).rows == {row}
     with psycopg.connect(dsn, autocommit=True) as connection:

@@ -78,6 +78,26 @@ async def test_refresh_calls_and_identities_of_long_ago_are_forgotten(
     assert db.execute("SELECT identity_id FROM listener.warmth").fetchall() == [(89,)]
 
 
+async def test_failures_of_deleted_rotation_rows_are_forgotten(pool: Pool, db: Connection) -> None:
+    kept, deleted = (
+        db.execute(
+            sql.SQL("INSERT INTO {} (rotation_bin) VALUES ('H') RETURNING id").format(
+                table("rotation")
+            )
+        ).fetchall()[0][0]
+        for _ in range(2)
+    )
+    db.execute(
+        "INSERT INTO listener.rotation_failure (row_id, failures, failure_detail, failed_at,"
+        " next_ask_at) SELECT n, 1, 'why', now(), now() FROM unnest(%s::int[]) AS n",
+        ([kept, deleted],),
+    )
+    db.execute(sql.SQL("DELETE FROM {} WHERE id = %s").format(table("rotation")), (deleted,))
+    assert await PostgresHousekeeping(pool, BACKEND).clear() == 0
+    left = db.execute("SELECT row_id FROM listener.rotation_failure").fetchall()
+    assert left == [(kept,)]
+
+
 def tally_of(rows: int) -> Tally:
     return Tally(tracks=Counter({TrackCount.ROWS_WRITTEN: rows}))
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -14,6 +17,7 @@ import pytest
 from psycopg import sql
 
 from listener.adapters.demo.postgres import create_backend
+from listener.adapters.postgres import statements
 from listener.adapters.postgres.installation import (
     InstallationError,
     install,
@@ -334,6 +338,40 @@ def test_older_program_never_mends_triggers_of_a_newer_one(bare: str) -> None:
         )
         with pytest.raises(InstallationError, match=r"triggers/library, which listener 99\.0\.0"):
             install(connection, BACKEND)
+
+
+def test_rows_that_an_older_version_parked_stay_parked_but_not_for_ever(
+    bare: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(statements.sql_folder(), tmp_path / "sql")
+    (tmp_path / "sql/schema/0008_failures.sql").unlink()
+    with installing(bare) as connection:
+        with monkeypatch.context() as older:
+            older.setattr(statements, "_PACKAGE", tmp_path)
+            install(connection, BACKEND)
+        connection.execute(
+            "INSERT INTO listener.ledger (library_id, question, ask_order, outcome, answered_at,"
+            " next_ask_at, failures, failure, failure_detail, failed_at) VALUES"
+            " (1, '', 0, NULL, NULL, 'infinity', 8, 'lml_error', 'x', now() - interval '3 d'),"
+            " (2, '', 0, NULL, NULL, now() + interval '15 min', 2, 'lml_error', 'x', now()),"
+            " (3, '', 0, 'unresolved', now(), now() + interval '30 d', 0, NULL, NULL, NULL)"
+        )
+        with pytest.raises(InstallationError, match="schema/0008_failures missing"):
+            require_installed(connection, BACKEND)
+        assert install(connection, BACKEND) == ["installed schema/0008_failures"]
+        rows = connection.execute(
+            "SELECT library_id, failures, suspicion, parked, failing_since = failed_at,"
+            " next_ask_at - now() FROM listener.ledger ORDER BY library_id"
+        ).fetchall()
+    assert [row[:5] for row in rows] == [
+        (1, 8, 0, True, True),
+        (2, 2, 0, False, True),
+        (3, 0, 0, False, None),
+    ]
+    week, minute = timedelta(days=7), timedelta(minutes=1)
+    assert week - minute < rows[0][5] <= week
+    assert rows[1][5] < timedelta(minutes=15)
+    assert rows[2][5] > timedelta(days=29)
 
 
 def become(connection: psycopg.Connection[Any], newer: str) -> None:

@@ -17,14 +17,14 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from listener.adapters.demo.simulator import Knowledge, Simulator, simulator_thread
+from listener.adapters.demo.simulator import Health, Knowledge, Simulator, simulator_thread
 from listener.adapters.demo.simulator.replies import Wire
 from listener.adapters.demo.simulator.tracks import Tracks as Fields
 from listener.adapters.demo.simulator.tracks import TrackStore, entries_for
 from listener.adapters.lml.client import LmlClient, LmlLimits, open_lml
 from listener.adapters.lml.health import LmlProbe, NoAnswerError, open_probe
 from listener.domain.faults import (
-    CallBrokenOffError,
+    CallInterruptedError,
     LmlRefusedError,
     LmlUnavailableError,
     PageRefusedError,
@@ -83,7 +83,7 @@ async def answers(lml: LmlClient) -> list[Verdict | Invalid]:
 
 async def test_call_that_is_to_be_made_once_is(simulator: Simulator, lml: LmlClient) -> None:
     simulator.faults.add("status", status=502, body="html")
-    with pytest.raises(CallBrokenOffError):
+    with pytest.raises(CallInterruptedError):
         await lml.ask(QUESTIONS, once=True)
     assert simulator.calls.counts["bulk"] == 1
 
@@ -101,15 +101,15 @@ async def test_call_that_is_to_be_made_once_is(simulator: Simulator, lml: LmlCli
         ("status", {"status": 429}, LmlUnavailableError, 2),
         ("status", {"status": 500, "body": "message"}, LmlRefusedError, 1),
         ("status", {"status": 500, "body": "text"}, PageRefusedError, 2),
-        ("status", {"status": 502, "body": "html"}, CallBrokenOffError, 2),
+        ("status", {"status": 502, "body": "html"}, CallInterruptedError, 2),
         ("status", {"status": 503, "body": "empty"}, LmlUnavailableError, 2),
-        ("status", {"status": 504, "body": "html"}, CallBrokenOffError, 2),
+        ("status", {"status": 504, "body": "html"}, CallInterruptedError, 2),
         ("redirect", {}, LmlRefusedError, 1),
-        ("reset", {}, CallBrokenOffError, 2),
-        ("reset_midway", {}, CallBrokenOffError, 2),
-        ("cut", {}, CallBrokenOffError, 2),
-        ("hang", {}, CallBrokenOffError, 2),
-        ("drip", {"size": 1}, CallBrokenOffError, 2),
+        ("reset", {}, CallInterruptedError, 2),
+        ("reset_midway", {}, CallInterruptedError, 2),
+        ("cut", {}, CallInterruptedError, 2),
+        ("hang", {}, CallInterruptedError, 2),
+        ("drip", {"size": 1}, CallInterruptedError, 2),
         ("html", {}, LmlUnavailableError, 2),
         ("not_json", {}, LmlUnavailableError, 2),
         ("empty_body", {}, LmlUnavailableError, 2),
@@ -157,7 +157,7 @@ async def test_reply_that_is_no_answer(  # noqa: PLR0917 - one parameter a colum
         ("status", {"status": 401}, LmlRefusedError, 1),
         ("status", {"status": 500, "body": "message"}, LmlRefusedError, 1),
         ("status", {"status": 503, "body": "empty"}, LmlUnavailableError, 2),
-        ("reset", {}, CallBrokenOffError, 2),
+        ("reset", {}, CallInterruptedError, 2),
         ("html", {}, LmlUnavailableError, 2),
     ],
 )
@@ -418,3 +418,15 @@ async def test_lml_says_how_it_is(simulator: Simulator, lml: LmlClient) -> None:
     assert await lml.well()
     simulator.faults.add("status", endpoint="health", status=503)
     assert not await lml.well()
+
+
+async def test_lml_says_which_release_it_is(simulator: Simulator, lml: LmlClient) -> None:
+    assert await lml.release() == "2.14.0"
+    simulator.health = Health(version="2.15.0", commit_sha="abc")
+    assert await lml.release() == "2.15.0 abc"
+    for fault in ("html", "not_json", "list_document", "empty_body", "reset", "huge_body"):
+        simulator.faults.clear()
+        simulator.faults.add(fault, endpoint="health")
+        assert await lml.release() is None, fault
+    simulator.faults.clear()
+    assert await lml.release() == "2.15.0 abc"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import httpx
@@ -16,12 +17,12 @@ from listener.adapters.lml.client import LmlClient, LmlLimits
 from listener.adapters.postgres.library import PostgresLibrary
 from listener.adapters.postgres.outbox import PostgresOutbox
 from listener.adapters.postgres.verdicts import PostgresVerdicts
-from listener.domain.change import Batch
+from listener.domain.change import Batch, Stream
 from listener.domain.faults import LmlUnavailableError
-from listener.domain.parking import Patience
-from listener.domain.suspects import Suspects
+from listener.domain.retrying import RetryPolicy
 from listener.domain.tally import Tally
-from listener.engine.permits import Permits
+from listener.engine.circuit import Circuit
+from listener.engine.permits import Permits, Priority
 from listener.engine.resolver import Resolver, ResolverLimits
 from tests.catalogue import add_release
 from tests.conftest import Connection
@@ -109,9 +110,9 @@ def resolver(
         lml=lml.client,
         verdicts=verdicts,
         outbox=outbox,
-        permit=Permits(1).live,
-        limits=ResolverLimits(100, Patience(attempts=3)),
-        suspects=Suspects(),
+        permit=partial(Permits(1).hold, Priority.CHANGE),
+        limits=ResolverLimits(100, RetryPolicy(attempts=3, parked_for=timedelta(days=7))),
+        circuit=Circuit(Stream.LIBRARY),
     )
 
 
@@ -167,10 +168,15 @@ async def test_no_reply_crashes_the_resolver_or_writes_what_it_did_not_say(
         assert tuple(add_release(db) for _ in ROWS) == ROWS
     lml.body = body
     resolver.tally = Tally()
-    # What makes no sense as a whole is LML's fault, and no row's.
-    with suppress(LmlUnavailableError):
-        await resolver.handle(Batch(dict.fromkeys(ROWS, ())))
-    assert resolver.tally.scanned == len(ROWS)
+    outcome = await resolver.handle(Batch(dict.fromkeys(ROWS, ())))
+    if outcome.fault is None:
+        assert outcome.settled == set(ROWS)
+        assert resolver.tally.scanned == len(ROWS)
+    else:
+        # What is no reply of LML's at all is about no row.
+        assert isinstance(outcome.fault, LmlUnavailableError)
+        assert not outcome.tried
+        assert not resolver.tally.scanned
     assert_every_row_was_offered(db, body)
     ledger = db.execute("SELECT library_id, failures, outcome FROM listener.ledger").fetchall()
     assert {entry[0] for entry in ledger} <= set(ROWS)

@@ -16,40 +16,31 @@ from listener.adapters.postgres.due import PostgresDue
 from listener.adapters.postgres.library import PostgresLibrary
 from listener.adapters.postgres.parked import ParkedRow, list_parked, requeue_parked
 from listener.adapters.postgres.status import looking, read_status
-from listener.adapters.postgres.verdicts import PostgresVerdicts
 from listener.domain.due import Reason, Scope
 from listener.domain.faults import StoreUnavailableError
-from listener.domain.parking import Failure
-from listener.domain.tally import Skip
 from listener.domain.verdict import Kind
 from tests.catalogue import add_release, delete_release, outbox_size
 from tests.conftest import BACKEND, Connection
-from tests.integration.conftest import ASK_AGAIN, Answers
+from tests.integration.conftest import ASK_AGAIN, Answers, Failures
 
 HOUR = timedelta(hours=1)
 
 
 class Parking:
-    """Has rows fail, for the last time or not, as the daemon would."""
+    """Has rows fail for the last time, as the daemon would."""
 
-    def __init__(self, library: PostgresLibrary, verdicts: PostgresVerdicts) -> None:
-        self._library = library
-        self._verdicts = verdicts
+    def __init__(self, fail: Failures) -> None:
+        self._fail = fail
 
-    async def __call__(self, *row_ids: int, ask_again: timedelta | None = None) -> None:
-        """Park the rows, unless they are to be asked again."""
-        asking = await self._library.read(row_ids)
-        failures = [
-            Failure(question, Skip.INVALID, "odd", question.failures + 1, ask_again)
-            for question in asking.questions
-        ]
-        await self._verdicts.fail(asking.order, failures, [])
+    async def __call__(self, *row_ids: int) -> None:
+        """Park the rows."""
+        await self._fail(*row_ids, after=7 * 24 * HOUR, parked=True, suspicion=4)
 
 
 @pytest.fixture
-def park(library: PostgresLibrary, verdicts: PostgresVerdicts) -> Parking:
+def park(fail: Failures) -> Parking:
     """Have rows parked."""
-    return Parking(library, verdicts)
+    return Parking(fail)
 
 
 def listed(dsn: str) -> list[ParkedRow]:
@@ -70,7 +61,7 @@ def ledger(db: Connection) -> dict[int, dict[str, Any]]:
     with db.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
             "SELECT library_id, outcome, answered_at, failures, failure, failure_detail,"
-            " failed_at, next_ask_at <= now() AS due, next_ask_at = 'infinity' AS parked"
+            " failed_at, failing_since, suspicion, next_ask_at <= now() AS due, parked"
             " FROM listener.ledger ORDER BY library_id"
         ).fetchall()
     return {row.pop("library_id"): row for row in rows}
@@ -81,11 +72,11 @@ def waiting(db: Connection) -> list[tuple[object, ...]]:
 
 
 async def test_parked_rows_are_listed_the_longest_parked_first(
-    unseen: Connection, dsn: str, park: Parking, answer: Answers
+    unseen: Connection, dsn: str, park: Parking, fail: Failures, answer: Answers
 ) -> None:
     late, early, failing, answered, gone = (add_release(unseen) for _ in range(5))
     await park(late, early, gone)
-    await park(failing, ask_again=HOUR)
+    await fail(failing)
     await answer(answered)
     first, last = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC)
     for row, at in ((early, first), (late, last)):
@@ -98,11 +89,11 @@ async def test_parked_rows_are_listed_the_longest_parked_first(
 
 
 async def test_rows_put_back_are_changes_again_and_the_others_stay(
-    unseen: Connection, dsn: str, park: Parking, answer: Answers
+    unseen: Connection, dsn: str, park: Parking, fail: Failures, answer: Answers
 ) -> None:
     row, second, left, failing, answered, never, gone = (add_release(unseen) for _ in range(7))
     await park(row, second, left, gone)
-    await park(failing, ask_again=HOUR)
+    await fail(failing)
     await answer(answered)
     delete_release(unseen, gone)
     before = ledger(unseen)
@@ -116,6 +107,8 @@ async def test_rows_put_back_are_changes_again_and_the_others_stay(
         "failure": None,
         "failure_detail": None,
         "failed_at": None,
+        "failing_since": None,
+        "suspicion": 0,
         "due": True,
         "parked": False,
     }
@@ -144,7 +137,7 @@ async def test_row_put_back_is_asked_with_all_its_tries_though_it_was_answered_b
     requeue(dsn, [row])
     assert ledger(unseen)[row]["outcome"] == "single_artist"
     (question,) = (await library.read([row])).questions
-    assert (question.library_id, question.failures) == (row, 0)
+    assert (question.library_id, question.failing) == (row, None)
     assert await answer(row, kind=Kind.UNRESOLVED) == {row}
     assert (await library.read([row])).answered == {row}
 

@@ -72,6 +72,8 @@ def test_every_table_of_ours_has_its_rights(db: Connection, role: str) -> None:
     ).fetchall()
     listed = {right.name for right in granted(db, role) if right.schema_name == "listener"}
     assert {name for (name,) in tables} <= listed, "name it in sql/queries/list_rights.sql"
+    wanted = {right.wanted_right for right in granted(db, role) if right.name == "rotation_failure"}
+    assert wanted == {"SELECT", "INSERT", "UPDATE", "DELETE"}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from psycopg import sql
 from listener.adapters.postgres.connection import Database, Pool, open_session
 from listener.adapters.postgres.rotation import PostgresRotation
 from listener.adapters.postgres.statements import query
-from listener.domain.refreshing import Played, RotationCoverage
+from listener.domain.refreshing import Played, RotationCoverage, RotationFailure
+from listener.domain.retrying import Retry
 from tests.catalogue import add_identity, add_release, outbox_size, rename, table
 from tests.conftest import BACKEND, Connection
 from tests.integration.conftest import ASK_AGAIN, Answers
@@ -224,8 +225,12 @@ async def test_release_that_is_answered_is_not_raised_until_it_is_due(
     db.execute("UPDATE listener.ledger SET next_ask_at = now()")
     assert await rotation.raise_releases([album]) == 1
     settle_all(db)
-    db.execute("UPDATE listener.ledger SET next_ask_at = 'infinity', failures = 8")
+    # What failed has a time and a feed of its own, unless the row says something else by now.
+    db.execute("UPDATE listener.ledger SET failures = 1")
     assert await rotation.raise_releases([album]) == 0
+    rename(db, album, "Yet another")
+    settle_all(db)
+    assert await rotation.raise_releases([album]) == 1
 
 
 async def test_release_whose_identity_is_verified_elsewhere_is_not_raised(
@@ -260,6 +265,114 @@ async def test_raised_change_wakes_a_sleeper_and_spares_one_that_is_awake(
     assert (waiting(db, "library"), waiting(db, "rotation")) == ([album], [row])
 
 
+@pytest.mark.parametrize("stream", ["library", "rotation"])
+async def test_raised_change_has_a_transaction_id_before_it_has_a_seq(
+    db: Connection, rotation: PostgresRotation, stream: str
+) -> None:
+    album = add_release(db)
+    row = play(db, release=5)
+    settle_all(db)
+    # By the time that a row is about to be inserted it has its seq.
+    db.execute(
+        "CREATE FUNCTION public.require_id() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN"
+        " IF pg_current_xact_id_if_assigned() IS NULL THEN RAISE 'seq % came first', NEW.seq;"
+        " END IF; RETURN NEW; END$$;"
+        "CREATE TRIGGER requiring BEFORE INSERT ON listener.change FOR EACH ROW"
+        " EXECUTE FUNCTION public.require_id()"
+    )
+    if stream == "library":
+        assert await rotation.raise_releases([album]) == 1
+    else:
+        assert await rotation.raise_unminted() == 1
+    assert waiting(db, stream) == [album if stream == "library" else row]
+
+
+def failed(row: int, failures: int = 1, *, after: timedelta = timedelta(0)) -> RotationFailure:
+    return RotationFailure(row, "LML answered 422", Retry(failures, after))
+
+
+def entries(db: Connection) -> list[tuple[int, int]]:
+    found = db.execute("SELECT seq, row_id FROM listener.change ORDER BY seq").fetchall()
+    return [(int(str(seq)), int(str(row))) for seq, row in found]
+
+
+def failures(db: Connection) -> list[tuple[object, ...]]:
+    return db.execute(
+        "SELECT row_id, failures, failure_detail, next_ask_at - failed_at"
+        " FROM listener.rotation_failure ORDER BY row_id"
+    ).fetchall()
+
+
+def let_pass(db: Connection, hours: int) -> None:
+    """Let time go by for every row of the rotation that failed."""
+    db.execute(
+        "UPDATE listener.rotation_failure SET failing_since = failing_since - %(by)s,"
+        " failed_at = failed_at - %(by)s, next_ask_at = next_ask_at - %(by)s",
+        {"by": timedelta(hours=hours)},
+    )
+
+
+async def test_row_that_failed_is_remembered_and_its_changes_are_settled(
+    db: Connection, rotation: PostgresRotation
+) -> None:
+    row, other = play(db, release=5), play(db, release=6)
+    db.execute("INSERT INTO listener.change (stream, row_id) VALUES ('library', %s)", (row,))
+    batch = [entry for entry in entries(db) if entry[1] == row]
+    db.execute("INSERT INTO listener.change (stream, row_id) VALUES ('rotation', %s)", (row,))
+    wait = timedelta(seconds=5)
+    await rotation.fail([failed(row, after=wait)], batch)
+    assert failures(db) == [(row, 1, "LML answered 422", wait)]
+    # What came since, and what is not of this stream, stays.
+    assert (waiting(db, "rotation"), waiting(db, "library")) == ([other, row], [row])
+
+
+async def test_failures_of_a_row_are_counted_since_the_first(
+    db: Connection, rotation: PostgresRotation
+) -> None:
+    row, well = play(db, release=5), play(db, release=6)
+    await rotation.fail([failed(row)], [])
+    let_pass(db, 5)
+    await rotation.fail([failed(row, 2)], [])
+    let_pass(db, 1)
+    played, other = await rotation.read([row, well])
+    assert other.failing is None
+    assert played.failing is not None
+    assert (played.failing.failures, played.failing.parked) == (2, False)
+    minute = timedelta(minutes=1)
+    assert timedelta(hours=6) <= played.failing.lasting < timedelta(hours=6) + minute
+    assert timedelta(hours=1) <= played.failing.ago < timedelta(hours=1) + minute
+    # A change begins afresh.
+    await rotation.fail([failed(row, 1)], [])
+    (played,) = await rotation.read([row])
+    assert played.failing is not None
+    assert (played.failing.failures, played.failing.lasting < minute) == (1, True)
+
+
+async def test_row_that_is_settled_has_no_failures_any_more(
+    db: Connection, rotation: PostgresRotation
+) -> None:
+    row, retried, other = (play(db, release=release) for release in (5, 6, 7))
+    await rotation.fail([failed(row), failed(retried), failed(other)], [])
+    settled, kept = entries(db)[0], entries(db)[1:]
+    # The second one came by its time, not by a change.
+    await rotation.settle([settled], [row, retried])
+    assert [found[0] for found in failures(db)] == [other]
+    assert entries(db) == kept
+
+
+async def test_longest_due_failures_are_retried_first(
+    db: Connection, rotation: PostgresRotation
+) -> None:
+    rows = [play(db, release=5) for _ in range(4)]
+    hours = (-1, -3, 1, -2)
+    await rotation.fail(
+        [failed(row, after=timedelta(hours=after)) for row, after in zip(rows, hours, strict=True)],
+        [],
+    )
+    assert await rotation.retries(10) == [rows[1], rows[3], rows[0]]
+    assert await rotation.retries(2) == [rows[1], rows[3]]
+
+
 async def test_rows_that_could_have_an_identity_are_raised_once(
     db: Connection, rotation: PostgresRotation
 ) -> None:
@@ -275,6 +388,15 @@ async def test_rows_that_could_have_an_identity_are_raised_once(
 
 PARAMETERS: dict[str, dict[str, Any]] = {
     "read_rotation": {"row_ids": [1], "recent": timedelta(days=7)},
+    "settle_rotation": {"seqs": [1], "row_ids": [1]},
+    "record_rotation_failures": {
+        "row_ids": [1],
+        "failure_counts": [1],
+        "ask_agains": [1.0],
+        "details": ["x"],
+        "seqs": [1],
+    },
+    "find_failed_rotation": {"limit": 10},
     "fill_identities": {"row_ids": [1], "release_ids": [1], "identity_ids": [1]},
     "raise_due_releases": {"library_ids": [1]} | ASK_AGAIN.parameters(),
     "note_warmth": {"identity_ids": [1], "statuses": ["warmed"]},
@@ -292,7 +414,7 @@ async def test_statements_of_changes_reach_rows_by_key_whatever_the_size(
         plan = "\n".join([line for (line,) in await explained.fetchall()])
     finally:
         await connection.close()
-    for big in ("rotation", "library", "ledger", "warmth", "library_identity"):
+    for big in ("rotation", "library", "ledger", "change", "warmth", "library_identity"):
         assert f"Seq Scan on {big} " not in plan, plan
         assert f"Seq Scan on {big}\n" not in plan, plan
 

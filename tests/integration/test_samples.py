@@ -13,16 +13,24 @@ import pytest
 
 from listener.adapters.postgres.connection import Database, Pool, open_session
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
+from listener.adapters.postgres.outbox import PostgresOutbox
 from listener.adapters.postgres.samples import PostgresReadings, PostgresSamples
 from listener.adapters.postgres.statements import query
-from listener.adapters.postgres.steps import read_history, read_last_words
+from listener.adapters.postgres.status import looking, read_status
+from listener.adapters.postgres.steps import LastWord, read_history, read_last_words
 from listener.adapters.postgres.viewer import Viewer, open_viewer
 from listener.bootstrap.outlook import Outlook
 from listener.bootstrap.page import Page
-from listener.domain.change import Stream
-from listener.domain.faults import StoreUnavailableError
-from listener.domain.health import Waiting
+from listener.domain.change import Batch, Stream
+from listener.domain.faults import StoreUnavailableError, first_of
+from listener.domain.health import Reading, Rung, Waiting, unready
+from listener.domain.pacing import BreakerState
+from listener.domain.room import RoomLimits
 from listener.domain.sample import Sample
+from listener.engine.circuit import Circuit
+from listener.engine.consumer import Consumer
+from listener.engine.outcome import BatchOutcome
+from listener.engine.tenure import ConsumerLimits
 from tests.catalogue import add_release
 from tests.conftest import BACKEND, Connection
 from tests.integration.conftest import Answers
@@ -39,7 +47,6 @@ SAMPLE = Sample(
     silent=timedelta(0),
     woken=True,
 )
-NOTHING: dict[Stream, list[int]] = {}
 
 
 def enter(db: Connection, minutes: float, *, stream: str = "library", **values: object) -> None:
@@ -80,42 +87,34 @@ async def test_reading_tells_what_waits(db: Connection, readings: PostgresReadin
         "UPDATE listener.change SET changed_at = now() - interval '90 s' WHERE row_id = %s",
         (rows[0],),
     )
-    reading = await readings.read(NOTHING)
+    reading = await readings.read()
     library, rotation = reading.waiting
     assert (library.stream, library.backlog, library.followed) == (Stream.LIBRARY, 3, False)
     assert library.oldest is not None
     assert timedelta(seconds=90) <= library.oldest < timedelta(seconds=100)
     assert rotation == Waiting(Stream.ROTATION, 0, None, followed=False)
 
-    # A row that is tried again by itself is no sign of a pipeline that stands still.
-    library, _ = (await readings.read({Stream.LIBRARY: rows[:1]})).waiting
-    assert library.backlog == 3
-    assert library.oldest is not None
-    assert library.oldest < timedelta(seconds=60)
-    assert (await readings.read({Stream.LIBRARY: rows})).waiting[0].oldest is None
-    assert (await readings.read({Stream.ROTATION: rows})).waiting[0].oldest is not None
-
 
 async def test_another_daemon_counts_as_following_and_we_do_not(
     dsn: str, database: Database, readings: PostgresReadings
 ) -> None:
     async with PostgresLanes(database, LaneTimes()).hold(Stream.LIBRARY):
-        assert [each.followed for each in (await readings.read(NOTHING)).waiting] == [False, False]
+        assert [each.followed for each in (await readings.read()).waiting] == [False, False]
     other = Database(dsn=dsn, backend=BACKEND, holder="listener other")
     async with PostgresLanes(other, LaneTimes()).hold(Stream.LIBRARY):
-        assert [each.followed for each in (await readings.read(NOTHING)).waiting] == [True, False]
-    assert [each.followed for each in (await readings.read(NOTHING)).waiting] == [False, False]
+        assert [each.followed for each in (await readings.read()).waiting] == [True, False]
+    assert [each.followed for each in (await readings.read()).waiting] == [False, False]
 
 
 async def test_parked_rows_are_counted(db: Connection, readings: PostgresReadings) -> None:
     parked, failed, deleted = add_release(db), add_release(db), 4711
-    for row, next_ask in ((parked, "infinity"), (failed, "tomorrow"), (deleted, "infinity")):
+    for row, is_parked in ((parked, True), (failed, False), (deleted, True)):
         db.execute(
-            "INSERT INTO listener.ledger (library_id, question, ask_order, failures, next_ask_at)"
-            " VALUES (%s, '', 1, 8, %s)",
-            (row, next_ask),
+            "INSERT INTO listener.ledger (library_id, question, ask_order, failures, parked,"
+            " next_ask_at) VALUES (%s, '', 1, 8, %s, now())",
+            (row, is_parked),
         )
-    assert (await readings.read(NOTHING)).parked == 1
+    assert (await readings.read()).parked == 1
 
 
 async def test_sample_is_kept_as_it_was(
@@ -148,11 +147,7 @@ async def test_sample_is_kept_as_it_was(
     assert (rotation.oldest, rotation.typical, rotation.silent) == (None, None, 4)
     assert rotation.coverage == [2, 0, 0, 0, 0, 1, 1]
     words = read_last_words(db, BACKEND)
-    assert [(w.stream, w.oldest, w.woken) for w in words] == [
-        ("library", 3, True),
-        ("rotation", None, False),
-    ]
-    assert all(0 <= word.age < 30 for word in words)
+    assert words == (LastWord("library", woken=True), LastWord("rotation", woken=False))
 
 
 def test_word_of_long_ago_says_nothing(db: Connection) -> None:
@@ -246,9 +241,9 @@ async def test_page_tells_what_the_database_holds(
     await answer(add_release(db), add_release(db))
     parked = add_release(db)
     db.execute(
-        "INSERT INTO listener.ledger (library_id, question, ask_order, failures, next_ask_at,"
-        " failure, failure_detail, failed_at)"
-        " VALUES (%s, '', 1, 8, 'infinity', 'lml_error', 'why', now())",
+        "INSERT INTO listener.ledger (library_id, question, ask_order, failures, parked,"
+        " next_ask_at, failure, failure_detail, failed_at, failing_since)"
+        " VALUES (%s, '', 1, 8, true, now() + interval '7 d', 'lml_error', 'why', now(), now())",
         (parked,),
     )
     db.execute("TRUNCATE listener.change")
@@ -276,6 +271,84 @@ async def test_page_tells_what_the_database_holds(
         assert json.loads(await page.status())["coverage"] == state["status"]["coverage"]
 
 
+async def test_page_and_status_tell_what_keeps_a_lane_from_its_work(
+    db: Connection, dsn: str, database: Database
+) -> None:
+    reason = "permission denied for table change"
+    lanes = PostgresLanes(
+        database,
+        LaneTimes(),
+        lambda stream: (BreakerState.CLOSED, reason if stream is Stream.LIBRARY else None),
+    )
+    add_release(db)
+    async with open_viewer(dsn, BACKEND) as viewer:
+        page = _page(viewer)
+        async with lanes.hold(Stream.LIBRARY) as library, lanes.hold(Stream.ROTATION) as rotation:
+            await library.wait(timedelta(0))
+            await rotation.wait(timedelta(0))
+            wellness = json.loads(await page.state())["wellness"]
+            assert wellness == {
+                "word": "failing",
+                "why": [
+                    f"the database refuses every change of library: {reason}",
+                    "1 row never asked yet",
+                ],
+            }
+        streams = json.loads(await page.status())["streams"]
+        assert [stream["fault"] for stream in streams] == [reason, None]
+
+
+async def test_daemon_whose_changes_are_all_refused_is_not_ready_and_tells_a_probe_no_more(
+    db: Connection, dsn: str, pool: Pool, outbox: PostgresOutbox, database: Database
+) -> None:
+    add_release(db)
+    reason = "could not extend file base/1/2"
+
+    async def refuse(_batch: Batch) -> BatchOutcome:
+        return BatchOutcome(fault=StoreUnavailableError(reason))
+
+    room = RoomLimits(capacity=10, batch_size=10, linger=timedelta(0), cool_down=timedelta(0))
+    consumer = Consumer(
+        Stream.LIBRARY,
+        outbox,
+        refuse,
+        ConsumerLimits(room, 1, timedelta(seconds=5)),
+        circuit=Circuit(Stream.LIBRARY),
+    )
+    lanes = PostgresLanes(
+        database,
+        LaneTimes(),
+        lambda stream: (BreakerState.CLOSED, consumer.fault if stream == "library" else None),
+    )
+    readings = PostgresReadings(pool, BACKEND, database.holder)
+
+    async def follow() -> None:
+        async with (
+            lanes.hold(Stream.LIBRARY) as lane,
+            lanes.hold(Stream.ROTATION),
+            asyncio.TaskGroup() as tasks,
+        ):
+            tasks.create_task(consumer.follow(lane, asyncio.Event()))
+            async with asyncio.timeout(10):
+                while consumer.fault is None or lane.rung is Rung.DOWN:
+                    await asyncio.sleep(0.005)
+            pulse = consumer.pulse()
+            assert pulse is not None
+            rotation = Waiting(Stream.ROTATION, 0, None, followed=True)
+            reading = Reading(((await readings.read()).waiting[0], rotation), 0, timedelta(0))
+            told = unready(reading, [pulse], timedelta(minutes=5))
+            assert told == ["the database refuses every change of library"]
+
+    # Once it was refused a few times it gives the lane up, and says why.
+    with pytest.raises(ExceptionGroup) as group:
+        await follow()
+    assert isinstance(first_of(group.value), StoreUnavailableError)
+    with looking(dsn, BACKEND, "listener-status") as connection:
+        library, rotation = read_status(connection, BACKEND).streams
+    assert (library.holder, library.fault) == (None, reason)
+    assert (rotation.holder, rotation.fault) == (None, None)
+
+
 async def test_page_without_a_database_says_so(dsn: str) -> None:
     async with open_viewer(dsn.replace("dbname", "x").rsplit("/", 1)[0] + "/gone", BACKEND) as v:
         page = _page(v)
@@ -293,7 +366,7 @@ def _page(viewer: Viewer) -> Page:
 async def test_reading_looks_at_the_head_of_the_outbox_and_at_what_is_parked(
     db: Connection, database: Database
 ) -> None:
-    first = add_release(db)
+    add_release(db)
     db.execute(
         "INSERT INTO listener.change (stream, row_id) SELECT 'library', n"
         " FROM generate_series(1000, 40999) AS n"
@@ -304,12 +377,7 @@ async def test_reading_looks_at_the_head_of_the_outbox_and_at_what_is_parked(
     )
     db.execute("ANALYZE listener.change, listener.ledger")
     async with await open_session(database) as connection:
-        parameters = {
-            "holder": "x",
-            "streams": ["library"],
-            "rows": [first],
-            "window": timedelta(minutes=1),
-        }
+        parameters = {"holder": "x", "window": timedelta(minutes=1)}
         explain = b"EXPLAIN (ANALYZE, FORMAT JSON) " + query("read_backlog", BACKEND)
         rows = await (await connection.execute(explain, parameters)).fetchall()
     nodes = list(_nodes(rows[0][0][0]["Plan"]))

@@ -52,19 +52,20 @@ def enter(
     days: float | None = None,
     failures: int = 0,
     next_days: float = 5,
+    parked: bool = False,
 ) -> None:
     """Write a row of the ledger: answered `days` ago, to be asked again in `next_days`."""
     db.execute(
         "INSERT INTO listener.ledger"
-        " (library_id, question, ask_order, outcome, answered_at, failures, next_ask_at)"
-        " VALUES (%s, '', 1, %s, now() - %s::interval, %s,"
-        " coalesce(now() + %s::interval, 'infinity'))",
+        " (library_id, question, ask_order, outcome, answered_at, failures, parked, next_ask_at)"
+        " VALUES (%s, '', 1, %s, now() - %s::interval, %s, %s, now() + %s::interval)",
         (
             row,
             outcome,
             None if days is None else timedelta(days=days),
             failures,
-            None if next_days == float("inf") else timedelta(days=next_days),
+            parked,
+            timedelta(days=next_days),
         ),
     )
 
@@ -87,13 +88,14 @@ def test_every_row_counts_once(db: Connection, dsn: str) -> None:
         ("compilation", 1, 0, 5),
         ("compilation", 1, 3, 1),
         (None, None, 1, 1),
-        ("single_artist", 1, 8, float("inf")),
-        (None, None, 8, float("inf")),
+        ("single_artist", 1, 8, 6),
+        (None, None, 8, -1),
         (None, None, 0, -1),
     ]
     for outcome, days, failures, next_days in kinds:
         row = add_release(db)
-        enter(db, row, outcome, days=days, failures=failures, next_days=next_days)
+        parked = failures == 8
+        enter(db, row, outcome, days=days, failures=failures, next_days=next_days, parked=parked)
     add_release(db)
     enter(db, add_release(db, None), "single_artist", days=1, next_days=-1)
     add_release(db, None)
@@ -116,7 +118,8 @@ def test_every_row_counts_once(db: Connection, dsn: str) -> None:
     )
     known = status.coverage
     assert known.rows == known.nameless + known.asked + known.never
-    assert status.due_by_time == 2
+    # One of them parked, and its time has come.
+    assert status.due_by_time == 3
     assert sum(status.staleness_days.values()) == 7
 
 
@@ -124,15 +127,18 @@ async def test_as_many_are_due_by_their_time_as_a_search_finds(
     db: Connection, dsn: str, pool: Pool
 ) -> None:
     due = PostgresDue(pool, BACKEND, ASK_AGAIN)
-    for next_days, entity in ((-1, None), (-2, "e1"), (-3, "e2"), (5, "e3"), (float("inf"), "e4")):
+    for next_days, entity in ((-1, None), (-2, "e1"), (-3, "e2"), (5, "e3")):
         row = add_release(db)
         set_column(db, "library", row, "canonical_entity_id", entity)
         enter(db, row, "unresolved", days=8, next_days=next_days)
     # One that failed is searched for whatever its entity.
     enter(db, add_release(db), None, failures=1, next_days=-1)
+    enter(db, add_release(db), None, failures=8, parked=True)
     for taken_in, rows in ((True, 4), (False, 3)):
-        pages = due.by_time(Scope(include_null_canonical=taken_in))
-        assert sum([len(page) async for page in pages]) == rows
+        scope = Scope(include_null_canonical=taken_in)
+        found = [len(page) async for page in due.by_time(scope)]
+        found += [len(page) async for page in due.failed(scope)]
+        assert sum(found) == rows
         assert look(dsn, include_null_canonical=taken_in).due_by_time == rows
 
 
@@ -160,7 +166,7 @@ def test_backlog_is_told_for_each_stream(db: Connection, dsn: str) -> None:
     assert (library.stream, library.backlog) == ("library", 3)
     assert library.oldest_seconds is not None
     assert 90 <= library.oldest_seconds < 100
-    assert rotation == StreamStatus("rotation", 0, None, None, None, None)
+    assert rotation == StreamStatus("rotation", 0, None, None, None, None, None)
 
 
 async def test_follower_is_told_apart_from_one_that_went(
@@ -188,13 +194,43 @@ async def test_state_of_the_breaker_is_seen_as_of_the_last_beat(
     state = BreakerState.OPEN
     # A beat is also how long the server may take to answer.
     times = LaneTimes(beat=timedelta(milliseconds=500))
-    lanes = PostgresLanes(database, times, lambda _stream: state)
+    lanes = PostgresLanes(database, times, lambda _stream: (state, None))
     async with lanes.hold(Stream.ROTATION) as lane, asyncio.timeout(10):
         for word in ("open", "half-open"):
             while look(dsn).streams[1].breaker != word:
                 await lane.wait(timedelta(milliseconds=50))
             state = BreakerState.HALF_OPEN
     assert look(dsn).streams[1].breaker is None
+
+
+async def test_fault_is_seen_until_the_next_good_beat_and_after_the_lane_was_given_up(
+    dsn: str, database: Database
+) -> None:
+    faults: dict[Stream, str | None] = {Stream.LIBRARY: "permission denied for table change"}
+    times = LaneTimes(beat=timedelta(milliseconds=500))
+    lanes = PostgresLanes(database, times, lambda stream: (BreakerState.CLOSED, faults.get(stream)))
+
+    def told() -> list[tuple[str | None, str | None]]:
+        return [(stream.breaker, stream.fault) for stream in look(dsn).streams]
+
+    async def until_told(fault: str | None) -> None:
+        async with asyncio.timeout(10):
+            while told()[0] != ("closed", fault):
+                await lane.wait(timedelta(milliseconds=50))
+
+    async with lanes.hold(Stream.LIBRARY) as lane:
+        await until_told("permission denied for table change")
+        faults[Stream.LIBRARY] = None
+        await until_told(None)
+        faults[Stream.LIBRARY] = "no space left on device"
+        await until_told("no space left on device")
+        faults[Stream.LIBRARY] = "no space left on device, 4 times"
+    # The word of the one that gave the lane up stands until somebody does better.
+    assert told() == [(None, "no space left on device, 4 times"), (None, None)]
+    faults[Stream.LIBRARY] = None
+    async with lanes.hold(Stream.LIBRARY) as lane:
+        await until_told(None)
+    assert told() == [(None, None), (None, None)]
 
 
 def test_run_without_an_end_goes_on_or_is_lost(db: Connection, dsn: str) -> None:
@@ -369,10 +405,22 @@ def full_status(dsn: str) -> Status:
         missing=("triggers/library",),
         streams=(
             StreamStatus(
-                "library", 64_676, 7200.0, "listener 12345678", holder_alive=False, breaker="closed"
+                "library",
+                64_676,
+                7200.0,
+                "listener 12345678",
+                holder_alive=False,
+                breaker="closed",
+                fault=None,
             ),
             StreamStatus(
-                "rotation", 1, 0.2, "listener 12345670", holder_alive=True, breaker="open"
+                "rotation",
+                1,
+                0.2,
+                "listener 12345670",
+                holder_alive=True,
+                breaker="open",
+                fault=None,
             ),
         ),
         replicas=tuple(f"listener 1234567{number}" for number in range(4)),
@@ -428,6 +476,13 @@ def test_nothing_is_cut_however_narrow_the_screen(dsn: str, width: int) -> None:
     reason = text.partition("last failure: ")[2].replace(" ", "")
     assert reason.startswith("backfill,started50minago:5batchesinarowfailed,thelastone:")
     assert "x" * 200 + "end." in reason
+
+
+def test_fault_of_a_lane_is_told_with_its_reason(db: Connection, dsn: str) -> None:
+    assert not any("refuses" in line for line in shown(look(dsn), 80))
+    db.execute("UPDATE listener.lane SET fault = 'no \x1b[2Jspace' WHERE stream = 'library'")
+    refused = "the database refuses every change of library: no \\x1b[2Jspace"
+    assert refused in shown(look(dsn), 80)
 
 
 def test_last_failure_is_told_with_its_reason(db: Connection, dsn: str) -> None:

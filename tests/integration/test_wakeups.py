@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -21,8 +21,10 @@ from listener.domain.change import Batch, Stream
 from listener.domain.faults import LaneLostError, StoreUnavailableError
 from listener.domain.health import Rung
 from listener.domain.room import RoomLimits
-from listener.engine.consumer import Consumer, ConsumerLimits
-from listener.engine.handling import Handled
+from listener.engine.circuit import Circuit
+from listener.engine.consumer import Consumer
+from listener.engine.outcome import BatchOutcome
+from listener.engine.tenure import ConsumerLimits
 from tests.catalogue import add_release, rename, table
 from tests.conftest import Connection, through
 
@@ -97,13 +99,19 @@ async def following(
 ) -> AsyncIterator[None]:
     """Run a consumer that settles whatever it claims."""
 
-    async def settle(batch: Batch) -> Handled:
+    async def settle(batch: Batch) -> BatchOutcome:
         rows = frozenset(batch.changes)
         await outbox.settle(Stream.LIBRARY, batch.entries(rows))
-        return Handled(settled=rows)
+        return BatchOutcome(settled=rows)
 
     room = RoomLimits(capacity=1000, batch_size=100, linger=timedelta(), cool_down=timedelta())
-    consumer = Consumer(Stream.LIBRARY, outbox, settle, ConsumerLimits(room, 2, poll))
+    consumer = Consumer(
+        Stream.LIBRARY,
+        outbox,
+        settle,
+        ConsumerLimits(room, 2, poll),
+        circuit=Circuit(Stream.LIBRARY),
+    )
     stop = asyncio.Event()
     async with (
         PostgresLanes(database, times or LaneTimes()).hold(Stream.LIBRARY) as lane,
@@ -254,7 +262,7 @@ async def test_half_open_session_is_noticed_and_replaced(
     proxy = Proxy(info.host, info.port)
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    behind = dataclasses.replace(database, dsn=through(database.dsn, port))
+    behind = replace(database, dsn=through(database.dsn, port))
     times = LaneTimes(beat=timedelta(milliseconds=300))
     async with following(behind, outbox, times=times):
         await until_settled(db)
@@ -318,6 +326,72 @@ async def test_session_of_ours_that_the_server_still_holds_is_ended(
             await left.execute("SELECT 1")
         assert _lock_is_free(db)
     await left.close()
+
+
+async def test_daemon_takes_its_own_lane_back_at_once_though_its_former_session_lives(
+    db: Connection, database: Database
+) -> None:
+    # As it is after the connection was cut: to the server all is well.
+    times = LaneTimes(patience=NEVER, look=NEVER)
+    lanes = PostgresLanes(database, times)
+    async with asyncio.timeout(10), AsyncExitStack() as former:
+        await former.enter_async_context(lanes.hold(Stream.LIBRARY))
+        pid = _holder(db)
+        async with lanes.hold(Stream.LIBRARY, wait=False) as lane:
+            assert _holder(db) != pid
+            while db.execute("SELECT FROM pg_stat_activity WHERE pid = %s", (pid,)).fetchall():
+                await asyncio.sleep(0.01)
+            await lane.wait(timedelta(0))
+            assert lane.rung is not Rung.DOWN
+            # Another one is still kept out.
+            other = replace(database, holder="listener other")
+            with pytest.raises(LaneLostError):
+                async with PostgresLanes(other, times).hold(Stream.LIBRARY, wait=False):
+                    pass
+
+
+async def test_writers_that_another_session_spares_the_wakeup_keep_a_daemon_looking(
+    db: Connection, database: Database, outbox: PostgresOutbox
+) -> None:
+    row = add_release(db)
+    # A former session of ours that the server has yet to end.
+    left = await open_session(database)
+    await left.execute("SELECT pg_advisory_lock(1280528978, 1)")
+    async with following(database, outbox):
+        for number in range(5):
+            rename(db, row, f"Spared {number}")
+            await until_settled(db)
+        await left.close()
+        await _be_asleep(db)
+        for number in range(5):
+            rename(db, row, f"Woken {number}")
+            await until_settled(db)
+            await _be_asleep(db)
+
+
+async def test_doze_returns_marks_until_no_other_session_spares_writers_the_wakeup(
+    db: Connection, database: Database
+) -> None:
+    left = await open_session(database)
+    await left.execute("SELECT pg_advisory_lock(1280528978, 1)")
+    async with PostgresLanes(database, LaneTimes()).hold(Stream.LIBRARY) as lane:
+        marks = [await lane.doze() for _ in range(3)]
+        drawn = [mark for mark in marks if mark is not None]
+        assert len(drawn) == 3
+        assert drawn == sorted(set(drawn))
+        await left.close()
+        async with asyncio.timeout(5):
+            while not _lock_is_free(db):
+                await asyncio.sleep(0.01)
+        # The last one covers who was spared until just now.
+        last = await lane.doze()
+        assert last is not None
+        assert last > drawn[-1]
+        assert await lane.doze() is None
+        await lane.rouse()
+        assert not _lock_is_free(db)
+        assert await lane.doze() is not None
+        assert await lane.doze() is None
 
 
 async def test_process_id_that_is_used_again_is_no_living_holder(
@@ -402,6 +476,11 @@ async def test_living_holder_is_not_replaced(db: Connection, database: Database)
         ).fetchone() == (database.holder,)
     async with asyncio.timeout(10):
         await taking
+
+
+def _holder(db: Connection) -> object:
+    held = "SELECT holder_pid FROM listener.lane WHERE stream = 'library'"
+    return db.execute(held).fetchall()[0][0]
 
 
 def _lock_is_free(db: Connection) -> bool:

@@ -19,7 +19,7 @@ from listener.adapters.postgres.verdicts import PostgresVerdicts
 from listener.cli.why import tell
 from listener.domain.change import Stream
 from listener.domain.due import Scope
-from listener.domain.parking import Failure
+from listener.domain.retrying import Failure, Retry
 from listener.domain.tally import Skip
 from listener.domain.tracks import Credit, Tracks, gather
 from listener.domain.verdict import Identity, Kind, Page, Provenance, Verdict
@@ -75,11 +75,18 @@ async def answer(
 
 
 async def fail(
-    library: PostgresLibrary, verdicts: PostgresVerdicts, row: int, wait: timedelta | None
+    library: PostgresLibrary,
+    verdicts: PostgresVerdicts,
+    row: int,
+    wait: timedelta,
+    *,
+    parked: bool = False,
 ) -> None:
     asking = await library.read([row])
     (question,) = asking.questions
-    await verdicts.fail(asking.order, [Failure(question, Skip.INVALID, "no kind", 3, wait)], [])
+    retry = Retry(3, wait, parked)
+    failure = Failure(row, question.digest, Skip.INVALID, "no kind", retry)
+    await verdicts.fail(asking.order, [failure], [])
 
 
 def test_row_that_is_not_there(db: Connection, dsn: str) -> None:
@@ -152,10 +159,6 @@ async def test_failures_are_told_with_what_comes_next(
 ) -> None:
     row = add_release(db)
     settle_all(db)
-    db.execute(
-        "INSERT INTO listener.slot (job, slot, next_at, holder, done)"
-        " VALUES ('sweep', now(), '2126-03-01T00:00:00Z', 'listener a', true)"
-    )
     await fail(library, verdicts, row, timedelta(hours=1))
     story = story_of(dsn, row)
     assert story.answer is not None
@@ -166,21 +169,29 @@ async def test_failures_are_told_with_what_comes_next(
     )
     assert (story.answer.failure_detail, story.answer.parked) == ("no kind", False)
     assert story.next_asking is not None
-    assert (story.next_asking.job, story.next_asking.reason) == ("sweep", "failed")
+    assert (story.next_asking.job, story.next_asking.reason) == ("retry", "failed")
     assert story.next_asking.due_at == story.answer.next_ask_at
-    assert story.next_asking.next_at == datetime(2126, 3, 1, tzinfo=UTC)
+    assert not story.next_asking.due
+    assert story.next_asking.next_at is None
     assert "failures: 3 in a row" in text_of(story)
-    assert "to be tried again" in text_of(story)
+    assert re.search(r"to be tried again .* \(in \d+ min\)", text_of(story))
+    who = "asked by the daemon that follows the library, or by a sweep"
+    due = r"next: due .* \(in \d+ min\)"
+    assert re.search(f"{due}: the last try failed; {who}", text_of(story))
 
-    await fail(library, verdicts, row, None)
+    await fail(library, verdicts, row, timedelta(days=7), parked=True)
     parked = story_of(dsn, row)
     assert parked.answer is not None
-    assert (parked.answer.parked, parked.answer.next_ask_at) == (True, None)
-    assert parked.next_asking is None
-    put_back = f"`listener requeue {row}`"
+    assert parked.answer.failed_at is not None
+    assert parked.answer.parked
+    assert parked.answer.next_ask_at == parked.answer.failed_at + timedelta(days=7)
+    assert parked.next_asking is not None
+    assert parked.next_asking.due_at == parked.answer.next_ask_at
     told = text_of(parked)
-    assert f"parked: it takes a change of the row, or a person: {put_back}" in told
-    assert f"next: not asked: parked until the row changes or {put_back} puts it back" in told
+    assert f"parked until the row or LML changes, or `listener requeue {row}` puts it back" in told
+    assert re.search(r"to be tried again .* \(in \d+ \w+\)", told)
+    db.execute("UPDATE listener.ledger SET next_ask_at = now()")
+    assert f"next: due now: the last try failed; {who}" in text_of(story_of(dsn, row))
 
 
 async def test_answer_before_a_failure_is_not_taken_for_that_to_the_last_question(
@@ -231,16 +242,17 @@ async def test_parked_row_out_of_scope_is_told_what_would_help(
     db: Connection, dsn: str, library: PostgresLibrary, verdicts: PostgresVerdicts
 ) -> None:
     row = add_release(db)
-    await fail(library, verdicts, row, None)
+    await fail(library, verdicts, row, timedelta(days=7), parked=True)
     settle_all(db)
-    parked = text_of(story_of(dsn, row, include_null_canonical=False))
-    assert "next: not asked: parked" in parked
     rename(db, row, "Broadcast")
     settle_all(db)
+    # A search by content would find that it changed, were it in scope.
     changed = text_of(story_of(dsn, row, include_null_canonical=False))
-    assert f"or a person: `listener requeue {row}`" in changed
-    assert "next: not searched for: out of scope" in changed
+    assert f"or `listener requeue {row}` puts it back" in changed
+    assert re.search(r"next: due .* \(in \d+ \w+\): the last try failed", changed)
     assert "next: due now: it says something else" in text_of(story_of(dsn, row))
+    db.execute("UPDATE listener.ledger SET next_ask_at = now()")
+    assert "next: due now: the last try failed" in text_of(story_of(dsn, row))
 
 
 async def test_what_we_wrote_is_told_from_what_others_did(
@@ -366,7 +378,7 @@ def make_every_kind(db: Connection) -> dict[int, str]:
     """Make rows in all the states that decide when they are due; returns them with a name."""
     outcomes = ((None, None), ("single_artist", 1), ("single_artist", 8), ("unresolved", 1))
     answers = (*outcomes, ("compilation", 4), ("visited_compilation", 4))
-    trouble = ((0, 2), (0, -1), (2, 2), (2, -1), (8, None))
+    trouble = ((0, 2), (0, -1), (2, 2), (2, -1), (8, 6), (8, -1))
     identities = (
         None,
         ("exact", "consumer:lml-bulk", 1),
@@ -384,12 +396,15 @@ def make_every_kind(db: Connection) -> dict[int, str]:
         db.execute(
             sql.SQL(
                 "INSERT INTO listener.ledger (library_id, question, ask_order, outcome,"
-                " answered_at, failures, next_ask_at, lml_manual) SELECT id,"
+                " answered_at, failures, parked, next_ask_at, lml_manual) SELECT id,"
                 " CASE WHEN %s THEN listener.question_digest(artist_name, album_title,"
-                " legacy_release_id, false) ELSE '' END, 1, %s, now() - %s::interval, %s,"
-                " coalesce(now() + %s::interval, 'infinity'), %s FROM {} WHERE id = %s"
+                " legacy_release_id, false) ELSE '' END, 1, %s, now() - %s::interval, %s, %s,"
+                " now() + %s::interval, %s FROM {} WHERE id = %s"
             ).format(table("library")),
-            (same, outcome, in_days(days), failures, in_days(next_days), manual, row),
+            (
+                *(same, outcome, in_days(days), failures, failures == 8),
+                *(timedelta(days=next_days), manual, row),
+            ),
         )
         if standing is not None:
             add_identity(db, row, *standing)
@@ -406,7 +421,7 @@ def in_days(days: float | None) -> timedelta | None:
 
 
 async def searched(pool: Pool) -> dict[int, tuple[str, str]]:
-    """Return what the searches find: job and reason of each row, the sweep's first."""
+    """Return what the searches find: job and reason of each row, the audit's last."""
     due = PostgresDue(pool, BACKEND, ASK_AGAIN)
     by_content = {
         r.library_id: ("audit", str(r.reason)) async for p in due.by_content(Scope()) for r in p
@@ -414,7 +429,9 @@ async def searched(pool: Pool) -> dict[int, tuple[str, str]]:
     by_time = {
         r.library_id: ("sweep", str(r.reason)) async for p in due.by_time(Scope()) for r in p
     }
-    return by_content | by_time
+    failed = {r.library_id: ("retry", str(r.reason)) async for p in due.failed(Scope()) for r in p}
+    assert not by_time.keys() & failed
+    return by_content | by_time | failed
 
 
 def stories(dsn: str, rows: dict[int, str]) -> dict[int, Story]:
@@ -444,17 +461,14 @@ async def test_time_told_is_when_the_searches_begin_to_find(
         for row, story in stories(dsn, rows).items()
         if story.next_asking is not None and not story.next_asking.due
     }
-    parked = {row for row, story in stories(dsn, rows).items() if story.next_asking is None}
     assert waiting
-    assert parked
     minute = timedelta(minutes=1)
     age(db, {row: left - minute for row, left in waiting.items()})
     early = await searched(pool)
     assert [rows[row] for row in waiting if row in early] == []
-    age(db, dict.fromkeys(waiting, 2 * minute) | dict.fromkeys(parked, timedelta(days=99)))
+    age(db, dict.fromkeys(waiting, 2 * minute))
     late = await searched(pool)
     assert [rows[row] for row in waiting if row not in late] == []
-    assert [rows[row] for row in parked if row in late] == []
 
 
 def age(db: Connection, rows: dict[int, timedelta]) -> None:

@@ -11,18 +11,18 @@ from datetime import timedelta
 
 from listener.domain.change import Batch, Change, Look, Snapshot, Stream
 from listener.domain.faults import (
-    CallBrokenOffError,
+    CallInterruptedError,
     LaneLostError,
     PageRefusedError,
-    WriteRefusedError,
+    StatementRefusedError,
 )
 from listener.domain.health import Rung
 from listener.domain.judging import Invalid
-from listener.domain.parking import Failure
-from listener.domain.question import Asking, Question
+from listener.domain.question import Asking, Failing, Question
+from listener.domain.retrying import Failure
 from listener.domain.tracks import TrackCount
 from listener.domain.verdict import Kind, Page, Verdict, Written
-from listener.engine.handling import Handled
+from listener.engine.outcome import BatchOutcome
 from tests.unit.clock import now
 
 
@@ -168,7 +168,7 @@ class Worker:
     most_in_flight: int = 0
     cancelled: int = 0
     gate: asyncio.Event = field(default_factory=asyncio.Event)
-    answer: Callable[[Batch], Handled] | None = None
+    answer: Callable[[Batch], BatchOutcome] | None = None
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -177,7 +177,7 @@ class Worker:
     def rows(self) -> list[list[int]]:
         return [batch.row_ids for batch in self.batches]
 
-    async def handle(self, batch: Batch) -> Handled:
+    async def handle(self, batch: Batch) -> BatchOutcome:
         self.batches.append(batch)
         self.begun_at.append(now())
         self.in_flight += 1
@@ -185,14 +185,49 @@ class Worker:
         try:
             await asyncio.sleep(0)
             await self.gate.wait()
-            handled = Handled(frozenset(batch.changes)) if not self.answer else self.answer(batch)
-            await self.outbox.settle(self.stream, batch.entries(handled.settled))
-            return handled
+            settled = frozenset(batch.changes)
+            outcome = self.answer(batch) if self.answer else BatchOutcome(settled=settled)
+            await self.outbox.settle(self.stream, batch.entries(outcome.settled))
+            return outcome
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
         finally:
             self.in_flight -= 1
+
+
+@dataclass
+class Ledger:
+    """What a database remembers of rows that failed, as time passes."""
+
+    entries: dict[int, tuple[float, float, Failure]] = field(default_factory=dict)
+
+    def enter(self, failure: Failure) -> None:
+        former = self.entries.get(failure.library_id)
+        since = former[0] if former is not None and failure.retry.failures > 1 else now()
+        self.entries[failure.library_id] = (since, now(), failure)
+
+    def failing(self, row: int) -> Failing | None:
+        if row not in self.entries:
+            return None
+        since, at, failure = self.entries[row]
+        lasting, ago = timedelta(seconds=now() - since), timedelta(seconds=now() - at)
+        retry = failure.retry
+        return Failing(retry.failures, lasting, ago, failure.suspicion, retry.parked)
+
+    def due_at(self, *, suspects: bool | None = None) -> dict[int, float]:
+        """Return when rows are tried again: suspects, others, or both."""
+        return {
+            row: at + failure.retry.after.total_seconds()
+            for row, (_, at, failure) in self.entries.items()
+            if suspects is None or bool(failure.suspicion) is suspects
+        }
+
+    def due(self, limit: int, *, suspects: bool) -> list[int]:
+        """Return rows whose time has come, the longest due first."""
+        times = self.due_at(suspects=suspects)
+        ripe = sorted((time, row) for row, time in times.items() if time <= now())
+        return [row for _, row in ripe][:limit]
 
 
 @dataclass
@@ -204,10 +239,15 @@ class Library:
     gone: frozenset[int] = frozenset()
     order: int = 0
     compilations: frozenset[int] = frozenset()
-    failures: dict[int, int] = field(default_factory=dict)
+    failing: dict[int, Failing] = field(default_factory=dict)
+    unreadable: frozenset[int] = frozenset()
+    ledger: Ledger | None = None
 
     async def read(self, row_ids: Sequence[int]) -> Asking:
         self.order += 1
+        if not self.unreadable.isdisjoint(row_ids):
+            message = "invalid byte sequence"
+            raise StatementRefusedError(message)
         asked = frozenset(row_ids)
         rest = sorted(asked - self.answered - self.nameless - self.gone)
         return Asking(
@@ -219,8 +259,10 @@ class Library:
         )
 
     def _question(self, row: int) -> Question:
-        compilation, failures = row in self.compilations, self.failures.get(row, 0)
-        return Question(row, "Broadcast", f"Album {row}", None, b"%d" % row, compilation, failures)
+        compilation, failing = row in self.compilations, self.failing.get(row)
+        if self.ledger is not None:
+            failing = self.ledger.failing(row)
+        return Question(row, "Broadcast", f"Album {row}", None, b"%d" % row, compilation, failing)
 
 
 def unresolved(question: Question) -> list[Verdict | Invalid]:
@@ -268,7 +310,7 @@ class Lml:
             raise fault
         if not self.deadly.isdisjoint(rows):
             message = "LML answered 502"
-            raise CallBrokenOffError(message)
+            raise CallInterruptedError(message)
         if not self.poison.isdisjoint(rows):
             message = "LML answered 422"
             raise PageRefusedError(message)
@@ -282,11 +324,13 @@ class Verdicts:
     outbox: Outbox
     unstorable: frozenset[int] = frozenset()
     superseded: frozenset[int] = frozenset()
+    locked: frozenset[int] = frozenset()
     withdrawn: frozenset[int] = frozenset()
     tracks: Callable[[int], Counter[TrackCount]] = lambda row: Counter()
     pages: list[Page] = field(default_factory=list)
     written: dict[int, Verdict] = field(default_factory=dict)
     failed: dict[int, Failure] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=Ledger)
 
     async def write(self, page: Page) -> Written:
         self.pages.append(page)
@@ -295,24 +339,31 @@ class Verdicts:
         assert rows <= page.questions.keys()
         if not self.unstorable.isdisjoint(rows):
             message = "value too long"
-            raise WriteRefusedError(message)
-        written = rows - self.superseded
+            raise StatementRefusedError(message)
+        written = rows - self.superseded - self.locked
         self.written |= {v.library_id: v for v in page.verdicts if v.library_id in written}
+        for row in written:
+            self.ledger.entries.pop(row, None)
         kept = [(seq, row) for seq, row in page.entries if row in written]
         await self.outbox.settle(Stream.LIBRARY, kept)
         visited = {verdict.library_id for verdict in page.verdicts if verdict.tracks is not None}
         tracks = {row: self.tracks(row) for row in sorted(visited & written)}
         withdrawn = written & self.withdrawn
-        return Written(written, withdrawn, kept=1, unresolved_now=2, tracks=tracks)
+        return Written(
+            written, rows & self.locked, withdrawn, kept=1, unresolved_now=2, tracks=tracks
+        )
 
     async def fail(
         self, order: int, failures: Sequence[Failure], entries: Sequence[tuple[int, int]]
-    ) -> None:
-        done = set()
+    ) -> frozenset[int]:
+        self.failed |= {failure.library_id: failure for failure in failures}
+        rows = [failure.library_id for failure in failures]
+        assert len(set(rows)) == len(rows), "a statement writes each row once"
+        assert {row for _, row in entries} <= set(rows)
+        recorded = frozenset(rows) - self.superseded
         for failure in failures:
-            row = failure.question.library_id
-            self.failed[row] = failure
-            if failure.is_done_with:
-                done.add(row)
-        assert {row for _, row in entries} <= done
-        await self.outbox.settle(Stream.LIBRARY, entries)
+            if failure.library_id in recorded:
+                self.ledger.enter(failure)
+        kept = [(seq, row) for seq, row in entries if row in recorded]
+        await self.outbox.settle(Stream.LIBRARY, kept)
+        return recorded

@@ -9,12 +9,22 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from listener.domain.budget import Errand, Grant, RefreshLimits, Spent, Wait, decide
+from listener.domain.change import Stream
 from listener.domain.due import Scope
-from listener.domain.faults import PageRefusedError, RunGoesOnError
-from listener.domain.refreshing import Played, Refreshed, RotationCoverage, RotationTally, Status
+from listener.domain.faults import CallInterruptedError, PageRefusedError, RunGoesOnError
+from listener.domain.question import Failing
+from listener.domain.refreshing import (
+    Played,
+    Refreshed,
+    RotationCoverage,
+    RotationFailure,
+    RotationTally,
+    Status,
+)
 from listener.domain.run import RunKind
 from listener.domain.tally import Tally
 from tests.unit.clock import now
+from tests.unit.fakes import Outbox
 
 LIMITS = RefreshLimits(calls=30, in_flight=2, call_timeout=timedelta(minutes=6))
 
@@ -29,7 +39,8 @@ class Warming:
 
     A page takes `fixed` seconds, and `cold` seconds for each identity that is new to it. `fault` is
     told how many calls there were, and returns what the call fails with. Pages with a `poison`
-    identity are refused; `silent` ones are left out of replies.
+    identity are refused, those with a `deadly` one interrupted; `silent` ones are left out of
+    replies.
     """
 
     statuses: dict[int, str] = field(default_factory=dict)
@@ -37,6 +48,7 @@ class Warming:
     poison: frozenset[int] = frozenset()
     fault: Callable[[int], Exception | None] = lambda call: None
     mint_faults: dict[int, Exception] = field(default_factory=dict)
+    deadly: frozenset[int] = frozenset()
     fixed: float = 0.1
     cold: float = 0.0
     gate: asyncio.Event = field(default_factory=asyncio.Event)
@@ -54,6 +66,9 @@ class Warming:
         fault = self.fault(len(self.asked))
         if fault is not None:
             raise fault
+        if not self.deadly.isdisjoint(identity_ids):
+            message = "LML answered 502"
+            raise CallInterruptedError(message)
         if not self.poison.isdisjoint(identity_ids):
             message = "LML answered 422"
             raise PageRefusedError(message)
@@ -135,9 +150,16 @@ class Refreshes:
 
 @dataclass
 class Rotation:
-    """Rows being played, by id; `locked` ones cannot be written, `faster` ones were meanwhile."""
+    """Rows being played, by id; `locked` ones cannot be written, `faster` ones were meanwhile.
 
+    `failures` holds what is remembered of rows that failed, with the time of the first and of the
+    last failure.
+    """
+
+    outbox: Outbox = field(default_factory=Outbox)
     rows: dict[int, Played] = field(default_factory=dict)
+    failures: dict[int, tuple[float, float, RotationFailure]] = field(default_factory=dict)
+    failed: list[RotationFailure] = field(default_factory=list)
     locked: set[int] = field(default_factory=set)
     faster: set[int] = field(default_factory=set)
     raised: list[list[int]] = field(default_factory=list)
@@ -154,7 +176,34 @@ class Rotation:
         self.rows[row] = Played(row, identity, release, album, known)
 
     async def read(self, row_ids: Sequence[int]) -> Sequence[Played]:
-        return [self.rows[row] for row in sorted(row_ids) if row in self.rows]
+        played = [self.rows[row] for row in sorted(row_ids) if row in self.rows]
+        return [replace(row, failing=self._failing(row.row_id)) for row in played]
+
+    def _failing(self, row: int) -> Failing | None:
+        if row not in self.failures:
+            return None
+        since, at, failure = self.failures[row]
+        lasting, ago = timedelta(seconds=now() - since), timedelta(seconds=now() - at)
+        return Failing(failure.retry.failures, lasting, ago)
+
+    async def settle(self, entries: Sequence[tuple[int, int]], row_ids: Sequence[int]) -> None:
+        assert {row for _, row in entries} <= set(row_ids)
+        await self.outbox.settle(Stream.ROTATION, entries)
+        for row in row_ids:
+            self.failures.pop(row, None)
+
+    async def fail(
+        self, failures: Sequence[RotationFailure], entries: Sequence[tuple[int, int]]
+    ) -> None:
+        rows = [failure.row_id for failure in failures]
+        assert len(set(rows)) == len(rows), "a statement writes each row once"
+        assert {row for _, row in entries} <= set(rows)
+        await self.outbox.settle(Stream.ROTATION, entries)
+        self.failed += failures
+        for failure in failures:
+            former = self.failures.get(failure.row_id)
+            since = former[0] if former is not None and failure.retry.failures > 1 else now()
+            self.failures[failure.row_id] = (since, now(), failure)
 
     async def fill(self, minted: Mapping[int, int], rows: Sequence[Played]) -> Mapping[int, bool]:
         written = {row.row_id: row.row_id not in self.faster for row in rows}

@@ -8,7 +8,7 @@ from listener.domain.disposition import Disposition, dispose
 
 TABLE = {
     Disposition.WAIT: [201, 204, 408, 409, 418, 425, 429, 451, 499, 501, 503, 521, 599],
-    Disposition.BROKEN_OFF: [502, 504],
+    Disposition.INTERRUPTED: [502, 504],
     Disposition.HALT: [301, 302, 307, 308, 401, 403, 404, 405],
     Disposition.SPLIT: [400, 413, 422],
 }

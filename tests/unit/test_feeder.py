@@ -31,8 +31,8 @@ class Feeding:
     def silence(self) -> timedelta:
         return timedelta(seconds=max(0.0, self.silent_until - now()))
 
-    def admit(self, changes: tuple[Change, ...]) -> None:
-        self.room.admit(changes, now())
+    def admit(self, changes: tuple[Change, ...]) -> list[tuple[int, int]]:
+        return self.room.admit(changes, now()).entries
 
     async def run(self) -> None:
         await self.feeder.run(self.silence, self.admit, lambda: None)
@@ -41,7 +41,7 @@ class Feeding:
         self.outbox.entries.clear()
         batch = self.room.next_batch(now())
         while batch is not None and not isinstance(batch, float):
-            self.room.settle(batch.changes, now())
+            self.room.settle(batch.row_ids, now())
             batch = self.room.next_batch(now())
 
     @property
@@ -326,3 +326,39 @@ async def test_long_poll_does_not_keep_it_from_looking_while_nobody_can_wake_it(
         f.outbox.record(7)
         await eventually(lambda: f.room.held(0), within=1.1)
         running.cancel()
+
+
+async def test_changes_that_a_later_one_stands_for_leave_the_outbox_before_the_next_look() -> None:
+    async with feeding(capacity=10, batch_size=5) as f:
+        f.outbox.record(*[7] * 600, 8)
+        await eventually(lambda: f.asleep)
+        assert list(f.outbox.entries.items()) == [(600, 7), (601, 8)]
+        assert f.outbox.settled == [(seq, 7) for seq in range(1, 600)]
+        assert f.outbox.claimed == list(range(1, 602))
+        assert sorted(f.room.held(0)) == [600, 601]
+
+
+async def test_changes_of_different_rows_stay_in_the_outbox() -> None:
+    async with feeding() as f:
+        f.outbox.record(1, 2, 3)
+        await eventually(lambda: f.asleep)
+        assert f.outbox.settled == []
+
+
+async def test_it_is_behind_from_a_silence_with_room_to_spare_until_its_next_look() -> None:
+    async with feeding() as f:
+        await eventually(lambda: f.asleep)
+        f.silent_until = now() + 5
+        f.lane.wake()
+        await eventually(lambda: f.feeder.behind, within=0.01)
+        await for_a_while(4)
+        assert f.feeder.behind
+        await eventually(lambda: not f.feeder.behind, within=1.3)
+
+
+async def test_full_room_does_not_make_it_fall_behind() -> None:
+    async with feeding(capacity=10, batch_size=5) as f:
+        f.outbox.record(*range(20))
+        await eventually(lambda: not f.room.free)
+        await for_a_while(1)
+        assert not f.feeder.behind

@@ -93,6 +93,22 @@ def test_session_that_does_not_answer() -> None:
     ]
 
 
+def test_database_that_refuses_every_change_makes_its_follower_unready() -> None:
+    refused = replace(PULSE, fault="permission denied for table ledger on db.internal")
+    # The reason may name hosts and roles, and a probe needs no token.
+    assert unready(reading(), (refused, PULSES[1]), LIMIT) == [
+        "the database refuses every change of library"
+    ]
+
+
+def test_refused_changes_are_no_excuse_for_those_that_wait() -> None:
+    refused = replace(PULSE, fault="read-only transaction")
+    assert unready(reading(oldest=OLD), (refused, PULSES[1]), LIMIT) == [
+        "the database refuses every change of library",
+        "the oldest change of library waits for 6 min, more than READY_MAX_LAG, 5 min",
+    ]
+
+
 def test_polling_is_ready() -> None:
     polling = replace(PULSE, rung=Rung.POLL)
     assert unready(reading(), (polling, PULSES[1]), LIMIT) == []
@@ -202,6 +218,12 @@ def first(**changes: object) -> tuple[StreamState, ...]:
             FINE,
             Word.FAILING,
             "the session that library is woken by does not answer",
+        ),
+        (
+            first(fault="permission denied for table ledger"),
+            FINE,
+            Word.FAILING,
+            "the database refuses every change of library: permission denied for table ledger",
         ),
         (
             first(stalled=timedelta(seconds=20)),

@@ -104,6 +104,28 @@ def test_silence_that_the_service_asked_for_is_kept_though_it_is_well() -> None:
     assert breaker.state(60.0) is BreakerState.HALF_OPEN
 
 
+def test_word_of_the_service_counts_from_the_very_end_of_the_silence_it_asked_for() -> None:
+    breaker = Breaker(BACKOFF)
+    breaker.failed(0.0)
+    breaker.failed(1.0)
+    breaker.failed(3.0, timedelta(seconds=2))
+    assert breaker.remaining(3.0) == 4
+    breaker.heard(4.999, well=True)
+    assert breaker.state(4.999) is BreakerState.OPEN
+    breaker.heard(5.0, well=True)
+    assert breaker.state(5.0) is BreakerState.HALF_OPEN
+    assert breaker.remaining(5.0) == 0
+
+
+def test_word_that_came_too_soon_does_not_use_up_the_one_that_counts() -> None:
+    breaker = Breaker(BACKOFF)
+    breaker.failed(0.0, timedelta(seconds=60))
+    breaker.heard(1.0, well=True)
+    breaker.failed(60.0)
+    breaker.heard(60.5, well=True)
+    assert breaker.state(60.5) is BreakerState.HALF_OPEN
+
+
 def test_nobody_else_asks_until_the_trial_has_ended() -> None:
     breaker = Breaker(BACKOFF)
     assert not breaker.begin_trial(0.0)

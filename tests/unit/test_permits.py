@@ -1,17 +1,19 @@
-"""Sharing the calls in flight: bounded, live ones first, nobody stalled by who gave up."""
+"""Sharing the calls in flight: bounded, by priority, nobody stalled by who gave up."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.engine.permits import Permits
+from listener.engine.permits import Permits, Priority
 from tests.unit.clock import for_a_while, now, virtually
+
+CHANGE, RETRY, SEARCH = Priority
+PATIENT = (RETRY, SEARCH)
 
 # Whoever can move has moved after so many turns of the loop.
 TURNS = 6
@@ -21,7 +23,7 @@ TURNS = 6
 class Call:
     """Somebody who wants a permit, and keeps it until told to end."""
 
-    live: bool
+    priority: Priority
     task: asyncio.Task[None]
     inside: bool = False
     ending: asyncio.Event = field(default_factory=asyncio.Event)
@@ -40,9 +42,9 @@ class Callers:
         self.tasks = tasks
         self.calls: list[Call] = []
 
-    def start(self, *, live: bool) -> Call:
+    def start(self, priority: Priority) -> Call:
         async def calling() -> None:
-            async with self._permit(live=live):
+            async with self.permits.hold(priority):
                 call.inside = True
                 self.check_bounds()
                 try:
@@ -50,13 +52,13 @@ class Callers:
                 finally:
                     call.inside = False
 
-        call = Call(live, self.tasks.create_task(calling()))
+        call = Call(priority, self.tasks.create_task(calling()))
         self.calls.append(call)
         return call
 
-    async def started(self, *kinds: bool) -> list[Call]:
-        """Start some calls, live if True, and let those go that can."""
-        calls = [self.start(live=live) for live in kinds]
+    async def started(self, *priorities: Priority) -> list[Call]:
+        """Start some calls, and let those go that can."""
+        calls = [self.start(priority) for priority in priorities]
         await self.settle()
         return calls
 
@@ -68,51 +70,64 @@ class Callers:
         for _ in range(TURNS):
             await asyncio.sleep(0)
 
-    def inside(self, *, live: bool) -> int:
-        return sum(call.inside for call in self.calls if call.live is live)
+    def inside(self, *priorities: Priority) -> int:
+        return sum(call.inside for call in self.calls if call.priority in priorities)
+
+    def waiting(self, priority: Priority) -> bool:
+        return any(call.waiting for call in self.calls if call.priority is priority)
 
     def check_bounds(self) -> None:
-        assert self.inside(live=True) + self.inside(live=False) <= self.total
-        assert self.inside(live=False) <= max(1, self.total - 1)
+        assert self.inside(*Priority) <= self.total
+        assert self.inside(*PATIENT) <= max(1, self.total - 1)
 
     def check_nobody_waits_in_vain(self) -> None:
-        full = self.inside(live=True) + self.inside(live=False) == self.total
-        if any(call.waiting for call in self.calls if call.live):
+        assert self.permits.in_flight == self.inside(*Priority)
+        assert self.permits.for_changes() == self.total - self.inside(*PATIENT)
+        full = self.inside(*Priority) == self.total
+        if self.waiting(CHANGE):
             assert full
-        elif any(call.waiting for call in self.calls):
-            assert full or self.inside(live=False) == max(1, self.total - 1)
-
-    def _permit(self, *, live: bool) -> AbstractAsyncContextManager[None]:
-        return self.permits.live() if live else self.permits.patient()
+        elif any(map(self.waiting, PATIENT)):
+            assert full or self.inside(*PATIENT) == max(1, self.total - 1)
 
 
 @pytest.mark.parametrize("total", [1, 2, 5])
-async def test_no_more_live_calls_are_in_flight_than_the_total(total: int) -> None:
+async def test_no_more_changes_are_in_flight_than_the_total(total: int) -> None:
     async with asyncio.TaskGroup() as tasks:
         callers = Callers(total, tasks)
-        calls = await callers.started(*[True] * 8)
+        calls = await callers.started(*[CHANGE] * 8)
         for ended in range(8):
-            assert callers.inside(live=True) == min(total, 8 - ended)
+            assert callers.inside(CHANGE) == min(total, 8 - ended)
             await callers.end(next(call for call in calls if call.inside))
 
 
 @pytest.mark.parametrize("total", [2, 3, 5])
-async def test_patient_calls_leave_one_free_for_a_live_one(total: int) -> None:
+@pytest.mark.parametrize("priority", PATIENT)
+async def test_others_leave_one_free_for_a_change(priority: Priority, total: int) -> None:
     async with asyncio.TaskGroup() as tasks:
         callers = Callers(total, tasks)
-        calls = await callers.started(*[False] * 9)
-        assert callers.inside(live=False) == callers.permits.for_patient == total - 1
-        [live] = await callers.started(True)
-        assert live.inside
-        for call in (*calls, live):
+        calls = await callers.started(*[priority] * 9)
+        assert callers.inside(priority) == callers.permits.for_patient == total - 1
+        assert callers.permits.for_changes() == 1
+        [change] = await callers.started(CHANGE)
+        assert change.inside
+        for call in (*calls, change):
             call.ending.set()
 
 
-async def test_patient_calls_do_not_take_the_free_one_when_a_live_one_ends() -> None:
+async def test_retries_and_searches_together_leave_one_free_for_a_change() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        callers = Callers(3, tasks)
+        calls = await callers.started(SEARCH, RETRY, SEARCH, RETRY)
+        assert [call.inside for call in calls] == [True, True, False, False]
+        for call in calls:
+            call.ending.set()
+
+
+async def test_others_do_not_take_the_free_one_when_a_change_ends() -> None:
     async with asyncio.TaskGroup() as tasks:
         callers = Callers(2, tasks)
-        first, second, live = await callers.started(False, False, True)
-        await callers.end(live)
+        first, second, change = await callers.started(SEARCH, SEARCH, CHANGE)
+        await callers.end(change)
         assert first.inside
         assert second.waiting
         await callers.end(first)
@@ -120,30 +135,42 @@ async def test_patient_calls_do_not_take_the_free_one_when_a_live_one_ends() -> 
         second.ending.set()
 
 
-async def test_live_call_goes_before_patient_ones_that_waited_longer() -> None:
+async def test_change_goes_before_others_that_waited_longer() -> None:
     async with asyncio.TaskGroup() as tasks:
         callers = Callers(2, tasks)
-        patient, live, *waiting = await callers.started(False, True, False, False, True)
+        search, change, *waiting = await callers.started(SEARCH, CHANGE, SEARCH, RETRY, CHANGE)
         late = waiting.pop()
-        await callers.end(patient)
+        await callers.end(search)
         assert late.inside
         assert not any(call.inside for call in waiting)
-        await callers.end(live)
-        assert [call.inside for call in waiting] == [True, False]
+        await callers.end(change)
+        assert [call.inside for call in waiting] == [False, True]
         for call in (late, *waiting):
             call.ending.set()
 
 
-async def test_live_call_waits_for_the_one_in_flight_at_most_where_there_is_one_permit() -> None:
+async def test_retry_goes_before_searches_that_waited_longer() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        callers = Callers(2, tasks)
+        first, search, retry = await callers.started(SEARCH, SEARCH, RETRY)
+        await callers.end(first)
+        assert retry.inside
+        assert search.waiting
+        await callers.end(retry)
+        assert search.inside
+        search.ending.set()
+
+
+async def test_change_waits_for_the_one_in_flight_at_most_where_there_is_one_permit() -> None:
     permits = Permits(1)
     waited = []
-    patient_calls = 0
+    searched = 0
 
     async def search() -> None:
-        nonlocal patient_calls
+        nonlocal searched
         while True:
-            async with permits.patient():
-                patient_calls += 1
+            async with permits.hold(SEARCH):
+                searched += 1
                 await asyncio.sleep(2.0)
 
     async with asyncio.TaskGroup() as tasks:
@@ -151,20 +178,25 @@ async def test_live_call_waits_for_the_one_in_flight_at_most_where_there_is_one_
         for _ in range(50):
             await for_a_while(0.7)
             began = now()
-            async with permits.live():
+            async with permits.hold(CHANGE):
                 waited.append(now() - began)
         for task in searches:
             task.cancel()
     assert max(waited) <= 2.001
-    assert patient_calls >= 10
+    assert searched >= 10
 
 
-async def test_patient_calls_go_on_when_the_live_one_they_stood_back_for_gives_up() -> None:
+@pytest.mark.parametrize("priority", PATIENT)
+async def test_others_go_on_when_the_change_they_stood_back_for_gives_up(
+    priority: Priority,
+) -> None:
     async with asyncio.TaskGroup() as tasks:
         callers = Callers(3, tasks)
-        live, other, third, patient, late = await callers.started(True, True, True, False, True)
+        change, other, third, patient, late = await callers.started(
+            CHANGE, CHANGE, CHANGE, priority, CHANGE
+        )
         # In one turn of the loop: a permit comes free, and who it was meant for gives up.
-        live.ending.set()
+        change.ending.set()
         await asyncio.sleep(0)
         late.task.cancel()
         await callers.settle()
@@ -174,10 +206,13 @@ async def test_patient_calls_go_on_when_the_live_one_they_stood_back_for_gives_u
             call.ending.set()
 
 
-async def test_patient_calls_stand_back_no_more_for_a_live_one_that_gave_up_waiting() -> None:
+@pytest.mark.parametrize(("higher", "lower"), [(CHANGE, RETRY), (CHANGE, SEARCH), (RETRY, SEARCH)])
+async def test_nobody_stands_back_any_more_for_one_that_gave_up_waiting(
+    higher: Priority, lower: Priority
+) -> None:
     async with asyncio.TaskGroup() as tasks:
         callers = Callers(1, tasks)
-        first, late, patient = await callers.started(True, True, False)
+        first, late, patient = await callers.started(CHANGE, higher, lower)
         late.task.cancel()
         await callers.settle()
         await callers.end(first)
@@ -185,28 +220,41 @@ async def test_patient_calls_stand_back_no_more_for_a_live_one_that_gave_up_wait
         patient.ending.set()
 
 
+async def test_search_goes_at_once_when_the_retry_it_stood_back_for_gives_up() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        callers = Callers(2, tasks)
+        first, search, retry = await callers.started(SEARCH, SEARCH, RETRY)
+        first.ending.set()
+        await asyncio.sleep(0)
+        retry.task.cancel()
+        await callers.settle()
+        assert search.inside
+        search.ending.set()
+
+
 async def test_call_that_fails_gives_its_permit_back() -> None:
     permits = Permits(1)
-    for permit in (permits.live, permits.patient) * 2:
+    for priority in (*Priority, *Priority):
         with pytest.raises(ZeroDivisionError):
-            async with asyncio.timeout(1.0), permit():
+            async with asyncio.timeout(1.0), permits.hold(priority):
                 raise ZeroDivisionError
+    assert (permits.in_flight, permits.for_changes()) == (0, 1)
 
 
 STEPS = st.tuples(
-    st.sampled_from(["live", "patient", "end", "cancel", "cancel waiting", "turn", "settle"]),
+    st.sampled_from([*Priority, "end", "cancel", "cancel waiting", "turn", "settle"]),
     st.integers(0, 1000),
 )
 
 
 @given(st.integers(1, 4), st.lists(STEPS, max_size=60))
 def test_whoever_gives_up_whenever_nobody_stalls_and_no_permit_is_lost(
-    total: int, steps: list[tuple[str, int]]
+    total: int, steps: list[tuple[Priority | str, int]]
 ) -> None:
     virtually(give_up_at_any_point(total, steps))
 
 
-async def give_up_at_any_point(total: int, steps: list[tuple[str, int]]) -> None:
+async def give_up_at_any_point(total: int, steps: list[tuple[Priority | str, int]]) -> None:
     async with asyncio.TaskGroup() as tasks:
         callers = Callers(total, tasks)
         for action, number in steps:
@@ -217,22 +265,20 @@ async def give_up_at_any_point(total: int, steps: list[tuple[str, int]]) -> None
             callers.check_nobody_waits_in_vain()
             for call in [call for call in callers.calls if call.inside][:1]:
                 call.ending.set()
-        # Every permit is there again, for either kind.
-        all_live = await callers.started(*[True] * total)
-        assert all(call.inside for call in all_live)
-        for call in all_live:
-            await callers.end(call)
-        patient = await callers.started(*[False] * callers.permits.for_patient)
-        assert all(call.inside for call in patient)
-        for call in patient:
-            call.ending.set()
+        # Every permit is there again, for each priority.
+        for priority in Priority:
+            most = total if priority is CHANGE else callers.permits.for_patient
+            calls = await callers.started(*[priority] * most)
+            assert all(call.inside for call in calls)
+            for call in calls:
+                await callers.end(call)
 
 
-async def step(callers: Callers, action: str, number: int) -> None:
+async def step(callers: Callers, action: Priority | str, number: int) -> None:
     running = [call for call in callers.calls if not call.task.done()]
     match action:
-        case "live" | "patient":
-            callers.start(live=action == "live")
+        case Priority():
+            callers.start(action)
         case "end" if inside := [call for call in running if call.inside]:
             inside[number % len(inside)].ending.set()
         case "cancel" if running:

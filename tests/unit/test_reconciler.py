@@ -6,30 +6,32 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from listener.domain.change import Stream
 from listener.domain.due import DueRow, Reason, Scope
 from listener.domain.faults import (
-    CallBrokenOffError,
+    CallInterruptedError,
     LmlRefusedError,
     LmlUnavailableError,
     StoreUnavailableError,
 )
 from listener.domain.judging import Invalid
-from listener.domain.pacing import LML_SILENCE, TRIAL, Breaker, BreakerState
-from listener.domain.parking import Patience
+from listener.domain.pacing import LML_SILENCE, TRIAL, BreakerState
 from listener.domain.question import Asking, Question
 from listener.domain.refreshing import RotationTally
+from listener.domain.retrying import ISOLATED, RetryPolicy
 from listener.domain.run import RunKind, Search
-from listener.domain.suspects import Suspects
 from listener.domain.tally import Skip, Tally
 from listener.domain.verdict import Verdict
-from listener.engine.permits import Permits
-from listener.engine.reconciler import Reconciler, ReconcilerLimits, RunHaltedError
+from listener.engine.circuit import Circuit
+from listener.engine.permits import Permits, Priority
+from listener.engine.reconciler import RUN_SILENCE, Reconciler, ReconcilerLimits, RunHaltedError
 from listener.engine.resolver import Resolver, ResolverLimits
 from tests.unit import fakes
 from tests.unit.clock import eventually, for_a_while, now, virtually
@@ -47,6 +49,9 @@ class Due:
     fault: Exception | None = None
     searched: list[tuple[Search, Scope]] = field(default_factory=list)
     windows: int = 0
+
+    def failed(self, scope: Scope) -> AsyncIterator[Sequence[DueRow]]:
+        return self._find(Search.FAILED, scope)
 
     def by_time(self, scope: Scope) -> AsyncIterator[Sequence[DueRow]]:
         return self._find(Search.BY_TIME, scope)
@@ -122,16 +127,16 @@ class Lml(fakes.Lml):
 
 @dataclass
 class Library(fakes.Library):
-    """Cannot be read as often as there are faults left."""
+    """Fails with the faults that are left, read by read; None is none."""
 
-    faults: list[Exception] = field(default_factory=list)
+    faults: list[Exception | None] = field(default_factory=list)
     reads: list[tuple[float, list[int]]] = field(default_factory=list)
 
     async def read(self, row_ids: Sequence[int]) -> Asking:
         self.reads.append((now(), list(row_ids)))
         await asyncio.sleep(0)
-        if self.faults:
-            raise self.faults.pop(0)
+        if self.faults and (fault := self.faults.pop(0)) is not None:
+            raise fault
         return await super().read(row_ids)
 
 
@@ -145,20 +150,24 @@ class Case:
         *,
         batch_size: int = 3,
         batches: int = 1,
-        breaker: Breaker | None = None,
+        circuit: Circuit | None = None,
+        retries: bool = False,
     ) -> None:
         self.due = Due({Search.BY_TIME: list(by_time), Search.BY_CONTENT: list(by_content)})
         self.runs = Runs()
         self.library = Library()
         self.lml = Lml()
         self.verdicts = Verdicts(Outbox())
-        self.suspects = Suspects()
+        self.library.ledger = self.verdicts.ledger
+        self.circuit = circuit or Circuit(Stream.LIBRARY, RUN_SILENCE)
+        self.permits = Permits(10)
         self.reconciler = Reconciler(
             self.due,
             self.runs,
             self._resolver,
             ReconcilerLimits(batch_size, 2, batches),
-            breaker=breaker,
+            circuit=self.circuit,
+            retries=retries,
         )
 
     def _resolver(self) -> Resolver:
@@ -167,9 +176,9 @@ class Case:
             lml=self.lml,
             verdicts=self.verdicts,
             outbox=self.verdicts.outbox,
-            permit=Permits(10).live,
-            limits=ResolverLimits(compilation_batch_size=2, patience=Patience(attempts=3)),
-            suspects=self.suspects,
+            permit=lambda: self.permits.hold(Priority.SEARCH),
+            limits=ResolverLimits(2, RetryPolicy(3, timedelta(days=180))),
+            circuit=self.circuit,
         )
 
     async def run(
@@ -236,13 +245,13 @@ async def test_search_ends_with_the_row_that_reaches_the_limit() -> None:
     case = Case(pages(3), pages(3))
     await case.run(limit=6)
     assert case.due.windows == 2
-    assert case.due.searched == [(Search.BY_TIME, SCOPE)]
+    assert case.due.searched == [(Search.FAILED, SCOPE), (Search.BY_TIME, SCOPE)]
 
 
 @pytest.mark.parametrize(
     ("kind", "searches"),
     [
-        (RunKind.SWEEP, [Search.BY_TIME, Search.BY_CONTENT]),
+        (RunKind.SWEEP, [Search.FAILED, Search.BY_TIME, Search.BY_CONTENT]),
         (RunKind.REFRESH, [Search.BY_TIME]),
         (RunKind.AUDIT, [Search.BY_CONTENT]),
         (RunKind.BACKFILL, [Search.BY_CONTENT]),
@@ -252,6 +261,7 @@ async def test_search_ends_with_the_row_that_reaches_the_limit() -> None:
 async def test_each_kind_of_run_makes_its_searches(kind: RunKind, searches: list[Search]) -> None:
     case = Case([due(7, 8, 9)], [due(1, 2, 3)])
     case.due.by[Search.COMPILATIONS] = [due(4, 5, 6)]
+    case.due.by[Search.FAILED] = [due(10, 11, 12, reason=Reason.FAILED)]
     scope = Scope(since_id=5, partition=1, partitions=3)
     await case.reconciler.run(kind, scope, cause="schedule")
     assert case.due.searched == [(search, scope) for search in searches]
@@ -260,6 +270,7 @@ async def test_each_kind_of_run_makes_its_searches(kind: RunKind, searches: list
         Search.BY_TIME: [7, 8, 9],
         Search.BY_CONTENT: [1, 2, 3],
         Search.COMPILATIONS: [4, 5, 6],
+        Search.FAILED: [10, 11, 12],
     }
     assert case.lml.pages == [found[search] for search in searches]
 
@@ -354,46 +365,82 @@ async def test_many_bad_neighbours_cost_neither_other_rows_nor_the_run(first: in
 async def test_row_that_lml_fails_at_as_a_whole_costs_no_other_row_its_answer(
     deadly: int, batches: int
 ) -> None:
-    case = Case((), [due(*range(1, 501))], batch_size=500, batches=batches)
+    case = Case((), [due(*range(1, 501))], batch_size=500, batches=batches, retries=True)
     case.lml.deadly = frozenset({deadly})
     tally = await case.run()
-    assert case.verdicts.failed.keys() == {deadly}
+    assert case.verdicts.ledger.entries.keys() == {deadly}
+    assert case.verdicts.failed[deadly].suspicion == ISOLATED
     assert case.verdicts.written.keys() == set(range(1, 501)) - {deadly}
     assert (tally.scanned, tally.skipped) == (500, {Skip.LML_ERROR: 1})
-    assert tally.lml_calls == len(case.lml.pages) < 100
+    assert tally.lml_calls == len(case.lml.pages) <= 32
+    assert case.runs.ended == ["done"]
+    assert case.circuit.failures == 0
+
+
+async def test_rows_that_failed_together_are_left_to_others_unless_the_run_retries() -> None:
+    case = Case(pages(1), [due(*range(11, 14))])
+    case.lml.deadly = frozenset({11})
+    tally = await case.run()
+    assert case.lml.pages == [[1, 2, 3], [11, 12, 13]]
+    assert (tally.scanned, tally.skipped) == (6, {Skip.LML_ERROR: 3})
+    assert case.verdicts.ledger.entries.keys() == {11, 12, 13}
     assert case.runs.ended == ["done"]
 
 
-async def test_what_broke_off_in_one_run_is_asked_in_small_pages_in_the_next() -> None:
-    case = Case((), [due(*range(1, 41))], batch_size=40)
-    case.lml.deadly = frozenset(range(1, 41))
-    with pytest.raises(RunHaltedError):
+async def test_rows_that_failed_together_in_one_run_are_asked_in_small_pages_in_the_next() -> None:
+    case = Case((), [due(*range(1, 251))], batch_size=250)
+    case.lml.deadly = frozenset({250})
+    with pytest.raises(
+        RunHaltedError, match=r"^every batch failed, the last one: LML answered 502"
+    ):
         await case.run()
+    assert {failure.suspicion for failure in case.verdicts.failed.values()} == {1}
     case.lml.deadly = frozenset()
+    case.circuit.replied()
     case.lml.pages.clear()
-    assert (await case.run()).unresolved == 40
-    assert max(len(page) for page in case.lml.pages) == 10
+    assert (await case.run()).unresolved == 250
+    assert [len(page) for page in case.lml.pages] == [100, 100, 50]
+
+
+async def test_rows_that_failed_together_are_asked_in_ever_smaller_calls_within_the_run() -> None:
+    case = Case((), [due(*range(1, 401))], batch_size=400, retries=True)
+    case.lml.deadly = frozenset({250})
+    tally = await case.run()
+    assert [len(page) for page in case.lml.pages if 250 in page] == [400, 100, 10, 1]
+    assert case.lml.once == [False] + [True] * (len(case.lml.pages) - 1)
+    assert (tally.unresolved, tally.skipped) == (399, {Skip.LML_ERROR: 1})
+
+
+async def test_last_rows_that_fail_together_do_not_halt_a_run_that_went_well() -> None:
+    case = Case(pages(1), [due(11, 12, 13)], retries=True)
+    case.lml.deadly = frozenset({11})
+    tally = await case.run()
+    assert case.verdicts.ledger.entries.keys() == {11}
+    assert (tally.unresolved, tally.skipped) == (5, {Skip.LML_ERROR: 1})
+    assert len(case.lml.pages) <= 2 + 2 * ISOLATED
+    assert case.runs.ended == ["done"]
 
 
 @pytest.mark.parametrize("first", [1, 95, 490])
 @pytest.mark.parametrize("many", [2, 12])
-async def test_neighbours_that_lml_fails_at_cost_no_other_row_its_answer(
+async def test_neighbours_that_lml_fails_at_keep_nobody_else_from_an_answer(
     first: int, many: int
 ) -> None:
     windows = [due(*range(begin, begin + 500)) for begin in range(1, 2001, 500)]
-    case = Case((), windows, batch_size=500, batches=2)
+    case = Case((), windows, batch_size=500, batches=2, retries=True)
     case.lml.deadly = frozenset(range(first, first + many))
     tally = await case.run()
     assert case.runs.ended == ["done"]
-    assert case.verdicts.failed.keys() == case.lml.deadly
-    assert case.verdicts.written.keys() == set(range(1, 2001)) - case.lml.deadly
-    assert (tally.scanned, tally.skipped) == (2000, {Skip.LML_ERROR: many})
+    left = case.verdicts.ledger.entries.keys()
+    assert left == case.lml.deadly
+    assert case.verdicts.written.keys() == set(range(1, 2001)) - left
+    assert (tally.scanned, tally.skipped) == (2000, {Skip.LML_ERROR: len(left)})
     assert tally.lml_calls == len(case.lml.pages) < 200
 
 
-async def test_rows_that_broke_off_count_once_though_lml_refuses_us_then() -> None:
-    case = Case((), [due(*range(1, 41))], batch_size=40)
-    faults: list[Exception] = [CallBrokenOffError("ReadTimeout"), LmlRefusedError("401")]
+async def test_rows_that_failed_together_count_once_though_lml_refuses_us_then() -> None:
+    case = Case((), [due(*range(1, 41))], batch_size=40, retries=True)
+    faults: list[Exception] = [CallInterruptedError("ReadTimeout"), LmlRefusedError("401")]
     case.lml.fault = lambda call: faults[min(call, 2) - 1]
     tally = Tally()
     with pytest.raises(RunHaltedError, match="401"):
@@ -401,9 +448,41 @@ async def test_rows_that_broke_off_count_once_though_lml_refuses_us_then() -> No
     assert (tally.scanned, tally.skipped) == (40, {Skip.LML_ERROR: 40})
 
 
-async def test_rows_that_broke_off_count_once_though_the_run_is_cancelled() -> None:
-    case = Case((), [due(*range(1, 301))], batch_size=300)
-    case.lml.fault = lambda call: CallBrokenOffError("ReadTimeout") if call == 1 else None
+@pytest.mark.parametrize("outage", [1, 2, 99])
+async def test_rows_that_failed_together_count_once_though_their_next_call_finds_lml_gone(
+    outage: int,
+) -> None:
+    case = Case((), [due(*range(1, 41))], batch_size=40, retries=True)
+    faults: list[Exception] = [CallInterruptedError("ReadTimeout")]
+    faults += [LmlUnavailableError("LML answered 503")] * outage
+    case.lml.fault = lambda call: faults[call - 1] if call <= len(faults) else None
+    tally = Tally()
+    if outage < 99:
+        await case.run(tally=tally)
+        assert (tally.scanned, tally.unresolved) == (40, 40)
+    else:
+        with pytest.raises(RunHaltedError):
+            await case.run(tally=tally)
+        assert (tally.scanned, tally.skipped) == (40, {Skip.LML_ERROR: 40})
+
+
+async def test_rows_that_never_get_an_answer_count_once() -> None:
+    case = Case(pages(1), [due(*range(11, 41))], batch_size=30, retries=True)
+    case.lml.fault = lambda call: (
+        CallInterruptedError("ReadTimeout") if max(case.lml.pages[-1]) > 20 else None
+    )
+    tally = await case.run()
+    left = case.verdicts.ledger.entries.keys()
+    assert left >= set(range(21, 41))
+    assert case.verdicts.written.keys() == {1, 2, 3, *range(11, 41)} - left
+    assert tally.scanned == 33
+    assert tally.skipped == {Skip.LML_ERROR: len(left)}
+    assert case.runs.ended == ["done"]
+
+
+async def test_rows_that_failed_together_count_once_though_the_run_is_cancelled() -> None:
+    case = Case((), [due(*range(1, 301))], batch_size=300, retries=True)
+    case.lml.fault = lambda call: CallInterruptedError("ReadTimeout") if call == 1 else None
     tally = Tally()
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(case.run(tally=tally))
@@ -413,48 +492,54 @@ async def test_rows_that_broke_off_count_once_though_the_run_is_cancelled() -> N
     assert tally.scanned <= 300
 
 
-async def test_of_too_many_rows_that_broke_off_the_rest_stays_due() -> None:
-    windows = [due(*range(begin, begin + 1000)) for begin in range(1, 30_001, 1000)]
-    case = Case((), windows, batch_size=1000)
+async def test_many_rows_whose_calls_were_too_long_are_answered_in_shorter_ones() -> None:
+    windows = [due(*range(begin, begin + 1000)) for begin in range(1, 8001, 1000)]
+    case = Case((), windows, batch_size=1000, retries=True)
     case.lml.fault = lambda call: (
-        CallBrokenOffError("ReadTimeout") if len(case.lml.pages[-1]) > 100 else None
+        CallInterruptedError("ReadTimeout") if len(case.lml.pages[-1]) > 100 else None
     )
     tally = await case.run()
     assert case.runs.ended == ["done"]
-    assert len(case.verdicts.written) == tally.unresolved
-    assert 19_000 < tally.unresolved < 22_000
-    assert tally.skipped == {Skip.LML_ERROR: 30_000 - tally.unresolved}
+    assert len(case.verdicts.written) == tally.unresolved == tally.scanned == 8000
+    assert len(case.lml.pages) < 8 * 2 + 80 + 10
 
 
-async def test_few_rows_with_one_that_lml_fails_at_are_answered() -> None:
-    case = Case((), [due(1, 2, 3, reason=Reason.CHANGED)], batch_size=500)
-    case.lml.deadly = frozenset({1})
-    tally = await case.run()
-    assert case.verdicts.written.keys() == {2, 3}
-    assert (tally.scanned, tally.skipped) == (3, {Skip.LML_ERROR: 1})
-    assert tally.capture_missed == 3
+async def test_changed_rows_that_failed_together_count_as_missed_once() -> None:
+    changed = due(*range(1, 401), reason=Reason.CHANGED)
+    case = Case((), [changed], batch_size=400, retries=True)
+    case.lml.deadly = frozenset({250})
+    tally = await case.run(RunKind.AUDIT)
+    assert (tally.scanned, tally.capture_missed) == (400, 400)
 
 
 @pytest.mark.parametrize("good", [0, 40])
-async def test_calls_that_all_break_off_halt_a_run_and_each_row_counts_once(good: int) -> None:
+async def test_calls_that_are_all_interrupted_halt_a_run_and_each_row_counts_once(
+    good: int,
+) -> None:
     case = Case((), [due(*range(1, 201))], batch_size=20, batches=1)
     case.lml.deadly = frozenset(range(good + 1, 201))
     tally = Tally()
     with pytest.raises(RunHaltedError, match=r"^5 batches in a row failed"):
         await case.run(tally=tally)
-    assert not case.verdicts.failed
     assert case.verdicts.written.keys() == set(range(1, good + 1))
-    assert tally.skipped == {Skip.LML_ERROR: 20 + 4 * TRIAL}
-    assert tally.scanned == good + 20 + 4 * TRIAL
+    # All of the first batch was asked about, of the next ones as much as finds out.
+    assert len(case.verdicts.ledger.entries) == 20 + 4 * TRIAL
+    assert {failure.suspicion for failure in case.verdicts.failed.values()} == {1}
+    # What was not asked because of them is due, and counts, too.
+    assert tally.skipped == {Skip.LML_ERROR: 5 * 20}
+    assert tally.scanned == good + 5 * 20
+    assert len(case.lml.pages) == good / 20 + 5
 
 
-async def test_lml_that_refuses_every_row_halts_a_run_at_little_cost() -> None:
+async def test_lml_that_refuses_every_row_costs_few_calls_a_batch() -> None:
     case = Case((), [due(*range(1, 1001))], batch_size=500)
     case.lml.poison = frozenset(range(1, 1001))
-    with pytest.raises(RunHaltedError, match=r"^5 batches in a row failed, .* none of 10 rows"):
-        await case.run()
-    assert len(case.verdicts.failed) == 5 * TRIAL
-    assert len(case.lml.pages) < 150
+    tally = await case.run()
+    assert case.verdicts.ledger.entries.keys() == set(range(1, 1001))
+    assert (tally.scanned, tally.skipped) == (1000, {Skip.LML_ERROR: 1000})
+    assert len(case.lml.pages) <= 2 * (66 + 4 * 7)
+    assert case.runs.ended == ["done"]
+    assert case.circuit.failures == 0
 
 
 async def test_run_with_none_but_bad_rows_goes_to_its_end() -> None:
@@ -491,57 +576,75 @@ async def test_lml_that_is_down_from_the_beginning_halts_a_run_at_little_cost() 
     assert len(case.lml.pages) == 2
 
 
+def lml_is_down(circuit: Circuit) -> Circuit:
+    circuit.failed(LmlUnavailableError("ConnectError"))
+    return circuit
+
+
 async def test_run_asks_nothing_while_others_find_lml_down() -> None:
-    breaker = Breaker(LML_SILENCE)
-    breaker.failed(now())
-    case = Case((), pages(1), breaker=breaker)
+    circuit = lml_is_down(Circuit(Stream.LIBRARY))
+    case = Case((), pages(1), circuit=circuit)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(case.run())
         await for_a_while(7.0)
         assert case.asked == []
-        breaker.succeeded()
+        circuit.replied()
         await eventually(lambda: case.asked == [1, 2, 3])
 
 
+async def test_others_hear_of_a_batch_that_lml_failed_and_of_the_next_one() -> None:
+    circuit = Circuit(Stream.LIBRARY)
+    case = Case((), pages(3), circuit=circuit)
+    case.lml.fault = fails(2)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(case.run())
+        await eventually(lambda: len(case.lml.pages) == 2)
+        assert circuit.state is BreakerState.OPEN
+        assert circuit.silence() > timedelta(seconds=7)
+        await eventually(lambda: len(case.lml.pages) == 3)
+    first, second, third = case.lml.asked_at
+    assert second - first < CALL + 0.1
+    assert third - second >= CALL + LML_SILENCE.first.total_seconds()
+    assert circuit.failures == 0
+
+
 async def test_rows_that_needed_no_question_say_nothing_about_lml() -> None:
-    breaker = Breaker(LML_SILENCE)
-    breaker.failed(now())
-    case = Case((), pages(1), breaker=breaker)
+    circuit = lml_is_down(Circuit(Stream.LIBRARY))
+    case = Case((), pages(1), circuit=circuit)
     case.library.answered = frozenset({1, 2, 3})
     await case.run()
     assert not case.asked
-    assert (breaker.failures, breaker.remaining(now())) == (1, 0)
+    assert (circuit.failures, circuit.silence()) == (1, timedelta())
 
 
 async def test_first_call_after_an_outage_is_a_small_one_that_others_wait_for() -> None:
-    breaker = Breaker(LML_SILENCE)
-    breaker.failed(now())
-    case = Case((), [due(*range(40))], batch_size=20, batches=3, breaker=breaker)
+    circuit = lml_is_down(Circuit(Stream.LIBRARY))
+    case = Case((), [due(*range(40))], batch_size=20, batches=3, circuit=circuit)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(case.run())
         await eventually(lambda: case.lml.in_flight == 1, within=20.0)
-        assert breaker.state(now()) is BreakerState.HALF_OPEN
-        assert breaker.remaining(now()) > CALL
+        assert circuit.state is BreakerState.HALF_OPEN
+        assert circuit.silence().total_seconds() > CALL
     assert len(case.lml.pages[0]) == TRIAL
     assert sorted(case.asked) == list(range(40))
-    assert breaker.state(now()) is BreakerState.CLOSED
+    assert circuit.failures == 0
 
 
 async def test_runs_and_changes_together_ask_lml_that_is_down_four_times_a_minute() -> None:
-    breaker = Breaker(LML_SILENCE)
-    case = Case((), pages(40), batches=3, breaker=breaker)
+    circuit = Circuit(Stream.LIBRARY)
+    case = Case((), pages(40), batches=3, circuit=circuit)
     case.lml.fault = fails(*range(999))
     case.lml.seconds = 0.01
     others: list[float] = []
 
     async def follow_changes() -> None:
         while True:
-            await asyncio.sleep(breaker.remaining(now()) or 0.01)
-            if not breaker.remaining(now()):
-                breaker.begin_trial(now())
+            await asyncio.sleep(circuit.silence().total_seconds() or 0.01)
+            if not circuit.silence():
+                circuit.begin_trial()
                 others.append(now())
                 await asyncio.sleep(0.01)
-                breaker.failed(now())
+                lml_is_down(circuit)
 
     async def run_again_and_again() -> None:
         while True:
@@ -559,6 +662,40 @@ async def test_runs_and_changes_together_ask_lml_that_is_down_four_times_a_minut
     later = [at for at in calls if at > began + 1.0]
     assert others
     assert len(later) <= 4 * 10
+
+
+@pytest.mark.parametrize(
+    "fault", [LmlUnavailableError("ConnectError"), LmlRefusedError("LML answered 401")]
+)
+async def test_untried_rows_of_a_failed_batch_count_and_stay_due(
+    fault: LmlUnavailableError,
+) -> None:
+    circuit = lml_is_down(Circuit(Stream.LIBRARY))
+    case = Case((), [due(*range(1, 41))], batch_size=40, circuit=circuit)
+    case.library.gone = frozenset({1})
+    case.lml.fault = lambda call: fault if call == 2 else None
+    tally = Tally()
+    # The first ten show that LML is back.
+    if isinstance(fault, LmlRefusedError):
+        with pytest.raises(RunHaltedError, match="401"):
+            await case.run(tally=tally)
+    else:
+        await case.run(tally=tally)
+    assert (tally.unresolved, tally.skipped) == (9, {Skip.GONE: 1, Skip.LML_ERROR: 30})
+    assert tally.scanned == 40
+    assert not case.verdicts.ledger.entries
+
+
+async def test_silence_towards_the_database_begins_afresh_after_a_batch_that_went_well() -> None:
+    case = Case((), pages(3))
+    gone = StoreUnavailableError("connection refused")
+    case.library.faults = [gone, gone, None, gone, None]
+    await case.run()
+    tries = [at for at, _ in case.library.reads]
+    waits = [round(b - a, 1) for a, b in pairwise(tries)]
+    # Between those that went well lies one call.
+    assert waits == [0.5, 1.0, CALL, 0.5, CALL]
+    assert case.asked == list(range(1, 10))
 
 
 async def test_batch_that_the_database_failed_is_tried_again_after_growing_delays() -> None:
@@ -657,7 +794,7 @@ async def test_search_that_fails_ends_the_run() -> None:
     case.due.fault = StoreUnavailableError("connection refused")
     with pytest.raises(StoreUnavailableError, match="connection refused"):
         await case.run()
-    assert case.due.searched == [(Search.BY_TIME, SCOPE)]
+    assert case.due.searched == [(Search.FAILED, SCOPE)]
     assert case.runs.ended == ["StoreUnavailableError"]
     assert case.lml.in_flight == 0
 
@@ -671,9 +808,18 @@ async def test_run_that_lost_its_lock_ends() -> None:
     assert case.lml.in_flight == 0
 
 
-async def test_bug_ends_the_run_and_is_not_hidden() -> None:
+async def test_unforeseen_exception_at_one_row_ends_neither_its_batch_nor_the_run() -> None:
     case = Case(pages(5), batches=2)
     case.library.faults = [ZeroDivisionError("a bug")]
+    tally = await case.run()
+    assert case.runs.ended == ["done"]
+    # The rows of the first batch are read again, one by one.
+    assert (tally.scanned, tally.unresolved) == (15, 15)
+
+
+async def test_bug_of_the_search_ends_the_run_and_is_not_hidden() -> None:
+    case = Case(pages(5), batches=2)
+    case.due.fault = ZeroDivisionError("a bug")
     with pytest.raises(ExceptionGroup) as caught:
         await case.run()
     assert caught.group_contains(ZeroDivisionError)

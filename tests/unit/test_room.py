@@ -1,8 +1,7 @@
-"""The waiting room: changes by row, one batch a row at a time, nothing lost."""
+"""The waiting room: one question a row, one batch a row at a time, nothing lost."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from datetime import timedelta
 
 import pytest
@@ -17,7 +16,7 @@ from hypothesis.stateful import (
 )
 
 from listener.domain.change import Batch, Change
-from listener.domain.room import Room, RoomLimits
+from listener.domain.room import Room, RoomLimits, Superseded
 
 LINGER = 0.5
 COOL_DOWN = 2.0
@@ -36,8 +35,8 @@ def limits(
     )
 
 
-def changes(*entries: tuple[int, int]) -> list[Change]:
-    return [Change(seq, row, timedelta(0)) for seq, row in entries]
+def changes(*entries: tuple[int, int], waited: float = 0.0) -> list[Change]:
+    return [Change(seq, row, timedelta(seconds=waited)) for seq, row in entries]
 
 
 def batch_of(room: Room, now: float) -> dict[int, tuple[int, ...]]:
@@ -46,62 +45,82 @@ def batch_of(room: Room, now: float) -> dict[int, tuple[int, ...]]:
     return batch.changes
 
 
-def delays_of(
-    room: Room, put_back: Callable[[Iterable[int], float], None], times: int
-) -> list[float]:
-    """Hand the one row out so many times and put it back at once; return how long it waits each."""
-    now, delays = 0.0, []
-    for _ in range(times):
-        (row,) = batch_of(room, now)
-        put_back({row}, now)
-        delay = room.next_batch(now)
-        assert isinstance(delay, float)
-        delays.append(delay)
-        now += delay
-    return delays
-
-
 class Rooms(RuleBasedStateMachine):
-    """Any order of changes, batches and outcomes; times are exact in binary."""
+    """Any order of changes, batches and outcomes; times are exact in binary.
+
+    `rows` are the changes in the room, `waiting` and `in_flight` those that will be settled when
+    their row is.
+    """
 
     @initialize(batch_size=st.integers(1, 4), linger=st.sampled_from([0.0, LINGER]))
     def open(self, batch_size: int, linger: float) -> None:
-        self.capacity = 12
+        self.capacity = 6
         self.batch_size = batch_size
         self.room = Room(limits(batch_size, self.capacity, linger))
         self.now = 1000.0
         self.last_seq = 0
+        self.recorded_at: dict[int, float] = {}
         self.rows: dict[int, int] = {}
+        self.waiting: dict[int, set[int]] = {}
         self.in_flight: dict[int, set[int]] = {}
         self.not_before: dict[int, float] = {}
-        self.failures: dict[int, int] = {}
-        self.late: dict[int, int] = {}
+        self.asked: list[int] = []
         self.settled: set[int] = set()
         self.apart: set[int] = set()
 
     @precondition(lambda self: self.room.free)
-    @rule(rows=st.lists(st.integers(1, 5), max_size=4))
-    def admit(self, rows: list[int]) -> None:
+    @rule(
+        rows=st.lists(st.integers(1, 9), max_size=6),
+        waited=st.sampled_from([0.0, 0.25, 8.0]),
+        reverse=st.booleans(),
+    )
+    def admit(self, rows: list[int], waited: float, reverse: bool) -> None:
         found = []
         for row in rows[: self.room.free]:
             self.last_seq += 1
-            self.rows[self.last_seq] = row
+            self.recorded_at[self.last_seq] = self.now - waited
             found.append((self.last_seq, row))
-        self.room.admit(changes(*found), self.now)
+        # Changes of one page come in order; those of several pages need not.
+        found = found[::-1] if reverse else found
+        self.take_in(found, waited)
 
     @precondition(lambda self: self.rows)
     @rule(data=st.data())
     def admit_again(self, data: st.DataObject) -> None:
         seq = data.draw(st.sampled_from(sorted(self.rows)))
-        self.room.admit(changes((seq, self.rows[seq])), self.now)
+        assert self.room.admit(changes((seq, self.rows[seq])), self.now) == Superseded()
+
+    def take_in(self, found: list[tuple[int, int]], waited: float) -> None:
+        spare: set[int] = set()
+        for seq, row in found:
+            self.rows[seq] = row
+            if row not in self.waiting.keys() | self.in_flight.keys() | set(self.asked):
+                # That it was asked about is forgotten by now.
+                self.not_before.pop(row, None)
+            entries = self.waiting.setdefault(row, set())
+            entries.add(seq)
+            if len(entries) > 1:
+                spare |= entries - {max(entries)}
+                self.waiting[row] = {max(entries)}
+        superseded = self.room.admit(changes(*found, waited=waited), self.now)
+        assert sorted(superseded.entries) == sorted((seq, self.rows[seq]) for seq in spare)
+        assert len(superseded.ages) == len(spare)
+        assert all(age >= waited for age in superseded.ages)
+        self.forget(spare)
+
+    def forget(self, seqs: set[int]) -> None:
+        assert not seqs & self.settled
+        self.settled |= seqs
+        for seq in seqs:
+            del self.rows[seq]
 
     @rule(seconds=st.sampled_from([0.125, 0.5, 2.0, 64.0]))
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule()
-    def take(self) -> None:
-        self.take_one()
+    @rule(most=st.sampled_from([None, None, 1, 2]))
+    def take(self, most: int | None) -> None:
+        self.take_one(most)
 
     @rule()
     def wait_as_told_and_take(self) -> None:
@@ -114,11 +133,10 @@ class Rooms(RuleBasedStateMachine):
         message = "waited as told four times, and nothing came of it"
         raise AssertionError(message)
 
-    def take_one(self) -> float | None:
+    def take_one(self, most: int | None = None) -> float | None:
         quiet = self.room.quiet
-        batch = self.room.next_batch(self.now)
-        waiting = {row for row in self.rows.values() if row not in self.in_flight}
-        waiting -= self.apart
+        batch = self.room.next_batch(self.now, most=most)
+        waiting = self.waiting.keys() - self.in_flight.keys() - self.apart
         ready = {row for row in waiting if self.not_before.get(row, 0.0) <= self.now}
         if batch is None:
             assert not waiting
@@ -133,15 +151,16 @@ class Rooms(RuleBasedStateMachine):
         assert not batch.changes.keys() & self.in_flight.keys()
         if batch.changes.keys() & self.apart:
             assert batch.changes.keys() <= self.apart
-            assert len(batch.changes) == min(len(self.apart), APART)
+            assert len(batch.changes) == min(len(self.apart), APART, most or APART)
             self.apart -= batch.changes.keys()
         else:
             assert batch.changes.keys() <= ready
-            assert len(batch.changes) == min(len(ready), self.batch_size)
+            most = most or self.batch_size
+            assert len(batch.changes) == min(len(ready), self.batch_size, most)
         for row, seqs in batch.changes.items():
-            assert set(seqs) == {seq for seq, of in self.rows.items() if of == row}
             assert len(seqs) == len(set(seqs))
-            self.in_flight[row] = set(seqs)
+            assert set(seqs) == self.waiting[row]
+            self.in_flight[row] = self.waiting.pop(row)
         return None
 
     def some_in_flight(self, data: st.DataObject) -> set[int]:
@@ -153,84 +172,79 @@ class Rooms(RuleBasedStateMachine):
         self.settle_rows(self.some_in_flight(data))
 
     def settle_rows(self, rows: set[int]) -> None:
-        self.room.settle(rows, self.now)
+        ages = self.room.settle(rows, self.now)
+        seqs = set().union(*(self.in_flight.pop(row) for row in rows))
+        assert len(ages) == len(seqs)
+        assert sum(ages) >= sum(self.now - self.recorded_at[seq] for seq in seqs)
+        self.forget(seqs)
+        self.not_before |= dict.fromkeys(rows, self.now + COOL_DOWN)
+        self.asked = [row for row in self.asked if row not in rows] + list(rows)
+        self.asked = self.asked[-self.capacity :]
+
+    def put_back(self, rows: set[int]) -> None:
         for row in rows:
-            seqs = self.in_flight.pop(row)
-            assert not seqs & self.settled
-            self.settled |= seqs
-            for seq in seqs:
-                del self.rows[seq]
-            self.failures.pop(row, None)
-            self.late.pop(row, None)
-            self.not_before[row] = self.now + COOL_DOWN
+            self.waiting[row] = self.waiting.get(row, set()) | self.in_flight.pop(row)
 
     @precondition(lambda self: self.in_flight)
     @rule(data=st.data())
     def ask_again(self, data: st.DataObject) -> None:
         rows = self.some_in_flight(data)
-        changed = self.waiting
         self.room.ask_again(rows, self.now)
-        for row in rows:
-            del self.in_flight[row]
-            self.late[row] = 1 if row in changed else self.late.get(row, 0) + 1
-            self.not_before[row] = self.now + min(30, COOL_DOWN * 2 ** (self.late[row] - 1))
-
-    @precondition(lambda self: self.in_flight)
-    @rule(data=st.data())
-    def fail(self, data: st.DataObject) -> None:
-        rows = self.some_in_flight(data)
-        self.room.fail(rows, self.now)
-        for row in rows:
-            del self.in_flight[row]
-            self.failures[row] = self.failures.get(row, 0) + 1
-            self.not_before[row] = self.now + min(300, 2 ** (self.failures[row] - 1))
+        self.put_back(rows)
+        self.not_before |= dict.fromkeys(rows, self.now + COOL_DOWN)
 
     @precondition(lambda self: self.in_flight)
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
         rows = self.some_in_flight(data)
         self.room.release(rows, self.now)
-        for row in rows:
-            del self.in_flight[row]
-            self.not_before[row] = self.now
+        self.put_back(rows)
+        self.not_before |= dict.fromkeys(rows, self.now)
 
     @precondition(lambda self: self.in_flight)
     @rule(data=st.data())
     def set_apart(self, data: st.DataObject) -> None:
         rows = self.some_in_flight(data)
         self.room.set_apart(rows, self.now)
-        for row in rows:
-            del self.in_flight[row]
+        self.put_back(rows)
         self.apart |= rows
 
     @invariant()
-    def every_entry_is_held_until_it_is_settled(self) -> None:
+    def every_change_is_held_until_it_is_settled(self) -> None:
         if not hasattr(self, "room"):
             return
         assert sorted(self.room.held(0)) == sorted(self.rows)
         middle = self.last_seq // 2
         assert sorted(self.room.held(middle)) == sorted(seq for seq in self.rows if seq > middle)
-        assert self.room.free == self.capacity - len(self.rows)
-        assert self.room.claimable == min(self.room.free, 4 * self.batch_size)
-        late = {row for row, times in self.late.items() if times >= 4}
-        assert self.room.exhausted == (self.waiting <= self.failures.keys() | late)
+        assert self.room.size == len(self.rows)
         assert self.room.quiet == (not self.in_flight)
 
-    @property
-    def waiting(self) -> set[int]:
-        taken = set().union(*self.in_flight.values())
-        return {row for seq, row in self.rows.items() if seq not in taken}
+    @invariant()
+    def room_is_bounded(self) -> None:
+        if not hasattr(self, "room"):
+            return
+        assert self.room.claimable == min(self.room.free, 4 * self.batch_size)
+        assert self.room.size <= 2 * self.capacity
+        assert self.room.free <= 2 * self.capacity - len(self.rows)
+        # Only rows that cool down take no place; some may have cooled down by now.
+        placed = self.in_flight.keys() | self.apart
+        idle = self.waiting.keys() - placed
+        cooling = {row for row in idle if self.not_before.get(row, 0.0) > self.now}
+        most = min(self.capacity - len(placed), 2 * self.capacity - len(self.rows))
+        assert self.room.free <= max(0, most)
+        assert self.room.free >= min(most, self.capacity - len(placed | idle) + len(cooling))
 
     def teardown(self) -> None:
         if not hasattr(self, "room"):
             return
-        for _ in range(40):
+        for _ in range(60):
             self.settle_rows(set(self.in_flight))
             told = self.take_one()
             self.now += told or 0
             if told is None and not self.in_flight:
                 break
         assert self.room.free == self.capacity
+        assert self.room.size == 0
         assert self.settled == set(range(1, self.last_seq + 1))
 
 
@@ -274,8 +288,8 @@ def test_row_set_apart_that_changes_again_is_one_question() -> None:
     room.admit(changes((1, 1)), 0.0)
     batch_of(room, 0.0)
     room.set_apart([1], 0.0)
-    room.admit(changes((2, 1)), 0.0)
-    assert batch_of(room, 0.0) == {1: (1, 2)}
+    assert room.admit(changes((2, 1)), 0.0).entries == [(1, 1)]
+    assert batch_of(room, 0.0) == {1: (2,)}
 
 
 def test_idle_room_hands_out_a_change_at_once() -> None:
@@ -297,10 +311,33 @@ def test_empty_room_has_nothing_to_wait_for() -> None:
     assert Room(limits()).next_batch(0.0) is None
 
 
-def test_several_changes_of_a_row_leave_as_one() -> None:
+def test_latest_change_of_a_row_stands_for_those_before_it() -> None:
     room = Room(limits())
-    room.admit(changes((1, 7), (2, 8), (3, 7)), 0.0)
-    assert batch_of(room, 0.0) == {7: (1, 3), 8: (2,)}
+    superseded = room.admit(changes((1, 7), (2, 8), (3, 7), (4, 7)), 0.0)
+    assert superseded == Superseded([(1, 7), (3, 7)], [0.0, 0.0])
+    assert (room.size, room.held(0)) == (2, [4, 2])
+    assert batch_of(room, 0.0) == {7: (4,), 8: (2,)}
+
+
+def test_change_that_becomes_visible_after_a_later_one_of_its_row_is_superseded() -> None:
+    room = Room(limits())
+    room.admit(changes((5, 7)), 0.0)
+    assert room.admit(changes((3, 7)), 1.0).entries == [(3, 7)]
+    assert batch_of(room, 1.0) == {7: (5,)}
+
+
+def test_change_that_comes_while_its_row_is_asked_about_supersedes_nothing() -> None:
+    room = Room(limits())
+    room.admit(changes((1, 7)), 0.0)
+    batch_of(room, 0.0)
+    assert room.admit(changes((1, 7), (2, 7)), 0.0) == Superseded()
+    assert sorted(room.held(0)) == [1, 2]
+
+
+def test_superseded_changes_are_reported_with_their_ages() -> None:
+    room = Room(limits())
+    room.admit(changes((1, 7), waited=3), 10.0)
+    assert room.admit(changes((2, 7), waited=1), 12.0) == Superseded([(1, 7)], [5.0])
 
 
 def test_batch_fills_while_another_one_is_in_flight() -> None:
@@ -357,8 +394,8 @@ def test_row_changed_just_after_it_was_asked_about_cools_down() -> None:
     room.settle({7}, 0.0)
     room.admit(changes((2, 7)), 0.5)
     assert room.next_batch(0.5) == COOL_DOWN - 0.5
-    room.admit(changes((3, 7)), 1.0)
-    assert batch_of(room, COOL_DOWN) == {7: (2, 3)}
+    assert room.admit(changes((3, 7)), 1.0).entries == [(2, 7)]
+    assert batch_of(room, COOL_DOWN) == {7: (3,)}
 
 
 def test_row_changed_long_after_it_was_asked_about_is_handed_out_at_once() -> None:
@@ -377,49 +414,6 @@ def test_cooling_row_does_not_hold_others_back() -> None:
     room.ask_again({7}, 0.0)
     room.admit(changes((2, 8)), 0.0)
     assert batch_of(room, 0.0) == {8: (2,)}
-
-
-def test_row_whose_answers_are_late_though_nothing_changed_is_asked_more_and_more_seldom() -> None:
-    room = Room(limits())
-    room.admit(changes((1, 7)), 0.0)
-    delays = delays_of(room, room.ask_again, 6)
-    now = sum(delays)
-    assert delays == [COOL_DOWN, 4, 8, 16, 30, 30]
-    assert room.exhausted
-    batch_of(room, now)
-    room.admit(changes((2, 7)), now)
-    room.ask_again({7}, now)
-    assert room.next_batch(now) == COOL_DOWN
-    assert not room.exhausted
-
-
-def test_failed_row_is_tried_after_a_delay_that_doubles_up_to_five_minutes() -> None:
-    room = Room(limits())
-    room.admit(changes((1, 7)), 0.0)
-    assert delays_of(room, room.fail, 12) == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]
-
-
-def test_delay_of_a_row_starts_anew_once_it_was_answered() -> None:
-    room = Room(limits(cool_down=0))
-    room.admit(changes((1, 7)), 0.0)
-    batch_of(room, 0.0)
-    room.fail({7}, 0.0)
-    batch_of(room, 1.0)
-    room.settle({7}, 1.0)
-    room.admit(changes((2, 7)), 1.0)
-    batch_of(room, 1.0)
-    room.fail({7}, 1.0)
-    assert room.next_batch(1.0) == 1.0
-
-
-def test_change_of_a_failed_row_does_not_shorten_its_delay() -> None:
-    room = Room(limits())
-    room.admit(changes((1, 7)), 0.0)
-    batch_of(room, 0.0)
-    room.fail({7}, 0.0)
-    room.admit(changes((2, 7)), 0.5)
-    assert room.next_batch(0.5) == 0.5
-    assert batch_of(room, 1.0) == {7: (1, 2)}
 
 
 def test_released_row_can_leave_at_once_with_what_came_meanwhile() -> None:
@@ -441,6 +435,48 @@ def test_full_room_takes_nothing_more() -> None:
     assert (room.free, room.claimable) == (3, 3)
 
 
+def test_many_changes_of_one_row_take_one_place() -> None:
+    room = Room(limits(batch_size=1, capacity=6))
+    superseded = room.admit(changes(*((seq, 7) for seq in range(1, 601))), 0.0)
+    assert (room.free, room.size, room.held(0)) == (5, 1, [600])
+    assert superseded.entries == [(seq, 7) for seq in range(1, 600)]
+    assert batch_of(room, 0.0) == {7: (600,)}
+    assert room.free == 5
+
+
+def test_rows_that_cool_down_take_no_place_up_to_as_many_as_the_room_holds() -> None:
+    room = Room(limits(batch_size=4, capacity=4))
+    room.admit(changes(*((row, row) for row in range(1, 5))), 0.0)
+    batch_of(room, 0.0)
+    assert room.free == 0
+    room.ask_again(range(1, 5), 0.0)
+    assert (room.free, room.size) == (4, 4)
+    room.admit(changes(*((row, row) for row in range(5, 8))), 1.0)
+    assert (room.free, room.size) == (1, 7)
+    batch_of(room, 1.0)
+    room.ask_again(range(5, 8), 1.0)
+    # Nothing is asked, and yet the room is bounded.
+    assert (room.free, room.size) == (1, 7)
+    room.admit(changes((8, 8)), 1.0)
+    assert (room.free, room.claimable, room.size) == (0, 0, 8)
+
+
+def test_rows_that_have_cooled_down_take_their_places_again() -> None:
+    room = Room(limits(batch_size=2, capacity=4))
+    room.admit(changes((1, 1), (2, 2)), 0.0)
+    batch_of(room, 0.0)
+    room.ask_again({1, 2}, 0.0)
+    room.admit(changes((3, 3), (4, 4), (5, 5), (6, 6)), 0.0)
+    assert room.free == 0
+    assert batch_of(room, COOL_DOWN).keys() == {3, 4}
+    assert room.free == 0
+    room.settle({3, 4}, COOL_DOWN)
+    assert room.free == 0
+    batch_of(room, COOL_DOWN)
+    room.settle({5, 6}, COOL_DOWN)
+    assert room.free == 2
+
+
 def test_rows_just_asked_about_are_remembered_in_bounded_memory() -> None:
     room = Room(limits(batch_size=1, capacity=5, cool_down=1000))
     for seq in range(1, 101):
@@ -454,7 +490,7 @@ def test_rows_just_asked_about_are_remembered_in_bounded_memory() -> None:
     assert len(room._asked) == 1  # noqa: SLF001 - its size is the promise
 
 
-@pytest.mark.parametrize("outcome", ["settle", "ask_again", "fail", "release"])
+@pytest.mark.parametrize("outcome", ["settle", "ask_again", "release", "set_apart"])
 def test_row_that_is_not_in_flight_has_no_outcome(outcome: str) -> None:
     room = Room(limits())
     room.admit(changes((1, 7)), 0.0)
@@ -462,13 +498,70 @@ def test_row_that_is_not_in_flight_has_no_outcome(outcome: str) -> None:
         getattr(room, outcome)({7}, 0.0)
 
 
-def test_settling_tells_how_old_the_changes_are() -> None:
+def test_late_row_is_asked_again_after_the_cool_down_however_often_it_is_late() -> None:
     room = Room(limits())
-    room.admit([Change(1, 7, timedelta(seconds=3)), Change(2, 7, timedelta(0))], 10.0)
-    assert (room.size, room.retried) == (2, [])
-    batch_of(room, 10.5)
-    room.fail([7], 11.0)
-    assert (room.size, room.retried) == (2, [7])
+    room.admit(changes((1, 7)), 0.0)
+    for number in range(5):
+        now = number * COOL_DOWN
+        assert batch_of(room, now) == {7: (1,)}
+        room.ask_again({7}, now)
+        assert room.next_batch(now) == COOL_DOWN
+
+
+def test_late_row_leaves_with_what_it_was_asked_for_and_what_came_meanwhile() -> None:
+    room = Room(limits())
+    room.admit(changes((1, 7)), 0.0)
+    batch_of(room, 0.0)
+    room.admit(changes((2, 7)), 1.0)
+    room.ask_again({7}, 1.0)
+    assert (room.size, sorted(room.held(0))) == (2, [1, 2])
+    assert batch_of(room, 1.0 + COOL_DOWN) == {7: (1, 2)}
+    assert room.settle({7}, 4.0) == [4.0, 4.0]
+    assert (room.size, room.free) == (0, 20)
+
+
+def test_late_row_is_as_old_as_the_oldest_of_its_changes() -> None:
+    room = Room(limits())
+    room.admit(changes((2, 7)), 10.0)
+    batch_of(room, 10.0)
+    room.admit(changes((1, 7), waited=5), 11.0)
+    room.ask_again({7}, 11.0)
     batch_of(room, 13.0)
-    assert room.settle([7], 14.0) == [7.0, 4.0]
-    assert (room.size, room.retried) == (0, [])
+    assert room.settle({7}, 13.0) == [7.0, 7.0]
+
+
+def test_change_of_a_late_row_supersedes_all_that_it_was_asked_for() -> None:
+    room = Room(limits())
+    room.admit(changes((1, 7)), 0.0)
+    batch_of(room, 0.0)
+    room.admit(changes((2, 7)), 1.0)
+    room.ask_again({7}, 1.0)
+    assert room.admit(changes((1, 7), (3, 7)), 2.0) == Superseded([(1, 7), (2, 7)], [2.0, 2.0])
+    assert batch_of(room, 1.0 + COOL_DOWN) == {7: (3,)}
+
+
+def test_batch_has_no_more_rows_than_it_may() -> None:
+    room = Room(limits())
+    room.admit(changes((1, 1), (2, 2), (3, 3)), 0.0)
+    batch = room.next_batch(0.0, most=2)
+    assert isinstance(batch, Batch)
+    assert batch.row_ids == [1, 2]
+
+
+def test_settling_returns_how_old_the_changes_are() -> None:
+    room = Room(limits())
+    room.admit([Change(1, 7, timedelta(seconds=3)), Change(2, 8, timedelta(0))], 10.0)
+    assert room.size == 2
+    batch_of(room, 10.5)
+    room.release([7], 11.0)
+    assert room.size == 2
+    assert room.settle([8], 13.0) == [3.0]
+    batch_of(room, 13.0)
+    assert room.settle([7], 14.0) == [7.0]
+    assert room.size == 0
+
+
+@pytest.mark.parametrize("batch_size", [0, 21])
+def test_room_that_could_never_fill_a_batch_is_refused(batch_size: int) -> None:
+    with pytest.raises(ValueError, match=f"batch_size {batch_size} must lie"):
+        limits(batch_size=batch_size, capacity=20)

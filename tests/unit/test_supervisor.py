@@ -15,8 +15,11 @@ from structlog.testing import capture_logs
 from listener.domain.change import Stream
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.room import RoomLimits
-from listener.engine.consumer import Consumer, ConsumerLimits
+from listener.engine.circuit import Circuit
+from listener.engine.consumer import Consumer
+from listener.engine.outcome import BatchOutcome
 from listener.engine.supervisor import Follower, Supervisor, until
+from listener.engine.tenure import ConsumerLimits
 from tests.unit.clock import eventually, for_a_while, now
 from tests.unit.fakes import Lane, Lanes, Outbox, Worker
 
@@ -53,7 +56,7 @@ class Beside:
 
 
 class Daemon:
-    """A supervisor over one lane a stream, with work beside that of the library.
+    """A supervisor over one lane a stream, with two kinds of work beside that of the library.
 
     `faults` are raised when a lane is taken.
     """
@@ -61,6 +64,7 @@ class Daemon:
     def __init__(self) -> None:
         self.stop = asyncio.Event()
         self.beside = Beside()
+        self.also_beside = Beside()
         self.outboxes = {stream: Outbox() for stream in Stream}
         self.workers = {stream: Worker(self.outboxes[stream], stream) for stream in Stream}
         self.lane: dict[Stream, Lane] = {}
@@ -70,15 +74,21 @@ class Daemon:
         for event in self.free.values():
             event.set()
         self.lanes = Lanes(self._take)
+        self.consumers = {
+            stream: Consumer(
+                stream, self.outboxes[stream], worker.handle, LIMITS, circuit=Circuit(stream)
+            )
+            for stream, worker in self.workers.items()
+        }
         self.supervisor = Supervisor(
             self.lanes,
             [
                 Follower(
                     stream,
-                    Consumer(stream, self.outboxes[stream], worker.handle, LIMITS),
-                    self.beside.run if stream is Stream.LIBRARY else None,
+                    self.consumers[stream],
+                    [self.beside.run, self.also_beside.run] if stream is Stream.LIBRARY else [],
                 )
-                for stream, worker in self.workers.items()
+                for stream in Stream
             ],
             timedelta(seconds=SHUTDOWN),
         )
@@ -179,15 +189,48 @@ async def test_log_says_why_the_database_is_unavailable() -> None:
     assert reasons == ["connection refused"]
 
 
-async def test_lane_that_cannot_be_taken_is_tried_after_growing_delays() -> None:
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        (StoreUnavailableError("refused"), [0.5, 1, 2, 2, 2, 2, 2]),
+        (ZeroDivisionError("a bug"), [0.5, 1, 2, 4, 8, 15, 15]),
+    ],
+)
+async def test_lane_that_cannot_be_taken_is_tried_after_growing_delays(
+    fault: Exception, expected: list[float]
+) -> None:
     async with running() as daemon:
-        daemon.faults[Stream.LIBRARY] = [StoreUnavailableError("refused") for _ in range(8)]
+        daemon.faults[Stream.LIBRARY] = [fault] * 8
         await eventually(lambda: not daemon.faults[Stream.LIBRARY], within=120.0)
         taken_at = daemon.taken_at[Stream.LIBRARY]
-        delays = [round(b - a, 2) for a, b in pairwise(taken_at)]
-        assert delays == [0.5, 1, 2, 4, 8, 15, 15]
+        assert [round(b - a, 2) for a, b in pairwise(taken_at)] == expected
         daemon.record(Stream.LIBRARY, 1)
-        await eventually(lambda: daemon.handled(Stream.LIBRARY), within=16.0)
+        await eventually(lambda: daemon.handled(Stream.LIBRARY), within=expected[-1] + 1)
+
+
+async def test_database_that_comes_back_is_noticed_after_two_seconds_at_most() -> None:
+    async with running() as daemon:
+        await eventually(lambda: len(daemon.lane) == 2)
+        daemon.faults[Stream.LIBRARY] = [StoreUnavailableError("refused")] * 300
+        daemon.lane[Stream.LIBRARY].break_with(StoreUnavailableError("connection lost"))
+        await for_a_while(300.0)
+        daemon.faults[Stream.LIBRARY].clear()
+        daemon.record(Stream.LIBRARY, 1)
+        await eventually(lambda: daemon.handled(Stream.LIBRARY), within=2.1)
+
+
+async def test_database_that_refuses_every_batch_gives_the_lane_to_others_and_is_tried_on() -> None:
+    async with running() as daemon:
+        worker = daemon.workers[Stream.LIBRARY]
+        worker.answer = lambda batch: BatchOutcome(fault=StoreUnavailableError("read-only"))
+        daemon.record(Stream.LIBRARY, 1)
+        await for_a_while(60.0)
+        assert daemon.lanes.handed_over.count(Stream.LIBRARY) >= 9
+        assert Stream.ROTATION not in daemon.lanes.handed_over
+        assert daemon.consumers[Stream.LIBRARY].fault == "read-only"
+        worker.answer = None
+        await eventually(lambda: daemon.handled(Stream.LIBRARY), within=4.1)
+        await eventually(lambda: daemon.consumers[Stream.LIBRARY].fault is None, within=0.1)
 
 
 async def test_delay_starts_anew_after_a_steady_tenure() -> None:
@@ -344,3 +387,24 @@ async def test_lane_is_followed_on_after_the_work_beside_it_is_done() -> None:
         daemon.record(Stream.LIBRARY, 1)
         await eventually(lambda: daemon.handled(Stream.LIBRARY), within=0.01)
         assert len(daemon.taken_at[Stream.LIBRARY]) == 1
+
+
+async def test_all_work_beside_a_lane_begins_and_ends_with_it() -> None:
+    async with running() as daemon:
+        works = (daemon.beside, daemon.also_beside)
+        await eventually(lambda: all(work.running for work in works))
+        daemon.beside.break_with(ZeroDivisionError("a bug"))
+        await eventually(lambda: daemon.also_beside.cancelled_at, within=0.01)
+        daemon.beside.broken.clear()
+        await eventually(lambda: len(daemon.also_beside.begun_at) == 2, within=1.0)
+        assert len(daemon.beside.begun_at) == 2
+    assert len(daemon.also_beside.cancelled_at) == 2
+
+
+async def test_work_that_is_done_leaves_the_other_work_beside_it_alone() -> None:
+    async with running() as daemon:
+        await eventually(lambda: daemon.beside.running)
+        daemon.beside.broken.set()
+        await for_a_while(60.0)
+        assert daemon.also_beside.running
+        assert len(daemon.also_beside.begun_at) == 1

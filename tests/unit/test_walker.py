@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
+from listener.domain.change import Stream
 from listener.domain.faults import (
     LmlRefusedError,
     LmlUnavailableError,
     PageRefusedError,
     StoreUnavailableError,
 )
-from listener.domain.pacing import LML_SILENCE, Breaker
 from listener.domain.refreshing import RotationTally
 from listener.domain.run import RunKind
+from listener.engine.circuit import Circuit
 from listener.engine.reconciler import RunHaltedError
 from listener.engine.refresher import Refresher
 from listener.engine.walker import Walker
@@ -36,7 +37,7 @@ class Case:
         self.airplay = Airplay(identities)
         self.runs = Runs()
         self.tally = RotationTally()
-        self.breaker = Breaker(LML_SILENCE)
+        self.circuit = Circuit(Stream.ROTATION)
         refresher = Refresher(self.warming, self.refreshes)
         self.statuses = refresher.statuses
         self.walker = Walker(
@@ -44,7 +45,7 @@ class Case:
             refresher=refresher,
             runs=self.runs,
             min_coverage=0.99,
-            breaker=self.breaker,
+            circuit=self.circuit,
         )
 
     async def walk(self, *, force: bool = False) -> dict[str, int]:
@@ -176,6 +177,7 @@ async def test_identity_in_error_is_tried_again_alone_and_counted_once() -> None
     began = now()
     counted = await case.walk()
     assert counted["identities_scanned"] == 60
+    assert counted["identities_resolved"] == counted["warmed_releases"] == 59
     assert counted["lml_error"] == 1
     assert case.warming.asked[2:] == [[13], [13]]
     # Longer than LML leaves Discogs alone.
@@ -263,7 +265,7 @@ async def test_refusal_ends_the_walk_at_once() -> None:
 
 async def test_walk_waits_while_changes_find_lml_down() -> None:
     case = Case(warm(100))
-    case.breaker.failed(now())
+    case.circuit.failed(UNAVAILABLE)
     began = now()
     await case.walk()
     assert case.warming.asked_at[0] >= began + 8
@@ -304,6 +306,31 @@ async def test_stopped_walk_ends_its_call_and_counts_what_it_tried(
     assert case.runs.ended == ["CancelledError"]
 
 
+@pytest.mark.parametrize("word", ["error", "from_a_newer_lml"])
+async def test_identity_in_error_is_no_answer_and_not_warmed(word: str) -> None:
+    case = Case(warm(3), Warming(dict.fromkeys((1, 2, 3), word)))
+    assert await case.walk() == {"identities_scanned": 3, "lml_error": 3}
+    assert not case.circuit.answered_since(timedelta(days=1))
+    assert case.circuit.failures == 0
+
+
+@pytest.mark.parametrize("word", ["warmed", "not_found", "not_implemented"])
+async def test_identity_that_something_of_use_is_said_about_is_an_answer(word: str) -> None:
+    case = Case(warm(3), Warming(dict.fromkeys((1, 2, 3), word)))
+    counted = await case.walk()
+    assert (counted["identities_scanned"], counted["identities_resolved"]) == (3, 3)
+    assert "lml_error" not in counted
+    assert case.circuit.answered_since(timedelta(days=1))
+
+
+async def test_refused_identity_is_counted_once_and_closes_no_walk() -> None:
+    case = Case(warm(3), Warming(poison=frozenset({2})))
+    counted = await case.walk()
+    assert counted["identities_scanned"] == 3
+    assert (counted["identities_resolved"], counted["lml_error"]) == (2, 1)
+    assert case.circuit.failures == 0
+
+
 async def test_count_asks_nothing() -> None:
     case = Case(warm(7))
     assert await case.walker.count(SINCE) == 7
@@ -317,10 +344,10 @@ async def test_expectation_is_told() -> None:
     assert told == [7]
 
 
-async def test_breaker_that_others_share_hears_of_failures_and_of_success() -> None:
+async def test_circuit_that_others_share_hears_of_failures_and_of_success() -> None:
     case = Case(warm(120), Warming(fault=lambda call: UNAVAILABLE if call == 2 else None))
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(case.walk())
-        await eventually(lambda: case.breaker.failures == 1)
-        await eventually(lambda: case.breaker.failures == 0)
-    assert case.breaker.remaining(now()) == timedelta().total_seconds()
+        await eventually(lambda: case.circuit.failures == 1)
+        await eventually(lambda: case.circuit.failures == 0)
+    assert case.circuit.silence() == timedelta()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -16,10 +16,12 @@ from listener.domain.health import Pulse, Reading, Rung, Waiting
 from listener.domain.pacing import BreakerState
 from listener.domain.room import RoomLimits
 from listener.domain.sample import Sample
-from listener.engine.consumer import Consumer, ConsumerLimits
-from listener.engine.handling import Handled
+from listener.engine.circuit import Circuit
+from listener.engine.consumer import Consumer
+from listener.engine.outcome import BatchOutcome
 from listener.engine.recorder import Recorder
 from listener.engine.supervisor import beside
+from listener.engine.tenure import ConsumerLimits
 from listener.engine.watch import Watch
 from tests.unit.clock import eventually, for_a_while
 from tests.unit.fakes import Lane, Outbox
@@ -60,17 +62,21 @@ class Case:
         self.lane = Lane(self.outbox)
         self.gate = asyncio.Event()
         self.gate.set()
-        self.failing = False
-        self.consumer = Consumer(Stream.LIBRARY, self.outbox, self.handle, LIMITS)
-        self.observed = self.consumer.observer = Observed()
+        self.consumer = Consumer(
+            Stream.LIBRARY,
+            self.outbox,
+            self.handle,
+            LIMITS,
+            circuit=Circuit(Stream.LIBRARY),
+        )
+        self.observed = Observed()
+        self.consumer.observe(self.observed)
 
-    async def handle(self, batch: Batch) -> Handled:
+    async def handle(self, batch: Batch) -> BatchOutcome:
         await self.gate.wait()
         rows = frozenset(batch.changes)
-        if self.failing:
-            return Handled(failed=rows)
         await self.outbox.settle(Stream.LIBRARY, batch.entries(rows))
-        return Handled(settled=rows)
+        return BatchOutcome(settled=rows)
 
     def record(self, *rows: int) -> None:
         self.outbox.record(*rows)
@@ -102,16 +108,17 @@ async def test_idle_loops_turn_though_nothing_wakes_them_for_a_day() -> None:
             assert case.pulse.stalled <= timedelta(seconds=5.1)
 
 
-async def test_pulse_counts_what_is_claimed_held_and_retried() -> None:
+async def test_pulse_counts_what_is_claimed_and_held() -> None:
     async with following() as case:
-        case.failing = True
+        case.gate.clear()
         case.record(1, 2, 2)
-        await eventually(lambda: len(case.pulse.retried) == 2)
-        assert (case.pulse.claimed, case.pulse.held) == (3, 3)
-        case.failing = False
+        await eventually(lambda: case.pulse.claimed == 3)
+        # The second change of row 2 stands for the first.
+        assert (case.pulse.claimed, case.pulse.held) == (3, 2)
+        case.gate.set()
         await eventually(lambda: not case.outbox.entries)
         await eventually(lambda: case.pulse.held == 0)
-        assert (case.pulse.claimed, list(case.pulse.retried)) == (3, [])
+        assert case.pulse.claimed == 3
         case.lane.rung = Rung.POLL
         assert case.pulse.rung is Rung.POLL
 
@@ -144,20 +151,33 @@ async def test_observer_hears_of_every_change_that_was_settled() -> None:
         assert 2.9 <= took < 3.5
 
 
+async def test_observer_hears_of_changes_that_later_ones_stand_for_at_once() -> None:
+    async with following() as case:
+        case.gate.clear()
+        case.record(*[7] * 40)
+        # One is being asked about, and the last one waits.
+        await eventually(lambda: len(case.outbox.entries) == 2)
+        assert len(case.observed.ages) == 38
+        case.gate.set()
+        await eventually(lambda: not case.outbox.entries)
+        await eventually(lambda: len(case.observed.batches) == 2)
+        assert len(case.observed.ages) == case.pulse.claimed == 40
+
+
 class Database:
     """Tells readings, and takes samples, while it is there."""
 
     def __init__(self) -> None:
         self.backlog = 0
         self.fault: StoreUnavailableError | None = None
-        self.reads: list[Mapping[Stream, Sequence[int]]] = []
+        self.reads = 0
         self.written: list[Sample] = []
         self.folded: list[Stream] = []
         self.counted = 0
         self.takes = 0.0
 
-    async def read(self, retried: Mapping[Stream, Sequence[int]]) -> Reading:
-        self.reads.append(retried)
+    async def read(self) -> Reading:
+        self.reads += 1
         await self._answer()
         waiting = Waiting(Stream.LIBRARY, self.backlog, timedelta(seconds=1), followed=False)
         return Reading((waiting, Waiting(Stream.ROTATION, 0, None, followed=True)), 3, timedelta())
@@ -194,16 +214,15 @@ class Pulses:
 
 
 async def test_reading_is_renewed_and_ages_meanwhile() -> None:
-    database, pulses = Database(), Pulses()
-    watch = Watch(database, pulses)
-    pulses.become(retried=[7])
+    database = Database()
+    watch = Watch(database, Pulses())
     async with beside(watch.run()):
         await eventually(lambda: watch.reading is not None)
-        assert database.reads == [{Stream.LIBRARY: [7]}]
+        assert database.reads == 1
         await for_a_while(1.5)
         assert watch.reading is not None
         assert watch.reading.age >= timedelta(seconds=1.5)
-        await eventually(lambda: len(database.reads) == 3, 4.5)
+        await eventually(lambda: database.reads == 3, 4.5)
 
 
 async def test_database_that_goes_leaves_the_last_reading_with_the_fault() -> None:
@@ -224,7 +243,7 @@ async def test_slow_reading_takes_a_tenth_of_the_time() -> None:
     database.takes = 1.0
     async with beside(Watch(database, Pulses()).run()):
         await for_a_while(60)
-    assert len(database.reads) <= 6
+    assert database.reads <= 6
 
 
 async def test_captured_is_what_was_claimed_and_what_is_still_to_be() -> None:

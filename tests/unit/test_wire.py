@@ -13,6 +13,7 @@ from listener.adapters.lml.wire import (
     MalformedReplyError,
     read_minted,
     read_refreshed,
+    read_release,
     read_reply,
 )
 from listener.domain.judging import Invalid
@@ -343,6 +344,28 @@ def test_minted_identity_is_read() -> None:
 def test_reply_without_a_minted_identity_is_malformed(reply: bytes) -> None:
     with pytest.raises(MalformedReplyError):
         read_minted(reply)
+
+
+@pytest.mark.parametrize(
+    ("health", "release"),
+    [
+        ({"version": "1.4.2", "commit_sha": "4be1f0a"}, "1.4.2 4be1f0a"),
+        ({"version": "1.4.2", "commit_sha": None, "status": "healthy"}, "1.4.2"),
+        ({"commit_sha": "4be1f0a"}, "4be1f0a"),
+        ({"version": "", "commit_sha": ""}, None),
+        ({"status": "healthy"}, None),
+        ({"version": 7}, None),
+        ({"version": "v" * 101}, None),
+        ([], None),
+    ],
+)
+def test_release_is_what_a_health_reply_names(health: object, release: str | None) -> None:
+    assert read_release(json.dumps(health).encode()) == release
+
+
+@pytest.mark.parametrize("noise", [b"", b"<html>", b'{"version": "1', b"\xff"])
+def test_health_reply_that_is_junk_names_no_release(noise: bytes) -> None:
+    assert read_release(noise) is None
 
 
 def tracks_of(contract: object = 1, **fields: object) -> Tracks | None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -17,7 +18,6 @@ from tenacity import (
     AsyncRetrying,
     RetryCallState,
     retry_if_exception,
-    stop_after_attempt,
     wait_random_exponential,
 )
 
@@ -26,16 +26,22 @@ from listener.adapters.lml.failures import (
     NotLmlError,
     OversizedReplyError,
     StatusError,
-    came_to_nothing,
+    is_interrupted,
     meaning,
     reason_of,
     worth_a_retry,
 )
 from listener.adapters.lml.reply import BulkReply
 from listener.adapters.lml.tracks import CONTRACT, is_known
-from listener.adapters.lml.wire import MalformedReplyError, read_minted, read_refreshed
+from listener.adapters.lml.wire import (
+    MalformedReplyError,
+    read_minted,
+    read_refreshed,
+    read_release,
+)
+from listener.domain.disposition import Disposition
 from listener.domain.faults import (
-    CallBrokenOffError,
+    CallInterruptedError,
     LmlUnavailableError,
     PageRefusedError,
     TracksRefusedError,
@@ -85,8 +91,8 @@ class LmlClient:
     ) -> BulkReply:
         """Put one page of 1 to 1000 questions, only `once` or again if the call fails.
 
-        Raises `LmlUnavailableError` if no row is to blame, `CallBrokenOffError` if nobody can tell,
-        `PageRefusedError` if a row may be, and `TracksRefusedError` if it may be that the tracks
+        Raises `LmlUnavailableError` if no row is to blame, `CallInterruptedError` if one may be,
+        `PageRefusedError` if one is or all are, and `TracksRefusedError` if it may be that tracks
         were asked for: the reply was too long, took too long, or LML stumbled over it.
         """
         refused = TracksRefusedError if with_tracks else PageRefusedError
@@ -162,6 +168,18 @@ class LmlClient:
         except (httpx.HTTPError, TimeoutError):
             return False
 
+    async def release(self) -> str | None:
+        """Return version and commit of the LML that answers, None if it does not say."""
+        try:
+            async with (
+                asyncio.timeout(_HEALTH_TIMEOUT.total_seconds()),
+                self._http.stream("GET", self._health) as response,
+            ):
+                body = await self._read(response)
+        except (httpx.HTTPError, TimeoutError, OversizedReplyError):
+            return None
+        return read_release(body)
+
     async def _post(
         self,
         path: str,
@@ -173,7 +191,7 @@ class LmlClient:
         # While it fails one try a call is enough: its caller comes again.
         attempts = 1 if self._failing else attempts or self._limits.attempts
         retrying = AsyncRetrying(
-            stop=stop_after_attempt(attempts),
+            stop=partial(_is_enough, attempts),
             wait=wait_random_exponential(multiplier=0.2, max=2),
             retry=retry_if_exception(worth_a_retry),
             before_sleep=_log_retry,
@@ -199,7 +217,7 @@ class LmlClient:
             # Nobody can tell a service that hangs from one that is slow with tracks.
             if refused is TracksRefusedError and isinstance(error, _NO_ANSWER_IN_TIME):
                 raise refused(message) from error
-            unavailable = CallBrokenOffError if came_to_nothing(error) else LmlUnavailableError
+            unavailable = CallInterruptedError if is_interrupted(error) else LmlUnavailableError
             raise unavailable(message) from error
 
     async def _attempt(self, path: str, content: bytes, deadline: timedelta) -> bytes:
@@ -243,6 +261,13 @@ async def open_lml(
         follow_redirects=False,
     ) as http:
         yield LmlClient(http, limits, root + HEALTH)
+
+
+def _is_enough(attempts: int, state: RetryCallState) -> bool:
+    error = state.outcome.exception() if state.outcome else None
+    refused = isinstance(error, StatusError) and error.disposition is Disposition.TRY_THEN_SPLIT
+    # Refused twice: parts of the page may go through, the same page will not.
+    return state.attempt_number >= (min(attempts, 2) if refused else attempts)
 
 
 def _log_retry(state: RetryCallState) -> None:

@@ -13,7 +13,7 @@ import httpx
 
 from listener.domain.disposition import Disposition, dispose
 from listener.domain.faults import (
-    CallBrokenOffError,
+    CallInterruptedError,
     LmlRefusedError,
     LmlUnavailableError,
     PageRefusedError,
@@ -60,13 +60,13 @@ def worth_a_retry(error: BaseException) -> bool:
     return isinstance(error, httpx.TransportError | TimeoutError | NotLmlError)
 
 
-def came_to_nothing(error: BaseException) -> bool:
-    """Return whether a call broke off after the connection stood."""
+def is_interrupted(error: BaseException) -> bool:
+    """Return whether a call ended without an answer after the connection was made."""
     return isinstance(error, _AFTER_CONNECTING)
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the system's own words for a call that broke off; without any, the kind of error.
+    """Return the system's own words for a call that failed; without any, the kind of error.
 
     The text of an error of the protocol may quote a header with its token.
     """
@@ -88,8 +88,8 @@ def meaning(error: StatusError, refused: type[PageRefusedError]) -> Exception:
     match error.disposition:
         case Disposition.WAIT:
             return LmlUnavailableError(str(error), error.retry_after)
-        case Disposition.BROKEN_OFF:
-            return CallBrokenOffError(str(error), error.retry_after)
+        case Disposition.INTERRUPTED:
+            return CallInterruptedError(str(error), error.retry_after)
         case Disposition.HALT:
             return LmlRefusedError(str(error))
         case Disposition.SPLIT:

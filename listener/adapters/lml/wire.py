@@ -171,6 +171,13 @@ class WireMinted(_Wire):
     identity_id: Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
+class WireHealth(_Wire):
+    """What LML says of itself."""
+
+    version: Annotated[Text, StringConstraints(max_length=100)] | None = None
+    commit_sha: Annotated[Text, StringConstraints(max_length=100)] | None = None
+
+
 class ReadReply(NamedTuple):
     """What a bulk reply says about the rows, and about LML: its caches, its contract on tracks."""
 
@@ -223,6 +230,15 @@ def read_minted(body: bytes) -> int:
     except ValidationError as error:
         message = "the reply names no identity"
         raise MalformedReplyError(message) from error
+
+
+def read_release(body: bytes) -> str | None:
+    """Return version and commit that a health reply names, None if it names neither."""
+    try:
+        health = WireHealth.model_validate_json(body)
+    except ValidationError:
+        return None
+    return " ".join(part for part in (health.version, health.commit_sha) if part) or None
 
 
 def _cache_stats(value: object) -> dict[str, float]:

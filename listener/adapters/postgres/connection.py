@@ -15,7 +15,7 @@ from psycopg.types.numeric import Int8BinaryDumper
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from listener.adapters.postgres.arrays import register_columns
-from listener.domain.faults import StoreUnavailableError
+from listener.domain.faults import StatementRefusedError, StoreUnavailableError
 
 # Longer than statement_timeout: only a server that cannot be heard any more takes this long.
 _DEADLINE = timedelta(seconds=20)
@@ -23,6 +23,13 @@ _CONNECT = "start PostgreSQL, or correct DATABASE_URL"
 
 Pool = AsyncConnectionPool[psycopg.AsyncConnection[Any]]
 _Row = TypeVar("_Row")
+Refused = StoreUnavailableError | StatementRefusedError
+
+# Classes of SQLSTATE that mean the database as a whole: connection, a server that only reads,
+# resources, an operator's hand, the system. Whatever else it says is about the statement.
+_SERVICE_CLASSES = frozenset(("08", "25", "53", "57", "58"))
+# A plan or a catalogue that a session knows otherwise than it is now; internal errors.
+_SESSION_CLASSES = frozenset(("0A", "26", "42", "XX"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +83,7 @@ def connection_arguments(database: Database) -> dict[str, Any]:
         "keepalives_interval": 3,
         "keepalives_count": 3,
         "tcp_user_timeout": 15_000,
-        "prepare_threshold": 1,
+        "prepare_threshold": 0,
     }
 
 
@@ -104,7 +111,9 @@ async def open_pool(database: Database, size: int) -> AsyncIterator[Pool]:
         min_size=1,
         max_size=size,
         timeout=database.connect_timeout.total_seconds(),
-        reconnect_timeout=30,
+        # Given up so early, it is tried anew by whoever needs one next: at once when the server is
+        # back, not after a growing delay.
+        reconnect_timeout=1.5,
         open=False,
     )
     await pool.open(wait=False)
@@ -115,17 +124,30 @@ async def open_pool(database: Database, size: int) -> AsyncIterator[Pool]:
 
 
 @asynccontextmanager
-async def session(pool: Pool) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
-    """Lend a connection for one short piece of work; raises `StoreUnavailableError`."""
+async def session(
+    pool: Pool, refused: type[Refused] = StoreUnavailableError
+) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+    """Borrow a connection for one short piece of work.
+
+    Raises `StoreUnavailableError` if the database cannot be used, `refused` if it refuses what the
+    block does: `StatementRefusedError` where rows may be to blame.
+    """
     try:
-        with translated():
+        with translated(refused):
             async with asyncio.timeout(_DEADLINE.total_seconds()), pool.connection() as connection:
                 _heed_cancellation()
-                yield connection
-    except StoreUnavailableError:
-        # One cut connection seldom comes alone. The others are not asked, which may take for ever
-        # behind a proxy that is alive, but replaced.
-        await pool.drain()
+                try:
+                    yield connection
+                except BaseException:
+                    # After a pipeline that failed psycopg may take a statement for prepared that
+                    # is not: what follows would fail for as long as the connection lives.
+                    await connection.close()
+                    raise
+    except (StoreUnavailableError, StatementRefusedError) as fault:
+        if isinstance(fault, StoreUnavailableError) or _spoils_others(fault.__cause__):
+            # One cut or outdated connection seldom comes alone. The others are not asked, which may
+            # take for ever behind a proxy that is alive, but replaced.
+            await pool.drain()
         raise
 
 
@@ -146,24 +168,31 @@ def _heed_cancellation() -> None:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Turn what psycopg raises when the database is not to be used into the fault that it means.
+def translated(refused: type[Refused] = StoreUnavailableError) -> Iterator[None]:
+    """Turn what psycopg raises into the fault that it means.
 
-    A missing right or table is such a case, or a server that only reads: a person has to mend it,
-    and until then all waits.
+    That is `StoreUnavailableError` if the database cannot be used at all, else `refused`.
     """
     try:
         yield
-    except (
-        psycopg.OperationalError,
-        psycopg.InterfaceError,
-        errors.InsufficientPrivilege,
-        errors.ReadOnlySqlTransaction,
-        errors.UndefinedTable,
-        PoolTimeout,
-        TimeoutError,
-    ) as error:
-        raise StoreUnavailableError(advice_on(error)) from error
+    except (psycopg.Error, PoolTimeout, TimeoutError) as error:
+        if _is_about_the_service(error):
+            raise StoreUnavailableError(advice_on(error)) from error
+        raise refused(reason_of(error)) from error
+
+
+def _is_about_the_service(error: Exception) -> bool:
+    code = error.sqlstate if isinstance(error, psycopg.Error) else None
+    if code is None:
+        # What is not the server's own word: a lost connection, or none to be had in time.
+        return not isinstance(error, psycopg.ProgrammingError | psycopg.DataError)
+    return code[:2] in _SERVICE_CLASSES and not isinstance(error, errors.QueryCanceled)
+
+
+def _spoils_others(error: BaseException | None) -> bool:
+    """Return whether what failed in one session will fail in the others, too, until replaced."""
+    code = error.sqlstate if isinstance(error, psycopg.Error) else None
+    return code is not None and code[:2] in _SESSION_CLASSES
 
 
 def advice_on(error: Exception) -> str:
@@ -177,8 +206,8 @@ def reason_of(error: Exception) -> str:
     """Return what went wrong without the contents of any row."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    if isinstance(error, errors.RaiseException):
-        return "a rule of the database's own"
+    if isinstance(error, psycopg.Error) and error.diag.source_function == "exec_stmt_raise":
+        return f"a rule of the database's own ({error.sqlstate})"
     # The primary message only: the detail of a constraint violation quotes the row, and so may
     # whatever a trigger of the backend says.
     primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None

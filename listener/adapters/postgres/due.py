@@ -8,10 +8,14 @@ from typing import Any
 
 from listener.adapters.postgres.connection import Pool, only_row, session
 from listener.adapters.postgres.library import AskAgain
+from listener.adapters.postgres.locks import SEARCHED
 from listener.adapters.postgres.statements import query
 from listener.domain.due import DueRow, Reason, Scope
+from listener.domain.retrying import ISOLATED
+from listener.domain.run import Search
 
 _PAGE = 1000
+_HIGHEST_ID = 2**31 - 1
 # One statement looks at so many rows: about 15 ms, and no snapshot is held longer.
 _WINDOW = 2500
 
@@ -24,29 +28,74 @@ class PostgresDue:
         self._ask_again = ask_again
         self._by_time = query("find_due_by_time", backend)
         self._by_content = query("find_due_by_content", backend)
+        self._failed = query("find_failed", backend)
         self._compilations = query("find_asked_compilations", backend)
 
     async def by_time(self, scope: Scope) -> AsyncIterator[list[DueRow]]:
         """Yield the rows whose time to be asked had come at the start, the longest due first.
 
-        Costs what is due, whatever the size of the library.
+        Costs what is due, whatever the size of the library; rows that failed are left out.
         """
+        async for rows in self._pages(self._by_time, scope, {"until": await self._now()}):
+            yield rows
+
+    async def failed(self, scope: Scope) -> AsyncIterator[list[DueRow]]:
+        """Yield the rows that failed, and whose time to be tried again had come at the start.
+
+        Then, whatever their time, those that failed together with others and not yet alone.
+        """
+        now = await self._now()
+        parameters: dict[str, Any] = {"lock_class": None, "lock_number": None}
+        everything = {"until": now, "least_suspect": 0, "most_suspect": ISOLATED}
+        async for rows in self._pages(self._failed, scope, parameters | everything):
+            yield rows
+        untold = {"until": "infinity", "least_suspect": 1, "most_suspect": ISOLATED - 1}
+        async for rows in self._pages(self._failed, scope, parameters | untold, after=now):
+            yield rows
+
+    async def retries(self, limit: int, *, suspects: bool) -> list[int]:
+        """Return up to `limit` rows that failed and whose time has come, suspects or not.
+
+        None while a run asks about all of them.
+        """
+        parameters = _parameters(Scope()) | SEARCHED[Search.FAILED].parameters()
+        parameters |= {
+            "least_suspect": 1 if suspects else 0,
+            "most_suspect": ISOLATED if suspects else 0,
+            "until": None,
+            "after_time": "-infinity",
+            "after_id": 0,
+            "limit": limit,
+        }
         async with session(self._pool) as connection:
-            (until,) = await only_row(await connection.execute("SELECT now()"))
-        after: tuple[datetime | str, int] = ("-infinity", 0)
+            rows = await (await connection.execute(self._failed, parameters)).fetchall()
+        return [row[1] for row in rows]
+
+    async def _now(self) -> datetime:
+        async with session(self._pool) as connection:
+            moment: datetime
+            (moment,) = await only_row(await connection.execute("SELECT now()"))
+        return moment
+
+    async def _pages(
+        self,
+        statement: bytes,
+        scope: Scope,
+        special: dict[str, Any],
+        *,
+        after: datetime | str = "-infinity",
+    ) -> AsyncIterator[list[DueRow]]:
+        """Yield the rows by their time; none of those whose time was exactly `after`."""
+        after_id = _HIGHEST_ID
         while True:
-            parameters = _parameters(scope) | {
-                "until": until,
-                "after_time": after[0],
-                "after_id": after[1],
-                "limit": _PAGE,
-            }
+            parameters = _parameters(scope) | {"limit": _PAGE} | special
+            parameters |= {"after_time": after, "after_id": after_id}
             async with session(self._pool) as connection:
-                rows = await (await connection.execute(self._by_time, parameters)).fetchall()
+                rows = await (await connection.execute(statement, parameters)).fetchall()
             yield _due(scope, [row[1:] for row in rows])
             if len(rows) < _PAGE:
                 return
-            after = rows[-1][:2]
+            after, after_id = rows[-1][:2]
 
     async def by_content(self, scope: Scope) -> AsyncIterator[list[DueRow]]:
         """Yield the rows that are due though no time says so, by ascending id.

@@ -37,6 +37,7 @@ class PostgresHousekeeping:
         self._clear_runs = query("clear_runs", backend)
         self._clear_refreshes = query("clear_refreshes", backend)
         self._clear_warmth = query("clear_warmth", backend)
+        self._clear_rotation = query("clear_rotation_failures", backend)
 
     async def clear(self) -> int:
         """Return how many ledger rows were removed."""
@@ -54,6 +55,7 @@ class PostgresHousekeeping:
             await connection.execute(self._clear_runs, {"keep": _KEEP_RUNS})
             await connection.execute(self._clear_refreshes, {"recent": RECENT})
             await connection.execute(self._clear_warmth, {"keep": _KEEP_WARMTH})
+            await connection.execute(self._clear_rotation)
         return cleared
 
     async def analyze_tracks(self, tally: Tally) -> bool:

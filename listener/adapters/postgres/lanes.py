@@ -14,7 +14,7 @@ import structlog
 
 from listener.adapters.postgres.connection import Database, open_session, translated
 from listener.adapters.postgres.statements import query
-from listener.adapters.postgres.wakeups import Wakeups
+from listener.adapters.postgres.wakeups import LaneReport, Wakeups
 from listener.domain.change import Stream
 from listener.domain.faults import LaneLostError, StoreUnavailableError
 from listener.domain.pacing import BreakerState
@@ -38,16 +38,17 @@ class LaneTimes:
 class PostgresLanes:
     """Lanes as rows of `listener.lane`, each held by a session that listens on its channel.
 
-    `breaker` tells how LML's breaker stands for a stream: that is noted in the lane for others.
+    `report` returns how LML's breaker stands for a stream, and what keeps its changes from being
+    handled, if anything: both are noted in the lane for others to see.
     """
 
     def __init__(
         self,
         database: Database,
         times: LaneTimes,
-        breaker: Callable[[Stream], str] = lambda _stream: BreakerState.CLOSED,
+        report: Callable[[Stream], LaneReport] = lambda _stream: (BreakerState.CLOSED, None),
     ) -> None:
-        self._breaker = breaker
+        self._report = report
         self._database = database
         self._times = times
 
@@ -67,7 +68,7 @@ class PostgresLanes:
             raise
         _log.info("following", stream=str(stream), holder=self._database.holder)
         wakeups = Wakeups(
-            self._database, stream, self._times.beat, connection, lambda: self._breaker(stream)
+            self._database, stream, self._times.beat, connection, lambda: self._report(stream)
         )
         try:
             yield wakeups
@@ -83,11 +84,13 @@ class PostgresLanes:
         while True:
             holder, pid, beat, gone = await self._read(connection, stream)
             if (holder, beat) != seen:
-                if seen is None and holder and not gone:
+                if seen is None and holder not in {None, self._database.holder} and not gone:
                     _log.info("standing by", stream=str(stream), holder=holder)
                 seen, unchanged_since = (holder, beat), loop.time()
             silent = loop.time() - unchanged_since >= self._times.patience.total_seconds()
-            if holder is None or gone or silent:
+            # Our own former session, which the server may not know to be dead yet.
+            ours = holder == self._database.holder
+            if holder is None or gone or silent or ours:
                 if await self._replace(connection, stream, holder, pid, beat):
                     return
             elif not wait:

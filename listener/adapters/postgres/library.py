@@ -9,7 +9,8 @@ from datetime import timedelta
 from listener.adapters.postgres.arrays import Int4s
 from listener.adapters.postgres.connection import Pool, only_row, session
 from listener.adapters.postgres.statements import query
-from listener.domain.question import Asking, Question
+from listener.domain.faults import StatementRefusedError
+from listener.domain.question import Asking, Failing, Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,9 @@ class PostgresLibrary:
         self._read = query("read_questions", backend)
 
     async def read(self, row_ids: Sequence[int]) -> Asking:
-        """Return what there is to ask about these rows now."""
+        """Return what there is to ask about these rows now; raises `StatementRefusedError`."""
         parameters = {"row_ids": Int4s(row_ids)} | self._ask_again.parameters()
-        async with session(self._pool) as connection:
+        async with session(self._pool, StatementRefusedError) as connection:
             cursor = connection.cursor()
             # Fetched after the pipeline: it ends with the statements, not after a round trip more.
             async with connection.pipeline():
@@ -46,13 +47,22 @@ class PostgresLibrary:
             (drawn,), rows = await only_row(order), await cursor.fetchall()
         questions, answered, nameless = [], set(), set()
         for library_id, artist_name, album_title, legacy_id, digest, is_answered, *rest in rows:
+            compilation, *failing = rest
             if artist_name is None:
                 nameless.add(library_id)
             elif is_answered:
                 answered.add(library_id)
             else:
                 questions.append(
-                    Question(library_id, artist_name, album_title, legacy_id, digest, *rest)
+                    Question(
+                        library_id,
+                        artist_name,
+                        album_title,
+                        legacy_id,
+                        digest,
+                        compilation,
+                        failing_of(*failing),
+                    )
                 )
         return Asking(
             order=drawn,
@@ -61,3 +71,12 @@ class PostgresLibrary:
             nameless=frozenset(nameless),
             gone=frozenset(row_ids).difference(row[0] for row in rows),
         )
+
+
+def failing_of(
+    failures: int | None, lasting: float, ago: float, suspicion: int = 0, *parked: bool
+) -> Failing | None:
+    """Return what a row's failures in a row come to, with times in seconds; None if none."""
+    if failures is None:
+        return None
+    return Failing(failures, timedelta(seconds=lasting), timedelta(seconds=ago), suspicion, *parked)

@@ -14,7 +14,7 @@ _CLASS = 1280528978
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """One of our locks; below 10 each number has a meaning of its own, and 6 has none."""
+    """One of our locks; below 10 each number has a meaning of its own."""
 
     number: int
 
@@ -35,6 +35,7 @@ SEARCHED = {
     Search.BY_TIME: Lock(3),
     Search.BY_CONTENT: Lock(4),
     Search.COMPILATIONS: Lock(5),
+    Search.FAILED: Lock(6),
     Search.IN_ROTATION: Lock(7),
 }
 _SHARES = 10

@@ -7,12 +7,13 @@ from datetime import datetime
 
 from psycopg.rows import class_row
 
-from listener.adapters.postgres.arrays import Int4s
+from listener.adapters.postgres.arrays import Int4s, Int8s, Texts
 from listener.adapters.postgres.connection import Pool, only_row, session
-from listener.adapters.postgres.library import AskAgain
+from listener.adapters.postgres.library import AskAgain, failing_of
 from listener.adapters.postgres.refreshes import RECENT
 from listener.adapters.postgres.statements import query
-from listener.domain.refreshing import Played, RotationCoverage
+from listener.domain.faults import StatementRefusedError
+from listener.domain.refreshing import Played, RotationCoverage, RotationFailure
 
 
 class PostgresRotation:
@@ -23,6 +24,9 @@ class PostgresRotation:
         self._ask_again = ask_again
         self._read = query("read_rotation", backend)
         self._fill = query("fill_identities", backend)
+        self._settle = query("settle_rotation", backend)
+        self._fail = query("record_rotation_failures", backend)
+        self._failed = query("find_failed_rotation", backend)
         self._find = query("find_identities", backend)
         self._count = query("count_rotation", backend)
         self._raise_releases = query("raise_due_releases", backend)
@@ -33,13 +37,43 @@ class PostgresRotation:
         async with session(self._pool) as connection:
             parameters = {"row_ids": Int4s(row_ids), "recent": RECENT}
             rows = await (await connection.execute(self._read, parameters)).fetchall()
-        return [Played(*row) for row in rows]
+        return [
+            Played(row_id, identity, release, album, known, failing_of(*failing))
+            for row_id, identity, release, album, known, *failing in rows
+        ]
+
+    async def settle(self, entries: Sequence[tuple[int, int]], row_ids: Sequence[int]) -> None:
+        """Remove changes, given as (seq, row id), and what is known of these rows' failures."""
+        parameters = {"seqs": Int8s([seq for seq, _ in entries]), "row_ids": Int4s(row_ids)}
+        async with session(self._pool) as connection:
+            await connection.execute(self._settle, parameters)
+
+    async def fail(
+        self, failures: Sequence[RotationFailure], entries: Sequence[tuple[int, int]]
+    ) -> None:
+        """Remember rows that came to nothing, and settle their changes."""
+        parameters = {
+            "row_ids": Int4s([failure.row_id for failure in failures]),
+            "failure_counts": Int4s([failure.retry.failures for failure in failures]),
+            "ask_agains": [failure.retry.after.total_seconds() for failure in failures],
+            "details": Texts([failure.detail for failure in failures]),
+            "seqs": Int8s([seq for seq, _ in entries]),
+        }
+        async with session(self._pool) as connection:
+            await connection.execute(self._fail, parameters)
+
+    async def retries(self, limit: int) -> list[int]:
+        """Return up to `limit` rows whose time to be tried again has come."""
+        async with session(self._pool) as connection:
+            rows = await (await connection.execute(self._failed, {"limit": limit})).fetchall()
+        return [row[0] for row in rows]
 
     async def fill(self, minted: Mapping[int, int], rows: Sequence[Played]) -> dict[int, bool]:
         """Write the identity that was minted for each row's Discogs release into the row.
 
         Returns of each row whether it was written, or else had changed; rows that are locked or
-        gone are left out. Nobody waits: a lock that is held is not waited for.
+        gone are left out. Nobody waits: a lock that is held is not waited for. Raises
+        `StatementRefusedError`.
         """
         releases = [(row.row_id, row.discogs_release_id or 0) for row in rows]
         parameters = {
@@ -47,7 +81,7 @@ class PostgresRotation:
             "release_ids": Int4s([release for _, release in releases]),
             "identity_ids": Int4s([minted[release] for _, release in releases]),
         }
-        async with session(self._pool) as connection:
+        async with session(self._pool, StatementRefusedError) as connection:
             return dict(await (await connection.execute(self._fill, parameters)).fetchall())
 
     async def identities(self, since: datetime) -> dict[int, bool]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 
 from listener.adapters.postgres.connection import Pool, session
@@ -26,15 +26,9 @@ class PostgresReadings:
         self._holder = holder
         self._read = query("read_backlog", backend)
 
-    async def read(self, retried: Mapping[Stream, Sequence[int]]) -> Reading:
-        """Look once; `retried` rows do not count as waiting."""
-        rows = [(stream, row) for stream, ids in retried.items() for row in ids]
-        parameters = {
-            "holder": self._holder,
-            "streams": [str(stream) for stream, _ in rows],
-            "rows": [row for _, row in rows],
-            "window": _WINDOW,
-        }
+    async def read(self) -> Reading:
+        """Look once."""
+        parameters = {"holder": self._holder, "window": _WINDOW}
         async with session(self._pool) as connection:
             told = await (await connection.execute(self._read, parameters)).fetchall()
         waiting = tuple(Waiting(Stream(stream), *rest) for stream, *rest, _, _ in told)

@@ -40,7 +40,8 @@ AGES = ("0-1", "1-2", "2-3", "3-4", "4-5", "5-6", "6-7", "7+")
 class StreamStatus:
     """What waits of one stream, and who follows it; `holder_alive` is None without a holder.
 
-    `breaker` tells how LML answered the holder at its last beat: closed, open or half-open.
+    `breaker` says how LML answered the holder at its last beat: closed, open or half-open; `fault`
+    what kept it from handling any change, or made it give the stream up.
     """
 
     stream: str
@@ -49,6 +50,7 @@ class StreamStatus:
     holder: str | None
     holder_alive: bool | None
     breaker: str | None
+    fault: str | None
 
 
 @dataclass(frozen=True, slots=True)

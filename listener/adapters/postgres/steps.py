@@ -33,11 +33,9 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class LastWord:
-    """What the follower of a stream told last, `age` seconds ago; `oldest` in seconds."""
+    """What the follower of a stream wrote down last: whether wake-ups arrive."""
 
     stream: str
-    oldest: float | None
-    age: float
     woken: bool
 
 

@@ -42,8 +42,7 @@ class Answer:
     `outcome` is that of the last answer, None if there never was one; `failures` came after it, and
     then the ledger does not tell whether it is the answer to what was last asked.
     `tracks` counts what became of the credits that LML named of a visited compilation.
-    `same_question` says whether what was last asked is what the row says now. A parked row has no
-    `next_ask_at`.
+    `same_question` says whether what was last asked is what the row says now.
     """
 
     outcome: str | None
@@ -90,7 +89,7 @@ class NextAsking:
     """The search that finds the row first.
 
     `due_at` is when the row is due, not before now if the search goes by content; `next_at` is
-    when `job` is scheduled next, None if no daemon ever did it.
+    when `job` is scheduled next, None if no daemon ever did it. A `retry` has no schedule.
     """
 
     job: str
@@ -105,8 +104,8 @@ class Story:
     """All there is to tell of one row, by one snapshot.
 
     `release` is None if there is no such row. `next_asking` is None if no search will find it: it
-    is left to the outbox, parked, nameless, out of scope, or not there. `history` begins with the
-    latest, and is None if it cannot be read.
+    is left to the outbox, nameless, out of scope, or not there. `history` begins with the latest,
+    and is None if it cannot be read.
     """
 
     at: datetime

@@ -7,30 +7,18 @@ from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import psycopg
-from psycopg import errors
 
 from listener.adapters.postgres.arrays import Byteas, Float4s, Int4s, Int8s, Texts
-from listener.adapters.postgres.connection import Pool, reason_of, session
+from listener.adapters.postgres.connection import Pool, session
 from listener.adapters.postgres.history import History
 from listener.adapters.postgres.library import AskAgain
 from listener.adapters.postgres.statements import query
 from listener.adapters.postgres.tracks import PostgresTracks
-from listener.domain.faults import StoreUnavailableError, WriteRefusedError
-from listener.domain.parking import Failure
+from listener.domain.faults import StatementRefusedError
+from listener.domain.retrying import Failure
 from listener.domain.verdict import Identity, Page, Written
 
 _MANUAL = "manual"
-
-# Errors about what is written, though psycopg counts some of them among the operational ones.
-_PASSING = (
-    errors.LockNotAvailable,
-    errors.DeadlockDetected,
-    errors.SerializationFailure,
-    errors.QueryCanceled,
-)
-# Classes of SQLSTATE that are about what is written: data, constraints, limits, and what triggers
-# of the backend say. psycopg's own classes count some of them among the errors of the program.
-_PAGE_CLASSES = frozenset({"09", "21", "22", "23", "27", "38", "39", "44", "54", "P0"})
 
 
 class PostgresVerdicts:
@@ -62,12 +50,12 @@ class PostgresVerdicts:
         Confidence, dates and sources alone are no change. Kept as they are: identities with the
         method "manual", unless LML itself said so, and those with notes that are not ours; without
         notes they are an older job's, which are replaced but never withdrawn.
-        Raises `WriteRefusedError` if the database refuses the page.
+        Raises `StatementRefusedError` if the database refuses the page.
         """
         parameters = {"ask_order": page.order, "withdraw": self._withdraw}
         parameters |= self._ask_again.parameters() | _columns(page)
         has_keys = any(v.tracks is not None and v.tracks.keys for v in page.verdicts)
-        async with session(self._pool) as connection:
+        async with session(self._pool, StatementRefusedError) as connection:
             write = self._write[await self._history.kept(connection)]
             try:
                 async with _together(connection, explicit=has_keys):
@@ -76,34 +64,30 @@ class PostgresVerdicts:
                     tracks = await self._tracks.write(connection, page) if has_keys else {}
                 # Fetched after the pipeline: until it ends, nothing is committed.
                 rows, effects = await accepted.fetchall(), await written.fetchall()
-            except psycopg.Error as error:
-                if _is_about_the_page(error):
-                    passing = isinstance(error, _PASSING)
-                    raise WriteRefusedError(reason_of(error), passing=passing) from error
-                if isinstance(error, psycopg.ProgrammingError):
-                    self._history.suspect()
+            except psycopg.ProgrammingError:
+                self._history.suspect()
                 raise
-        withdrawn, kept, unresolved_now = effects[0]
+        withdrawn, kept, unresolved_now, locked = effects[0]
         return Written(
-            frozenset(row[0] for row in rows), frozenset(withdrawn), kept, unresolved_now, tracks
+            frozenset(row[0] for row in rows),
+            locked=frozenset(locked),
+            withdrawn=frozenset(withdrawn),
+            kept=kept,
+            unresolved_now=unresolved_now,
+            tracks=tracks,
         )
 
     async def fail(
         self, order: int, failures: Sequence[Failure], entries: Sequence[tuple[int, int]]
-    ) -> None:
-        """Remember rows that could not be answered, and settle the changes given."""
+    ) -> frozenset[int]:
+        """Remember rows that could not be answered, and settle their changes.
+
+        Returns the rows remembered: of the others a newer question was answered or failed.
+        """
         parameters = {"ask_order": order} | _failure_columns(failures) | _entry_columns(entries)
         async with session(self._pool) as connection:
-            try:
-                await connection.execute(self._fail, parameters)
-            except psycopg.Error as error:
-                if _is_about_the_page(error):
-                    raise StoreUnavailableError(reason_of(error)) from error
-                raise
-
-
-def _is_about_the_page(error: psycopg.Error) -> bool:
-    return isinstance(error, _PASSING) or (error.sqlstate or "")[:2] in _PAGE_CLASSES
+            rows = await (await connection.execute(self._fail, parameters)).fetchall()
+        return frozenset(row[0] for row in rows)
 
 
 @asynccontextmanager
@@ -117,12 +101,13 @@ async def _together(
 
 
 def _failure_columns(failures: Sequence[Failure]) -> dict[str, Any]:
-    waits = [failure.ask_again for failure in failures]
     return {
-        "library_ids": Int4s([failure.question.library_id for failure in failures]),
-        "questions": Byteas([failure.question.digest for failure in failures]),
-        "ask_agains": [None if wait is None else wait.total_seconds() for wait in waits],
-        "failure_counts": Int4s([failure.failures for failure in failures]),
+        "library_ids": Int4s([failure.library_id for failure in failures]),
+        "questions": Byteas([failure.digest for failure in failures]),
+        "ask_agains": [failure.retry.after.total_seconds() for failure in failures],
+        "failure_counts": Int4s([failure.retry.failures for failure in failures]),
+        "suspicions": Int4s([failure.suspicion for failure in failures]),
+        "parked": [failure.retry.parked for failure in failures],
         "failures": Texts([str(failure.reason) for failure in failures]),
         "details": Texts([failure.detail for failure in failures]),
     }

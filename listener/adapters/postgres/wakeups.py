@@ -25,11 +25,15 @@ from listener.domain.pacing import Backoff
 _log = structlog.stdlib.get_logger()
 
 _POLL_WITHOUT_WAKEUPS = timedelta(seconds=1)
+_STILL_LOCKED = timedelta(milliseconds=20)
 _TRY_ROUSING_EVERY = timedelta(milliseconds=250)
 _RECONNECT = Backoff(first=timedelta(milliseconds=100), most=timedelta(seconds=5))
 
 # A beat that is so late was not answered, and the session is as good as lost.
 _LATE_BEAT = timedelta(seconds=2)
+
+# How LML's breaker stands, and what keeps changes from being handled.
+LaneReport = tuple[str, str | None]
 
 _BROKEN = (psycopg.OperationalError, psycopg.InterfaceError)
 
@@ -38,8 +42,8 @@ class Wakeups:
     """Sleeps until a writer wakes us, and tells writers when they need not.
 
     A wake-up carries no truth and may be lost: after every reconnection, and whenever none can be
-    had, `wait` returns early so that its caller looks for itself. `breaker` tells how LML's breaker
-    stands; each beat notes it in the lane.
+    had, `wait` returns early so that its caller looks for itself. `report` returns what each beat
+    notes in the lane.
     """
 
     def __init__(
@@ -48,9 +52,9 @@ class Wakeups:
         stream: Stream,
         beat_every: timedelta,
         connection: psycopg.AsyncConnection[Any],
-        breaker: Callable[[], str],
+        report: Callable[[], LaneReport],
     ) -> None:
-        self._breaker = breaker
+        self._report = report
         self._database = database
         self._stream = stream
         self._beat_every = beat_every.total_seconds()
@@ -116,13 +120,18 @@ class Wakeups:
             self._holds_lock = False
             # A statement of its own: the mark must be drawn after the release.
             cursor = await self._bounded(
-                connection, query("mark_transactions", self._database.backend)
+                connection,
+                query("mark_transactions", self._database.backend),
+                AWAKE[self._stream].parameters(),
             )
-            (mark,) = await only_row(cursor)
+            free, mark = await only_row(cursor)
+            # A former session that the server has yet to end keeps writers from waking anybody.
+            self._spared = not free
+            if not free:
+                await asyncio.sleep(_STILL_LOCKED.total_seconds())
         except _BROKEN as error:
             await self._drop(error)
             return None
-        self._spared = False
         return int(mark)
 
     async def wait(self, at_most: timedelta) -> bool:
@@ -151,7 +160,11 @@ class Wakeups:
             await self._bounded(
                 self._connection,
                 query("release_lane", self._database.backend),
-                {"stream": self._stream, "holder": self._database.holder},
+                {
+                    "stream": self._stream,
+                    "holder": self._database.holder,
+                    "fault": self._report()[1],
+                },
             )
         except (*_BROKEN, StoreUnavailableError) as error:
             self._log.info("lane not handed over, it lapses by itself", reason=str(error))
@@ -203,6 +216,7 @@ class Wakeups:
         self._listening = self._echoed = True
 
     async def _beat(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        breaker, fault = self._report()
         cursor = await self._bounded(
             connection,
             query("beat_lane", self._database.backend),
@@ -210,7 +224,8 @@ class Wakeups:
                 "stream": self._stream,
                 "holder": self._database.holder,
                 "echo": self._echo,
-                "breaker": self._breaker(),
+                "breaker": breaker,
+                "fault": fault,
             },
         )
         if await cursor.fetchone() is None:

@@ -1,0 +1,34 @@
+"""What handling a batch comes to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from listener.domain.faults import ServiceFault
+
+_NONE: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOutcome:
+    """What became of the rows of a batch; rows in none of the groups were not tried.
+
+    `settled` rows are done with: their changes left the outbox. Of these, `failed` ones wait in the
+    ledger for their next attempt; `suspects` among them failed together, so most of them may be
+    well. `unasked` ones needed no question. `late` rows changed while they were asked about and are
+    to be asked again; `apart` ones are to be handled with others of their kind. `fault` is what
+    kept the rest from being tried.
+    """
+
+    settled: frozenset[int] = _NONE
+    failed: frozenset[int] = _NONE
+    suspects: frozenset[int] = _NONE
+    unasked: frozenset[int] = _NONE
+    late: frozenset[int] = _NONE
+    apart: frozenset[int] = _NONE
+    fault: ServiceFault | None = None
+
+    @property
+    def tried(self) -> frozenset[int]:
+        """The rows that something became of."""
+        return self.settled | self.late

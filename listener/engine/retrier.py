@@ -1,0 +1,111 @@
+"""Tries again what failed, once its time has come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+
+import structlog
+
+from listener.domain.change import Batch
+from listener.domain.faults import StoreUnavailableError
+from listener.domain.pacing import TRIAL, Backoff
+from listener.engine.circuit import Circuit
+from listener.engine.outcome import BatchOutcome
+
+_log = structlog.stdlib.get_logger()
+
+_EVERY = timedelta(seconds=1)
+_BROKEN = Backoff(first=timedelta(seconds=2), most=timedelta(minutes=1))
+_ASK_RELEASE_EVERY = timedelta(minutes=1)
+
+
+class Retrier:
+    """Feeds rows that failed to whoever handles changes, in batches of their own.
+
+    `due` returns up to so many rows whose time has come; `circuit` is that of all who ask the same.
+    While it is to be seen whether LML is back, `trial` rows are tried.
+    """
+
+    def __init__(
+        self,
+        due: Callable[[int], Awaitable[Sequence[int]]],
+        handle: Callable[[Batch], Awaitable[BatchOutcome]],
+        circuit: Circuit,
+        *,
+        batch_size: int,
+        trial: int = TRIAL,
+    ) -> None:
+        self._due = due
+        self._handle = handle
+        self._circuit = circuit
+        self._batch_size = batch_size
+        self._trial = trial
+
+    async def run(self) -> None:
+        """Go on until cancelled; nothing that goes wrong here stops the changes."""
+        broken = 0
+        while True:
+            pause = _EVERY
+            try:
+                if await self._retry():
+                    pause = timedelta()
+                broken = 0
+            except StoreUnavailableError as fault:
+                _log.debug("retries wait for the database", reason=str(fault))
+            except Exception:  # noqa: BLE001 - what fails again must never stop following changes
+                broken += 1
+                pause = _BROKEN.delay(broken)
+                _log.exception("retrying broke, it begins again", failures=broken)
+            await asyncio.sleep(pause.total_seconds())
+
+    async def _retry(self) -> bool:
+        """Retry one batch of rows; return whether there may be more at once."""
+        if self._circuit.silence():
+            return False
+        rows = await self._due(self._batch_size)
+        if not rows:
+            return False
+        # Meanwhile others may have asked.
+        if self._circuit.silence():
+            return False
+        most = self._trial if self._circuit.begin_trial() else None
+        outcome = await self._handle(Batch(dict.fromkeys(rows[:most], ())))
+        # What settled has a later time now, or is none of our rows any more.
+        return len(rows) == self._batch_size and bool(outcome.settled) and outcome.fault is None
+
+
+class ReleaseWatch:
+    """Has everything that failed asked again when another release of LML is deployed.
+
+    `release` returns what LML calls itself, None if it does not say; `note` returns how many rows
+    are asked again because of it.
+    """
+
+    def __init__(
+        self,
+        release: Callable[[], Awaitable[str | None]],
+        note: Callable[[str], Awaitable[int]],
+    ) -> None:
+        self._release = release
+        self._note = note
+
+    async def run(self) -> None:
+        """Go on until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except StoreUnavailableError as fault:
+                _log.debug("LML's release is not noted", reason=str(fault))
+            except Exception:  # noqa: BLE001 - this must never stop following changes
+                _log.exception("LML's release could not be noted")
+            await asyncio.sleep(_ASK_RELEASE_EVERY.total_seconds())
+
+    async def look(self) -> None:
+        """Look once; raises `StoreUnavailableError`."""
+        release = await self._release()
+        if release is None:
+            return
+        if rows := await self._note(release):
+            _log.info("LML has another release, asking again what failed", rows=rows)

@@ -1,0 +1,22 @@
+-- Notes which release of LML is asked; if it was another one before, everything that failed is asked again now. One
+-- row with how many rows that are.
+WITH noted AS (
+    UPDATE listener.lane AS l
+    SET lml_release = %(release)s
+    FROM listener.lane AS former
+    WHERE l.stream = 'library'
+        AND former.stream = l.stream
+        AND l.lml_release IS DISTINCT FROM %(release)s
+    RETURNING former.lml_release
+),
+raised AS (
+    UPDATE listener.ledger AS g
+    SET next_ask_at = now(),
+        parked = false
+    WHERE g.failures > 0
+        AND g.next_ask_at > now()
+        AND EXISTS (SELECT FROM noted AS n WHERE n.lml_release IS NOT NULL)
+    RETURNING g.library_id
+)
+SELECT count(*) AS raised
+FROM raised

@@ -1,0 +1,104 @@
+"""How questions are put: what is asked together, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from listener.domain.asking import IncludeTracks, QuestionPage, pages
+from listener.domain.question import Failing, Question
+
+HOW = st.sampled_from(IncludeTracks)
+
+
+def question(row: int, suspicion: int = 0, *, compilation: bool = False) -> Question:
+    past = Failing(1, timedelta(), timedelta(), suspicion) if suspicion else None
+    return Question(row, "Broadcast", f"Album {row}", None, b"%d" % row, compilation, past)
+
+
+def alike(count: int, suspicion: int) -> list[Question]:
+    return [question(row, suspicion) for row in range(count)]
+
+
+def rows(page: QuestionPage) -> list[int]:
+    return [question.library_id for question in page.questions]
+
+
+def asked(
+    questions: list[Question],
+    include: IncludeTracks = IncludeTracks.COMPILATIONS,
+    size: int = 100,
+) -> list[list[int]]:
+    return [rows(page) for page in pages(questions, size, include)]
+
+
+@pytest.mark.parametrize(
+    ("suspicion", "sizes"),
+    [(0, [250]), (1, [100, 100, 50]), (2, [10] * 25), (3, [1] * 250), (4, [1] * 250)],
+)
+def test_the_more_suspect_rows_are_the_fewer_are_asked_together(
+    suspicion: int, sizes: list[int]
+) -> None:
+    assert [len(page) for page in asked(alike(250, suspicion))] == sizes
+
+
+def test_row_that_failed_for_itself_is_asked_with_those_that_never_failed() -> None:
+    past = Failing(3, timedelta(hours=1), timedelta(minutes=5))
+    failed = Question(1, "Broadcast", "Album 1", None, b"1", failing=past)
+    assert asked([failed, question(2)]) == [[1, 2]]
+
+
+def test_suspects_come_last_and_the_most_suspect_at_the_very_end() -> None:
+    questions = [question(1, 4), question(2, 1), question(3), question(4, 2), question(5, 3)]
+    questions += [question(6), question(7, 1)]
+    assert asked(questions) == [[3, 6], [2, 7], [4], [5], [1]]
+
+
+@given(st.dictionaries(st.integers(1, 300), st.tuples(st.integers(0, 4), st.booleans())), HOW)
+def test_every_row_is_asked_once_with_others_that_are_as_suspect(
+    kinds: Mapping[int, tuple[int, bool]], include: IncludeTracks
+) -> None:
+    questions = [question(row, s, compilation=c) for row, (s, c) in kinds.items()]
+    put = asked(questions, include, size=20)
+    assert sorted(row for page in put for row in page) == sorted(kinds)
+    assert all(put)
+    degrees = [[kinds[row][0] for row in page] for page in put]
+    assert all(len(set(degree)) == 1 for degree in degrees)
+    assert degrees == sorted(degrees, key=lambda degree: degree[0])
+    together = {1: 100, 2: 10, 3: 1, 4: 1}
+    for degree in degrees:
+        if degree[0]:
+            assert len(degree) <= together[degree[0]]
+
+
+@given(st.dictionaries(st.integers(1, 300), st.tuples(st.integers(0, 4), st.booleans())))
+def test_suspect_compilations_are_asked_with_tracks_and_apart(
+    kinds: Mapping[int, tuple[int, bool]],
+) -> None:
+    questions = [question(row, s, compilation=c) for row, (s, c) in kinds.items()]
+    for page in pages(questions, 20, IncludeTracks.COMPILATIONS):
+        assert {question.compilation for question in page.questions} == {page.with_tracks}
+        assert len(page.questions) <= 20 or not page.with_tracks
+
+
+@pytest.mark.parametrize("suspicion", [0, 1])
+def test_tracks_of_all_are_asked_for_in_small_pages(suspicion: int) -> None:
+    put = list(pages(alike(50, suspicion), 20, IncludeTracks.ALL))
+    assert [(len(page.questions), page.with_tracks) for page in put] == [
+        (20, True),
+        (20, True),
+        (10, True),
+    ]
+
+
+def test_without_tracks_few_compilations_share_the_page_of_the_others() -> None:
+    questions = [question(1), question(2, compilation=True), question(3)]
+    assert asked(questions, IncludeTracks.OFF) == [[1, 3, 2]]
+
+
+def test_nothing_is_asked_about_nobody() -> None:
+    assert not asked([])

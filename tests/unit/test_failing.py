@@ -1,0 +1,242 @@
+"""Rows that fail, as hours pass: who is asked when, and who is taken to be at fault."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from listener.domain.change import Batch, Stream
+from listener.domain.faults import CallInterruptedError, LmlUnavailableError, PageRefusedError
+from listener.domain.judging import Invalid
+from listener.domain.question import Question
+from listener.domain.retrying import ISOLATED, RetryPolicy
+from listener.domain.verdict import Verdict
+from listener.engine.circuit import Circuit
+from listener.engine.resolver import Resolver, ResolverLimits
+from tests.unit import fakes
+from tests.unit.clock import now, virtually
+from tests.unit.fakes import Library, Outbox, Verdicts
+
+MINUTE, HOUR = 60.0, 3600.0
+ATTEMPTS = 8
+# Rows from here on change one after another.
+OTHERS = 100_000
+
+
+@dataclass
+class Lml(fakes.Lml):
+    """Takes a second for each page; notes when each row was asked, and in what page."""
+
+    asked: dict[int, list[tuple[float, int]]] = field(default_factory=dict)
+
+    async def resolve(self, questions: Sequence[Question]) -> Sequence[Verdict | Invalid]:
+        for question in questions:
+            self.asked.setdefault(question.library_id, []).append((now(), len(questions)))
+        await asyncio.sleep(1.0)
+        return await super().resolve(questions)
+
+
+class Case:
+    """The part of a daemon that handles changes and retries what failed, one batch at a time.
+
+    Apart from the rows told of, another row changes every so many seconds.
+    """
+
+    def __init__(self, lml: Lml | None = None, others_every: float | None = None) -> None:
+        self.outbox = Outbox()
+        self.lml = lml or Lml()
+        self.verdicts = Verdicts(self.outbox)
+        self.ledger = self.verdicts.ledger
+        self.circuit = Circuit(Stream.LIBRARY)
+        self.opened = 0
+        self._others_every = others_every
+        self._other, self._next_other = OTHERS, 0.0
+        self._resolver = Resolver(
+            library=Library(ledger=self.ledger),
+            lml=self.lml,
+            verdicts=self.verdicts,
+            outbox=self.outbox,
+            permit=nullcontext,
+            limits=ResolverLimits(100, RetryPolicy(ATTEMPTS, timedelta(days=180))),
+            circuit=self.circuit,
+        )
+
+    async def go_on(self, seconds: float, until: Callable[[], object] = lambda: False) -> None:
+        """Work for so long, or until a fact has come true."""
+        end = now() + seconds
+        while now() < end and not until():
+            self._change_others()
+            if quiet := self.circuit.silence():
+                await asyncio.sleep(quiet.total_seconds())
+            elif rows := self._due():
+                failures = self.circuit.failures
+                most = self.circuit.begin_trial()
+                await self._resolver.handle(Batch(dict(list(rows.items())[:most])))
+                self.opened += self.circuit.failures > failures == 0
+            else:
+                times = [end, *self.ledger.due_at().values()]
+                if self._others_every is not None:
+                    times.append(self._next_other)
+                await asyncio.sleep(min(times) - now())
+
+    def _change_others(self) -> None:
+        if self._others_every is not None and self._next_other <= now():
+            self.outbox.record(self._other)
+            self._other += 1
+            self._next_other = now() + self._others_every
+
+    def _due(self) -> dict[int, tuple[int, ...]]:
+        rows: dict[int, tuple[int, ...]] = {}
+        for seq, row in self.outbox.entries.items():
+            rows[row] = (*rows.get(row, ()), seq)
+        due = self.ledger.due(500, suspects=True) or self.ledger.due(500, suspects=False)
+        return rows or dict.fromkeys(due, ())
+
+    @property
+    def suspicions(self) -> set[int]:
+        return {failure.suspicion for _, _, failure in self.ledger.entries.values()}
+
+    @property
+    def parked(self) -> set[int]:
+        entries = self.ledger.entries.items()
+        return {row for row, (_, _, failure) in entries if failure.retry.parked}
+
+    @property
+    def answered(self) -> set[int]:
+        return {row for row in self.verdicts.written if row < OTHERS}
+
+    @property
+    def calls(self) -> int:
+        """The calls that were not about another row alone."""
+        return sum(min(page) < OTHERS for page in self.lml.pages)
+
+
+@pytest.mark.parametrize("deadly", [1, 7, 250, 493, 500])
+async def test_row_that_lml_fails_at_is_isolated_within_thirty_calls(deadly: int) -> None:
+    case = Case(Lml(deadly=frozenset({deadly})), others_every=10.0)
+    case.outbox.record(*range(1, 501))
+    await case.go_on(5 * MINUTE, until=lambda: case.suspicions == {ISOLATED})
+    assert case.ledger.entries.keys() == {deadly}
+    assert case.answered == set(range(1, 501)) - {deadly}
+    assert case.calls <= 30
+    assert case.opened == 1
+
+
+async def test_row_that_lml_fails_at_holds_nobody_up_once_it_is_isolated() -> None:
+    case = Case(Lml(deadly=frozenset({7})), others_every=10.0)
+    case.outbox.record(*range(1, 501))
+    began = now()
+    await case.go_on(HOUR)
+    assert case.ledger.entries.keys() == {7}
+    assert case.opened == 1
+    late = [size for at, size in case.lml.asked[7] if at > began + 5 * MINUTE]
+    assert set(late) == {1}
+    assert len(late) <= 5
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [CallInterruptedError("ReadTimeout"), LmlUnavailableError("ConnectError")],
+    ids=["interrupted", "unavailable"],
+)
+async def test_nobody_is_to_blame_while_lml_is_down_for_ten_minutes(
+    fault: LmlUnavailableError,
+) -> None:
+    case = Case(Lml(fault=lambda call: fault), others_every=10.0)
+    case.outbox.record(*range(1, 501))
+    await case.go_on(10 * MINUTE)
+    assert case.suspicions <= {1}
+    assert not case.parked
+    assert not case.verdicts.written
+    # Four tries a minute.
+    assert len(case.lml.pages) <= 4 * 10 + 2
+    calls, began = len(case.lml.pages), now()
+    case.lml.fault = lambda call: None
+    await case.go_on(
+        5 * MINUTE, until=lambda: not case.ledger.entries and len(case.answered) == 500
+    )
+    assert case.answered == set(range(1, 501))
+    assert now() - began <= 5 * MINUTE
+    # Nobody had to be isolated.
+    assert len(case.lml.pages) - calls <= 60
+
+
+@given(outage=st.floats(10, 20 * MINUTE), whole=st.booleans())
+def test_outage_is_over_for_every_row_within_its_own_length(outage: float, *, whole: bool) -> None:
+    fault = (
+        LmlUnavailableError("LML answered 503") if whole else PageRefusedError("LML answered 500")
+    )
+
+    async def go() -> None:
+        case = Case(Lml(fault=lambda call: fault))
+        case.outbox.record(*range(1, 21))
+        await case.go_on(outage)
+        assert not case.parked
+        case.lml.fault = lambda call: None
+        # The first delay and the calls themselves come on top.
+        within = min(5 * MINUTE, outage + 5.0) + 90.0
+        await case.go_on(within, until=lambda: len(case.answered) == 20)
+        assert case.answered == set(range(1, 21))
+
+    virtually(go())
+
+
+@pytest.mark.parametrize("others_every", [10.0, None])
+@pytest.mark.parametrize("kind", ["refused", "interrupted", "unanswered"])
+async def test_row_is_asked_at_most_ten_times_in_ten_minutes(
+    kind: str, others_every: float | None
+) -> None:
+    def reply(question: Question) -> list[Verdict | Invalid]:
+        return [] if question.library_id == 123 else fakes.unresolved(question)
+
+    bad = frozenset({123})
+    lml = {
+        "refused": Lml(poison=bad),
+        "interrupted": Lml(deadly=bad),
+        "unanswered": Lml(reply=reply),
+    }[kind]
+    case = Case(lml, others_every)
+    case.outbox.record(*range(1, 501))
+    await case.go_on(10 * MINUTE)
+    assert 6 <= len(case.lml.asked[123]) <= 10
+    assert case.answered == set(range(1, 501)) - bad
+
+
+async def test_row_that_keeps_failing_among_others_is_parked_after_four_hours() -> None:
+    case = Case(Lml(poison=frozenset({123})), others_every=5 * MINUTE)
+    case.outbox.record(*range(1, 501))
+    await case.go_on(4 * HOUR)
+    assert not case.parked
+    await case.go_on(2 * HOUR)
+    assert case.parked == {123}
+    asked = len(case.lml.asked[123])
+    await case.go_on(24 * HOUR)
+    assert len(case.lml.asked[123]) == asked
+
+
+@pytest.mark.parametrize("deadly", [True, False])
+async def test_row_that_keeps_failing_alone_is_never_parked(*, deadly: bool) -> None:
+    bad = frozenset({1})
+    case = Case(Lml(deadly=bad) if deadly else Lml(poison=bad))
+    case.outbox.record(1)
+    await case.go_on(24 * HOUR)
+    assert not case.parked
+    assert len(case.lml.asked[1]) > 24 * 11
+
+
+async def test_lml_that_refuses_everything_parks_nobody_and_opens_no_circuit() -> None:
+    case = Case(Lml(poison=frozenset(range(1, 201))))
+    case.outbox.record(*range(1, 201))
+    await case.go_on(5 * HOUR)
+    assert not case.parked
+    assert case.opened == 0
+    case.lml.poison = frozenset()
+    await case.go_on(10 * MINUTE, until=lambda: len(case.answered) == 200)
+    assert case.answered == set(range(1, 201))

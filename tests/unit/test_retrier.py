@@ -1,0 +1,284 @@
+"""Trying again what failed: when its time has come, in small steps, and whatever goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, MutableMapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from listener.domain.change import Batch, Stream
+from listener.domain.faults import LmlUnavailableError, StoreUnavailableError
+from listener.engine.circuit import Circuit
+from listener.engine.outcome import BatchOutcome
+from listener.engine.retrier import ReleaseWatch, Retrier
+from listener.engine.supervisor import beside
+from tests.unit.clock import eventually, for_a_while, now
+
+Logs = list[MutableMapping[str, Any]]
+
+BATCH_SIZE = 20
+DOWN = LmlUnavailableError("ConnectError")
+
+
+def settled(batch: Batch) -> BatchOutcome:
+    return BatchOutcome(settled=frozenset(batch.changes))
+
+
+@dataclass
+class Ledger:
+    """Rows whose time has come, and what is asked about them.
+
+    What settles is not due any more; `fault` is raised when it is asked.
+    """
+
+    due: list[int] = field(default_factory=list)
+    fault: Exception | None = None
+    looked_at: list[float] = field(default_factory=list)
+    looked_for: list[int] = field(default_factory=list)
+    batches: list[Batch] = field(default_factory=list)
+    answer: Callable[[Batch], BatchOutcome] = settled
+    meanwhile: Callable[[], None] = lambda: None
+    takes: float = 0.0
+
+    async def find(self, limit: int) -> Sequence[int]:
+        self.looked_at.append(now())
+        self.looked_for.append(limit)
+        await asyncio.sleep(0)
+        self.meanwhile()
+        if self.fault is not None:
+            raise self.fault
+        return self.due[:limit]
+
+    async def handle(self, batch: Batch) -> BatchOutcome:
+        self.batches.append(batch)
+        await asyncio.sleep(self.takes)
+        outcome = self.answer(batch)
+        self.due = [row for row in self.due if row not in outcome.settled]
+        return outcome
+
+    @property
+    def rows(self) -> list[list[int]]:
+        return [batch.row_ids for batch in self.batches]
+
+    @property
+    def pauses(self) -> list[float]:
+        return [round(b - a, 2) for a, b in pairwise(self.looked_at)]
+
+
+@asynccontextmanager
+async def retrying(ledger: Ledger) -> AsyncIterator[Circuit]:
+    circuit = Circuit(Stream.LIBRARY)
+    retrier = Retrier(ledger.find, ledger.handle, circuit, batch_size=BATCH_SIZE)
+    async with beside(retrier.run()):
+        yield circuit
+
+
+async def test_rows_whose_time_has_come_are_handled_without_changes_of_the_outbox() -> None:
+    ledger = Ledger()
+    async with retrying(ledger):
+        await for_a_while(10.0)
+        ledger.due = [3, 1, 2]
+        await eventually(lambda: not ledger.due, within=1.1)
+    assert [batch.changes for batch in ledger.batches] == [{3: (), 1: (), 2: ()}]
+    assert set(ledger.looked_for) == {BATCH_SIZE}
+
+
+async def test_it_looks_once_a_second_while_nothing_is_due() -> None:
+    ledger = Ledger()
+    async with retrying(ledger):
+        await for_a_while(10.5)
+    assert ledger.pauses == [1.0] * 10
+    assert not ledger.batches
+
+
+async def test_full_page_is_followed_by_the_next_at_once() -> None:
+    ledger = Ledger(due=list(range(50)))
+    async with retrying(ledger):
+        await for_a_while(0.5)
+        assert [len(rows) for rows in ledger.rows] == [20, 20, 10]
+        await for_a_while(2.0)
+    assert ledger.pauses == [0, 0, 1, 1]
+
+
+async def test_full_page_of_which_nothing_settled_is_not_asked_about_over_and_over() -> None:
+    ledger = Ledger(due=list(range(50)))
+    ledger.answer = lambda batch: BatchOutcome(late=frozenset(batch.changes))
+    async with retrying(ledger):
+        await for_a_while(5.5)
+    assert ledger.pauses == [1.0] * 5
+    assert len(ledger.batches) == 6
+
+
+@pytest.mark.parametrize("fault", [DOWN, StoreUnavailableError("refused")])
+async def test_full_page_that_met_a_fault_is_not_followed_at_once(
+    fault: LmlUnavailableError | StoreUnavailableError,
+) -> None:
+    ledger = Ledger(due=list(range(50)))
+    ledger.answer = lambda batch: BatchOutcome(settled=frozenset(batch.row_ids[:1]), fault=fault)
+    async with retrying(ledger):
+        await for_a_while(3.5)
+    assert ledger.pauses == [1.0] * 3
+
+
+async def test_nothing_is_looked_for_or_asked_while_the_circuit_is_open() -> None:
+    ledger = Ledger()
+    async with retrying(ledger) as circuit:
+        await for_a_while(0.5)
+        circuit.failed(LmlUnavailableError("LML answered 503", timedelta(seconds=60)))
+        ledger.due = [1, 2, 3]
+        looks = len(ledger.looked_at)
+        await for_a_while(59.0)
+        assert len(ledger.looked_at) == looks
+        assert not ledger.batches
+        await eventually(lambda: ledger.batches, within=2.1)
+
+
+async def test_few_rows_are_tried_while_it_is_not_known_whether_lml_is_back() -> None:
+    ledger = Ledger(due=list(range(30)))
+    async with retrying(ledger) as circuit:
+        circuit.failed(DOWN)
+
+        def answer(batch: Batch) -> BatchOutcome:
+            circuit.replied()
+            return settled(batch)
+
+        ledger.answer = answer
+        await eventually(lambda: not ledger.due)
+    assert ledger.rows == [[*range(10)], [*range(10, 30)]]
+    # The first page was full, though only a part of it was asked about.
+    assert ledger.pauses[:1] == [0]
+
+
+async def test_nobody_else_asks_during_its_trial() -> None:
+    ledger = Ledger(due=[1], takes=5.0)
+    async with retrying(ledger) as circuit:
+        circuit.failed(DOWN)
+        await eventually(lambda: ledger.batches)
+        assert circuit.silence() > timedelta(seconds=10)
+
+
+async def test_trial_that_others_began_while_it_looked_is_waited_for() -> None:
+    def begin() -> None:
+        circuit.begin_trial()
+
+    ledger = Ledger(due=[1], meanwhile=begin)
+    async with retrying(ledger) as circuit:
+        circuit.failed(DOWN)
+        await eventually(lambda: ledger.looked_at)
+        await for_a_while(0.5)
+        assert not ledger.batches
+        ledger.meanwhile = lambda: None
+        circuit.end_trial()
+        await eventually(lambda: ledger.batches, within=1.1)
+
+
+async def test_looking_in_vain_begins_no_trial() -> None:
+    ledger = Ledger()
+    async with retrying(ledger) as circuit:
+        circuit.failed(DOWN)
+        await eventually(lambda: ledger.looked_at)
+        assert not circuit.silence()
+
+
+async def test_it_survives_a_database_that_is_unavailable(logged: Logs) -> None:
+    ledger = Ledger(due=[1], fault=StoreUnavailableError("connection refused"))
+    async with retrying(ledger):
+        await for_a_while(30.5)
+        assert ledger.pauses == [1.0] * 30
+        assert {entry["log_level"] for entry in logged} == {"debug"}
+        ledger.fault = None
+        await eventually(lambda: not ledger.due, within=1.1)
+
+
+@pytest.mark.parametrize("where", ["find", "handle"])
+async def test_it_survives_anything_with_growing_pauses(where: str, logged: Logs) -> None:
+    def fail(batch: Batch) -> BatchOutcome:
+        raise ZeroDivisionError
+
+    ledger = Ledger(due=[1])
+    if where == "find":
+        ledger.fault = ZeroDivisionError()
+    else:
+        ledger.answer = fail
+    async with retrying(ledger):
+        await for_a_while(250.0)
+        assert ledger.pauses == [2, 4, 8, 16, 32, 60, 60, 60]
+        assert [entry["failures"] for entry in logged] == [*range(1, 10)]
+        assert {entry["log_level"] for entry in logged} == {"error"}
+        ledger.fault, ledger.answer = None, settled
+        await eventually(lambda: not ledger.due, within=61.0)
+        looks = len(ledger.looked_at)
+        ledger.fault = ZeroDivisionError()
+        await eventually(lambda: len(ledger.looked_at) == looks + 2)
+    # What went well meanwhile ended the growth.
+    assert ledger.pauses[-1] == 2
+
+
+@dataclass
+class Deployed:
+    """The release of LML that answers, and what is noted of it."""
+
+    release: str | None = "1.0 aaa"
+    noted: list[str] = field(default_factory=list)
+    rows: int = 0
+    fault: Exception | None = None
+
+    async def ask(self) -> str | None:
+        return self.release
+
+    async def note(self, release: str) -> int:
+        self.noted.append(release)
+        if self.fault is not None:
+            raise self.fault
+        return self.rows
+
+
+def watch(deployed: Deployed) -> ReleaseWatch:
+    return ReleaseWatch(deployed.ask, deployed.note)
+
+
+async def test_release_is_noted_at_once_and_every_minute() -> None:
+    deployed = Deployed()
+    async with beside(watch(deployed).run()):
+        await for_a_while(130.0)
+        assert deployed.noted == ["1.0 aaa"] * 3
+        deployed.release = "1.1 bbb"
+        await for_a_while(60.0)
+    assert deployed.noted[-1] == "1.1 bbb"
+
+
+async def test_release_that_lml_does_not_name_is_not_noted() -> None:
+    deployed = Deployed(release=None)
+    await watch(deployed).look()
+    assert deployed.noted == []
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+async def test_release_is_logged_if_rows_are_asked_again_for_it(rows: int, logged: Logs) -> None:
+    await watch(Deployed(rows=rows)).look()
+    expected = [("LML has another release, asking again what failed", 3)] if rows else []
+    assert [(entry["event"], entry["rows"]) for entry in logged] == expected
+
+
+@pytest.mark.parametrize(
+    ("fault", "level"),
+    [(StoreUnavailableError("connection refused"), "debug"), (ZeroDivisionError(), "error")],
+)
+async def test_release_that_cannot_be_noted_is_noted_later(
+    fault: Exception, level: str, logged: Logs
+) -> None:
+    deployed = Deployed(fault=fault)
+    with pytest.raises(type(fault)):
+        await watch(deployed).look()
+    async with beside(watch(deployed).run()):
+        await for_a_while(90.0)
+        assert {entry["log_level"] for entry in logged} == {level}
+        deployed.fault, deployed.rows = None, 7
+        await eventually(lambda: logged[-1]["log_level"] == "info", within=31.0)
+    assert logged[-1]["rows"] == 7
