@@ -20,6 +20,7 @@ from listener.adapters.postgres.refreshes import PostgresRefreshes
 from listener.adapters.postgres.rotation import PostgresRotation
 from listener.adapters.postgres.runs import PostgresRuns
 from listener.adapters.postgres.verdicts import PostgresVerdicts
+from listener.bootstrap.dry import DryRuns, DryVerdicts
 from listener.domain.asking import IncludeTracks
 from listener.domain.budget import RefreshLimits
 from listener.domain.change import Stream
@@ -31,7 +32,6 @@ from listener.domain.room import RoomLimits
 from listener.domain.tally import Tally
 from listener.engine.circuit import Circuit
 from listener.engine.consumer import Consumer
-from listener.engine.dry import DryRuns, DryVerdicts
 from listener.engine.permits import Permits, Priority
 from listener.engine.ports import Telemetry
 from listener.engine.reconciler import Reconciler, ReconcilerLimits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -64,6 +65,6 @@ class Batch:
         """The rows, in ascending order."""
         return sorted(self.changes)
 
-    def entries(self, row_ids: frozenset[int]) -> list[tuple[int, int]]:
+    def entries(self, row_ids: AbstractSet[int]) -> list[tuple[int, int]]:
         """Pairs of (seq, row id) that record a change of one of `row_ids`, in ascending order."""
         return sorted((seq, row) for row in row_ids for seq in self.changes.get(row, ()))

@@ -54,9 +54,10 @@ async def isolate(
         if len(part) == 1 or in_a_row > _REFUSALS_IN_A_ROW:
             refuse(part, reason)
         else:
-            waiting.extend(reversed(_parts(part)))
+            waiting.extend(reversed(parts(part)))
 
 
-def _parts(items: Sequence[T]) -> list[Sequence[T]]:
+def parts(items: Sequence[T]) -> list[Sequence[T]]:
+    """Return the parts in which items that were refused together are attempted again."""
     size = -(-len(items) // _PARTS)
     return [items[start : start + size] for start in range(0, len(items), size)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from listener.domain.faults import ServiceFault
@@ -9,9 +10,9 @@ from listener.domain.faults import ServiceFault
 _NONE: frozenset[int] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BatchOutcome:
-    """What became of the rows of a batch; rows in none of the groups were not tried.
+    """What became of the rows of a batch so far; rows in none of the groups were not tried.
 
     `settled` rows are done with: their changes left the outbox. Of these, `failed` ones wait in the
     ledger for their next attempt; `suspects` among them failed together, so most of them may be
@@ -20,15 +21,15 @@ class BatchOutcome:
     kept the rest from being tried.
     """
 
-    settled: frozenset[int] = _NONE
-    failed: frozenset[int] = _NONE
-    suspects: frozenset[int] = _NONE
-    unasked: frozenset[int] = _NONE
-    late: frozenset[int] = _NONE
-    apart: frozenset[int] = _NONE
+    settled: AbstractSet[int] = _NONE
+    failed: AbstractSet[int] = _NONE
+    suspects: AbstractSet[int] = _NONE
+    unasked: AbstractSet[int] = _NONE
+    late: AbstractSet[int] = _NONE
+    apart: AbstractSet[int] = _NONE
     fault: ServiceFault | None = None
 
     @property
-    def tried(self) -> frozenset[int]:
+    def tried(self) -> AbstractSet[int]:
         """The rows that something became of."""
         return self.settled | self.late

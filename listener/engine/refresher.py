@@ -18,12 +18,14 @@ from listener.domain.faults import (
     StoreUnavailableError,
 )
 from listener.domain.refreshing import Refreshed, Status
+from listener.engine.isolating import parts
 from listener.engine.ports import Refreshes, Telemetry, Warming
 from listener.engine.silent import NoTelemetry
 
 _log = structlog.stdlib.get_logger()
 
-# Three bad neighbours in a page of 50 are at most 10 refusals in a row.
+# Three bad neighbours in a page of 50 are fewer refusals in a row. After more, what is left fails
+# page by page: it will hardly be the identities.
 _REFUSALS_IN_A_ROW = 12
 _WORDS = 100
 
@@ -56,7 +58,7 @@ class _Page:
 
 
 class Refresher:
-    """Asks LML for pages as large as the budget allows; those that it refuses are halved.
+    """Asks LML for pages as large as the budget allows; those that it refuses are taken apart.
 
     `statuses` counts identities by what LML said of them, each time that it did.
     """
@@ -97,12 +99,13 @@ class Refresher:
             pages.appendleft(rest)
             report = await self._call(grant, page)
             refused = refused + 1 if report.refused else 0
-            if refused > _REFUSALS_IN_A_ROW:
-                fault = LmlUnavailableError("LML refuses one page of identities after another")
-                report = Report(report.took, lost=page.identities, fault=fault)
-            elif report.refused and len(page.identities) > 1:
-                pages.extendleft(reversed(page.cut(len(page.identities) // 2)))
-                continue
+            if report.refused and len(page.identities) > 1:
+                if refused <= _REFUSALS_IN_A_ROW:
+                    smaller = [_Page(tuple(part), page.known) for part in parts(page.identities)]
+                    pages.extendleft(reversed(smaller))
+                    continue
+                errors = {i: Refreshed(i, Status.ERROR) for i in page.identities}
+                report = Report(report.took, errors, refused=True)
             self._count(report)
             yield report
             if report.fault is not None:

@@ -18,7 +18,6 @@ from listener.domain.faults import (
     CallInterruptedError,
     LmlUnavailableError,
     PageRefusedError,
-    ServiceFault,
     StoreUnavailableError,
     TracksRefusedError,
 )
@@ -64,24 +63,7 @@ class _Work:
     asked: dict[int, Question] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
     failures: list[Failure] = field(default_factory=list)
-    settled: set[int] = field(default_factory=set)
-    failed: set[int] = field(default_factory=set)
-    suspects: set[int] = field(default_factory=set)
-    unasked: set[int] = field(default_factory=set)
-    late: set[int] = field(default_factory=set)
-    apart: frozenset[int] = frozenset()
-    fault: ServiceFault | None = None
-
-    def outcome(self) -> BatchOutcome:
-        return BatchOutcome(
-            settled=frozenset(self.settled),
-            failed=frozenset(self.failed),
-            suspects=frozenset(self.suspects & self.failed),
-            unasked=frozenset(self.unasked),
-            late=frozenset(self.late),
-            apart=self.apart,
-            fault=self.fault,
-        )
+    outcome: BatchOutcome = field(default_factory=BatchOutcome)
 
 
 class Resolver:
@@ -122,7 +104,7 @@ class Resolver:
         work = _Work(batch)
 
         async def answer(rows: Sequence[int]) -> None:
-            await self._answer(work, [row for row in rows if row not in work.settled | work.late])
+            await self._answer(work, [row for row in rows if row not in work.outcome.tried])
 
         def refuse(rows: Sequence[int], reason: str) -> None:
             questions = [work.asked.get(row) or Question(row, "", "", None, b"") for row in rows]
@@ -136,12 +118,13 @@ class Resolver:
                 raise StoreUnavailableError(work.failures[0].detail)
             await self._record(work)
         except SERVICE_FAULTS as fault:
-            work.fault = fault
+            work.outcome.fault = fault
         finally:
             # LML's reply has closed the circuit by now, if there was one.
             self._circuit.end_trial()
             self.tally.add(work.tally)
-        return work.outcome()
+        work.outcome.suspects &= work.outcome.failed
+        return work.outcome
 
     async def _answer(self, work: _Work, rows: Sequence[int]) -> None:
         asking = await self._library.read(rows)
@@ -150,7 +133,7 @@ class Resolver:
         work.asked |= {question.library_id: question for question in asking.questions}
         await self._settle_unasked(work, asking)
         apart = self._apart(asking.questions)
-        work.apart |= apart
+        work.outcome.apart |= apart
         asked = [question for question in asking.questions if question.library_id not in apart]
         limits = self._limits
         try:
@@ -174,8 +157,8 @@ class Resolver:
         work.tally.skip(Skip.GONE, len(asking.gone))
         work.tally.skip(Skip.NULL_ARTIST, len(asking.nameless))
         work.tally.skip(Skip.ALREADY_ANSWERED, len(asking.answered))
-        work.unasked |= unasked
-        work.settled |= unasked
+        work.outcome.unasked |= unasked
+        work.outcome.settled |= unasked
 
     async def _ask(self, work: _Work, page: QuestionPage) -> None:
         with_tracks = page.with_tracks
@@ -282,8 +265,8 @@ class Resolver:
             count(work.tally, others, written)
             tell(verdicts, written)
             self._note_oddities(verdicts)
-            work.settled |= written.rows
-            work.late |= rows - written.rows - written.locked
+            work.outcome.settled |= written.rows
+            work.outcome.late |= rows - written.rows - written.locked
             if written.rows:
                 self._circuit.answered()
 
@@ -322,7 +305,7 @@ class Resolver:
             )
             self._failed(work, [question], reason, detail, suspicion=suspicion)
             if suspicion != ISOLATED:
-                work.suspects.add(question.library_id)
+                work.outcome.suspects |= {question.library_id}
 
     def _failed(
         self,
@@ -352,13 +335,14 @@ class Resolver:
         if not failures:
             return
         rows = frozenset(failure.library_id for failure in failures)
+        outcome = work.outcome
         recorded = await self._verdicts.fail(work.order, failures, work.batch.entries(rows))
-        work.settled |= recorded
-        work.failed |= recorded
+        outcome.settled |= recorded
+        outcome.failed |= recorded
         # A newer question was answered or failed meanwhile.
-        work.late |= rows - recorded
+        outcome.late |= rows - recorded
         for failure in failures:
             # Suspects are counted once it is known what becomes of them.
-            if failure.library_id not in work.suspects & recorded:
+            if failure.library_id not in outcome.suspects & recorded:
                 work.tally.skip(failure.reason)
         tell_failures(failures)

@@ -136,6 +136,8 @@ class _Walk:
         finally:
             for identity in self._again:
                 self._tally.count(Refreshed(identity, Status.ERROR))
+        if not self._went_well:
+            raise RunHaltedError("LML refuses every page of identities")
 
     def _wanted(self) -> dict[int, bool]:
         for identity in [i for i, ready_at in self._again.items() if ready_at <= _now()]:
@@ -166,7 +168,8 @@ class _Walk:
     def _take(self, report: Report) -> None:
         for identity, refreshed in report.refreshed.items():
             del self._todo[identity]
-            if refreshed.worth_a_retry and self._try_again(identity):
+            # What LML refuses now it will refuse in a minute.
+            if refreshed.worth_a_retry and not report.refused and self._try_again(identity):
                 continue
             if refreshed.status is not Status.ERROR:
                 self._circuit.answered()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -20,7 +21,6 @@ from listener.domain.faults import (
     LmlRefusedError,
     LmlUnavailableError,
     PageRefusedError,
-    ServiceFault,
 )
 from listener.domain.refreshing import Played, RotationFailure, RotationTally, Status
 from listener.domain.retrying import LONGEST_DETAIL, RetryPolicy
@@ -46,19 +46,8 @@ class _Work:
     read_at: float = 0.0
     played: dict[int, Played] = field(default_factory=dict)
     failures: list[RotationFailure] = field(default_factory=list)
-    settled: set[int] = field(default_factory=set)
-    failed: set[int] = field(default_factory=set)
     left: set[int] = field(default_factory=set)
-    unasked: set[int] = field(default_factory=set)
-    fault: ServiceFault | None = None
-
-    def outcome(self) -> BatchOutcome:
-        return BatchOutcome(
-            settled=frozenset(self.settled),
-            failed=frozenset(self.failed),
-            unasked=frozenset(self.unasked),
-            fault=self.fault,
-        )
+    outcome: BatchOutcome = field(default_factory=BatchOutcome)
 
 
 class Warmer:
@@ -94,16 +83,16 @@ class Warmer:
         work = _Work(batch)
 
         async def warm(rows: Sequence[int]) -> None:
-            await self._handle(work, [row for row in rows if row not in work.settled])
+            await self._handle(work, [row for row in rows if row not in work.outcome.settled])
 
         try:
             await isolate(batch.row_ids, warm, partial(self._failed, work))
             await self._record(work)
         except SERVICE_FAULTS as fault:
-            work.fault = fault
+            work.outcome.fault = fault
         finally:
             self._circuit.end_trial()
-        return work.outcome()
+        return work.outcome
 
     async def _handle(self, work: _Work, rows: Sequence[int]) -> None:
         # A change begins afresh, whatever failed before it.
@@ -119,7 +108,7 @@ class Warmer:
         named = [row for row in played if row.identity_id is not None]
         bare = [row for row in played if row.identity_id is None and row.discogs_release_id]
         unasked = set(rows) - {row.row_id for row in (*named, *bare)}
-        work.unasked |= unasked
+        work.outcome.unasked |= unasked
         await self._settle(work, unasked)
         try:
             await self._warm(work, named)
@@ -239,12 +228,12 @@ class Warmer:
 
     async def _record(self, work: _Work) -> None:
         failures, work.failures = work.failures, []
-        await self._settle(work, work.left - work.settled)
+        await self._settle(work, work.left - work.outcome.settled)
         if failures:
             rows = frozenset(failure.row_id for failure in failures)
             await self._rotation.fail(failures, work.batch.entries(rows))
-            work.failed |= rows
-            work.settled |= rows
+            work.outcome.failed |= rows
+            work.outcome.settled |= rows
 
     async def _fill(
         self, work: _Work, bare: Sequence[Played], minted: Mapping[int, int]
@@ -267,10 +256,10 @@ class Warmer:
             if written.get(row.row_id)
         ]
 
-    async def _settle(self, work: _Work, rows: set[int]) -> None:
+    async def _settle(self, work: _Work, rows: AbstractSet[int]) -> None:
         if rows:
-            await self._rotation.settle(work.batch.entries(frozenset(rows)), sorted(rows))
-            work.settled |= rows
+            await self._rotation.settle(work.batch.entries(rows), sorted(rows))
+            work.outcome.settled |= rows
 
 
 def _groups(rows: Sequence[Played]) -> list[list[Played]]:
