@@ -49,14 +49,14 @@ from tests.loop import (
 T = TypeVar("T")
 P = ParamSpec("P")
 
-EXAMPLES = 30
+EXAMPLES = 50
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 
 ROW = st.integers(0, 5)
 SOME = st.none() | ROW
 ARTIST = st.sampled_from(("Stereolab", "Broadcast", "Nobody", "V/A"))
 LETTERS = st.sampled_from((None, None, "Z"))
-CODE = st.sampled_from(("WX001", "55000", "42501", "23514", "P0001"))
+CODE = st.sampled_from(("WX001", "XX000", "0A000", "55000", "42501", "23514", "P0001"))
 SECONDS = st.sampled_from((0, 10, 600, 5 * 3600))
 # Questions about a row between two rests, whatever happens; and for each thing that does.
 _ASKED_AT_MOST, _ASKED_FOR_EACH = 4, 2
@@ -127,11 +127,11 @@ class WholeLoop(RuleBasedStateMachine):
         await self.backend.change([row.id], statement, artist, title, row.id)
         self.events[row.id] += 1
 
-    async def touch(self, number: int | None) -> int | None:
+    async def touch(self, number: int | None, artist: str | None = None) -> int | None:
         """Have one row asked about, or three, and return the one."""
         for each in range(3) if number is None else (number,):
             if row := await self.row(each):
-                await self.name(row, row.artist)
+                await self.name(row, artist or row.artist)
         return row.id if row and number is not None else None
 
     # What the backend and its people do.
@@ -200,12 +200,12 @@ class WholeLoop(RuleBasedStateMachine):
             await self.backend.delete(row.id)
             self.persons.pop(row.id, None)
 
-    @rule(number=ROW)
+    @rule(number=ROW, artist=ARTIST)
     @in_loop
-    async def lock(self, number: int) -> None:
+    async def lock(self, number: int, artist: str) -> None:
         if (row := await self.row(number)) and len(self.backend.locks) < 2:
             self.lml.gate.clear()
-            await self.name(row, row.artist)
+            await self.name(row, artist)
             await self.backend.lock(row.id)
             self.lml.gate.set()
 
@@ -246,7 +246,8 @@ class WholeLoop(RuleBasedStateMachine):
     async def refuse_writes(self, number: int | None, code: str) -> None:
         self.events[None] += 1
         self.lml.gate.clear()
-        row = await self.touch(number)
+        # One that gets an identity: nothing is written of the others.
+        row = await self.touch(number, "Stereolab")
         await self.backend.do("INSERT INTO refused VALUES (%s, %s)", row, code)
         self.lml.gate.set()
 
@@ -433,7 +434,8 @@ def odd_answer_to_the_only_row_of_a_call(state: WholeLoop) -> None:
 
 
 def locked_row(state: WholeLoop) -> None:
-    state.lock(0)
+    # That of "Nobody", who has no identity yet: one that has needs no lock.
+    state.lock(2, "Stereolab")
     state.come_to_rest(10)
 
 
