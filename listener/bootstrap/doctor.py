@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import psycopg
 
 from listener.adapters.lml.health import LmlProbe, NoAnswerError, Probe, open_probe
 from listener.adapters.postgres.examination import (
@@ -17,6 +19,7 @@ from listener.adapters.postgres.examination import (
     UnreadableError,
     Wakeups,
     examining,
+    read_faults,
     read_history,
     read_missing,
     read_rights,
@@ -79,7 +82,8 @@ _SERVER = ("database", "server version", "clock")
 _PARTS = ("schema", "triggers")
 _RIGHTS = ("rights",)
 _HISTORY = ("history",)
-_ON_THE_DATABASE = (*_SERVER[1:], *_PARTS, *_RIGHTS, *_HISTORY, "wake-ups")
+_CHANGES = ("changes",)
+_ON_THE_DATABASE = (*_SERVER[1:], *_PARTS, *_RIGHTS, *_HISTORY, *_CHANGES, "wake-ups")
 _ON_LML = tuple(f"LML {route.name.lower()} route" for route in Route)
 _ROUTES = dict(zip(Route, _ON_LML, strict=True))
 
@@ -132,7 +136,16 @@ def _look(dsn: str, backend: str) -> list[Finding]:
             *_read(_PARTS, lambda: judge_parts(*read_missing(connection, backend))),
             *_read(_RIGHTS, lambda: judge_rights(read_rights(connection, backend))),
             *_read(_HISTORY, lambda: judge_history(read_history(connection, backend))),
+            *_changes(connection, backend),
         ]
+
+
+def _changes(connection: psycopg.Connection[Any], backend: str) -> list[Finding]:
+    try:
+        return list(judge_changes(read_faults(connection, backend)))
+    except UnreadableError:
+        # What keeps us from reading is named by the checks before.
+        return _skipped("schema", *_CHANGES)
 
 
 def _read(checks: tuple[str, ...], look: Callable[[], Iterator[Finding]]) -> list[Finding]:
@@ -195,6 +208,16 @@ def judge_parts(schema: list[str], triggers: list[str]) -> Iterator[Finding]:
         yield Finding("triggers", State.FAIL, finding, _MIGRATE)
     else:
         yield Finding("triggers", State.OK, "present, enabled, and of this version")
+
+
+def judge_changes(faults: Mapping[str, str]) -> Iterator[Finding]:
+    """Judge whether the database lets a daemon handle changes; `faults` are by stream."""
+    if faults:
+        refused = "; ".join(f"every change of {stream}: {why}" for stream, why in faults.items())
+        advice = "see runbooks/database-down.md; undo the migration, or upgrade the listener"
+        yield Finding("changes", State.FAIL, f"refused: {refused}", advice)
+    else:
+        yield Finding("changes", State.OK, "none refused by the database")
 
 
 def judge_rights(rights: Rights) -> Iterator[Finding]:

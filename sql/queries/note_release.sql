@@ -1,5 +1,5 @@
--- Notes which release of LML is asked; if it was another one before, everything that failed is asked again now. One
--- row with how many rows that are.
+-- Notes which release of LML is asked; if it was another one before, everything that failed is asked again now. So is
+-- what a daemon of an older version parked: for good, with a time of infinity. One row with how many rows that are.
 WITH noted AS (
     UPDATE listener.lane AS l
     SET lml_release = %(release)s
@@ -15,7 +15,7 @@ raised AS (
         parked = false
     WHERE g.failures > 0
         AND g.next_ask_at > now()
-        AND EXISTS (SELECT FROM noted AS n WHERE n.lml_release IS NOT NULL)
+        AND (g.next_ask_at = 'infinity' OR EXISTS (SELECT FROM noted AS n WHERE n.lml_release IS NOT NULL))
     RETURNING g.library_id
 )
 SELECT count(*) AS raised

@@ -35,6 +35,7 @@ CHECKS = [
     "triggers",
     "rights",
     "history",
+    "changes",
     "wake-ups",
     "LML",
     "LML library route",
@@ -42,8 +43,8 @@ CHECKS = [
     "deploy gate",
     "Sentry",
 ]
-ON_THE_DATABASE = CHECKS[2:9]
-FURTHER = CHECKS[9:]
+ON_THE_DATABASE = CHECKS[2:10]
+FURTHER = CHECKS[10:]
 COMMIT = {"GATE_COMMIT_SHA": "0123abc", "GATE_COMPARE_URL": "http://127.0.0.1:1/{base}...{head}"}
 
 Doctor = Callable[..., dict[str, dict[str, str]]]
@@ -109,7 +110,7 @@ def test_screen_is_readable_in_a_pipe(listener: Commands) -> None:
     assert re.match(r"check +state +finding +what to do$", lines[0])
     assert [line[: lines[0].index("state")].strip() for line in lines[1:]] == CHECKS
     assert re.match(
-        r"LML library route +fail +we are not let in \(403\) +set LML_API_KEY", lines[11]
+        r"LML library route +fail +we are not let in \(403\) +set LML_API_KEY", lines[12]
     )
     assert "\x1b" not in ran.stdout
     assert not any(line.endswith(" ") for line in lines)
@@ -218,7 +219,7 @@ def test_missing_parts_are_told(db: Connection, doctor: Doctor) -> None:
 
 def test_database_without_the_listener_is_told(db: Connection, doctor: Doctor) -> None:
     db.execute("DROP SCHEMA listener CASCADE")
-    assert states(doctor()) == {"schema": "fail", "triggers": "fail"}
+    assert states(doctor()) == {"schema": "fail", "triggers": "fail", "changes": "skip"}
 
 
 def test_wrong_schema_of_the_backend_is_told(doctor: Doctor) -> None:
@@ -243,6 +244,7 @@ def test_role_without_a_right_is_told(
             "triggers": "skip",
             "rights": "fail",
             "history": "warn",
+            "changes": "skip",
         }
         assert "INSERT on the table" in findings["history"]["finding"]
         assert "UPDATE (id) on wxyc_schema.library" in findings["rights"]["finding"]
@@ -337,3 +339,11 @@ def test_sentry_dsn_is_judged(dsn: str | None, state: State) -> None:
 
 def test_usage_error_is_told_apart(listener: Commands) -> None:
     assert listener.run("doctor", "--nonsense").code == 2
+
+
+def test_stream_whose_changes_are_all_refused_is_named(db: Connection, doctor: Doctor) -> None:
+    db.execute("UPDATE listener.lane SET fault = 'no such column' WHERE stream = 'library'")
+    findings = doctor()
+    assert states(findings) == {"changes": "fail"}
+    assert findings["changes"]["finding"] == "refused: every change of library: no such column"
+    assert "database-down.md" in findings["changes"]["advice"]

@@ -298,6 +298,16 @@ async def test_another_release_of_lml_has_everything_that_failed_asked_again(
     ]
 
 
+async def test_row_that_an_older_version_parked_for_good_is_asked_again(
+    db: Connection, pool: Pool, fail: Failures
+) -> None:
+    row = add_release(db)
+    await fail(row)
+    db.execute("UPDATE listener.ledger SET next_ask_at = 'infinity'")
+    assert await PostgresLedger(pool, BACKEND).note_release("1.0 abc") == 1
+    assert due_now(db) == {row}
+
+
 def times(db: Connection) -> dict[object, object]:
     rows = db.execute("SELECT library_id, next_ask_at FROM listener.ledger").fetchall()
     return {row[0]: row[1] for row in rows}

@@ -146,6 +146,13 @@ def read_history(connection: psycopg.Connection[Any], backend: str) -> HistoryTa
         return look_at_history(connection, backend)
 
 
+def read_faults(connection: psycopg.Connection[Any], backend: str) -> dict[str, str]:
+    """Return by stream what keeps a daemon from handling any change of it."""
+    with _looking(connection):
+        streams = connection.execute(query("read_streams", backend)).fetchall()
+    return {stream: fault for stream, *_, fault in streams if fault is not None}
+
+
 async def try_wakeups(dsn: str) -> Wakeups:
     """Send wake-ups on a channel of our own, to ourselves and from another session.
 
