@@ -54,10 +54,14 @@ class NotLmlError(Exception):
 
 
 def worth_a_retry(error: BaseException) -> bool:
-    """Return whether the same call may go well a moment later."""
+    """Return whether the same call may go well a moment later.
+
+    One that LML took too long for would take as long again, and others wait for its place.
+    """
     if isinstance(error, StatusError):
         return error.disposition not in {Disposition.HALT, Disposition.SPLIT}
-    return isinstance(error, httpx.TransportError | TimeoutError | NotLmlError)
+    took_too_long = isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout)
+    return isinstance(error, httpx.TransportError | NotLmlError) and not took_too_long
 
 
 def is_interrupted(error: BaseException) -> bool:
