@@ -32,12 +32,12 @@ def pages(
     """Yield the pages in which the questions of one batch are put.
 
     Answers with tracks are long, so these pages are small; so are those of compilations. Suspects
-    come last, the more suspect the fewer together: who is not suspect does not wait for them.
+    come last, and isolated rows alone at the very end: nobody else waits for them.
     """
     degrees = sorted({question.suspicion for question in questions})
     for degree in degrees:
         alike = [question for question in questions if question.suspicion == degree]
-        together = TOGETHER.get(degree, 1) if degree else len(alike)
+        together = TOGETHER.get(degree, len(alike))
         for group in _groups(alike, together):
             yield from _alike(group, min(compilation_batch_size, together), include)
 

@@ -10,8 +10,7 @@ from datetime import timedelta
 class Failing:
     """What the ledger remembers of a question that failed and was not answered since.
 
-    `failures` in a row for as long as `lasting`, the last one `ago`; `suspicion` says how often a
-    call failed because of one of the rows in it.
+    `failures` in a row for as long as `lasting`, the last one `ago`; `suspicion` as in `Failure`.
     """
 
     failures: int
@@ -40,7 +39,7 @@ class Question:
 
     @property
     def suspicion(self) -> int:
-        """How often calls with this question failed because of one of their rows."""
+        """Whether it may spoil a call for others, as in `Failure`."""
         return self.failing.suspicion if self.failing else 0
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from listener.domain.pacing import Backoff
-from listener.domain.question import Failing, Question
+from listener.domain.question import Failing
 from listener.domain.tally import Skip
 
 LONGEST_DETAIL = 300
@@ -17,11 +17,10 @@ _DOUBTFUL = Backoff(first=_FIRST, most=timedelta(minutes=5))
 _CERTAIN = Backoff(first=_FIRST, most=timedelta(hours=1))
 _NEVER_PARKED_WITHIN = timedelta(hours=4)
 
-# How many suspects of each degree are asked together; those of any other are asked alone.
-TOGETHER = {1: 100, 2: 10}
-_ALONE = 3
-# A suspect that failed alone: nobody else can have been the reason.
-ISOLATED = 4
+# A suspect failed together with others, any of which may be the reason; an isolated row alone.
+SUSPECT, ISOLATED = 1, 2
+# How many of each are asked together.
+TOGETHER = {SUSPECT: 100, ISOLATED: 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +36,7 @@ class Retry:
 class Failure:
     """A row that could not be answered, why this time, and when it is tried again.
 
-    `suspicion` grows with every call that failed because of one of several rows: the higher it is,
-    the fewer rows the next call asks together with this one.
+    `suspicion` is 0, `SUSPECT` or `ISOLATED`: it decides how many rows are asked together.
     """
 
     library_id: int
@@ -73,19 +71,3 @@ class RetryPolicy:
             return Retry(failures, self.parked_for, parked=True)
         backoff = _CERTAIN if others_answered else _DOUBTFUL
         return Retry(failures, backoff.delay(failures))
-
-
-def more_suspect(question: Question, together: int, *, alone: bool, others_answered: bool) -> int:
-    """Return how suspect a row is once a call about `together` rows failed, `alone` by its fault.
-
-    The next call is a smaller one, unless nothing else was answered since: then the service may be
-    at fault, and nobody becomes more suspect.
-    """
-    if alone or question.suspicion >= _ALONE:
-        return ISOLATED
-    if not question.suspicion:
-        return 1
-    if not others_answered:
-        return question.suspicion
-    smaller = (degree for degree, rows in TOGETHER.items() if rows < together)
-    return max(question.suspicion + 1, next(smaller, _ALONE))

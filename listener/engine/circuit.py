@@ -18,11 +18,12 @@ class Circuit:
     """Opens when LML does not answer, and never because of what it answers.
 
     While it is open nobody asks; then one call of at most `TRIAL` rows is tried, and the others
-    wait for it. `fault` is what opened it.
+    wait for it. `fault` is what opened it, `answers` how often answers were written.
     """
 
     def __init__(self, stream: Stream, silence: Backoff = LML_SILENCE) -> None:
         self.fault: LmlUnavailableError | None = None
+        self.answers = 0
         self._breaker = Breaker(silence)
         self._answered_at = float("-inf")
         self._log = _log.bind(stream=str(stream))
@@ -58,6 +59,7 @@ class Circuit:
 
     def answered(self) -> None:
         """Note that a row was answered, and its answer written."""
+        self.answers += 1
         self._answered_at = _now()
 
     def answered_since(self, ago: timedelta) -> bool:

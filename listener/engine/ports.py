@@ -93,7 +93,7 @@ class Verdicts(Protocol):
         """Remember rows that could not be answered, and settle their changes.
 
         `order` is the one that the questions were read with. Returns the rows remembered: of the
-        others a newer question was answered or failed meanwhile.
+        others a newer question was answered or failed meanwhile. Raises `StatementRefusedError`.
         """
 
 

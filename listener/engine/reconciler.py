@@ -23,7 +23,6 @@ from listener.domain.faults import (
     first_of,
 )
 from listener.domain.pacing import Backoff, Pause
-from listener.domain.retrying import ISOLATED
 from listener.domain.run import RunKind, Search
 from listener.domain.tally import Skip, Tally
 from listener.engine.circuit import Circuit
@@ -42,9 +41,10 @@ _FAILED_AT_ONCE = 2
 RUN_SILENCE = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=5))
 _LOOK_AGAIN = timedelta(seconds=1)
 _SPREAD_OVER = 20_000
-# How long a run waits until it asks again, in smaller calls, about rows that failed together.
+# How long a run waits until it asks again about rows that failed together.
 RETRY_SUSPECTS = Backoff(first=timedelta(seconds=1), most=timedelta(seconds=5))
 _SUSPECTS_TOGETHER = 500
+_ROUNDS_IN_VAIN = 4
 # Changes are looked for this often during a silence, and go first.
 _STAND_BACK = timedelta(milliseconds=250)
 _NOTE_EVERY = timedelta(seconds=2)
@@ -181,7 +181,7 @@ class _Walk:
         self._batch_ids = itertools.count(1)
         self._went_well = False
         self._last_fault: Exception | None = None
-        # Rows that failed together, most of which may be well: asked again in smaller calls. In the
+        # Rows that failed together, most of which may be well: asked again at the end. In the
         # order in which they failed: the trial after it is about others.
         self._suspects: dict[int, None] = {}
         self._answered = 0
@@ -214,7 +214,7 @@ class _Walk:
     async def _come_back(self, waiting: asyncio.Queue[Sequence[DueRow]]) -> None:
         """Ask about suspects until all are cleared or isolated, or none is answered any more."""
         in_vain = 0
-        while self._suspects and in_vain < ISOLATED:
+        while self._suspects and in_vain < _ROUNDS_IN_VAIN:
             await asyncio.sleep(RETRY_SUSPECTS.delay(in_vain + 1).total_seconds())
             # The search is through: what fails now keeps nobody else from being asked.
             self._failed_in_a_row = 0

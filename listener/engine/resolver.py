@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Set as AbstractSet
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
@@ -24,7 +26,7 @@ from listener.domain.faults import (
 from listener.domain.judging import Invalid, judge
 from listener.domain.oddities import oddities
 from listener.domain.question import Asking, Question
-from listener.domain.retrying import ISOLATED, LONGEST_DETAIL, Failure, RetryPolicy, more_suspect
+from listener.domain.retrying import ISOLATED, LONGEST_DETAIL, SUSPECT, Failure, RetryPolicy
 from listener.domain.tally import Skip, Tally
 from listener.domain.verdict import Page, Verdict
 from listener.engine.circuit import Circuit
@@ -55,15 +57,32 @@ class ResolverLimits:
 
 @dataclass(slots=True)
 class _Work:
-    """One batch on its way: what it is, and what became of its rows."""
+    """One batch on its way: what it is, and what became of its rows.
+
+    `page` is being asked; `interrupted` holds, for each of its calls that was, how many answers had
+    been written by then.
+    """
 
     batch: Batch
+    page: QuestionPage = field(default_factory=lambda: QuestionPage(()))
+    interrupted: list[int] = field(default_factory=list)
     order: int = 0
     read_at: float = 0.0
     asked: dict[int, Question] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
     failures: list[Failure] = field(default_factory=list)
     outcome: BatchOutcome = field(default_factory=BatchOutcome)
+
+    @property
+    def noted(self) -> AbstractSet[int]:
+        """The rows that something became of, recorded or not yet."""
+        return self.outcome.tried | {failure.library_id for failure in self.failures}
+
+    @property
+    def left(self) -> list[Question]:
+        """The questions of the page that nothing became of yet."""
+        noted = self.noted
+        return [question for question in self.page.questions if question.library_id not in noted]
 
 
 class Resolver:
@@ -104,12 +123,12 @@ class Resolver:
         work = _Work(batch)
 
         async def answer(rows: Sequence[int]) -> None:
-            await self._answer(work, [row for row in rows if row not in work.outcome.tried])
+            noted = work.noted
+            await self._answer(work, [row for row in rows if row not in noted])
 
         def refuse(rows: Sequence[int], reason: str) -> None:
             questions = [work.asked.get(row) or Question(row, "", "", None, b"") for row in rows]
-            alone = len(questions) == 1
-            self._failed_as_a_whole(work, questions, Skip.WRITER_ERROR, reason, alone=alone)
+            self._refused(work, Skip.WRITER_ERROR, questions, reason)
 
         try:
             await isolate(batch.row_ids, answer, refuse)
@@ -161,44 +180,101 @@ class Resolver:
         work.outcome.settled |= unasked
 
     async def _ask(self, work: _Work, page: QuestionPage) -> None:
-        with_tracks = page.with_tracks
+        work.page, work.interrupted = page, []
+        attempt, refuse = partial(self._attempt, work), partial(self._refused, work, Skip.LML_ERROR)
+        try:
+            await isolate(page.questions, attempt, refuse)
+        except LmlUnavailableError as fault:
+            if work.interrupted:
+                # Any of these rows may be the reason, or LML.
+                self._failed(work, work.left, Skip.LML_ERROR, str(fault), suspicion=SUSPECT)
+            if isinstance(fault, CallInterruptedError):
+                self._circuit.failed(fault)
+            raise
 
-        async def ask(questions: Sequence[Question]) -> None:
-            nonlocal with_tracks
+    async def _attempt(self, work: _Work, questions: Sequence[Question]) -> None:
+        noted = work.noted
+        rest = [question for question in questions if question.library_id not in noted]
+        if not rest:
+            return
+        try:
+            await self._put(work, rest)
+        except CallInterruptedError as fault:
+            if await self._about_rows(work, rest):
+                raise PageRefusedError(str(fault)) from fault
+            raise
+
+    async def _put(self, work: _Work, questions: Sequence[Question]) -> None:
+        page = QuestionPage(questions, work.page.with_tracks)
+        try:
+            # Isolating tells more than the same call made again.
+            results = await self._results(work.tally, page, once=bool(work.interrupted))
+        except TracksRefusedError as fault:
+            _log.warning("asking without tracks", questions=len(questions), reason=str(fault))
+            # Of its parts, too: each would cost another call.
+            work.page = QuestionPage(work.page.questions)
+            await self._put(work, questions)
+        else:
+            await self._write(work, self._judge(work, questions, results))
+
+    async def _about_rows(self, work: _Work, questions: Sequence[Question]) -> bool:
+        """Return whether an interrupted call is about its rows: LML answers others."""
+        work.interrupted.append(self._circuit.answers)
+        if self._circuit.failures:
+            return False
+        if self._answered_others(work, questions):
+            return True
+        return len(questions) > 1 and await self._probe(work)
+
+    def _answered_others(self, work: _Work, questions: Sequence[Question]) -> bool:
+        """Return whether another row was answered since these were part of an interrupted call."""
+        *former, answers = work.interrupted
+        alone = len(questions) == 1
+        # LML may have gone since; a row alone cannot tell, but was asked just before that.
+        if former and answers > former[0 if alone else -1]:
+            return True
+        if former and not alone:
+            return False
+        return all(each.suspicion and self._others_answered(work, each) for each in questions)
+
+    async def _probe(self, work: _Work) -> bool:
+        """Return whether LML replies to the last or to the first row that is left, asked alone."""
+        left = work.left
+        interrupted: list[tuple[Question, str]] = []
+        # Bad rows are often neighbours: the other end may be well.
+        ends = (left[-1], left[0])
+        for question in ends:
             try:
-                results = await self._results(work.tally, QuestionPage(questions, with_tracks))
-            except TracksRefusedError as fault:
-                _log.warning("asking without tracks", questions=len(questions), reason=str(fault))
-                # Of its parts, too: each would cost another call.
-                with_tracks = False
-                await ask(questions)
+                with suppress(PageRefusedError):
+                    await self._put(work, [question])
             except CallInterruptedError as fault:
-                await self._interrupted(work, questions, fault)
+                interrupted.append((question, str(fault)))
             else:
-                await self._write(work, self._judge(work, questions, results))
+                break
+        up = len(interrupted) < len(ends)
+        for bad, reason in interrupted:
+            if up or self._answered_others(work, [bad]):
+                self._refused(work, Skip.LML_ERROR, [bad], reason)
+        return up
 
-        def refuse(questions: Sequence[Question], reason: str) -> None:
-            alone = len(questions) == 1
-            self._failed_as_a_whole(work, questions, Skip.LML_ERROR, reason, alone=alone)
-
-        await isolate(page.questions, ask, refuse)
-
-    async def _results(self, tally: Tally, page: QuestionPage) -> Sequence[Verdict | Invalid]:
-        reply, answered = await self._call(tally, page)
+    async def _results(
+        self, tally: Tally, page: QuestionPage, *, once: bool
+    ) -> Sequence[Verdict | Invalid]:
+        # A suspect's own retries are its later attempts.
+        once = once or any(question.suspicion for question in page.questions)
+        reply, answered = await self._call(tally, page, once=once)
         try:
             return await reply.read()
         finally:
             answered(reply.cache_stats)
 
     async def _call(
-        self, tally: Tally, page: QuestionPage
+        self, tally: Tally, page: QuestionPage, *, once: bool
     ) -> tuple[Reply, Callable[[Mapping[str, float]], None]]:
         loop = asyncio.get_running_loop()
         async with self._permit():
             tally.lml_calls += 1
             began = loop.time()
-            # A suspect's own retries are its later attempts.
-            once = any(question.suspicion for question in page.questions)
             try:
                 with self._telemetry.call(len(page.questions)) as answered:
                     reply = await self._lml.ask(
@@ -218,18 +294,11 @@ class Resolver:
             self._circuit.replied()
             return reply, answered
 
-    async def _interrupted(
-        self, work: _Work, questions: Sequence[Question], fault: CallInterruptedError
+    def _refused(
+        self, work: _Work, reason: Skip, questions: Sequence[Question], detail: str
     ) -> None:
-        """Enter the rows in the ledger; raise the fault if LML may be to blame rather than one."""
-        about_rows = all(q.suspicion and self._others_answered(work, q) for q in questions)
-        alone = about_rows and len(questions) == 1
-        self._failed_as_a_whole(work, questions, Skip.LML_ERROR, str(fault), alone=alone)
-        # Before others are answered: that they are is what tells a row's fault from LML's.
-        await self._record(work)
-        if not about_rows:
-            self._circuit.failed(fault)
-            raise fault
+        suspicion = ISOLATED if len(questions) == 1 else SUSPECT
+        self._failed(work, questions, reason, detail, suspicion=suspicion)
 
     def _judge(
         self, work: _Work, questions: Sequence[Question], results: Sequence[Verdict | Invalid]
@@ -272,8 +341,7 @@ class Resolver:
 
         def refuse(verdicts: Sequence[Verdict], reason: str) -> None:
             questions = [asked[verdict.library_id] for verdict in verdicts]
-            alone = len(questions) == 1
-            self._failed_as_a_whole(work, questions, Skip.WRITER_ERROR, reason, alone=alone)
+            self._refused(work, Skip.WRITER_ERROR, questions, reason)
 
         if accepted:
             await isolate(accepted, write, refuse)
@@ -294,55 +362,46 @@ class Resolver:
         since_read = timedelta(seconds=asyncio.get_running_loop().time() - work.read_at)
         return self._circuit.answered_since(question.failing.ago + since_read)
 
-    def _failed_as_a_whole(
-        self, work: _Work, questions: Sequence[Question], reason: Skip, detail: str, *, alone: bool
-    ) -> None:
-        """Note rows of which any may be the reason, or the one that is for sure."""
-        for question in questions:
-            others_answered = self._others_answered(work, question)
-            suspicion = more_suspect(
-                question, len(questions), alone=alone, others_answered=others_answered
-            )
-            self._failed(work, [question], reason, detail, suspicion=suspicion)
-            if suspicion != ISOLATED:
-                work.outcome.suspects |= {question.library_id}
-
     def _failed(
         self,
         work: _Work,
         questions: Sequence[Question],
         reason: Skip,
         detail: str,
-        suspicion: int | None = None,
+        suspicion: int = 0,
     ) -> None:
         for question in questions:
             others_answered = self._others_answered(work, question)
             retry = self._limits.policy.retry(question.failing, others_answered=others_answered)
-            work.failures.append(
-                Failure(
-                    question.library_id,
-                    question.digest,
-                    reason,
-                    detail[:LONGEST_DETAIL],
-                    retry,
-                    question.suspicion if suspicion is None else suspicion,
-                )
-            )
+            suspect = max(suspicion, question.suspicion)
+            if suspect == SUSPECT and suspicion:
+                work.outcome.suspects |= {question.library_id}
+            row, digest = question.library_id, question.digest
+            detail = detail[:LONGEST_DETAIL]
+            work.failures.append(Failure(row, digest, reason, detail, retry, suspect))
 
     async def _record(self, work: _Work) -> None:
         """Enter failures in the ledger, which settles their changes."""
         failures, work.failures = work.failures, []
+        outcome = work.outcome
+
+        async def record(failures: Sequence[Failure]) -> None:
+            rows = frozenset(failure.library_id for failure in failures)
+            recorded = await self._verdicts.fail(work.order, failures, work.batch.entries(rows))
+            outcome.settled |= recorded
+            outcome.failed |= recorded
+            # A newer question was answered or failed meanwhile.
+            outcome.late |= rows - recorded
+
+        def refuse(failures: Sequence[Failure], reason: str) -> None:
+            _log.warning("failures cannot be recorded", rows=len(failures), reason=reason)
+            outcome.late |= {failure.library_id for failure in failures}
+
         if not failures:
             return
-        rows = frozenset(failure.library_id for failure in failures)
-        outcome = work.outcome
-        recorded = await self._verdicts.fail(work.order, failures, work.batch.entries(rows))
-        outcome.settled |= recorded
-        outcome.failed |= recorded
-        # A newer question was answered or failed meanwhile.
-        outcome.late |= rows - recorded
+        await isolate(failures, record, refuse)
         for failure in failures:
             # Suspects are counted once it is known what becomes of them.
-            if failure.library_id not in outcome.suspects & recorded:
+            if failure.library_id not in outcome.suspects & outcome.failed:
                 work.tally.skip(failure.reason)
         tell_failures(failures)

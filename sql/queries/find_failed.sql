@@ -1,17 +1,12 @@
 -- Pages through the ledger rows that failed and whose time to be asked has come, in that order, as far as they are as
--- suspect of spoiling calls as given. No row while a run holds the lock on this search: it asks about them
--- itself. The index on failing rows is read in order, and OFFSET 0 keeps the join to a look-up by key for each.
-WITH free AS MATERIALIZED (
-    SELECT %(lock_number)s::int IS NULL OR pg_try_advisory_xact_lock(%(lock_class)s::int, %(lock_number)s::int)
-        AS ours
-)
+-- suspect of spoiling calls as given. The index on failing rows is read in order, and OFFSET 0 keeps the join to a
+-- look-up by key for each.
 SELECT
     g.next_ask_at,
     g.library_id,
     'failed' AS reason,
     l.compilation
-FROM free AS f
-CROSS JOIN listener.ledger AS g
+FROM listener.ledger AS g
 CROSS JOIN LATERAL (
     SELECT
         b.code_volume_letters LIKE 'Z%%'
@@ -23,8 +18,7 @@ CROSS JOIN LATERAL (
         AND b.id %% %(partitions)s = %(partition)s
     OFFSET 0
 ) AS l
-WHERE f.ours
-    AND g.failures > 0
+WHERE g.failures > 0
     AND g.next_ask_at <= coalesce(%(until)s::timestamptz, now())
     AND (g.next_ask_at, g.library_id) > (%(after_time)s, %(after_id)s)
     AND g.suspicion BETWEEN %(least_suspect)s AND %(most_suspect)s

@@ -1,4 +1,4 @@
--- What failed waits in a ledger, never beside fresh work: since when a row fails, how suspect it is of spoiling calls
+-- What failed waits in a ledger, never beside fresh work: since when a row fails, whether it may spoil a call for others
 -- and whether it is parked (ledger), the same for the rotation (rotation_failure), which release of LML was asked last
 -- and what keeps the holder of a lane from its work (lane).
 ALTER TABLE listener.ledger
@@ -6,7 +6,7 @@ ALTER TABLE listener.ledger
     ADD COLUMN suspicion smallint NOT NULL DEFAULT 0,
     ADD COLUMN parked boolean NOT NULL DEFAULT false;
 COMMENT ON COLUMN listener.ledger.failing_since IS 'When the first of the failures in a row came; NULL while there is none.';
-COMMENT ON COLUMN listener.ledger.suspicion IS 'How often a call failed because of one of several rows, this one among them: the more often, the fewer rows are asked together with it.';
+COMMENT ON COLUMN listener.ledger.suspicion IS '0; 1: suspect, it failed together with others, any of which may be the reason; 2: isolated, it failed alone and is asked alone.';
 COMMENT ON COLUMN listener.ledger.parked IS 'Whether the row is set aside: it failed too often, for hours, while others were answered. It is asked again at next_ask_at, when LML has another release, when its question changes or when a person says so.';
 COMMENT ON COLUMN listener.ledger.next_ask_at IS 'When to ask next.';
 UPDATE listener.ledger

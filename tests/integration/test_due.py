@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -18,12 +17,12 @@ from listener.adapters.postgres import due as searches
 from listener.adapters.postgres.connection import Database, Pool
 from listener.adapters.postgres.due import PostgresDue
 from listener.adapters.postgres.library import AskAgain, PostgresLibrary
-from listener.adapters.postgres.locks import SEARCHED
 from listener.adapters.postgres.runs import PostgresRuns
 from listener.adapters.postgres.statements import query
 from listener.adapters.postgres.verdicts import PostgresVerdicts
 from listener.domain.due import DueRow, Reason, Scope
-from listener.domain.run import RunKind, Search
+from listener.domain.retrying import ISOLATED, SUSPECT
+from listener.domain.run import RunKind
 from listener.domain.tally import Tally
 from listener.domain.tracks import Tracks
 from listener.domain.verdict import Kind
@@ -364,8 +363,8 @@ async def test_longest_due_failures_come_first_suspects_apart_from_the_others(
 ) -> None:
     rows = [add_release(unseen) for _ in range(6)]
     await fail(*rows[:3])
-    await fail(*rows[3:5], suspicion=1)
-    await fail(rows[5], suspicion=4)
+    await fail(*rows[3:5], suspicion=SUSPECT)
+    await fail(rows[5], suspicion=ISOLATED)
     hours = (1, 3, 2, 5, 9, 7)
     for row, ago in zip(rows, hours, strict=True):
         ask_at(unseen, row, -timedelta(hours=ago))
@@ -379,12 +378,12 @@ async def test_search_takes_along_those_that_failed_together_before_their_time_h
     monkeypatch: pytest.MonkeyPatch, unseen: Connection, due: PostgresDue, fail: Failures
 ) -> None:
     monkeypatch.setattr(searches, "_PAGE", 1)
-    for suspicion, after in itertools.product((0, 1, 3, 4), (-LATELY, LATELY)):
+    for suspicion, after in itertools.product((0, SUSPECT, ISOLATED), (-LATELY, LATELY)):
         row = add_release(unseen)
         await fail(row, suspicion=suspicion, after=after)
     # Each once: those that are due first, then the suspects that were never tried alone.
     found = [row.library_id for row in await rows_of(due.failed(EVERYTHING))]
-    assert found == [1, 3, 5, 7, 4, 6]
+    assert found == [1, 3, 5, 4]
 
 
 async def test_row_that_fails_again_during_the_search_is_left_to_the_next(
@@ -400,23 +399,17 @@ async def test_row_that_fails_again_during_the_search_is_left_to_the_next(
     assert found == rows
 
 
-async def test_failures_are_left_to_a_sweep_while_one_runs(
+async def test_failures_are_retried_while_a_sweep_runs(
     database: Database, unseen: Connection, due: PostgresDue, fail: Failures
 ) -> None:
     plain, suspect = add_release(unseen), add_release(unseen)
     await fail(plain, after=-LATELY)
-    await fail(suspect, after=-LATELY, suspicion=1)
-    found = [await due.retries(10, suspects=suspects) for suspects in (False, True)]
-    assert found == [[plain], [suspect]]
+    await fail(suspect, after=-LATELY, suspicion=SUSPECT)
     for scope in (EVERYTHING, Scope(partition=0, partitions=2)):
         async with PostgresRuns(database).enter(RunKind.SWEEP, scope, "test", Tally()):
-            assert [await due.retries(10, suspects=each) for each in (False, True)] == [[], []]
-            # The run itself looks all the same.
+            found = [await due.retries(10, suspects=suspects) for suspects in (False, True)]
+            assert found == [[plain], [suspect]]
             assert set(await failed(due)) == {plain, suspect}
-    # The server ends the session of a run a moment after the run.
-    async with asyncio.timeout(5):
-        while await due.retries(10, suspects=False) != [plain]:
-            await asyncio.sleep(0.01)
 
 
 async def test_row_without_an_artist_name_is_not_due(
@@ -812,8 +805,7 @@ async def test_search_for_what_failed_costs_what_failed(
     pool: Pool, unseen: Connection, analyzed: str
 ) -> None:
     _fill_ledger(unseen, analyzed, rows=60_000, failing=30)
-    page: dict[str, Any] = SEARCHED[Search.FAILED].parameters()
-    page |= {
+    page: dict[str, Any] = {
         "least_suspect": 0,
         "most_suspect": 0,
         "until": datetime.now(tz=UTC),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from psycopg.rows import dict_row
 
@@ -12,8 +13,9 @@ from listener.adapters.postgres.connection import Pool
 from listener.adapters.postgres.ledger import PostgresLedger
 from listener.adapters.postgres.library import PostgresLibrary
 from listener.adapters.postgres.verdicts import PostgresVerdicts
+from listener.domain.faults import StatementRefusedError
 from listener.domain.question import Asking
-from listener.domain.retrying import Failure
+from listener.domain.retrying import ISOLATED, SUSPECT, Failure
 from listener.domain.verdict import Kind
 from tests.catalogue import add_release, count, rename
 from tests.conftest import BACKEND, Connection
@@ -82,10 +84,10 @@ async def test_failures_of_one_question_are_counted_since_the_first(
     db: Connection, library: PostgresLibrary, fail: Failures
 ) -> None:
     row = add_release(db)
-    await fail(row, suspicion=1)
+    await fail(row, suspicion=SUSPECT)
     let_pass(db, "5 h")
     since = only(db)["failing_since"]
-    for number, suspicion in ((2, 2), (3, 4)):
+    for number, suspicion in ((2, SUSPECT), (3, ISOLATED)):
         assert await fail(row, suspicion=suspicion) == {row}
         entry = only(db)
         assert (entry["failures"], entry["suspicion"]) == (number, suspicion)
@@ -93,10 +95,29 @@ async def test_failures_of_one_question_are_counted_since_the_first(
         assert entry["failed_at"] - since >= timedelta(hours=5)
     (question,) = (await library.read([row])).questions
     assert question.failing is not None
-    assert (question.failing.failures, question.suspicion) == (3, 4)
+    assert (question.failing.failures, question.suspicion) == (3, ISOLATED)
     assert timedelta(hours=5) <= question.failing.lasting < timedelta(hours=5, minutes=1)
     assert timedelta(0) <= question.failing.ago < timedelta(minutes=1)
     assert not question.failing.parked
+
+
+async def test_failure_whose_ledger_row_is_locked_is_refused_and_the_others_can_be_recorded(
+    dsn: str,
+    db: Connection,
+    library: PostgresLibrary,
+    verdicts: PostgresVerdicts,
+    fail: Failures,
+) -> None:
+    locked, other = add_release(db), add_release(db)
+    await fail(locked)
+    asking = await library.read([locked, other])
+    mine, others = failures(asking)
+    with psycopg.connect(dsn) as session:
+        session.execute("SELECT FROM listener.ledger WHERE library_id = %s FOR UPDATE", (locked,))
+        with pytest.raises(StatementRefusedError, match="lock timeout"):
+            await verdicts.fail(asking.order, [mine, others], [])
+        assert await verdicts.fail(asking.order, [others], []) == {other}
+    assert await verdicts.fail(asking.order, [mine], []) == {locked}
 
 
 async def test_parked_row_is_marked_and_has_a_time_all_the_same(
@@ -167,7 +188,7 @@ async def test_answer_clears_failures(
     db: Connection, library: PostgresLibrary, answer: Answers, fail: Failures, kind: Kind
 ) -> None:
     row = add_release(db)
-    await fail(row, after=WEEK, parked=True, suspicion=4)
+    await fail(row, after=WEEK, parked=True, suspicion=ISOLATED)
     assert await answer(row, kind=kind) == {row}
     entry = only(db)
     assert (entry["outcome"], entry["failures"]) == (kind, 0)
@@ -237,11 +258,11 @@ async def test_changed_question_starts_counting_anew(
     db: Connection, library: PostgresLibrary, fail: Failures
 ) -> None:
     row = add_release(db)
-    await fail(row, after=WEEK, parked=True, suspicion=4)
+    await fail(row, after=WEEK, parked=True, suspicion=ISOLATED)
     let_pass(db, "5 h")
     (question,) = (await library.read([row])).questions
     assert question.failing is not None
-    assert (question.failing.failures, question.suspicion) == (1, 4)
+    assert (question.failing.failures, question.suspicion) == (1, ISOLATED)
     rename(db, row, "Broadcast")
     asking = await library.read([row])
     assert [(q.failing, q.suspicion) for q in asking.questions] == [(None, 0)]
@@ -267,8 +288,8 @@ async def test_another_release_of_lml_has_everything_that_failed_asked_again(
     db: Connection, pool: Pool, library: PostgresLibrary, answer: Answers, fail: Failures
 ) -> None:
     failed, parked, due, answered = (add_release(db) for _ in range(4))
-    await fail(failed, suspicion=2)
-    await fail(parked, after=WEEK, parked=True, suspicion=4)
+    await fail(failed, suspicion=SUSPECT)
+    await fail(parked, after=WEEK, parked=True, suspicion=ISOLATED)
     await fail(due, after=-HOUR)
     await answer(answered)
     before = ledger(db)
@@ -283,7 +304,7 @@ async def test_another_release_of_lml_has_everything_that_failed_asked_again(
     assert not any(entry["parked"] for entry in after.values())
     # How often it failed, and how suspect it is, stays known.
     assert [after[row]["failures"] for row in (failed, parked, due, answered)] == [1, 1, 1, 0]
-    assert [after[row]["suspicion"] for row in (failed, parked)] == [2, 4]
+    assert [after[row]["suspicion"] for row in (failed, parked)] == [SUSPECT, ISOLATED]
     assert due_now(db) == {failed, parked, due}
     assert {row: when for row, when in times(db).items() if row in {due, answered}} == {
         row: when for row, when in at.items() if row in {due, answered}
@@ -291,7 +312,11 @@ async def test_another_release_of_lml_has_everything_that_failed_asked_again(
     assert await note("1.0 def") == 0
     (question,) = (await library.read([parked])).questions
     assert question.failing is not None
-    assert (question.failing.failures, question.suspicion, question.failing.parked) == (1, 4, False)
+    assert (question.failing.failures, question.suspicion, question.failing.parked) == (
+        1,
+        ISOLATED,
+        False,
+    )
     assert db.execute("SELECT stream, lml_release FROM listener.lane ORDER BY 1").fetchall() == [
         ("library", "1.0 def"),
         ("rotation", None),

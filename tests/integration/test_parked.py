@@ -18,6 +18,7 @@ from listener.adapters.postgres.parked import ParkedRow, list_parked, requeue_pa
 from listener.adapters.postgres.status import looking, read_status
 from listener.domain.due import Reason, Scope
 from listener.domain.faults import StoreUnavailableError
+from listener.domain.retrying import ISOLATED
 from listener.domain.verdict import Kind
 from tests.catalogue import add_release, delete_release, outbox_size
 from tests.conftest import BACKEND, Connection
@@ -34,7 +35,7 @@ class Parking:
 
     async def __call__(self, *row_ids: int) -> None:
         """Park the rows."""
-        await self._fail(*row_ids, after=7 * 24 * HOUR, parked=True, suspicion=4)
+        await self._fail(*row_ids, after=7 * 24 * HOUR, parked=True, suspicion=ISOLATED)
 
 
 @pytest.fixture

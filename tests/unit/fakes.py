@@ -319,10 +319,14 @@ class Lml:
 
 @dataclass
 class Verdicts:
-    """Writes what is not superseded; refuses every page that holds a row it cannot store."""
+    """Writes what is not superseded; refuses every page that holds a row it cannot store.
+
+    Failures of a row of `unrecordable` are refused: its row in the ledger is locked.
+    """
 
     outbox: Outbox
     unstorable: frozenset[int] = frozenset()
+    unrecordable: frozenset[int] = frozenset()
     superseded: frozenset[int] = frozenset()
     locked: frozenset[int] = frozenset()
     withdrawn: frozenset[int] = frozenset()
@@ -356,10 +360,13 @@ class Verdicts:
     async def fail(
         self, order: int, failures: Sequence[Failure], entries: Sequence[tuple[int, int]]
     ) -> frozenset[int]:
-        self.failed |= {failure.library_id: failure for failure in failures}
         rows = [failure.library_id for failure in failures]
         assert len(set(rows)) == len(rows), "a statement writes each row once"
         assert {row for _, row in entries} <= set(rows)
+        if not self.unrecordable.isdisjoint(rows):
+            message = "canceling statement due to lock timeout"
+            raise StatementRefusedError(message)
+        self.failed |= {failure.library_id: failure for failure in failures}
         recorded = frozenset(rows) - self.superseded
         for failure in failures:
             if failure.library_id in recorded:

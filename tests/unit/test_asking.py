@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from listener.domain.asking import IncludeTracks, QuestionPage, pages
 from listener.domain.question import Failing, Question
+from listener.domain.retrying import ISOLATED, SUSPECT
 
 HOW = st.sampled_from(IncludeTracks)
 
@@ -38,9 +39,9 @@ def asked(
 
 @pytest.mark.parametrize(
     ("suspicion", "sizes"),
-    [(0, [250]), (1, [100, 100, 50]), (2, [10] * 25), (3, [1] * 250), (4, [1] * 250)],
+    [(0, [250]), (SUSPECT, [100, 100, 50]), (ISOLATED, [1] * 250)],
 )
-def test_the_more_suspect_rows_are_the_fewer_are_asked_together(
+def test_suspects_are_asked_in_small_pages_and_isolated_rows_alone(
     suspicion: int, sizes: list[int]
 ) -> None:
     assert [len(page) for page in asked(alike(250, suspicion))] == sizes
@@ -52,13 +53,15 @@ def test_row_that_failed_for_itself_is_asked_with_those_that_never_failed() -> N
     assert asked([failed, question(2)]) == [[1, 2]]
 
 
-def test_suspects_come_last_and_the_most_suspect_at_the_very_end() -> None:
-    questions = [question(1, 4), question(2, 1), question(3), question(4, 2), question(5, 3)]
-    questions += [question(6), question(7, 1)]
-    assert asked(questions) == [[3, 6], [2, 7], [4], [5], [1]]
+def test_suspects_come_last_and_isolated_rows_at_the_very_end() -> None:
+    questions = [question(1, ISOLATED), question(2, SUSPECT), question(3)]
+    questions += [question(4, ISOLATED), question(5), question(6, SUSPECT)]
+    assert asked(questions) == [[3, 5], [2, 6], [1], [4]]
 
 
-@given(st.dictionaries(st.integers(1, 300), st.tuples(st.integers(0, 4), st.booleans())), HOW)
+@given(
+    st.dictionaries(st.integers(1, 300), st.tuples(st.integers(0, ISOLATED), st.booleans())), HOW
+)
 def test_every_row_is_asked_once_with_others_that_are_as_suspect(
     kinds: Mapping[int, tuple[int, bool]], include: IncludeTracks
 ) -> None:
@@ -69,13 +72,13 @@ def test_every_row_is_asked_once_with_others_that_are_as_suspect(
     degrees = [[kinds[row][0] for row in page] for page in put]
     assert all(len(set(degree)) == 1 for degree in degrees)
     assert degrees == sorted(degrees, key=lambda degree: degree[0])
-    together = {1: 100, 2: 10, 3: 1, 4: 1}
+    together = {SUSPECT: 100, ISOLATED: 1}
     for degree in degrees:
         if degree[0]:
             assert len(degree) <= together[degree[0]]
 
 
-@given(st.dictionaries(st.integers(1, 300), st.tuples(st.integers(0, 4), st.booleans())))
+@given(st.dictionaries(st.integers(1, 300), st.tuples(st.integers(0, ISOLATED), st.booleans())))
 def test_suspect_compilations_are_asked_with_tracks_and_apart(
     kinds: Mapping[int, tuple[int, bool]],
 ) -> None:

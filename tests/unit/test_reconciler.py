@@ -25,7 +25,7 @@ from listener.domain.judging import Invalid
 from listener.domain.pacing import LML_SILENCE, TRIAL, BreakerState
 from listener.domain.question import Asking, Question
 from listener.domain.refreshing import RotationTally
-from listener.domain.retrying import ISOLATED, RetryPolicy
+from listener.domain.retrying import ISOLATED, SUSPECT, RetryPolicy
 from listener.domain.run import RunKind, Search
 from listener.domain.tally import Skip, Tally
 from listener.domain.verdict import Verdict
@@ -372,16 +372,16 @@ async def test_row_that_lml_fails_at_as_a_whole_costs_no_other_row_its_answer(
     assert case.verdicts.failed[deadly].suspicion == ISOLATED
     assert case.verdicts.written.keys() == set(range(1, 501)) - {deadly}
     assert (tally.scanned, tally.skipped) == (500, {Skip.LML_ERROR: 1})
-    assert tally.lml_calls == len(case.lml.pages) <= 32
+    assert tally.lml_calls == len(case.lml.pages) <= 40
     assert case.runs.ended == ["done"]
     assert case.circuit.failures == 0
 
 
 async def test_rows_that_failed_together_are_left_to_others_unless_the_run_retries() -> None:
     case = Case(pages(1), [due(*range(11, 14))])
-    case.lml.deadly = frozenset({11})
+    case.lml.deadly = frozenset({11, 12, 13})
     tally = await case.run()
-    assert case.lml.pages == [[1, 2, 3], [11, 12, 13]]
+    assert case.lml.pages == [[1, 2, 3], [11, 12, 13], [13], [11]]
     assert (tally.scanned, tally.skipped) == (6, {Skip.LML_ERROR: 3})
     assert case.verdicts.ledger.entries.keys() == {11, 12, 13}
     assert case.runs.ended == ["done"]
@@ -389,12 +389,12 @@ async def test_rows_that_failed_together_are_left_to_others_unless_the_run_retri
 
 async def test_rows_that_failed_together_in_one_run_are_asked_in_small_pages_in_the_next() -> None:
     case = Case((), [due(*range(1, 251))], batch_size=250)
-    case.lml.deadly = frozenset({250})
+    case.lml.deadly = frozenset(range(1, 251))
     with pytest.raises(
         RunHaltedError, match=r"^every batch failed, the last one: LML answered 502"
     ):
         await case.run()
-    assert {failure.suspicion for failure in case.verdicts.failed.values()} == {1}
+    assert {failure.suspicion for failure in case.verdicts.failed.values()} == {SUSPECT}
     case.lml.deadly = frozenset()
     case.circuit.replied()
     case.lml.pages.clear()
@@ -402,11 +402,11 @@ async def test_rows_that_failed_together_in_one_run_are_asked_in_small_pages_in_
     assert [len(page) for page in case.lml.pages] == [100, 100, 50]
 
 
-async def test_rows_that_failed_together_are_asked_in_ever_smaller_calls_within_the_run() -> None:
+async def test_row_that_lml_fails_at_is_isolated_in_place() -> None:
     case = Case((), [due(*range(1, 401))], batch_size=400, retries=True)
     case.lml.deadly = frozenset({250})
     tally = await case.run()
-    assert [len(page) for page in case.lml.pages if 250 in page] == [400, 100, 10, 1]
+    assert [len(page) for page in case.lml.pages if 250 in page] == [400, 50, 1]
     assert case.lml.once == [False] + [True] * (len(case.lml.pages) - 1)
     assert (tally.unresolved, tally.skipped) == (399, {Skip.LML_ERROR: 1})
 
@@ -417,7 +417,7 @@ async def test_last_rows_that_fail_together_do_not_halt_a_run_that_went_well() -
     tally = await case.run()
     assert case.verdicts.ledger.entries.keys() == {11}
     assert (tally.unresolved, tally.skipped) == (5, {Skip.LML_ERROR: 1})
-    assert len(case.lml.pages) <= 2 + 2 * ISOLATED
+    assert len(case.lml.pages) <= 8
     assert case.runs.ended == ["done"]
 
 
@@ -501,7 +501,8 @@ async def test_many_rows_whose_calls_were_too_long_are_answered_in_shorter_ones(
     tally = await case.run()
     assert case.runs.ended == ["done"]
     assert len(case.verdicts.written) == tally.unresolved == tally.scanned == 8000
-    assert len(case.lml.pages) < 8 * 2 + 80 + 10
+    # Each batch, one row alone, eight parts that are still too long, and eight parts of each.
+    assert len(case.lml.pages) == 8 * (1 + 1 + 8 + 64)
 
 
 async def test_changed_rows_that_failed_together_count_as_missed_once() -> None:
@@ -524,11 +525,12 @@ async def test_calls_that_are_all_interrupted_halt_a_run_and_each_row_counts_onc
     assert case.verdicts.written.keys() == set(range(1, good + 1))
     # All of the first batch was asked about, of the next ones as much as finds out.
     assert len(case.verdicts.ledger.entries) == 20 + 4 * TRIAL
-    assert {failure.suspicion for failure in case.verdicts.failed.values()} == {1}
+    assert {failure.suspicion for failure in case.verdicts.failed.values()} == {SUSPECT}
     # What was not asked because of them is due, and counts, too.
     assert tally.skipped == {Skip.LML_ERROR: 5 * 20}
     assert tally.scanned == good + 5 * 20
-    assert len(case.lml.pages) == good / 20 + 5
+    # Two rows of the first one alone.
+    assert len(case.lml.pages) == good / 20 + 5 + 2
 
 
 async def test_lml_that_refuses_every_row_costs_few_calls_a_batch() -> None:

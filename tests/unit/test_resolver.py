@@ -28,7 +28,7 @@ from listener.domain.faults import (
 from listener.domain.judging import Invalid
 from listener.domain.pacing import BreakerState
 from listener.domain.question import Asking, Failing, Question
-from listener.domain.retrying import ISOLATED, Failure, Retry, RetryPolicy
+from listener.domain.retrying import ISOLATED, SUSPECT, Failure, Retry, RetryPolicy
 from listener.domain.tally import Skip
 from listener.domain.tracks import TrackCount, TrackKey, Tracks
 from listener.domain.verdict import Identity, Kind, Page, Verdict, Written
@@ -37,7 +37,7 @@ from listener.engine.outcome import BatchOutcome
 from listener.engine.permits import Permits, Priority
 from listener.engine.resolver import Resolver, ResolverLimits
 from tests.unit.clock import for_a_while, virtually
-from tests.unit.fakes import Library, Lml, Outbox, Reply, Verdicts
+from tests.unit.fakes import Library, Lml, Outbox, Reply, Verdicts, unresolved
 
 PAGE = range(1, 501)
 Logged = list[MutableMapping[str, Any]]
@@ -575,14 +575,16 @@ async def test_where_no_row_can_be_read_the_database_is_at_fault(size: int) -> N
     assert case.tally.scanned == 0
 
 
-async def test_rows_of_an_interrupted_call_fail_together_and_the_circuit_opens() -> None:
-    case = Case(lml=Lml(deadly=some(7)))
+async def test_rows_of_an_interrupted_call_fail_together_where_lml_answers_none_alone() -> None:
+    case = Case(lml=Lml(deadly=frozenset(PAGE)))
     outcome = await case.handle()
     assert outcome.settled == outcome.failed == outcome.suspects == frozenset(PAGE)
     assert type(outcome.fault) is CallInterruptedError
-    assert set(case.suspicions.values()) == {1}
+    assert set(case.suspicions.values()) == {SUSPECT}
     assert not case.waiting
     assert case.circuit.state is BreakerState.OPEN
+    assert case.lml.pages == [list(PAGE), [500], [1]]
+    assert case.lml.once == [False, True, True]
     # They are counted once it is known what becomes of them.
     assert case.tally.scanned == 0
     assert {(f.reason, f.detail) for f in case.verdicts.failed.values()} == {
@@ -590,32 +592,173 @@ async def test_rows_of_an_interrupted_call_fail_together_and_the_circuit_opens()
     }
 
 
-@pytest.mark.parametrize(
-    ("suspicion", "sizes", "grown"),
-    [(1, [100, 100, 50], 2), (2, [10] * 25, 3), (3, [1] * 250, ISOLATED), (4, [1] * 250, ISOLATED)],
-)
-async def test_suspects_are_asked_in_ever_smaller_calls_that_keep_the_circuit_closed(
-    suspicion: int, sizes: list[int], grown: int
+@pytest.mark.parametrize("deadly", [1, 7, 250, 493, 500])
+async def test_row_that_lml_fails_at_is_isolated_at_once_where_another_is_answered(
+    deadly: int,
 ) -> None:
+    case = Case(lml=Lml(deadly=some(deadly)))
+    assert await case.handle() == all_but({deadly})
+    failure = case.verdicts.failed[deadly]
+    assert (failure.reason, failure.detail) == (Skip.LML_ERROR, "LML answered 502")
+    assert failure.suspicion == ISOLATED
+    assert case.circuit.state is BreakerState.CLOSED
+    assert len(case.lml.pages) <= 40
+    assert asked_of(case.lml.pages)[deadly] <= 4
+    # Calls that isolate are not made again at once.
+    assert case.lml.once == [False] + [True] * (len(case.lml.pages) - 1)
+    assert (case.tally.scanned, case.tally.skipped) == (500, {Skip.LML_ERROR: 1})
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("position", [0, 1, -1])
+async def test_few_rows_with_one_that_lml_fails_at_are_answered_at_once(
+    size: int, position: int
+) -> None:
+    rows = range(1, size + 1)
+    deadly = rows[position]
+    case = Case(rows, lml=Lml(deadly=some(deadly)))
+    assert await case.handle() == all_but({deadly}, rows)
+    assert case.suspicions == {deadly: ISOLATED}
+    assert case.circuit.state is BreakerState.CLOSED
+
+
+@pytest.mark.parametrize("first", [1, 7, 245, 485])
+@pytest.mark.parametrize("many", [2, 5, 12])
+async def test_neighbours_that_lml_fails_at_are_isolated_at_once(first: int, many: int) -> None:
+    deadly = frozenset(range(first, first + many))
+    case = Case(lml=Lml(deadly=deadly))
+    assert await case.handle() == all_but(deadly)
+    assert set(case.suspicions.values()) == {ISOLATED}
+    assert case.circuit.state is BreakerState.CLOSED
+    assert len(case.lml.pages) <= 80
+
+
+@pytest.mark.parametrize("many", [2, 5, 12])
+async def test_neighbours_at_the_end_cost_nobody_else_the_answer(many: int) -> None:
+    deadly = frozenset(range(501 - many, 501))
+    case = Case(lml=Lml(deadly=deadly))
+    outcome = await case.handle()
+    assert case.verdicts.written.keys() == set(PAGE) - deadly
+    # Nobody is left whose answer could tell: it may be LML by then.
+    assert outcome.settled == frozenset(PAGE)
+    assert outcome.failed == deadly
+    assert set(case.suspicions.values()) <= {SUSPECT, ISOLATED}
+    assert len(case.lml.pages) <= 80
+
+
+async def test_probe_that_is_refused_shows_that_lml_is_up() -> None:
+    case = Case(range(1, 6), lml=Lml(poison=some(5), deadly=some(2)))
+    assert await case.handle() == all_but({2, 5}, range(1, 6))
+    assert case.suspicions == {2: ISOLATED, 5: ISOLATED}
+    assert case.circuit.state is BreakerState.CLOSED
+    assert case.lml.pages[:2] == [[1, 2, 3, 4, 5], [5]]
+
+
+async def test_row_whose_probe_brings_no_useful_answer_fails_once() -> None:
+    def reply(question: Question) -> list[Verdict | Invalid]:
+        return [] if question.library_id == 5 else unresolved(question)
+
+    case = Case(range(1, 6), lml=Lml(deadly=some(2), reply=reply))
+    assert await case.handle() == all_but({2, 5}, range(1, 6))
+    assert case.suspicions == {2: ISOLATED, 5: 0}
+    assert asked_of(case.lml.pages)[5] == 2
+    assert case.tally.skipped == {Skip.LML_ERROR: 1, Skip.MISMATCH: 1}
+
+
+async def test_lml_that_dies_while_it_isolates_is_noticed_by_the_next_call_of_several() -> None:
+    case = Case(lml=Lml(deadly=some(7)))
+
+    def fault(call: int) -> Exception | None:
+        # The first two parts and the whole of the third are about the row.
+        return CallInterruptedError("ReadTimeout") if call > 20 else None
+
+    case.lml.fault = fault
+    outcome = await case.handle()
+    assert type(outcome.fault) is CallInterruptedError
+    assert case.circuit.state is BreakerState.OPEN
+    # Then what it was asked next in vain, and the rows at both ends.
+    assert len(case.lml.pages) <= 20 + 1 + 8 + 3
+    assert outcome.settled == frozenset(PAGE)
+    blamed = {row for row, suspicion in case.suspicions.items() if suspicion == ISOLATED}
+    assert len(blamed) <= 1 + 8 + 2
+    assert outcome.suspects == outcome.failed - blamed
+
+
+async def test_row_that_brings_lml_down_is_suspect_with_its_page() -> None:
+    case = Case(range(1, 6))
+    faults = [CallInterruptedError("LML answered 502"), LmlUnavailableError("ConnectError")]
+    case.lml.fault = lambda call: faults[call - 1]
+    outcome = await case.handle()
+    assert outcome.fault is faults[1]
+    assert len(case.lml.pages) == 2
+    assert outcome.settled == outcome.suspects == frozenset(range(1, 6))
+    assert case.circuit.state is BreakerState.OPEN
+
+
+async def test_nothing_is_probed_while_the_circuit_has_failures() -> None:
+    case = Case(lml=Lml(deadly=some(7)))
+    case.circuit.failed(LmlUnavailableError("ConnectError"))
+    outcome = await case.handle()
+    assert case.lml.pages == [list(PAGE)]
+    assert outcome.suspects == frozenset(PAGE)
+    assert case.circuit.state is BreakerState.OPEN
+
+
+async def test_suspects_whose_call_is_interrupted_are_taken_apart_once_others_were_answered() -> (
+    None
+):
     rows = range(1, 251)
-    library = Library(failing=dict.fromkeys(rows, failing(suspicion=suspicion)))
+    library = Library(failing=dict.fromkeys(rows, failing(suspicion=SUSPECT)))
     case = Case([], library, Lml(deadly=some(250)))
     case.circuit.answered()
     outcome = await case.retry(*rows)
-    assert [len(page) for page in case.lml.pages] == sizes
+    assert [len(page) for page in case.lml.pages] == [100, 100, 50, *[7] * 7, 1]
     # The calls of suspects are not made again at once.
     assert set(case.lml.once) == {True}
-    assert outcome.fault is None
-    assert outcome.settled == frozenset(rows)
-    assert outcome.failed == frozenset(case.lml.pages[-1])
-    assert set(case.suspicions.values()) == {grown}
-    assert outcome.suspects == (outcome.failed if sizes[-1] > 1 else some())
+    assert outcome == all_but({250}, rows)
+    assert case.suspicions == {250: ISOLATED}
     assert case.circuit.state is BreakerState.CLOSED
-    assert case.tally.scanned == 250 - len(outcome.suspects)
+    assert case.tally.scanned == 250
+
+
+@pytest.mark.parametrize("size", [2, 8])
+async def test_few_suspects_that_are_all_to_blame_are_isolated_at_once(size: int) -> None:
+    rows = range(1, size + 1)
+    library = Library(failing=dict.fromkeys(rows, failing(suspicion=SUSPECT)))
+    case = Case([], library, Lml(deadly=frozenset(rows)))
+    case.circuit.answered()
+    assert await case.retry(*rows) == all_but(rows, rows)
+    assert set(case.suspicions.values()) == {ISOLATED}
+    assert case.circuit.state is BreakerState.CLOSED
+
+
+async def test_many_suspects_that_are_all_to_blame_are_isolated_bit_by_bit() -> None:
+    rows = range(1, 41)
+    library = Library(failing=dict.fromkeys(rows, failing(suspicion=SUSPECT)))
+    case = Case([], library, Lml(deadly=frozenset(rows)))
+    case.circuit.answered()
+    outcome = await case.retry(*rows)
+    # LML may have gone since the others were answered.
+    assert type(outcome.fault) is CallInterruptedError
+    assert outcome.failed - outcome.suspects == {1, 40}
+    assert outcome.settled == frozenset(rows)
+    assert case.lml.pages == [list(rows), [1, 2, 3, 4, 5], [40], [1]]
+
+
+async def test_isolated_rows_are_asked_alone() -> None:
+    rows = range(1, 26)
+    library = Library(failing=dict.fromkeys(rows, failing(suspicion=ISOLATED)))
+    case = Case([], library, Lml(deadly=some(25)))
+    case.circuit.answered()
+    assert await case.retry(*rows) == all_but({25}, rows)
+    assert case.lml.pages == [[row] for row in rows]
+    assert set(case.lml.once) == {True}
+    assert case.suspicions == {25: ISOLATED}
+    assert case.circuit.state is BreakerState.CLOSED
 
 
 async def test_suspects_wait_until_the_others_of_their_batch_are_answered() -> None:
-    library = Library(failing={1: failing(suspicion=2), 2: failing(suspicion=1)})
+    library = Library(failing={1: failing(suspicion=ISOLATED), 2: failing(suspicion=SUSPECT)})
     case = Case(range(1, 5), library)
     await case.handle()
     assert case.lml.pages == [[3, 4], [2], [1]]
@@ -623,7 +766,7 @@ async def test_suspects_wait_until_the_others_of_their_batch_are_answered() -> N
 
 
 async def test_answer_within_the_batch_shows_that_a_later_call_is_about_its_rows() -> None:
-    library = Library(failing={1: failing(suspicion=3)})
+    library = Library(failing={1: failing(suspicion=SUSPECT)})
     case = Case([1, 2], library, Lml(deadly=some(1)))
     assert await case.handle() == all_but({1}, [1, 2])
     assert case.suspicions == {1: ISOLATED}
@@ -632,28 +775,38 @@ async def test_answer_within_the_batch_shows_that_a_later_call_is_about_its_rows
 
 async def test_answer_within_a_call_that_takes_long_counts_for_it() -> None:
     # The call takes longer than the time since the last failure.
-    library = Library(failing=dict.fromkeys((1, 2), failing(suspicion=2, ago=timedelta(seconds=1))))
-    case = Case([], library, SlowLml(deadly=some(1, 2)))
+    failed = failing(suspicion=SUSPECT, ago=timedelta(seconds=1))
+    case = Case([], Library(failing={1: failed}), SlowLml(deadly=some(1)))
     async with asyncio.TaskGroup() as tasks:
-        retrying = tasks.create_task(case.retry(1, 2))
+        retrying = tasks.create_task(case.retry(1))
         await for_a_while(0.5)
         case.circuit.answered()
     assert retrying.result().fault is None
-    assert case.suspicions == {1: 3, 2: 3}
+    assert case.suspicions == {1: ISOLATED}
     assert case.circuit.failures == 0
 
 
 async def test_answer_before_the_last_failure_of_a_suspect_shows_nothing() -> None:
-    library = Library(failing={1: failing(suspicion=2, ago=timedelta(seconds=30))})
-    case = Case([], library, Lml(deadly=some(1, 2)))
-    library.failing[2] = library.failing[1]
+    failed = failing(suspicion=SUSPECT, ago=timedelta(seconds=30))
+    case = Case([], Library(failing={1: failed, 2: failed}), Lml(deadly=some(1, 2)))
     case.circuit.answered()
     await for_a_while(31.0)
     outcome = await case.retry(1, 2)
     assert type(outcome.fault) is CallInterruptedError
     assert case.circuit.state is BreakerState.OPEN
     # It may be LML: nobody becomes more suspect.
-    assert case.suspicions == {1: 2, 2: 2}
+    assert case.suspicions == {1: SUSPECT, 2: SUSPECT}
+
+
+async def test_trial_that_is_interrupted_blames_no_suspect_though_others_were_answered() -> None:
+    failed = failing(suspicion=SUSPECT, ago=timedelta(seconds=30))
+    case = Case([], Library(failing={1: failed}), Lml(deadly=some(1)))
+    case.circuit.answered()
+    # LML may be gone since.
+    case.circuit.failed(LmlUnavailableError("ConnectError"))
+    outcome = await case.retry(1)
+    assert type(outcome.fault) is CallInterruptedError
+    assert case.suspicions == {1: SUSPECT}
 
 
 async def test_row_whose_call_is_interrupted_alone_is_not_to_blame_for_it_at_first() -> None:
@@ -662,7 +815,7 @@ async def test_row_whose_call_is_interrupted_alone_is_not_to_blame_for_it_at_fir
     outcome = await case.handle()
     assert type(outcome.fault) is CallInterruptedError
     assert outcome.suspects == some(1)
-    assert case.suspicions == {1: 1}
+    assert case.suspicions == {1: SUSPECT}
 
 
 async def test_interrupted_call_that_also_holds_fresh_rows_may_be_lmls_fault() -> None:
@@ -686,12 +839,13 @@ async def test_lml_that_is_gone_is_never_held_against_a_row(answered_before: boo
     if answered_before:
         await case.handle()
     down, rows = True, range(2, 252)
-    for _ in range(30):
+    for number in range(30):
         calls = len(case.lml.pages)
         await for_a_while(60.0)
         assert type((await case.retry(*rows)).fault) is CallInterruptedError
-        assert len(case.lml.pages) == calls + 1
-    assert set(case.suspicions.values()) == {1}
+        # Only the first time it is worth while to ask two of them alone.
+        assert len(case.lml.pages) == calls + (1 if number else 3)
+    assert set(case.suspicions.values()) == {SUSPECT}
     assert not any(failure.retry.parked for failure in case.verdicts.failed.values())
     down = False
     calls = len(case.lml.pages)
@@ -702,7 +856,7 @@ async def test_lml_that_is_gone_is_never_held_against_a_row(answered_before: boo
 
 async def test_what_was_answered_before_a_call_was_interrupted_stays_and_counts() -> None:
     case = Case(range(1, 150), Library(compilations=frozenset(range(10, 150))))
-    case.lml.deadly = frozenset({149})
+    case.lml.deadly = frozenset(range(110, 150))
     outcome = await case.handle()
     assert case.verdicts.written.keys() == set(range(1, 110))
     assert outcome.settled == frozenset(range(1, 150))
@@ -713,12 +867,41 @@ async def test_what_was_answered_before_a_call_was_interrupted_stays_and_counts(
 
 
 async def test_suspect_that_asks_something_else_by_now_is_late_and_counts() -> None:
-    case = Case(range(1, 4), lml=Lml(deadly=some(1)))
+    case = Case(range(1, 4), lml=Lml(deadly=some(1, 2, 3)))
     case.verdicts.superseded = some(2)
     outcome = await case.handle()
     assert (outcome.late, outcome.suspects) == (some(2), some(1, 3))
     assert case.waiting == {2}
     assert case.tally.skipped == {Skip.LML_ERROR: 1}
+
+
+async def test_failure_whose_ledger_row_is_locked_is_late_and_the_others_are_recorded(
+    logged: Logged,
+) -> None:
+    poison = frozenset(range(1, 501, 50))
+    case = Case(lml=Lml(poison=poison))
+    case.verdicts.unrecordable = some(151)
+    outcome = await case.handle()
+    assert outcome.fault is None
+    assert outcome.failed == poison - {151}
+    assert outcome.settled == frozenset(PAGE) - {151}
+    assert outcome.late == some(151)
+    assert case.waiting == {151}
+    assert case.verdicts.failed.keys() == poison - {151}
+    told = [event for event in logged if event["event"] == "failures cannot be recorded"]
+    assert [(event["rows"], event["reason"]) for event in told] == [
+        (1, "canceling statement due to lock timeout")
+    ]
+
+
+async def test_suspect_whose_ledger_row_is_locked_is_late_and_the_circuit_opens() -> None:
+    case = Case(range(1, 4), lml=Lml(deadly=some(1, 2, 3)))
+    case.verdicts.unrecordable = some(2)
+    outcome = await case.handle()
+    assert type(outcome.fault) is CallInterruptedError
+    assert (outcome.late, outcome.suspects) == (some(2), some(1, 3))
+    assert case.waiting == {2}
+    assert case.circuit.state is BreakerState.OPEN
 
 
 OUTCOMES = [

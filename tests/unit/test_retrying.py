@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from listener.domain.question import Failing, Question
-from listener.domain.retrying import ISOLATED, Retry, RetryPolicy, more_suspect
+from listener.domain.retrying import Retry, RetryPolicy
 
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
 PARKED_FOR = timedelta(days=180)
@@ -132,29 +132,6 @@ def test_row_that_fails_among_others_is_parked_after_four_hours() -> None:
     assert PARKED_FOR in waits
     before = waits[: waits.index(PARKED_FOR)]
     assert 4 * HOUR <= sum(before, timedelta()) <= 5 * HOUR
-
-
-def test_calls_that_fail_as_a_whole_make_their_rows_ever_more_suspect() -> None:
-    grown = [more_suspect(question(s), 500, alone=False, others_answered=True) for s in range(4)]
-    # The fourth time it was asked alone.
-    assert grown == [1, 2, 3, ISOLATED]
-
-
-@pytest.mark.parametrize(("together", "degree"), [(100, 2), (60, 2), (10, 3), (5, 3)])
-def test_call_after_one_that_failed_is_always_a_smaller_one(together: int, degree: int) -> None:
-    assert more_suspect(question(1), together, alone=False, others_answered=True) == degree
-
-
-def test_row_that_failed_alone_is_isolated() -> None:
-    for suspicion in range(ISOLATED + 1):
-        for others_answered in (True, False):
-            said = more_suspect(question(suspicion), 1, alone=True, others_answered=others_answered)
-            assert said == ISOLATED
-
-
-def test_nobody_becomes_more_suspect_than_once_while_nothing_is_answered() -> None:
-    grown = [more_suspect(question(s), 500, alone=False, others_answered=False) for s in range(4)]
-    assert grown == [1, 1, 2, ISOLATED]
 
 
 def test_row_that_never_failed_is_not_suspect() -> None:

@@ -8,11 +8,9 @@ from typing import Any
 
 from listener.adapters.postgres.connection import Pool, only_row, session
 from listener.adapters.postgres.library import AskAgain
-from listener.adapters.postgres.locks import SEARCHED
 from listener.adapters.postgres.statements import query
 from listener.domain.due import DueRow, Reason, Scope
-from listener.domain.retrying import ISOLATED
-from listener.domain.run import Search
+from listener.domain.retrying import ISOLATED, SUSPECT
 
 _PAGE = 1000
 _HIGHEST_ID = 2**31 - 1
@@ -45,21 +43,16 @@ class PostgresDue:
         Then, whatever their time, those that failed together with others and not yet alone.
         """
         now = await self._now()
-        parameters: dict[str, Any] = {"lock_class": None, "lock_number": None}
-        everything = {"until": now, "least_suspect": 0, "most_suspect": ISOLATED}
-        async for rows in self._pages(self._failed, scope, parameters | everything):
+        due = {"until": now, "least_suspect": 0, "most_suspect": ISOLATED}
+        async for rows in self._pages(self._failed, scope, due):
             yield rows
-        untold = {"until": "infinity", "least_suspect": 1, "most_suspect": ISOLATED - 1}
-        async for rows in self._pages(self._failed, scope, parameters | untold, after=now):
+        suspects = {"until": "infinity", "least_suspect": SUSPECT, "most_suspect": SUSPECT}
+        async for rows in self._pages(self._failed, scope, suspects, after=now):
             yield rows
 
     async def retries(self, limit: int, *, suspects: bool) -> list[int]:
-        """Return up to `limit` rows that failed and whose time has come, suspects or not.
-
-        None while a run asks about all of them.
-        """
-        parameters = _parameters(Scope()) | SEARCHED[Search.FAILED].parameters()
-        parameters |= {
+        """Return up to `limit` rows that failed and whose time has come, suspects or not."""
+        parameters = _parameters(Scope()) | {
             "least_suspect": 1 if suspects else 0,
             "most_suspect": ISOLATED if suspects else 0,
             "until": None,

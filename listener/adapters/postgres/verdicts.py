@@ -82,10 +82,11 @@ class PostgresVerdicts:
     ) -> frozenset[int]:
         """Remember rows that could not be answered, and settle their changes.
 
-        Returns the rows remembered: of the others a newer question was answered or failed.
+        Returns the rows remembered: of the others a newer question was answered or failed. Raises
+        `StatementRefusedError` if one of the rows is locked, for instance.
         """
         parameters = {"ask_order": order} | _failure_columns(failures) | _entry_columns(entries)
-        async with session(self._pool) as connection:
+        async with session(self._pool, StatementRefusedError) as connection:
             rows = await (await connection.execute(self._fail, parameters)).fetchall()
         return frozenset(row[0] for row in rows)
 
