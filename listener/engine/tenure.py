@@ -150,8 +150,9 @@ class Tenure:
             self._dispatched_at = _now()
             patience: float | None = self._silence().total_seconds()
             failing = bool(self.pause.failures or circuit.failures)
-            # After a failure one small batch goes ahead alone, and shows whether all is well again.
-            if not patience and (not failing or (self.room.quiet and not self._feeder.behind)):
+            # After a failure one small batch shows whether all is well again, and others wait for it;
+            # what is still in flight may be so for long.
+            if not patience and not (failing and self._feeder.behind):
                 full = self._running >= self._work.calls()
                 most = circuit.begin_trial() or (TRIAL if failing else None)
                 batch = self.room.next_batch(_now(), full=full, most=most)
