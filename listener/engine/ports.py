@@ -182,8 +182,8 @@ class Refreshes(Protocol):
 
     async def end(
         self, grant: Grant, *, cost: int, answered: int, refreshed: Mapping[int, Refreshed]
-    ) -> Mapping[int, int]:
-        """Write down what a call cost and what LML said; returns how often in a row each failed."""
+    ) -> None:
+        """Write down what a call cost, and what LML said of each identity."""
 
 
 class Due(Protocol):

@@ -6,17 +6,13 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import structlog
 
 from listener.domain.budget import COLD_COST, Errand, Grant, cost_of
-from listener.domain.faults import (
-    LmlUnavailableError,
-    PageRefusedError,
-    StoreUnavailableError,
-)
+from listener.domain.faults import LmlUnavailableError, PageRefusedError, StoreUnavailableError
 from listener.domain.refreshing import Refreshed, Status
 from listener.engine.isolating import parts
 from listener.engine.ports import Refreshes, Telemetry, Warming
@@ -34,14 +30,12 @@ _WORDS = 100
 class Report:
     """What one call came to.
 
-    `refreshed` has every identity that the call is done with, `failures` how often in a row each of
-    them failed. If the call itself failed `fault` says why, and `lost` is what it was made for.
-    `refused` says that LML refused the page as it was.
+    `refreshed` has every identity that the call is done with. If the call failed, `fault` says why,
+    and `lost` has the identities that it was made for. `refused`: LML refused the page as it was.
     """
 
     took: timedelta
     refreshed: Mapping[int, Refreshed] = field(default_factory=dict)
-    failures: Mapping[int, int] = field(default_factory=dict)
     lost: tuple[int, ...] = ()
     fault: LmlUnavailableError | None = None
     refused: bool = False
@@ -51,10 +45,6 @@ class Report:
 class _Page:
     identities: tuple[int, ...]
     known: bool
-
-    def cut(self, size: int) -> tuple[_Page, _Page]:
-        parts = self.identities[:size], self.identities[size:]
-        return _Page(parts[0], self.known), _Page(parts[1], self.known)
 
 
 class Refresher:
@@ -95,8 +85,8 @@ class Refresher:
             grant = await self._granted(errand, page, patience)
             if grant is None:
                 return
-            page, rest = page.cut(grant.identities)
-            pages.appendleft(rest)
+            pages.appendleft(replace(page, identities=page.identities[grant.identities :]))
+            page = replace(page, identities=page.identities[: grant.identities])
             report = await self._call(grant, page)
             refused = refused + 1 if report.refused else 0
             if report.refused and len(page.identities) > 1:
@@ -160,14 +150,14 @@ class Refresher:
     ) -> Report:
         refreshed = {i: said.get(i) or Refreshed(i, Status.ERROR) for i in page.identities}
         self._note_words(refreshed)
-        parts = sum(each.parts for each in refreshed.values())
-        failures = await self._refreshes.end(
+        reported = sum(each.parts for each in refreshed.values())
+        await self._refreshes.end(
             grant,
-            cost=cost_of(self._refreshes.limits, len(refreshed), parts, took),
+            cost=cost_of(self._refreshes.limits, len(refreshed), reported, took),
             answered=sum(each.status is not Status.ERROR for each in refreshed.values()),
             refreshed=refreshed,
         )
-        return Report(took, refreshed, failures)
+        return Report(took, refreshed)
 
     async def _refused(self, grant: Grant, page: _Page, took: timedelta) -> Report:
         if len(page.identities) > 1:
@@ -175,8 +165,8 @@ class Refresher:
             return Report(took, refused=True)
         (identity,) = page.identities
         refreshed = {identity: Refreshed(identity, Status.ERROR)}
-        failures = await self._refreshes.end(grant, cost=0, answered=0, refreshed=refreshed)
-        return Report(took, refreshed, failures, refused=True)
+        await self._refreshes.end(grant, cost=0, answered=0, refreshed=refreshed)
+        return Report(took, refreshed, refused=True)
 
     async def _end_failed(self, grant: Grant, page: _Page, took: timedelta) -> None:
         # Nobody knows what it cost before it failed.
