@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
@@ -41,12 +42,14 @@ class ConsumerLimits:
     poll: timedelta
 
 
-@dataclass(slots=True)
+@dataclass(eq=False)
 class Work:
     """What following a stream takes, and what is counted of it as long as the process lives.
 
-    `calls` returns how many calls may be in flight: a batch beyond that would only wait, and is
-    better filled meanwhile. `resting` is set while everything in the outbox was claimed.
+    `circuit` is shared with all that ask the same of LML. `calls` returns how many calls may be in
+    flight, which is otherwise as many as batches: a batch beyond that would only wait, and is
+    better filled meanwhile. `claim_lag` has how long changes waited until they were claimed.
+    `resting` is set while everything in the outbox was claimed.
     """
 
     stream: Stream
@@ -54,19 +57,24 @@ class Work:
     handle: Callable[[Batch], Awaitable[BatchOutcome]]
     limits: ConsumerLimits
     circuit: Circuit
-    observer: Observer
-    calls: Callable[[], int]
-    claim_lag: Distribution
-    resting: asyncio.Event
-    batch_ids: itertools.count[int]
+    calls: Callable[[], int] | None = None
+    observers: list[Observer] = field(default_factory=list)
+    claim_lag: Distribution = field(default_factory=Distribution, init=False)
+    resting: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    batch_ids: itertools.count[int] = field(default_factory=partial(itertools.count, 1), init=False)
+
+    def note_settled(self, ages: Sequence[float]) -> None:
+        """Have observers note changes that were settled, by their ages in seconds."""
+        for observer in self.observers:
+            observer.settled(self.stream, ages)
 
 
 class Tenure:
     """Claims the changes of a stream, groups them into batches and has them handled.
 
-    Claims live in memory only: who holds the lane reads the outbox alone, and what is not settled
-    at the end is still there for the next one. `fault` is what the database keeps all batches from
-    being handled by; it may be that of the tenure before.
+    Claims live in memory only: the holder of the lane is the only reader of the outbox, and what is
+    not settled at the end is still there for the next one. `fault` is the reason of the database
+    for handling no batch; it may be that of the tenure before.
     """
 
     def __init__(self, work: Work, lane: Lane, fault: str | None = None) -> None:
@@ -77,6 +85,7 @@ class Tenure:
         self.pause = Pause(_STORE_SILENCE)
         self._feeder = Feeder(work.stream, work.outbox, self.room, lane, work.limits.poll)
         self._slots = asyncio.Semaphore(work.limits.in_flight)
+        self._calls = work.calls or (lambda: work.limits.in_flight)
         self._moved = asyncio.Event()
         # A batch that was cancelled before its first step could not count itself out.
         self._running = 0
@@ -124,7 +133,7 @@ class Tenure:
         work.claim_lag.add([change.waited.total_seconds() for change in changes])
         work.resting.clear()
         superseded = self.room.admit(changes, _now())
-        work.observer.settled(work.stream, superseded.ages)
+        work.note_settled(superseded.ages)
         self._moved.set()
         return superseded.entries
 
@@ -152,7 +161,7 @@ class Tenure:
             failing = bool(self.pause.failures or circuit.failures)
             # After a failure one small batch goes ahead alone, and shows whether all is well again.
             if not patience and (not failing or (self.room.quiet and not self._feeder.behind)):
-                full = self._running >= self._work.calls()
+                full = self._running >= self._calls()
                 most = circuit.begin_trial() or (TRIAL if failing else None)
                 batch = self.room.next_batch(_now(), full=full, most=most)
                 if isinstance(batch, Batch):
@@ -174,7 +183,8 @@ class Tenure:
         try:
             self._learn(rows, await work.handle(batch))
         finally:
-            work.observer.handled(work.stream, len(rows), _now() - began)
+            for observer in work.observers:
+                observer.handled(work.stream, len(rows), _now() - began)
             self._dispatched_at = _now()
             self._running -= 1
             self._slots.release()
@@ -182,8 +192,7 @@ class Tenure:
 
     def _learn(self, rows: frozenset[int], outcome: BatchOutcome) -> None:
         now = _now()
-        ages = self.room.settle(outcome.settled, now)
-        self._work.observer.settled(self._work.stream, ages)
+        self._work.note_settled(self.room.settle(outcome.settled, now))
         self.room.ask_again(outcome.late, now)
         self.room.set_apart(outcome.apart, now)
         self.room.release(rows - outcome.tried - outcome.apart, now)
