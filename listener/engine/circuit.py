@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 
 import structlog
@@ -10,6 +9,8 @@ import structlog
 from listener.domain.change import Stream
 from listener.domain.faults import LmlRefusedError, LmlUnavailableError
 from listener.domain.pacing import LML_SILENCE, TRIAL, Backoff, Breaker, BreakerState
+from listener.domain.question import Failing
+from listener.engine.clock import now
 
 _log = structlog.stdlib.get_logger()
 
@@ -30,7 +31,7 @@ class Circuit:
     @property
     def state(self) -> BreakerState:
         """How LML answers at present."""
-        return self._breaker.state(_now())
+        return self._breaker.state(now())
 
     @property
     def failures(self) -> int:
@@ -39,11 +40,11 @@ class Circuit:
 
     def silence(self) -> timedelta:
         """Return for how long nobody may ask, zero if somebody may now."""
-        return timedelta(seconds=self._breaker.remaining(_now()))
+        return timedelta(seconds=self._breaker.remaining(now()))
 
     def begin_trial(self) -> int | None:
         """Return how many rows the call that is made now may ask about, None if any number."""
-        return TRIAL if self._breaker.begin_trial(_now()) else None
+        return TRIAL if self._breaker.begin_trial(now()) else None
 
     def end_trial(self) -> None:
         """Let somebody else try: the trial showed nothing about LML."""
@@ -58,17 +59,27 @@ class Circuit:
 
     def answered(self) -> None:
         """Note that a row was answered, and its answer written."""
-        self._answered_at = _now()
+        self._answered_at = now()
 
     def answered_since(self, ago: timedelta) -> bool:
-        """Return whether a row was answered since then: only so can others fail by themselves."""
-        return self._answered_at > _now() - ago.total_seconds()
+        """Return whether a row was answered since then."""
+        return self._answered_at > now() - ago.total_seconds()
+
+    def others_answered(self, failing: Failing | None, read_at: float) -> bool:
+        """Return whether a row was answered since the last failure of another, read at `read_at`.
+
+        Only then can the other one be at fault itself. Of one that did not fail before: False.
+        """
+        if failing is None:
+            return False
+        # A call may take longer than the time between two failures.
+        return self.answered_since(failing.ago + timedelta(seconds=now() - read_at))
 
     def failed(self, fault: LmlUnavailableError) -> None:
         """Note that LML did not answer."""
         self.fault = fault
         failures = self._breaker.failures
-        delay = self._breaker.failed(_now(), fault.retry_after)
+        delay = self._breaker.failed(now(), fault.retry_after)
         if self._breaker.failures == failures:
             return
         # A refusal needs a person: an error once, and then only a reminder that it goes on.
@@ -83,8 +94,4 @@ class Circuit:
 
     def heard(self, *, well: bool) -> None:
         """Note what LML says of itself while the circuit is open."""
-        self._breaker.heard(_now(), well=well)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+        self._breaker.heard(now(), well=well)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -11,6 +10,7 @@ from listener.domain.health import TURN
 from listener.domain.horizon import Horizon
 from listener.domain.pacing import Backoff
 from listener.domain.room import Room
+from listener.engine.clock import now
 from listener.engine.ports import Lane, Outbox
 
 _LOOK_EVERY = timedelta(milliseconds=7)
@@ -39,7 +39,7 @@ class Feeder:
         self._found_before = False
         self._watch_until: int | None = None
         self._watched = 0
-        self.turned_at = asyncio.get_running_loop().time()
+        self.turned_at = now()
         self.looked_at: float | None = None
         self.behind = False
 
@@ -80,16 +80,16 @@ class Feeder:
         return timedelta() if self._room.free else _FULL_ROOM_WAIT
 
     async def _look(self) -> tuple[Look, bool]:
-        now = asyncio.get_running_loop().time()
-        after = self._horizon.start(now)
+        began = now()
+        after = self._horizon.start(began)
         look = await self._outbox.look(
             self._stream,
             after=after,
             held=self._room.held(after),
             limit=self._room.claimable,
-            mark=self._horizon.mark_due(now),
+            mark=self._horizon.mark_due(began),
         )
-        self.looked_at = asyncio.get_running_loop().time()
+        self.looked_at = now()
         self.behind = False
         everything = self._horizon.looked(
             after, [change.seq for change in look.changes], look.snapshot, complete=look.complete
@@ -135,4 +135,4 @@ class Feeder:
         return False
 
     def _turn(self) -> None:
-        self.turned_at = asyncio.get_running_loop().time()
+        self.turned_at = now()

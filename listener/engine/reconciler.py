@@ -27,6 +27,7 @@ from listener.domain.retrying import ISOLATED
 from listener.domain.run import RunKind, Search
 from listener.domain.tally import Skip, Tally
 from listener.engine.circuit import Circuit
+from listener.engine.clock import now
 from listener.engine.outcome import BatchOutcome
 from listener.engine.ports import Due, Runs, Telemetry
 from listener.engine.resolver import Resolver
@@ -248,7 +249,7 @@ class _Walk:
             most = self._circuit.begin_trial()
             # Of suspects one at a time: its neighbours may be the reason why LML seems to be down.
             rows = page[: most and (1 if page[0].library_id in self._suspects else most)]
-            began = asyncio.get_running_loop().time()
+            began = now()
             # If the call is cancelled nobody knows what it came to.
             again = [row.library_id for row in rows if row.library_id in self._suspects]
             for suspect in again:
@@ -261,7 +262,7 @@ class _Walk:
             case None:
                 return page[len(rows) :]
             case StoreUnavailableError() as fault:
-                self._pause.failed(asyncio.get_running_loop().time())
+                self._pause.failed(now())
                 self._fail(fault, began)
                 return untried
             case LmlUnavailableError() as fault:
@@ -299,14 +300,14 @@ class _Walk:
             await asyncio.sleep(nap.total_seconds())
 
     def _remaining(self) -> timedelta:
-        return timedelta(seconds=self._pause.remaining(asyncio.get_running_loop().time()))
+        return timedelta(seconds=self._pause.remaining(now()))
 
     def _fail(self, fault: ServiceFault, began: float) -> None:
         self._last_fault = fault
         # Batches that were on their way together fail for one reason.
         if began < self._failed_at:
             return
-        self._failed_at = asyncio.get_running_loop().time()
+        self._failed_at = now()
         self._failed_in_a_row += 1
         _log.warning("batch failed", reason=str(fault), in_a_row=self._failed_in_a_row)
         # What an interrupted call came to is for the next one to show.

@@ -14,6 +14,7 @@ import structlog
 from listener.domain.budget import COLD_COST, Errand, Grant, cost_of
 from listener.domain.faults import LmlUnavailableError, PageRefusedError, StoreUnavailableError
 from listener.domain.refreshing import Refreshed, Status
+from listener.engine.clock import now
 from listener.engine.isolating import parts
 from listener.engine.ports import Refreshes, Telemetry, Warming
 from listener.engine.silent import NoTelemetry
@@ -104,25 +105,23 @@ class Refresher:
     async def _granted(
         self, errand: Errand, page: _Page, patience: timedelta | None
     ) -> Grant | None:
-        loop = asyncio.get_running_loop()
-        until = float("inf") if patience is None else loop.time() + patience.total_seconds()
+        until = float("inf") if patience is None else now() + patience.total_seconds()
         while True:
             taken = await self._refreshes.take(
                 errand, known=page.known, wanted=len(page.identities)
             )
             if isinstance(taken, Grant):
                 return taken
-            left = until - loop.time()
+            left = until - now()
             if left <= 0:
                 return None
             await asyncio.sleep(min(taken.at_most.total_seconds(), left))
 
     async def _call(self, grant: Grant, page: _Page) -> Report:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = now()
 
         def took() -> timedelta:
-            return timedelta(seconds=loop.time() - began)
+            return timedelta(seconds=now() - began)
 
         try:
             with self._telemetry.refresh(len(page.identities)):

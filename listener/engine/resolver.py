@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
@@ -28,10 +28,11 @@ from listener.domain.retrying import ISOLATED, LONGEST_DETAIL, Failure, RetryPol
 from listener.domain.tally import Skip, Tally
 from listener.domain.verdict import Page, Verdict
 from listener.engine.circuit import Circuit
-from listener.engine.counting import count, tell, tell_failures, tell_misfit
+from listener.engine.clock import now
+from listener.engine.counting import count, log_failures, log_misfit, log_written
 from listener.engine.isolating import isolate
 from listener.engine.outcome import BatchOutcome
-from listener.engine.ports import Library, Lml, Outbox, Reply, Telemetry, Verdicts
+from listener.engine.ports import Library, Lml, Outbox, Telemetry, Verdicts
 from listener.engine.silent import NoTelemetry
 
 _log = structlog.stdlib.get_logger()
@@ -55,7 +56,10 @@ class ResolverLimits:
 
 @dataclass(slots=True)
 class _Work:
-    """One batch on its way: what it is, and what became of its rows."""
+    """One batch on its way: its questions as they were read last, and what became of its rows.
+
+    `order` stays 0 until rows could be read; `failures` are not in the ledger yet.
+    """
 
     batch: Batch
     order: int = 0
@@ -108,13 +112,12 @@ class Resolver:
 
         def refuse(rows: Sequence[int], reason: str) -> None:
             questions = [work.asked.get(row) or Question(row, "", "", None, b"") for row in rows]
-            alone = len(questions) == 1
-            self._failed_as_a_whole(work, questions, Skip.WRITER_ERROR, reason, alone=alone)
+            self._failed_together(work, Skip.WRITER_ERROR, questions, reason)
 
         try:
             await isolate(batch.row_ids, answer, refuse)
             if work.failures and not work.order:
-                # Not one row can be read: that is not about rows.
+                # Not one row can be read: no row is to blame.
                 raise StoreUnavailableError(work.failures[0].detail)
             await self._record(work)
         except SERVICE_FAULTS as fault:
@@ -129,7 +132,7 @@ class Resolver:
     async def _answer(self, work: _Work, rows: Sequence[int]) -> None:
         asking = await self._library.read(rows)
         work.order = asking.order
-        work.read_at = asyncio.get_running_loop().time()
+        work.read_at = now()
         work.asked |= {question.library_id: question for question in asking.questions}
         await self._settle_unasked(work, asking)
         apart = self._apart(asking.questions)
@@ -169,7 +172,7 @@ class Resolver:
                 results = await self._results(work.tally, QuestionPage(questions, with_tracks))
             except TracksRefusedError as fault:
                 _log.warning("asking without tracks", questions=len(questions), reason=str(fault))
-                # Of its parts, too: each would cost another call.
+                # Nor for parts of this page: each would cost another call.
                 with_tracks = False
                 await ask(questions)
             except CallInterruptedError as fault:
@@ -177,35 +180,21 @@ class Resolver:
             else:
                 await self._write(work, self._judge(work, questions, results))
 
-        def refuse(questions: Sequence[Question], reason: str) -> None:
-            alone = len(questions) == 1
-            self._failed_as_a_whole(work, questions, Skip.LML_ERROR, reason, alone=alone)
-
-        await isolate(page.questions, ask, refuse)
+        await isolate(page.questions, ask, partial(self._failed_together, work, Skip.LML_ERROR))
 
     async def _results(self, tally: Tally, page: QuestionPage) -> Sequence[Verdict | Invalid]:
-        reply, answered = await self._call(tally, page)
-        try:
-            return await reply.read()
-        finally:
-            answered(reply.cache_stats)
-
-    async def _call(
-        self, tally: Tally, page: QuestionPage
-    ) -> tuple[Reply, Callable[[Mapping[str, float]], None]]:
-        loop = asyncio.get_running_loop()
+        # The ledger has a suspect tried again: a call about one is not repeated here.
+        once = any(question.suspicion for question in page.questions)
         async with self._permit():
             tally.lml_calls += 1
-            began = loop.time()
-            # A suspect's own retries are its later attempts.
-            once = any(question.suspicion for question in page.questions)
+            began = now()
             try:
                 with self._telemetry.call(len(page.questions)) as answered:
                     reply = await self._lml.ask(
                         page.questions, with_tracks=page.with_tracks, once=once
                     )
             except (CallInterruptedError, TracksRefusedError):
-                # The first is for its caller to judge; the second leads to another call at once.
+                # Our caller decides what the first means; after the second it calls again at once.
                 raise
             except LmlUnavailableError as fault:
                 self._circuit.failed(fault)
@@ -214,18 +203,20 @@ class Resolver:
                 self._circuit.replied()
                 raise
             finally:
-                tally.lml_latency += timedelta(seconds=loop.time() - began)
+                tally.lml_latency += timedelta(seconds=now() - began)
             self._circuit.replied()
-            return reply, answered
+        try:
+            return await reply.read()
+        finally:
+            answered(reply.cache_stats)
 
     async def _interrupted(
         self, work: _Work, questions: Sequence[Question], fault: CallInterruptedError
     ) -> None:
-        """Enter the rows in the ledger; raise the fault if LML may be to blame rather than one."""
+        """Enter the rows in the ledger; raise the fault if LML may be to blame, not one of them."""
         about_rows = all(q.suspicion and self._others_answered(work, q) for q in questions)
-        alone = about_rows and len(questions) == 1
-        self._failed_as_a_whole(work, questions, Skip.LML_ERROR, str(fault), alone=alone)
-        # Before others are answered: that they are is what tells a row's fault from LML's.
+        self._failed_together(work, Skip.LML_ERROR, questions, str(fault), lml_answers=about_rows)
+        # Now, so that answers to other rows come later: they distinguish a bad row from an outage.
         await self._record(work)
         if not about_rows:
             self._circuit.failed(fault)
@@ -233,12 +224,12 @@ class Resolver:
 
     def _judge(
         self, work: _Work, questions: Sequence[Question], results: Sequence[Verdict | Invalid]
-    ) -> tuple[dict[int, Question], Sequence[Verdict]]:
+    ) -> Sequence[Verdict]:
+        """Note the rows whose answer cannot be used; return the verdicts that can be."""
         judgement = judge(questions, results)
         if judgement.unanswered or judgement.foreign or judgement.nameless_invalid:
-            tell_misfit(questions, judgement)
-        asked = {question.library_id: question for question in questions}
-        # Where an answer is missing and one to another row came, that one stands in its place.
+            log_misfit(questions, judgement)
+        # A verdict on a row that was not asked about may belong to one without an answer.
         untrusted = frozenset(sorted(judgement.missing)[: len(judgement.foreign)])
         for row in sorted(judgement.unanswered):
             if row in untrusted:
@@ -248,22 +239,19 @@ class Resolver:
             else:
                 reason = Skip.INVALID
                 detail = judgement.invalid.get(row, "two answers that differ")
-            self._failed(work, [asked[row]], reason, detail)
-        return asked, judgement.accepted
+            self._failed(work, work.asked[row], reason, detail)
+        return judgement.accepted
 
-    async def _write(
-        self, work: _Work, judged: tuple[dict[int, Question], Sequence[Verdict]]
-    ) -> None:
-        asked, accepted = judged
-
+    async def _write(self, work: _Work, accepted: Sequence[Verdict]) -> None:
         async def write(verdicts: Sequence[Verdict]) -> None:
             rows = frozenset(verdict.library_id for verdict in verdicts)
-            page = Page(work.order, asked, verdicts, work.batch.entries(rows))
+            page = Page(work.order, work.asked, verdicts, work.batch.entries(rows))
             written = await self._verdicts.write(page)
-            self._failed(work, [asked[r] for r in written.locked], Skip.WRITER_ERROR, _LOCKED)
+            for row in written.locked:
+                self._failed(work, work.asked[row], Skip.WRITER_ERROR, _LOCKED)
             others = [v for v in verdicts if v.library_id not in written.locked]
             count(work.tally, others, written)
-            tell(verdicts, written)
+            log_written(verdicts, written)
             self._note_oddities(verdicts)
             work.outcome.settled |= written.rows
             work.outcome.late |= rows - written.rows - written.locked
@@ -271,9 +259,8 @@ class Resolver:
                 self._circuit.answered()
 
         def refuse(verdicts: Sequence[Verdict], reason: str) -> None:
-            questions = [asked[verdict.library_id] for verdict in verdicts]
-            alone = len(questions) == 1
-            self._failed_as_a_whole(work, questions, Skip.WRITER_ERROR, reason, alone=alone)
+            questions = [work.asked[verdict.library_id] for verdict in verdicts]
+            self._failed_together(work, Skip.WRITER_ERROR, questions, reason)
 
         if accepted:
             await isolate(accepted, write, refuse)
@@ -288,46 +275,41 @@ class Resolver:
                     _log.warning("odd verdict, told once", library_id=verdict.library_id, what=odd)
 
     def _others_answered(self, work: _Work, question: Question) -> bool:
-        if question.failing is None:
-            return False
-        # A call may take longer than the time between two failures.
-        since_read = timedelta(seconds=asyncio.get_running_loop().time() - work.read_at)
-        return self._circuit.answered_since(question.failing.ago + since_read)
+        return self._circuit.others_answered(question.failing, work.read_at)
 
-    def _failed_as_a_whole(
-        self, work: _Work, questions: Sequence[Question], reason: Skip, detail: str, *, alone: bool
+    def _failed_together(
+        self,
+        work: _Work,
+        reason: Skip,
+        questions: Sequence[Question],
+        detail: str,
+        *,
+        lml_answers: bool = True,
     ) -> None:
-        """Note rows of which any may be the reason, or the one that is for sure."""
+        """Note rows of which any may be at fault; one alone is, unless LML may be down."""
+        alone = lml_answers and len(questions) == 1
         for question in questions:
             others_answered = self._others_answered(work, question)
             suspicion = more_suspect(
                 question, len(questions), alone=alone, others_answered=others_answered
             )
-            self._failed(work, [question], reason, detail, suspicion=suspicion)
+            self._failed(work, question, reason, detail, suspicion)
             if suspicion != ISOLATED:
                 work.outcome.suspects |= {question.library_id}
 
     def _failed(
         self,
         work: _Work,
-        questions: Sequence[Question],
+        question: Question,
         reason: Skip,
         detail: str,
         suspicion: int | None = None,
     ) -> None:
-        for question in questions:
-            others_answered = self._others_answered(work, question)
-            retry = self._limits.policy.retry(question.failing, others_answered=others_answered)
-            work.failures.append(
-                Failure(
-                    question.library_id,
-                    question.digest,
-                    reason,
-                    detail[:LONGEST_DETAIL],
-                    retry,
-                    question.suspicion if suspicion is None else suspicion,
-                )
-            )
+        others_answered = self._others_answered(work, question)
+        retry = self._limits.policy.retry(question.failing, others_answered=others_answered)
+        suspicion = question.suspicion if suspicion is None else suspicion
+        row, digest, detail = question.library_id, question.digest, detail[:LONGEST_DETAIL]
+        work.failures.append(Failure(row, digest, reason, detail, retry, suspicion))
 
     async def _record(self, work: _Work) -> None:
         """Enter failures in the ledger, which settles their changes."""
@@ -339,10 +321,10 @@ class Resolver:
         recorded = await self._verdicts.fail(work.order, failures, work.batch.entries(rows))
         outcome.settled |= recorded
         outcome.failed |= recorded
-        # A newer question was answered or failed meanwhile.
+        # A newer question about these rows was answered or failed meanwhile.
         outcome.late |= rows - recorded
         for failure in failures:
-            # Suspects are counted once it is known what becomes of them.
+            # A suspect is counted when it is answered or isolated.
             if failure.library_id not in outcome.suspects & recorded:
                 work.tally.skip(failure.reason)
-        tell_failures(failures)
+        log_failures(failures)

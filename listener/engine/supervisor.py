@@ -14,6 +14,7 @@ import structlog
 from listener.domain.change import Stream
 from listener.domain.faults import LaneLostError, StoreUnavailableError, first_of
 from listener.domain.pacing import Backoff
+from listener.engine.clock import now
 from listener.engine.consumer import Consumer
 from listener.engine.ports import Lanes
 
@@ -61,10 +62,9 @@ class Supervisor:
 
     async def _follow(self, follower: Follower, stop: asyncio.Event) -> None:
         log = _log.bind(stream=str(follower.stream))
-        loop = asyncio.get_running_loop()
         failures = 0
         while not stop.is_set():
-            began, backoff = loop.time(), _RESTART
+            began, backoff = now(), _RESTART
             try:
                 await self._tenure(follower, stop)
             except* LaneLostError:
@@ -75,7 +75,7 @@ class Supervisor:
             except* Exception:
                 log.exception("lane broke, starting it again")
             heed_cancellation()
-            failures = 1 if loop.time() - began > _STEADY.total_seconds() else failures + 1
+            failures = 1 if now() - began > _STEADY.total_seconds() else failures + 1
             await until(stop, asyncio.sleep(backoff.delay(failures).total_seconds()))
 
     async def _tenure(self, follower: Follower, stop: asyncio.Event) -> None:

@@ -19,6 +19,7 @@ from listener.domain.pacing import TRIAL, Backoff, Pause
 from listener.domain.room import Room, RoomLimits
 from listener.domain.tally import Distribution
 from listener.engine.circuit import Circuit
+from listener.engine.clock import now
 from listener.engine.feeder import Feeder
 from listener.engine.outcome import BatchOutcome
 from listener.engine.ports import Lane, Observer, Outbox
@@ -89,7 +90,7 @@ class Tenure:
         self._moved = asyncio.Event()
         # A batch that was cancelled before its first step could not count itself out.
         self._running = 0
-        self._dispatched_at = _now()
+        self._dispatched_at = now()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set and what is in flight is done.
@@ -110,7 +111,7 @@ class Tenure:
 
     def pulse(self) -> Pulse:
         """Return how the stream is followed."""
-        now, work = _now(), self._work
+        at, work = now(), self._work
         # Who waits for a batch to end is not stalled; how long that takes is bounded elsewhere.
         full = self._running >= work.limits.in_flight
         turned_at = self._feeder.turned_at
@@ -120,8 +121,8 @@ class Tenure:
             stream=work.stream,
             rung=self._lane.rung,
             breaker=work.circuit.state,
-            stalled=timedelta(seconds=now - turned_at),
-            looked=None if looked_at is None else timedelta(seconds=now - looked_at),
+            stalled=timedelta(seconds=at - turned_at),
+            looked=None if looked_at is None else timedelta(seconds=at - looked_at),
             claimed=work.claim_lag.count,
             held=self.room.size,
             fault=self.fault,
@@ -132,7 +133,7 @@ class Tenure:
         work = self._work
         work.claim_lag.add([change.waited.total_seconds() for change in changes])
         work.resting.clear()
-        superseded = self.room.admit(changes, _now())
+        superseded = self.room.admit(changes, now())
         work.note_settled(superseded.ages)
         self._moved.set()
         return superseded.entries
@@ -142,7 +143,7 @@ class Tenure:
         self._moved.set()
 
     def _silence(self) -> timedelta:
-        pause = timedelta(seconds=self.pause.remaining(_now()))
+        pause = timedelta(seconds=self.pause.remaining(now()))
         return max(pause, self._work.circuit.silence())
 
     async def _dispatch(self, tasks: asyncio.TaskGroup) -> None:
@@ -156,14 +157,14 @@ class Tenure:
         circuit = self._work.circuit
         while True:
             self._moved.clear()
-            self._dispatched_at = _now()
+            self._dispatched_at = now()
             patience: float | None = self._silence().total_seconds()
             failing = bool(self.pause.failures or circuit.failures)
             # After a failure one small batch goes ahead alone, and shows whether all is well again.
             if not patience and (not failing or (self.room.quiet and not self._feeder.behind)):
                 full = self._running >= self._calls()
                 most = circuit.begin_trial() or (TRIAL if failing else None)
-                batch = self.room.next_batch(_now(), full=full, most=most)
+                batch = self.room.next_batch(now(), full=full, most=most)
                 if isinstance(batch, Batch):
                     return batch
                 circuit.end_trial()
@@ -178,24 +179,24 @@ class Tenure:
 
     async def _run(self, batch: Batch) -> None:
         rows = frozenset(batch.changes)
-        work, began = self._work, _now()
+        work, began = self._work, now()
         structlog.contextvars.bind_contextvars(batch_id=next(work.batch_ids))
         try:
             self._learn(rows, await work.handle(batch))
         finally:
             for observer in work.observers:
-                observer.handled(work.stream, len(rows), _now() - began)
-            self._dispatched_at = _now()
+                observer.handled(work.stream, len(rows), now() - began)
+            self._dispatched_at = now()
             self._running -= 1
             self._slots.release()
             self._moved.set()
 
     def _learn(self, rows: frozenset[int], outcome: BatchOutcome) -> None:
-        now = _now()
-        self._work.note_settled(self.room.settle(outcome.settled, now))
-        self.room.ask_again(outcome.late, now)
-        self.room.set_apart(outcome.apart, now)
-        self.room.release(rows - outcome.tried - outcome.apart, now)
+        ended = now()
+        self._work.note_settled(self.room.settle(outcome.settled, ended))
+        self.room.ask_again(outcome.late, ended)
+        self.room.set_apart(outcome.apart, ended)
+        self.room.release(rows - outcome.tried - outcome.apart, ended)
         if isinstance(outcome.fault, StoreUnavailableError):
             self._keep_silent(outcome.fault)
         elif outcome.tried:
@@ -204,7 +205,7 @@ class Tenure:
 
     def _keep_silent(self, fault: StoreUnavailableError) -> None:
         failures, self.fault = self.pause.failures, str(fault)
-        delay = self.pause.failed(_now())
+        delay = self.pause.failed(now())
         if self.pause.failures == failures:
             return
         if self.pause.failures >= _GIVE_UP:
@@ -216,7 +217,3 @@ class Tenure:
             failures=self.pause.failures,
             next_try_in_seconds=round(delay.total_seconds(), 1),
         )
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -16,6 +16,7 @@ from listener.domain.pacing import Backoff
 from listener.domain.refreshing import Refreshed, RotationTally, Status
 from listener.domain.run import RunKind
 from listener.engine.circuit import Circuit
+from listener.engine.clock import now
 from listener.engine.ports import Airplay, Runs, Telemetry
 from listener.engine.reconciler import RunHaltedError
 from listener.engine.refresher import Refresher, Report
@@ -132,7 +133,7 @@ class _Walk:
                 if wanted := self._wanted():
                     await self._ask(wanted, note)
                 else:
-                    await asyncio.sleep(max(0.0, min(self._again.values()) - _now()))
+                    await asyncio.sleep(max(0.0, min(self._again.values()) - now()))
         finally:
             for identity in self._again:
                 self._tally.count(Refreshed(identity, Status.ERROR))
@@ -140,7 +141,7 @@ class _Walk:
             raise RunHaltedError("LML refuses every page of identities")
 
     def _wanted(self) -> dict[int, bool]:
-        for identity in [i for i, ready_at in self._again.items() if ready_at <= _now()]:
+        for identity in [i for i, ready_at in self._again.items() if ready_at <= now()]:
             del self._again[identity]
             self._todo[identity] = False
         most = self._circuit.begin_trial() if self._todo else None
@@ -197,9 +198,5 @@ class _Walk:
         tries = self._tries[identity] = self._tries.get(identity, 0) + 1
         if tries >= _TRIES:
             return False
-        self._again[identity] = _now() + _RETRY.delay(tries).total_seconds()
+        self._again[identity] = now() + _RETRY.delay(tries).total_seconds()
         return True
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -22,9 +21,11 @@ from listener.domain.faults import (
     LmlUnavailableError,
     PageRefusedError,
 )
+from listener.domain.question import Failing
 from listener.domain.refreshing import Played, RotationFailure, RotationTally, Status
 from listener.domain.retrying import LONGEST_DETAIL, RetryPolicy
 from listener.engine.circuit import Circuit
+from listener.engine.clock import now
 from listener.engine.isolating import isolate
 from listener.engine.outcome import BatchOutcome
 from listener.engine.ports import Rotation, Warming
@@ -48,6 +49,11 @@ class _Work:
     failures: list[RotationFailure] = field(default_factory=list)
     left: set[int] = field(default_factory=set)
     outcome: BatchOutcome = field(default_factory=BatchOutcome)
+
+    def failing(self, row: int) -> Failing | None:
+        """Return what is remembered of a row's failures; None also if it was not read."""
+        played = self.played.get(row)
+        return None if played is None else played.failing
 
 
 class Warmer:
@@ -100,7 +106,7 @@ class Warmer:
             replace(row, failing=None) if work.batch.changes[row.row_id] else row
             for row in await self._rotation.read(rows)
         ]
-        work.read_at = asyncio.get_running_loop().time()
+        work.read_at = now()
         work.played |= {row.row_id: row for row in played}
         if albums := sorted({row.album_id for row in played if row.album_id is not None}):
             # Before anything is settled: their place in the outbox must be safe by then.
@@ -198,7 +204,9 @@ class Warmer:
 
     def _not_answered(self, work: _Work, rows: Sequence[int], fault: LmlUnavailableError) -> None:
         """Note rows whose call came to nothing; raise the fault if LML may be to blame."""
-        about_rows = all(self._others_answered(work, row) for row in rows)
+        about_rows = all(
+            self._circuit.others_answered(work.failing(row), work.read_at) for row in rows
+        )
         if isinstance(fault, CallInterruptedError):
             self._failed(work, rows, str(fault))
             if about_rows:
@@ -206,20 +214,12 @@ class Warmer:
         self._circuit.failed(fault)
         raise fault
 
-    def _others_answered(self, work: _Work, row: int) -> bool:
-        played = work.played.get(row)
-        if played is None or played.failing is None:
-            return False
-        # A call may take longer than the time between two failures.
-        since_read = timedelta(seconds=asyncio.get_running_loop().time() - work.read_at)
-        return self._circuit.answered_since(played.failing.ago + since_read)
-
     def _failed(self, work: _Work, rows: Iterable[int], detail: str) -> None:
         """Note rows to be tried again, or to be left to the walk."""
         for row in sorted(rows):
-            played = work.played.get(row)
-            past = None if played is None else played.failing
-            retry = self._policy.retry(past, others_answered=self._others_answered(work, row))
+            past = work.failing(row)
+            others_answered = self._circuit.others_answered(past, work.read_at)
+            retry = self._policy.retry(past, others_answered=others_answered)
             if retry.parked:
                 _log.error("row left to the next walk", row_id=row, failures=retry.failures)
                 work.left.add(row)

@@ -10,6 +10,7 @@ from datetime import timedelta
 from listener.domain.change import Stream
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.health import Pulse, Reading
+from listener.engine.clock import now
 from listener.engine.ports import Readings
 
 _EVERY = timedelta(seconds=2)
@@ -41,14 +42,14 @@ class Watch:
         """What was read last, with its age; None before the first time."""
         if self._taken is None:
             return None
-        return replace(self._taken.reading, age=timedelta(seconds=_now() - self._taken.at))
+        return replace(self._taken.reading, age=timedelta(seconds=now() - self._taken.at))
 
     async def run(self) -> None:
         """Go on until cancelled."""
         while True:
-            began = _now()
+            began = now()
             await self._read()
-            pause = max(_EVERY.total_seconds(), _SHARE * (_now() - began))
+            pause = max(_EVERY.total_seconds(), _SHARE * (now() - began))
             await asyncio.sleep(min(pause, _SHARE * _EVERY.total_seconds()))
 
     async def _read(self) -> None:
@@ -56,15 +57,11 @@ class Watch:
             reading = await self._readings.read()
         except StoreUnavailableError as fault:
             former = self._taken.reading if self._taken is not None else Reading((), 0, timedelta())
-            self._taken = _Taken(replace(former, fault=str(fault)), _now())
+            self._taken = _Taken(replace(former, fault=str(fault)), now())
             return
-        self._taken = _Taken(reading, _now())
+        self._taken = _Taken(reading, now())
         for pulse in self._pulses():
             waiting = reading.of(pulse.stream)
             unclaimed = max(0, waiting.backlog - pulse.held) if waiting is not None else 0
             known = self.captured.get(pulse.stream, 0)
             self.captured[pulse.stream] = max(known, pulse.claimed + unclaimed)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
