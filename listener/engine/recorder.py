@@ -37,24 +37,20 @@ class _Account:
     silent: timedelta = timedelta()
 
 
+@dataclass(eq=False)
 class Recorder:
     """Keeps account of every stream that is followed here, and has it written from time to time.
 
     What cannot be written is dropped: nothing depends on it.
     """
 
-    def __init__(
-        self,
-        samples: Samples,
-        reading: Callable[[], Reading | None],
-        pulses: Callable[[], Sequence[Pulse]],
-    ) -> None:
-        self._samples = samples
-        self._reading = reading
-        self._pulses = pulses
-        self._accounts: dict[Stream, _Account] = {}
-        self._claimed: dict[Stream, int] = {}
-        self._count_at = self._fold_at = float("-inf")
+    samples: Samples
+    reading: Callable[[], Reading | None]
+    pulses: Callable[[], Sequence[Pulse]]
+    _accounts: dict[Stream, _Account] = field(default_factory=dict, init=False)
+    _claimed: dict[Stream, int] = field(default_factory=dict, init=False)
+    _count_at: float = field(default=float("-inf"), init=False)
+    _fold_at: float = field(default=float("-inf"), init=False)
 
     def settled(self, stream: Stream, ages: Sequence[float], /) -> None:
         """Note changes that were settled, by their ages since they were recorded."""
@@ -66,7 +62,7 @@ class Recorder:
     async def run(self) -> None:
         """Go on until cancelled."""
         while True:
-            followed = {pulse.stream: pulse for pulse in self._pulses()}
+            followed = {pulse.stream: pulse for pulse in self.pulses()}
             self._accounts = {s: a for s, a in self._accounts.items() if s in followed}
             for stream, pulse in followed.items():
                 account = self._account(stream)
@@ -80,7 +76,7 @@ class Recorder:
         return self._accounts.setdefault(stream, _Account(now()))
 
     async def _record(self, pulse: Pulse, account: _Account) -> None:
-        reading = self._reading()
+        reading = self.reading()
         waiting = reading.of(pulse.stream) if reading is not None else None
         if waiting is None or reading is None or reading.fault is not None:
             return
@@ -102,7 +98,7 @@ class Recorder:
                 woken=pulse.rung is Rung.NOTIFY,
                 coverage=await self._coverage(pulse.stream),
             )
-            await self._samples.write(sample)
+            await self.samples.write(sample)
             await self._fold()
         except StoreUnavailableError as fault:
             _log.debug("a sample is lost", stream=str(pulse.stream), reason=str(fault))
@@ -111,7 +107,7 @@ class Recorder:
         if stream is not Stream.LIBRARY or now() < self._count_at:
             return None
         began = now()
-        coverage = await self._samples.count_coverage()
+        coverage = await self.samples.count_coverage()
         self._count_at = began + max(_COVERAGE_EVERY.total_seconds(), _SHARE * (now() - began))
         return coverage
 
@@ -119,4 +115,4 @@ class Recorder:
         if now() >= self._fold_at:
             self._fold_at = now() + _FOLD_EVERY.total_seconds()
             for stream in self._accounts:
-                await self._samples.fold(stream)
+                await self.samples.fold(stream)

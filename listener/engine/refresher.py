@@ -48,24 +48,18 @@ class _Page:
     known: bool
 
 
+@dataclass(eq=False)
 class Refresher:
     """Asks LML for pages as large as the budget allows; those that it refuses are taken apart.
 
     `statuses` counts identities by what LML said of them, each time that it did.
     """
 
-    def __init__(
-        self,
-        warming: Warming,
-        refreshes: Refreshes,
-        telemetry: Telemetry | None = None,
-        statuses: Counter[str] | None = None,
-    ) -> None:
-        self.statuses = statuses if statuses is not None else Counter()
-        self._warming = warming
-        self._refreshes = refreshes
-        self._telemetry = telemetry or NoTelemetry()
-        self._words: set[str] = set()
+    warming: Warming
+    refreshes: Refreshes
+    telemetry: Telemetry = field(default_factory=NoTelemetry)
+    statuses: Counter[str] = field(default_factory=Counter)
+    _words: set[str] = field(default_factory=set, init=False)
 
     async def refresh(
         self, errand: Errand, wanted: Mapping[int, bool], patience: timedelta | None = None
@@ -107,9 +101,7 @@ class Refresher:
     ) -> Grant | None:
         until = float("inf") if patience is None else now() + patience.total_seconds()
         while True:
-            taken = await self._refreshes.take(
-                errand, known=page.known, wanted=len(page.identities)
-            )
+            taken = await self.refreshes.take(errand, known=page.known, wanted=len(page.identities))
             if isinstance(taken, Grant):
                 return taken
             left = until - now()
@@ -124,8 +116,8 @@ class Refresher:
             return timedelta(seconds=now() - began)
 
         try:
-            with self._telemetry.refresh(len(page.identities)):
-                said = await self._warming.refresh(page.identities)
+            with self.telemetry.refresh(len(page.identities)):
+                said = await self.warming.refresh(page.identities)
         except PageRefusedError as fault:
             _log.warning(
                 "identities cannot be refreshed",
@@ -150,9 +142,9 @@ class Refresher:
         refreshed = {i: said.get(i) or Refreshed(i, Status.ERROR) for i in page.identities}
         self._note_words(refreshed)
         reported = sum(each.parts for each in refreshed.values())
-        await self._refreshes.end(
+        await self.refreshes.end(
             grant,
-            cost=cost_of(self._refreshes.limits, len(refreshed), reported, took),
+            cost=cost_of(self.refreshes.limits, len(refreshed), reported, took),
             answered=sum(each.status is not Status.ERROR for each in refreshed.values()),
             refreshed=refreshed,
         )
@@ -164,14 +156,14 @@ class Refresher:
             return Report(took, refused=True)
         (identity,) = page.identities
         refreshed = {identity: Refreshed(identity, Status.ERROR)}
-        await self._refreshes.end(grant, cost=0, answered=0, refreshed=refreshed)
+        await self.refreshes.end(grant, cost=0, answered=0, refreshed=refreshed)
         return Report(took, refreshed, refused=True)
 
     async def _end_failed(self, grant: Grant, page: _Page, took: timedelta) -> None:
         # Nobody knows what it cost before it failed.
         asked = len(page.identities)
-        cost = cost_of(self._refreshes.limits, asked, COLD_COST * asked, took)
-        await self._refreshes.end(grant, cost=cost, answered=0, refreshed={})
+        cost = cost_of(self.refreshes.limits, asked, COLD_COST * asked, took)
+        await self.refreshes.end(grant, cost=cost, answered=0, refreshed={})
 
     def _count(self, report: Report) -> None:
         said = report.refreshed.values()

@@ -70,6 +70,7 @@ class _Work:
     outcome: BatchOutcome = field(default_factory=BatchOutcome)
 
 
+@dataclass(eq=False, kw_only=True)
 class Resolver:
     """Asks LML about library rows as they are now and has its verdicts written.
 
@@ -77,28 +78,16 @@ class Resolver:
     `permit` bounds the calls in flight. `circuit` is shared with all that ask the same of LML.
     """
 
-    def __init__(  # noqa: PLR0913 - keywords, one for each thing it joins
-        self,
-        *,
-        library: Library,
-        lml: Lml,
-        verdicts: Verdicts,
-        outbox: Outbox,
-        permit: Callable[[], AbstractAsyncContextManager[None]],
-        limits: ResolverLimits,
-        circuit: Circuit,
-        telemetry: Telemetry | None = None,
-    ) -> None:
-        self.tally = Tally()
-        self.oddities: Counter[str] = Counter()
-        self._library = library
-        self._lml = lml
-        self._verdicts = verdicts
-        self._outbox = outbox
-        self._permit = permit
-        self._limits = limits
-        self._telemetry = telemetry or NoTelemetry()
-        self._circuit = circuit
+    library: Library
+    lml: Lml
+    verdicts: Verdicts
+    outbox: Outbox
+    permit: Callable[[], AbstractAsyncContextManager[None]]
+    limits: ResolverLimits
+    circuit: Circuit
+    telemetry: Telemetry = field(default_factory=NoTelemetry)
+    tally: Tally = field(default_factory=Tally)
+    oddities: Counter[str] = field(default_factory=Counter)
 
     async def handle(self, batch: Batch) -> BatchOutcome:
         """Have the rows of a batch answered; each that cannot be ends in the ledger.
@@ -124,13 +113,13 @@ class Resolver:
             work.outcome.fault = fault
         finally:
             # LML's reply has closed the circuit by now, if there was one.
-            self._circuit.end_trial()
+            self.circuit.end_trial()
             self.tally.add(work.tally)
         work.outcome.suspects &= work.outcome.failed
         return work.outcome
 
     async def _answer(self, work: _Work, rows: Sequence[int]) -> None:
-        asking = await self._library.read(rows)
+        asking = await self.library.read(rows)
         work.order = asking.order
         work.read_at = now()
         work.asked |= {question.library_id: question for question in asking.questions}
@@ -138,7 +127,7 @@ class Resolver:
         apart = self._apart(asking.questions)
         work.outcome.apart |= apart
         asked = [question for question in asking.questions if question.library_id not in apart]
-        limits = self._limits
+        limits = self.limits
         try:
             for page in pages(asked, limits.compilation_batch_size, limits.include_tracks):
                 await self._ask(work, page)
@@ -148,7 +137,7 @@ class Resolver:
         await self._record(work)
 
     def _apart(self, questions: Sequence[Question]) -> frozenset[int]:
-        limits = self._limits
+        limits = self.limits
         if not limits.sets_apart:
             return frozenset()
         return better_apart(questions, limits.compilation_batch_size, limits.include_tracks)
@@ -156,7 +145,7 @@ class Resolver:
     async def _settle_unasked(self, work: _Work, asking: Asking) -> None:
         unasked = asking.gone | asking.nameless | asking.answered
         if entries := work.batch.entries(unasked):
-            await self._outbox.settle(Stream.LIBRARY, entries)
+            await self.outbox.settle(Stream.LIBRARY, entries)
         work.tally.skip(Skip.GONE, len(asking.gone))
         work.tally.skip(Skip.NULL_ARTIST, len(asking.nameless))
         work.tally.skip(Skip.ALREADY_ANSWERED, len(asking.answered))
@@ -185,26 +174,26 @@ class Resolver:
     async def _results(self, tally: Tally, page: QuestionPage) -> Sequence[Verdict | Invalid]:
         # The ledger has a suspect tried again: a call about one is not repeated here.
         once = any(question.suspicion for question in page.questions)
-        async with self._permit():
+        async with self.permit():
             tally.lml_calls += 1
             began = now()
             try:
-                with self._telemetry.call(len(page.questions)) as answered:
-                    reply = await self._lml.ask(
+                with self.telemetry.call(len(page.questions)) as answered:
+                    reply = await self.lml.ask(
                         page.questions, with_tracks=page.with_tracks, once=once
                     )
             except (CallInterruptedError, TracksRefusedError):
                 # Our caller decides what the first means; after the second it calls again at once.
                 raise
             except LmlUnavailableError as fault:
-                self._circuit.failed(fault)
+                self.circuit.failed(fault)
                 raise
             except PageRefusedError:
-                self._circuit.replied()
+                self.circuit.replied()
                 raise
             finally:
                 tally.lml_latency += timedelta(seconds=now() - began)
-            self._circuit.replied()
+            self.circuit.replied()
         try:
             return await reply.read()
         finally:
@@ -219,7 +208,7 @@ class Resolver:
         # Now, so that answers to other rows come later: they distinguish a bad row from an outage.
         await self._record(work)
         if not about_rows:
-            self._circuit.failed(fault)
+            self.circuit.failed(fault)
             raise fault
 
     def _judge(
@@ -246,7 +235,7 @@ class Resolver:
         async def write(verdicts: Sequence[Verdict]) -> None:
             rows = frozenset(verdict.library_id for verdict in verdicts)
             page = Page(work.order, work.asked, verdicts, work.batch.entries(rows))
-            written = await self._verdicts.write(page)
+            written = await self.verdicts.write(page)
             for row in written.locked:
                 self._failed(work, work.asked[row], Skip.WRITER_ERROR, _LOCKED)
             others = [v for v in verdicts if v.library_id not in written.locked]
@@ -256,7 +245,7 @@ class Resolver:
             work.outcome.settled |= written.rows
             work.outcome.late |= rows - written.rows - written.locked
             if written.rows:
-                self._circuit.answered()
+                self.circuit.answered()
 
         def refuse(verdicts: Sequence[Verdict], reason: str) -> None:
             questions = [work.asked[verdict.library_id] for verdict in verdicts]
@@ -275,7 +264,7 @@ class Resolver:
                     _log.warning("odd verdict, told once", library_id=verdict.library_id, what=odd)
 
     def _others_answered(self, work: _Work, question: Question) -> bool:
-        return self._circuit.others_answered(question.failing, work.read_at)
+        return self.circuit.others_answered(question.failing, work.read_at)
 
     def _failed_together(
         self,
@@ -306,7 +295,7 @@ class Resolver:
         suspicion: int | None = None,
     ) -> None:
         others_answered = self._others_answered(work, question)
-        retry = self._limits.policy.retry(question.failing, others_answered=others_answered)
+        retry = self.limits.policy.retry(question.failing, others_answered=others_answered)
         suspicion = question.suspicion if suspicion is None else suspicion
         row, digest, detail = question.library_id, question.digest, detail[:LONGEST_DETAIL]
         work.failures.append(Failure(row, digest, reason, detail, retry, suspicion))
@@ -318,7 +307,7 @@ class Resolver:
             return
         rows = frozenset(failure.library_id for failure in failures)
         outcome = work.outcome
-        recorded = await self._verdicts.fail(work.order, failures, work.batch.entries(rows))
+        recorded = await self.verdicts.fail(work.order, failures, work.batch.entries(rows))
         outcome.settled |= recorded
         outcome.failed |= recorded
         # A newer question about these rows was answered or failed meanwhile.

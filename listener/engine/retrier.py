@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 
 import structlog
@@ -21,6 +22,7 @@ _BROKEN = Backoff(first=timedelta(seconds=2), most=timedelta(minutes=1))
 _ASK_RELEASE_EVERY = timedelta(minutes=1)
 
 
+@dataclass(eq=False)
 class Retrier:
     """Feeds rows that failed to whoever handles changes, in batches of their own.
 
@@ -28,20 +30,12 @@ class Retrier:
     While it is to be seen whether LML is back, `trial` rows are tried.
     """
 
-    def __init__(
-        self,
-        due: Callable[[int], Awaitable[Sequence[int]]],
-        handle: Callable[[Batch], Awaitable[BatchOutcome]],
-        circuit: Circuit,
-        *,
-        batch_size: int,
-        trial: int = TRIAL,
-    ) -> None:
-        self._due = due
-        self._handle = handle
-        self._circuit = circuit
-        self._batch_size = batch_size
-        self._trial = trial
+    due: Callable[[int], Awaitable[Sequence[int]]]
+    handle: Callable[[Batch], Awaitable[BatchOutcome]]
+    circuit: Circuit
+    _: KW_ONLY
+    batch_size: int
+    trial: int = TRIAL
 
     async def run(self) -> None:
         """Go on until cancelled; nothing that goes wrong here stops the changes."""
@@ -62,20 +56,21 @@ class Retrier:
 
     async def _retry(self) -> bool:
         """Retry one batch of rows; return whether there may be more at once."""
-        if self._circuit.silence():
+        if self.circuit.silence():
             return False
-        rows = await self._due(self._batch_size)
+        rows = await self.due(self.batch_size)
         if not rows:
             return False
         # Meanwhile others may have asked.
-        if self._circuit.silence():
+        if self.circuit.silence():
             return False
-        most = self._trial if self._circuit.begin_trial() else None
-        outcome = await self._handle(Batch(dict.fromkeys(rows[:most], ())))
+        most = self.trial if self.circuit.begin_trial() else None
+        outcome = await self.handle(Batch(dict.fromkeys(rows[:most], ())))
         # What settled has a later time now, or is none of our rows any more.
-        return len(rows) == self._batch_size and bool(outcome.settled) and outcome.fault is None
+        return len(rows) == self.batch_size and bool(outcome.settled) and outcome.fault is None
 
 
+@dataclass(eq=False)
 class ReleaseWatch:
     """Has everything that failed asked again when another release of LML is deployed.
 
@@ -83,13 +78,8 @@ class ReleaseWatch:
     are asked again because of it.
     """
 
-    def __init__(
-        self,
-        release: Callable[[], Awaitable[str | None]],
-        note: Callable[[str], Awaitable[int]],
-    ) -> None:
-        self._release = release
-        self._note = note
+    release: Callable[[], Awaitable[str | None]]
+    note: Callable[[str], Awaitable[int]]
 
     async def run(self) -> None:
         """Go on until cancelled."""
@@ -104,8 +94,8 @@ class ReleaseWatch:
 
     async def look(self) -> None:
         """Look once; raises `StoreUnavailableError`."""
-        release = await self._release()
+        release = await self.release()
         if release is None:
             return
-        if rows := await self._note(release):
+        if rows := await self.note(release):
             _log.info("LML has another release, asking again what failed", rows=rows)

@@ -56,6 +56,7 @@ class _Work:
         return None if played is None else played.failing
 
 
+@dataclass(eq=False, kw_only=True)
 class Warmer:
     """Has identities minted for changed rotation rows that lack one, and all of them refreshed.
 
@@ -64,22 +65,13 @@ class Warmer:
     was faster) and `refused`.
     """
 
-    def __init__(
-        self,
-        *,
-        rotation: Rotation,
-        warming: Warming,
-        refresher: Refresher,
-        circuit: Circuit,
-        policy: RetryPolicy,
-    ) -> None:
-        self.tally = RotationTally()
-        self.mints: Counter[str] = Counter()
-        self._rotation = rotation
-        self._warming = warming
-        self._refresher = refresher
-        self._circuit = circuit
-        self._policy = policy
+    rotation: Rotation
+    warming: Warming
+    refresher: Refresher
+    circuit: Circuit
+    policy: RetryPolicy
+    tally: RotationTally = field(default_factory=RotationTally)
+    mints: Counter[str] = field(default_factory=Counter)
 
     async def handle(self, batch: Batch) -> BatchOutcome:
         """Handle a batch; rows that the budget does not allow now are left untried.
@@ -97,20 +89,20 @@ class Warmer:
         except SERVICE_FAULTS as fault:
             work.outcome.fault = fault
         finally:
-            self._circuit.end_trial()
+            self.circuit.end_trial()
         return work.outcome
 
     async def _handle(self, work: _Work, rows: Sequence[int]) -> None:
         # A change begins afresh, whatever failed before it.
         played = [
             replace(row, failing=None) if work.batch.changes[row.row_id] else row
-            for row in await self._rotation.read(rows)
+            for row in await self.rotation.read(rows)
         ]
         work.read_at = now()
         work.played |= {row.row_id: row for row in played}
         if albums := sorted({row.album_id for row in played if row.album_id is not None}):
             # Before anything is settled: their place in the outbox must be safe by then.
-            await self._rotation.raise_releases(albums)
+            await self.rotation.raise_releases(albums)
         named = [row for row in played if row.identity_id is not None]
         bare = [row for row in played if row.identity_id is None and row.discogs_release_id]
         unasked = set(rows) - {row.row_id for row in (*named, *bare)}
@@ -133,7 +125,7 @@ class Warmer:
                 if row.identity_id is not None:
                     rows[row.identity_id].add(row.row_id)
                     known[row.identity_id] = row.known
-            reports = self._refresher.refresh(Errand.CHANGE, dict(sorted(known.items())), _PATIENCE)
+            reports = self.refresher.refresh(Errand.CHANGE, dict(sorted(known.items())), _PATIENCE)
             async with aclosing(reports):
                 async for report in reports:
                     self.tally.calls += 1
@@ -145,7 +137,7 @@ class Warmer:
             lost = [row for identity in report.lost for row in sorted(rows[identity])]
             self._not_answered(work, lost, report.fault)
             return
-        self._circuit.replied()
+        self.circuit.replied()
         done: set[int] = set()
         for identity, refreshed in report.refreshed.items():
             if refreshed.worth_a_retry:
@@ -154,7 +146,7 @@ class Warmer:
                     continue
             else:
                 if refreshed.status is not Status.ERROR:
-                    self._circuit.answered()
+                    self.circuit.answered()
                 done.update(rows[identity])
             self.tally.count(refreshed)
         await self._settle(work, done)
@@ -177,11 +169,11 @@ class Warmer:
             try:
                 if routeless is not None:
                     raise routeless
-                minted[release] = await self._warming.mint(release)
-                self._circuit.replied()
-                self._circuit.answered()
+                minted[release] = await self.warming.mint(release)
+                self.circuit.replied()
+                self.circuit.answered()
             except PageRefusedError as fault:
-                self._circuit.replied()
+                self.circuit.replied()
                 self._refused(work, release, asking, fault)
             except LmlRefusedError as fault:
                 # An LML without that route can refresh all the same: the others need not wait.
@@ -205,21 +197,21 @@ class Warmer:
     def _not_answered(self, work: _Work, rows: Sequence[int], fault: LmlUnavailableError) -> None:
         """Note rows whose call came to nothing; raise the fault if LML may be to blame."""
         about_rows = all(
-            self._circuit.others_answered(work.failing(row), work.read_at) for row in rows
+            self.circuit.others_answered(work.failing(row), work.read_at) for row in rows
         )
         if isinstance(fault, CallInterruptedError):
             self._failed(work, rows, str(fault))
             if about_rows:
                 return
-        self._circuit.failed(fault)
+        self.circuit.failed(fault)
         raise fault
 
     def _failed(self, work: _Work, rows: Iterable[int], detail: str) -> None:
         """Note rows to be tried again, or to be left to the walk."""
         for row in sorted(rows):
             past = work.failing(row)
-            others_answered = self._circuit.others_answered(past, work.read_at)
-            retry = self._policy.retry(past, others_answered=others_answered)
+            others_answered = self.circuit.others_answered(past, work.read_at)
+            retry = self.policy.retry(past, others_answered=others_answered)
             if retry.parked:
                 _log.error("row left to the next walk", row_id=row, failures=retry.failures)
                 work.left.add(row)
@@ -231,7 +223,7 @@ class Warmer:
         await self._settle(work, work.left - work.outcome.settled)
         if failures:
             rows = frozenset(failure.row_id for failure in failures)
-            await self._rotation.fail(failures, work.batch.entries(rows))
+            await self.rotation.fail(failures, work.batch.entries(rows))
             work.outcome.failed |= rows
             work.outcome.settled |= rows
 
@@ -241,7 +233,7 @@ class Warmer:
         rows = [row for row in bare if row.discogs_release_id in minted]
         if not rows:
             return []
-        written = await self._rotation.fill(minted, rows)
+        written = await self.rotation.fill(minted, rows)
         raced = {row_id for row_id, ours in written.items() if not ours}
         self.mints["minted"] += len(written) - len(raced)
         self.mints["raced"] += len(raced)
@@ -258,7 +250,7 @@ class Warmer:
 
     async def _settle(self, work: _Work, rows: AbstractSet[int]) -> None:
         if rows:
-            await self._rotation.settle(work.batch.entries(rows), sorted(rows))
+            await self.rotation.settle(work.batch.entries(rows), sorted(rows))
             work.outcome.settled |= rows
 
 
