@@ -139,16 +139,12 @@ class Wellness:
 
 
 @dataclass(frozen=True, slots=True)
-class StreamState:
+class StreamState(Waiting):
     """One stream as the whole fleet knows it; rung and breaker are None where nobody follows it.
 
     `fault` is what keeps all changes from being handled.
     """
 
-    stream: Stream
-    backlog: int
-    oldest: timedelta | None
-    followed: bool
     rung: Rung | None = None
     breaker: BreakerState | None = None
     stalled: timedelta = timedelta()

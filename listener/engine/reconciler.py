@@ -35,29 +35,29 @@ from listener.engine.silent import NoTelemetry
 
 _log = structlog.stdlib.get_logger()
 
-# Several calls may be in flight when LML goes; a few more in a row are no coincidence.
+# Several calls may be in flight when LML goes down; a few more in a row are no coincidence.
 _FAILED_BATCHES = 5
-# Nothing went well yet: who begins while LML is down should find out at little cost.
+# Nothing went well yet: a run that begins while LML is down ends at little cost.
 _FAILED_AT_ONCE = 2
-# A run that somebody waits for finds out soon whether it makes sense to go on.
+# Somebody waits for a run on command: it finds out soon whether it makes sense to go on.
 RUN_SILENCE = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=5))
-_LOOK_AGAIN = timedelta(seconds=1)
+_NAP = timedelta(seconds=1)
 _SPREAD_OVER = 20_000
 # How long a run waits until it asks again, in smaller calls, about rows that failed together.
-RETRY_SUSPECTS = Backoff(first=timedelta(seconds=1), most=timedelta(seconds=5))
+_RETRY_SUSPECTS = Backoff(first=timedelta(seconds=1), most=timedelta(seconds=5))
 _SUSPECTS_TOGETHER = 500
-# Changes are looked for this often during a silence, and go first.
+# Longer than a consumer takes to notice the end of a silence: changes go first.
 _STAND_BACK = timedelta(milliseconds=250)
 _NOTE_EVERY = timedelta(seconds=2)
 
 
 class RunHaltedError(Exception):
-    """A run ended early, because one batch after another failed; what was not asked stays due."""
+    """A run was refused or ended early; the message says why. What was not asked stays due."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReconcilerLimits:
-    """How many rows are asked in one call, of each kind, and how many batches are on their way."""
+    """How many rows of each kind one call asks about; `batches` are handled at a time."""
 
     batch_size: int
     compilation_batch_size: int
@@ -68,8 +68,8 @@ class ReconcilerLimits:
 class Reconciler:
     """Searches for due rows, page by page, and has each page answered by a resolver.
 
-    `circuit` is shared with all that ask the same of LML. With `retries` a run comes back to rows
-    that failed together: a daemon tries them again by itself.
+    `circuit` is shared with all that ask the same of LML. With `retries` a run asks again about
+    rows that failed together; a daemon does without, as its retriers do that.
     """
 
     due: Due
@@ -90,10 +90,10 @@ class Reconciler:
         limit: int | None = None,
         tally: Tally | None = None,
     ) -> Tally:
-        """Make one run; returns its tally, which is the one given, if so, kept up to date.
+        """Make one run; returns its tally: the one given, kept up to date, or one of its own.
 
-        Raises `RunHaltedError` once several batches in a row failed, `StoreUnavailableError` if
-        the database goes.
+        Raises `RunHaltedError` once several batches in a row failed, if LML refuses to answer, or
+        if no batch went well; `StoreUnavailableError` if the search cannot reach the database.
         """
         resolver = self.resolver()
         resolver.tally = tally = tally if tally is not None else Tally()
@@ -139,7 +139,7 @@ class Reconciler:
         self, kind: RunKind, scope: Scope, limit: int | None = None
     ) -> AsyncGenerator[Sequence[DueRow], None]:
         most = _SPREAD_OVER if limit is None else min(limit, _SPREAD_OVER)
-        # The rows whose time has come first: the look at everything holds nothing back.
+        # Rows whose time has come go first: they need not wait for the look at every row.
         if Search.FAILED in kind.searches:
             async for rows in self.due.failed(scope):
                 yield rows
@@ -161,7 +161,11 @@ class Reconciler:
 
 @dataclass(eq=False)
 class _Walk:
-    """One run on its way: some batches being handled at a time, stopped by failures in a row."""
+    """One run on its way: handles several batches at a time, until too many in a row fail.
+
+    `suspects` are rows that failed together, most of which may be well, in the order in which they
+    failed: the next trial is about others. `answered` counts rows.
+    """
 
     resolver: Resolver
     batches: int
@@ -174,8 +178,6 @@ class _Walk:
     batch_ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     went_well: bool = False
     last_fault: Exception | None = None
-    # Rows that failed together, most of which may be well: asked again in smaller calls. In the
-    # order in which they failed: the trial after it is about others.
     suspects: dict[int, None] = field(default_factory=dict)
     answered: int = 0
 
@@ -208,11 +210,11 @@ class _Walk:
         """Ask about suspects until all are cleared or isolated, or none is answered any more."""
         in_vain = 0
         while self.suspects and in_vain < ISOLATED:
-            await asyncio.sleep(RETRY_SUSPECTS.delay(in_vain + 1).total_seconds())
-            # The search is through: what fails now keeps nobody else from being asked.
+            await asyncio.sleep(_RETRY_SUSPECTS.delay(in_vain + 1).total_seconds())
+            # The search is over: failures now keep no other row from being asked.
             self.failed_in_a_row = 0
             answered = self.answered
-            # From the other end where one is in vain: those that fail are often neighbours.
+            # From the other end after a round in vain: rows that fail are often neighbours.
             rows = list(self.suspects)[:: -1 if in_vain % 2 else 1]
             for start in range(0, len(rows), _SUSPECTS_TOGETHER):
                 part = rows[start : start + _SUSPECTS_TOGETHER]
@@ -234,15 +236,19 @@ class _Walk:
             waiting.task_done()
 
     async def _advance(self, page: Sequence[DueRow]) -> Sequence[DueRow]:
-        """Return what is left of the page: nothing if LML failed, which leaves the rows due."""
+        """Handle a page, or its first rows; return what is left to handle.
+
+        That is nothing if LML failed: the rows stay due.
+        """
         # After a failure one batch goes ahead alone: it shows whether the service is back.
-        async with self.alone if self._failing else nullcontext():
+        failing = self.failed_in_a_row or self.circuit.failures
+        async with self.alone if failing else nullcontext():
             await self._keep_silent()
             most = self.circuit.begin_trial()
-            # Of suspects one at a time: its neighbours may be the reason why LML seems to be down.
+            # Of suspects only one: one of the others may be why LML seems to be down.
             rows = page[: most and (1 if page[0].library_id in self.suspects else most)]
             began = now()
-            # If the call is cancelled nobody knows what it came to.
+            # First: if the call is cancelled nobody knows what became of them.
             again = [row.library_id for row in rows if row.library_id in self.suspects]
             for suspect in again:
                 del self.suspects[suspect]
@@ -279,30 +285,23 @@ class _Walk:
         changed = {row.library_id for row in rows if row.reason is Reason.CHANGED}
         self.resolver.tally.capture_missed += len(changed & outcome.tried - outcome.unasked)
 
-    @property
-    def _failing(self) -> bool:
-        return bool(self.failed_in_a_row or self.circuit.failures)
-
     async def _keep_silent(self) -> None:
-        # Others may hear meanwhile that LML is back.
-        while quiet := max(self._remaining(), self.circuit.silence()):
-            nap = min(quiet, _LOOK_AGAIN)
+        # In naps: others may hear meanwhile that LML is back.
+        while quiet := max(timedelta(seconds=self.pause.remaining(now())), self.circuit.silence()):
+            nap = min(quiet, _NAP)
             if nap == quiet and self.circuit.failures:
                 nap += _STAND_BACK
             await asyncio.sleep(nap.total_seconds())
 
-    def _remaining(self) -> timedelta:
-        return timedelta(seconds=self.pause.remaining(now()))
-
     def _fail(self, fault: ServiceFault, began: float) -> None:
         self.last_fault = fault
-        # Batches that were on their way together fail for one reason.
+        # Batches that were in flight together fail for one reason.
         if began < self.failed_at:
             return
         self.failed_at = now()
         self.failed_in_a_row += 1
         _log.warning("batch failed", reason=str(fault), in_a_row=self.failed_in_a_row)
-        # What an interrupted call came to is for the next one to show.
+        # An interrupted call may be about a row: the next call shows whether LML is down.
         down = isinstance(fault, LmlUnavailableError) and not (
             isinstance(fault, CallInterruptedError) or self.went_well
         )
