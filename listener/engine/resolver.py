@@ -1,4 +1,4 @@
-"""Gets library rows their verdicts."""
+"""Gets verdicts for library rows."""
 
 from __future__ import annotations
 
@@ -43,9 +43,10 @@ _LOCKED = "another session keeps the row locked"
 
 @dataclass(frozen=True, slots=True)
 class ResolverLimits:
-    """How a batch is asked: few compilations in one call, rows that fail by a policy.
+    """How a batch is asked: compilations in small calls, rows that fail again by a policy.
 
-    With `sets_apart` a few compilations among others are handed back, to be asked with their kind.
+    With `sets_apart` a few compilations among other rows are handed back unasked: asked together
+    with those of other batches they cost fewer calls.
     """
 
     compilation_batch_size: int
@@ -65,17 +66,16 @@ class _Work:
     order: int = 0
     read_at: float = 0.0
     asked: dict[int, Question] = field(default_factory=dict)
-    tally: Tally = field(default_factory=Tally)
     failures: list[Failure] = field(default_factory=list)
     outcome: BatchOutcome = field(default_factory=BatchOutcome)
 
 
 @dataclass(eq=False, kw_only=True)
 class Resolver:
-    """Asks LML about library rows as they are now and has its verdicts written.
+    """Asks LML about library rows as they are now, and has its verdicts written.
 
-    Where the rows come from is the caller's business: changes, retries, a sweep or a backfill.
     `permit` bounds the calls in flight. `circuit` is shared with all that ask the same of LML.
+    `oddities` counts what was odd about verdicts that were used all the same.
     """
 
     library: Library
@@ -90,9 +90,9 @@ class Resolver:
     oddities: Counter[str] = field(default_factory=Counter)
 
     async def handle(self, batch: Batch) -> BatchOutcome:
-        """Have the rows of a batch answered; each that cannot be ends in the ledger.
+        """Have the rows of a batch answered; rows that cannot be end in the ledger as failed.
 
-        A fault of a service ends it early: what was done by then stays.
+        A fault of a service is in the outcome, and ends it early: what was done by then stays.
         """
         work = _Work(batch)
 
@@ -114,7 +114,6 @@ class Resolver:
         finally:
             # LML's reply has closed the circuit by now, if there was one.
             self.circuit.end_trial()
-            self.tally.add(work.tally)
         work.outcome.suspects &= work.outcome.failed
         return work.outcome
 
@@ -124,10 +123,13 @@ class Resolver:
         work.read_at = now()
         work.asked |= {question.library_id: question for question in asking.questions}
         await self._settle_unasked(work, asking)
-        apart = self._apart(asking.questions)
+        limits, apart = self.limits, frozenset[int]()
+        if limits.sets_apart:
+            apart = better_apart(
+                asking.questions, limits.compilation_batch_size, limits.include_tracks
+            )
         work.outcome.apart |= apart
         asked = [question for question in asking.questions if question.library_id not in apart]
-        limits = self.limits
         try:
             for page in pages(asked, limits.compilation_batch_size, limits.include_tracks):
                 await self._ask(work, page)
@@ -136,19 +138,13 @@ class Resolver:
             raise
         await self._record(work)
 
-    def _apart(self, questions: Sequence[Question]) -> frozenset[int]:
-        limits = self.limits
-        if not limits.sets_apart:
-            return frozenset()
-        return better_apart(questions, limits.compilation_batch_size, limits.include_tracks)
-
     async def _settle_unasked(self, work: _Work, asking: Asking) -> None:
         unasked = asking.gone | asking.nameless | asking.answered
         if entries := work.batch.entries(unasked):
             await self.outbox.settle(Stream.LIBRARY, entries)
-        work.tally.skip(Skip.GONE, len(asking.gone))
-        work.tally.skip(Skip.NULL_ARTIST, len(asking.nameless))
-        work.tally.skip(Skip.ALREADY_ANSWERED, len(asking.answered))
+        self.tally.skip(Skip.GONE, len(asking.gone))
+        self.tally.skip(Skip.NULL_ARTIST, len(asking.nameless))
+        self.tally.skip(Skip.ALREADY_ANSWERED, len(asking.answered))
         work.outcome.unasked |= unasked
         work.outcome.settled |= unasked
 
@@ -158,7 +154,7 @@ class Resolver:
         async def ask(questions: Sequence[Question]) -> None:
             nonlocal with_tracks
             try:
-                results = await self._results(work.tally, QuestionPage(questions, with_tracks))
+                results = await self._results(QuestionPage(questions, with_tracks))
             except TracksRefusedError as fault:
                 _log.warning("asking without tracks", questions=len(questions), reason=str(fault))
                 # Nor for parts of this page: each would cost another call.
@@ -171,11 +167,11 @@ class Resolver:
 
         await isolate(page.questions, ask, partial(self._failed_together, work, Skip.LML_ERROR))
 
-    async def _results(self, tally: Tally, page: QuestionPage) -> Sequence[Verdict | Invalid]:
+    async def _results(self, page: QuestionPage) -> Sequence[Verdict | Invalid]:
         # The ledger has a suspect tried again: a call about one is not repeated here.
         once = any(question.suspicion for question in page.questions)
         async with self.permit():
-            tally.lml_calls += 1
+            self.tally.lml_calls += 1
             began = now()
             try:
                 with self.telemetry.call(len(page.questions)) as answered:
@@ -192,7 +188,7 @@ class Resolver:
                 self.circuit.replied()
                 raise
             finally:
-                tally.lml_latency += timedelta(seconds=now() - began)
+                self.tally.lml_latency += timedelta(seconds=now() - began)
             self.circuit.replied()
         try:
             return await reply.read()
@@ -239,7 +235,7 @@ class Resolver:
             for row in written.locked:
                 self._failed(work, work.asked[row], Skip.WRITER_ERROR, _LOCKED)
             others = [v for v in verdicts if v.library_id not in written.locked]
-            count(work.tally, others, written)
+            count(self.tally, others, written)
             log_written(verdicts, written)
             self._note_oddities(verdicts)
             work.outcome.settled |= written.rows
@@ -315,5 +311,5 @@ class Resolver:
         for failure in failures:
             # A suspect is counted when it is answered or isolated.
             if failure.library_id not in outcome.suspects & recorded:
-                work.tally.skip(failure.reason)
+                self.tally.skip(failure.reason)
         log_failures(failures)

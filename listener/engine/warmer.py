@@ -33,15 +33,18 @@ from listener.engine.refresher import Refresher, Report
 
 _log = structlog.stdlib.get_logger()
 
-# While the budget is spent a batch goes back untried after this: a stop need not wait for it.
+# A batch that the budget does not allow goes back untried after this: a stop waits no longer.
 _PATIENCE = timedelta(seconds=1)
-# Identities of rows that failed once are refreshed so many together; those of others alone.
+# How many rows that failed once are refreshed together; those that failed more often go alone.
 _TOGETHER = 10
 
 
 @dataclass(slots=True)
 class _Work:
-    """One batch on its way: what became of its rows, and why it cannot go on, if so."""
+    """One batch on its way: its rows as they were read last, and what became of them.
+
+    `failures` are not in the ledger yet; rows that are `left` to the next walk never get there.
+    """
 
     batch: Batch
     read_at: float = 0.0
@@ -60,9 +63,9 @@ class _Work:
 class Warmer:
     """Has identities minted for changed rotation rows that lack one, and all of them refreshed.
 
-    A row that fails again and again is left to the next walk. `tally` counts identities, each once
-    it is done with; `mints` counts rows by what became of them: `minted`, `raced` (somebody else
-    was faster) and `refused`.
+    A row that fails again and again is left to the next walk. `circuit` is shared with all that ask
+    the same of LML. `tally` counts identities, each once it is done with; `mints` counts rows by
+    what became of them: `minted`, `raced` (somebody else was faster) and `refused`.
     """
 
     rotation: Rotation
@@ -76,7 +79,7 @@ class Warmer:
     async def handle(self, batch: Batch) -> BatchOutcome:
         """Handle a batch; rows that the budget does not allow now are left untried.
 
-        A fault of a service ends it early: what was done by then stays.
+        A fault of a service is in the outcome, and ends it early: what was done by then stays.
         """
         work = _Work(batch)
 
@@ -93,7 +96,7 @@ class Warmer:
         return work.outcome
 
     async def _handle(self, work: _Work, rows: Sequence[int]) -> None:
-        # A change begins afresh, whatever failed before it.
+        # A change starts a row over, whatever failed before it.
         played = [
             replace(row, failing=None) if work.batch.changes[row.row_id] else row
             for row in await self.rotation.read(rows)
@@ -112,7 +115,7 @@ class Warmer:
             await self._warm(work, named)
             await self._warm(work, await self._mint(work, bare))
         except Exception:
-            # What failed by then is not tried once more while others are isolated.
+            # Now: rows that failed by then are not tried once more while others are isolated.
             await self._record(work)
             raise
         await self._record(work)
@@ -174,25 +177,22 @@ class Warmer:
                 self.circuit.answered()
             except PageRefusedError as fault:
                 self.circuit.replied()
-                self._refused(work, release, asking, fault)
+                _log.error(
+                    "identity cannot be minted",
+                    discogs_release_id=release,
+                    rows=sorted(asking)[:10],
+                    reason=str(fault),
+                )
+                self.mints["refused"] += len(asking)
+                self._failed(work, asking, str(fault))
             except LmlRefusedError as fault:
-                # An LML without that route can refresh all the same: the others need not wait.
+                # An LML without that route can still refresh: rows with an identity need not wait.
                 if routeless is None:
                     _log.error("identities cannot be minted", reason=str(fault))
                 routeless = fault
                 self._failed(work, asking, str(fault))
             except LmlUnavailableError as fault:
                 self._not_answered(work, sorted(asking), fault)
-
-    def _refused(self, work: _Work, release: int, asking: set[int], fault: Exception) -> None:
-        _log.error(
-            "identity cannot be minted",
-            discogs_release_id=release,
-            rows=sorted(asking)[:10],
-            reason=str(fault),
-        )
-        self.mints["refused"] += len(asking)
-        self._failed(work, asking, str(fault))
 
     def _not_answered(self, work: _Work, rows: Sequence[int], fault: LmlUnavailableError) -> None:
         """Note rows whose call came to nothing; raise the fault if LML may be to blame."""
@@ -237,7 +237,7 @@ class Warmer:
         raced = {row_id for row_id, ours in written.items() if not ours}
         self.mints["minted"] += len(written) - len(raced)
         self.mints["raced"] += len(raced)
-        # What changed such a row meanwhile is in the outbox itself.
+        # A change of its own is in the outbox for each of them.
         await self._settle(work, raced)
         self._failed(
             work, {row.row_id for row in rows} - written.keys(), "another session keeps it locked"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from listener.domain.change import Stream
@@ -24,6 +24,7 @@ class _Taken:
     at: float
 
 
+@dataclass(eq=False)
 class Watch:
     """Reads backlog and parked rows every few seconds, as long as it runs.
 
@@ -31,11 +32,10 @@ class Watch:
     claimed by the last reading, and those that were still to be.
     """
 
-    def __init__(self, readings: Readings, pulses: Callable[[], Sequence[Pulse]]) -> None:
-        self._readings = readings
-        self._pulses = pulses
-        self._taken: _Taken | None = None
-        self.captured: dict[Stream, int] = {}
+    readings: Readings
+    pulses: Callable[[], Sequence[Pulse]]
+    captured: dict[Stream, int] = field(default_factory=dict, init=False)
+    _taken: _Taken | None = field(default=None, init=False)
 
     @property
     def reading(self) -> Reading | None:
@@ -54,13 +54,13 @@ class Watch:
 
     async def _read(self) -> None:
         try:
-            reading = await self._readings.read()
+            reading = await self.readings.read()
         except StoreUnavailableError as fault:
             former = self._taken.reading if self._taken is not None else Reading((), 0, timedelta())
             self._taken = _Taken(replace(former, fault=str(fault)), now())
             return
         self._taken = _Taken(reading, now())
-        for pulse in self._pulses():
+        for pulse in self.pulses():
             waiting = reading.of(pulse.stream)
             unclaimed = max(0, waiting.backlog - pulse.held) if waiting is not None else 0
             known = self.captured.get(pulse.stream, 0)
