@@ -47,7 +47,7 @@ class RoomLimits:
 class _Entry(NamedTuple):
     """The changes that a row is asked for, and since when it waits, in monotonic seconds.
 
-    It is the latest one, and beside it what the row was asked for before in vain.
+    That is the latest change, and those that the row was asked for before in vain.
     """
 
     seqs: tuple[int, ...]
@@ -196,13 +196,13 @@ class Room:
 
     def ask_again(self, row_ids: Iterable[int], now: float) -> None:
         """Put rows back that changed while they were asked, to be asked after the cool-down."""
-        for row in row_ids:
-            self._put_back(row, now + self._cool_down)
+        self.release(row_ids, now + self._cool_down)
 
     def release(self, row_ids: Iterable[int], now: float) -> None:
         """Put rows back that were never tried."""
         for row in row_ids:
-            self._put_back(row, now)
+            self._reclaim(row)
+            heapq.heappush(self._cooling, (now, row))
 
     def set_apart(self, row_ids: Iterable[int], now: float) -> None:
         """Put rows back that are to leave together with others that were set apart."""
@@ -210,14 +210,10 @@ class Room:
             self._reclaim(row)
             self._apart[row] = now
 
-    def _put_back(self, row: int, ready_at: float) -> None:
-        self._reclaim(row)
-        heapq.heappush(self._cooling, (ready_at, row))
-
     def _reclaim(self, row: int) -> None:
         asked = self._in_flight.pop(row)
         if later := self._waiting.get(row):
-            # No look brings back what was claimed once, so what came meanwhile does not replace it.
+            # Both: no look finds again what was claimed once.
             asked = _Entry((*asked.seqs, *later.seqs), min(asked.since, later.since))
         self._waiting[row] = asked
 

@@ -56,7 +56,7 @@ class Feeder:
         whenever everything was claimed.
         """
         while True:
-            self._turn()
+            self.turned_at = now()
             if pause := self._pause(silence()):
                 # A full room is no reason to look before something leaves it.
                 self.behind = self.room.free > 0
@@ -128,11 +128,8 @@ class Feeder:
             began = self.turned_at
             if await self.lane.wait(turn):
                 return True
-            self._turn()
+            self.turned_at = now()
             if self.turned_at - began < turn.total_seconds() / 2:
                 return False
             left -= TURN
         return False
-
-    def _turn(self) -> None:
-        self.turned_at = now()

@@ -24,12 +24,8 @@ class NoTelemetry:
         self, _batch_size: int, /
     ) -> AbstractContextManager[Callable[[Mapping[str, float]], None]]:
         """Let the block run."""
-        return nullcontext(_ignore)
+        return nullcontext(lambda _cache_stats: None)
 
     def windows(self, _tally: Tally, /) -> AbstractContextManager[None]:
         """Let the block run."""
         return nullcontext()
-
-
-def _ignore(_cache_stats: Mapping[str, float]) -> None:
-    pass

@@ -27,10 +27,10 @@ from listener.engine.ports import Lane, Observer, Outbox
 _log = structlog.stdlib.get_logger()
 
 _DRAIN_WAIT = timedelta(milliseconds=20)
-# Others may end a silence, and do not say so here.
+# Whatever else asks LML may end a silence, and does not wake the dispatcher.
 _FAILING_LOOK = timedelta(milliseconds=200)
 _STORE_SILENCE = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=2))
-# The connections were replaced by then: another daemon, perhaps of another version, may do better.
+# New connections did not help by then: another daemon, perhaps of another version, may do better.
 _GIVE_UP = 4
 
 
@@ -112,10 +112,9 @@ class Tenure:
     def pulse(self) -> Pulse:
         """Return how the stream is followed."""
         at, work = now(), self._work
-        # Who waits for a batch to end is not stalled; how long that takes is bounded elsewhere.
+        # Waiting for a batch to end is no stall; how long a batch may take is bounded elsewhere.
         full = self._running >= work.limits.in_flight
-        turned_at = self._feeder.turned_at
-        turned_at = turned_at if full else min(turned_at, self._dispatched_at)
+        turned_at = min(self._feeder.turned_at, at if full else self._dispatched_at)
         looked_at = self._feeder.looked_at
         return Pulse(
             stream=work.stream,
@@ -160,7 +159,7 @@ class Tenure:
             self._dispatched_at = now()
             patience: float | None = self._silence().total_seconds()
             failing = bool(self.pause.failures or circuit.failures)
-            # After a failure one small batch goes ahead alone, and shows whether all is well again.
+            # After a failure one small batch goes ahead alone: it shows whether all is well again.
             if not patience and (not failing or (self.room.quiet and not self._feeder.behind)):
                 full = self._running >= self._calls()
                 most = circuit.begin_trial() or (TRIAL if failing else None)
