@@ -31,8 +31,8 @@ def pages(
 ) -> Iterator[QuestionPage]:
     """Yield the pages in which the questions of one batch are put.
 
-    Answers with tracks are long, so these pages are small; so are those of compilations. Suspects
-    come last, the more suspect the fewer together: who is not suspect does not wait for them.
+    Answers with tracks are long, so their pages are small; so are those of compilations. Suspects
+    come last, so that other rows do not wait for them: the more suspect, the fewer together.
     """
     degrees = sorted({question.suspicion for question in questions})
     for degree in degrees:
@@ -60,7 +60,7 @@ def _alike(
 def better_apart(
     questions: Sequence[Question], compilation_batch_size: int, include: IncludeTracks
 ) -> frozenset[int]:
-    """Return the rows that are better asked together with rows of other batches.
+    """Return the rows that are better asked together with those of other batches.
 
     A few compilations among others would each time cost a call of their own.
     """

@@ -10,8 +10,8 @@ from datetime import timedelta
 class Failing:
     """What the ledger remembers of a question that failed and was not answered since.
 
-    `failures` in a row for as long as `lasting`, the last one `ago`; `suspicion` says how often a
-    call failed because of one of the rows in it.
+    `failures` in a row began `lasting` ago, and the last one was `ago`. `suspicion` grows with each
+    call that failed because of one of several rows, this one among them.
     """
 
     failures: int
@@ -40,7 +40,7 @@ class Question:
 
     @property
     def suspicion(self) -> int:
-        """How often calls with this question failed because of one of their rows."""
+        """How suspect the row is of spoiling calls: 0 if it is not."""
         return self.failing.suspicion if self.failing else 0
 
 

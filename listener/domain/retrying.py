@@ -10,9 +10,9 @@ from listener.domain.question import Failing, Question
 from listener.domain.tally import Skip
 
 LONGEST_DETAIL = 300
-# Ten questions about a row within ten minutes at most, with those that isolate it from its page.
+# A row is asked at most ten times in its first ten minutes, including to isolate it from its page.
 _FIRST = timedelta(seconds=5)
-# While nothing is answered LML or the database may be at fault: once it works, nobody waits longer.
+# While nothing is answered LML or the database may be at fault: once they work, no row waits long.
 _DOUBTFUL = Backoff(first=_FIRST, most=timedelta(minutes=5))
 _CERTAIN = Backoff(first=_FIRST, most=timedelta(hours=1))
 _NEVER_PARKED_WITHIN = timedelta(hours=4)
@@ -20,7 +20,7 @@ _NEVER_PARKED_WITHIN = timedelta(hours=4)
 # How many suspects of each degree are asked together; those of any other are asked alone.
 TOGETHER = {1: 100, 2: 10}
 _ALONE = 3
-# A suspect that failed alone: nobody else can have been the reason.
+# A suspect that failed alone: no other row can have been the reason.
 ISOLATED = 4
 
 
@@ -38,7 +38,7 @@ class Failure:
     """A row that could not be answered, why this time, and when it is tried again.
 
     `suspicion` grows with every call that failed because of one of several rows: the higher it is,
-    the fewer rows the next call asks together with this one.
+    the fewer rows are asked together with this one. It ends with `ISOLATED`.
     """
 
     library_id: int
@@ -79,7 +79,7 @@ def more_suspect(question: Question, together: int, *, alone: bool, others_answe
     """Return how suspect a row is once a call about `together` rows failed, `alone` by its fault.
 
     The next call is a smaller one, unless nothing else was answered since: then the service may be
-    at fault, and nobody becomes more suspect.
+    at fault, and no row becomes more suspect.
     """
     if alone or question.suspicion >= _ALONE:
         return ISOLATED

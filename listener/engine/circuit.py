@@ -1,4 +1,4 @@
-"""Whether LML may be asked now: one circuit breaker for all that ask it about one stream."""
+"""Whether LML may be asked now: the circuit breaker that all who ask about one stream share."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _log = structlog.stdlib.get_logger()
 class Circuit:
     """Opens when LML does not answer, and never because of what it answers.
 
-    While it is open nobody asks; then one call of at most `TRIAL` rows is tried, and the others
-    wait for it. `fault` is what opened it.
+    While it is open nobody asks; then one call of at most `TRIAL` rows is tried, and all others
+    wait for it. `fault` is what opened it, None while it is closed.
     """
 
     def __init__(self, stream: Stream, silence: Backoff = LML_SILENCE) -> None:
@@ -47,7 +47,7 @@ class Circuit:
         return TRIAL if self._breaker.begin_trial(now()) else None
 
     def end_trial(self) -> None:
-        """Let somebody else try: the trial showed nothing about LML."""
+        """Let somebody else try: the trial is over, even if it showed nothing about LML."""
         self._breaker.end_trial()
 
     def replied(self) -> None:
@@ -82,7 +82,7 @@ class Circuit:
         delay = self._breaker.failed(now(), fault.retry_after)
         if self._breaker.failures == failures:
             return
-        # A refusal needs a person: an error once, and then only a reminder that it goes on.
+        # A refusal needs a person: it is an error once, then a reminder that it goes on.
         refused = isinstance(fault, LmlRefusedError) and self._breaker.failures == 1
         log = self._log.error if refused else self._log.warning
         log(

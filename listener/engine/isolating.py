@@ -15,8 +15,8 @@ T = TypeVar("T")
 
 # Three bad rows in 500 cost at most 57 attempts, and each is part of four.
 _PARTS = 8
-# Forty bad neighbours anywhere in a page of 1000 are no more refusals in a row. More, and what is
-# left is refused as it is: it will hardly be the rows.
+# Forty bad neighbours anywhere in a page of 1000 cause no more refusals in a row than this. After
+# more of them the service is at fault rather than rows, and what is left is refused as it is.
 _REFUSALS_IN_A_ROW = 65
 
 
@@ -25,11 +25,11 @@ async def isolate(
     attempt: Callable[[Sequence[T]], Awaitable[None]],
     refuse: Callable[[Sequence[T], str], None],
 ) -> None:
-    """Attempt all items together, those that are refused in ever smaller parts.
+    """Attempt all items together, then those that were refused in ever smaller parts.
 
-    `refuse` gets what stays refused, one item at a time with few exceptions, and the reason. Any
-    unforeseen exception counts as a refusal, and is logged once. Faults of a service end it at
-    once.
+    `refuse` gets what stays refused, and the reason: one item at a time, or larger parts after too
+    many refusals in a row. Any unforeseen exception counts as a refusal; the first is logged.
+    Faults of a service are raised at once.
     """
     waiting = [items]
     in_a_row = 0

@@ -21,8 +21,8 @@ from listener.engine.silent import NoTelemetry
 
 _log = structlog.stdlib.get_logger()
 
-# Three bad neighbours in a page of 50 are fewer refusals in a row. After more, what is left fails
-# page by page: it will hardly be the identities.
+# Three bad neighbours in a page of 50 cause fewer refusals in a row than this. After more of them
+# LML is at fault rather than identities, and what is left fails page by page.
 _REFUSALS_IN_A_ROW = 12
 _WORDS = 100
 
@@ -50,9 +50,9 @@ class _Page:
 
 @dataclass(eq=False)
 class Refresher:
-    """Asks LML for pages as large as the budget allows; those that it refuses are taken apart.
+    """Asks LML for pages as large as the budget allows; pages that it refuses are split.
 
-    `statuses` counts identities by what LML said of them, each time that it did.
+    `statuses` counts what LML said of identities, each time that it said so.
     """
 
     warming: Warming
@@ -64,10 +64,11 @@ class Refresher:
     async def refresh(
         self, errand: Errand, wanted: Mapping[int, bool], patience: timedelta | None = None
     ) -> AsyncGenerator[Report, None]:
-        """Yield a report of every call made for the identities, given with whether each is known.
+        """Yield what every call came to; `wanted` has the identities, with whether each is known.
 
-        Ends early after a call that failed, and once the budget has not allowed one for as long as
-        `patience`; what no report names was not asked. Raises `StoreUnavailableError`.
+        A page that was refused and is split is not reported. Ends early after a call that failed,
+        and once the budget has allowed none for as long as `patience`: identities that no report
+        names were not asked. Raises `StoreUnavailableError`.
         """
         pages = deque(
             _Page(tuple(i for i in wanted if wanted[i] is known), known) for known in (True, False)
@@ -130,7 +131,7 @@ class Refresher:
             await self._end_failed(grant, page, took())
             return Report(took(), lost=page.identities, fault=fault)
         except BaseException:
-            # Else it would count as in flight until its time is up, while this process lives.
+            # Otherwise the book would count it as in flight until its time is up.
             with suppress(StoreUnavailableError):
                 await asyncio.shield(self._end_failed(grant, page, took()))
             raise

@@ -24,10 +24,10 @@ _ASK_RELEASE_EVERY = timedelta(minutes=1)
 
 @dataclass(eq=False)
 class Retrier:
-    """Feeds rows that failed to whoever handles changes, in batches of their own.
+    """Hands rows that failed to the handler of changes, in batches of their own.
 
-    `due` returns up to so many rows whose time has come; `circuit` is that of all who ask the same.
-    While it is to be seen whether LML is back, `trial` rows are tried.
+    `due` returns up to so many rows whose time has come. `circuit` is shared with all that ask the
+    same of LML; while it is half-open, `trial` rows are tried.
     """
 
     due: Callable[[int], Awaitable[Sequence[int]]]
@@ -61,21 +61,21 @@ class Retrier:
         rows = await self.due(self.batch_size)
         if not rows:
             return False
-        # Meanwhile others may have asked.
+        # Others may have asked, and failed, meanwhile.
         if self.circuit.silence():
             return False
         most = self.trial if self.circuit.begin_trial() else None
         outcome = await self.handle(Batch(dict.fromkeys(rows[:most], ())))
-        # What settled has a later time now, or is none of our rows any more.
+        # Settled rows are answered or have a later time: without one the same rows came again.
         return len(rows) == self.batch_size and bool(outcome.settled) and outcome.fault is None
 
 
 @dataclass(eq=False)
 class ReleaseWatch:
-    """Has everything that failed asked again when another release of LML is deployed.
+    """Has every row that failed asked again when another release of LML is deployed.
 
-    `release` returns what LML calls itself, None if it does not say; `note` returns how many rows
-    are asked again because of it.
+    `release` returns LML's version and commit, None if it names none; `note` returns how many rows
+    are asked again because of them.
     """
 
     release: Callable[[], Awaitable[str | None]]

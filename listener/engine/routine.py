@@ -22,10 +22,10 @@ _RETRY = Backoff(first=timedelta(seconds=15), most=timedelta(minutes=30))
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is done once in every interval by one daemon of all.
+    """What one of all daemons does once in every interval.
 
-    The intervals are counted from `begins` after the epoch. `work` is told the cause, and when the
-    slot began. With `at_start` it is done whenever a daemon begins, too.
+    The intervals are counted from `begins` after the epoch. `work` gets the cause, and when the
+    slot began. With `at_start` the job is also done whenever a daemon begins.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Job:
 
 @dataclass(eq=False)
 class Routine:
-    """Does each job once a slot, whoever of the fleet comes first; a job never stops another."""
+    """Does each job once a slot, in the first daemon that takes it; no job ever stops another."""
 
     jobs: Sequence[Job]
     slots: Slots

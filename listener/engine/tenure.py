@@ -1,4 +1,4 @@
-"""One holding of a lane: what lives from taking a stream to handing it over."""
+"""One tenure of a lane: what lives from taking a stream to handing it over."""
 
 from __future__ import annotations
 

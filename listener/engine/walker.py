@@ -30,17 +30,18 @@ _log = structlog.stdlib.get_logger()
 _RETRY = Backoff(first=timedelta(seconds=25), most=timedelta(minutes=5))
 _TRIES = 3
 _FAILED_CALLS = 5
-# Nothing went well yet: who begins while LML is down should find out at little cost.
+# Nothing went well yet: a walk that begins while LML is down ends at little cost.
 _FAILED_AT_ONCE = 2
 _LOOK_AGAIN = timedelta(seconds=1)
 
 
 @dataclass(eq=False, kw_only=True)
 class Walker:
-    """Refreshes the identities of what is being played, one call at a time, one walk in the fleet.
+    """Refreshes the identities of what is being played, one call at a time.
 
-    It refuses while less than `min_coverage` (0..1) of the rows with a Discogs release have an
-    identity. `circuit` is shared with all that ask the same of LML.
+    Only one walk goes on at a time in all processes. It refuses while less than `min_coverage`
+    (0..1) of the rows with a Discogs release have an identity. `circuit` is shared with all that
+    ask the same of LML.
     """
 
     airplay: Airplay
@@ -59,12 +60,12 @@ class Walker:
         tally: RotationTally | None = None,
         expect: Callable[[int], None] | None = None,
     ) -> RotationTally:
-        """Refresh what nothing of use was said about since then; a walk broken off so goes on.
+        """Refresh every identity that LML said nothing of use about since then.
 
-        Returns its tally, which is the one given, if so, kept up to date; `expect` is told how many
-        identities there are. With `force` coverage does not matter. Raises `RunHaltedError` if it
-        refuses, if another walk goes on, or once several calls in a row failed, and
-        `StoreUnavailableError` if the database goes.
+        An interrupted walk is so continued. Returns its tally: the one given, kept up to date, or
+        one of its own; `expect` gets the number of identities. With `force` coverage does not
+        matter. Raises `RunHaltedError` if it refuses, if another walk goes on, if LML refuses every
+        page, or once several calls in a row failed; `StoreUnavailableError` if the database goes.
         """
         tally = tally if tally is not None else RotationTally()
         if not force:
@@ -102,20 +103,22 @@ class Walker:
 
 @dataclass(eq=False)
 class _Walk:
-    """One walk on its way; `todo` are the identities not asked yet, with whether each is known."""
+    """One walk on its way; `todo` are the identities not asked yet, with whether each is known.
+
+    `again` has the time at which to try each identity again that failed.
+    """
 
     refresher: Refresher
     circuit: Circuit
     tally: RotationTally
     todo: dict[int, bool]
     tries: Counter[int] = field(default_factory=Counter)
-    # When to try again what failed.
     again: dict[int, float] = field(default_factory=dict)
     failed_in_a_row: int = 0
     went_well: bool = False
 
     async def through(self, note: Callable[[], Awaitable[None]]) -> None:
-        """Go on until every identity is done with; whatever happens, each that was tried counts."""
+        """Go on until every identity is done with; those that were tried count in any case."""
         try:
             while self.todo or self.again:
                 await self._keep_silent()
@@ -137,7 +140,7 @@ class _Walk:
         return dict(list(self.todo.items())[:most])
 
     async def _keep_silent(self) -> None:
-        # Others may hear meanwhile that LML is back.
+        # In naps: others may hear meanwhile that LML is back.
         while quiet := self.circuit.silence():  # noqa: ASYNC110
             await asyncio.sleep(min(quiet, _LOOK_AGAIN).total_seconds())
 
@@ -149,7 +152,7 @@ class _Walk:
                     self.tally.latency += report.took
                     self._take(report)
                     await note()
-                    # One refused identity tells nothing about LML: the next page may.
+                    # One refused identity says nothing about LML: the next page may.
                     if self.circuit.failures and not report.refused:
                         return
         finally:
@@ -158,7 +161,7 @@ class _Walk:
     def _take(self, report: Report) -> None:
         for identity, refreshed in report.refreshed.items():
             del self.todo[identity]
-            # What LML refuses now it will refuse in a minute.
+            # An identity that LML refuses now it will also refuse in a minute.
             if refreshed.worth_a_retry and not report.refused and self._try_again(identity):
                 continue
             if refreshed.status is not Status.ERROR:

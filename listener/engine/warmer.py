@@ -1,4 +1,4 @@
-"""Warms LML's caches for what is being played, as soon as it is."""
+"""Warms LML's caches for rotation rows as soon as they change."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ class Warmer:
                 self._not_answered(work, sorted(asking), fault)
 
     def _not_answered(self, work: _Work, rows: Sequence[int], fault: LmlUnavailableError) -> None:
-        """Note rows whose call came to nothing; raise the fault if LML may be to blame."""
+        """Note rows of an interrupted call; raise the fault if LML may be to blame."""
         about_rows = all(
             self.circuit.others_answered(work.failing(row), work.read_at) for row in rows
         )

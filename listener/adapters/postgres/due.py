@@ -42,21 +42,21 @@ class PostgresDue:
     async def failed(self, scope: Scope) -> AsyncIterator[list[DueRow]]:
         """Yield the rows that failed, and whose time to be tried again had come at the start.
 
-        Then, whatever their time, those that failed together with others and not yet alone.
+        Then, whatever their time, suspects that are not isolated yet.
         """
         now = await self._now()
         parameters: dict[str, Any] = {"lock_class": None, "lock_number": None}
         everything = {"until": now, "least_suspect": 0, "most_suspect": ISOLATED}
         async for rows in self._pages(self._failed, scope, parameters | everything):
             yield rows
-        untold = {"until": "infinity", "least_suspect": 1, "most_suspect": ISOLATED - 1}
-        async for rows in self._pages(self._failed, scope, parameters | untold, after=now):
+        suspects = {"until": "infinity", "least_suspect": 1, "most_suspect": ISOLATED - 1}
+        async for rows in self._pages(self._failed, scope, parameters | suspects, after=now):
             yield rows
 
     async def retries(self, limit: int, *, suspects: bool) -> list[int]:
-        """Return up to `limit` rows that failed and whose time has come, suspects or not.
+        """Return up to `limit` rows that failed and whose time has come: suspects, or all others.
 
-        None while a run asks about all of them.
+        Returns none while a run asks about all of them.
         """
         parameters = _parameters(Scope()) | SEARCHED[Search.FAILED].parameters()
         parameters |= {
