@@ -134,7 +134,7 @@ def test_row_that_fails_among_others_is_parked_after_four_hours() -> None:
     assert 4 * HOUR <= sum(before, timedelta()) <= 5 * HOUR
 
 
-def test_calls_that_fail_as_a_whole_make_their_rows_ever_more_suspect() -> None:
+def test_calls_that_fail_make_their_rows_ever_more_suspect() -> None:
     grown = [more_suspect(question(s), 500, alone=False, others_answered=True) for s in range(4)]
     # The fourth time it was asked alone.
     assert grown == [1, 2, 3, ISOLATED]
@@ -152,7 +152,7 @@ def test_row_that_failed_alone_is_isolated() -> None:
             assert said == ISOLATED
 
 
-def test_nobody_becomes_more_suspect_than_once_while_nothing_is_answered() -> None:
+def test_suspicion_grows_once_at_most_while_nothing_is_answered() -> None:
     grown = [more_suspect(question(s), 500, alone=False, others_answered=False) for s in range(4)]
     assert grown == [1, 1, 2, ISOLATED]
 
