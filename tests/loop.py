@@ -246,7 +246,7 @@ class Daemon:
         await self._end(*self.sweeps)
 
     async def kill(self) -> None:
-        """End at once; what the server was told to do is done or not."""
+        """End at once; statements on their way take effect or do not."""
         await self._end(self._running, *self.sweeps)
 
     async def _end(self, *cancelled: asyncio.Task[Any]) -> None:

@@ -90,7 +90,7 @@ async def _follow(
 
 
 def _routine(parts: Parts, library: Consumer) -> Routine:
-    # Done by whoever follows the library: its calls and those for changes are counted together.
+    # In the daemon that follows the library: its calls and those for changes are counted together.
     settings, reconciler = parts.settings, parts.reconciler()
     housekeeping = PostgresHousekeeping(parts.pool, parts.database.backend)
 
@@ -129,7 +129,7 @@ async def _let_changes_go_first(consumer: Consumer) -> None:
 
 
 def _rotation_routine(parts: Parts, changes: Consumer) -> Routine:
-    # Beside the changes of the rotation: whoever loses that lane loses the walk with it.
+    # Beside the changes of the rotation: a daemon that loses that lane loses the walk with it.
     rotation, walker = parts.rotation(), parts.walker()
     slots = PostgresSlots(parts.pool, parts.database.backend, parts.database.holder)
 
@@ -138,7 +138,7 @@ def _rotation_routine(parts: Parts, changes: Consumer) -> Routine:
         if unminted:
             _log.info("having identities minted", rows=unminted)
         await _let_changes_go_first(changes)
-        # What was refreshed since the slot began is done: a walk that was broken off goes on.
+        # What was refreshed since the slot began is done: so an interrupted walk is continued.
         tally = await walker.run(slot, cause=cause)
         _log.info("refreshed what is being played", **tally.fields())
 

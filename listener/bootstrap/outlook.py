@@ -37,23 +37,6 @@ class Crew:
     consumers: dict[Stream, Consumer] = field(default_factory=dict)
 
 
-class Observers:
-    """Hands on to each what was observed."""
-
-    def __init__(self, observers: Sequence[Observer]) -> None:
-        self._observers = observers
-
-    def settled(self, stream: Stream, ages: Sequence[float], /) -> None:
-        """Note changes that were settled."""
-        for observer in self._observers:
-            observer.settled(stream, ages)
-
-    def handled(self, stream: Stream, rows: int, took: float, /) -> None:
-        """Note a batch that was handled."""
-        for observer in self._observers:
-            observer.handled(stream, rows, took)
-
-
 class Outlook:
     """Tells how this daemon is; there is less to tell before it has begun."""
 
@@ -99,7 +82,7 @@ class Outlook:
         self._watch = watch = Watch(readings, self.pulses)
         recorder = Recorder(samples, lambda: self.reading, self.pulses)
         for consumer in crew.consumers.values():
-            consumer.observe(Observers((recorder, *observers)))
+            consumer.observers += (recorder, *observers)
         async with beside(_keep(watch.run), _keep(recorder.run)):
             yield
 

@@ -25,9 +25,9 @@ from listener.domain.asking import IncludeTracks
 from listener.domain.budget import RefreshLimits
 from listener.domain.change import Stream
 from listener.domain.due import Scope
-from listener.domain.pacing import LML_SILENCE, TRIAL, Backoff
+from listener.domain.pacing import LML_SILENCE, Backoff
 from listener.domain.refreshing import LML_REFRESH_BATCH_CAP
-from listener.domain.retrying import RetryPolicy
+from listener.domain.retrying import TOGETHER, RetryPolicy
 from listener.domain.room import RoomLimits
 from listener.domain.tally import Tally
 from listener.engine.circuit import Circuit
@@ -101,19 +101,16 @@ class Parts:
     def library_retriers(self, tally: Tally) -> list[Retrier]:
         """Make what tries again releases that failed, counted in `tally`.
 
-        Suspects have one of their own: nobody else waits for a call that they may interrupt.
+        Those that may interrupt calls have one of their own: nobody else waits for such a call.
         """
         due = PostgresDue(self.pool, self.database.backend, self.ask_again)
         retriers = []
-        for suspects, priority in ((False, Priority.RETRY), (True, Priority.SEARCH)):
-            resolver = self.resolver(priority)
+        for suspicion, size in {0: self.settings.batch_size, **TOGETHER}.items():
+            resolver = self.resolver(Priority.SEARCH if suspicion else Priority.RETRY)
             resolver.tally = tally
-            find = partial(due.retries, suspects=suspects)
-            size = self.settings.batch_size
+            find = partial(due.retries, suspicion=suspicion)
             circuit = self.circuits[Stream.LIBRARY]
-            # Of suspects one alone: its neighbours may be the reason why LML seems to be down.
-            trial = 1 if suspects else TRIAL
-            retriers.append(Retrier(find, resolver.handle, circuit, batch_size=size, trial=trial))
+            retriers.append(Retrier(find, resolver.handle, circuit, batch_size=size))
         return retriers
 
     def rotation_retrier(self, warmer: Warmer) -> Retrier:

@@ -7,14 +7,14 @@ from http import HTTPStatus
 
 
 class Disposition(Enum):
-    """What to do about it: each value says what the service's word is worth.
+    """What to do about it, by what the reply shows.
 
-    WAIT: the service as a whole is busy, restarting or gone; no row is to blame, all is kept.
+    WAIT: the service itself is busy, restarting or gone; no row is to blame, all is kept.
     INTERRUPTED: the edge had no answer from the service: that may be gone, or fail at one row.
-    HALT: it does not let us in, or lacks the route; nothing changes until a person acts.
+    HALT: it does not accept our key, or lacks the route; nothing changes until a person acts.
     SPLIT: the page is too large, or one of its rows spoils it: smaller pages may be answered.
-    TRY_THEN_SPLIT: as SPLIT, but it may have been a moment's fault: the same page once more first,
-    and if it was asked with tracks once without: they are not always to be told.
+    TRY_THEN_SPLIT: as SPLIT, but the fault may have been momentary: first the same page once more,
+    and if it was asked with tracks, once without them: LML cannot always answer with tracks.
     """
 
     WAIT = "wait"

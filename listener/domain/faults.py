@@ -21,7 +21,7 @@ class LmlUnavailableError(Exception):
 
 
 class LmlRefusedError(LmlUnavailableError):
-    """LML rejects our key or lacks the route: it stays so until a person acts."""
+    """LML rejects our key or lacks the route, until a person acts."""
 
 
 class CallInterruptedError(LmlUnavailableError):

@@ -102,23 +102,10 @@ def unready(
     for waiting in reading.waiting:
         pulse = following.get(waiting.stream)
         if pulse is not None:
-            reasons += _troubles(_state_of(pulse, waiting), max_lag, limit)
+            reasons += _troubles(pulse, waiting.oldest, max_lag, limit)
         elif not waiting.followed:
             reasons.append(f"nobody follows {waiting.stream}")
     return reasons
-
-
-def _state_of(pulse: Pulse, waiting: Waiting) -> StreamState:
-    return StreamState(
-        stream=pulse.stream,
-        backlog=waiting.backlog,
-        oldest=waiting.oldest,
-        followed=True,
-        rung=pulse.rung,
-        breaker=pulse.breaker,
-        stalled=pulse.stalled,
-        fault=pulse.fault,
-    )
 
 
 class Word(StrEnum):
@@ -139,16 +126,12 @@ class Wellness:
 
 
 @dataclass(frozen=True, slots=True)
-class StreamState:
+class StreamState(Waiting):
     """One stream as the whole fleet knows it; rung and breaker are None where nobody follows it.
 
     `fault` is what keeps all changes from being handled.
     """
 
-    stream: Stream
-    backlog: int
-    oldest: timedelta | None
-    followed: bool
     rung: Rung | None = None
     breaker: BreakerState | None = None
     stalled: timedelta = timedelta()
@@ -190,10 +173,12 @@ def _failing(
     for each in streams:
         if not each.followed:
             yield f"nobody follows {each.stream}; start a daemon"
-        yield from _troubles(each, max_lag)
+        yield from _troubles(each, each.oldest, max_lag)
 
 
-def _troubles(state: StreamState, max_lag: timedelta, limit: str = "") -> Iterator[str]:
+def _troubles(
+    state: Pulse | StreamState, oldest: timedelta | None, max_lag: timedelta, limit: str = ""
+) -> Iterator[str]:
     """Yield what is wrong with how a stream is followed; `limit` ends the sentence on its lag."""
     stream = state.stream
     if state.stalled > _STALLED:
@@ -205,11 +190,11 @@ def _troubles(state: StreamState, max_lag: timedelta, limit: str = "") -> Iterat
     if state.rung is Rung.DOWN:
         yield f"the session that {stream} is woken by does not answer"
     excused = _lml_is_silent(state) or stream in _PACED
-    if state.oldest is not None and state.oldest > max_lag and not excused:
-        yield f"the oldest change of {stream} waits for {_span(state.oldest)}{limit}"
+    if oldest is not None and oldest > max_lag and not excused:
+        yield f"the oldest change of {stream} waits for {_span(oldest)}{limit}"
 
 
-def _lml_is_silent(state: StreamState) -> bool:
+def _lml_is_silent(state: Pulse | StreamState) -> bool:
     return state.breaker not in {None, BreakerState.CLOSED}
 
 

@@ -22,8 +22,8 @@ class Judgement:
     """A reply held against its questions.
 
     Every question is in exactly one of `accepted` (by its verdict), `invalid`, `contradicted` and
-    `missing`. `foreign` ids were not asked for; accepted ones that came again are in `repeated`;
-    `nameless_invalid` results could not be attributed to any row.
+    `missing`. `foreign` ids were not asked for; `nameless_invalid` results could not be
+    attributed to any row.
     """
 
     accepted: tuple[Verdict, ...]
@@ -31,7 +31,6 @@ class Judgement:
     contradicted: frozenset[int]
     missing: frozenset[int]
     foreign: frozenset[int]
-    repeated: frozenset[int]
     nameless_invalid: int
 
     @property
@@ -50,7 +49,6 @@ def judge(asked: Sequence[Question], results: Iterable[Verdict | Invalid]) -> Ju
     invalid: dict[int, str] = {}
     contradicted: set[int] = set()
     foreign: set[int] = set()
-    repeated: set[int] = set()
     nameless = 0
     for result in results:
         if result.library_id is None:
@@ -61,9 +59,8 @@ def judge(asked: Sequence[Question], results: Iterable[Verdict | Invalid]) -> Ju
             invalid[result.library_id] = result.reason
         elif result.library_id not in verdicts:
             verdicts[result.library_id] = result
-        else:
-            same = verdicts[result.library_id] == result
-            (repeated if same else contradicted).add(result.library_id)
+        elif verdicts[result.library_id] != result:
+            contradicted.add(result.library_id)
     contradicted -= invalid.keys()
     refused = contradicted | invalid.keys()
     return Judgement(
@@ -72,6 +69,5 @@ def judge(asked: Sequence[Question], results: Iterable[Verdict | Invalid]) -> Ju
         contradicted=frozenset(contradicted),
         missing=frozenset(wanted - verdicts.keys() - invalid.keys()),
         foreign=frozenset(foreign),
-        repeated=frozenset(repeated - refused),
         nameless_invalid=nameless,
     )

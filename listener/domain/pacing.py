@@ -19,10 +19,10 @@ class Backoff:
         return min(self.most, self.first * (1 << min(failures - 1, 30)))
 
 
-# At most four tries a minute of a service that is down; when it says that it is back, one at once.
+# A service that is down is tried at most four times a minute, and at once when it says it is back.
 LML_SILENCE = Backoff(first=timedelta(seconds=8), most=timedelta(seconds=15))
-# Rows that are asked about to find out whether LML answers again.
-TRIAL = 10
+# Rows asked about to find out whether LML answers again: one of several might interrupt the call.
+TRIAL = 1
 
 
 @dataclass(slots=True)
@@ -64,12 +64,12 @@ class BreakerState(StrEnum):
 
 @dataclass(slots=True)
 class Breaker(Pause):
-    """A pause towards a service that several of us ask, and that also tells how it is.
+    """A pause towards a service that has several callers, and that also reports how it is.
 
-    It ends early when the service says "well". Saying so proves little: it counts once, and then
-    only after the service was heard to be ill. What it asked for itself is kept in any case. After
-    the pause one call is tried, and until that ends, or for as long as a pause may be, nobody else
-    asks.
+    It ends early when the service reports that it is well. That proves little, so it counts once,
+    and again only after the service reported that it is not. A pause that the service asked for is
+    kept in any case. After the pause one call is tried: until it ends, or for as long as a pause
+    may last, nobody else asks.
     """
 
     _not_before: float = float("-inf")
@@ -95,17 +95,17 @@ class Breaker(Pause):
         return max(Pause.remaining(self, now), self._trial_until - now)
 
     def begin_trial(self, now: float) -> bool:
-        """Return whether the call that is made now is to be a small one, which others wait for."""
+        """Return whether the call made now must be a trial: a small one, which others wait for."""
         if self.failures:
             self._trial_until = now + self.backoff.most.total_seconds()
         return bool(self.failures)
 
     def end_trial(self) -> None:
-        """Let somebody else try: the trial told nothing about the service."""
+        """Let somebody else try: the trial is over, even if it showed nothing about the service."""
         self._trial_until = float("-inf")
 
     def heard(self, now: float, *, well: bool) -> None:
-        """Note what the service says of itself during a pause."""
+        """Note what the service reports of itself during a pause."""
         if not well:
             self._word_counts = True
         elif self._word_counts and now >= self._not_before:

@@ -1,4 +1,4 @@
-"""What LML says when it is asked to refresh identities, and what that is counted as."""
+"""What LML says when it is asked to refresh identities, and how that is counted."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import islice
 from typing import NamedTuple
 
 from listener.domain.change import Batch, Change
@@ -19,7 +20,7 @@ _HANDFUL = 10
 
 @dataclass(frozen=True, slots=True)
 class RoomLimits:
-    """How much a room holds and how long it holds it back.
+    """How many rows a room holds, and for how long it holds them back.
 
     `capacity` counts rows that wait for a batch or are in one. A batch leaves with `batch_size`
     rows, or when its oldest row has waited for `linger`, or at once if it is a handful while
@@ -46,7 +47,7 @@ class RoomLimits:
 class _Entry(NamedTuple):
     """The changes that a row is asked for, and since when it waits, in monotonic seconds.
 
-    It is the latest one, and beside it what the row was asked for before in vain.
+    That is the latest change, and those that the row was asked for before in vain.
     """
 
     seqs: tuple[int, ...]
@@ -136,41 +137,41 @@ class Room:
     def next_batch(
         self, now: float, *, full: bool = False, most: int | None = None
     ) -> Batch | float | None:
-        """Return a batch to handle now, or the seconds until one may be ready, or None if none.
+        """Return a batch to handle now, or the seconds until there may be one, or None.
 
-        With `full` only a full batch leaves, and it is not foretold when there is one. It has
-        `most` rows at most, if that is given.
+        None means that no batch will be ready unless something changes. With `full` rows that were
+        not set apart leave in a full batch only. A batch has `most` rows at most, if that is given.
         """
         while self._cooling and self._cooling[0][0] <= now:
             self._ready.setdefault(heapq.heappop(self._cooling)[1], now)
-        if self._apart:
-            patience = _APART * self._linger - (now - next(iter(self._apart.values())))
-            alone = self.quiet and not self._ready
-            if len(self._apart) >= self._limits.apart_size or alone or patience <= 0:
-                return self._leave(
-                    self._apart, min(most or self._limits.apart_size, self._limits.apart_size)
-                )
-            rest = self._next_ready(now, full=full, most=most)
-            if isinstance(rest, Batch):
-                return rest
-            return patience if rest is None else min(patience, rest)
-        return self._next_ready(now, full=full, most=most)
+        apart, ready = self._apart_leave_in(now), self._ready_leave_in(now, full=full)
+        if apart is not None and apart <= 0:
+            return self._leave(self._apart, self._limits.apart_size, most)
+        if ready is not None and ready <= 0:
+            return self._leave(self._ready, self._limits.batch_size, most)
+        return min((each for each in (apart, ready) if each is not None), default=None)
 
-    def _next_ready(self, now: float, *, full: bool, most: int | None) -> Batch | float | None:
+    def _apart_leave_in(self, now: float) -> float | None:
+        if not self._apart:
+            return None
+        alone = self.quiet and not self._ready
+        if len(self._apart) >= self._limits.apart_size or alone:
+            return 0.0
+        return _APART * self._linger - (now - next(iter(self._apart.values())))
+
+    def _ready_leave_in(self, now: float, *, full: bool) -> float | None:
         if not self._ready:
             return self._cooling[0][0] - now if self._cooling else None
-        if full and len(self._ready) < self._limits.batch_size:
+        if len(self._ready) >= self._limits.batch_size:
+            return 0.0
+        if full:
             return None
-        patience = self._linger - (now - next(iter(self._ready.values())))
-        at_once = self.quiet and len(self._ready) <= _HANDFUL
-        if len(self._ready) < self._limits.batch_size and not at_once and patience > 0:
-            return patience
-        return self._leave(
-            self._ready, min(most or self._limits.batch_size, self._limits.batch_size)
-        )
+        if self.quiet and len(self._ready) <= _HANDFUL:
+            return 0.0
+        return self._linger - (now - next(iter(self._ready.values())))
 
-    def _leave(self, group: dict[int, float], size: int) -> Batch:
-        rows = [row for row, _ in zip(group, range(size), strict=False)]
+    def _leave(self, group: dict[int, float], size: int, most: int | None) -> Batch:
+        rows = list(islice(group, min(most or size, size)))
         for row in rows:
             del group[row]
             self._in_flight[row] = self._waiting.pop(row)
@@ -195,13 +196,13 @@ class Room:
 
     def ask_again(self, row_ids: Iterable[int], now: float) -> None:
         """Put rows back that changed while they were asked, to be asked after the cool-down."""
-        for row in row_ids:
-            self._put_back(row, now + self._cool_down)
+        self.release(row_ids, now + self._cool_down)
 
     def release(self, row_ids: Iterable[int], now: float) -> None:
         """Put rows back that were never tried."""
         for row in row_ids:
-            self._put_back(row, now)
+            self._reclaim(row)
+            heapq.heappush(self._cooling, (now, row))
 
     def set_apart(self, row_ids: Iterable[int], now: float) -> None:
         """Put rows back that are to leave together with others that were set apart."""
@@ -209,14 +210,10 @@ class Room:
             self._reclaim(row)
             self._apart[row] = now
 
-    def _put_back(self, row: int, ready_at: float) -> None:
-        self._reclaim(row)
-        heapq.heappush(self._cooling, (ready_at, row))
-
     def _reclaim(self, row: int) -> None:
         asked = self._in_flight.pop(row)
         if later := self._waiting.get(row):
-            # No look brings back what was claimed once, so what came meanwhile does not replace it.
+            # Both: no look finds again what was claimed once.
             asked = _Entry((*asked.seqs, *later.seqs), min(asked.since, later.since))
         self._waiting[row] = asked
 

@@ -35,16 +35,11 @@ FAILURES = frozenset(
 )
 
 
-# What reports and logs call each counter.
+# Counters that reports and logs call by another name.
 _NAMES = {
     "resolved": "rows_resolved",
     "resolved_compilations": "rows_resolved_compilation",
     "unresolved": "rows_unresolved",
-    "source_rows_skipped_null_confidence": "source_rows_skipped_null_confidence",
-    "capture_missed": "capture_missed",
-    "identities_withdrawn": "identities_withdrawn",
-    "resolved_now_unresolved": "resolved_now_unresolved",
-    "kept_manual": "kept_manual",
     "lml_calls": "lml_total_calls",
 }
 # What the report of a dry run has, and what other reports call it.
@@ -142,7 +137,8 @@ class Tally:
         return self._counts() | dict(sorted(skipped.items())) | dict(sorted(tracks.items()))
 
     def _counts(self) -> dict[str, int]:
-        counts = {name: getattr(self, counter) for counter, name in _NAMES.items()}
+        numbers = {each.name: getattr(self, each.name) for each in fields(self)}
+        counts = {_NAMES.get(k, k): n for k, n in numbers.items() if isinstance(n, int)}
         return {"scanned": self.scanned} | counts | {"lml_total_latency_ms": self.latency_ms}
 
 

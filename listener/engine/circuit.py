@@ -1,8 +1,7 @@
-"""Whether LML may be asked now: one circuit breaker for all that ask it about one stream."""
+"""Whether LML may be asked now: the circuit breaker that all who ask about one stream share."""
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 
 import structlog
@@ -10,6 +9,8 @@ import structlog
 from listener.domain.change import Stream
 from listener.domain.faults import LmlRefusedError, LmlUnavailableError
 from listener.domain.pacing import LML_SILENCE, TRIAL, Backoff, Breaker, BreakerState
+from listener.domain.question import Failing
+from listener.engine.clock import now
 
 _log = structlog.stdlib.get_logger()
 
@@ -17,8 +18,9 @@ _log = structlog.stdlib.get_logger()
 class Circuit:
     """Opens when LML does not answer, and never because of what it answers.
 
-    While it is open nobody asks; then one call of at most `TRIAL` rows is tried, and the others
-    wait for it. `fault` is what opened it, `answers` how often answers were written.
+    While it is open nobody asks; then one call of at most `TRIAL` rows is tried, and all others
+    wait for it. `fault` is what opened it, None while it is closed;
+    `answers` counts how often answers were written.
     """
 
     def __init__(self, stream: Stream, silence: Backoff = LML_SILENCE) -> None:
@@ -31,7 +33,7 @@ class Circuit:
     @property
     def state(self) -> BreakerState:
         """How LML answers at present."""
-        return self._breaker.state(_now())
+        return self._breaker.state(now())
 
     @property
     def failures(self) -> int:
@@ -40,14 +42,14 @@ class Circuit:
 
     def silence(self) -> timedelta:
         """Return for how long nobody may ask, zero if somebody may now."""
-        return timedelta(seconds=self._breaker.remaining(_now()))
+        return timedelta(seconds=self._breaker.remaining(now()))
 
     def begin_trial(self) -> int | None:
         """Return how many rows the call that is made now may ask about, None if any number."""
-        return TRIAL if self._breaker.begin_trial(_now()) else None
+        return TRIAL if self._breaker.begin_trial(now()) else None
 
     def end_trial(self) -> None:
-        """Let somebody else try: the trial showed nothing about LML."""
+        """Let somebody else try: the trial is over, even if it showed nothing about LML."""
         self._breaker.end_trial()
 
     def replied(self) -> None:
@@ -60,20 +62,30 @@ class Circuit:
     def answered(self) -> None:
         """Note that a row was answered, and its answer written."""
         self.answers += 1
-        self._answered_at = _now()
+        self._answered_at = now()
 
     def answered_since(self, ago: timedelta) -> bool:
-        """Return whether a row was answered since then: only so can others fail by themselves."""
-        return self._answered_at > _now() - ago.total_seconds()
+        """Return whether a row was answered since then."""
+        return self._answered_at > now() - ago.total_seconds()
+
+    def others_answered(self, failing: Failing | None, read_at: float) -> bool:
+        """Return whether a row was answered since the last failure of another, read at `read_at`.
+
+        Only then can the other one be at fault itself. Of one that did not fail before: False.
+        """
+        if failing is None:
+            return False
+        # A call may take longer than the time between two failures.
+        return self.answered_since(failing.ago + timedelta(seconds=now() - read_at))
 
     def failed(self, fault: LmlUnavailableError) -> None:
         """Note that LML did not answer."""
         self.fault = fault
         failures = self._breaker.failures
-        delay = self._breaker.failed(_now(), fault.retry_after)
+        delay = self._breaker.failed(now(), fault.retry_after)
         if self._breaker.failures == failures:
             return
-        # A refusal needs a person: an error once, and then only a reminder that it goes on.
+        # A refusal needs a person: it is an error once, then a reminder that it goes on.
         refused = isinstance(fault, LmlRefusedError) and self._breaker.failures == 1
         log = self._log.error if refused else self._log.warning
         log(
@@ -85,8 +97,4 @@ class Circuit:
 
     def heard(self, *, well: bool) -> None:
         """Note what LML says of itself while the circuit is open."""
-        self._breaker.heard(_now(), well=well)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+        self._breaker.heard(now(), well=well)

@@ -1,4 +1,4 @@
-"""What questions came to: counted, and told where a person should know, without contents."""
+"""Counts what became of questions, and logs what a person should know, without row contents."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def count(tally: Tally, verdicts: Sequence[Verdict], written: Written) -> None:
         tally.tracks += counts
 
 
-def tell(verdicts: Sequence[Verdict], written: Written) -> None:
-    """Say what verdicts did to identities, and where credits fit none of ours."""
+def log_written(verdicts: Sequence[Verdict], written: Written) -> None:
+    """Log the identities that verdicts withdrew, and credits of which too many match no row."""
     if written.withdrawn:
         _log.info(
             "identities withdrawn: their rows ask something else now, and nothing was found",
@@ -59,8 +59,8 @@ def tell(verdicts: Sequence[Verdict], written: Written) -> None:
         )
 
 
-def tell_misfit(questions: Sequence[Question], judgement: Judgement) -> None:
-    """Say how a reply does not fit the questions."""
+def log_misfit(questions: Sequence[Question], judgement: Judgement) -> None:
+    """Log how a reply does not fit the questions."""
     _log.warning(
         "reply does not fit the questions",
         asked=len(questions),
@@ -73,8 +73,8 @@ def tell_misfit(questions: Sequence[Question], judgement: Judgement) -> None:
     )
 
 
-def tell_failures(failures: Sequence[Failure]) -> None:
-    """Say which rows could not be answered, and which of them were parked."""
+def log_failures(failures: Sequence[Failure]) -> None:
+    """Log which rows could not be answered, and which of them were parked."""
     _log.warning(
         "rows cannot be answered",
         rows=sorted(failure.library_id for failure in failures)[:10],

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 from listener.domain.change import Change, Look, Stream
 from listener.domain.health import TURN
 from listener.domain.horizon import Horizon
 from listener.domain.pacing import Backoff
 from listener.domain.room import Room
+from listener.engine.clock import now
 from listener.engine.ports import Lane, Outbox
 
 _LOOK_EVERY = timedelta(milliseconds=7)
@@ -20,6 +22,7 @@ _LOOKBACK = timedelta(seconds=1)
 _WATCH = Backoff(first=timedelta(milliseconds=5), most=timedelta(milliseconds=250))
 
 
+@dataclass(eq=False)
 class Feeder:
     """Looks at the outbox while changes come in, and sleeps until woken while none do.
 
@@ -27,21 +30,18 @@ class Feeder:
     `behind` from when it had to keep from looking, though it was woken, until its next look.
     """
 
-    def __init__(
-        self, stream: Stream, outbox: Outbox, room: Room, lane: Lane, poll: timedelta
-    ) -> None:
-        self._stream = stream
-        self._outbox = outbox
-        self._room = room
-        self._lane = lane
-        self._poll = poll
-        self._horizon = Horizon(_LOOKBACK)
-        self._found_before = False
-        self._watch_until: int | None = None
-        self._watched = 0
-        self.turned_at = asyncio.get_running_loop().time()
-        self.looked_at: float | None = None
-        self.behind = False
+    stream: Stream
+    outbox: Outbox
+    room: Room
+    lane: Lane
+    poll: timedelta
+    turned_at: float = field(default_factory=now, init=False)
+    looked_at: float | None = field(default=None, init=False)
+    behind: bool = field(default=False, init=False)
+    _horizon: Horizon = field(default_factory=partial(Horizon, _LOOKBACK), init=False)
+    _found_before: bool = field(default=False, init=False)
+    _watch_until: int | None = field(default=None, init=False)
+    _watched: int = field(default=0, init=False)
 
     async def run(
         self,
@@ -56,18 +56,18 @@ class Feeder:
         whenever everything was claimed.
         """
         while True:
-            self._turn()
+            self.turned_at = now()
             if pause := self._pause(silence()):
                 # A full room is no reason to look before something leaves it.
-                self.behind = self._room.free > 0
+                self.behind = self.room.free > 0
                 # It will look again unasked: writers need not wake it.
-                await self._lane.rouse()
-                await self._lane.wait(pause)
+                await self.lane.rouse()
+                await self.lane.wait(pause)
             else:
                 look, everything = await self._look()
                 if look.changes:
                     if superseded := admit(look.changes):
-                        await self._outbox.settle(self._stream, superseded)
+                        await self.outbox.settle(self.stream, superseded)
                     await self._stay_awake(everything=everything)
                 elif everything:
                     resting()
@@ -77,19 +77,19 @@ class Feeder:
         """Return how long not to look: while LML is silent, or the room is full."""
         if quiet_for:
             return min(quiet_for, _SILENCE_SLICE)
-        return timedelta() if self._room.free else _FULL_ROOM_WAIT
+        return timedelta() if self.room.free else _FULL_ROOM_WAIT
 
     async def _look(self) -> tuple[Look, bool]:
-        now = asyncio.get_running_loop().time()
-        after = self._horizon.start(now)
-        look = await self._outbox.look(
-            self._stream,
+        began = now()
+        after = self._horizon.start(began)
+        look = await self.outbox.look(
+            self.stream,
             after=after,
-            held=self._room.held(after),
-            limit=self._room.claimable,
-            mark=self._horizon.mark_due(now),
+            held=self.room.held(after),
+            limit=self.room.claimable,
+            mark=self._horizon.mark_due(began),
         )
-        self.looked_at = asyncio.get_running_loop().time()
+        self.looked_at = now()
         self.behind = False
         everything = self._horizon.looked(
             after, [change.seq for change in look.changes], look.snapshot, complete=look.complete
@@ -99,19 +99,19 @@ class Feeder:
     async def _stay_awake(self, *, everything: bool) -> None:
         # A lone change is not worth two round trips: only a second look that finds something is.
         if self._found_before:
-            await self._lane.rouse()
+            await self.lane.rouse()
         self._found_before = True
         if everything:
-            await self._lane.wait(_LOOK_EVERY)
+            await self.lane.wait(_LOOK_EVERY)
 
     async def _rest(self, xmin: int) -> None:
         self._found_before = False
-        dozed = await self._lane.doze()
+        dozed = await self.lane.doze()
         if dozed is not None:
             self._watch_until, self._watched = dozed, 0
         elif self._watch_until is not None and xmin < self._watch_until:
             self._watched += 1
-            await self._lane.wait(_WATCH.delay(self._watched))
+            await self.lane.wait(_WATCH.delay(self._watched))
         else:
             self._watch_until = None
             if not await self._woken():
@@ -122,17 +122,14 @@ class Feeder:
 
         Ends sooner while the lane cannot be woken: its wait then returns before its time.
         """
-        left = self._poll
+        left = self.poll
         while left > timedelta():
             turn = min(left, TURN)
             began = self.turned_at
-            if await self._lane.wait(turn):
+            if await self.lane.wait(turn):
                 return True
-            self._turn()
+            self.turned_at = now()
             if self.turned_at - began < turn.total_seconds() / 2:
                 return False
             left -= TURN
         return False
-
-    def _turn(self) -> None:
-        self.turned_at = asyncio.get_running_loop().time()

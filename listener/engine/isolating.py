@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import structlog
@@ -15,24 +16,34 @@ T = TypeVar("T")
 
 # Three bad rows in 500 cost at most 57 attempts, and each is part of four.
 _PARTS = 8
-# Forty bad neighbours anywhere in a page of 1000 are no more refusals in a row. More, and what is
-# left is refused as it is: it will hardly be the rows.
+# Forty bad neighbours anywhere in a page of 1000 cause no more refusals in a row than this. After
+# more of them the service is at fault rather than rows, and what is left is refused as it is.
 _REFUSALS_IN_A_ROW = 65
+
+
+@dataclass(slots=True)
+class Refusals:
+    """How often in a row one service refused something, over all pages that it is given."""
+
+    in_a_row: int = 0
 
 
 async def isolate(
     items: Sequence[T],
     attempt: Callable[[Sequence[T]], Awaitable[None]],
     refuse: Callable[[Sequence[T], str], None],
+    refusals: Refusals | None = None,
 ) -> None:
-    """Attempt all items together, those that are refused in ever smaller parts.
+    """Attempt all items together, then those that were refused in ever smaller parts.
 
-    `refuse` gets what stays refused, one item at a time with few exceptions, and the reason. Any
-    unforeseen exception counts as a refusal, and is logged once. Faults of a service end it at
-    once.
+    `refuse` gets what stays refused, and the reason: one item at a time, or larger parts after too
+    many refusals in a row, with those of earlier pages if they are given. Any unforeseen exception
+    counts as a refusal; the first is logged. Faults of a service are raised at once.
     """
     waiting = [items]
-    in_a_row = 0
+    refusals = refusals or Refusals()
+    # Each page is taken apart once at least: some of its parts may go through.
+    refusals.in_a_row = min(refusals.in_a_row, _REFUSALS_IN_A_ROW - _PARTS)
     logged = False
     while waiting:
         part = waiting.pop()
@@ -48,10 +59,10 @@ async def isolate(
                 _log.exception("unexpected error, isolating its rows", rows=len(part))
             logged = True
         else:
-            in_a_row = 0
+            refusals.in_a_row = 0
             continue
-        in_a_row += 1
-        if len(part) == 1 or in_a_row > _REFUSALS_IN_A_ROW:
+        refusals.in_a_row += 1
+        if len(part) == 1 or refusals.in_a_row > _REFUSALS_IN_A_ROW:
             refuse(part, reason)
         else:
             waiting.extend(reversed(parts(part)))

@@ -1,4 +1,4 @@
-"""What handling a batch comes to."""
+"""What became of a batch that was handled."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class BatchOutcome:
     `settled` rows are done with: their changes left the outbox. Of these, `failed` ones wait in the
     ledger for their next attempt; `suspects` among them failed together, so most of them may be
     well. `unasked` ones needed no question. `late` rows changed while they were asked about and are
-    to be asked again; `apart` ones are to be handled with others of their kind. `fault` is what
-    kept the rest from being tried.
+    to be asked again; `apart` ones were not asked, and are to be handled with others of their kind.
+    `fault` kept the rest from being tried.
     """
 
     settled: AbstractSet[int] = _NONE

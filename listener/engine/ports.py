@@ -33,7 +33,7 @@ class Outbox(Protocol):
     async def look(
         self, stream: Stream, *, after: int, held: Sequence[int], limit: int, mark: bool = False
     ) -> Look:
-        """Return up to `limit` changes after seq `after` without those in `held`, oldest first.
+        """Return up to `limit` changes after seq `after` except those in `held`, oldest first.
 
         The snapshot of the result has a mark if one is asked for; each costs a transaction id.
         """
@@ -84,7 +84,7 @@ class Verdicts(Protocol):
         """Write the verdicts that still answer their row's question, and settle them.
 
         Rows neither written nor locked changed meanwhile, went, or have a newer verdict.
-        Raises `StatementRefusedError` if the database refuses the page as a whole.
+        Raises `StatementRefusedError` if the database refuses the page: it is all or nothing.
         """
 
     async def fail(
@@ -114,11 +114,10 @@ class Lml(Protocol):
     async def ask(
         self, questions: Sequence[Question], *, with_tracks: bool = False, once: bool = False
     ) -> Reply:
-        """Put one page of 1 to 1000 questions, only `once` or again if the call fails.
+        """Put one page of 1 to 1000 questions; a call that fails is repeated unless `once`.
 
-        Raises `LmlUnavailableError` if no row is to blame, `CallInterruptedError` if one may be,
-        `PageRefusedError` if a row may be, and `TracksRefusedError` if it may be that the tracks
-        were asked for.
+        Raises `LmlUnavailableError` if no row is to blame; `CallInterruptedError` if LML or a row
+        may be; `PageRefusedError` if a row may be; `TracksRefusedError` if the tracks may be, too.
         """
 
 
@@ -141,14 +140,14 @@ class Rotation(Protocol):
     async def fail(
         self, failures: Sequence[RotationFailure], entries: Sequence[tuple[int, int]]
     ) -> None:
-        """Remember rows that came to nothing, and settle their changes."""
+        """Remember rows that failed, and settle their changes."""
 
     async def raise_releases(self, library_ids: Sequence[int]) -> int:
         """Have those of the releases that are due asked about; returns how many."""
 
 
 class Airplay(Protocol):
-    """What is being played, as a whole."""
+    """All that is being played."""
 
     async def identities(self, since: datetime) -> Mapping[int, bool]:
         """Return the identities that nothing of use was said about since then.
@@ -182,8 +181,8 @@ class Refreshes(Protocol):
 
     async def end(
         self, grant: Grant, *, cost: int, answered: int, refreshed: Mapping[int, Refreshed]
-    ) -> Mapping[int, int]:
-        """Write down what a call cost and what LML said; returns how often in a row each failed."""
+    ) -> None:
+        """Write down what a call cost, and what LML said of each identity."""
 
 
 class Due(Protocol):
@@ -251,10 +250,10 @@ class Bell(Protocol):
 
 
 class Telemetry(Protocol):
-    """What an operator's dashboards are told; it never breaks what it tells of."""
+    """What operators' dashboards show; it never breaks what it reports on."""
 
     def run(self, kind: str, tally: Tally | RotationTally, /) -> AbstractContextManager[None]:
-        """Tell of a run once the block has ended, however it did, with the tally as it is then.
+        """Report a run once the block has ended, however it did, with the tally as it is then.
 
         A run within a run is part of it.
         """
@@ -262,20 +261,20 @@ class Telemetry(Protocol):
     def call(
         self, batch_size: int, /
     ) -> AbstractContextManager[Callable[[Mapping[str, float]], None]]:
-        """Tell of one call of LML, which lasts as long as the block.
+        """Report one call of LML, which lasts as long as the block.
 
         Yields what has to be called once the reply was read, with the cache statistics in it.
         """
 
     def refresh(self, identities: int, /) -> AbstractContextManager[None]:
-        """Tell of one call that refreshes identities, which lasts as long as the block."""
+        """Report one call that refreshes identities, which lasts as long as the block."""
 
     def windows(self, tally: Tally, /) -> AbstractContextManager[None]:
-        """Tell from time to time, for the length of the block, what was added to the tally."""
+        """Report from time to time, for the length of the block, what was added to the tally."""
 
 
 class Observer(Protocol):
-    """What counts how changes move; it neither waits nor fails. All times are seconds."""
+    """Counts how changes move; neither waits nor fails. All times are seconds."""
 
     def settled(self, stream: Stream, ages: Sequence[float], /) -> None:
         """Note changes that were settled, by their ages since they were recorded."""
@@ -285,7 +284,7 @@ class Observer(Protocol):
 
 
 class Readings(Protocol):
-    """What the database tells of all streams at once."""
+    """What the database knows of all streams at once."""
 
     async def read(self) -> Reading:
         """Look once; raises `StoreUnavailableError`."""

@@ -15,6 +15,7 @@ from listener.domain.health import Pulse, Reading, Rung
 from listener.domain.pacing import BreakerState
 from listener.domain.sample import Sample
 from listener.domain.tally import Distribution
+from listener.engine.clock import now
 from listener.engine.ports import Samples
 
 _log = structlog.stdlib.get_logger()
@@ -36,24 +37,20 @@ class _Account:
     silent: timedelta = timedelta()
 
 
+@dataclass(eq=False)
 class Recorder:
     """Keeps account of every stream that is followed here, and has it written from time to time.
 
     What cannot be written is dropped: nothing depends on it.
     """
 
-    def __init__(
-        self,
-        samples: Samples,
-        reading: Callable[[], Reading | None],
-        pulses: Callable[[], Sequence[Pulse]],
-    ) -> None:
-        self._samples = samples
-        self._reading = reading
-        self._pulses = pulses
-        self._accounts: dict[Stream, _Account] = {}
-        self._claimed: dict[Stream, int] = {}
-        self._count_at = self._fold_at = float("-inf")
+    samples: Samples
+    reading: Callable[[], Reading | None]
+    pulses: Callable[[], Sequence[Pulse]]
+    _accounts: dict[Stream, _Account] = field(default_factory=dict, init=False)
+    _claimed: dict[Stream, int] = field(default_factory=dict, init=False)
+    _count_at: float = field(default=float("-inf"), init=False)
+    _fold_at: float = field(default=float("-inf"), init=False)
 
     def settled(self, stream: Stream, ages: Sequence[float], /) -> None:
         """Note changes that were settled, by their ages since they were recorded."""
@@ -65,28 +62,28 @@ class Recorder:
     async def run(self) -> None:
         """Go on until cancelled."""
         while True:
-            followed = {pulse.stream: pulse for pulse in self._pulses()}
+            followed = {pulse.stream: pulse for pulse in self.pulses()}
             self._accounts = {s: a for s, a in self._accounts.items() if s in followed}
             for stream, pulse in followed.items():
                 account = self._account(stream)
                 if pulse.breaker is not BreakerState.CLOSED:
                     account.silent += _TICK
-                if _now() - account.since >= _WRITE_EVERY.total_seconds():
+                if now() - account.since >= _WRITE_EVERY.total_seconds():
                     await self._record(pulse, account)
             await asyncio.sleep(_TICK.total_seconds())
 
     def _account(self, stream: Stream) -> _Account:
-        return self._accounts.setdefault(stream, _Account(_now()))
+        return self._accounts.setdefault(stream, _Account(now()))
 
     async def _record(self, pulse: Pulse, account: _Account) -> None:
-        reading = self._reading()
+        reading = self.reading()
         waiting = reading.of(pulse.stream) if reading is not None else None
         if waiting is None or reading is None or reading.fault is not None:
             return
-        self._accounts[pulse.stream] = _Account(_now())
+        self._accounts[pulse.stream] = _Account(now())
         before = self._claimed.get(pulse.stream, 0)
         self._claimed[pulse.stream] = pulse.claimed
-        settled, lasted = account.settled, timedelta(seconds=_now() - account.since)
+        settled, lasted = account.settled, timedelta(seconds=now() - account.since)
         try:
             sample = Sample(
                 stream=pulse.stream,
@@ -101,25 +98,21 @@ class Recorder:
                 woken=pulse.rung is Rung.NOTIFY,
                 coverage=await self._coverage(pulse.stream),
             )
-            await self._samples.write(sample)
+            await self.samples.write(sample)
             await self._fold()
         except StoreUnavailableError as fault:
             _log.debug("a sample is lost", stream=str(pulse.stream), reason=str(fault))
 
     async def _coverage(self, stream: Stream) -> Sequence[int] | None:
-        if stream is not Stream.LIBRARY or _now() < self._count_at:
+        if stream is not Stream.LIBRARY or now() < self._count_at:
             return None
-        began = _now()
-        coverage = await self._samples.count_coverage()
-        self._count_at = began + max(_COVERAGE_EVERY.total_seconds(), _SHARE * (_now() - began))
+        began = now()
+        coverage = await self.samples.count_coverage()
+        self._count_at = began + max(_COVERAGE_EVERY.total_seconds(), _SHARE * (now() - began))
         return coverage
 
     async def _fold(self) -> None:
-        if _now() >= self._fold_at:
-            self._fold_at = _now() + _FOLD_EVERY.total_seconds()
+        if now() >= self._fold_at:
+            self._fold_at = now() + _FOLD_EVERY.total_seconds()
             for stream in self._accounts:
-                await self._samples.fold(stream)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+                await self.samples.fold(stream)

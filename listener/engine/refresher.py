@@ -6,26 +6,23 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import structlog
 
 from listener.domain.budget import COLD_COST, Errand, Grant, cost_of
-from listener.domain.faults import (
-    LmlUnavailableError,
-    PageRefusedError,
-    StoreUnavailableError,
-)
+from listener.domain.faults import LmlUnavailableError, PageRefusedError, StoreUnavailableError
 from listener.domain.refreshing import Refreshed, Status
+from listener.engine.clock import now
 from listener.engine.isolating import parts
 from listener.engine.ports import Refreshes, Telemetry, Warming
 from listener.engine.silent import NoTelemetry
 
 _log = structlog.stdlib.get_logger()
 
-# Three bad neighbours in a page of 50 are fewer refusals in a row. After more, what is left fails
-# page by page: it will hardly be the identities.
+# Three bad neighbours in a page of 50 cause fewer refusals in a row than this. After more of them
+# LML is at fault rather than identities, and what is left fails page by page.
 _REFUSALS_IN_A_ROW = 12
 _WORDS = 100
 
@@ -34,14 +31,12 @@ _WORDS = 100
 class Report:
     """What one call came to.
 
-    `refreshed` has every identity that the call is done with, `failures` how often in a row each of
-    them failed. If the call itself failed `fault` says why, and `lost` is what it was made for.
-    `refused` says that LML refused the page as it was.
+    `refreshed` has every identity that the call is done with. If the call failed, `fault` says why,
+    and `lost` has the identities that it was made for. `refused`: LML refused the page as it was.
     """
 
     took: timedelta
     refreshed: Mapping[int, Refreshed] = field(default_factory=dict)
-    failures: Mapping[int, int] = field(default_factory=dict)
     lost: tuple[int, ...] = ()
     fault: LmlUnavailableError | None = None
     refused: bool = False
@@ -52,37 +47,28 @@ class _Page:
     identities: tuple[int, ...]
     known: bool
 
-    def cut(self, size: int) -> tuple[_Page, _Page]:
-        parts = self.identities[:size], self.identities[size:]
-        return _Page(parts[0], self.known), _Page(parts[1], self.known)
 
-
+@dataclass(eq=False)
 class Refresher:
-    """Asks LML for pages as large as the budget allows; those that it refuses are taken apart.
+    """Asks LML for pages as large as the budget allows; pages that it refuses are split.
 
-    `statuses` counts identities by what LML said of them, each time that it did.
+    `statuses` counts what LML said of identities, each time that it said so.
     """
 
-    def __init__(
-        self,
-        warming: Warming,
-        refreshes: Refreshes,
-        telemetry: Telemetry | None = None,
-        statuses: Counter[str] | None = None,
-    ) -> None:
-        self.statuses = statuses if statuses is not None else Counter()
-        self._warming = warming
-        self._refreshes = refreshes
-        self._telemetry = telemetry or NoTelemetry()
-        self._words: set[str] = set()
+    warming: Warming
+    refreshes: Refreshes
+    telemetry: Telemetry = field(default_factory=NoTelemetry)
+    statuses: Counter[str] = field(default_factory=Counter)
+    _words: set[str] = field(default_factory=set, init=False)
 
     async def refresh(
         self, errand: Errand, wanted: Mapping[int, bool], patience: timedelta | None = None
     ) -> AsyncGenerator[Report, None]:
-        """Yield a report of every call made for the identities, given with whether each is known.
+        """Yield what every call came to; `wanted` has the identities, with whether each is known.
 
-        Ends early after a call that failed, and once the budget has not allowed one for as long as
-        `patience`; what no report names was not asked. Raises `StoreUnavailableError`.
+        A page that was refused and is split is not reported. Ends early after a call that failed,
+        and once the budget has allowed none for as long as `patience`: identities that no report
+        names were not asked. Raises `StoreUnavailableError`.
         """
         pages = deque(
             _Page(tuple(i for i in wanted if wanted[i] is known), known) for known in (True, False)
@@ -95,8 +81,8 @@ class Refresher:
             grant = await self._granted(errand, page, patience)
             if grant is None:
                 return
-            page, rest = page.cut(grant.identities)
-            pages.appendleft(rest)
+            pages.appendleft(replace(page, identities=page.identities[grant.identities :]))
+            page = replace(page, identities=page.identities[: grant.identities])
             report = await self._call(grant, page)
             refused = refused + 1 if report.refused else 0
             if report.refused and len(page.identities) > 1:
@@ -114,29 +100,25 @@ class Refresher:
     async def _granted(
         self, errand: Errand, page: _Page, patience: timedelta | None
     ) -> Grant | None:
-        loop = asyncio.get_running_loop()
-        until = float("inf") if patience is None else loop.time() + patience.total_seconds()
+        until = float("inf") if patience is None else now() + patience.total_seconds()
         while True:
-            taken = await self._refreshes.take(
-                errand, known=page.known, wanted=len(page.identities)
-            )
+            taken = await self.refreshes.take(errand, known=page.known, wanted=len(page.identities))
             if isinstance(taken, Grant):
                 return taken
-            left = until - loop.time()
+            left = until - now()
             if left <= 0:
                 return None
             await asyncio.sleep(min(taken.at_most.total_seconds(), left))
 
     async def _call(self, grant: Grant, page: _Page) -> Report:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = now()
 
         def took() -> timedelta:
-            return timedelta(seconds=loop.time() - began)
+            return timedelta(seconds=now() - began)
 
         try:
-            with self._telemetry.refresh(len(page.identities)):
-                said = await self._warming.refresh(page.identities)
+            with self.telemetry.refresh(len(page.identities)):
+                said = await self.warming.refresh(page.identities)
         except PageRefusedError as fault:
             _log.warning(
                 "identities cannot be refreshed",
@@ -149,7 +131,7 @@ class Refresher:
             await self._end_failed(grant, page, took())
             return Report(took(), lost=page.identities, fault=fault)
         except BaseException:
-            # Else it would count as in flight until its time is up, while this process lives.
+            # Otherwise the book would count it as in flight until its time is up.
             with suppress(StoreUnavailableError):
                 await asyncio.shield(self._end_failed(grant, page, took()))
             raise
@@ -160,14 +142,14 @@ class Refresher:
     ) -> Report:
         refreshed = {i: said.get(i) or Refreshed(i, Status.ERROR) for i in page.identities}
         self._note_words(refreshed)
-        parts = sum(each.parts for each in refreshed.values())
-        failures = await self._refreshes.end(
+        reported = sum(each.parts for each in refreshed.values())
+        await self.refreshes.end(
             grant,
-            cost=cost_of(self._refreshes.limits, len(refreshed), parts, took),
+            cost=cost_of(self.refreshes.limits, len(refreshed), reported, took),
             answered=sum(each.status is not Status.ERROR for each in refreshed.values()),
             refreshed=refreshed,
         )
-        return Report(took, refreshed, failures)
+        return Report(took, refreshed)
 
     async def _refused(self, grant: Grant, page: _Page, took: timedelta) -> Report:
         if len(page.identities) > 1:
@@ -175,14 +157,14 @@ class Refresher:
             return Report(took, refused=True)
         (identity,) = page.identities
         refreshed = {identity: Refreshed(identity, Status.ERROR)}
-        failures = await self._refreshes.end(grant, cost=0, answered=0, refreshed=refreshed)
-        return Report(took, refreshed, failures, refused=True)
+        await self.refreshes.end(grant, cost=0, answered=0, refreshed=refreshed)
+        return Report(took, refreshed, refused=True)
 
     async def _end_failed(self, grant: Grant, page: _Page, took: timedelta) -> None:
         # Nobody knows what it cost before it failed.
         asked = len(page.identities)
-        cost = cost_of(self._refreshes.limits, asked, COLD_COST * asked, took)
-        await self._refreshes.end(grant, cost=cost, answered=0, refreshed={})
+        cost = cost_of(self.refreshes.limits, asked, COLD_COST * asked, took)
+        await self.refreshes.end(grant, cost=cost, answered=0, refreshed={})
 
     def _count(self, report: Report) -> None:
         said = report.refreshed.values()

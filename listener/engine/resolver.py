@@ -1,13 +1,12 @@
-"""Gets library rows their verdicts."""
+"""Gets verdicts for library rows."""
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 
@@ -30,10 +29,11 @@ from listener.domain.retrying import ISOLATED, LONGEST_DETAIL, SUSPECT, Failure,
 from listener.domain.tally import Skip, Tally
 from listener.domain.verdict import Page, Verdict
 from listener.engine.circuit import Circuit
-from listener.engine.counting import count, tell, tell_failures, tell_misfit
-from listener.engine.isolating import isolate
+from listener.engine.clock import now
+from listener.engine.counting import count, log_failures, log_misfit, log_written
+from listener.engine.isolating import Refusals, isolate
 from listener.engine.outcome import BatchOutcome
-from listener.engine.ports import Library, Lml, Outbox, Reply, Telemetry, Verdicts
+from listener.engine.ports import Library, Lml, Outbox, Telemetry, Verdicts
 from listener.engine.silent import NoTelemetry
 
 _log = structlog.stdlib.get_logger()
@@ -44,9 +44,10 @@ _LOCKED = "another session keeps the row locked"
 
 @dataclass(frozen=True, slots=True)
 class ResolverLimits:
-    """How a batch is asked: few compilations in one call, rows that fail by a policy.
+    """How a batch is asked: compilations in small calls, rows that fail again by a policy.
 
-    With `sets_apart` a few compilations among others are handed back, to be asked with their kind.
+    With `sets_apart` a few compilations among other rows are handed back unasked: asked together
+    with those of other batches they cost fewer calls.
     """
 
     compilation_batch_size: int
@@ -57,19 +58,20 @@ class ResolverLimits:
 
 @dataclass(slots=True)
 class _Work:
-    """One batch on its way: what it is, and what became of its rows.
+    """One batch on its way: its questions as they were read last, and what became of its rows.
 
-    `page` is being asked; `interrupted` holds, for each of its calls that was, how many answers had
-    been written by then.
+    `order` stays 0 until rows could be read; `answers` is how many had been written by then, in any
+    batch. `failures` are not in the ledger yet. `page` is being asked; `interrupted` holds, for each
+    of its interrupted calls, how many answers had been written by then.
     """
 
     batch: Batch
-    page: QuestionPage = field(default_factory=lambda: QuestionPage(()))
-    interrupted: list[int] = field(default_factory=list)
     order: int = 0
     read_at: float = 0.0
+    answers: int = 0
     asked: dict[int, Question] = field(default_factory=dict)
-    tally: Tally = field(default_factory=Tally)
+    page: QuestionPage = field(default_factory=lambda: QuestionPage(()))
+    interrupted: list[int] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     outcome: BatchOutcome = field(default_factory=BatchOutcome)
 
@@ -85,40 +87,31 @@ class _Work:
         return [question for question in self.page.questions if question.library_id not in noted]
 
 
+@dataclass(eq=False, kw_only=True)
 class Resolver:
-    """Asks LML about library rows as they are now and has its verdicts written.
+    """Asks LML about library rows as they are now, and has its verdicts written.
 
-    Where the rows come from is the caller's business: changes, retries, a sweep or a backfill.
     `permit` bounds the calls in flight. `circuit` is shared with all that ask the same of LML.
+    `oddities` counts what was odd about verdicts that were used all the same.
     """
 
-    def __init__(  # noqa: PLR0913 - keywords, one for each thing it joins
-        self,
-        *,
-        library: Library,
-        lml: Lml,
-        verdicts: Verdicts,
-        outbox: Outbox,
-        permit: Callable[[], AbstractAsyncContextManager[None]],
-        limits: ResolverLimits,
-        circuit: Circuit,
-        telemetry: Telemetry | None = None,
-    ) -> None:
-        self.tally = Tally()
-        self.oddities: Counter[str] = Counter()
-        self._library = library
-        self._lml = lml
-        self._verdicts = verdicts
-        self._outbox = outbox
-        self._permit = permit
-        self._limits = limits
-        self._telemetry = telemetry or NoTelemetry()
-        self._circuit = circuit
+    library: Library
+    lml: Lml
+    verdicts: Verdicts
+    outbox: Outbox
+    permit: Callable[[], AbstractAsyncContextManager[None]]
+    limits: ResolverLimits
+    circuit: Circuit
+    telemetry: Telemetry = field(default_factory=NoTelemetry)
+    tally: Tally = field(default_factory=Tally)
+    oddities: Counter[str] = field(default_factory=Counter)
+    refused_questions: Refusals = field(default_factory=Refusals)
+    refused_verdicts: Refusals = field(default_factory=Refusals)
 
     async def handle(self, batch: Batch) -> BatchOutcome:
-        """Have the rows of a batch answered; each that cannot be ends in the ledger.
+        """Have the rows of a batch answered; rows that cannot be end in the ledger as failed.
 
-        A fault of a service ends it early: what was done by then stays.
+        A fault of a service is in the outcome, and ends it early: what was done by then stays.
         """
         work = _Work(batch)
 
@@ -133,28 +126,30 @@ class Resolver:
         try:
             await isolate(batch.row_ids, answer, refuse)
             if work.failures and not work.order:
-                # Not one row can be read: that is not about rows.
+                # Not one row can be read: no row is to blame.
                 raise StoreUnavailableError(work.failures[0].detail)
             await self._record(work)
         except SERVICE_FAULTS as fault:
             work.outcome.fault = fault
         finally:
             # LML's reply has closed the circuit by now, if there was one.
-            self._circuit.end_trial()
-            self.tally.add(work.tally)
+            self.circuit.end_trial()
         work.outcome.suspects &= work.outcome.failed
         return work.outcome
 
     async def _answer(self, work: _Work, rows: Sequence[int]) -> None:
-        asking = await self._library.read(rows)
+        asking = await self.library.read(rows)
         work.order = asking.order
-        work.read_at = asyncio.get_running_loop().time()
+        work.read_at, work.answers = now(), self.circuit.answers
         work.asked |= {question.library_id: question for question in asking.questions}
         await self._settle_unasked(work, asking)
-        apart = self._apart(asking.questions)
+        limits, apart = self.limits, frozenset[int]()
+        if limits.sets_apart:
+            apart = better_apart(
+                asking.questions, limits.compilation_batch_size, limits.include_tracks
+            )
         work.outcome.apart |= apart
         asked = [question for question in asking.questions if question.library_id not in apart]
-        limits = self._limits
         try:
             for page in pages(asked, limits.compilation_batch_size, limits.include_tracks):
                 await self._ask(work, page)
@@ -163,19 +158,13 @@ class Resolver:
             raise
         await self._record(work)
 
-    def _apart(self, questions: Sequence[Question]) -> frozenset[int]:
-        limits = self._limits
-        if not limits.sets_apart:
-            return frozenset()
-        return better_apart(questions, limits.compilation_batch_size, limits.include_tracks)
-
     async def _settle_unasked(self, work: _Work, asking: Asking) -> None:
         unasked = asking.gone | asking.nameless | asking.answered
         if entries := work.batch.entries(unasked):
-            await self._outbox.settle(Stream.LIBRARY, entries)
-        work.tally.skip(Skip.GONE, len(asking.gone))
-        work.tally.skip(Skip.NULL_ARTIST, len(asking.nameless))
-        work.tally.skip(Skip.ALREADY_ANSWERED, len(asking.answered))
+            await self.outbox.settle(Stream.LIBRARY, entries)
+        self.tally.skip(Skip.GONE, len(asking.gone))
+        self.tally.skip(Skip.NULL_ARTIST, len(asking.nameless))
+        self.tally.skip(Skip.ALREADY_ANSWERED, len(asking.answered))
         work.outcome.unasked |= unasked
         work.outcome.settled |= unasked
 
@@ -183,13 +172,14 @@ class Resolver:
         work.page, work.interrupted = page, []
         attempt, refuse = partial(self._attempt, work), partial(self._refused, work, Skip.LML_ERROR)
         try:
-            await isolate(page.questions, attempt, refuse)
+            await isolate(page.questions, attempt, refuse, self.refused_questions)
         except LmlUnavailableError as fault:
             if work.interrupted:
                 # Any of these rows may be the reason, or LML.
-                self._failed(work, work.left, Skip.LML_ERROR, str(fault), suspicion=SUSPECT)
+                for question in work.left:
+                    self._failed(work, question, Skip.LML_ERROR, str(fault), SUSPECT)
             if isinstance(fault, CallInterruptedError):
-                self._circuit.failed(fault)
+                self.circuit.failed(fault)
             raise
 
     async def _attempt(self, work: _Work, questions: Sequence[Question]) -> None:
@@ -205,13 +195,11 @@ class Resolver:
             raise
 
     async def _put(self, work: _Work, questions: Sequence[Question]) -> None:
-        page = QuestionPage(questions, work.page.with_tracks)
         try:
-            # Isolating tells more than the same call made again.
-            results = await self._results(work.tally, page, once=bool(work.interrupted))
+            results = await self._results(work, QuestionPage(questions, work.page.with_tracks))
         except TracksRefusedError as fault:
             _log.warning("asking without tracks", questions=len(questions), reason=str(fault))
-            # Of its parts, too: each would cost another call.
+            # Nor for parts of this page: each would cost another call.
             work.page = QuestionPage(work.page.questions)
             await self._put(work, questions)
         else:
@@ -219,8 +207,8 @@ class Resolver:
 
     async def _about_rows(self, work: _Work, questions: Sequence[Question]) -> bool:
         """Return whether an interrupted call is about its rows: LML answers others."""
-        work.interrupted.append(self._circuit.answers)
-        if self._circuit.failures:
+        work.interrupted.append(self.circuit.answers)
+        if self.circuit.failures:
             return False
         if self._answered_others(work, questions):
             return True
@@ -254,60 +242,45 @@ class Resolver:
         up = len(interrupted) < len(ends)
         for bad, reason in interrupted:
             if up or self._answered_others(work, [bad]):
-                self._refused(work, Skip.LML_ERROR, [bad], reason)
+                self._failed(work, bad, Skip.LML_ERROR, reason, ISOLATED)
         return up
 
-    async def _results(
-        self, tally: Tally, page: QuestionPage, *, once: bool
-    ) -> Sequence[Verdict | Invalid]:
-        # A suspect's own retries are its later attempts.
-        once = once or any(question.suspicion for question in page.questions)
-        reply, answered = await self._call(tally, page, once=once)
+    async def _results(self, work: _Work, page: QuestionPage) -> Sequence[Verdict | Invalid]:
+        # What isolates a row tells more than a call repeated, as do a suspect's later attempts.
+        once = bool(work.interrupted) or any(question.suspicion for question in page.questions)
+        async with self.permit():
+            self.tally.lml_calls += 1
+            began = now()
+            try:
+                with self.telemetry.call(len(page.questions)) as answered:
+                    reply = await self.lml.ask(
+                        page.questions, with_tracks=page.with_tracks, once=once
+                    )
+            except (CallInterruptedError, TracksRefusedError):
+                # Our caller decides what the first means; after the second it calls again at once.
+                raise
+            except LmlUnavailableError as fault:
+                self.circuit.failed(fault)
+                raise
+            except PageRefusedError:
+                self.circuit.replied()
+                raise
+            finally:
+                self.tally.lml_latency += timedelta(seconds=now() - began)
+            self.circuit.replied()
         try:
             return await reply.read()
         finally:
             answered(reply.cache_stats)
 
-    async def _call(
-        self, tally: Tally, page: QuestionPage, *, once: bool
-    ) -> tuple[Reply, Callable[[Mapping[str, float]], None]]:
-        loop = asyncio.get_running_loop()
-        async with self._permit():
-            tally.lml_calls += 1
-            began = loop.time()
-            try:
-                with self._telemetry.call(len(page.questions)) as answered:
-                    reply = await self._lml.ask(
-                        page.questions, with_tracks=page.with_tracks, once=once
-                    )
-            except (CallInterruptedError, TracksRefusedError):
-                # The first is for its caller to judge; the second leads to another call at once.
-                raise
-            except LmlUnavailableError as fault:
-                self._circuit.failed(fault)
-                raise
-            except PageRefusedError:
-                self._circuit.replied()
-                raise
-            finally:
-                tally.lml_latency += timedelta(seconds=loop.time() - began)
-            self._circuit.replied()
-            return reply, answered
-
-    def _refused(
-        self, work: _Work, reason: Skip, questions: Sequence[Question], detail: str
-    ) -> None:
-        suspicion = ISOLATED if len(questions) == 1 else SUSPECT
-        self._failed(work, questions, reason, detail, suspicion=suspicion)
-
     def _judge(
         self, work: _Work, questions: Sequence[Question], results: Sequence[Verdict | Invalid]
-    ) -> tuple[dict[int, Question], Sequence[Verdict]]:
+    ) -> Sequence[Verdict]:
+        """Note the rows whose answer cannot be used; return the verdicts that can be."""
         judgement = judge(questions, results)
         if judgement.unanswered or judgement.foreign or judgement.nameless_invalid:
-            tell_misfit(questions, judgement)
-        asked = {question.library_id: question for question in questions}
-        # Where an answer is missing and one to another row came, that one stands in its place.
+            log_misfit(questions, judgement)
+        # A verdict on a row that was not asked about may belong to one without an answer.
         untrusted = frozenset(sorted(judgement.missing)[: len(judgement.foreign)])
         for row in sorted(judgement.unanswered):
             if row in untrusted:
@@ -317,34 +290,31 @@ class Resolver:
             else:
                 reason = Skip.INVALID
                 detail = judgement.invalid.get(row, "two answers that differ")
-            self._failed(work, [asked[row]], reason, detail)
-        return asked, judgement.accepted
+            self._failed(work, work.asked[row], reason, detail)
+        return judgement.accepted
 
-    async def _write(
-        self, work: _Work, judged: tuple[dict[int, Question], Sequence[Verdict]]
-    ) -> None:
-        asked, accepted = judged
-
+    async def _write(self, work: _Work, accepted: Sequence[Verdict]) -> None:
         async def write(verdicts: Sequence[Verdict]) -> None:
             rows = frozenset(verdict.library_id for verdict in verdicts)
-            page = Page(work.order, asked, verdicts, work.batch.entries(rows))
-            written = await self._verdicts.write(page)
-            self._failed(work, [asked[r] for r in written.locked], Skip.WRITER_ERROR, _LOCKED)
+            page = Page(work.order, work.asked, verdicts, work.batch.entries(rows))
+            written = await self.verdicts.write(page)
+            for row in written.locked:
+                self._failed(work, work.asked[row], Skip.WRITER_ERROR, _LOCKED)
             others = [v for v in verdicts if v.library_id not in written.locked]
-            count(work.tally, others, written)
-            tell(verdicts, written)
+            count(self.tally, others, written)
+            log_written(verdicts, written)
             self._note_oddities(verdicts)
             work.outcome.settled |= written.rows
             work.outcome.late |= rows - written.rows - written.locked
             if written.rows:
-                self._circuit.answered()
+                self.circuit.answered()
 
         def refuse(verdicts: Sequence[Verdict], reason: str) -> None:
-            questions = [asked[verdict.library_id] for verdict in verdicts]
+            questions = [work.asked[verdict.library_id] for verdict in verdicts]
             self._refused(work, Skip.WRITER_ERROR, questions, reason)
 
         if accepted:
-            await isolate(accepted, write, refuse)
+            await isolate(accepted, write, refuse, self.refused_verdicts)
 
     def _note_oddities(self, verdicts: Sequence[Verdict]) -> None:
         for verdict in verdicts:
@@ -356,29 +326,32 @@ class Resolver:
                     _log.warning("odd verdict, told once", library_id=verdict.library_id, what=odd)
 
     def _others_answered(self, work: _Work, question: Question) -> bool:
-        if question.failing is None:
-            return False
-        # A call may take longer than the time between two failures.
-        since_read = timedelta(seconds=asyncio.get_running_loop().time() - work.read_at)
-        return self._circuit.answered_since(question.failing.ago + since_read)
+        return self.circuit.others_answered(question.failing, work.read_at)
+
+    def _refused(
+        self, work: _Work, reason: Skip, questions: Sequence[Question], detail: str
+    ) -> None:
+        """Note rows that were refused: one alone, or several of which any may be the reason."""
+        for question in questions:
+            suspicion = ISOLATED if len(questions) == 1 else SUSPECT
+            self._failed(work, question, reason, detail, suspicion)
 
     def _failed(
-        self,
-        work: _Work,
-        questions: Sequence[Question],
-        reason: Skip,
-        detail: str,
-        suspicion: int = 0,
+        self, work: _Work, question: Question, reason: Skip, detail: str, suspicion: int = 0
     ) -> None:
-        for question in questions:
-            others_answered = self._others_answered(work, question)
-            retry = self._limits.policy.retry(question.failing, others_answered=others_answered)
-            suspect = max(suspicion, question.suspicion)
-            if suspect == SUSPECT and suspicion:
-                work.outcome.suspects |= {question.library_id}
-            row, digest = question.library_id, question.digest
-            detail = detail[:LONGEST_DETAIL]
-            work.failures.append(Failure(row, digest, reason, detail, retry, suspect))
+        others_answered = self._others_answered(work, question)
+        retry = self.limits.policy.retry(question.failing, others_answered=others_answered)
+        suspect = max(suspicion, question.suspicion)
+        if suspicion and suspect == SUSPECT:
+            work.outcome.suspects |= {question.library_id}
+        row, digest, detail = question.library_id, question.digest, detail[:LONGEST_DETAIL]
+        work.failures.append(Failure(row, digest, reason, detail, retry, suspect))
+
+    def _unsure(self, work: _Work, failure: Failure) -> Failure:
+        question = work.asked.get(failure.library_id)
+        if question is None or self._others_answered(work, question):
+            return failure
+        return replace(failure, suspicion=min(failure.suspicion, max(SUSPECT, question.suspicion)))
 
     async def _record(self, work: _Work) -> None:
         """Enter failures in the ledger, which settles their changes."""
@@ -387,10 +360,10 @@ class Resolver:
 
         async def record(failures: Sequence[Failure]) -> None:
             rows = frozenset(failure.library_id for failure in failures)
-            recorded = await self._verdicts.fail(work.order, failures, work.batch.entries(rows))
+            recorded = await self.verdicts.fail(work.order, failures, work.batch.entries(rows))
             outcome.settled |= recorded
             outcome.failed |= recorded
-            # A newer question was answered or failed meanwhile.
+            # A newer question about these rows was answered or failed meanwhile.
             outcome.late |= rows - recorded
 
         def refuse(failures: Sequence[Failure], reason: str) -> None:
@@ -399,9 +372,12 @@ class Resolver:
 
         if not failures:
             return
+        if self.circuit.answers == work.answers:
+            # Everything may be refused: what need not be asked alone is asked with others.
+            failures = [self._unsure(work, failure) for failure in failures]
         await isolate(failures, record, refuse)
         for failure in failures:
-            # Suspects are counted once it is known what becomes of them.
+            # A suspect is counted when it is answered or isolated.
             if failure.library_id not in outcome.suspects & outcome.failed:
-                work.tally.skip(failure.reason)
-        tell_failures(failures)
+                self.tally.skip(failure.reason)
+        log_failures(failures)

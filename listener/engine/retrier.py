@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 
 import structlog
 
 from listener.domain.change import Batch
 from listener.domain.faults import StoreUnavailableError
-from listener.domain.pacing import TRIAL, Backoff
+from listener.domain.pacing import Backoff
 from listener.engine.circuit import Circuit
 from listener.engine.outcome import BatchOutcome
 
@@ -21,27 +22,19 @@ _BROKEN = Backoff(first=timedelta(seconds=2), most=timedelta(minutes=1))
 _ASK_RELEASE_EVERY = timedelta(minutes=1)
 
 
+@dataclass(eq=False)
 class Retrier:
-    """Feeds rows that failed to whoever handles changes, in batches of their own.
+    """Hands rows that failed to the handler of changes, in batches of their own.
 
-    `due` returns up to so many rows whose time has come; `circuit` is that of all who ask the same.
-    While it is to be seen whether LML is back, `trial` rows are tried.
+    `due` returns up to so many rows whose time has come. `circuit` is shared with all that ask the
+    same of LML.
     """
 
-    def __init__(
-        self,
-        due: Callable[[int], Awaitable[Sequence[int]]],
-        handle: Callable[[Batch], Awaitable[BatchOutcome]],
-        circuit: Circuit,
-        *,
-        batch_size: int,
-        trial: int = TRIAL,
-    ) -> None:
-        self._due = due
-        self._handle = handle
-        self._circuit = circuit
-        self._batch_size = batch_size
-        self._trial = trial
+    due: Callable[[int], Awaitable[Sequence[int]]]
+    handle: Callable[[Batch], Awaitable[BatchOutcome]]
+    circuit: Circuit
+    _: KW_ONLY
+    batch_size: int
 
     async def run(self) -> None:
         """Go on until cancelled; nothing that goes wrong here stops the changes."""
@@ -53,7 +46,9 @@ class Retrier:
                     pause = timedelta()
                 broken = 0
             except StoreUnavailableError as fault:
-                _log.debug("retries wait for the database", reason=str(fault))
+                broken += 1
+                pause = _BROKEN.delay(broken)
+                _log.warning("retries wait for the database", reason=str(fault), failures=broken)
             except Exception:  # noqa: BLE001 - what fails again must never stop following changes
                 broken += 1
                 pause = _BROKEN.delay(broken)
@@ -62,34 +57,32 @@ class Retrier:
 
     async def _retry(self) -> bool:
         """Retry one batch of rows; return whether there may be more at once."""
-        if self._circuit.silence():
+        if self.circuit.silence():
             return False
-        rows = await self._due(self._batch_size)
+        rows = await self.due(self.batch_size)
         if not rows:
             return False
-        # Meanwhile others may have asked.
-        if self._circuit.silence():
+        # Others may have asked, and failed, meanwhile.
+        if self.circuit.silence():
             return False
-        most = self._trial if self._circuit.begin_trial() else None
-        outcome = await self._handle(Batch(dict.fromkeys(rows[:most], ())))
-        # What settled has a later time now, or is none of our rows any more.
-        return len(rows) == self._batch_size and bool(outcome.settled) and outcome.fault is None
+        most = self.circuit.begin_trial()
+        outcome = await self.handle(Batch(dict.fromkeys(rows[:most], ())))
+        if isinstance(outcome.fault, StoreUnavailableError):
+            raise outcome.fault
+        # Settled rows are answered or have a later time: without one the same rows came again.
+        return len(rows) == self.batch_size and bool(outcome.settled) and outcome.fault is None
 
 
+@dataclass(eq=False)
 class ReleaseWatch:
-    """Has everything that failed asked again when another release of LML is deployed.
+    """Has every row that failed asked again when another release of LML is deployed.
 
-    `release` returns what LML calls itself, None if it does not say; `note` returns how many rows
-    are asked again because of it.
+    `release` returns LML's version and commit, None if it names none; `note` returns how many rows
+    are asked again because of them.
     """
 
-    def __init__(
-        self,
-        release: Callable[[], Awaitable[str | None]],
-        note: Callable[[str], Awaitable[int]],
-    ) -> None:
-        self._release = release
-        self._note = note
+    release: Callable[[], Awaitable[str | None]]
+    note: Callable[[str], Awaitable[int]]
 
     async def run(self) -> None:
         """Go on until cancelled."""
@@ -104,8 +97,8 @@ class ReleaseWatch:
 
     async def look(self) -> None:
         """Look once; raises `StoreUnavailableError`."""
-        release = await self._release()
+        release = await self.release()
         if release is None:
             return
-        if rows := await self._note(release):
+        if rows := await self.note(release):
             _log.info("LML has another release, asking again what failed", rows=rows)

@@ -22,10 +22,10 @@ _RETRY = Backoff(first=timedelta(seconds=15), most=timedelta(minutes=30))
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is done once in every interval by one daemon of all.
+    """What one of all daemons does once in every interval.
 
-    The intervals are counted from `begins` after the epoch. `work` is told the cause, and when the
-    slot began. With `at_start` it is done whenever a daemon begins, too.
+    The intervals are counted from `begins` after the epoch. `work` gets the cause, and when the
+    slot began. With `at_start` the job is also done whenever a daemon begins.
     """
 
     name: str
@@ -35,18 +35,18 @@ class Job:
     begins: timedelta = timedelta()
 
 
+@dataclass(eq=False)
 class Routine:
-    """Does each job once a slot, whoever of the fleet comes first; a job never stops another."""
+    """Does each job once a slot, in the first daemon that takes it; no job ever stops another."""
 
-    def __init__(self, jobs: Sequence[Job], slots: Slots, bell: Bell) -> None:
-        self._jobs = jobs
-        self._slots = slots
-        self._bell = bell
+    jobs: Sequence[Job]
+    slots: Slots
+    bell: Bell
 
     async def run(self) -> None:
         """Go on until cancelled."""
-        async with self._bell.ringing(), asyncio.TaskGroup() as tasks:
-            for job in self._jobs:
+        async with self.bell.ringing(), asyncio.TaskGroup() as tasks:
+            for job in self.jobs:
                 tasks.create_task(self._keep(job))
 
     async def _keep(self, job: Job) -> None:
@@ -65,10 +65,10 @@ class Routine:
             else:
                 starting, cause, failures = False, "schedule", 0
             heed_cancellation()
-            await self._bell.wait(job.name, _RETRY.delay(failures) if failures else job.every)
+            await self.bell.wait(job.name, _RETRY.delay(failures) if failures else job.every)
 
     async def _do(self, job: Job, cause: str, *, again: bool) -> None:
-        slot = await self._slots.take(job.name, job.every, begins=job.begins, again=again)
+        slot = await self.slots.take(job.name, job.every, begins=job.begins, again=again)
         if slot is not None:
             await job.work(cause, slot)
-            await self._slots.finish(job.name, slot)
+            await self.slots.finish(job.name, slot)

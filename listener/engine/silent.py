@@ -1,11 +1,10 @@
-"""What a daemon or a command tells of itself when nobody listens: nothing."""
+"""Telemetry where nobody is listening."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
-from listener.domain.change import Stream
 from listener.domain.refreshing import RotationTally
 from listener.domain.tally import Tally
 
@@ -25,22 +24,8 @@ class NoTelemetry:
         self, _batch_size: int, /
     ) -> AbstractContextManager[Callable[[Mapping[str, float]], None]]:
         """Let the block run."""
-        return nullcontext(_ignore)
+        return nullcontext(lambda _cache_stats: None)
 
     def windows(self, _tally: Tally, /) -> AbstractContextManager[None]:
         """Let the block run."""
         return nullcontext()
-
-
-class Unobserved:
-    """Counts nothing."""
-
-    def settled(self, _stream: Stream, _ages: Sequence[float], /) -> None:
-        """Do nothing."""
-
-    def handled(self, _stream: Stream, _rows: int, _took: float, /) -> None:
-        """Do nothing."""
-
-
-def _ignore(_cache_stats: Mapping[str, float]) -> None:
-    pass

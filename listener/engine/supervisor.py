@@ -14,13 +14,14 @@ import structlog
 from listener.domain.change import Stream
 from listener.domain.faults import LaneLostError, StoreUnavailableError, first_of
 from listener.domain.pacing import Backoff
+from listener.engine.clock import now
 from listener.engine.consumer import Consumer
 from listener.engine.ports import Lanes
 
 _log = structlog.stdlib.get_logger()
 
 _RESTART = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=15))
-# A database that comes back is noticed soon; to ask it costs little.
+# Asking the database costs little, and notices soon that it is back.
 _RECONNECT = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=2))
 _STEADY = timedelta(minutes=1)
 
@@ -61,10 +62,9 @@ class Supervisor:
 
     async def _follow(self, follower: Follower, stop: asyncio.Event) -> None:
         log = _log.bind(stream=str(follower.stream))
-        loop = asyncio.get_running_loop()
         failures = 0
         while not stop.is_set():
-            began, backoff = loop.time(), _RESTART
+            began, backoff = now(), _RESTART
             try:
                 await self._tenure(follower, stop)
             except* LaneLostError:
@@ -75,7 +75,7 @@ class Supervisor:
             except* Exception:
                 log.exception("lane broke, starting it again")
             heed_cancellation()
-            failures = 1 if loop.time() - began > _STEADY.total_seconds() else failures + 1
+            failures = 1 if now() - began > _STEADY.total_seconds() else failures + 1
             await until(stop, asyncio.sleep(backoff.delay(failures).total_seconds()))
 
     async def _tenure(self, follower: Follower, stop: asyncio.Event) -> None:
@@ -86,7 +86,7 @@ class Supervisor:
                 return
             async with asyncio.TaskGroup() as tasks:
                 for work in follower.beside:
-                    # It ends at once when told to stop: what it did not ask stays due.
+                    # A stop ends it at once: what it did not ask stays due.
                     tasks.create_task(until(stop, work()))
                 await follower.consumer.follow(lane, stop)
 
@@ -112,7 +112,7 @@ async def beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 def heed_cancellation() -> None:
-    """Raise what a task that goes on after failures would miss: that it was cancelled meanwhile.
+    """Raise `CancelledError` if this task was cancelled; for loops that go on after failures.
 
     Before Python 3.13 a group that is cancelled just as a task in it fails raises the failure only.
     """

@@ -1,13 +1,14 @@
-"""One holding of a lane: what lives from taking a stream to handing it over."""
+"""One tenure of a lane: what lives from taking a stream to handing it over."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
@@ -18,6 +19,7 @@ from listener.domain.pacing import TRIAL, Backoff, Pause
 from listener.domain.room import Room, RoomLimits
 from listener.domain.tally import Distribution
 from listener.engine.circuit import Circuit
+from listener.engine.clock import now
 from listener.engine.feeder import Feeder
 from listener.engine.outcome import BatchOutcome
 from listener.engine.ports import Lane, Observer, Outbox
@@ -25,10 +27,10 @@ from listener.engine.ports import Lane, Observer, Outbox
 _log = structlog.stdlib.get_logger()
 
 _DRAIN_WAIT = timedelta(milliseconds=20)
-# Others may end a silence, and do not say so here.
+# Whatever else asks LML may end a silence, and does not wake the dispatcher.
 _FAILING_LOOK = timedelta(milliseconds=200)
 _STORE_SILENCE = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=2))
-# The connections were replaced by then: another daemon, perhaps of another version, may do better.
+# New connections did not help by then: another daemon, perhaps of another version, may do better.
 _GIVE_UP = 4
 
 
@@ -41,12 +43,14 @@ class ConsumerLimits:
     poll: timedelta
 
 
-@dataclass(slots=True)
+@dataclass(eq=False)
 class Work:
     """What following a stream takes, and what is counted of it as long as the process lives.
 
-    `calls` returns how many calls may be in flight: a batch beyond that would only wait, and is
-    better filled meanwhile. `resting` is set while everything in the outbox was claimed.
+    `circuit` is shared with all that ask the same of LML. `calls` returns how many calls may be in
+    flight, which is otherwise as many as batches: a batch beyond that would only wait, and is
+    better filled meanwhile. `claim_lag` has how long changes waited until they were claimed.
+    `resting` is set while everything in the outbox was claimed.
     """
 
     stream: Stream
@@ -54,19 +58,24 @@ class Work:
     handle: Callable[[Batch], Awaitable[BatchOutcome]]
     limits: ConsumerLimits
     circuit: Circuit
-    observer: Observer
-    calls: Callable[[], int]
-    claim_lag: Distribution
-    resting: asyncio.Event
-    batch_ids: itertools.count[int]
+    calls: Callable[[], int] | None = None
+    observers: list[Observer] = field(default_factory=list)
+    claim_lag: Distribution = field(default_factory=Distribution, init=False)
+    resting: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    batch_ids: itertools.count[int] = field(default_factory=partial(itertools.count, 1), init=False)
+
+    def note_settled(self, ages: Sequence[float]) -> None:
+        """Have observers note changes that were settled, by their ages in seconds."""
+        for observer in self.observers:
+            observer.settled(self.stream, ages)
 
 
 class Tenure:
     """Claims the changes of a stream, groups them into batches and has them handled.
 
-    Claims live in memory only: who holds the lane reads the outbox alone, and what is not settled
-    at the end is still there for the next one. `fault` is what the database keeps all batches from
-    being handled by; it may be that of the tenure before.
+    Claims live in memory only: the holder of the lane is the only reader of the outbox, and what is
+    not settled at the end is still there for the next one. `fault` is the reason of the database
+    for handling no batch; it may be that of the tenure before.
     """
 
     def __init__(self, work: Work, lane: Lane, fault: str | None = None) -> None:
@@ -77,10 +86,11 @@ class Tenure:
         self.pause = Pause(_STORE_SILENCE)
         self._feeder = Feeder(work.stream, work.outbox, self.room, lane, work.limits.poll)
         self._slots = asyncio.Semaphore(work.limits.in_flight)
+        self._calls = work.calls or (lambda: work.limits.in_flight)
         self._moved = asyncio.Event()
         # A batch that was cancelled before its first step could not count itself out.
         self._running = 0
-        self._dispatched_at = _now()
+        self._dispatched_at = now()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set and what is in flight is done.
@@ -101,18 +111,17 @@ class Tenure:
 
     def pulse(self) -> Pulse:
         """Return how the stream is followed."""
-        now, work = _now(), self._work
-        # Who waits for a batch to end is not stalled; how long that takes is bounded elsewhere.
+        at, work = now(), self._work
+        # Waiting for a batch to end is no stall; how long a batch may take is bounded elsewhere.
         full = self._running >= work.limits.in_flight
-        turned_at = self._feeder.turned_at
-        turned_at = turned_at if full else min(turned_at, self._dispatched_at)
+        turned_at = min(self._feeder.turned_at, at if full else self._dispatched_at)
         looked_at = self._feeder.looked_at
         return Pulse(
             stream=work.stream,
             rung=self._lane.rung,
             breaker=work.circuit.state,
-            stalled=timedelta(seconds=now - turned_at),
-            looked=None if looked_at is None else timedelta(seconds=now - looked_at),
+            stalled=timedelta(seconds=at - turned_at),
+            looked=None if looked_at is None else timedelta(seconds=at - looked_at),
             claimed=work.claim_lag.count,
             held=self.room.size,
             fault=self.fault,
@@ -123,8 +132,8 @@ class Tenure:
         work = self._work
         work.claim_lag.add([change.waited.total_seconds() for change in changes])
         work.resting.clear()
-        superseded = self.room.admit(changes, _now())
-        work.observer.settled(work.stream, superseded.ages)
+        superseded = self.room.admit(changes, now())
+        work.note_settled(superseded.ages)
         self._moved.set()
         return superseded.entries
 
@@ -133,7 +142,7 @@ class Tenure:
         self._moved.set()
 
     def _silence(self) -> timedelta:
-        pause = timedelta(seconds=self.pause.remaining(_now()))
+        pause = timedelta(seconds=self.pause.remaining(now()))
         return max(pause, self._work.circuit.silence())
 
     async def _dispatch(self, tasks: asyncio.TaskGroup) -> None:
@@ -147,15 +156,15 @@ class Tenure:
         circuit = self._work.circuit
         while True:
             self._moved.clear()
-            self._dispatched_at = _now()
+            self._dispatched_at = now()
             patience: float | None = self._silence().total_seconds()
             failing = bool(self.pause.failures or circuit.failures)
-            # After a failure one small batch shows whether all is well again, and others wait for it;
-            # what is still in flight may be so for long.
+            # After a failure one row shows whether all is well again, and the others wait for it; what
+            # is still in flight may be so for long.
             if not patience and not (failing and self._feeder.behind):
-                full = self._running >= self._work.calls()
+                full = self._running >= self._calls()
                 most = circuit.begin_trial() or (TRIAL if failing else None)
-                batch = self.room.next_batch(_now(), full=full, most=most)
+                batch = self.room.next_batch(now(), full=full, most=most)
                 if isinstance(batch, Batch):
                     return batch
                 circuit.end_trial()
@@ -170,24 +179,24 @@ class Tenure:
 
     async def _run(self, batch: Batch) -> None:
         rows = frozenset(batch.changes)
-        work, began = self._work, _now()
+        work, began = self._work, now()
         structlog.contextvars.bind_contextvars(batch_id=next(work.batch_ids))
         try:
             self._learn(rows, await work.handle(batch))
         finally:
-            work.observer.handled(work.stream, len(rows), _now() - began)
-            self._dispatched_at = _now()
+            for observer in work.observers:
+                observer.handled(work.stream, len(rows), now() - began)
+            self._dispatched_at = now()
             self._running -= 1
             self._slots.release()
             self._moved.set()
 
     def _learn(self, rows: frozenset[int], outcome: BatchOutcome) -> None:
-        now = _now()
-        ages = self.room.settle(outcome.settled, now)
-        self._work.observer.settled(self._work.stream, ages)
-        self.room.ask_again(outcome.late, now)
-        self.room.set_apart(outcome.apart, now)
-        self.room.release(rows - outcome.tried - outcome.apart, now)
+        ended = now()
+        self._work.note_settled(self.room.settle(outcome.settled, ended))
+        self.room.ask_again(outcome.late, ended)
+        self.room.set_apart(outcome.apart, ended)
+        self.room.release(rows - outcome.tried - outcome.apart, ended)
         if isinstance(outcome.fault, StoreUnavailableError):
             self._keep_silent(outcome.fault)
         elif outcome.tried:
@@ -196,7 +205,7 @@ class Tenure:
 
     def _keep_silent(self, fault: StoreUnavailableError) -> None:
         failures, self.fault = self.pause.failures, str(fault)
-        delay = self.pause.failed(_now())
+        delay = self.pause.failed(now())
         if self.pause.failures == failures:
             return
         if self.pause.failures >= _GIVE_UP:
@@ -208,7 +217,3 @@ class Tenure:
             failures=self.pause.failures,
             next_try_in_seconds=round(delay.total_seconds(), 1),
         )
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import structlog
@@ -16,6 +18,7 @@ from listener.domain.pacing import Backoff
 from listener.domain.refreshing import Refreshed, RotationTally, Status
 from listener.domain.run import RunKind
 from listener.engine.circuit import Circuit
+from listener.engine.clock import now
 from listener.engine.ports import Airplay, Runs, Telemetry
 from listener.engine.reconciler import RunHaltedError
 from listener.engine.refresher import Refresher, Report
@@ -27,34 +30,26 @@ _log = structlog.stdlib.get_logger()
 _RETRY = Backoff(first=timedelta(seconds=25), most=timedelta(minutes=5))
 _TRIES = 3
 _FAILED_CALLS = 5
-# Nothing went well yet: who begins while LML is down should find out at little cost.
+# Nothing went well yet: a walk that begins while LML is down ends at little cost.
 _FAILED_AT_ONCE = 2
 _LOOK_AGAIN = timedelta(seconds=1)
 
 
+@dataclass(eq=False, kw_only=True)
 class Walker:
-    """Refreshes the identities of what is being played, one call at a time, one walk in the fleet.
+    """Refreshes the identities of what is being played, one call at a time.
 
-    It refuses while less than `min_coverage` (0..1) of the rows with a Discogs release have an
-    identity. `circuit` is shared with all that ask the same of LML.
+    Only one walk goes on at a time in all processes. It refuses while less than `min_coverage`
+    (0..1) of the rows with a Discogs release have an identity. `circuit` is shared with all that
+    ask the same of LML.
     """
 
-    def __init__(
-        self,
-        *,
-        airplay: Airplay,
-        refresher: Refresher,
-        runs: Runs,
-        min_coverage: float,
-        circuit: Circuit,
-        telemetry: Telemetry | None = None,
-    ) -> None:
-        self._airplay = airplay
-        self._refresher = refresher
-        self._runs = runs
-        self._min_coverage = min_coverage
-        self._circuit = circuit
-        self._telemetry = telemetry or NoTelemetry()
+    airplay: Airplay
+    refresher: Refresher
+    runs: Runs
+    min_coverage: float
+    circuit: Circuit
+    telemetry: Telemetry = field(default_factory=NoTelemetry)
 
     async def run(
         self,
@@ -65,28 +60,26 @@ class Walker:
         tally: RotationTally | None = None,
         expect: Callable[[int], None] | None = None,
     ) -> RotationTally:
-        """Refresh what nothing of use was said about since then; a walk broken off so goes on.
+        """Refresh every identity that LML said nothing of use about since then.
 
-        Returns its tally, which is the one given, if so, kept up to date; `expect` is told how many
-        identities there are. With `force` coverage does not matter. Raises `RunHaltedError` if it
-        refuses, if another walk goes on, or once several calls in a row failed, and
-        `StoreUnavailableError` if the database goes.
+        An interrupted walk is so continued. Returns its tally: the one given, kept up to date, or
+        one of its own; `expect` gets the number of identities. With `force` coverage does not
+        matter. Raises `RunHaltedError` if it refuses, if another walk goes on, if LML refuses every
+        page, or once several calls in a row failed; `StoreUnavailableError` if the database goes.
         """
         tally = tally if tally is not None else RotationTally()
         if not force:
             await self._require_coverage()
-        if not await self._airplay.identities(since):
+        if not await self.airplay.identities(since):
             return tally
         try:
-            async with self._runs.enter(
-                RunKind.ROTATION, Scope(), cause, tally, wait=False
-            ) as note:
+            async with self.runs.enter(RunKind.ROTATION, Scope(), cause, tally, wait=False) as note:
                 # Read once more: another walk may have ended only now.
-                todo = dict(await self._airplay.identities(since))
+                todo = dict(await self.airplay.identities(since))
                 if expect is not None:
                     expect(len(todo))
-                walk = _Walk(self._refresher, self._circuit, tally, todo)
-                with self._telemetry.run(RunKind.ROTATION.value, tally):
+                walk = _Walk(self.refresher, self.circuit, tally, todo)
+                with self.telemetry.run(RunKind.ROTATION.value, tally):
                     await walk.through(note)
         except RunGoesOnError as fault:
             message = "a walk over the rotation goes on already; `listener status` shows it"
@@ -95,111 +88,107 @@ class Walker:
 
     async def count(self, since: datetime) -> int:
         """Return how many identities a walk would ask about; asks nothing."""
-        return len(await self._airplay.identities(since))
+        return len(await self.airplay.identities(since))
 
     async def _require_coverage(self) -> None:
-        played = await self._airplay.coverage()
-        if played.coverage < self._min_coverage:
+        played = await self.airplay.coverage()
+        if played.coverage < self.min_coverage:
             raise RunHaltedError(
                 f"only {played.resolved} of {played.with_discogs_id} rows in rotation with a"
                 f" Discogs release have an identity, {played.coverage:.1%}; ROTATION_MIN_COVERAGE"
-                f" is {self._min_coverage:.1%}. Wait until the others are minted, or refresh what"
+                f" is {self.min_coverage:.1%}. Wait until the others are minted, or refresh what"
                 " there is: listener sweep --stream rotation --force"
             )
 
 
+@dataclass(eq=False)
 class _Walk:
-    """One walk on its way; `todo` are the identities not asked yet, with whether each is known."""
+    """One walk on its way; `todo` are the identities not asked yet, with whether each is known.
 
-    def __init__(
-        self, refresher: Refresher, circuit: Circuit, tally: RotationTally, todo: dict[int, bool]
-    ) -> None:
-        self._refresher = refresher
-        self._circuit = circuit
-        self._tally = tally
-        self._todo = todo
-        self._tries: dict[int, int] = {}
-        # When to try again what failed.
-        self._again: dict[int, float] = {}
-        self._failed_in_a_row = 0
-        self._went_well = False
+    `again` has the time at which to try each identity again that failed.
+    """
+
+    refresher: Refresher
+    circuit: Circuit
+    tally: RotationTally
+    todo: dict[int, bool]
+    tries: Counter[int] = field(default_factory=Counter)
+    again: dict[int, float] = field(default_factory=dict)
+    failed_in_a_row: int = 0
+    went_well: bool = False
 
     async def through(self, note: Callable[[], Awaitable[None]]) -> None:
-        """Go on until every identity is done with; whatever happens, each that was tried counts."""
+        """Go on until every identity is done with; those that were tried count in any case."""
         try:
-            while self._todo or self._again:
+            while self.todo or self.again:
                 await self._keep_silent()
                 if wanted := self._wanted():
                     await self._ask(wanted, note)
                 else:
-                    await asyncio.sleep(max(0.0, min(self._again.values()) - _now()))
+                    await asyncio.sleep(max(0.0, min(self.again.values()) - now()))
         finally:
-            for identity in self._again:
-                self._tally.count(Refreshed(identity, Status.ERROR))
-        if not self._went_well:
+            for identity in self.again:
+                self.tally.count(Refreshed(identity, Status.ERROR))
+        if not self.went_well:
             raise RunHaltedError("LML refuses every page of identities")
 
     def _wanted(self) -> dict[int, bool]:
-        for identity in [i for i, ready_at in self._again.items() if ready_at <= _now()]:
-            del self._again[identity]
-            self._todo[identity] = False
-        most = self._circuit.begin_trial() if self._todo else None
-        return dict(list(self._todo.items())[:most])
+        for identity in [i for i, ready_at in self.again.items() if ready_at <= now()]:
+            del self.again[identity]
+            self.todo[identity] = False
+        most = self.circuit.begin_trial() if self.todo else None
+        return dict(list(self.todo.items())[:most])
 
     async def _keep_silent(self) -> None:
-        # Others may hear meanwhile that LML is back.
-        while quiet := self._circuit.silence():  # noqa: ASYNC110
+        # In naps: others may hear meanwhile that LML is back.
+        while quiet := self.circuit.silence():  # noqa: ASYNC110
             await asyncio.sleep(min(quiet, _LOOK_AGAIN).total_seconds())
 
     async def _ask(self, wanted: dict[int, bool], note: Callable[[], Awaitable[None]]) -> None:
         try:
-            async with aclosing(self._refresher.refresh(Errand.WALK, wanted)) as reports:
+            async with aclosing(self.refresher.refresh(Errand.WALK, wanted)) as reports:
                 async for report in reports:
-                    self._tally.calls += 1
-                    self._tally.latency += report.took
+                    self.tally.calls += 1
+                    self.tally.latency += report.took
                     self._take(report)
                     await note()
-                    # One refused identity tells nothing about LML: the next page may.
-                    if self._circuit.failures and not report.refused:
+                    # One refused identity says nothing about LML: the next page may.
+                    if self.circuit.failures and not report.refused:
                         return
         finally:
-            self._circuit.end_trial()
+            self.circuit.end_trial()
 
     def _take(self, report: Report) -> None:
         for identity, refreshed in report.refreshed.items():
-            del self._todo[identity]
-            # What LML refuses now it will refuse in a minute.
+            del self.todo[identity]
+            # An identity that LML refuses now it will also refuse in a minute.
             if refreshed.worth_a_retry and not report.refused and self._try_again(identity):
                 continue
             if refreshed.status is not Status.ERROR:
-                self._circuit.answered()
-            self._tally.count(refreshed)
+                self.circuit.answered()
+            self.tally.count(refreshed)
         if report.fault is None:
             if not report.refused:
-                self._circuit.replied()
-                self._failed_in_a_row, self._went_well = 0, True
+                self.circuit.replied()
+                self.failed_in_a_row, self.went_well = 0, True
             return
         for identity in report.lost:
-            del self._todo[identity]
+            del self.todo[identity]
             if not self._try_again(identity):
-                self._tally.count(Refreshed(identity, Status.ERROR))
-        self._circuit.failed(report.fault)
-        self._failed_in_a_row += 1
-        _log.warning("refresh failed", reason=str(report.fault), in_a_row=self._failed_in_a_row)
-        most = _FAILED_CALLS if self._went_well else _FAILED_AT_ONCE
+                self.tally.count(Refreshed(identity, Status.ERROR))
+        self.circuit.failed(report.fault)
+        self.failed_in_a_row += 1
+        _log.warning("refresh failed", reason=str(report.fault), in_a_row=self.failed_in_a_row)
+        most = _FAILED_CALLS if self.went_well else _FAILED_AT_ONCE
         if isinstance(report.fault, LmlRefusedError):
             raise RunHaltedError(str(report.fault)) from report.fault
-        if self._failed_in_a_row >= most:
-            message = f"{self._failed_in_a_row} refresh calls in a row failed, the last one: "
+        if self.failed_in_a_row >= most:
+            message = f"{self.failed_in_a_row} refresh calls in a row failed, the last one: "
             raise RunHaltedError(message + str(report.fault)) from report.fault
 
     def _try_again(self, identity: int) -> bool:
-        tries = self._tries[identity] = self._tries.get(identity, 0) + 1
-        if tries >= _TRIES:
+        self.tries[identity] += 1
+        if self.tries[identity] >= _TRIES:
             return False
-        self._again[identity] = _now() + _RETRY.delay(tries).total_seconds()
+        self.again[identity] = now() + _RETRY.delay(self.tries[identity]).total_seconds()
         return True
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

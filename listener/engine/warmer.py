@@ -1,8 +1,7 @@
-"""Warms LML's caches for what is being played, as soon as it is."""
+"""Warms LML's caches for rotation rows as soon as they change."""
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -22,9 +21,11 @@ from listener.domain.faults import (
     LmlUnavailableError,
     PageRefusedError,
 )
+from listener.domain.question import Failing
 from listener.domain.refreshing import Played, RotationFailure, RotationTally, Status
 from listener.domain.retrying import LONGEST_DETAIL, RetryPolicy
 from listener.engine.circuit import Circuit
+from listener.engine.clock import now
 from listener.engine.isolating import isolate
 from listener.engine.outcome import BatchOutcome
 from listener.engine.ports import Rotation, Warming
@@ -32,15 +33,18 @@ from listener.engine.refresher import Refresher, Report
 
 _log = structlog.stdlib.get_logger()
 
-# While the budget is spent a batch goes back untried after this: a stop need not wait for it.
+# A batch that the budget does not allow goes back untried after this: a stop waits no longer.
 _PATIENCE = timedelta(seconds=1)
-# Identities of rows that failed once are refreshed so many together; those of others alone.
+# How many rows that failed once are refreshed together; those that failed more often go alone.
 _TOGETHER = 10
 
 
 @dataclass(slots=True)
 class _Work:
-    """One batch on its way: what became of its rows, and why it cannot go on, if so."""
+    """One batch on its way: its rows as they were read last, and what became of them.
+
+    `failures` are not in the ledger yet; rows that are `left` to the next walk never get there.
+    """
 
     batch: Batch
     read_at: float = 0.0
@@ -49,36 +53,33 @@ class _Work:
     left: set[int] = field(default_factory=set)
     outcome: BatchOutcome = field(default_factory=BatchOutcome)
 
+    def failing(self, row: int) -> Failing | None:
+        """Return what is remembered of a row's failures; None also if it was not read."""
+        played = self.played.get(row)
+        return None if played is None else played.failing
 
+
+@dataclass(eq=False, kw_only=True)
 class Warmer:
     """Has identities minted for changed rotation rows that lack one, and all of them refreshed.
 
-    A row that fails again and again is left to the next walk. `tally` counts identities, each once
-    it is done with; `mints` counts rows by what became of them: `minted`, `raced` (somebody else
-    was faster) and `refused`.
+    A row that fails again and again is left to the next walk. `circuit` is shared with all that ask
+    the same of LML. `tally` counts identities, each once it is done with; `mints` counts rows by
+    what became of them: `minted`, `raced` (somebody else was faster) and `refused`.
     """
 
-    def __init__(
-        self,
-        *,
-        rotation: Rotation,
-        warming: Warming,
-        refresher: Refresher,
-        circuit: Circuit,
-        policy: RetryPolicy,
-    ) -> None:
-        self.tally = RotationTally()
-        self.mints: Counter[str] = Counter()
-        self._rotation = rotation
-        self._warming = warming
-        self._refresher = refresher
-        self._circuit = circuit
-        self._policy = policy
+    rotation: Rotation
+    warming: Warming
+    refresher: Refresher
+    circuit: Circuit
+    policy: RetryPolicy
+    tally: RotationTally = field(default_factory=RotationTally)
+    mints: Counter[str] = field(default_factory=Counter)
 
     async def handle(self, batch: Batch) -> BatchOutcome:
         """Handle a batch; rows that the budget does not allow now are left untried.
 
-        A fault of a service ends it early: what was done by then stays.
+        A fault of a service is in the outcome, and ends it early: what was done by then stays.
         """
         work = _Work(batch)
 
@@ -91,20 +92,20 @@ class Warmer:
         except SERVICE_FAULTS as fault:
             work.outcome.fault = fault
         finally:
-            self._circuit.end_trial()
+            self.circuit.end_trial()
         return work.outcome
 
     async def _handle(self, work: _Work, rows: Sequence[int]) -> None:
-        # A change begins afresh, whatever failed before it.
+        # A change starts a row over, whatever failed before it.
         played = [
             replace(row, failing=None) if work.batch.changes[row.row_id] else row
-            for row in await self._rotation.read(rows)
+            for row in await self.rotation.read(rows)
         ]
-        work.read_at = asyncio.get_running_loop().time()
+        work.read_at = now()
         work.played |= {row.row_id: row for row in played}
         if albums := sorted({row.album_id for row in played if row.album_id is not None}):
             # Before anything is settled: their place in the outbox must be safe by then.
-            await self._rotation.raise_releases(albums)
+            await self.rotation.raise_releases(albums)
         named = [row for row in played if row.identity_id is not None]
         bare = [row for row in played if row.identity_id is None and row.discogs_release_id]
         unasked = set(rows) - {row.row_id for row in (*named, *bare)}
@@ -114,7 +115,7 @@ class Warmer:
             await self._warm(work, named)
             await self._warm(work, await self._mint(work, bare))
         except Exception:
-            # What failed by then is not tried once more while others are isolated.
+            # Now: rows that failed by then are not tried once more while others are isolated.
             await self._record(work)
             raise
         await self._record(work)
@@ -127,7 +128,7 @@ class Warmer:
                 if row.identity_id is not None:
                     rows[row.identity_id].add(row.row_id)
                     known[row.identity_id] = row.known
-            reports = self._refresher.refresh(Errand.CHANGE, dict(sorted(known.items())), _PATIENCE)
+            reports = self.refresher.refresh(Errand.CHANGE, dict(sorted(known.items())), _PATIENCE)
             async with aclosing(reports):
                 async for report in reports:
                     self.tally.calls += 1
@@ -139,7 +140,7 @@ class Warmer:
             lost = [row for identity in report.lost for row in sorted(rows[identity])]
             self._not_answered(work, lost, report.fault)
             return
-        self._circuit.replied()
+        self.circuit.replied()
         done: set[int] = set()
         for identity, refreshed in report.refreshed.items():
             if refreshed.worth_a_retry:
@@ -148,7 +149,7 @@ class Warmer:
                     continue
             else:
                 if refreshed.status is not Status.ERROR:
-                    self._circuit.answered()
+                    self.circuit.answered()
                 done.update(rows[identity])
             self.tally.count(refreshed)
         await self._settle(work, done)
@@ -171,14 +172,21 @@ class Warmer:
             try:
                 if routeless is not None:
                     raise routeless
-                minted[release] = await self._warming.mint(release)
-                self._circuit.replied()
-                self._circuit.answered()
+                minted[release] = await self.warming.mint(release)
+                self.circuit.replied()
+                self.circuit.answered()
             except PageRefusedError as fault:
-                self._circuit.replied()
-                self._refused(work, release, asking, fault)
+                self.circuit.replied()
+                _log.error(
+                    "identity cannot be minted",
+                    discogs_release_id=release,
+                    rows=sorted(asking)[:10],
+                    reason=str(fault),
+                )
+                self.mints["refused"] += len(asking)
+                self._failed(work, asking, str(fault))
             except LmlRefusedError as fault:
-                # An LML without that route can refresh all the same: the others need not wait.
+                # An LML without that route can still refresh: rows with an identity need not wait.
                 if routeless is None:
                     _log.error("identities cannot be minted", reason=str(fault))
                 routeless = fault
@@ -186,40 +194,24 @@ class Warmer:
             except LmlUnavailableError as fault:
                 self._not_answered(work, sorted(asking), fault)
 
-    def _refused(self, work: _Work, release: int, asking: set[int], fault: Exception) -> None:
-        _log.error(
-            "identity cannot be minted",
-            discogs_release_id=release,
-            rows=sorted(asking)[:10],
-            reason=str(fault),
-        )
-        self.mints["refused"] += len(asking)
-        self._failed(work, asking, str(fault))
-
     def _not_answered(self, work: _Work, rows: Sequence[int], fault: LmlUnavailableError) -> None:
-        """Note rows whose call came to nothing; raise the fault if LML may be to blame."""
-        about_rows = all(self._others_answered(work, row) for row in rows)
+        """Note rows of an interrupted call; raise the fault if LML may be to blame."""
+        about_rows = all(
+            self.circuit.others_answered(work.failing(row), work.read_at) for row in rows
+        )
         if isinstance(fault, CallInterruptedError):
             self._failed(work, rows, str(fault))
             if about_rows:
                 return
-        self._circuit.failed(fault)
+        self.circuit.failed(fault)
         raise fault
-
-    def _others_answered(self, work: _Work, row: int) -> bool:
-        played = work.played.get(row)
-        if played is None or played.failing is None:
-            return False
-        # A call may take longer than the time between two failures.
-        since_read = timedelta(seconds=asyncio.get_running_loop().time() - work.read_at)
-        return self._circuit.answered_since(played.failing.ago + since_read)
 
     def _failed(self, work: _Work, rows: Iterable[int], detail: str) -> None:
         """Note rows to be tried again, or to be left to the walk."""
         for row in sorted(rows):
-            played = work.played.get(row)
-            past = None if played is None else played.failing
-            retry = self._policy.retry(past, others_answered=self._others_answered(work, row))
+            past = work.failing(row)
+            others_answered = self.circuit.others_answered(past, work.read_at)
+            retry = self.policy.retry(past, others_answered=others_answered)
             if retry.parked:
                 _log.error("row left to the next walk", row_id=row, failures=retry.failures)
                 work.left.add(row)
@@ -231,7 +223,13 @@ class Warmer:
         await self._settle(work, work.left - work.outcome.settled)
         if failures:
             rows = frozenset(failure.row_id for failure in failures)
-            await self._rotation.fail(failures, work.batch.entries(rows))
+            await self.rotation.fail(failures, work.batch.entries(rows))
+            _log.warning(
+                "rotation rows failed, tried again later",
+                rows=sorted(rows)[:10],
+                count=len(rows),
+                reason=failures[0].detail,
+            )
             work.outcome.failed |= rows
             work.outcome.settled |= rows
 
@@ -241,11 +239,11 @@ class Warmer:
         rows = [row for row in bare if row.discogs_release_id in minted]
         if not rows:
             return []
-        written = await self._rotation.fill(minted, rows)
+        written = await self.rotation.fill(minted, rows)
         raced = {row_id for row_id, ours in written.items() if not ours}
         self.mints["minted"] += len(written) - len(raced)
         self.mints["raced"] += len(raced)
-        # What changed such a row meanwhile is in the outbox itself.
+        # A change of its own is in the outbox for each of them.
         await self._settle(work, raced)
         self._failed(
             work, {row.row_id for row in rows} - written.keys(), "another session keeps it locked"
@@ -258,7 +256,7 @@ class Warmer:
 
     async def _settle(self, work: _Work, rows: AbstractSet[int]) -> None:
         if rows:
-            await self._rotation.settle(work.batch.entries(rows), sorted(rows))
+            await self.rotation.settle(work.batch.entries(rows), sorted(rows))
             work.outcome.settled |= rows
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from listener.domain.change import Stream
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.health import Pulse, Reading
+from listener.engine.clock import now
 from listener.engine.ports import Readings
 
 _EVERY = timedelta(seconds=2)
@@ -23,6 +24,7 @@ class _Taken:
     at: float
 
 
+@dataclass(eq=False)
 class Watch:
     """Reads backlog and parked rows every few seconds, as long as it runs.
 
@@ -30,41 +32,36 @@ class Watch:
     claimed by the last reading, and those that were still to be.
     """
 
-    def __init__(self, readings: Readings, pulses: Callable[[], Sequence[Pulse]]) -> None:
-        self._readings = readings
-        self._pulses = pulses
-        self._taken: _Taken | None = None
-        self.captured: dict[Stream, int] = {}
+    readings: Readings
+    pulses: Callable[[], Sequence[Pulse]]
+    captured: dict[Stream, int] = field(default_factory=dict, init=False)
+    _taken: _Taken | None = field(default=None, init=False)
 
     @property
     def reading(self) -> Reading | None:
         """What was read last, with its age; None before the first time."""
         if self._taken is None:
             return None
-        return replace(self._taken.reading, age=timedelta(seconds=_now() - self._taken.at))
+        return replace(self._taken.reading, age=timedelta(seconds=now() - self._taken.at))
 
     async def run(self) -> None:
         """Go on until cancelled."""
         while True:
-            began = _now()
+            began = now()
             await self._read()
-            pause = max(_EVERY.total_seconds(), _SHARE * (_now() - began))
+            pause = max(_EVERY.total_seconds(), _SHARE * (now() - began))
             await asyncio.sleep(min(pause, _SHARE * _EVERY.total_seconds()))
 
     async def _read(self) -> None:
         try:
-            reading = await self._readings.read()
+            reading = await self.readings.read()
         except StoreUnavailableError as fault:
             former = self._taken.reading if self._taken is not None else Reading((), 0, timedelta())
-            self._taken = _Taken(replace(former, fault=str(fault)), _now())
+            self._taken = _Taken(replace(former, fault=str(fault)), now())
             return
-        self._taken = _Taken(reading, _now())
-        for pulse in self._pulses():
+        self._taken = _Taken(reading, now())
+        for pulse in self.pulses():
             waiting = reading.of(pulse.stream)
             unclaimed = max(0, waiting.backlog - pulse.held) if waiting is not None else 0
             known = self.captured.get(pulse.stream, 0)
             self.captured[pulse.stream] = max(known, pulse.claimed + unclaimed)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -1,4 +1,4 @@
--- Remembers what LML said of identities; tells how often in a row that was an error.
+-- Remembers what LML said of identities, and how often in a row that was an error.
 INSERT INTO listener.warmth AS w (identity_id, status, asked_at, failures)
 SELECT
     n.identity_id,
@@ -11,6 +11,3 @@ ON CONFLICT (identity_id) DO UPDATE
 SET status = excluded.status,
     asked_at = excluded.asked_at,
     failures = CASE WHEN excluded.status = 'error' THEN w.failures + 1 ELSE 0 END
-RETURNING
-    w.identity_id,
-    w.failures

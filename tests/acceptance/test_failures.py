@@ -1,4 +1,4 @@
-"""Failure in the shape of rows: those that cannot be answered hold up none that can."""
+"""Rows that cannot be answered hold up none that can."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def refuse_writes(db: Connection, condition: str, sqlstate: str) -> None:
 @pytest.mark.parametrize(
     ("fault", "letters"), [("repeated_source", None), ("unknown_kind", "Z"), ("nan", None)]
 )
-def test_forty_useless_verdicts_hold_nobody_up(
+def test_forty_useless_verdicts_hold_up_no_other_row(
     db: Connection, start: Start, simulator: Simulator, fault: str, letters: str | None
 ) -> None:
     simulator.faults.add(fault, artist="Bad", rows=None)
@@ -118,7 +118,7 @@ def test_forty_useless_verdicts_hold_nobody_up(
     eventually(lambda: all_answered(db), 40)
 
 
-def test_rows_that_a_transaction_keeps_locked_hold_nobody_up(
+def test_rows_that_a_transaction_keeps_locked_hold_up_no_other_row(
     db: Connection, dsn: str, owner_dsn: str, start: Start, simulator: Simulator
 ) -> None:
     add_releases(db, 6_000)
@@ -165,7 +165,7 @@ def test_row_that_the_backend_refuses_fails_alone(
     assert not any("secret" in line for line in daemon.lines)
 
 
-def test_error_that_nobody_thought_of_ends_with_its_row(
+def test_unforeseen_error_fails_its_row_alone(
     db: Connection, start: Start, simulator: Simulator
 ) -> None:
     add_releases(db, 100)
@@ -230,7 +230,7 @@ def test_column_that_goes_turns_readiness_red_until_it_is_back(
         return {each["stream"]: each for each in report["streams"]}
 
     eventually(lambda: "legacy_release_id" in str(streams()["library"]["fault"]), 30)
-    # Who gives the lane up lets the other try.
+    # A daemon that gives the lane up lets the other one try.
     eventually(lambda: first.logged("following") + second.logged("following") >= 3, 30)
     assert outbox_size(db) == 1
     db.execute(swap.format(table("library"), *reversed(names)))

@@ -247,10 +247,12 @@ async def test_lock_that_is_held_is_not_waited_for_long(book: PostgresRefreshes,
 async def test_answers_are_remembered_with_failures_in_a_row(
     book: PostgresRefreshes, db: Connection
 ) -> None:
-    async def say(*said: Refreshed) -> dict[int, int]:
+    async def say(*said: Refreshed) -> dict[object, object]:
         grant = await granted(book, known=True)
         refreshed = {each.identity_id: each for each in said}
-        return await book.end(grant, cost=0, answered=1, refreshed=refreshed)
+        await book.end(grant, cost=0, answered=1, refreshed=refreshed)
+        statement = "SELECT identity_id, failures FROM listener.warmth WHERE identity_id = ANY (%s)"
+        return {row[0]: row[1] for row in db.execute(statement, [list(refreshed)])}
 
     error = Refreshed(2, Status.ERROR)
     assert await say(WARMED, error) == {1: 0, 2: 1}

@@ -138,14 +138,13 @@ class Refreshes:
 
     async def end(
         self, grant: Grant, *, cost: int, answered: int, refreshed: Mapping[int, Refreshed]
-    ) -> Mapping[int, int]:
+    ) -> None:
         call = self.calls[grant.refresh_id]
         assert call.ended == float("inf"), "a call ends once"
         call.ended, call.cost, call.answered = now(), cost, answered
         for identity, each in refreshed.items():
             failed = each.status is Status.ERROR
             self.failures[identity] = self.failures.get(identity, 0) + 1 if failed else 0
-        return {identity: self.failures[identity] for identity in refreshed}
 
 
 @dataclass

@@ -89,7 +89,7 @@ async def test_one_small_call_is_tried_after_the_silence_and_the_others_wait_for
     assert circuit.begin_trial() is None
 
 
-async def test_word_of_lml_ends_the_silence_once() -> None:
+async def test_report_of_lml_that_it_is_well_ends_the_silence_once() -> None:
     circuit = Circuit(Stream.LIBRARY)
     circuit.failed(DOWN)
     circuit.heard(well=True)

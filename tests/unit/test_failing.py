@@ -1,4 +1,4 @@
-"""Rows that fail, as hours pass: who is asked when, and who is taken to be at fault."""
+"""Rows that fail, as hours pass: when each is asked, and which are taken to be at fault."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Lml(fakes.Lml):
 class Case:
     """The part of a daemon that handles changes and retries what failed, one batch at a time.
 
-    Apart from the rows told of, another row changes every so many seconds.
+    Beside the rows of a test another row changes every so many seconds.
     """
 
     def __init__(self, lml: Lml | None = None, others_every: float | None = None) -> None:
@@ -152,7 +152,7 @@ async def test_neighbours_that_lml_fails_at_keep_nobody_else_waiting(
         assert case.opened <= 3
 
 
-async def test_row_that_lml_fails_at_holds_nobody_up_once_it_is_isolated() -> None:
+async def test_row_that_lml_fails_at_holds_up_no_other_once_it_is_isolated() -> None:
     case = Case(Lml(deadly=frozenset({7})), others_every=10.0)
     case.outbox.record(*range(1, 501))
     began = now()
@@ -170,7 +170,7 @@ async def test_row_that_lml_fails_at_holds_nobody_up_once_it_is_isolated() -> No
     [CallInterruptedError("ReadTimeout"), LmlUnavailableError("ConnectError")],
     ids=["interrupted", "unavailable"],
 )
-async def test_nobody_is_to_blame_while_lml_is_down_for_ten_minutes(
+async def test_no_row_is_blamed_while_lml_is_down_for_ten_minutes(
     fault: LmlUnavailableError,
 ) -> None:
     case = Case(Lml(fault=lambda call: fault), others_every=10.0)

@@ -15,7 +15,7 @@ from tests.unit.clock import for_a_while, now, virtually
 CHANGE, RETRY, SEARCH = Priority
 PATIENT = (RETRY, SEARCH)
 
-# Whoever can move has moved after so many turns of the loop.
+# After so many turns of the loop every caller that can go on has gone on.
 TURNS = 6
 
 
@@ -248,7 +248,7 @@ STEPS = st.tuples(
 
 
 @given(st.integers(1, 4), st.lists(STEPS, max_size=60))
-def test_whoever_gives_up_whenever_nobody_stalls_and_no_permit_is_lost(
+def test_no_caller_stalls_and_no_permit_is_lost_whoever_gives_up(
     total: int, steps: list[tuple[Priority | str, int]]
 ) -> None:
     virtually(give_up_at_any_point(total, steps))

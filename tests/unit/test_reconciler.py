@@ -362,7 +362,7 @@ async def test_many_bad_neighbours_cost_neither_other_rows_nor_the_run(first: in
 
 @pytest.mark.parametrize("batches", [1, 4])
 @pytest.mark.parametrize("deadly", [1, 250, 481])
-async def test_row_that_lml_fails_at_as_a_whole_costs_no_other_row_its_answer(
+async def test_row_that_interrupts_its_calls_costs_no_other_row_its_answer(
     deadly: int, batches: int
 ) -> None:
     case = Case((), [due(*range(1, 501))], batch_size=500, batches=batches, retries=True)
@@ -562,7 +562,7 @@ async def test_rows_due_by_their_time_are_spread_over_the_library() -> None:
     assert neighbours < len(case.lml.pages)
 
 
-async def test_batch_that_is_answered_ends_the_row_of_failures() -> None:
+async def test_batch_that_is_answered_resets_the_count_of_failures() -> None:
     case = Case(pages(16))
     case.lml.fault = fails(*(call for call in range(1, 17) if call % 5 != 1))
     tally = await case.run()
@@ -688,7 +688,7 @@ async def test_untried_rows_of_a_failed_batch_count_and_stay_due(
     assert not case.verdicts.ledger.entries
 
 
-async def test_silence_towards_the_database_begins_afresh_after_a_batch_that_went_well() -> None:
+async def test_silence_towards_the_database_starts_over_after_a_batch_that_went_well() -> None:
     case = Case((), pages(3))
     gone = StoreUnavailableError("connection refused")
     case.library.faults = [gone, gone, None, gone, None]
@@ -721,7 +721,7 @@ async def test_database_that_stays_away_halts_the_run() -> None:
 
 
 @pytest.mark.parametrize("batches", [1, 2, 5])
-async def test_so_many_batches_are_on_their_way_at_a_time(batches: int) -> None:
+async def test_given_number_of_batches_is_handled_at_a_time(batches: int) -> None:
     case = Case(pages(20), batches=batches)
     began = now()
     await case.run()

@@ -394,7 +394,7 @@ async def test_neighbouring_poison_rows_are_isolated(first: int, count: int) -> 
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 12, 50])
-async def test_handful_of_poison_rows_alone_is_not_taken_for_lml_being_down(size: int) -> None:
+async def test_few_poison_rows_alone_are_not_mistaken_for_an_outage(size: int) -> None:
     rows = range(1, size + 1)
     case = Case(rows, lml=Lml(frozenset(rows)))
     assert await case.handle() == all_but(rows, rows)
@@ -484,7 +484,7 @@ async def test_what_failed_before_lml_went_away_is_recorded() -> None:
         LmlRefusedError("LML answered 401"),
     ],
 )
-async def test_lml_that_is_unavailable_opens_the_circuit_and_charges_nobody(
+async def test_lml_that_is_unavailable_opens_the_circuit_and_blames_no_row(
     fault: LmlUnavailableError,
 ) -> None:
     case = Case(lml=Lml(fault=lambda call: fault))
@@ -506,7 +506,7 @@ async def test_parseable_answer_closes_the_circuit_whatever_it_says() -> None:
     assert case.circuit.failures == 0
 
 
-async def test_trial_that_showed_nothing_is_left_to_somebody_else() -> None:
+async def test_trial_that_showed_nothing_lets_others_try() -> None:
     case = Case([1], Library(gone=some(1)))
     case.circuit.failed(LmlUnavailableError("ConnectError"))
     await for_a_while(20.0)
@@ -516,7 +516,7 @@ async def test_trial_that_showed_nothing_is_left_to_somebody_else() -> None:
     assert (case.circuit.failures, case.circuit.silence()) == (1, timedelta())
 
 
-async def test_database_that_goes_ends_the_batch_and_is_nobodys_fault() -> None:
+async def test_database_that_goes_ends_the_batch_and_blames_no_row() -> None:
     gone = StoreUnavailableError("connection refused")
     case = Case()
     case.verdicts.fault = gone
@@ -828,7 +828,7 @@ async def test_interrupted_call_that_also_holds_fresh_rows_may_be_lmls_fault() -
 
 
 @pytest.mark.parametrize("answered_before", [True, False])
-async def test_lml_that_is_gone_is_never_held_against_a_row(answered_before: bool) -> None:
+async def test_outage_is_never_blamed_on_a_row(answered_before: bool) -> None:
     down = False
 
     def fault(call: int) -> Exception | None:
@@ -1002,7 +1002,7 @@ async def test_no_call_asks_more_than_a_few_compilations_at_once() -> None:
     assert case.tally.lml_calls == 4
 
 
-async def test_few_compilations_among_others_are_handed_back_to_be_asked_with_their_like() -> None:
+async def test_few_compilations_among_others_are_handed_back_unasked() -> None:
     library = Library(compilations=frozenset(range(1, 131)))
     case = Case(range(1, 401), library, sets_apart=True)
     handled = await case.handle()
@@ -1066,7 +1066,7 @@ async def test_page_that_lml_cannot_answer_with_tracks_is_asked_without() -> Non
     assert [(line["event"], line["questions"]) for line in logs] == [("asking without tracks", 100)]
 
 
-async def test_page_that_lml_refuses_without_tracks_too_is_halved_without() -> None:
+async def test_page_that_lml_refuses_without_tracks_too_is_split_without() -> None:
     def fault(call: int) -> Exception | None:
         return TracksRefusedError("LML answered 500") if call == 1 else None
 
@@ -1106,7 +1106,7 @@ async def test_visited_compilations_are_a_bucket_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(("unmatched", "told"), [(10, 1), (9, 0), (20, 1)])
-async def test_page_whose_credits_match_few_rows_is_told(unmatched: int, told: int) -> None:
+async def test_page_whose_credits_match_few_rows_is_logged(unmatched: int, told: int) -> None:
     case = Case([1, 2], Library(compilations=frozenset({1, 2})), Lml(reply=compilation_of_ten))
     missed = {1: unmatched // 2 + unmatched % 2, 2: unmatched // 2}
     case.verdicts.tracks = lambda row: Counter({TrackCount.ROWS_NO_MATCH: missed[row]})
@@ -1229,7 +1229,7 @@ async def test_row_that_fails_while_it_changes_is_late_and_keeps_its_changes() -
     assert case.tally.scanned == 2
 
 
-async def test_artist_that_lml_contradicts_itself_about_is_never_taken_for_an_outage() -> None:
+async def test_contradictory_answers_are_never_mistaken_for_an_outage() -> None:
     artist = frozenset(range(201, 241))
 
     def reply(question: Question) -> list[Verdict | Invalid]:
@@ -1311,7 +1311,7 @@ async def test_latency_counts_the_call_that_found_lml_gone() -> None:
     assert case.tally.lml_latency.total_seconds() == pytest.approx(2.0, abs=0.01)
 
 
-async def test_odd_verdicts_are_written_and_told_once_a_kind() -> None:
+async def test_odd_verdicts_are_written_and_logged_once_per_kind() -> None:
     def reply(question: Question) -> list[Verdict | Invalid]:
         identity = Identity("oracle", 0.9, None, None, None, ())
         return [Verdict(question.library_id, Kind.SINGLE_ARTIST, identity)]

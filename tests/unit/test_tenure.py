@@ -161,7 +161,7 @@ async def test_next_tenure_tries_four_times_again() -> None:
         assert case.consumer.fault == REFUSED
 
 
-async def test_batch_that_lml_did_not_answer_is_no_word_on_the_database() -> None:
+async def test_batch_that_lml_did_not_answer_says_nothing_about_the_database() -> None:
     case = Case()
     case.refusing = True
     case.outbox.record(1)

@@ -78,7 +78,7 @@ def cold(count: int) -> dict[int, bool]:
     return dict.fromkeys(range(1, count + 1), False)
 
 
-async def test_warm_fleet_is_walked_in_full_pages_back_to_back() -> None:
+async def test_warm_rotation_is_walked_in_full_pages_back_to_back() -> None:
     case = Case(warm(310))
     began = now()
     assert await case.walk() == {
@@ -92,7 +92,7 @@ async def test_warm_fleet_is_walked_in_full_pages_back_to_back() -> None:
     assert case.tally.calls == 7
 
 
-async def test_cold_fleet_is_walked_in_small_pages_within_the_budget() -> None:
+async def test_cold_rotation_is_walked_in_small_pages_within_the_budget() -> None:
     case = Case(cold(310), Warming(cold=0.8))
     began = now()
     await case.walk()
@@ -102,7 +102,7 @@ async def test_cold_fleet_is_walked_in_small_pages_within_the_budget() -> None:
     assert now() - began < 90 * 60
 
 
-async def test_fleet_that_nothing_is_known_of_is_found_to_be_warm() -> None:
+async def test_rotation_that_nothing_is_known_of_is_found_to_be_warm() -> None:
     case = Case(cold(310))
     began = now()
     await case.walk()
@@ -338,13 +338,13 @@ async def test_count_asks_nothing() -> None:
     assert not case.runs.entered
 
 
-async def test_expectation_is_told() -> None:
+async def test_expected_number_of_identities_is_reported() -> None:
     case, told = Case(warm(7)), list[int]()
     await case.walker.run(SINCE, cause="test", expect=told.append)
     assert told == [7]
 
 
-async def test_circuit_that_others_share_hears_of_failures_and_of_success() -> None:
+async def test_shared_circuit_notes_failures_and_success() -> None:
     case = Case(warm(120), Warming(fault=lambda call: UNAVAILABLE if call == 2 else None))
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(case.walk())

@@ -205,7 +205,7 @@ async def test_identity_is_never_left_to_the_walk_while_nothing_else_is_answered
     assert not case.counted
 
 
-async def test_change_of_a_row_that_failed_begins_afresh() -> None:
+async def test_change_resets_the_failures_of_its_row() -> None:
     case = Case({1: 10}, Warming({10: "error"}))
     await case.handle(1)
     await case.retry(1)
@@ -214,7 +214,7 @@ async def test_change_of_a_row_that_failed_begins_afresh() -> None:
     assert case.failures == {1: 1}
 
 
-async def test_row_that_is_played_no_more_is_forgotten() -> None:
+async def test_row_that_is_no_longer_played_is_forgotten() -> None:
     case = Case({1: 10}, Warming({10: "error"}))
     await case.handle(1)
     case.rotation.rows.clear()
@@ -222,7 +222,7 @@ async def test_row_that_is_played_no_more_is_forgotten() -> None:
     assert not case.failures
 
 
-async def test_unknown_status_is_an_error_told_once_and_not_tried_again(logged: Logged) -> None:
+async def test_unknown_status_is_an_error_logged_once_and_not_tried_again(logged: Logged) -> None:
     case = Case({1: 10, 2: 20, 3: 30}, Warming({10: "deferred", 20: "deferred"}))
     assert await case.handle(1, 2, 3) == BatchOutcome(rows(1, 2, 3))
     assert case.counted["lml_error"] == 2
@@ -350,7 +350,7 @@ async def test_release_that_cannot_be_minted_is_tried_again_after_growing_delays
     assert not case.failures
 
 
-async def test_lml_without_the_route_to_mint_warms_all_the_same(logged: Logged) -> None:
+async def test_lml_without_the_mint_route_still_warms(logged: Logged) -> None:
     refused = LmlRefusedError("LML answered 404")
     case = Case({1: 10}, Warming(mint_faults=dict.fromkeys((5, 6, 7), refused)))
     for row in (2, 3, 4):
@@ -382,7 +382,7 @@ async def test_what_was_done_before_lml_went_stays_done() -> None:
     assert case.waiting == [3]
 
 
-async def test_release_that_lml_fails_at_as_a_whole_holds_nobody_up() -> None:
+async def test_release_that_interrupts_its_calls_holds_up_no_other() -> None:
     fault = CallInterruptedError("LML answered 502")
     case = Case(warming=Warming(mint_faults={5: fault}))
     case.rotation.play(1, release=5)
@@ -481,7 +481,7 @@ async def test_row_that_the_database_refuses_to_fill_fails_alone() -> None:
     assert case.details == {"value out of range"}
 
 
-async def test_fault_of_lml_is_told_though_rows_without_a_question_were_settled() -> None:
+async def test_fault_of_lml_is_reported_though_rows_without_a_question_were_settled() -> None:
     fault = LmlUnavailableError("LML answered 503")
     case = Case({1: 10}, Warming(fault=lambda _: fault))
     assert await case.handle(1, 2) == BatchOutcome(settled=rows(2), unasked=rows(2), fault=fault)

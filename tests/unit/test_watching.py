@@ -70,7 +70,7 @@ class Case:
             circuit=Circuit(Stream.LIBRARY),
         )
         self.observed = Observed()
-        self.consumer.observe(self.observed)
+        self.consumer.observers.append(self.observed)
 
     async def handle(self, batch: Batch) -> BatchOutcome:
         await self.gate.wait()

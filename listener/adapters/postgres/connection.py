@@ -25,10 +25,10 @@ Pool = AsyncConnectionPool[psycopg.AsyncConnection[Any]]
 _Row = TypeVar("_Row")
 Refused = StoreUnavailableError | StatementRefusedError
 
-# Classes of SQLSTATE that mean the database as a whole: connection, a server that only reads,
-# resources, an operator's hand, the system. Whatever else it says is about the statement.
+# Classes of SQLSTATE that mean the database itself: connection, a server that only reads,
+# resources, an operator's hand, the system. All others are about the statement.
 _SERVICE_CLASSES = frozenset(("08", "25", "53", "57", "58"))
-# A plan or a catalogue that a session knows otherwise than it is now; internal errors.
+# A session's plan or catalogue is outdated; internal errors.
 _SESSION_CLASSES = frozenset(("0A", "26", "42", "XX"))
 
 
@@ -111,8 +111,8 @@ async def open_pool(database: Database, size: int) -> AsyncIterator[Pool]:
         min_size=1,
         max_size=size,
         timeout=database.connect_timeout.total_seconds(),
-        # Given up so early, it is tried anew by whoever needs one next: at once when the server is
-        # back, not after a growing delay.
+        # Given up so early, a connection is opened by the next caller that needs one: at once when
+        # the server is back, not after a growing delay.
         reconnect_timeout=1.5,
         open=False,
     )
@@ -145,8 +145,8 @@ async def session(
                     raise
     except (StoreUnavailableError, StatementRefusedError) as fault:
         if isinstance(fault, StoreUnavailableError) or _spoils_others(fault.__cause__):
-            # One cut or outdated connection seldom comes alone. The others are not asked, which may
-            # take for ever behind a proxy that is alive, but replaced.
+            # One cut or outdated connection seldom comes alone. The others are replaced unasked:
+            # behind a proxy that lives on an answer may never come.
             await pool.drain()
         raise
 
@@ -161,7 +161,7 @@ async def only_row(cursor: psycopg.AsyncCursor[_Row]) -> _Row:
 
 def _heed_cancellation() -> None:
     # The pool waits by wait_for, which before Python 3.12 loses a cancellation that meets the
-    # connection; whoever asked for the task to end would wait for it in vain.
+    # connection: the task would go on, and what cancelled it would wait for ever.
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
@@ -184,13 +184,13 @@ def translated(refused: type[Refused] = StoreUnavailableError) -> Iterator[None]
 def _is_about_the_service(error: Exception) -> bool:
     code = error.sqlstate if isinstance(error, psycopg.Error) else None
     if code is None:
-        # What is not the server's own word: a lost connection, or none to be had in time.
+        # Not from the server: a connection was lost, or none was to be had in time.
         return not isinstance(error, psycopg.ProgrammingError | psycopg.DataError)
     return code[:2] in _SERVICE_CLASSES and not isinstance(error, errors.QueryCanceled)
 
 
 def _spoils_others(error: BaseException | None) -> bool:
-    """Return whether what failed in one session will fail in the others, too, until replaced."""
+    """Return whether the same will fail in all other sessions until they are replaced."""
     code = error.sqlstate if isinstance(error, psycopg.Error) else None
     return code is not None and code[:2] in _SESSION_CLASSES
 

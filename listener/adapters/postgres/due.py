@@ -50,11 +50,11 @@ class PostgresDue:
         async for rows in self._pages(self._failed, scope, suspects, after=now):
             yield rows
 
-    async def retries(self, limit: int, *, suspects: bool) -> list[int]:
-        """Return up to `limit` rows that failed and whose time has come, suspects or not."""
+    async def retries(self, limit: int, *, suspicion: int) -> list[int]:
+        """Return up to `limit` rows that failed, are that suspect, and whose time has come."""
         parameters = _parameters(Scope()) | {
-            "least_suspect": 1 if suspects else 0,
-            "most_suspect": ISOLATED if suspects else 0,
+            "least_suspect": suspicion,
+            "most_suspect": suspicion,
             "until": None,
             "after_time": "-infinity",
             "after_id": 0,

@@ -130,8 +130,8 @@ class PostgresLanes:
         ours = former == holder
         if not ours:
             _log.warning("took over from a silent daemon", stream=str(stream), former=former)
-        # Of our own sessions the one that had the lane: the server may not have heard that it was
-        # cut, and then it keeps writers from waking us.
+        # Of our own sessions only the one that had the lane: the server may not have noticed that
+        # it was cut, and then it keeps writers from waking us.
         await connection.execute(
             query("end_sessions", backend), {"holder": former, "only_pid": pid if ours else None}
         )

@@ -1,4 +1,4 @@
-"""The ledger as a whole."""
+"""What concerns every row of the ledger."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from listener.adapters.postgres.statements import query
 
 
 class PostgresLedger:
-    """Has what failed asked again."""
+    """Has rows that failed asked again."""
 
     def __init__(self, pool: Pool, backend: str) -> None:
         self._pool = pool

@@ -65,26 +65,20 @@ class PostgresRefreshes:
 
     async def end(
         self, grant: Grant, *, cost: int, answered: int, refreshed: Mapping[int, Refreshed]
-    ) -> dict[int, int]:
-        """Write down what a call cost and what LML said; returns how often in a row each failed.
+    ) -> None:
+        """Write down what a call cost, and what LML said of each identity.
 
         `answered` counts the identities that something of use was said about.
         """
         parameters = {"refresh_id": grant.refresh_id, "cost": cost, "answered": answered}
-        async with session(self._pool) as connection:
-            # Fetched after the pipeline: until it ends, nothing is committed.
-            async with connection.pipeline():
-                await connection.execute(self._end, parameters)
-                if not refreshed:
-                    return {}
-                noted = await connection.execute(
-                    self._note,
-                    {
-                        "identity_ids": Int4s(list(refreshed)),
-                        "statuses": Texts([str(each.status) for each in refreshed.values()]),
-                    },
-                )
-            return dict(await noted.fetchall())
+        said = {
+            "identity_ids": Int4s(list(refreshed)),
+            "statuses": Texts([str(each.status) for each in refreshed.values()]),
+        }
+        async with session(self._pool) as connection, connection.pipeline():
+            await connection.execute(self._end, parameters)
+            if refreshed:
+                await connection.execute(self._note, said)
 
     async def _spent(self, connection: psycopg.AsyncConnection[Any], *, known: bool) -> Spent:
         parameters = {
