@@ -354,24 +354,25 @@ async def test_failed_rows_that_cannot_be_asked_about_are_passed_over(
     assert [set(share) for share in shares] == [
         {each for each in (other_share, row, second) if each % 2 == part} for part in range(2)
     ]
-    assert set(await due.retries(10, suspects=False)) == {other_share, row, second}
+    assert set(await due.retries(10, suspicion=0)) == {other_share, row, second}
     assert await failed(due, Scope(only=frozenset((Reason.RESOLVED,)))) == {}
 
 
-async def test_longest_due_failures_come_first_suspects_apart_from_the_others(
+async def test_longest_due_failures_come_first_each_suspicion_apart_from_the_others(
     unseen: Connection, due: PostgresDue, fail: Failures
 ) -> None:
-    rows = [add_release(unseen) for _ in range(6)]
+    rows = [add_release(unseen) for _ in range(7)]
     await fail(*rows[:3])
     await fail(*rows[3:5], suspicion=SUSPECT)
-    await fail(rows[5], suspicion=ISOLATED)
-    hours = (1, 3, 2, 5, 9, 7)
+    await fail(*rows[5:], suspicion=ISOLATED)
+    hours = (1, 3, 2, 5, 9, 7, 8)
     for row, ago in zip(rows, hours, strict=True):
         ask_at(unseen, row, -timedelta(hours=ago))
-    assert await due.retries(10, suspects=False) == [rows[1], rows[2], rows[0]]
-    assert await due.retries(2, suspects=False) == [rows[1], rows[2]]
-    assert await due.retries(10, suspects=True) == [rows[4], rows[5], rows[3]]
-    assert list(await failed(due)) == [rows[4], rows[5], rows[3], rows[1], rows[2], rows[0]]
+    assert await due.retries(10, suspicion=0) == [rows[1], rows[2], rows[0]]
+    assert await due.retries(2, suspicion=0) == [rows[1], rows[2]]
+    assert await due.retries(10, suspicion=SUSPECT) == [rows[4], rows[3]]
+    assert await due.retries(1, suspicion=ISOLATED) == [rows[6]]
+    assert list(await failed(due)) == [rows[each] for each in (4, 6, 5, 3, 1, 2, 0)]
 
 
 async def test_search_takes_along_those_that_failed_together_before_their_time_has_come(
@@ -402,14 +403,14 @@ async def test_row_that_fails_again_during_the_search_is_left_to_the_next(
 async def test_failures_are_retried_while_a_sweep_runs(
     database: Database, unseen: Connection, due: PostgresDue, fail: Failures
 ) -> None:
-    plain, suspect = add_release(unseen), add_release(unseen)
-    await fail(plain, after=-LATELY)
-    await fail(suspect, after=-LATELY, suspicion=SUSPECT)
+    rows = {suspicion: add_release(unseen) for suspicion in (0, SUSPECT, ISOLATED)}
+    for suspicion, row in rows.items():
+        await fail(row, after=-LATELY, suspicion=suspicion)
     for scope in (EVERYTHING, Scope(partition=0, partitions=2)):
         async with PostgresRuns(database).enter(RunKind.SWEEP, scope, "test", Tally()):
-            found = [await due.retries(10, suspects=suspects) for suspects in (False, True)]
-            assert found == [[plain], [suspect]]
-            assert set(await failed(due)) == {plain, suspect}
+            for suspicion, row in rows.items():
+                assert await due.retries(10, suspicion=suspicion) == [row]
+            assert set(await failed(due)) == set(rows.values())
 
 
 async def test_row_without_an_artist_name_is_not_due(
