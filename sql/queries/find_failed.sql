@@ -1,6 +1,6 @@
--- Pages through the ledger rows that failed and whose time to be asked has come, in that order, as far as they are as
--- suspect of spoiling calls as given. No row while a run holds the lock on this search: it asks about them
--- itself. The index on failing rows is read in order, and OFFSET 0 keeps the join to a look-up by key for each.
+-- Pages through the ledger's failed rows within a range of suspicion whose time to be asked has come, the longest due
+-- first. Returns none while a run holds the lock on this search: it asks about them itself. The index on failing rows
+-- is read in order, and OFFSET 0 keeps the join to a look-up by key for each.
 WITH free AS MATERIALIZED (
     SELECT %(lock_number)s::int IS NULL OR pg_try_advisory_xact_lock(%(lock_class)s::int, %(lock_number)s::int)
         AS ours
