@@ -74,7 +74,7 @@ bench: $(READY) ## measure, and print the figures as a table (ARGS="--help")
 bench-rotation: $(READY) ## measure what the rotation costs Discogs, at accelerated time (ARGS="--rounds 1")
 	$(BIN)/python -m bench.rotation_load $(ARGS)
 
-fmt: $(READY) ## format, and mend what ruff can mend
+fmt: $(READY) ## format, and fix what ruff can fix
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 

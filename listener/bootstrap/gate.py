@@ -62,7 +62,7 @@ async def ask_gate(settings: Settings, required: str, routes: Iterable[Route]) -
                     case ProbeRoutes():
                         facts = replace(facts, statuses=await _statuses(lml, routes))
     except NoAnswerError as error:
-        return Shut(str(error), "try again once that is mended, or unset GATE_COMMIT_SHA")
+        return Shut(str(error), "try again once that is fixed, or unset GATE_COMMIT_SHA")
 
 
 async def _compare(settings: Settings, base: str, head: str) -> Relation:

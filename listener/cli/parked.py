@@ -64,7 +64,7 @@ def parked_command(*, as_json: bool) -> None:
 def requeue_command(*, library_ids: tuple[int, ...], everything: bool) -> None:
     """Put parked rows back, with all their tries again.
 
-    The daemon asks them at once. Needs DATABASE_URL only, and LML to be mended first. Exits 0, or
+    The daemon asks them at once. Needs DATABASE_URL only, and LML to be fixed first. Exits 0, or
     1 if some of the rows named are not parked; the others are put back.
     """
     if everything == bool(library_ids):

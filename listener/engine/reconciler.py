@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, nullcontext
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
-from typing import assert_never
 
 import structlog
 
@@ -236,10 +235,7 @@ class _Walk:
             waiting.task_done()
 
     async def _advance(self, page: Sequence[DueRow]) -> Sequence[DueRow]:
-        """Handle a page, or its first rows; return what is left to handle.
-
-        That is nothing if LML failed: the rows stay due.
-        """
+        """Handle a page, or its first rows; return what is left to handle."""
         # After a failure one batch goes ahead alone: it shows whether the service is back.
         failing = self.failed_in_a_row or self.circuit.failures
         async with self.alone if failing else nullcontext():
@@ -253,24 +249,26 @@ class _Walk:
             outcome = await self.resolver.handle(Batch({row.library_id: () for row in rows}))
         self.suspects |= dict.fromkeys(row for row in again if row not in outcome.tried)
         self._learn(outcome, rows)
+        if outcome.fault is None:
+            return page[len(rows) :]
         untried = [row for row in page if row.library_id not in outcome.tried]
-        match outcome.fault:
-            case None:
-                return page[len(rows) :]
-            case StoreUnavailableError() as fault:
-                self.pause.failed(now())
-                self._fail(fault, began)
-                return untried
-            case LmlUnavailableError() as fault:
-                # Rows that failed together before are counted at the end of the run.
-                left = [row for row in untried if row.library_id not in self.suspects]
-                self.resolver.tally.skip(Skip.LML_ERROR, len(left))
-                if isinstance(fault, LmlRefusedError):
-                    raise RunHaltedError(str(fault)) from fault
-                self._fail(fault, began)
-                return ()
-            case fault:
-                assert_never(fault)
+        return self._left(untried, outcome.fault, began)
+
+    def _left(
+        self, untried: Sequence[DueRow], fault: ServiceFault, began: float
+    ) -> Sequence[DueRow]:
+        """Return what is left to handle after a fault: nothing if LML failed, the rows stay due."""
+        if isinstance(fault, StoreUnavailableError):
+            self.pause.failed(now())
+            self._fail(fault, began)
+            return untried
+        # Rows that failed together before are counted at the end of the run.
+        counted = [row for row in untried if row.library_id not in self.suspects]
+        self.resolver.tally.skip(Skip.LML_ERROR, len(counted))
+        if isinstance(fault, LmlRefusedError):
+            raise RunHaltedError(str(fault)) from fault
+        self._fail(fault, began)
+        return ()
 
     def _learn(self, outcome: BatchOutcome, rows: Sequence[DueRow]) -> None:
         self.suspects |= dict.fromkeys(sorted(outcome.suspects))

@@ -62,7 +62,7 @@ class Walker:
     ) -> RotationTally:
         """Refresh every identity that LML said nothing of use about since then.
 
-        An interrupted walk is so continued. Returns its tally: the one given, kept up to date, or
+        This continues an interrupted walk. Returns its tally: the one given, kept up to date, or
         one of its own; `expect` gets the number of identities. With `force` coverage does not
         matter. Raises `RunHaltedError` if it refuses, if another walk goes on, if LML refuses every
         page, or once several calls in a row failed; `StoreUnavailableError` if the database goes.
