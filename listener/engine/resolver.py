@@ -218,6 +218,8 @@ class Resolver:
         """Return whether another row was answered since these were part of an interrupted call."""
         *former, answers = work.interrupted
         alone = len(questions) == 1
+        if not former and answers > work.answers:
+            return True
         # LML may have gone since; a row alone cannot tell, but was asked just before that.
         if former and answers > former[0 if alone else -1]:
             return True
