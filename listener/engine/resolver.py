@@ -61,8 +61,8 @@ class _Work:
     """One batch on its way: its questions as they were read last, and what became of its rows.
 
     `order` stays 0 until rows could be read; `answers` is how many had been written by then, in any
-    batch. `failures` are not in the ledger yet. `page` is being asked; `interrupted` holds, for each
-    of its interrupted calls, how many answers had been written by then.
+    batch. `failures` are not in the ledger yet. `page` is being asked; `interrupted` holds, for
+    each of its interrupted calls, how many answers had been written by then.
     """
 
     batch: Batch

@@ -159,8 +159,8 @@ class Tenure:
             self._dispatched_at = now()
             patience: float | None = self._silence().total_seconds()
             failing = bool(self.pause.failures or circuit.failures)
-            # After a failure one row shows whether all is well again, and the others wait for it; what
-            # is still in flight may be so for long.
+            # After a failure one row shows whether all is well again, and the others wait for it;
+            # what is still in flight may be so for long.
             if not patience and not (failing and self._feeder.behind):
                 full = self._running >= self._calls()
                 most = circuit.begin_trial() or (TRIAL if failing else None)
