@@ -385,10 +385,13 @@ async def test_reason_why_nobody_answers_is_told_in_the_words_of_the_system(
     assert [re.fullmatch(reason, log["reason"]) is not None for log in logs] == [True]
 
 
-async def test_call_that_takes_too_long_says_so(simulator: Simulator, hasty: LmlClient) -> None:
+async def test_call_that_takes_too_long_says_so_and_is_not_repeated(
+    simulator: Simulator, hasty: LmlClient
+) -> None:
     simulator.faults.add("hang")
-    with pytest.raises(LmlUnavailableError, match=r"bulk-resolve-libraries: .*Timeout"):
+    with pytest.raises(CallInterruptedError, match=r"bulk-resolve-libraries: .*Timeout"):
         await answers(hasty)
+    assert simulator.calls.counts["bulk"] == 1
 
 
 @pytest.mark.parametrize("fault", ["list_document", "not_json", "html"])
