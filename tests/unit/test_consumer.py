@@ -267,7 +267,7 @@ async def test_lml_that_says_it_is_back_is_asked_at_once_and_the_backlog_drains(
         for batch, at in zip(tenure.worker.batches, tenure.worker.begun_at, strict=True)
         if at >= up_at
     )
-    assert len(trial.changes) == 10
+    assert len(trial.changes) == 1
 
 
 async def test_lml_that_says_it_is_well_and_fails_is_believed_once() -> None:
@@ -282,7 +282,7 @@ async def test_lml_that_says_it_is_well_and_fails_is_believed_once() -> None:
     assert len(tenure.worker.batches) <= 2 + 4 * 5
 
 
-async def test_one_batch_goes_ahead_alone_after_a_failure() -> None:
+async def test_one_row_goes_ahead_alone_after_a_failure() -> None:
     async with following(limits(in_flight=3, batch_size=2)) as tenure:
         back_at = now() + 5.0
         tenure.worker.answer = unavailable_until(tenure, back_at)
@@ -290,13 +290,35 @@ async def test_one_batch_goes_ahead_alone_after_a_failure() -> None:
         await eventually(lambda: now() > back_at - 1.0)
         tenure.worker.gate.clear()
         before = len(tenure.worker.batches)
-        tenure.worker.most_in_flight = 0
-        await for_a_while(60.0)
-        assert len(tenure.worker.batches) == before + 1
+        await eventually(lambda: tenure.worker.in_flight == 1, within=10.0)
+        await for_a_while(14.0)
+        assert [len(rows) for rows in tenure.worker.rows[before:]] == [1]
+        # A trial that hangs keeps others waiting only for as long as a silence may last.
+        await for_a_while(46.0)
+        assert [len(rows) for rows in tenure.worker.rows[before:]] == [1, 1, 1]
+        begun_at = tenure.worker.begun_at[before:]
+        assert [round(b - a) for a, b in pairwise(begun_at)] == [15, 15]
         tenure.worker.gate.set()
+        await eventually(lambda: tenure.circuit.failures == 0)
+        tenure.worker.most_in_flight = 0
+        tenure.record(*range(12, 24))
         await eventually(lambda: not tenure.outbox.entries)
         assert tenure.worker.most_in_flight == 3
-    assert sorted(set(tenure.outbox.settled)) == [(row + 1, row) for row in range(12)]
+    assert sorted(set(tenure.outbox.settled)) == [(row + 1, row) for row in range(24)]
+
+
+async def test_call_that_hangs_keeps_nobody_from_trying_again() -> None:
+    async with following(limits(in_flight=2)) as tenure:
+        tenure.worker.gate.clear()
+        tenure.record(1, 2)
+        await eventually(lambda: tenure.worker.in_flight)
+        tenure.circuit.failed(LmlUnavailableError("ConnectError"))
+        tenure.record(3, 4)
+        await for_a_while(7.5)
+        assert tenure.worker.rows == [[1, 2]]
+        await eventually(lambda: len(tenure.worker.rows) == 2, within=1.0)
+        assert tenure.worker.rows == [[1, 2], [3]]
+        assert tenure.worker.in_flight == 2
 
 
 async def test_answer_ends_the_growth_of_the_pauses() -> None:
@@ -614,8 +636,10 @@ async def test_what_came_during_the_silence_is_claimed_before_lml_is_tried_again
         await for_a_while(30)
         tenure.record(*range(100, 104))
         await for_a_while(15)
-        assert tenure.worker.rows[-1] == [7, *range(100, 104)]
-        assert list(tenure.outbox.entries.values()) == [7]
+        # Row 7 failed before: another one tells more.
+        assert tenure.worker.rows[-1] == [100]
+        assert sorted(tenure.outbox.entries.values()) == [7, 101, 102, 103]
+        await eventually(lambda: list(tenure.outbox.entries.values()) == [7], within=30.0)
 
 
 async def test_lml_is_tried_again_though_nothing_came_during_the_silence() -> None:

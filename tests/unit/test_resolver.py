@@ -40,6 +40,8 @@ from tests.unit.clock import for_a_while, virtually
 from tests.unit.fakes import Library, Lml, Outbox, Reply, Verdicts, unresolved
 
 PAGE = range(1, 501)
+# What a page of 500 costs that is refused as everything before it was.
+CALLS = 25
 Logged = list[MutableMapping[str, Any]]
 
 
@@ -360,7 +362,8 @@ def test_few_poison_rows_anywhere_are_isolated(size: int, count: int, random: Ra
     assert case.verdicts.written.keys() == set(rows) - poison
     assert len(case.lml.pages) <= (60 if size <= 500 else 64)
     assert max(asked_of(case.lml.pages).values()) <= 5
-    assert set(case.suspicions.values()) == {ISOLATED}
+    # Where nothing was answered LML may be at fault.
+    assert set(case.suspicions.values()) == {ISOLATED if len(poison) < size else SUSPECT}
 
 
 @given(st.integers(1, 3), st.randoms())
@@ -398,7 +401,36 @@ async def test_few_poison_rows_alone_are_not_mistaken_for_an_outage(size: int) -
     rows = range(1, size + 1)
     case = Case(rows, lml=Lml(frozenset(rows)))
     assert await case.handle() == all_but(rows, rows)
+    assert set(case.suspicions.values()) == {SUSPECT}
+    assert case.tally.skipped == {Skip.LML_ERROR: size}
     assert case.circuit.failures == 0
+
+
+async def test_row_refused_alone_is_isolated_if_another_was_answered_meanwhile() -> None:
+    case = Case([1], lml=SlowLml(frozenset({1})))
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(case.handle())
+        await for_a_while(1.0)
+        case.circuit.answered()
+    assert case.suspicions == {1: ISOLATED}
+
+
+async def test_row_refused_alone_is_isolated_if_another_was_answered_since_it_failed() -> None:
+    case = Case([1], lml=Lml(frozenset({1})))
+    case.library.ledger = case.verdicts.ledger
+    assert await case.handle() == all_but({1}, {1})
+    assert case.suspicions == {1: SUSPECT}
+    await for_a_while(5.0)
+    assert await case.retry(1) == all_but({1}, {1})
+    assert case.suspicions == {1: SUSPECT}
+    await for_a_while(5.0)
+    await case.retry(2)
+    assert await case.retry(1) == all_but({1}, {1})
+    assert case.suspicions == {1: ISOLATED}
+    # It stays so, whatever is answered later.
+    await for_a_while(5.0)
+    await case.retry(1)
+    assert case.suspicions == {1: ISOLATED}
 
 
 @pytest.mark.parametrize("size", [100, 500, 1000])
@@ -413,11 +445,46 @@ async def test_lml_that_refuses_everything_costs_few_calls_and_parks_nobody(size
     assert not case.verdicts.pages
     assert not case.waiting
     assert not any(failure.retry.parked for failure in case.verdicts.failed.values())
-    # Those that were not found out alone may be well.
-    together = {row for row, suspicion in case.suspicions.items() if suspicion == 1}
-    assert outcome.suspects == together
-    assert case.tally.scanned == case.tally.skipped[Skip.LML_ERROR] == size - len(together)
+    # All may be well; those that were refused alone count as failed at once.
+    assert set(case.suspicions.values()) == {SUSPECT}
+    alone = {page[0] for page in case.lml.pages if len(page) == 1}
+    assert alone
+    assert outcome.suspects == set(rows) - alone
+    assert case.tally.scanned == case.tally.skipped[Skip.LML_ERROR] == len(alone)
     assert case.circuit.state is BreakerState.CLOSED
+
+
+async def test_lml_that_goes_on_refusing_everything_costs_a_few_calls_a_page() -> None:
+    case = Case((), lml=Lml(frozenset(range(1, 5001))))
+    assert await calls_of(case, 1) > 66
+    assert [await calls_of(case, first) for first in range(501, 4501, 500)] == [CALLS] * 8
+    assert case.verdicts.failed.keys() == set(range(1, 4501))
+    assert set(case.suspicions.values()) == {SUSPECT}
+
+
+async def test_page_that_lml_accepts_ends_the_memory_of_its_refusals() -> None:
+    case = Case((), lml=Lml(frozenset(range(1, 5001))))
+    fresh = await calls_of(case, 1)
+    assert await calls_of(case, 501) == CALLS
+    await case.retry(9000)
+    assert await calls_of(case, 1001) == fresh
+    assert await calls_of(case, 1501) == CALLS
+
+
+async def test_part_that_lml_accepts_after_refusing_everything_is_written() -> None:
+    case = Case((), lml=Lml(frozenset(range(1, 5001))))
+    await calls_of(case, 1)
+    case.lml.poison = frozenset({600})
+    await calls_of(case, 501)
+    assert case.verdicts.written.keys() == set(range(501, 1001)) - {600}
+    assert case.suspicions[600] == ISOLATED
+
+
+async def calls_of(case: Case, first: int) -> int:
+    """Handle 500 rows; return how many calls that took."""
+    before = len(case.lml.pages)
+    await case.retry(*range(first, first + 500))
+    return len(case.lml.pages) - before
 
 
 async def test_lml_that_begins_to_refuse_everything_costs_few_calls_more() -> None:
@@ -444,7 +511,20 @@ async def test_database_that_refuses_everything_costs_few_writes_and_parks_nobod
         Retry(1, timedelta(seconds=5))
     }
     assert {failure.reason for failure in case.verdicts.failed.values()} == {Skip.WRITER_ERROR}
-    assert outcome.suspects == {row for row, suspicion in case.suspicions.items() if suspicion == 1}
+    assert set(case.suspicions.values()) == {SUSPECT}
+    alone = {page.verdicts[0].library_id for page in case.verdicts.pages if len(page.verdicts) == 1}
+    assert alone
+    assert outcome.suspects == set(PAGE) - alone
+    # It goes on refusing: the next batch costs less.
+    before = len(case.verdicts.pages)
+    case.verdicts.unstorable = frozenset(range(1, 1001))
+    await case.retry(*range(501, 1001))
+    assert len(case.lml.pages) == 2
+    assert len(case.verdicts.pages) - before == CALLS
+    # One write that it accepts ends that.
+    await case.retry(9000)
+    case.verdicts.unstorable = frozenset(range(1001, 1041))
+    assert await case.retry(*range(1001, 1501)) == all_but(range(1001, 1041), range(1001, 1501))
 
 
 @pytest.mark.parametrize("rows", [range(100, 108), range(1, 501, 50), range(200, 240)])
@@ -510,7 +590,7 @@ async def test_trial_that_showed_nothing_lets_others_try() -> None:
     case = Case([1], Library(gone=some(1)))
     case.circuit.failed(LmlUnavailableError("ConnectError"))
     await for_a_while(20.0)
-    assert case.circuit.begin_trial() == 10
+    assert case.circuit.begin_trial() == 1
     assert case.circuit.silence() > timedelta()
     await case.handle()
     assert (case.circuit.failures, case.circuit.silence()) == (1, timedelta())

@@ -115,15 +115,17 @@ async def test_full_page_of_which_nothing_settled_is_not_asked_about_over_and_ov
     assert len(ledger.batches) == 6
 
 
-@pytest.mark.parametrize("fault", [DOWN, StoreUnavailableError("refused")])
+@pytest.mark.parametrize(
+    ("fault", "pauses"), [(DOWN, [1.0] * 6), (StoreUnavailableError("refused"), [2.0, 4.0])]
+)
 async def test_full_page_that_met_a_fault_is_not_followed_at_once(
-    fault: LmlUnavailableError | StoreUnavailableError,
+    fault: LmlUnavailableError | StoreUnavailableError, pauses: list[float]
 ) -> None:
     ledger = Ledger(due=list(range(50)))
     ledger.answer = lambda batch: BatchOutcome(settled=frozenset(batch.row_ids[:1]), fault=fault)
     async with retrying(ledger):
-        await for_a_while(3.5)
-    assert ledger.pauses == [1.0] * 3
+        await for_a_while(6.5)
+    assert ledger.pauses == pauses
 
 
 async def test_nothing_is_looked_for_or_asked_while_the_circuit_is_open() -> None:
@@ -139,7 +141,7 @@ async def test_nothing_is_looked_for_or_asked_while_the_circuit_is_open() -> Non
         await eventually(lambda: ledger.batches, within=2.1)
 
 
-async def test_few_rows_are_tried_while_it_is_not_known_whether_lml_is_back() -> None:
+async def test_one_row_is_tried_while_it_is_not_known_whether_lml_is_back() -> None:
     ledger = Ledger(due=list(range(30)))
     async with retrying(ledger) as circuit:
         circuit.failed(DOWN)
@@ -150,9 +152,9 @@ async def test_few_rows_are_tried_while_it_is_not_known_whether_lml_is_back() ->
 
         ledger.answer = answer
         await eventually(lambda: not ledger.due)
-    assert ledger.rows == [[*range(10)], [*range(10, 30)]]
-    # The first page was full, though only a part of it was asked about.
-    assert ledger.pauses[:1] == [0]
+    assert ledger.rows == [[0], [*range(1, 21)], [*range(21, 30)]]
+    # The first page was full, though only one row of it was asked about.
+    assert ledger.pauses[:2] == [0, 0]
 
 
 async def test_nobody_else_asks_during_its_trial() -> None:
@@ -186,14 +188,33 @@ async def test_looking_in_vain_begins_no_trial() -> None:
         assert not circuit.silence()
 
 
-async def test_it_survives_a_database_that_is_unavailable(logged: Logs) -> None:
-    ledger = Ledger(due=[1], fault=StoreUnavailableError("connection refused"))
+@pytest.mark.parametrize("where", ["find", "handle"])
+async def test_it_waits_for_a_database_that_is_unavailable(where: str, logged: Logs) -> None:
+    fault = StoreUnavailableError("connection refused")
+    ledger = Ledger(due=[1])
+    if where == "find":
+        ledger.fault = fault
+    else:
+        ledger.answer = lambda batch: BatchOutcome(fault=fault)
     async with retrying(ledger):
-        await for_a_while(30.5)
-        assert ledger.pauses == [1.0] * 30
-        assert {entry["log_level"] for entry in logged} == {"debug"}
-        ledger.fault = None
-        await eventually(lambda: not ledger.due, within=1.1)
+        await for_a_while(250.0)
+        assert ledger.pauses == [2, 4, 8, 16, 32, 60, 60, 60]
+        assert logged == [
+            {
+                "event": "retries wait for the database",
+                "log_level": "warning",
+                "reason": "connection refused",
+                "failures": failures,
+            }
+            for failures in range(1, 10)
+        ]
+        ledger.fault, ledger.answer = None, settled
+        await eventually(lambda: not ledger.due, within=61.0)
+        looks = len(ledger.looked_at)
+        ledger.fault = fault
+        await eventually(lambda: len(ledger.looked_at) == looks + 2)
+    # What went well meanwhile ended the growth.
+    assert ledger.pauses[-1] == 2
 
 
 @pytest.mark.parametrize("where", ["find", "handle"])

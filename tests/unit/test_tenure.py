@@ -111,10 +111,10 @@ async def test_lane_is_given_up_after_four_refusals_in_a_row() -> None:
     began = now()
     await case.lose_to(StoreUnavailableError)
     assert now() - began == pytest.approx(3.5, abs=0.1)
-    # Two batches were in flight when it began; then a small one each time.
-    assert [len(rows) for rows in case.worker.rows] == [20, 20, 10, 10, 10]
-    pauses = [round(b - a, 1) for a, b in pairwise(case.worker.begun_at[1:])]
-    assert pauses == [0.5, 1, 2]
+    # Two batches were in flight when it began; then two of one row each time.
+    assert [len(rows) for rows in case.worker.rows] == [20, 20, *[1] * 6]
+    pauses = [round(b - a, 1) for a, b in pairwise(case.worker.begun_at)]
+    assert pauses == [0, 0.5, 0, 1, 0, 2, 0]
     assert len(case.outbox.entries) == 50
     assert case.consumer.fault == REFUSED
     assert case.consumer.pulse() is None

@@ -191,7 +191,10 @@ async def test_identity_that_keeps_failing_is_left_to_the_walk_and_counted_once(
     assert sum(seconds) >= 4 * 3600
     assert not case.waiting
     assert case.warmer.tally.lml_error == 1
-    assert [event["event"] for event in logged] == ["row left to the next walk"]
+    assert [event["event"] for event in logged] == [
+        *["rotation rows failed, tried again later"] * len(waits),
+        "row left to the next walk",
+    ]
 
 
 async def test_identity_is_never_left_to_the_walk_while_nothing_else_is_answered() -> None:
@@ -331,7 +334,15 @@ async def test_release_that_cannot_be_minted_never_holds_up_others(
     assert case.warmer.mints["refused"] == 1
     assert case.failures == {1: 1}
     assert case.details == {f"LML answered {status}"}
-    assert [event["event"] for event in logged] == ["identity cannot be minted"]
+    cannot, later = logged
+    assert cannot["event"] == "identity cannot be minted"
+    assert later == {
+        "event": "rotation rows failed, tried again later",
+        "log_level": "warning",
+        "rows": [1],
+        "count": 1,
+        "reason": f"LML answered {status}",
+    }
     assert case.circuit.failures == 0
 
 
