@@ -43,7 +43,7 @@ async def isolate(
     waiting = [items]
     refusals = refusals or Refusals()
     # Each page is taken apart once at least: some of its parts may go through.
-    refusals.in_a_row = min(refusals.in_a_row, _REFUSALS_IN_A_ROW - _PARTS)
+    refusals.in_a_row = min(refusals.in_a_row, _REFUSALS_IN_A_ROW - 1)
     logged = False
     while waiting:
         part = waiting.pop()

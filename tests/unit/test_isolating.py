@@ -19,7 +19,7 @@ from listener.domain.faults import (
     StatementRefusedError,
     StoreUnavailableError,
 )
-from listener.engine.isolating import isolate
+from listener.engine.isolating import Refusals, isolate
 from tests.unit.clock import virtually
 
 Logged = list[MutableMapping[str, Any]]
@@ -130,6 +130,20 @@ async def test_answer_among_refusals_gives_the_others_another_chance() -> None:
     await attempts.isolate(range(500))
     assert all(len(part) == 1 for part in attempts.refused)
     assert attempts.done == list(range(0, 500, 10))
+
+
+async def test_page_is_taken_apart_once_after_others_were_refused() -> None:
+    attempts, refusals = Attempts(*range(500)), Refusals(1000)
+    await isolate(range(500), attempts.attempt, attempts.refuse, refusals)
+    assert [len(part) for part in attempts.parts] == [500, *[63] * 7, 59]
+    assert [len(part) for part in attempts.refused] == [*[63] * 7, 59]
+
+
+async def test_part_that_goes_through_ends_the_memory_of_refusals() -> None:
+    attempts, refusals = Attempts(100), Refusals(1000)
+    await isolate(range(500), attempts.attempt, attempts.refuse, refusals)
+    assert attempts.refused == [[100]]
+    assert refusals.in_a_row == 0
 
 
 @pytest.mark.parametrize(

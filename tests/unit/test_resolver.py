@@ -41,7 +41,7 @@ from tests.unit.fakes import Library, Lml, Outbox, Reply, Verdicts, unresolved
 
 PAGE = range(1, 501)
 # What a page of 500 costs that is refused as everything before it was.
-CALLS = 25
+CALLS = 9
 Logged = list[MutableMapping[str, Any]]
 
 
