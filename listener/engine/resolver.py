@@ -208,6 +208,9 @@ class Resolver:
     async def _about_rows(self, work: _Work, questions: Sequence[Question]) -> bool:
         """Return whether an interrupted call is about its rows: LML answers others."""
         work.interrupted.append(self.circuit.answers)
+        if questions[0].suspicion == ISOLATED:
+            # Asked alone, as it interrupts calls whether LML is up or not.
+            return True
         if self.circuit.failures:
             return False
         if self._answered_others(work, questions):
