@@ -35,7 +35,7 @@ _PIPE_WIDTH = 500
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 def parked_command(*, as_json: bool) -> None:
-    """List the rows that failed too often and wait for a person.
+    """List the rows that failed too often and are set aside for days.
 
     The longest parked stand first. Needs DATABASE_URL only, and changes nothing. Exits 0, also if
     there are none.

@@ -20,7 +20,7 @@ PARKED, REQUEUE = "listener-parked", "listener-requeue"
 
 @dataclass(frozen=True, slots=True)
 class ParkedRow:
-    """A row that is not asked any more: its failures in a row, and why and when the last came."""
+    """A row that is set aside: its failures in a row, and why and when the last came."""
 
     library_id: int
     reason: str | None
