@@ -133,6 +133,7 @@ def _findings(status: Status) -> Findings:
     return Findings(
         missing=status.missing,
         parked=status.coverage.parked,
+        failed=status.coverage.failed,
         never_asked=status.coverage.never,
         failed_run=_failure(ended[0]) if ended else None,
         capture_missed=status.capture_missed,

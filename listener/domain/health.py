@@ -22,6 +22,8 @@ _UNHEARD = timedelta(seconds=30)
 # More changes than these take a person's eye longer to believe in than the daemon to handle.
 _MANY = 500
 _SLOW = timedelta(seconds=30)
+# A few rows may be bad; so many are one fault of LML's or the database's.
+_MANY_FAIL = 10
 
 
 class Rung(StrEnum):
@@ -144,6 +146,7 @@ class Findings:
 
     missing: Sequence[str]
     parked: int
+    failed: int
     never_asked: int
     failed_run: str | None
     capture_missed: int
@@ -160,7 +163,7 @@ def judge_wellness(
     for word, whys in ((Word.FAILING, failing), (Word.STRAINED, strained), (Word.BUSY, busy)):
         if whys:
             return Wellness(word, (*failing, *strained, *busy, *notes))
-    waiting = any(each.backlog for each in streams)
+    waiting = any(each.backlog for each in streams) or findings.failed
     answered = "changes are answered as they come" if waiting else "every change is answered"
     return Wellness(Word.WELL, (answered, *notes))
 
@@ -209,6 +212,8 @@ def _strained(streams: Sequence[StreamState], findings: Findings) -> Iterator[st
         yield f"{rows} had changed without a record in the last day; see capture missed"
     if findings.failed_run is not None:
         yield f"the last run failed: {findings.failed_run}"
+    if findings.failed >= _MANY_FAIL:
+        yield _failed(findings.failed)
 
 
 def _busy(streams: Sequence[StreamState]) -> Iterator[str]:
@@ -219,10 +224,16 @@ def _busy(streams: Sequence[StreamState]) -> Iterator[str]:
 
 
 def _notes(findings: Findings) -> Iterator[str]:
+    if 0 < findings.failed < _MANY_FAIL:
+        yield _failed(findings.failed)
     if findings.parked:
         yield f"{plural(findings.parked, 'row')} set aside for a person to look at"
     if findings.never_asked:
         yield f"{plural(findings.never_asked, 'row')} never asked yet"
+
+
+def _failed(rows: int) -> str:
+    return f"{plural(rows, 'row')} could not be answered and will be tried again"
 
 
 def _span(duration: timedelta | None) -> str:

@@ -141,7 +141,7 @@ STREAMS = tuple(
     StreamState(stream, 0, None, followed=True, rung=Rung.NOTIFY, breaker=BreakerState.CLOSED)
     for stream in Stream
 )
-FINE = Findings(missing=(), parked=0, never_asked=0, failed_run=None, capture_missed=0)
+FINE = Findings(missing=(), parked=0, failed=0, never_asked=0, failed_run=None, capture_missed=0)
 
 
 def test_all_well() -> None:
@@ -160,6 +160,15 @@ def test_what_waits_for_a_person_is_told_and_makes_nothing_unwell() -> None:
     assert wellness.why[1:] == (
         "1 row set aside for a person to look at",
         "1,200 rows never asked yet",
+    )
+
+
+def test_few_rows_that_failed_are_mentioned_and_make_nothing_unwell() -> None:
+    wellness = judge_wellness(STREAMS, replace(FINE, failed=9), LIMIT)
+    assert wellness.word is Word.WELL
+    assert wellness.why == (
+        "changes are answered as they come",
+        "9 rows could not be answered and will be tried again",
     )
 
 
@@ -205,6 +214,12 @@ def first(**changes: object) -> tuple[StreamState, ...]:
             replace(FINE, failed_run="sweep, LML is gone"),
             Word.STRAINED,
             "the last run failed: sweep, LML is gone",
+        ),
+        (
+            STREAMS,
+            replace(FINE, failed=10),
+            Word.STRAINED,
+            "10 rows could not be answered and will be tried again",
         ),
         (
             STREAMS,
