@@ -312,7 +312,8 @@ class Settings(DueSettings):
         0.1,
         ge=0,
         le=1,
-        description="Which share of runs and windows Sentry is told of; errors always are.",
+        description="Which share of windows and hourly searches is sent to Sentry; commands, "
+        "walks, audits and errors always are.",
     )
     sentry_environment: str = Field(
         "production", description="What Sentry calls this installation."

@@ -380,9 +380,34 @@ async def test_call_whose_rows_are_written_in_the_next_window_is_told_of_there(
     assert len(spans(event, "lml.bulk_resolve_libraries")) == 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "tally"),
+    [
+        ("rotation", RotationTally()),
+        ("sweep", Tally()),
+        ("dry backfill", Tally()),
+        ("backfill", Tally()),
+        ("recheck", Tally()),
+        ("audit", Tally()),
+    ],
+)
+async def test_rare_runs_are_sent_whatever_the_rate(
+    captured: Captured, kind: str, tally: Tally | RotationTally
+) -> None:
+    async with open_sentry(replace(OPTIONS, traces_sample_rate=0.0), captured) as telemetry:
+        for _ in range(3):
+            with telemetry.run(kind, tally), telemetry.refresh(7):
+                pass
+    runs = captured.events
+    assert [run["tags"]["consumer.kind"] for run in runs] == [kind] * 3
+    assert all(len(run["spans"]) == 2 for run in runs)
+
+
 async def test_nothing_of_what_is_not_sampled_is_sent_but_its_errors(captured: Captured) -> None:
     async with open_sentry(replace(OPTIONS, traces_sample_rate=0.0), captured) as telemetry:
-        with suppress(ValueError), telemetry.run("sweep", Tally(resolved=1)):
+        with telemetry.windows(tally := Tally()):
+            tally.resolved += 1
+        with suppress(ValueError), telemetry.run("refresh", Tally(resolved=1)):
             raise ValueError
     (event,) = captured.events
     assert (event["message"], event["level"]) == ("run failed", "error")

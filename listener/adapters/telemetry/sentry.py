@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from importlib.metadata import version
 from typing import Any, cast
 
@@ -26,6 +27,7 @@ from listener.adapters.telemetry.spans import (
     call,
     make_spans,
     name_of,
+    rate_of,
     refresh,
     totals,
 )
@@ -37,7 +39,7 @@ _FLUSH = timedelta(seconds=2)
 
 @dataclass(frozen=True, slots=True)
 class SentryOptions:
-    """Where to send what share of the spans; `secrets` are taken out wherever they stand."""
+    """Where to send what share of frequent spans; `secrets` are taken out wherever they stand."""
 
     dsn: str
     environment: str
@@ -188,7 +190,7 @@ async def open_sentry(
         dsn=options.dsn,
         environment=options.environment,
         release=f"listener@{version('listener')}",
-        traces_sample_rate=options.traces_sample_rate,
+        traces_sampler=partial(rate_of, frequent=options.traces_sample_rate),
         transport=transport,
         before_send=scrub,
         before_send_transaction=scrub,

@@ -12,6 +12,7 @@ import structlog
 from sentry_sdk.tracing import NoOpSpan
 
 from listener.domain.refreshing import RotationTally
+from listener.domain.run import RunKind
 from listener.domain.tally import Skip, Tally
 from listener.domain.tracks import TrackCount
 
@@ -23,6 +24,9 @@ _TASK = "task"
 _ROTATION = "rotation-artist-backfill"
 # The SDK drops what comes after 1000 spans, and the totals come last.
 _CALLS = 500
+# What a daemon does so often that a share of it shows the rest. All else is rare, and a count of it
+# is only right if none is missing.
+_SAMPLED_KINDS = frozenset(("window", RunKind.REFRESH.value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +107,20 @@ def name_of(tally: Tally | RotationTally) -> str:
     return f"{_ROTATION}.run" if isinstance(tally, RotationTally) else _RUN
 
 
+def rate_of(context: Mapping[str, object], frequent: float) -> float:
+    """Return the share that is sent of such spans, `frequent` of what happens all the time."""
+    return frequent if context.get("kind") in _SAMPLED_KINDS else 1.0
+
+
 def make_spans(name: str, kind: str, period: Period, parts: Sequence[Part], status: str) -> None:
     """Hand a run or a window with its parts to the SDK; raises nothing."""
     try:
         top = sentry_sdk.start_transaction(
-            name=name, op=_TASK, source="task", start_timestamp=period.began
+            name=name,
+            op=_TASK,
+            source="task",
+            start_timestamp=period.began,
+            custom_sampling_context={"kind": kind},
         )
         if isinstance(top, NoOpSpan) or not top.sampled:
             return
