@@ -238,17 +238,115 @@ def test_own_write_is_not_recorded_and_the_next_one_of_another_is(
     assert len(_changes(db, "rotation")) == 1
 
 
-def test_writes_go_on_when_a_column_that_is_compared_has_gone(db: Connection, album: int) -> None:
-    db.execute("ALTER TABLE wxyc_schema.library RENAME COLUMN legacy_release_id TO old_id")
+# While sessions stay open, an administrator alters the tables
+
+
+def _alter(dsn: str, *statements: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as administrator:
+        for statement in statements:
+            administrator.execute(statement.encode())
+
+
+@pytest.mark.parametrize(
+    ("alteration", "assignment"),
+    [
+        ("ALTER COLUMN code_volume_letters TYPE text", "code_volume_letters = 'B'"),
+        ("ALTER COLUMN legacy_release_id TYPE bigint", "legacy_release_id = 1234"),
+        ("RENAME COLUMN legacy_release_id TO old_id", "old_id = 1234"),
+        ("ALTER COLUMN id TYPE bigint", "artist_name = 'Seefeel'"),
+    ],
+)
+def test_open_session_goes_on_recording_after_a_column_was_altered(
+    dsn: str, db: Connection, album: int, alteration: str, assignment: str
+) -> None:
+    for number in range(2):
+        with db.transaction():
+            _update(db, album, f"album_title = 'Hex {number}', legacy_release_id = {number}")
+            _update(db, album, f"code_volume_letters = 'A{number}'")
+            _fill(db, 2)
+    db.execute("DELETE FROM listener.change")
+    _alter(dsn, f"ALTER TABLE wxyc_schema.library {alteration}")
+
+    with _warnings_of(db) as said:
+        _update(db, album, assignment)
+        _fill(db, 3)
+        with db.transaction():
+            _update(db, album, "album_title = 'Pendulum'")
+            _update(db, album, "album_title = 'Man'")
+            _fill(db, 2)
+
+    assert said == []
+    assert _changes(db).count(album) == 3
+    assert outbox_size(db) == 8
+
+
+def test_columns_altered_amid_a_transaction_do_not_stop_the_writer(
+    db: Connection, album: int
+) -> None:
+    with db.transaction():
+        for number in range(3):
+            _update(db, album, f"album_title = 'Hex {number}'")
     with _warnings_of(db) as said, db.transaction():
-        _update(db, album, "plays = 1")
-        _update(db, album, "artist_name = 'Seefeel'")
+        _update(db, album, "album_title = 'Pendulum'")
+        db.execute("ALTER TABLE wxyc_schema.library ALTER COLUMN id TYPE bigint")
+        _update(db, album, "album_title = 'Man'")
+    assert said == []
+    assert _changes(db) == [album] * 5
+
+
+@pytest.mark.parametrize(
+    "alteration",
+    ["ALTER COLUMN kill_date TYPE timestamptz", "ALTER COLUMN lml_identity_id TYPE bigint"],
+)
+def test_open_session_goes_on_recording_the_rotation_after_a_column_was_altered(
+    dsn: str, db: Connection, album: int, alteration: str
+) -> None:
+    insert = "INSERT INTO wxyc_schema.rotation (album_id, rotation_bin) VALUES (%s, 'H')"
+    end = "UPDATE wxyc_schema.rotation SET kill_date = %s"
+    db.execute(insert, (album,))
+    db.execute(end, ("2031-05-01",))
+    _alter(dsn, f"ALTER TABLE wxyc_schema.rotation {alteration}")
+    with _warnings_of(db) as said:
+        db.execute(end, ("2031-05-02",))
+        db.execute(insert, (album,))
+    assert said == []
+    assert len(_changes(db, "rotation")) == 4
+
+
+def test_open_session_clears_a_deleted_row_after_its_id_was_altered(
+    dsn: str, db: Connection, album: int
+) -> None:
+    other = add_release(db, "Seefeel", "Quique")
+    _add_identity(db, other)
+    db.execute("DELETE FROM wxyc_schema.library WHERE id = %s", (other,))
+    _add_identity(db, album)
+    _alter(dsn, "ALTER TABLE wxyc_schema.library ALTER COLUMN id TYPE bigint")
+    with _warnings_of(db) as said:
+        db.execute("DELETE FROM wxyc_schema.library WHERE id = %s", (album,))
+    assert said == []
+
+
+def test_writes_go_on_when_the_id_itself_has_gone(dsn: str, db: Connection, album: int) -> None:
+    _update(db, album, "artist_name = 'Disco Inferno'")
+    _alter(dsn, "ALTER TABLE wxyc_schema.library RENAME COLUMN id TO number")
+    with _warnings_of(db) as said, db.transaction():
+        for name in ("Seefeel", "Insides"):
+            db.execute("UPDATE wxyc_schema.library SET artist_name = %s", (name,))
+        db.execute("INSERT INTO wxyc_schema.library (artist_id, album_title) VALUES (1, 'Hex')")
     assert [warning.split(":")[0] for warning in said] == [
         "listener could not record a change of library"
     ]
-    row = db.execute("SELECT artist_name, plays FROM wxyc_schema.library").fetchone()
-    assert row == ("Seefeel", 1)
-    assert _changes(db) == []
+    assert _changes(db) == [album]
+
+
+def test_updates_that_cannot_be_compared_take_one_subtransaction(dsn: str, db: Connection) -> None:
+    _fill(db, 300)
+    _update(db, 1, "code_volume_letters = 'F'")
+    db.execute("DELETE FROM listener.change")
+    _alter(dsn, "ALTER TABLE wxyc_schema.library ALTER COLUMN code_volume_letters TYPE text")
+    db.execute("UPDATE wxyc_schema.library SET plays = plays + 1")
+    row = db.execute("SELECT count(*), count(DISTINCT xmin::text) FROM listener.change").fetchone()
+    assert row == (300, 2)
 
 
 def test_updates_of_anything_else_take_no_transaction_ids(db: Connection) -> None:
