@@ -247,9 +247,10 @@ class Settings(DueSettings):
         description="How often the daemon looks at every row for what capture missed.",
     )
     rotation_warm_at: TimeOfDay = Field(
-        time(9, 0),
-        description="When, in UTC, the daemon begins to have everything refreshed that is being "
-        "played, once a day; empty: never, changes alone are warmed.",
+        time(10, 41),
+        description="When, in UTC and up to five minutes later, the daemon begins to have all "
+        "refreshed that is being played, once a day: in no minute in which another job that makes "
+        "LML work begins; empty: never, changes alone are warmed.",
     )
     rotation_min_coverage: Annotated[float, Unit("of 1")] = Field(
         0.99,

@@ -7,25 +7,32 @@ import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
-# Daemons of one fleet need not all ask for a slot in the same moment.
+# Daemons of one fleet need not all ask for a slot in the same moment, nor begin on the minute as
+# crontabs of others do.
 _JITTER_SHARE = 0.02
-_LONGEST_JITTER = timedelta(seconds=30)
+_LONGEST_JITTER = timedelta(minutes=5)
 
 
 class Bell:
     """One event a job, set at its times; it only wakes, whether a job is due the slots say.
 
-    Each job rings at every multiple of its interval, counted from `begins` after the epoch.
+    Each job rings a little after every multiple of its interval, counted from its time in `begins`
+    after the epoch, or else from the epoch.
     """
 
-    def __init__(self, jobs: Mapping[str, timedelta], begins: timedelta = timedelta()) -> None:
+    def __init__(
+        self,
+        jobs: Mapping[str, timedelta],
+        begins: Mapping[str, timedelta] = MappingProxyType({}),
+    ) -> None:
         self._rung = {name: asyncio.Event() for name in jobs}
         self._every = dict(jobs)
-        self._begins = begins
+        self._begins = dict(begins)
 
     async def wait(self, job: str, at_most: timedelta) -> None:
         """Return when the job's time has come, or after `at_most`."""
@@ -45,7 +52,7 @@ class Bell:
         for name, every in self._every.items():
             scheduler.add_job(
                 self._ring,
-                _trigger(every, self._begins),
+                _trigger(every, self._begins.get(name, timedelta())),
                 args=(name,),
                 coalesce=True,
                 max_instances=1,

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import signal
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 
@@ -34,6 +35,10 @@ from listener.settings import Settings
 _log = structlog.stdlib.get_logger()
 
 _LET_CHANGES_GO_FIRST = timedelta(minutes=5)
+# No two jobs that make LML work begin in the same minute, be they ours or the backend's: its jobs
+# begin on the quarter hours, and 10, 17 and 47 minutes past the hour.
+SWEEP_BEGINS = timedelta(minutes=23)
+AUDIT_BEGINS = timedelta(hours=2, minutes=41)
 
 
 async def run_daemon(settings: Settings) -> None:
@@ -115,11 +120,16 @@ def _routine(parts: Parts, library: Consumer) -> Routine:
             _log.info("forgot deleted releases", rows=cleared)
 
     jobs = [
-        Job("sweep", settings.sweep_interval, sweep),
-        Job("audit", settings.audit_interval, audit, at_start=True),
+        Job("sweep", settings.sweep_interval, sweep, begins=SWEEP_BEGINS),
+        Job("audit", settings.audit_interval, audit, at_start=True, begins=AUDIT_BEGINS),
     ]
+    return _of(parts, jobs)
+
+
+def _of(parts: Parts, jobs: Sequence[Job]) -> Routine:
     slots = PostgresSlots(parts.pool, parts.database.backend, parts.database.holder)
-    return Routine(jobs, slots, Bell({job.name: job.every for job in jobs}))
+    bell = Bell({job.name: job.every for job in jobs}, {job.name: job.begins for job in jobs})
+    return Routine(jobs, slots, bell)
 
 
 async def _let_changes_go_first(consumer: Consumer) -> None:
@@ -131,7 +141,6 @@ async def _let_changes_go_first(consumer: Consumer) -> None:
 def _rotation_routine(parts: Parts, changes: Consumer) -> Routine:
     # Beside the changes of the rotation: a daemon that loses that lane loses the walk with it.
     rotation, walker = parts.rotation(), parts.walker()
-    slots = PostgresSlots(parts.pool, parts.database.backend, parts.database.holder)
 
     async def walk(cause: str, slot: datetime) -> None:
         unminted = await rotation.raise_unminted()
@@ -144,10 +153,9 @@ def _rotation_routine(parts: Parts, changes: Consumer) -> Routine:
 
     at = parts.settings.rotation_warm_at
     if at is None:
-        return Routine([], slots, Bell({}))
+        return _of(parts, [])
     begins = timedelta(hours=at.hour, minutes=at.minute)
-    job = Job("rotation", timedelta(days=1), walk, begins=begins)
-    return Routine([job], slots, Bell({job.name: job.every}, begins))
+    return _of(parts, [Job("rotation", timedelta(days=1), walk, begins=begins)])
 
 
 def _report(library: Consumer, resolver: Resolver, warmer: Warmer) -> None:

@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from listener.adapters.schedule import Bell, _trigger
+from listener.bootstrap.daemon import AUDIT_BEGINS, SWEEP_BEGINS
+from listener.settings import Settings
 from tests.unit.clock import for_a_while, now
 
 INTERVALS = [1, 7, 60, 3600, 86400, 7 * 86400]
@@ -31,7 +33,7 @@ def wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apscheduler.schedulers.base, "datetime", _Virtual)
 
 
-NOTHING = timedelta()
+NOTHING, MINUTE = timedelta(), timedelta(minutes=1)
 
 
 def bell(every: float = 10.0) -> Bell:
@@ -57,7 +59,7 @@ def after_boundary(fire: datetime, every: int) -> float:
 
 def latest(every: int) -> float:
     """How long after a slot's beginning the bell may ring."""
-    return 2 * min(0.02 * every, 30) + 0.001
+    return 2 * min(0.02 * every, 300) + 0.001
 
 
 @pytest.mark.parametrize("every", INTERVALS)
@@ -74,7 +76,7 @@ def test_rings_of_a_fleet_are_spread(every: int) -> None:
     at = datetime(2026, 3, 1, 12, tzinfo=UTC)
     fires = [next_fire(_trigger(timedelta(seconds=every), NOTHING), None, at) for _ in range(100)]
     spread = max(fires) - min(fires)
-    assert spread.total_seconds() > min(0.02 * every, 30) / 2
+    assert spread.total_seconds() > min(0.02 * every, 300) / 2
 
 
 @pytest.mark.parametrize("every", INTERVALS)
@@ -127,6 +129,16 @@ async def test_each_job_has_its_own_bell() -> None:
             await both.wait("sweep", timedelta(seconds=99))
             rings += 1
     assert rings >= 10
+
+
+async def test_each_job_rings_at_its_own_time() -> None:
+    hour = timedelta(hours=1)
+    both = Bell({"sweep": hour, "audit": hour}, {"audit": timedelta(minutes=30)})
+    async with both.ringing():
+        await both.wait("audit", 2 * hour)
+        assert 1800 <= now() % 3600 <= 1800 + latest(3600)
+        await both.wait("sweep", 2 * hour)
+        assert 0 <= now() % 3600 <= latest(3600)
 
 
 async def test_wait_ends_though_the_bell_does_not_ring() -> None:
@@ -186,3 +198,31 @@ async def test_block_may_be_entered_again() -> None:
         await for_a_while(5.0)
         async with again.ringing():
             assert 4.0 < await waited(again, 99.0) < 5.5
+
+
+# When the backend's jobs that make LML work begin, in minutes of an hour, and of the day.
+BACKENDS_MINUTES = {0, 10, 15, 17, 30, 35, 45, 47}
+
+
+def minutes_of_a_day(begins: timedelta, every: timedelta) -> set[int]:
+    """Return the minutes of the day in which a job may begin, its jitter included."""
+    day = timedelta(days=1)
+    latest = min(every * 0.02, timedelta(minutes=5))
+    found = set()
+    for number in range(day // every):
+        start = (begins + number * every) % day
+        found |= set(range(start // MINUTE, (start + latest) // MINUTE + 1))
+    return found
+
+
+@pytest.mark.parametrize("every", [timedelta(minutes=n) for n in (15, 30, 60, 120)])
+def test_no_two_heavy_jobs_begin_in_the_same_minute(every: timedelta) -> None:
+    at = Settings.model_fields["rotation_warm_at"].default
+    walk = timedelta(hours=at.hour, minutes=at.minute)
+    day = timedelta(days=1)
+    walks, audits = minutes_of_a_day(walk, day), minutes_of_a_day(AUDIT_BEGINS, day)
+    sweeps = minutes_of_a_day(SWEEP_BEGINS, every)
+    assert not walks & audits | walks & sweeps | audits & sweeps
+    assert not {minute % 60 for minute in sweeps} & BACKENDS_MINUTES
+    for begins in (walk, AUDIT_BEGINS):
+        assert begins // MINUTE % 60 not in BACKENDS_MINUTES
