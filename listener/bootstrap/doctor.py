@@ -290,7 +290,7 @@ async def _route(lml: LmlProbe, route: Route) -> Finding:
 
 
 def judge_probe(check: str, probe: Probe) -> Finding:
-    """Judge what a route answered to an empty list, and how long that took."""
+    """Judge what a route answered to a question about nothing, and how long that took."""
     took = f"{probe.took.total_seconds():.2f} s"
     match probe.status:
         case HTTPStatus.OK if not probe.is_lml:

@@ -222,7 +222,7 @@ async def _running(
     if running is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
     asks_for_library = [Route.LIBRARY] if command is not None else []
-    asks_for_rotation = [Route.ROTATION] if walk is not None and not walk.dry else []
+    asks_for_rotation = [Route.ROTATION, Route.MINT] if walk is not None and not walk.dry else []
     await require_ready(settings, asks_for_library + asks_for_rotation)
     if command is not None:
         with show_progress(tally) as expect:

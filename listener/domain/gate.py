@@ -22,6 +22,7 @@ class Route(StrEnum):
 
     LIBRARY = "identity/bulk-resolve-libraries"
     ROTATION = "cache/refresh-for-identities"
+    MINT = "identity/resolve"
 
 
 class Relation(StrEnum):
@@ -38,7 +39,8 @@ class Facts:
     """What is known so far.
 
     `running` is the commit that LML names, or None if it names none. `relation` and `statuses`
-    are None until they were asked for; `statuses` holds what each route answered to an empty list.
+    are None until they were asked for; `statuses` holds what each route answered to a question
+    about nothing.
     """
 
     required: str

@@ -40,6 +40,7 @@ CHECKS = [
     "LML",
     "LML library route",
     "LML rotation route",
+    "LML mint route",
     "deploy gate",
     "Sentry",
 ]
@@ -88,7 +89,7 @@ def test_nothing_is_wrong_and_nothing_is_changed(
     before = everything(db)
     assert not doctor()
     assert everything(db) == before
-    assert simulator.calls.counts == {"health": 1, "bulk": 1, "refresh": 1}
+    assert simulator.calls.counts == {"health": 1, "bulk": 1, "refresh": 1, "mint": 1}
     assert not any(simulator.calls.rows.values())
 
 
@@ -255,7 +256,7 @@ def test_role_without_a_right_is_told(
 
 def test_lml_that_does_not_answer_is_told(doctor: Doctor) -> None:
     findings = doctor(LIBRARY_METADATA_URL="http://127.0.0.1:1")
-    assert states(findings) == dict.fromkeys(FURTHER[:3], "fail")
+    assert states(findings) == dict.fromkeys(FURTHER[:4], "fail")
 
 
 @pytest.mark.parametrize(
@@ -269,11 +270,26 @@ def test_health_of_lml_is_told(
     assert states(doctor()) == ({} if state is None else {"LML": state})
 
 
-def test_route_that_lml_lacks_is_told(doctor: Doctor, simulator: Simulator) -> None:
-    simulator.faults.add("status", status=404, endpoint="refresh")
+@pytest.mark.parametrize(
+    ("endpoint", "check"),
+    [
+        ("bulk", "LML library route"),
+        ("refresh", "LML rotation route"),
+        ("mint", "LML mint route"),
+    ],
+)
+def test_route_that_lml_lacks_is_reported(
+    doctor: Doctor, simulator: Simulator, endpoint: str, check: str
+) -> None:
+    simulator.faults.add("status", status=404, endpoint=endpoint)
     findings = doctor()
-    assert states(findings) == {"LML rotation route": "fail"}
-    assert "no such route (404)" in findings["LML rotation route"]["finding"]
+    assert states(findings) == {check: "fail"}
+    assert "no such route (404)" in findings[check]["finding"]
+
+
+def test_nothing_is_minted_by_looking(doctor: Doctor, simulator: Simulator) -> None:
+    doctor()
+    assert simulator.calls.statuses["mint 422"] == 1
 
 
 @pytest.mark.parametrize(

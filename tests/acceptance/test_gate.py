@@ -142,7 +142,11 @@ async def test_route_that_answers_anything_is_mounted(
 @pytest.mark.parametrize("status", [404, 405])
 @pytest.mark.parametrize(
     ("endpoint", "route"),
-    [("bulk", "bulk-resolve-libraries"), ("refresh", "refresh-for-identities")],
+    [
+        ("bulk", "bulk-resolve-libraries"),
+        ("refresh", "refresh-for-identities"),
+        ("mint", "identity/resolve"),
+    ],
 )
 async def test_absent_route_of_an_lml_without_commit_shuts_it(
     gated: Gated, simulator: Simulator, endpoint: str, route: str, status: int

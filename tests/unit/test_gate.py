@@ -20,7 +20,7 @@ from listener.settings import Settings, SettingsError, load_settings
 
 REQUIRED = "0123abc"
 RUNNING = "f" * 40
-LIBRARY, ROTATION = Route.LIBRARY, Route.ROTATION
+LIBRARY, ROTATION, MINT = Route
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,7 @@ LIBRARY, ROTATION = Route.LIBRARY, Route.ROTATION
         (Facts(REQUIRED, None, statuses={LIBRARY: 401, ROTATION: 503}), Open),
         (Facts(REQUIRED, None, statuses={LIBRARY: 404, ROTATION: 400}), Shut),
         (Facts(REQUIRED, None, statuses={LIBRARY: 422, ROTATION: 405}), Shut),
+        (Facts(REQUIRED, None, statuses={LIBRARY: 422, ROTATION: 400, MINT: 404}), Shut),
         (Facts(REQUIRED, "dev"), Shut),
         (Facts(REQUIRED, "abcdef"), Shut),
         (Facts(REQUIRED, "../../../evil"), Shut),

@@ -135,8 +135,22 @@ def test_tracks_show_each_state() -> None:
     assert set(states) == {(False, False), (True, False), (True, True)}
     assert tracks_for(1, "unresolved", store) == Tracks(None, None)
     assert tracks_for(None, "compilation", store) == Tracks(attempted=False, entries=[])
+    singles = {number: tracks_for(number, "single_artist", store) for number in range(1, 300)}
+    assert set(map(str, singles.values())) == {str(Tracks(attempted=False, entries=[]))}
     fixed = Tracks(attempted=False, entries=[{"artist_name": "x"}])
     assert tracks_for(7, "compilation", TrackStore(overrides={7: fixed})) == fixed
+
+
+def test_sources_of_a_track_are_of_the_form_of_the_provenance() -> None:
+    resolved, miss = entries_for(7, 1)[0], entries_for(7, 1, resolved_share=0)[0]
+    assert miss["sources"] == []
+    for source in resolved["sources"]:
+        assert source.keys() == {"source", "method", "confidence", "external_id"}
+        assert (source["method"], source["confidence"]) == (
+            resolved["method"],
+            resolved["confidence"],
+        )
+    assert resolved["sources"]
 
 
 def test_credits_are_distributed_as_in_production() -> None:

@@ -41,7 +41,9 @@ ENTRY: dict[str, Any] = {
     "resolved_artist_name": "Nico",
     "confidence": 0.8999999761581421,
     "method": "exact_match",
-    "sources": ["discogs"],
+    "sources": [
+        {"source": "discogs", "method": "exact_match", "confidence": 0.9, "external_id": "388"}
+    ],
 }
 CREDIT = Credit("Nico", "Chelsea Girls", "A1", "Nico", 0.8999999761581421)
 COMPILATION: dict[str, Any] = {

@@ -52,8 +52,6 @@ from listener.domain.refreshing import Refreshed
 
 _log = structlog.stdlib.get_logger()
 
-_MINT = "identity/resolve"
-
 _HEALTH_TIMEOUT = timedelta(seconds=5)
 _LONGEST_CONTRACT = 40
 
@@ -143,7 +141,7 @@ class LmlClient:
     async def mint(self, discogs_release_id: int) -> int:
         """Return the identity of a Discogs release, made now if it is new; raises as `ask`."""
         body = await self._post(
-            _MINT,
+            Route.MINT,
             {
                 "kind": "release",
                 "source": "discogs_release",

@@ -20,11 +20,16 @@ from listener.domain.gate import Relation, Route
 _TIMEOUT = timedelta(seconds=10)
 _CONNECT_SECONDS = 5
 _HEALTH_BYTES = 2**20
-# What an LML that does answer to an empty list has to say is short.
+# What an LML that does answer a question about nothing has to say is short.
 _REPLY_BYTES = 2**20
 # A comparison lists up to 250 commits, and 300 files with their patches.
 _COMPARISON_BYTES = 64 * 2**20
-_NOTHING = {Route.LIBRARY: to_json({"inputs": []}), Route.ROTATION: to_json({"identity_ids": []})}
+# What each route refuses before it does any work.
+_NOTHING = {
+    Route.LIBRARY: to_json({"inputs": []}),
+    Route.ROTATION: to_json({"identity_ids": []}),
+    Route.MINT: to_json({"kind": "release", "source": "discogs_release", "external_id": "0"}),
+}
 
 
 class NoAnswerError(Exception):
@@ -45,7 +50,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """How a route answered to an empty list.
+    """How a route answered to a question about nothing.
 
     `is_lml` is False if it answered 200 with what is no reply of LML's; errors may have any body.
     """

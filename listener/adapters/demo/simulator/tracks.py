@@ -51,8 +51,8 @@ class TrackStore:
 def tracks_for(legacy_release_id: int | None, kind: str, store: TrackStore) -> Tracks:
     """Return the tracks of a release that were asked for.
 
-    Unresolved releases carry nulls; releases without a legacy id are never visited; of a single
-    artist's release the store has no entries.
+    Unresolved releases carry nulls; releases without a legacy id and those of a single artist are
+    never visited.
     """
     if kind == "unresolved":
         return Tracks(None, None)
@@ -61,9 +61,9 @@ def tracks_for(legacy_release_id: int | None, kind: str, store: TrackStore) -> T
     if legacy_release_id in store.overrides:
         return store.overrides[legacy_release_id]
     share = _share("state", legacy_release_id)
-    if share < store.not_visited_share:
+    if kind != "compilation" or share < store.not_visited_share:
         return Tracks(attempted=False, entries=[])
-    if kind != "compilation" or share < store.not_visited_share + store.empty_share:
+    if share < store.not_visited_share + store.empty_share:
         return Tracks(attempted=True, entries=[])
     entries = entries_for(legacy_release_id, resolved_share=store.resolved_share)
     return Tracks(attempted=True, entries=entries)
@@ -99,14 +99,21 @@ def _entry(
 ) -> dict[str, Any]:
     share = _share(f"track {place}", legacy_release_id)
     resolved = share < resolved_share
+    confidence, method = through_float32(1 - share / 2), METHODS[place % len(METHODS)]
+    source = {
+        "source": "discogs",
+        "method": method,
+        "confidence": confidence,
+        "external_id": str(legacy_release_id * 100 + place),
+    }
     return {
         "track_position": credit.track_position,
         "artist_name": credit.artist_name,
         "track_title": credit.track_title,
         "resolved_artist_name": credit.artist_name if resolved else None,
-        "confidence": through_float32(1 - share / 2) if resolved else None,
-        "method": METHODS[place % len(METHODS)] if resolved else None,
-        "sources": ["discogs"] if resolved else [],
+        "confidence": confidence if resolved else None,
+        "method": method if resolved else None,
+        "sources": [source] if resolved else [],
     }
 
 
