@@ -24,6 +24,7 @@ from listener.bootstrap.parts import Parts, open_parts
 from listener.bootstrap.serving import Served, open_site, open_socket
 from listener.bootstrap.telemetry import open_telemetry
 from listener.domain.change import Stream
+from listener.domain.refreshing import Status
 from listener.domain.run import RunKind
 from listener.engine.consumer import Consumer
 from listener.engine.resolver import Resolver
@@ -163,10 +164,10 @@ def _report(library: Consumer, resolver: Resolver, warmer: Warmer) -> None:
     _log.info(
         "stopped",
         **resolver.tally.fields(),
-        identities_warmed=warmer.tally.warmed,
-        identities_failed=warmer.tally.lml_error,
-        rows_minted=warmer.mints["minted"],
-        mints_raced=warmer.mints["raced"],
+        identities_warmed=warmer.tally.with_status(Status.WARMED),
+        identities_failed=warmer.tally.with_status(Status.ERROR),
+        rows_minted=warmer.tally.mints["minted"],
+        mints_raced=warmer.tally.mints["raced"],
         changes_claimed=lag.count,
         claim_lag_ms_p50=round(lag.quantile(0.5).total_seconds() * 1000, 1),
         claim_lag_ms_p99=round(lag.quantile(0.99).total_seconds() * 1000, 1),

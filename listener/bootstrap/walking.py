@@ -24,7 +24,7 @@ async def run_walk(
 ) -> None:
     """Handle the changes of the rotation that no daemon follows, then refresh all that is played.
 
-    Counts the walk in `tally`; `expect` is told how many identities there are, if it is given. With
+    Counts both in `tally`; `expect` gets the number of identities that the walk asks about. With
     `force` it does not matter how many rows lack one. Raises as `run_command` does, and
     `RunHaltedError` also if the walk refuses or another one goes on.
     """
@@ -34,7 +34,7 @@ async def run_walk(
     ):
         # What is refreshed from here on need not be refreshed twice.
         since = await parts.rotation().now()
-        await _handle_changes(parts)
+        await _handle_changes(parts, tally)
         await parts.walker().run(since, cause="command", force=force, tally=tally, expect=expect)
 
 
@@ -44,7 +44,8 @@ async def count_walk(settings: Settings) -> int:
         return await parts.walker().count(await parts.rotation().now())
 
 
-async def _handle_changes(parts: Parts) -> None:
+async def _handle_changes(parts: Parts, tally: RotationTally) -> None:
     await parts.rotation().raise_unminted()
-    consumer = parts.rotation_consumer(parts.warmer())
-    await handle_leftovers(parts, Stream.ROTATION, consumer)
+    warmer = parts.warmer()
+    warmer.tally = tally
+    await handle_leftovers(parts, Stream.ROTATION, parts.rotation_consumer(warmer))

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from listener.domain.refreshing import RotationTally
+from listener.domain.refreshing import RotationTally, Status
 from listener.domain.tally import Skip, Tally
 
 _MOVE_EVERY = timedelta(milliseconds=200)
@@ -63,9 +63,12 @@ def _every(interval: timedelta, show: Callable[[], None]) -> Iterator[None]:
 
 def _line(tally: Tally | RotationTally) -> str:
     if isinstance(tally, RotationTally):
+        warmed, not_found, failed = map(
+            tally.with_status, (Status.WARMED, Status.NOT_FOUND, Status.ERROR)
+        )
         return (
-            f"{tally.scanned:,} identities refreshed: {tally.warmed:,} warmed, "
-            f"{tally.not_found:,} not found, {tally.lml_error:,} failed"
+            f"{tally.scanned:,} identities refreshed: {warmed:,} warmed, "
+            f"{not_found:,} not found, {failed:,} failed"
         )
     if not tally.scanned:
         return "looking for due rows"

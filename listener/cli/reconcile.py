@@ -27,6 +27,7 @@ from listener.domain.change import Stream
 from listener.domain.due import Reason, Scope
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.gate import Route
+from listener.domain.refreshing import Status
 from listener.domain.run import RunKind
 from listener.domain.tally import FAILURES, Skip, Tally
 from listener.domain.tracks import TrackCount
@@ -211,7 +212,7 @@ def _run(settings: Settings, command: Command | None, walk: Walk | None, *, as_j
     if stopped_by is not None:
         click.echo("listener: stopped; what was not asked stays due", err=True)
         raise SystemExit(128 + stopped_by)
-    if tally.failed or (walk is not None and walk.tally.lml_error):
+    if tally.failed or (walk is not None and walk.tally.with_status(Status.ERROR)):
         raise SystemExit(SOME_FAILED)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from listener.bootstrap.walking import count_walk, run_walk
 from listener.cli.progress import show_progress
-from listener.domain.refreshing import RotationTally
+from listener.domain.refreshing import RotationTally, Status
 from listener.domain.words import plural
 from listener.settings import Settings
 
@@ -31,7 +31,7 @@ class Walk:
     @property
     def did_something(self) -> bool:
         """Whether there was anything to refresh: an empty rotation is not told of."""
-        return bool(self.tally.scanned or self.found)
+        return bool(self.tally.scanned or self.tally.mints.total() or self.found)
 
     def report(self) -> dict[str, int]:
         """Return the counts for JSON."""
@@ -40,18 +40,20 @@ class Walk:
     def lines(self) -> list[str]:
         """Return the counts for a person."""
         tally = self.tally
-        if not tally.scanned:
+        if not self.did_something:
             return ["rotation            0 identities"]
         calls = f"{plural(tally.calls, 'refresh call')} of LML"
         if tally.calls:
             calls += f", {tally.latency.total_seconds() * 1000 / tally.calls:,.0f} ms each"
+        counts = tally.fields()
         return [
             f"rotation    {tally.scanned:>9,} identities",
-            f"warmed      {tally.warmed:>9,}",
-            f"releases    {tally.warmed_releases:>9,}",
-            f"artists     {tally.warmed_artists:>9,}",
-            f"not found   {tally.not_found:>9,}",
-            f"not implemented {tally.not_implemented:>5,}",
-            f"failed      {tally.lml_error:>9,}",
+            f"warmed      {tally.with_status(Status.WARMED):>9,}",
+            f"releases    {counts['warmed_releases']:>9,}",
+            f"artists     {counts['warmed_artists']:>9,}",
+            f"not found   {counts['not_found']:>9,}",
+            f"not implemented {counts['not_implemented']:>5,}",
+            f"failed      {counts['lml_error']:>9,}",
+            *(f"{name:<11} {tally.mints[name]:>9,}" for name in tally.mints if tally.mints[name]),
             calls,
         ]

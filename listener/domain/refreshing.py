@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
 
@@ -82,60 +83,75 @@ class RotationCoverage:
     warmed_24h: int
 
 
-@dataclass(slots=True)
-class RotationTally:
-    """What became of identities: scanned = resolved + lml_error, always.
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is remembered of an identity: whether it answered lately, and what LML said since when.
 
-    Each identity counts once, however often it was tried. `warmed_releases` and `warmed_artists`
-    count what lies behind them. `calls` and `latency` are those of the refresh calls.
+    `answered` is None while nothing of use was said about it since the time that was asked about.
     """
 
-    warmed: int = 0
-    not_found: int = 0
-    not_implemented: int = 0
-    lml_error: int = 0
-    warmed_releases: int = 0
-    warmed_artists: int = 0
+    known: bool
+    answered: Status | None = None
+
+
+@dataclass(slots=True)
+class RotationTally:
+    """What LML said last of identities, each of which counts once: scanned = resolved + lml_error.
+
+    A walk counts all identities that are being played when it begins. It does not ask about those
+    that answered since its slot began, to a change or to an interrupted walk of the same slot: they
+    count by what was said then. `warmed_releases` and `warmed_artists` count what lies behind the
+    identities that were asked about. `calls` and `latency` are those of the refresh calls,
+    `mints` counts rows by what became of them: minted, raced (somebody else was faster), refused.
+    """
+
+    latest: dict[int, Refreshed] = field(default_factory=dict)
+    mints: Counter[str] = field(default_factory=Counter)
     calls: int = 0
     latency: timedelta = timedelta()
 
     @property
     def scanned(self) -> int:
-        """Identities that LML was asked about."""
-        return self.resolved + self.lml_error
+        """Identities that LML said something about, or was asked in vain."""
+        return len(self.latest)
 
     @property
     def resolved(self) -> int:
         """Identities that LML said something of use about."""
-        return self.warmed + self.not_found + self.not_implemented
+        return self.scanned - self.with_status(Status.ERROR)
+
+    def with_status(self, status: Status) -> int:
+        """Return of how many identities LML said this last."""
+        return sum(each.status is status for each in self.latest.values())
 
     def count(self, refreshed: Refreshed) -> None:
         """Take in what LML said last of an identity."""
-        self.warmed_releases += refreshed.releases
-        self.warmed_artists += refreshed.artists
-        match refreshed.status:
-            case Status.WARMED:
-                self.warmed += 1
-            case Status.NOT_FOUND:
-                self.not_found += 1
-            case Status.NOT_IMPLEMENTED:
-                self.not_implemented += 1
-            case Status.ERROR:
-                self.lml_error += 1
+        # A word of LML's may be of any length.
+        self.latest[refreshed.identity_id] = replace(refreshed, word=None)
+
+    def count_former(self, identity_id: int, status: Status) -> None:
+        """Take in what was said earlier of an identity that will not be asked about."""
+        self.latest.setdefault(identity_id, Refreshed(identity_id, status))
 
     def report(self) -> dict[str, int]:
         """Return the counts under the names that dashboards know; every name is always there."""
         return {
             "identities_scanned": self.scanned,
             "identities_resolved": self.resolved,
-            "warmed_releases": self.warmed_releases,
-            "warmed_artists": self.warmed_artists,
-            "not_found": self.not_found,
-            "not_implemented": self.not_implemented,
-            "lml_error": self.lml_error,
+            "warmed_releases": sum(each.releases for each in self.latest.values()),
+            "warmed_artists": sum(each.artists for each in self.latest.values()),
+            "not_found": self.with_status(Status.NOT_FOUND),
+            "not_implemented": self.with_status(Status.NOT_IMPLEMENTED),
+            "lml_error": self.with_status(Status.ERROR),
         }
 
     def fields(self) -> dict[str, int]:
         """Return the counts under the names that logs and the book of runs use."""
         took = round(self.latency.total_seconds() * 1000)
-        return self.report() | {"refresh_calls": self.calls, "refresh_latency_ms": took}
+        return self.report() | {
+            "refresh_calls": self.calls,
+            "refresh_latency_ms": took,
+            "rows_minted": self.mints["minted"],
+            "mints_raced": self.mints["raced"],
+            "mints_refused": self.mints["refused"],
+        }

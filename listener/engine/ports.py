@@ -19,6 +19,7 @@ from listener.domain.refreshing import (
     RotationCoverage,
     RotationFailure,
     RotationTally,
+    Standing,
 )
 from listener.domain.retrying import Failure
 from listener.domain.run import RunKind
@@ -149,10 +150,10 @@ class Rotation(Protocol):
 class Airplay(Protocol):
     """All that is being played."""
 
-    async def identities(self, since: datetime) -> Mapping[int, bool]:
-        """Return the identities that nothing of use was said about since then.
+    async def identities(self, since: datetime) -> Mapping[int, Standing]:
+        """Return all identities, with what was said about each since then.
 
-        Each with whether it answered lately; those that did come first.
+        Those that answered lately come first.
         """
 
     async def coverage(self) -> RotationCoverage:

@@ -62,10 +62,11 @@ class Walker:
     ) -> RotationTally:
         """Refresh every identity that LML said nothing of use about since then.
 
-        This continues an interrupted walk. Returns its tally: the one given, kept up to date, or
-        one of its own; `expect` gets the number of identities. With `force` coverage does not
-        matter. Raises `RunHaltedError` if it refuses, if another walk goes on, if LML refuses every
-        page, or once several calls in a row failed; `StoreUnavailableError` if the database goes.
+        This continues an interrupted walk. Returns its tally, which counts all identities being
+        played: the one given, kept up to date, or one of its own; `expect` gets the number of
+        identities to ask about. With `force` coverage does not matter. Raises `RunHaltedError` if
+        it refuses, if another walk goes on, if LML refuses every page, or once several calls in a
+        row failed; `StoreUnavailableError` if the database goes.
         """
         tally = tally if tally is not None else RotationTally()
         if not force:
@@ -75,12 +76,17 @@ class Walker:
         try:
             async with self.runs.enter(RunKind.ROTATION, Scope(), cause, tally, wait=False) as note:
                 # Read once more: another walk may have ended only now.
-                todo = dict(await self.airplay.identities(since))
+                played = await self.airplay.identities(since)
+                todo = {i: each.known for i, each in played.items() if each.answered is None}
                 if expect is not None:
                     expect(len(todo))
                 walk = _Walk(self.refresher, self.circuit, tally, todo)
                 with self.telemetry.run(RunKind.ROTATION.value, tally):
-                    await walk.through(note)
+                    for identity, each in played.items():
+                        if each.answered is not None:
+                            tally.count_former(identity, each.answered)
+                    if todo:
+                        await walk.through(note)
         except RunGoesOnError as fault:
             message = "a walk over the rotation goes on already; `listener status` shows it"
             raise RunHaltedError(message) from fault
@@ -88,7 +94,8 @@ class Walker:
 
     async def count(self, since: datetime) -> int:
         """Return how many identities a walk would ask about; asks nothing."""
-        return len(await self.airplay.identities(since))
+        played = await self.airplay.identities(since)
+        return sum(each.answered is None for each in played.values())
 
     async def _require_coverage(self) -> None:
         played = await self.airplay.coverage()
@@ -118,17 +125,13 @@ class _Walk:
     went_well: bool = False
 
     async def through(self, note: Callable[[], Awaitable[None]]) -> None:
-        """Go on until every identity is done with; those that were tried count in any case."""
-        try:
-            while self.todo or self.again:
-                await self._keep_silent()
-                if wanted := self._wanted():
-                    await self._ask(wanted, note)
-                else:
-                    await asyncio.sleep(max(0.0, min(self.again.values()) - now()))
-        finally:
-            for identity in self.again:
-                self.tally.count(Refreshed(identity, Status.ERROR))
+        """Go on until every identity is done with."""
+        while self.todo or self.again:
+            await self._keep_silent()
+            if wanted := self._wanted():
+                await self._ask(wanted, note)
+            else:
+                await asyncio.sleep(max(0.0, min(self.again.values()) - now()))
         if not self.went_well:
             raise RunHaltedError("LML refuses every page of identities")
 
@@ -161,12 +164,12 @@ class _Walk:
     def _take(self, report: Report) -> None:
         for identity, refreshed in report.refreshed.items():
             del self.todo[identity]
+            self.tally.count(refreshed)
             # An identity that LML refuses now it will also refuse in a minute.
-            if refreshed.worth_a_retry and not report.refused and self._try_again(identity):
-                continue
+            if refreshed.worth_a_retry and not report.refused:
+                self._try_again(identity)
             if refreshed.status is not Status.ERROR:
                 self.circuit.answered()
-            self.tally.count(refreshed)
         if report.fault is None:
             if not report.refused:
                 self.circuit.replied()
@@ -174,8 +177,8 @@ class _Walk:
             return
         for identity in report.lost:
             del self.todo[identity]
-            if not self._try_again(identity):
-                self.tally.count(Refreshed(identity, Status.ERROR))
+            self.tally.count(Refreshed(identity, Status.ERROR))
+            self._try_again(identity)
         self.circuit.failed(report.fault)
         self.failed_in_a_row += 1
         _log.warning("refresh failed", reason=str(report.fault), in_a_row=self.failed_in_a_row)
@@ -186,9 +189,7 @@ class _Walk:
             message = f"{self.failed_in_a_row} refresh calls in a row failed, the last one: "
             raise RunHaltedError(message + str(report.fault)) from report.fault
 
-    def _try_again(self, identity: int) -> bool:
+    def _try_again(self, identity: int) -> None:
         self.tries[identity] += 1
-        if self.tries[identity] >= _TRIES:
-            return False
-        self.again[identity] = now() + _RETRY.delay(self.tries[identity]).total_seconds()
-        return True
+        if self.tries[identity] < _TRIES:
+            self.again[identity] = now() + _RETRY.delay(self.tries[identity]).total_seconds()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import aclosing
@@ -22,7 +22,13 @@ from listener.domain.faults import (
     PageRefusedError,
 )
 from listener.domain.question import Failing
-from listener.domain.refreshing import Played, RotationFailure, RotationTally, Status
+from listener.domain.refreshing import (
+    Played,
+    Refreshed,
+    RotationFailure,
+    RotationTally,
+    Status,
+)
 from listener.domain.retrying import LONGEST_DETAIL, RetryPolicy
 from listener.engine.circuit import Circuit
 from listener.engine.clock import now
@@ -64,8 +70,7 @@ class Warmer:
     """Has identities minted for changed rotation rows that lack one, and all of them refreshed.
 
     A row that fails again and again is left to the next walk. `circuit` is shared with all that ask
-    the same of LML. `tally` counts identities, each once it is done with; `mints` counts rows by
-    what became of them: `minted`, `raced` (somebody else was faster) and `refused`.
+    the same of LML. `tally` counts identities, and rows that were minted for.
     """
 
     rotation: Rotation
@@ -74,7 +79,6 @@ class Warmer:
     circuit: Circuit
     policy: RetryPolicy
     tally: RotationTally = field(default_factory=RotationTally)
-    mints: Counter[str] = field(default_factory=Counter)
 
     async def handle(self, batch: Batch) -> BatchOutcome:
         """Handle a batch; rows that the budget does not allow now are left untried.
@@ -136,6 +140,11 @@ class Warmer:
                     await self._take(work, rows, report)
 
     async def _take(self, work: _Work, rows: Mapping[int, set[int]], report: Report) -> None:
+        for each in (
+            *report.refreshed.values(),
+            *(Refreshed(i, Status.ERROR) for i in report.lost),
+        ):
+            self.tally.count(each)
         if report.fault is not None:
             lost = [row for identity in report.lost for row in sorted(rows[identity])]
             self._not_answered(work, lost, report.fault)
@@ -145,13 +154,10 @@ class Warmer:
         for identity, refreshed in report.refreshed.items():
             if refreshed.worth_a_retry:
                 self._failed(work, rows[identity], "LML could not refresh the identity")
-                if not rows[identity] <= work.left:
-                    continue
-            else:
-                if refreshed.status is not Status.ERROR:
-                    self.circuit.answered()
-                done.update(rows[identity])
-            self.tally.count(refreshed)
+                continue
+            if refreshed.status is not Status.ERROR:
+                self.circuit.answered()
+            done.update(rows[identity])
         await self._settle(work, done)
 
     async def _mint(self, work: _Work, bare: Sequence[Played]) -> list[Played]:
@@ -183,7 +189,7 @@ class Warmer:
                     rows=sorted(asking)[:10],
                     reason=str(fault),
                 )
-                self.mints["refused"] += len(asking)
+                self.tally.mints["refused"] += len(asking)
                 self._failed(work, asking, str(fault))
             except LmlRefusedError as fault:
                 # An LML without that route can still refresh: rows with an identity need not wait.
@@ -241,8 +247,8 @@ class Warmer:
             return []
         written = await self.rotation.fill(minted, rows)
         raced = {row_id for row_id, ours in written.items() if not ours}
-        self.mints["minted"] += len(written) - len(raced)
-        self.mints["raced"] += len(raced)
+        self.tally.mints["minted"] += len(written) - len(raced)
+        self.tally.mints["raced"] += len(raced)
         # A change of its own is in the outbox for each of them.
         await self._settle(work, raced)
         self._failed(

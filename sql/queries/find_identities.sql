@@ -1,8 +1,9 @@
--- Finds LML's identities of what is being played, each once, that nothing of use was said about since a given time;
+-- Finds LML's identities of what is being played, each once, with what of use was said about it since a given time;
 -- those that answered lately first.
 SELECT
     i.identity_id,
-    coalesce(w.known, false) AS known
+    coalesce(w.known, false) AS known,
+    w.answered
 FROM (
     SELECT DISTINCT r.lml_identity_id AS identity_id
     FROM {backend}.rotation AS r
@@ -12,10 +13,11 @@ FROM (
 LEFT JOIN LATERAL (
     SELECT
         w.failures = 0 AND w.asked_at > now() - %(recent)s AS known,
-        w.failures = 0 AND w.asked_at >= %(since)s AND w.asked_at <= now() AS done
+        CASE
+            WHEN w.failures = 0 AND w.asked_at >= %(since)s AND w.asked_at <= now() THEN w.status
+        END AS answered
     FROM listener.warmth AS w
     WHERE w.identity_id = i.identity_id
     OFFSET 0
 ) AS w ON true
-WHERE w.done IS NOT TRUE
 ORDER BY known DESC, i.identity_id

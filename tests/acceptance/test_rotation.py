@@ -169,6 +169,40 @@ def test_command_walks_and_tells_what_became_of_the_identities(
     }
 
 
+def test_command_counts_what_it_asked_as_leftover_changes_too(
+    db: Connection, listener: Commands, simulator: Simulator
+) -> None:
+    simulator.identities.mix = IdentityMix(1, 0, overrides={3: "not_found"})
+    play(db, count=5)
+    known(db, 8)
+    # Only these three wait in the outbox: the walk need not ask about them again.
+    unseen(db)
+    play(db, first=6, count=3)
+    ran = listener.run("sweep", "--stream", "rotation", "--json")
+    assert ran.code == 0, ran.stderr
+    report = ran.report["rotation"]
+    assert pages(simulator) == [3, 5]
+    assert report["identities_scanned"] == report["identities_resolved"] == 8
+    assert (report["warmed_releases"], report["not_found"]) == (7, 1)
+    assert (report["refresh_calls"], report["rows_minted"]) == (2, 0)
+    assert db.execute(
+        "SELECT (tally ->> 'identities_scanned')::int FROM listener.run WHERE kind = 'rotation'"
+    ).fetchone() == (8,)
+
+
+def test_daily_walk_counts_identities_that_changes_had_refreshed_in_its_slot(
+    db: Connection, start: Start, simulator: Simulator
+) -> None:
+    simulator.identities.mix = WARM
+    play(db, count=20)
+    known(db, 20)
+    unseen(db)
+    db.execute("UPDATE listener.warmth SET asked_at = now() WHERE identity_id <= 5")
+    daemon = start().following()
+    daemon.wait_for("refreshed what is being played", identities_scanned=20, refresh_calls=1)
+    assert pages(simulator) == [15]
+
+
 def test_sweep_does_both_streams(db: Connection, listener: Commands, simulator: Simulator) -> None:
     simulator.identities.mix = WARM
     add_release(db)
@@ -262,7 +296,10 @@ def test_command_has_minted_what_lacks_an_identity_before_it_walks(
     unseen(db)
     ran = listener.run("sweep", "--stream", "rotation", "--json")
     assert ran.code == 0, ran.stderr
-    assert ran.report["rotation"]["identities_scanned"] == 9
+    report = ran.report["rotation"]
+    assert report["identities_scanned"] == report["identities_resolved"] == 10
+    assert report["warmed_releases"] == 10
+    assert (report["rows_minted"], report["refresh_calls"]) == (1, 2)
     assert pages(simulator) == [1, 9]
 
 

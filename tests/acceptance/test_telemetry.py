@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 import pytest
 from psycopg import sql
 
-from listener.adapters.demo.simulator import Simulator
+from listener.adapters.demo.simulator import IdentityMix, Simulator
 from tests.acceptance.conftest import Commands, Daemon, eventually
 from tests.acceptance.test_daemon import add_releases
+from tests.acceptance.test_rotation import play, unseen
 from tests.catalogue import add_release
 from tests.conftest import Connection
 
@@ -135,6 +136,28 @@ def test_sweep_is_told_of_in_numbers_without_secrets_or_rows(
     assert all(type(value) in (int, float) for value in values)
     assert not sentry.errors
     assert_nothing_leaked(sentry, ran.stderr)
+
+
+def test_walk_is_sent_with_all_that_its_command_did_whatever_the_rate(
+    db: Connection,
+    listener: Commands,
+    simulator: Simulator,
+    sentry: Sentry,
+    settings: dict[str, str],
+) -> None:
+    simulator.identities.mix = IdentityMix(warm_share=1, tombstone_share=0)
+    play(db, count=4)
+    unseen(db)
+    play(db, first=5, count=2)
+    settings["SENTRY_TRACES_SAMPLE_RATE"] = "0"
+    ran = listener.run("sweep", "--stream", "rotation", "--json", **settings)
+    assert ran.code == 0, ran.stderr
+    (run,) = sentry.runs
+    assert run["tags"]["consumer.kind"] == "rotation"
+    (totals,) = spans(run, "rotation-artist-backfill.run.totals")
+    assert totals["data"]["backfill.identities_scanned"] == 6
+    assert totals["data"]["backfill.warmed_releases"] == 6
+    assert spans(run, "lml.refresh_for_identities")
 
 
 def test_sweep_that_fails_is_told_of_as_one_error(

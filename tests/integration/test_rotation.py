@@ -13,7 +13,13 @@ from psycopg import sql
 from listener.adapters.postgres.connection import Database, Pool, open_session
 from listener.adapters.postgres.rotation import PostgresRotation
 from listener.adapters.postgres.statements import query
-from listener.domain.refreshing import Played, RotationCoverage, RotationFailure
+from listener.domain.refreshing import (
+    Played,
+    RotationCoverage,
+    RotationFailure,
+    Standing,
+    Status,
+)
 from listener.domain.retrying import Retry
 from tests.catalogue import add_identity, add_release, outbox_size, rename, table
 from tests.conftest import BACKEND, Connection
@@ -108,7 +114,7 @@ async def test_identity_is_known_if_lml_said_something_of_use_lately(
     remember(db, 7, status, ago)
     (played,) = await rotation.read([row])
     assert played.known is known
-    assert await rotation.identities(datetime.now(UTC)) == {7: known}
+    assert await rotation.identities(datetime.now(UTC)) == {7: Standing(known)}
 
 
 async def test_minted_identity_is_written_where_there_is_none_without_an_echo(
@@ -165,10 +171,11 @@ async def test_each_identity_is_found_once_the_known_ones_first(
     play(db, 6, killed=1)
     remember(db, 8)
     found = await rotation.identities(datetime.now(UTC))
-    assert list(found.items()) == [(8, True), (6, False), (7, False), (9, False)]
+    assert {i: each.known for i, each in found.items()} == {8: True, 6: False, 7: False, 9: False}
+    assert list(found) == [8, 6, 7, 9]
 
 
-async def test_what_was_refreshed_since_is_done_but_for_errors(
+async def test_what_was_said_of_use_since_is_found_with_each_identity(
     db: Connection, rotation: PostgresRotation
 ) -> None:
     for identity in range(1, 7):
@@ -180,7 +187,14 @@ async def test_what_was_refreshed_since_is_done_but_for_errors(
     # The clock was set back since.
     remember(db, 6, ago="-5 h")
     since = await rotation.now() - timedelta(hours=1)
-    assert await rotation.identities(since) == {4: True, 6: True, 3: False, 5: False}
+    assert await rotation.identities(since) == {
+        1: Standing(known=True, answered=Status.WARMED),
+        2: Standing(known=True, answered=Status.NOT_FOUND),
+        4: Standing(known=True),
+        6: Standing(known=True),
+        3: Standing(known=False),
+        5: Standing(known=False),
+    }
 
 
 async def test_coverage_counts_what_is_played_by_what_it_can_be_warmed_by(

@@ -19,7 +19,7 @@ from listener.adapters.postgres.connection import Database, Pool
 from listener.adapters.postgres.runs import PostgresRuns, read_pace
 from listener.domain.due import Scope
 from listener.domain.faults import RunGoesOnError, StoreUnavailableError
-from listener.domain.refreshing import RotationTally
+from listener.domain.refreshing import Refreshed, RotationTally, Status
 from listener.domain.run import RunKind
 from listener.domain.tally import Skip, Tally
 from tests.catalogue import add_release, table
@@ -178,7 +178,7 @@ async def test_whole_run_keeps_out_those_with_the_same_search(
 
 
 async def test_walk_does_not_wait_for_another_and_says_so(runs: PostgresRuns) -> None:
-    kind, tally = RunKind.ROTATION, RotationTally(warmed=3)
+    kind, tally = RunKind.ROTATION, RotationTally(calls=3)
     async with runs.enter(kind, WHOLE, "test", tally, wait=False):
         with pytest.raises(RunGoesOnError):
             async with runs.enter(kind, WHOLE, "test", tally, wait=False):
@@ -192,7 +192,9 @@ async def test_walk_does_not_wait_for_another_and_says_so(runs: PostgresRuns) ->
 async def test_book_has_the_counts_of_a_walk_under_their_names(
     db: Connection, runs: PostgresRuns, pool: Pool
 ) -> None:
-    tally = RotationTally(warmed=3, calls=1, latency=timedelta(seconds=2))
+    tally = RotationTally(calls=1, latency=timedelta(seconds=2))
+    for identity in (1, 2, 3):
+        tally.count(Refreshed(identity, Status.WARMED))
     async with runs.enter(RunKind.ROTATION, WHOLE, "test", tally):
         pass
     (run,) = book_of(db)

@@ -19,6 +19,7 @@ from listener.domain.refreshing import (
     RotationCoverage,
     RotationFailure,
     RotationTally,
+    Standing,
     Status,
 )
 from listener.domain.run import RunKind
@@ -220,15 +221,17 @@ class Rotation:
 
 @dataclass
 class Airplay:
-    """What is being played: identities with whether each is known; those done are left out."""
+    """What is being played: identities with whether each is known, and what was said of some."""
 
     known: dict[int, bool]
+    answered: dict[int, Status] = field(default_factory=dict)
     covered: tuple[int, int] = (100, 100)
     since: list[datetime] = field(default_factory=list)
 
-    async def identities(self, since: datetime) -> Mapping[int, bool]:
+    async def identities(self, since: datetime) -> Mapping[int, Standing]:
         self.since.append(since)
-        return dict(sorted(self.known.items(), key=lambda item: (not item[1], item[0])))
+        ordered = sorted(self.known, key=lambda i: (not self.known[i], i))
+        return {i: Standing(self.known[i], self.answered.get(i)) for i in ordered}
 
     async def coverage(self) -> RotationCoverage:
         resolved, named = self.covered

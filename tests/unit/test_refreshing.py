@@ -65,6 +65,26 @@ def test_status_of_a_newer_lml_is_an_error_that_is_not_tried_again() -> None:
     assert not Refreshed(1, Status.NOT_FOUND).worth_a_retry
 
 
+def test_identity_counts_once_by_what_was_said_last() -> None:
+    assert counted(
+        Refreshed(1, Status.ERROR), Refreshed(1, Status.WARMED, releases=1, artists=3)
+    ) == {
+        "identities_scanned": 1,
+        "identities_resolved": 1,
+        "warmed_releases": 1,
+        "warmed_artists": 3,
+    }
+
+
+def test_what_was_said_earlier_counts_only_where_nothing_was_said_since() -> None:
+    tally = RotationTally()
+    tally.count(Refreshed(1, Status.WARMED, releases=1))
+    tally.count_former(1, Status.NOT_FOUND)
+    tally.count_former(2, Status.NOT_FOUND)
+    report = tally.report()
+    assert (report["identities_scanned"], report["not_found"]) == (2, 1)
+
+
 @given(st.lists(st.sampled_from(Status)))
 def test_scanned_is_always_resolved_and_failed(statuses: list[Status]) -> None:
     tally = RotationTally()
@@ -77,5 +97,11 @@ def test_scanned_is_always_resolved_and_failed(statuses: list[Status]) -> None:
 
 def test_log_and_book_have_the_calls_too() -> None:
     fields = RotationTally(calls=7, latency=timedelta(seconds=0.75)).fields()
-    assert fields.keys() - NAMES == {"refresh_calls", "refresh_latency_ms"}
+    assert fields.keys() - NAMES == {
+        "refresh_calls",
+        "refresh_latency_ms",
+        "rows_minted",
+        "mints_raced",
+        "mints_refused",
+    }
     assert (fields["refresh_calls"], fields["refresh_latency_ms"]) == (7, 750)

@@ -17,7 +17,7 @@ from listener.domain.faults import (
     PageRefusedError,
     StoreUnavailableError,
 )
-from listener.domain.refreshing import RotationTally
+from listener.domain.refreshing import Refreshed, RotationTally, Status
 from listener.domain.run import RunKind
 from listener.engine.circuit import Circuit
 from listener.engine.reconciler import RunHaltedError
@@ -142,6 +142,42 @@ async def test_nothing_to_walk_is_no_run() -> None:
     assert not case.runs.entered
 
 
+async def test_walk_counts_all_that_is_played_and_asks_for_what_did_not_answer_since() -> None:
+    case = Case(warm(10))
+    case.airplay.answered = {2: Status.WARMED, 5: Status.NOT_FOUND}
+    assert await case.walk() == {
+        "identities_scanned": 10,
+        "identities_resolved": 10,
+        "warmed_releases": 8,
+        "warmed_artists": 24,
+        "not_found": 1,
+    }
+    assert case.warming.asked == [[1, 3, 4, 6, 7, 8, 9, 10]]
+    assert await case.walker.count(SINCE) == 8
+
+
+async def test_walk_after_all_have_answered_is_a_run_that_asks_nothing() -> None:
+    case = Case(warm(2))
+    case.airplay.answered = {1: Status.WARMED, 2: Status.WARMED}
+    assert await case.walk() == {"identities_scanned": 2, "identities_resolved": 2}
+    assert case.runs.ended == ["done"]
+    assert not case.warming.asked
+
+
+async def test_what_a_command_did_before_its_walk_counts_once_and_stays_if_the_walk_refuses() -> (
+    None
+):
+    case = Case(warm(3))
+    case.tally.count(Refreshed(2, Status.WARMED, releases=5))
+    case.airplay.answered = {2: Status.WARMED}
+    case.airplay.covered = (1, 100)
+    with pytest.raises(RunHaltedError):
+        await case.walk()
+    assert case.counted["identities_scanned"] == 1
+    counted = await case.walk(force=True)
+    assert (counted["identities_scanned"], counted["warmed_releases"]) == (3, 7)
+
+
 async def test_walk_asks_for_what_was_not_refreshed_since_its_slot_began() -> None:
     case = Case(warm(3))
     await case.walk()
@@ -234,7 +270,7 @@ async def test_lml_that_refuses_every_page_ends_the_walk_before_all_were_tried()
     with pytest.raises(RunHaltedError):
         await case.walk()
     assert len(case.pages) < 40
-    assert case.tally.lml_error == case.tally.scanned > 0
+    assert case.tally.with_status(Status.ERROR) == case.tally.scanned > 0
 
 
 async def test_lml_that_is_down_ends_the_walk_at_little_cost_and_counts_what_was_asked() -> None:
@@ -260,7 +296,7 @@ async def test_refusal_ends_the_walk_at_once() -> None:
     with pytest.raises(RunHaltedError, match="401"):
         await case.walk()
     assert case.pages == [50]
-    assert case.tally.lml_error == 50
+    assert case.tally.with_status(Status.ERROR) == 50
 
 
 async def test_walk_waits_while_changes_find_lml_down() -> None:
@@ -301,7 +337,7 @@ async def test_stopped_walk_ends_its_call_and_counts_what_it_tried(
         await eventually(lambda: len(case.pages) == 2)
         walking.cancel()
     assert case.tally.scanned == 50
-    assert case.tally.lml_error == 1
+    assert case.tally.with_status(Status.ERROR) == 1
     assert case.refreshes.spent(known=True).in_flight == 0
     assert case.runs.ended == ["CancelledError"]
 

@@ -19,7 +19,7 @@ from listener.domain.faults import (
     StatementRefusedError,
 )
 from listener.domain.pacing import BreakerState
-from listener.domain.refreshing import LML_REFRESH_BATCH_CAP, Played, Refreshed
+from listener.domain.refreshing import LML_REFRESH_BATCH_CAP, Played, Refreshed, Status
 from listener.domain.retrying import RetryPolicy
 from listener.engine.circuit import Circuit
 from listener.engine.outcome import BatchOutcome
@@ -159,8 +159,8 @@ async def test_identity_whose_sources_all_failed_is_tried_again() -> None:
     assert case.failures == {2: 1, 3: 1}
     assert {failure.retry.after for failure in case.rotation.failed} == {timedelta(seconds=5)}
     assert case.details == {"LML could not refresh the identity"}
-    assert case.counted["identities_scanned"] == 2
-    assert case.counted["not_found"] == 1
+    assert case.counted["identities_scanned"] == 3
+    assert (case.counted["not_found"], case.counted["lml_error"]) == (1, 1)
 
 
 async def test_identity_that_gets_well_is_forgotten_and_counted_as_warmed() -> None:
@@ -190,7 +190,7 @@ async def test_identity_that_keeps_failing_is_left_to_the_walk_and_counted_once(
     assert set(seconds[10:]) == {3600}
     assert sum(seconds) >= 4 * 3600
     assert not case.waiting
-    assert case.warmer.tally.lml_error == 1
+    assert case.warmer.tally.with_status(Status.ERROR) == 1
     assert [event["event"] for event in logged] == [
         *["rotation rows failed, tried again later"] * len(waits),
         "row left to the next walk",
@@ -205,7 +205,7 @@ async def test_identity_is_never_left_to_the_walk_while_nothing_else_is_answered
         assert (await case.retry(1)).failed == rows(1)
         assert case.failures == {1: failures}
     assert case.rotation.failed[-1].retry.after == timedelta(minutes=5)
-    assert not case.counted
+    assert case.counted == {"identities_scanned": 1, "lml_error": 1}
 
 
 async def test_change_resets_the_failures_of_its_row() -> None:
@@ -294,7 +294,7 @@ async def test_row_that_lacks_its_identity_has_it_minted_written_and_warmed() ->
     assert case.warming.minted == [5]
     assert case.warming.asked == [[1005]]
     assert case.rotation.rows[1].identity_id == 1005
-    assert case.warmer.mints == {"minted": 2, "raced": 0}
+    assert case.warmer.tally.mints == {"minted": 2, "raced": 0}
 
 
 async def test_lost_race_is_counted_and_left_to_the_change_that_won() -> None:
@@ -302,7 +302,7 @@ async def test_lost_race_is_counted_and_left_to_the_change_that_won() -> None:
     case.rotation.play(1, release=5)
     case.rotation.faster = {1}
     assert await case.handle(1) == BatchOutcome(settled=rows(1))
-    assert case.warmer.mints == {"minted": 0, "raced": 1}
+    assert case.warmer.tally.mints == {"minted": 0, "raced": 1}
     assert not case.warming.asked
     # That it was minted is an answer, though somebody else wrote it.
     assert case.circuit.answered_since(timedelta(hours=1))
@@ -331,7 +331,7 @@ async def test_release_that_cannot_be_minted_never_holds_up_others(
     case.rotation.play(2, release=6)
     assert await case.handle(1, 2) == BatchOutcome(rows(1, 2), failed=rows(1))
     assert case.warming.asked == [[1006]]
-    assert case.warmer.mints["refused"] == 1
+    assert case.warmer.tally.mints["refused"] == 1
     assert case.failures == {1: 1}
     assert case.details == {f"LML answered {status}"}
     cannot, later = logged
@@ -386,7 +386,7 @@ async def test_what_was_done_before_lml_went_stays_done() -> None:
     case.rotation.play(3, release=6)
     assert await case.handle(1, 2, 3) == BatchOutcome(settled=rows(1), fault=fault)
     assert case.rotation.rows[2].identity_id == 1005
-    assert case.warmer.mints["minted"] == 1
+    assert case.warmer.tally.mints["minted"] == 1
     assert case.waiting == [2, 3]
     assert await case.again() == BatchOutcome(settled=rows(2), fault=fault)
     assert case.warming.minted == [5, 6, 6]
@@ -428,7 +428,7 @@ async def test_release_is_not_blamed_while_nothing_else_is_answered() -> None:
     # One call a try.
     assert len(case.warming.minted) == 62
     assert case.circuit.state is BreakerState.OPEN
-    assert not case.warmer.mints["refused"]
+    assert not case.warmer.tally.mints["refused"]
     assert case.failures.keys() == {1, 2}
 
 

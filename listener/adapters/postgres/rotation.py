@@ -13,7 +13,13 @@ from listener.adapters.postgres.library import AskAgain, failing_of
 from listener.adapters.postgres.refreshes import RECENT
 from listener.adapters.postgres.statements import query
 from listener.domain.faults import StatementRefusedError
-from listener.domain.refreshing import Played, RotationCoverage, RotationFailure
+from listener.domain.refreshing import (
+    Played,
+    RotationCoverage,
+    RotationFailure,
+    Standing,
+    Status,
+)
 
 
 class PostgresRotation:
@@ -84,14 +90,18 @@ class PostgresRotation:
         async with session(self._pool, StatementRefusedError) as connection:
             return dict(await (await connection.execute(self._fill, parameters)).fetchall())
 
-    async def identities(self, since: datetime) -> dict[int, bool]:
-        """Return the identities being played that nothing of use was said about since then.
+    async def identities(self, since: datetime) -> dict[int, Standing]:
+        """Return all identities being played, with what was said about each since then.
 
-        Each with whether it answered lately; those that did come first.
+        Those that answered lately come first.
         """
         async with session(self._pool) as connection:
             parameters = {"since": since, "recent": RECENT}
-            return dict(await (await connection.execute(self._find, parameters)).fetchall())
+            found = await (await connection.execute(self._find, parameters)).fetchall()
+        return {
+            identity: Standing(known, None if answered is None else Status(answered))
+            for identity, known, answered in found
+        }
 
     async def coverage(self) -> RotationCoverage:
         """Return how much of what is being played can be warmed."""
