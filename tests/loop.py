@@ -29,9 +29,9 @@ from listener.domain.run import RunKind
 from listener.engine.circuit import Circuit
 from listener.engine.consumer import Consumer
 from listener.engine.permits import Permits
+from listener.engine.ports import NoTelemetry
 from listener.engine.reconciler import RunHaltedError
-from listener.engine.silent import NoTelemetry
-from listener.engine.supervisor import Follower, Supervisor
+from listener.engine.supervisor import Supervisor
 from listener.settings import Settings
 from tests.conftest import BACKEND
 
@@ -210,14 +210,14 @@ class Daemon:
             resolver = self.parts.resolver()
             self.consumer = self.parts.library_consumer(resolver)
             retriers = self.parts.library_retriers(resolver.tally)
-            follower = Follower(Stream.LIBRARY, self.consumer, [each.run for each in retriers])
+            beside = {self.consumer: [each.run for each in retriers]}
             lanes = PostgresLanes(
                 self.database,
                 LaneTimes(beat=10 * second, patience=60 * second),
                 lambda _stream: (self.circuit.state, self.consumer.fault),
             )
             self._ready.set()
-            await Supervisor(lanes, [follower], 10 * second).run(self._stop)
+            await Supervisor(lanes, beside, 10 * second).run(self._stop)
 
     async def begin_sweep(self) -> None:
         """Begin a sweep; its task returns whether it came to its end."""

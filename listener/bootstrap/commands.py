@@ -124,9 +124,7 @@ async def _run(
         resolver = parts.resolver()
         resolver.tally = tally
         await handle_leftovers(parts, Stream.LIBRARY, parts.library_consumer(resolver))
-    reconciler = parts.reconciler(
-        dry=command.dry, insisting=command.kind is RunKind.RECHECK, retries=not command.dry
-    )
+    reconciler = parts.reconciler(dry=command.dry, insisting=command.kind is RunKind.RECHECK)
     if expect is not None:
         rows = sum((await reconciler.count(command.kind, command.scope)).values())
         expect(rows if command.limit is None else min(rows, command.limit))

@@ -29,7 +29,7 @@ from listener.domain.run import RunKind
 from listener.engine.consumer import Consumer
 from listener.engine.resolver import Resolver
 from listener.engine.routine import Job, Routine
-from listener.engine.supervisor import Follower, Supervisor
+from listener.engine.supervisor import Supervisor
 from listener.engine.warmer import Warmer
 from listener.settings import Settings
 
@@ -78,10 +78,7 @@ async def _follow(
             _rotation_routine(parts, rotation).run,
             parts.rotation_retrier(warmer).run,
         ]
-        followers = [
-            Follower(Stream.LIBRARY, library, beside_library),
-            Follower(Stream.ROTATION, rotation, beside_rotation),
-        ]
+        followers = {library: beside_library, rotation: beside_rotation}
         consumers = {Stream.LIBRARY: library, Stream.ROTATION: rotation}
         lanes = PostgresLanes(
             parts.database,

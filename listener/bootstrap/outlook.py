@@ -79,7 +79,7 @@ class Outlook:
         pool, database = crew.parts.pool, crew.parts.database
         readings = PostgresReadings(pool, database.backend, database.holder)
         samples = PostgresSamples(pool, database.backend)
-        self._watch = watch = Watch(readings, self.pulses)
+        self._watch = watch = Watch(readings.read, self.pulses)
         recorder = Recorder(samples, lambda: self.reading, self.pulses)
         for consumer in crew.consumers.values():
             consumer.observers += (recorder, *observers)

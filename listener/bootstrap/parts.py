@@ -33,12 +33,11 @@ from listener.domain.tally import Tally
 from listener.engine.circuit import Circuit
 from listener.engine.consumer import Consumer
 from listener.engine.permits import Permits, Priority
-from listener.engine.ports import Telemetry
+from listener.engine.ports import NoTelemetry, Telemetry
 from listener.engine.reconciler import Reconciler, ReconcilerLimits
 from listener.engine.refresher import Refresher
 from listener.engine.resolver import Resolver, ResolverLimits
 from listener.engine.retrier import ReleaseWatch, Retrier
-from listener.engine.silent import NoTelemetry
 from listener.engine.tenure import ConsumerLimits
 from listener.engine.walker import Walker
 from listener.engine.warmer import Warmer
@@ -123,13 +122,10 @@ class Parts:
         ledger = PostgresLedger(self.pool, self.database.backend)
         return ReleaseWatch(self.lml.release, ledger.note_release)
 
-    def reconciler(
-        self, *, dry: bool = False, insisting: bool = False, retries: bool = False
-    ) -> Reconciler:
+    def reconciler(self, *, dry: bool = False, insisting: bool = False) -> Reconciler:
         """Make what searches for due rows; a dry one asks LML and writes nothing.
 
-        An insisting one asks about what it finds though the last answer may still hold; with
-        `retries` it comes back to rows that failed together.
+        An insisting one asks about what it finds though the last answer may still hold.
         """
         settings = self.settings
         limits = ReconcilerLimits(
@@ -144,7 +140,6 @@ class Parts:
             limits,
             circuit=self.circuits[Stream.LIBRARY],
             telemetry=self.telemetry,
-            retries=retries,
         )
 
     def library_consumer(self, resolver: Resolver) -> Consumer:

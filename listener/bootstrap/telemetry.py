@@ -8,8 +8,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import SecretStr
 
-from listener.engine.ports import Telemetry
-from listener.engine.silent import NoTelemetry
+from listener.engine.ports import NoTelemetry, Telemetry
 from listener.settings import Settings
 
 

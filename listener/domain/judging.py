@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from listener.domain.question import Question
+from listener.domain.tally import Skip
 from listener.domain.verdict import Verdict
+
+_FOREIGN = (Skip.UNTRUSTED, "an answer to another row came")
+_MISSING = (Skip.MISMATCH, "no answer came")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,22 +25,14 @@ class Invalid:
 class Judgement:
     """A reply held against its questions.
 
-    Every question is in exactly one of `accepted` (by its verdict), `invalid`, `contradicted` and
-    `missing`. `foreign` ids were not asked for; `nameless_invalid` results could not be
-    attributed to any row.
+    Every question is either in `accepted`, by its verdict, or in `unanswered`, with the reason.
+    `foreign` ids were not asked for; `nameless_invalid` results could not be attributed to any row.
     """
 
     accepted: tuple[Verdict, ...]
-    invalid: dict[int, str]
-    contradicted: frozenset[int]
-    missing: frozenset[int]
+    unanswered: Mapping[int, tuple[Skip, str]]
     foreign: frozenset[int]
     nameless_invalid: int
-
-    @property
-    def unanswered(self) -> frozenset[int]:
-        """Rows that must be asked again."""
-        return self.missing | self.contradicted | frozenset(self.invalid)
 
 
 def judge(asked: Sequence[Question], results: Iterable[Verdict | Invalid]) -> Judgement:
@@ -46,28 +42,26 @@ def judge(asked: Sequence[Question], results: Iterable[Verdict | Invalid]) -> Ju
     """
     wanted = {question.library_id for question in asked}
     verdicts: dict[int, Verdict] = {}
-    invalid: dict[int, str] = {}
-    contradicted: set[int] = set()
+    unanswered: dict[int, tuple[Skip, str]] = {}
     foreign: set[int] = set()
     nameless = 0
     for result in results:
-        if result.library_id is None:
+        row = result.library_id
+        if row is None:
             nameless += 1
-        elif result.library_id not in wanted:
-            foreign.add(result.library_id)
+        elif row not in wanted:
+            foreign.add(row)
         elif isinstance(result, Invalid):
-            invalid[result.library_id] = result.reason
-        elif result.library_id not in verdicts:
-            verdicts[result.library_id] = result
-        elif verdicts[result.library_id] != result:
-            contradicted.add(result.library_id)
-    contradicted -= invalid.keys()
-    refused = contradicted | invalid.keys()
+            unanswered[row] = (Skip.INVALID, result.reason)
+        elif verdicts.setdefault(row, result) != result:
+            unanswered.setdefault(row, (Skip.INVALID, "two answers that differ"))
+    for number, row in enumerate(sorted(wanted - verdicts.keys() - unanswered.keys())):
+        # A verdict on a row that was not asked about may belong to one without an answer.
+        untrusted = number < len(foreign)
+        unanswered[row] = _FOREIGN if untrusted else _MISSING
     return Judgement(
-        accepted=tuple(v for row, v in verdicts.items() if row not in refused),
-        invalid=invalid,
-        contradicted=frozenset(contradicted),
-        missing=frozenset(wanted - verdicts.keys() - invalid.keys()),
+        accepted=tuple(v for row, v in verdicts.items() if row not in unanswered),
+        unanswered=unanswered,
         foreign=frozenset(foreign),
         nameless_invalid=nameless,
     )

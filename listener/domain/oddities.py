@@ -1,8 +1,9 @@
-"""What is odd about a verdict that can be used all the same."""
+"""What is odd about an answer that can be used all the same."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from listener.domain.verdict import Identity
 
@@ -21,6 +22,21 @@ METHODS = frozenset(
     )
 )
 _LONGEST_WORD = 40
+_MOST_SEEN = 100
+
+
+@dataclass(slots=True)
+class Seen:
+    """Things that were logged once; bounded, as what LML says may be anything."""
+
+    things: set[str] = field(default_factory=set)
+
+    def first(self, thing: str) -> bool:
+        """Return whether to log this now: it was not seen before, nor too many others."""
+        if thing in self.things or len(self.things) >= _MOST_SEEN:
+            return False
+        self.things.add(thing)
+        return True
 
 
 def oddities(identity: Identity) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import structlog
@@ -13,6 +14,10 @@ from listener.domain.question import Failing
 from listener.engine.clock import now
 
 _log = structlog.stdlib.get_logger()
+
+_NAP = timedelta(seconds=1)
+# Longer than a consumer takes to notice the end of a silence: changes go first.
+_STAND_BACK = timedelta(milliseconds=250)
 
 
 class Circuit:
@@ -43,6 +48,12 @@ class Circuit:
     def silence(self) -> timedelta:
         """Return for how long nobody may ask, zero if somebody may now."""
         return timedelta(seconds=self._breaker.remaining(now()))
+
+    async def wait(self) -> None:
+        """Wait until somebody may ask, a little longer than those who follow changes."""
+        # In naps: others may hear meanwhile that LML is back.
+        while quiet := self.silence():  # noqa: ASYNC110
+            await asyncio.sleep(min(quiet + _STAND_BACK, _NAP).total_seconds())
 
     def begin_trial(self) -> int | None:
         """Return how many rows the call that is made now may ask about, None if any number."""

@@ -65,9 +65,7 @@ def log_misfit(questions: Sequence[Question], judgement: Judgement) -> None:
         "reply does not fit the questions",
         asked=len(questions),
         answered=len(judgement.accepted),
-        missing=sorted(judgement.missing)[:10],
-        invalid=dict(sorted(judgement.invalid.items())[:10]),
-        contradicted=sorted(judgement.contradicted)[:10],
+        unanswered={row: why for row, (_, why) in sorted(judgement.unanswered.items())[:10]},
         foreign=sorted(judgement.foreign)[:10],
         unattributed=judgement.nameless_invalid,
     )

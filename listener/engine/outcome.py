@@ -15,15 +15,13 @@ class BatchOutcome:
     """What became of the rows of a batch so far; rows in none of the groups were not tried.
 
     `settled` rows are done with: their changes left the outbox. Of these, `failed` ones wait in the
-    ledger for their next attempt; `suspects` among them failed together, so most of them may be
-    well. `unasked` ones needed no question. `late` rows changed while they were asked about and are
-    to be asked again; `apart` ones were not asked, and are to be handled with others of their kind.
-    `fault` kept the rest from being tried.
+    ledger for their next attempt, and `unasked` ones needed no question. `late` rows changed while
+    they were asked about and are to be asked again; `apart` ones were not asked, and are to be
+    handled with others of their kind. `fault` kept the rest from being tried.
     """
 
     settled: AbstractSet[int] = _NONE
     failed: AbstractSet[int] = _NONE
-    suspects: AbstractSet[int] = _NONE
     unasked: AbstractSet[int] = _NONE
     late: AbstractSet[int] = _NONE
     apart: AbstractSet[int] = _NONE

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from listener.domain.budget import Errand, Grant, RefreshLimits, Wait
 from listener.domain.change import Look, Stream
 from listener.domain.due import DueRow, Scope
-from listener.domain.health import Reading, Rung
+from listener.domain.health import Rung
 from listener.domain.judging import Invalid
 from listener.domain.question import Asking, Question
 from listener.domain.refreshing import (
@@ -251,27 +251,38 @@ class Bell(Protocol):
 
 
 class Telemetry(Protocol):
-    """What operators' dashboards show; it never breaks what it reports on."""
+    """What operators' dashboards show; it never breaks what it reports on.
 
-    def run(self, kind: str, tally: Tally | RotationTally, /) -> AbstractContextManager[None]:
+    The methods here report nothing.
+    """
+
+    def run(self, _kind: str, _tally: Tally | RotationTally, /) -> AbstractContextManager[None]:
         """Report a run once the block has ended, however it did, with the tally as it is then.
 
         A run within a run is part of it.
         """
+        return nullcontext()
 
     def call(
-        self, batch_size: int, /
+        self, _batch_size: int, /
     ) -> AbstractContextManager[Callable[[Mapping[str, float]], None]]:
         """Report one call of LML, which lasts as long as the block.
 
         Yields what has to be called once the reply was read, with the cache statistics in it.
         """
+        return nullcontext(lambda _cache_stats: None)
 
-    def refresh(self, identities: int, /) -> AbstractContextManager[None]:
+    def refresh(self, _identities: int, /) -> AbstractContextManager[None]:
         """Report one call that refreshes identities, which lasts as long as the block."""
+        return nullcontext()
 
-    def windows(self, tally: Tally, /) -> AbstractContextManager[None]:
+    def windows(self, _tally: Tally, /) -> AbstractContextManager[None]:
         """Report from time to time, for the length of the block, what was added to the tally."""
+        return nullcontext()
+
+
+class NoTelemetry(Telemetry):
+    """Telemetry where nobody is listening."""
 
 
 class Observer(Protocol):
@@ -282,13 +293,6 @@ class Observer(Protocol):
 
     def handled(self, stream: Stream, rows: int, took: float, /) -> None:
         """Note a batch that was handled, however that ended."""
-
-
-class Readings(Protocol):
-    """What the database knows of all streams at once."""
-
-    async def read(self) -> Reading:
-        """Look once; raises `StoreUnavailableError`."""
 
 
 class Samples(Protocol):

@@ -13,18 +13,17 @@ import structlog
 
 from listener.domain.budget import COLD_COST, Errand, Grant, cost_of
 from listener.domain.faults import LmlUnavailableError, PageRefusedError, StoreUnavailableError
+from listener.domain.oddities import Seen
 from listener.domain.refreshing import Refreshed, Status
 from listener.engine.clock import now
 from listener.engine.isolating import parts
-from listener.engine.ports import Refreshes, Telemetry, Warming
-from listener.engine.silent import NoTelemetry
+from listener.engine.ports import NoTelemetry, Refreshes, Telemetry, Warming
 
 _log = structlog.stdlib.get_logger()
 
 # Three bad neighbours in a page of 50 cause fewer refusals in a row than this. After more of them
 # LML is at fault rather than identities, and what is left fails page by page.
 _REFUSALS_IN_A_ROW = 12
-_WORDS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ class Refresher:
     refreshes: Refreshes
     telemetry: Telemetry = field(default_factory=NoTelemetry)
     statuses: Counter[str] = field(default_factory=Counter)
-    _words: set[str] = field(default_factory=set, init=False)
+    _odd: Seen = field(default_factory=Seen, init=False)
 
     async def refresh(
         self, errand: Errand, wanted: Mapping[int, bool], patience: timedelta | None = None
@@ -173,9 +172,6 @@ class Refresher:
             self.statuses[Status.ERROR] += len(report.lost)
 
     def _note_words(self, refreshed: Mapping[int, Refreshed]) -> None:
-        for each in refreshed.values():
-            # Bounded: what LML says may be anything.
-            if each.word is None or each.word in self._words or len(self._words) >= _WORDS:
-                continue
-            self._words.add(each.word)
-            _log.warning("unknown status, counted as an error, told once", status=each.word[:40])
+        for word in (each.word for each in refreshed.values()):
+            if word is not None and self._odd.first(word):
+                _log.warning("unknown status, counted as an error, told once", status=word[:40])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager, suppress
@@ -23,7 +22,7 @@ from listener.domain.faults import (
     TracksRefusedError,
 )
 from listener.domain.judging import Invalid, judge
-from listener.domain.oddities import oddities
+from listener.domain.oddities import Seen, oddities
 from listener.domain.question import Asking, Question
 from listener.domain.retrying import ISOLATED, LONGEST_DETAIL, SUSPECT, Failure, RetryPolicy
 from listener.domain.tally import Skip, Tally
@@ -33,12 +32,10 @@ from listener.engine.clock import now
 from listener.engine.counting import count, log_failures, log_misfit, log_written
 from listener.engine.isolating import Refusals, isolate
 from listener.engine.outcome import BatchOutcome
-from listener.engine.ports import Library, Lml, Outbox, Telemetry, Verdicts
-from listener.engine.silent import NoTelemetry
+from listener.engine.ports import Library, Lml, NoTelemetry, Outbox, Telemetry, Verdicts
 
 _log = structlog.stdlib.get_logger()
 
-_ODDITIES = 100
 _LOCKED = "another session keeps the row locked"
 
 
@@ -92,7 +89,7 @@ class Resolver:
     """Asks LML about library rows as they are now, and has its verdicts written.
 
     `permit` bounds the calls in flight. `circuit` is shared with all that ask the same of LML.
-    `oddities` counts what was odd about verdicts that were used all the same.
+    `odd` holds what was odd about verdicts that were used all the same.
     """
 
     library: Library
@@ -104,7 +101,7 @@ class Resolver:
     circuit: Circuit
     telemetry: Telemetry = field(default_factory=NoTelemetry)
     tally: Tally = field(default_factory=Tally)
-    oddities: Counter[str] = field(default_factory=Counter)
+    odd: Seen = field(default_factory=Seen)
     refused_questions: Refusals = field(default_factory=Refusals)
     refused_verdicts: Refusals = field(default_factory=Refusals)
 
@@ -134,7 +131,6 @@ class Resolver:
         finally:
             # LML's reply has closed the circuit by now, if there was one.
             self.circuit.end_trial()
-        work.outcome.suspects &= work.outcome.failed
         return work.outcome
 
     async def _answer(self, work: _Work, rows: Sequence[int]) -> None:
@@ -285,16 +281,7 @@ class Resolver:
         judgement = judge(questions, results)
         if judgement.unanswered or judgement.foreign or judgement.nameless_invalid:
             log_misfit(questions, judgement)
-        # A verdict on a row that was not asked about may belong to one without an answer.
-        untrusted = frozenset(sorted(judgement.missing)[: len(judgement.foreign)])
-        for row in sorted(judgement.unanswered):
-            if row in untrusted:
-                reason, detail = Skip.UNTRUSTED, "an answer to another row came"
-            elif row in judgement.missing:
-                reason, detail = Skip.MISMATCH, "no answer came"
-            else:
-                reason = Skip.INVALID
-                detail = judgement.invalid.get(row, "two answers that differ")
+        for row, (reason, detail) in sorted(judgement.unanswered.items()):
             self._failed(work, work.asked[row], reason, detail)
         return judgement.accepted
 
@@ -324,10 +311,7 @@ class Resolver:
     def _note_oddities(self, verdicts: Sequence[Verdict]) -> None:
         for verdict in verdicts:
             for odd in oddities(verdict.identity) if verdict.identity is not None else ():
-                # Bounded: what LML says may be anything.
-                if odd in self.oddities or len(self.oddities) < _ODDITIES:
-                    self.oddities[odd] += 1
-                if self.oddities[odd] == 1:
+                if self.odd.first(odd):
                     _log.warning("odd verdict, told once", library_id=verdict.library_id, what=odd)
 
     def _others_answered(self, work: _Work, question: Question) -> bool:
@@ -347,8 +331,6 @@ class Resolver:
         others_answered = self._others_answered(work, question)
         retry = self.limits.policy.retry(question.failing, others_answered=others_answered)
         suspect = max(suspicion, question.suspicion)
-        if suspicion and suspect == SUSPECT:
-            work.outcome.suspects |= {question.library_id}
         row, digest, detail = question.library_id, question.digest, detail[:LONGEST_DETAIL]
         work.failures.append(Failure(row, digest, reason, detail, retry, suspect))
 
@@ -382,7 +364,5 @@ class Resolver:
             failures = [self._unsure(work, failure) for failure in failures]
         await isolate(failures, record, refuse)
         for failure in failures:
-            # A suspect is counted when it is answered or isolated.
-            if failure.library_id not in outcome.suspects & outcome.failed:
-                self.tally.skip(failure.reason)
+            self.tally.skip(failure.reason)
         log_failures(failures)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
@@ -11,15 +10,14 @@ import structlog
 
 from listener.domain.change import Batch
 from listener.domain.faults import StoreUnavailableError
-from listener.domain.pacing import Backoff
 from listener.engine.circuit import Circuit
 from listener.engine.outcome import BatchOutcome
+from listener.engine.supervisor import keep_doing
 
 _log = structlog.stdlib.get_logger()
 
 _EVERY = timedelta(seconds=1)
-_BROKEN = Backoff(first=timedelta(seconds=2), most=timedelta(minutes=1))
-_ASK_RELEASE_EVERY = timedelta(minutes=1)
+_LOOK_EVERY = timedelta(minutes=1)
 
 
 @dataclass(eq=False)
@@ -37,40 +35,24 @@ class Retrier:
     batch_size: int
 
     async def run(self) -> None:
-        """Go on until cancelled; nothing that goes wrong here stops the changes."""
-        broken = 0
-        while True:
-            pause = _EVERY
-            try:
-                if await self._retry():
-                    pause = timedelta()
-                broken = 0
-            except StoreUnavailableError as fault:
-                broken += 1
-                pause = _BROKEN.delay(broken)
-                _log.warning("retries wait for the database", reason=str(fault), failures=broken)
-            except Exception:  # noqa: BLE001 - what fails again must never stop following changes
-                broken += 1
-                pause = _BROKEN.delay(broken)
-                _log.exception("retrying broke, it begins again", failures=broken)
-            await asyncio.sleep(pause.total_seconds())
+        """Go on until cancelled."""
+        await keep_doing("retries", self._retry)
 
-    async def _retry(self) -> bool:
-        """Retry one batch of rows; return whether there may be more at once."""
+    async def _retry(self) -> timedelta:
+        """Retry one batch of rows; return how long to wait until the next one."""
         if self.circuit.silence():
-            return False
+            return _EVERY
         rows = await self.due(self.batch_size)
-        if not rows:
-            return False
         # Others may have asked, and failed, meanwhile.
-        if self.circuit.silence():
-            return False
+        if not rows or self.circuit.silence():
+            return _EVERY
         most = self.circuit.begin_trial()
         outcome = await self.handle(Batch(dict.fromkeys(rows[:most], ())))
         if isinstance(outcome.fault, StoreUnavailableError):
             raise outcome.fault
         # Settled rows are answered or have a later time: without one the same rows came again.
-        return len(rows) == self.batch_size and bool(outcome.settled) and outcome.fault is None
+        more = len(rows) == self.batch_size and outcome.settled and outcome.fault is None
+        return timedelta() if more else _EVERY
 
 
 @dataclass(eq=False)
@@ -86,14 +68,11 @@ class ReleaseWatch:
 
     async def run(self) -> None:
         """Go on until cancelled."""
-        while True:
-            try:
-                await self.look()
-            except StoreUnavailableError as fault:
-                _log.debug("LML's release is not noted", reason=str(fault))
-            except Exception:  # noqa: BLE001 - this must never stop following changes
-                _log.exception("LML's release could not be noted")
-            await asyncio.sleep(_ASK_RELEASE_EVERY.total_seconds())
+        await keep_doing("the watch over LML's release", self._look)
+
+    async def _look(self) -> timedelta:
+        await self.look()
+        return _LOOK_EVERY
 
     async def look(self) -> None:
         """Look once; raises `StoreUnavailableError`."""

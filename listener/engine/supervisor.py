@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import structlog
 
-from listener.domain.change import Stream
 from listener.domain.faults import LaneLostError, StoreUnavailableError, first_of
 from listener.domain.pacing import Backoff
 from listener.engine.clock import now
@@ -24,29 +23,21 @@ _RESTART = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=15))
 # Asking the database costs little, and notices soon that it is back.
 _RECONNECT = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=2))
 _STEADY = timedelta(minutes=1)
+_BROKEN = Backoff(first=timedelta(seconds=2), most=timedelta(minutes=1))
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Follower:
-    """What is done on a stream while its lane is ours: follow it, and work beside that."""
-
-    stream: Stream
-    consumer: Consumer
-    beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Supervisor:
-    """Follows several streams, each whenever its lane is ours.
+    """Follows several streams, each whenever its lane is ours, and does work beside that.
 
     A lane that breaks is taken up again after a growing delay; it never takes another one or the
     daemon with it.
     """
 
     lanes: Lanes
-    followers: Sequence[Follower]
+    followers: Mapping[Consumer, Sequence[Callable[[], Coroutine[Any, Any, None]]]]
     shutdown: timedelta
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -60,7 +51,7 @@ class Supervisor:
             for task in late:
                 task.cancel()
 
-    async def _follow(self, follower: Follower, stop: asyncio.Event) -> None:
+    async def _follow(self, follower: Consumer, stop: asyncio.Event) -> None:
         log = _log.bind(stream=str(follower.stream))
         failures = 0
         while not stop.is_set():
@@ -78,17 +69,17 @@ class Supervisor:
             failures = 1 if now() - began > _STEADY.total_seconds() else failures + 1
             await until(stop, asyncio.sleep(backoff.delay(failures).total_seconds()))
 
-    async def _tenure(self, follower: Follower, stop: asyncio.Event) -> None:
+    async def _tenure(self, follower: Consumer, stop: asyncio.Event) -> None:
         async with AsyncExitStack() as stack:
             holding = self.lanes.hold(follower.stream)
             lane = await until(stop, stack.enter_async_context(holding))
             if lane is None:
                 return
             async with asyncio.TaskGroup() as tasks:
-                for work in follower.beside:
+                for work in self.followers[follower]:
                     # A stop ends it at once: what it did not ask stays due.
                     tasks.create_task(until(stop, work()))
-                await follower.consumer.follow(lane, stop)
+                await follower.follow(lane, stop)
 
 
 @asynccontextmanager
@@ -109,6 +100,26 @@ async def beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
                 each.cancel()
     if failure is not None:
         raise failure
+
+
+async def keep_doing(what: str, step: Callable[[], Awaitable[timedelta]]) -> None:
+    """Take one step after another until cancelled, each after the pause that the last one returned.
+
+    A step that fails is logged and taken again after a growing delay; nothing else stops for it.
+    """
+    failures = 0
+    while True:
+        try:
+            pause, failures = await step(), 0
+        except Exception as error:
+            failures += 1
+            pause = _BROKEN.delay(failures)
+            log = _log.bind(work=what, failures=failures)
+            if isinstance(error, StoreUnavailableError):
+                log.warning("work beside the changes waits for the database", reason=str(error))
+            else:
+                log.exception("work beside the changes broke, starting it again")
+        await asyncio.sleep(pause.total_seconds())
 
 
 def heed_cancellation() -> None:

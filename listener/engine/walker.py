@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -13,26 +12,20 @@ import structlog
 
 from listener.domain.budget import Errand
 from listener.domain.due import Scope
-from listener.domain.faults import LmlRefusedError, RunGoesOnError
+from listener.domain.faults import RunGoesOnError
 from listener.domain.pacing import Backoff
 from listener.domain.refreshing import Refreshed, RotationTally, Status
 from listener.domain.run import RunKind
 from listener.engine.circuit import Circuit
-from listener.engine.clock import now
-from listener.engine.ports import Airplay, Runs, Telemetry
-from listener.engine.reconciler import RunHaltedError
+from listener.engine.ports import Airplay, NoTelemetry, Runs, Telemetry
+from listener.engine.reconciler import RunHaltedError, give_up
 from listener.engine.refresher import Refresher, Report
-from listener.engine.silent import NoTelemetry
 
 _log = structlog.stdlib.get_logger()
 
 # Longer than LML leaves Discogs alone after it was refused: 20 s.
 _RETRY = Backoff(first=timedelta(seconds=25), most=timedelta(minutes=5))
-_TRIES = 3
-_FAILED_CALLS = 5
-# Nothing went well yet: a walk that begins while LML is down ends at little cost.
-_FAILED_AT_ONCE = 2
-_LOOK_AGAIN = timedelta(seconds=1)
+_ROUNDS = 3
 
 
 @dataclass(eq=False, kw_only=True)
@@ -110,42 +103,32 @@ class Walker:
 
 @dataclass(eq=False)
 class _Walk:
-    """One walk on its way; `todo` are the identities not asked yet, with whether each is known.
+    """One walk on its way, in rounds: the next one is about identities that failed in this one.
 
-    `again` has the time at which to try each identity again that failed.
+    `todo` are those to be asked in this round, with whether each is known.
     """
 
     refresher: Refresher
     circuit: Circuit
     tally: RotationTally
     todo: dict[int, bool]
-    tries: Counter[int] = field(default_factory=Counter)
-    again: dict[int, float] = field(default_factory=dict)
+    failed: set[int] = field(default_factory=set)
     failed_in_a_row: int = 0
     went_well: bool = False
 
     async def through(self, note: Callable[[], Awaitable[None]]) -> None:
-        """Go on until every identity is done with."""
-        while self.todo or self.again:
-            await self._keep_silent()
-            if wanted := self._wanted():
-                await self._ask(wanted, note)
-            else:
-                await asyncio.sleep(max(0.0, min(self.again.values()) - now()))
+        """Go on until every identity is done with, or failed in every round."""
+        for rounds in range(1, _ROUNDS + 1):
+            while self.todo:
+                await self.circuit.wait()
+                wanted = list(self.todo.items())[: self.circuit.begin_trial()]
+                await self._ask(dict(wanted), note)
+            if not self.failed or rounds == _ROUNDS:
+                break
+            await asyncio.sleep(_RETRY.delay(rounds).total_seconds())
+            self.todo, self.failed = dict.fromkeys(sorted(self.failed), False), set()
         if not self.went_well:
             raise RunHaltedError("LML refuses every page of identities")
-
-    def _wanted(self) -> dict[int, bool]:
-        for identity in [i for i, ready_at in self.again.items() if ready_at <= now()]:
-            del self.again[identity]
-            self.todo[identity] = False
-        most = self.circuit.begin_trial() if self.todo else None
-        return dict(list(self.todo.items())[:most])
-
-    async def _keep_silent(self) -> None:
-        # In naps: others may hear meanwhile that LML is back.
-        while quiet := self.circuit.silence():  # noqa: ASYNC110
-            await asyncio.sleep(min(quiet, _LOOK_AGAIN).total_seconds())
 
     async def _ask(self, wanted: dict[int, bool], note: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -167,7 +150,7 @@ class _Walk:
             self.tally.count(refreshed)
             # An identity that LML refuses now it will also refuse in a minute.
             if refreshed.worth_a_retry and not report.refused:
-                self._try_again(identity)
+                self.failed.add(identity)
             if refreshed.status is not Status.ERROR:
                 self.circuit.answered()
         if report.fault is None:
@@ -178,18 +161,8 @@ class _Walk:
         for identity in report.lost:
             del self.todo[identity]
             self.tally.count(Refreshed(identity, Status.ERROR))
-            self._try_again(identity)
+            self.failed.add(identity)
         self.circuit.failed(report.fault)
         self.failed_in_a_row += 1
         _log.warning("refresh failed", reason=str(report.fault), in_a_row=self.failed_in_a_row)
-        most = _FAILED_CALLS if self.went_well else _FAILED_AT_ONCE
-        if isinstance(report.fault, LmlRefusedError):
-            raise RunHaltedError(str(report.fault)) from report.fault
-        if self.failed_in_a_row >= most:
-            message = f"{self.failed_in_a_row} refresh calls in a row failed, the last one: "
-            raise RunHaltedError(message + str(report.fault)) from report.fault
-
-    def _try_again(self, identity: int) -> None:
-        self.tries[identity] += 1
-        if self.tries[identity] < _TRIES:
-            self.again[identity] = now() + _RETRY.delay(self.tries[identity]).total_seconds()
+        give_up(report.fault, self.failed_in_a_row, "refresh calls")

@@ -47,22 +47,18 @@ _TOGETHER = 10
 
 @dataclass(slots=True)
 class _Work:
-    """One batch on its way: its rows as they were read last, and what became of them.
+    """One batch on its way, and what became of its rows.
 
-    `failures` are not in the ledger yet; rows that are `left` to the next walk never get there.
+    `failing` has what was remembered of each row's failures when it was read last. `failures` are
+    not in the ledger yet; rows that are `left` to the next walk never get there.
     """
 
     batch: Batch
     read_at: float = 0.0
-    played: dict[int, Played] = field(default_factory=dict)
+    failing: dict[int, Failing | None] = field(default_factory=dict)
     failures: list[RotationFailure] = field(default_factory=list)
     left: set[int] = field(default_factory=set)
     outcome: BatchOutcome = field(default_factory=BatchOutcome)
-
-    def failing(self, row: int) -> Failing | None:
-        """Return what is remembered of a row's failures; None also if it was not read."""
-        played = self.played.get(row)
-        return None if played is None else played.failing
 
 
 @dataclass(eq=False, kw_only=True)
@@ -106,7 +102,7 @@ class Warmer:
             for row in await self.rotation.read(rows)
         ]
         work.read_at = now()
-        work.played |= {row.row_id: row for row in played}
+        work.failing |= {row.row_id: row.failing for row in played}
         if albums := sorted({row.album_id for row in played if row.album_id is not None}):
             # Before anything is settled: their place in the outbox must be safe by then.
             await self.rotation.raise_releases(albums)
@@ -172,12 +168,12 @@ class Warmer:
         return await self._fill(work, bare, minted)
 
     async def _mint_each(self, work: _Work, bare: Sequence[Played], minted: dict[int, int]) -> None:
-        routeless: LmlRefusedError | None = None
-        for release in sorted({row.discogs_release_id or 0 for row in bare}):
-            asking = {row.row_id for row in bare if row.discogs_release_id == release}
+        rows: defaultdict[int, set[int]] = defaultdict(set)
+        for row in bare:
+            rows[row.discogs_release_id or 0].add(row.row_id)
+        for release in sorted(rows):
+            asking = rows.pop(release)
             try:
-                if routeless is not None:
-                    raise routeless
                 minted[release] = await self.warming.mint(release)
                 self.circuit.replied()
                 self.circuit.answered()
@@ -193,17 +189,16 @@ class Warmer:
                 self._failed(work, asking, str(fault))
             except LmlRefusedError as fault:
                 # An LML without that route can still refresh: rows with an identity need not wait.
-                if routeless is None:
-                    _log.error("identities cannot be minted", reason=str(fault))
-                routeless = fault
-                self._failed(work, asking, str(fault))
+                _log.error("identities cannot be minted", reason=str(fault))
+                self._failed(work, asking.union(*rows.values()), str(fault))
+                return
             except LmlUnavailableError as fault:
                 self._not_answered(work, sorted(asking), fault)
 
     def _not_answered(self, work: _Work, rows: Sequence[int], fault: LmlUnavailableError) -> None:
         """Note rows of an interrupted call; raise the fault if LML may be to blame."""
         about_rows = all(
-            self.circuit.others_answered(work.failing(row), work.read_at) for row in rows
+            self.circuit.others_answered(work.failing.get(row), work.read_at) for row in rows
         )
         if isinstance(fault, CallInterruptedError):
             self._failed(work, rows, str(fault))
@@ -215,7 +210,7 @@ class Warmer:
     def _failed(self, work: _Work, rows: Iterable[int], detail: str) -> None:
         """Note rows to be tried again, or to be left to the walk."""
         for row in sorted(rows):
-            past = work.failing(row)
+            past = work.failing.get(row)
             others_answered = self.circuit.others_answered(past, work.read_at)
             retry = self.policy.retry(past, others_answered=others_answered)
             if retry.parked:

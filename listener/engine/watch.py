@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -11,38 +11,33 @@ from listener.domain.change import Stream
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.health import Pulse, Reading
 from listener.engine.clock import now
-from listener.engine.ports import Readings
 
 _EVERY = timedelta(seconds=2)
 # However long a reading takes, it takes this share of the time at most.
 _SHARE = 10
 
 
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    reading: Reading
-    at: float
-
-
 @dataclass(eq=False)
 class Watch:
     """Reads backlog and parked rows every few seconds, as long as it runs.
 
+    `read` asks the database once; it raises `StoreUnavailableError`.
     `captured` counts the changes of each stream that was followed from here: those that were
     claimed by the last reading, and those that were still to be.
     """
 
-    readings: Readings
+    read: Callable[[], Awaitable[Reading]]
     pulses: Callable[[], Sequence[Pulse]]
     captured: dict[Stream, int] = field(default_factory=dict, init=False)
-    _taken: _Taken | None = field(default=None, init=False)
+    _reading: Reading | None = field(default=None, init=False)
+    _read_at: float = field(default=0.0, init=False)
 
     @property
     def reading(self) -> Reading | None:
         """What was read last, with its age; None before the first time."""
-        if self._taken is None:
+        if self._reading is None:
             return None
-        return replace(self._taken.reading, age=timedelta(seconds=now() - self._taken.at))
+        return replace(self._reading, age=timedelta(seconds=now() - self._read_at))
 
     async def run(self) -> None:
         """Go on until cancelled."""
@@ -54,12 +49,12 @@ class Watch:
 
     async def _read(self) -> None:
         try:
-            reading = await self.readings.read()
+            reading = await self.read()
         except StoreUnavailableError as fault:
-            former = self._taken.reading if self._taken is not None else Reading((), 0, timedelta())
-            self._taken = _Taken(replace(former, fault=str(fault)), now())
+            former = self._reading or Reading((), 0, timedelta())
+            self._reading, self._read_at = replace(former, fault=str(fault)), now()
             return
-        self._taken = _Taken(reading, now())
+        self._reading, self._read_at = reading, now()
         for pulse in self.pulses():
             waiting = reading.of(pulse.stream)
             unclaimed = max(0, waiting.backlog - pulse.held) if waiting is not None else 0

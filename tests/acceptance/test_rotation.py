@@ -344,7 +344,7 @@ def test_lml_that_is_down_ends_the_command_and_counts_what_was_asked(
     assert ran.code == 2
     assert "refresh calls in a row failed" in ran.stderr
     report = ran.report["rotation"]
-    assert report["identities_scanned"] == report["lml_error"] == 51
+    assert report["identities_scanned"] == report["lml_error"] == 54
     assert runs(db) == ["failed"]
 
 

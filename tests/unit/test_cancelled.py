@@ -16,7 +16,7 @@ from listener.domain.room import RoomLimits
 from listener.engine.circuit import Circuit
 from listener.engine.consumer import Consumer
 from listener.engine.routine import Job, Routine
-from listener.engine.supervisor import Follower, Supervisor
+from listener.engine.supervisor import Supervisor
 from listener.engine.tenure import ConsumerLimits
 from tests.unit.clock import for_a_while
 from tests.unit.fakes import Lane, Outbox, Worker
@@ -43,9 +43,7 @@ def supervisor() -> Coroutine[Any, Any, None]:
     handle = Worker(outbox, Stream.LIBRARY).handle
     circuit = Circuit(Stream.LIBRARY)
     consumer = Consumer(Stream.LIBRARY, outbox, handle, limits, circuit=circuit)
-    return Supervisor(Lanes(), [Follower(Stream.LIBRARY, consumer)], timedelta()).run(
-        asyncio.Event()
-    )
+    return Supervisor(Lanes(), {consumer: []}, timedelta()).run(asyncio.Event())
 
 
 def routine() -> Coroutine[Any, Any, None]:

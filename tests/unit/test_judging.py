@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from listener.domain.judging import Invalid, Judgement, judge
 from listener.domain.question import Question
+from listener.domain.tally import Skip
 from listener.domain.verdict import Kind, Verdict
 
 # So few that the same row often comes several times.
@@ -44,10 +45,12 @@ def unresolved(row: int) -> Verdict:
 def groups(judgement: Judgement) -> list[frozenset[int]]:
     return [
         frozenset(verdict.library_id for verdict in judgement.accepted),
-        frozenset(judgement.invalid),
-        judgement.contradicted,
-        judgement.missing,
+        frozenset(judgement.unanswered),
     ]
+
+
+def reasons(judgement: Judgement) -> dict[int, Skip]:
+    return {row: reason for row, (reason, _) in judgement.unanswered.items()}
 
 
 @given(ASKED, REPLIES)
@@ -58,7 +61,6 @@ def test_every_asked_row_ends_in_exactly_one_group(
     judgement = judge(questions(asked), reply)
     rows = sorted(row for group in groups(judgement) for row in group)
     assert rows == sorted(asked)
-    assert judgement.unanswered == asked - groups(judgement)[0]
 
 
 @given(ASKED, REPLIES)
@@ -79,6 +81,7 @@ def test_the_order_of_the_results_does_not_matter(
     random.shuffle(shuffled)
     before, after = judge(questions(asked), reply), judge(questions(asked), shuffled)
     assert groups(before) == groups(after)
+    assert reasons(before) == reasons(after)
     assert set(before.accepted) == set(after.accepted)
     assert (before.foreign, before.nameless_invalid) == (after.foreign, after.nameless_invalid)
 
@@ -95,7 +98,7 @@ def test_results_that_all_come_twice_change_nothing(
 def test_short_reply_leaves_rows_missing() -> None:
     judgement = judge(questions([1, 2, 3]), [unresolved(2)])
     assert judgement.accepted == (unresolved(2),)
-    assert judgement.missing == {1, 3}
+    assert reasons(judgement) == {1: Skip.MISMATCH, 3: Skip.MISMATCH}
 
 
 def test_row_answered_twice_alike_is_accepted_once() -> None:
@@ -111,7 +114,7 @@ def test_row_answered_differently_is_not_answered() -> None:
     ):
         judgement = judge(questions([1]), reply)
         assert not judgement.accepted
-        assert judgement.contradicted == {1}
+        assert judgement.unanswered == {1: (Skip.INVALID, "two answers that differ")}
 
 
 def test_row_answered_once_well_and_once_badly_is_invalid() -> None:
@@ -122,16 +125,22 @@ def test_row_answered_once_well_and_once_badly_is_invalid() -> None:
     for reply in replies:
         judgement = judge(questions([1]), reply)
         assert not judgement.accepted
-        assert judgement.invalid == {1: "kind: enum"}
+        assert judgement.unanswered == {1: (Skip.INVALID, "kind: enum")}
 
 
 def test_foreign_rows_do_not_make_up_for_missing_ones() -> None:
     judgement = judge(questions([1, 2]), [unresolved(1), unresolved(3), Invalid(4, "kind: enum")])
     assert judgement.foreign == {3, 4}
-    assert judgement.missing == {2}
+    # One of the answers to other rows may be meant for it.
+    assert reasons(judgement) == {2: Skip.UNTRUSTED}
+
+
+def test_as_many_missing_rows_as_foreign_ones_are_untrusted() -> None:
+    judgement = judge(questions([1, 2, 3]), [unresolved(7)])
+    assert reasons(judgement) == {1: Skip.UNTRUSTED, 2: Skip.MISMATCH, 3: Skip.MISMATCH}
 
 
 def test_result_without_a_readable_id_is_counted_alone() -> None:
     judgement = judge(questions([1]), [Invalid(None, "library_id: int_type")])
     assert judgement.nameless_invalid == 1
-    assert judgement.missing == {1}
+    assert reasons(judgement) == {1: Skip.MISMATCH}

@@ -18,7 +18,7 @@ from listener.domain.room import RoomLimits
 from listener.engine.circuit import Circuit
 from listener.engine.consumer import Consumer
 from listener.engine.outcome import BatchOutcome
-from listener.engine.supervisor import Follower, Supervisor, until
+from listener.engine.supervisor import Supervisor, until
 from listener.engine.tenure import ConsumerLimits
 from tests.unit.clock import eventually, for_a_while, now
 from tests.unit.fakes import Lane, Lanes, Outbox, Worker
@@ -82,14 +82,10 @@ class Daemon:
         }
         self.supervisor = Supervisor(
             self.lanes,
-            [
-                Follower(
-                    stream,
-                    self.consumers[stream],
-                    [self.beside.run, self.also_beside.run] if stream is Stream.LIBRARY else [],
-                )
-                for stream in Stream
-            ],
+            {
+                consumer: [self.beside.run, self.also_beside.run] * (stream is Stream.LIBRARY)
+                for stream, consumer in self.consumers.items()
+            },
             timedelta(seconds=SHUTDOWN),
         )
 

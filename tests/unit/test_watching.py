@@ -215,7 +215,7 @@ class Pulses:
 
 async def test_reading_is_renewed_and_ages_meanwhile() -> None:
     database = Database()
-    watch = Watch(database, Pulses())
+    watch = Watch(database.read, Pulses())
     async with beside(watch.run()):
         await eventually(lambda: watch.reading is not None)
         assert database.reads == 1
@@ -227,7 +227,7 @@ async def test_reading_is_renewed_and_ages_meanwhile() -> None:
 
 async def test_database_that_goes_leaves_the_last_reading_with_the_fault() -> None:
     database = Database()
-    watch = Watch(database, Pulses())
+    watch = Watch(database.read, Pulses())
     async with beside(watch.run()):
         await eventually(lambda: watch.reading is not None)
         database.fault = StoreUnavailableError("it is gone")
@@ -241,7 +241,7 @@ async def test_database_that_goes_leaves_the_last_reading_with_the_fault() -> No
 async def test_slow_reading_takes_a_tenth_of_the_time() -> None:
     database = Database()
     database.takes = 1.0
-    async with beside(Watch(database, Pulses()).run()):
+    async with beside(Watch(database.read, Pulses()).run()):
         await for_a_while(60)
     assert database.reads <= 6
 
@@ -250,7 +250,7 @@ async def test_captured_is_what_was_claimed_and_what_is_still_to_be() -> None:
     database, pulses = Database(), Pulses()
     database.backlog = 10
     pulses.become(claimed=4, held=3)
-    watch = Watch(database, pulses)
+    watch = Watch(database.read, pulses)
     async with beside(watch.run()):
         await eventually(lambda: watch.captured)
         assert watch.captured == {Stream.LIBRARY: 11}
@@ -264,7 +264,7 @@ async def test_captured_is_what_was_claimed_and_what_is_still_to_be() -> None:
 @asynccontextmanager
 async def recording() -> AsyncIterator[tuple[Recorder, Database, Pulses]]:
     database, pulses = Database(), Pulses()
-    watch = Watch(database, pulses)
+    watch = Watch(database.read, pulses)
     recorder = Recorder(database, lambda: watch.reading, pulses)
     async with beside(watch.run(), recorder.run()):
         yield recorder, database, pulses
