@@ -16,7 +16,7 @@ from psycopg import sql
 
 from listener.adapters.demo.postgres import create_backend
 from listener.adapters.postgres.installation import install, installing
-from listener.adapters.postgres.rights import grants
+from listener.adapters.postgres.rights import apply_grants
 from tests.server import Choice, UnfitImageError, choose, running
 
 BACKEND = "wxyc_schema"
@@ -118,8 +118,7 @@ def db(owner_dsn: str) -> Iterator[Connection]:
 def role(db: Connection, worker_id: str) -> Iterator[str]:
     """Name a role that may do what `listener roles` grants, and no more."""
     name = f"listener_daemon_{worker_id}"
-    for statement in grants(db, BACKEND, name):
-        db.execute(statement.encode())
+    apply_grants(db, BACKEND, name)
     db.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(name), ROLE_PASSWORD))
     yield name
     db.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(name)))

@@ -24,6 +24,7 @@ from listener.adapters.postgres.examination import (
     read_missing,
     read_rights,
     read_server,
+    rehearsing,
     try_wakeups,
 )
 from listener.adapters.postgres.history import HistoryTable
@@ -134,10 +135,15 @@ def _look(dsn: str, backend: str) -> list[Finding]:
         return [
             *_read(_SERVER, lambda: judge_server(read_server(connection, backend))),
             *_read(_PARTS, lambda: judge_parts(*read_missing(connection, backend))),
-            *_read(_RIGHTS, lambda: judge_rights(read_rights(connection, backend))),
+            *_rights(dsn, backend),
             *_read(_HISTORY, lambda: judge_history(read_history(connection, backend))),
             *_changes(connection, backend),
         ]
+
+
+def _rights(dsn: str, backend: str) -> list[Finding]:
+    with rehearsing(dsn) as connection:
+        return _read(_RIGHTS, lambda: judge_rights(read_rights(connection, backend)))
 
 
 def _changes(connection: psycopg.Connection[Any], backend: str) -> list[Finding]:
@@ -231,6 +237,12 @@ def judge_rights(rights: Rights) -> Iterator[Finding]:
         yield Finding("rights", State.FAIL, finding, _SCHEMA_NAME)
     elif rights.lacking:
         yield Finding("rights", State.FAIL, f"missing: {', '.join(rights.lacking)}", GRANT)
+    elif rights.refused:
+        finding = f"a trigger of the backend refuses writes: {'; '.join(rights.refused)}"
+        yield Finding("rights", State.FAIL, finding, GRANT)
+    elif rights.untried is not None:
+        finding = f"none is missing, but writes could not be tried: {rights.untried}"
+        yield Finding("rights", State.WARN, finding, "run it again")
     else:
         yield Finding("rights", State.OK, "all that a daemon needs")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from listener.adapters.postgres.installation import installing, require_installed
-from listener.adapters.postgres.rights import apply_grants, grants
+from listener.adapters.postgres.rights import apply_grants, plan_grants
 from listener.cli.manners import examples
 from listener.settings import DatabaseSettings, load_settings
 
@@ -22,7 +22,9 @@ from listener.settings import DatabaseSettings, load_settings
 def roles_command(*, role: str, applying: bool) -> None:
     """Print the SQL that lets a role do just what the daemon does.
 
-    To be run as the role that migrates, with DATABASE_URL, after every `listener migrate`. What
+    To be run as the role that migrates, with DATABASE_URL, after every `listener migrate`. What the
+    backend's own triggers need when the daemon writes is found by trying each kind of write with no
+    rows, as that role, in a transaction that is rolled back. What
     the role may do in schema listener beyond that is taken from it, so the role that migrates is
     refused. A new role has no password, and to make it needs CREATEROLE.
     """
@@ -33,7 +35,13 @@ def roles_command(*, role: str, applying: bool) -> None:
     backend = settings.wxyc_schema_name
     with installing(settings.database_url.get_secret_value()) as connection:
         require_installed(connection, backend)
-        make = apply_grants if applying else grants
-        statements = make(connection, backend, role)
-    for statement in statements:
+        make = apply_grants if applying else plan_grants
+        grants = make(connection, backend, role)
+    for statement in grants.statements:
         click.echo(f"{statement};")
+    if grants.untried is not None:
+        click.echo(
+            f"listener: what {role} needs for triggers of the backend could not be tried: "
+            f"{grants.untried}; run `listener doctor` as {role}",
+            err=True,
+        )

@@ -99,7 +99,8 @@ def everything(db: Connection) -> list[tuple[object, ...]]:
         "SELECT t.relid::regclass::text, t.n_tup_ins, t.n_tup_upd, t.n_tup_del,"
         " (SELECT array_agg(l::text ORDER BY l.stream) FROM listener.lane AS l),"
         " (SELECT s.last_value FROM pg_sequences AS s WHERE s.sequencename = 'ask_order')"
-        " FROM pg_stat_user_tables AS t ORDER BY 1"
+        # What triggers of the backend write is taken back, but counts.
+        " FROM pg_stat_user_tables AS t WHERE t.relname <> 'library_watermark' ORDER BY 1"
     ).fetchall()
 
 
@@ -203,7 +204,7 @@ def test_database_that_takes_no_writes_is_told(db: Connection, doctor: Doctor) -
     name = sql.Identifier(db.info.dbname)
     db.execute(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name))
     findings = doctor()
-    assert states(findings) == {"database": "fail"}
+    assert states(findings) == {"database": "fail", "rights": "warn"}
     assert "takes no writes" in findings["database"]["finding"]
     assert "turn it off" in findings["database"]["advice"]
 

@@ -198,9 +198,9 @@ def test_migration_under_a_running_daemon_costs_seconds(
     eventually(lambda: all_answered(db))
     # A migration makes anew what is generated from the columns, or defined on them.
     db.execute(
-        sql.SQL("DROP TRIGGER library_watermark ON {0}; ALTER TABLE {0} DROP search_doc").format(
-            table("library")
-        )
+        sql.SQL(
+            "DROP TRIGGER touch_library_watermark ON {0}; ALTER TABLE {0} DROP search_doc"
+        ).format(table("library"))
     )
     for name, width in (("artist_name", 256), ("album_title", 300), ("artist_name", 400)):
         db.execute(

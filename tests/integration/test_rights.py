@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import psycopg
 import pytest
 from psycopg import errors, sql
 
 from listener.adapters.demo.postgres import create_backend
-from listener.adapters.postgres.examination import Rights, examining, read_rights
-from listener.adapters.postgres.installation import InstallationError
-from listener.adapters.postgres.rights import Right, apply_grants, grants, list_rights
+from listener.adapters.postgres.examination import Rights, read_rights, rehearsing
+from listener.adapters.postgres.installation import InstallationError, install, installing
+from listener.adapters.postgres.rights import Right, apply_grants, list_rights, plan_grants
+from listener.adapters.postgres.statements import query
 from listener.bootstrap.doctor import State, judge_rights
 from tests.catalogue import add_release, table
-from tests.conftest import BACKEND, Connection, as_role
+from tests.conftest import BACKEND, ROLE_PASSWORD, Connection, as_role
 
 LOCK = "UPDATE (id)"
 
 
 def rights(dsn: str, backend: str = BACKEND) -> Rights:
-    with examining(dsn) as connection:
+    with rehearsing(dsn) as connection:
         return read_rights(connection, backend)
 
 
@@ -118,8 +121,7 @@ def test_nothing_beyond_it_is_allowed(db: Connection, dsn: str, role: str, forbi
 def test_what_it_had_too_much_in_our_schema_is_taken_away(db: Connection, role: str) -> None:
     name = sql.Identifier(role)
     db.execute(sql.SQL("GRANT ALL ON ALL TABLES IN SCHEMA listener TO {}").format(name))
-    for statement in grants(db, BACKEND, role):
-        db.execute(statement.encode())
+    apply_grants(db, BACKEND, role)
     assert db.execute(
         "SELECT has_table_privilege(%s, 'listener.installed', 'DELETE')", (role,)
     ).fetchone() == (False,)
@@ -160,15 +162,195 @@ def test_one_of_several_columns_is_not_enough_to_write_them(db: Connection, role
 def test_history_that_a_backend_does_not_have_is_not_asked_for(db: Connection, role: str) -> None:
     db.execute(sql.SQL("DROP TABLE {}").format(table("library_identity_history")))
     assert not any(right.granted is None for right in granted(db, role))
-    assert not any("history" in statement for statement in grants(db, BACKEND, role))
+    assert not any(
+        "history" in statement for statement in plan_grants(db, BACKEND, role).statements
+    )
 
 
 def test_role_and_backend_may_have_any_name(dsn: str, db: Connection) -> None:
     odd_role, odd_backend = 'Odd "role" 1', 'Odd "schema" 1'
     create_backend(dsn, odd_backend, with_triggers=False)
     with db.transaction(force_rollback=True):
-        statements = grants(db, odd_backend, odd_role)
+        statements = plan_grants(db, odd_backend, odd_role).statements
         assert statements[0] == 'CREATE ROLE "Odd ""role"" 1" LOGIN'
         for statement in statements:
             db.execute(statement.encode())
         assert all(right.granted for right in list_rights(db, odd_backend, odd_role))
+
+
+def withdraw_watermark(db: Connection, role: str) -> None:
+    statement = sql.SQL("REVOKE ALL ON {} FROM {}")
+    db.execute(statement.format(table("library_watermark"), sql.Identifier(role)))
+
+
+def test_what_triggers_of_the_backend_need_is_granted(db: Connection, dsn: str, role: str) -> None:
+    assert rights(as_role(dsn, role)) == Rights((), ())
+    withdraw_watermark(db, role)
+    refused = rights(as_role(dsn, role))
+    assert refused.refused == ("fill_identities: permission denied for table library_watermark",)
+    (finding,) = judge_rights(refused)
+    assert finding.state is State.FAIL
+    assert "permission denied for table library_watermark" in finding.finding
+    assert "listener roles" in finding.advice
+    added = plan_grants(db, BACKEND, role).statements[-1]
+    assert added == f'GRANT SELECT, UPDATE ON TABLE {BACKEND}.library_watermark TO "{role}"'
+    assert rights(as_role(dsn, role)) == refused
+
+
+def trigger(db: Connection, name: str, event: str, body: str) -> None:
+    """Have the backend do something after each such statement, with the rights of its writer."""
+    made = sql.SQL(
+        "CREATE FUNCTION {0}.also() RETURNS trigger LANGUAGE plpgsql"
+        " AS $$ BEGIN {2} RETURN NULL; END $$;"
+        "CREATE TRIGGER also AFTER {3} ON {1} FOR EACH STATEMENT EXECUTE FUNCTION {0}.also()"
+    )
+    parts = (sql.SQL(body).format(backend=sql.Identifier(BACKEND)), sql.SQL(event))
+    db.execute(made.format(sql.Identifier(BACKEND), table(name), *parts))
+
+
+@pytest.mark.parametrize(
+    ("name", "event"),
+    [
+        ("rotation", "UPDATE OF lml_identity_id"),
+        ("compilation_track_artist", "UPDATE OF track_artist_id"),
+        ("library_identity", "INSERT"),
+        ("library_identity", "UPDATE"),
+        ("library_identity", "DELETE"),
+        ("library_identity_source", "INSERT"),
+        ("library_identity_source", "UPDATE"),
+        ("library_identity_source", "DELETE"),
+        ("library_identity_history", "INSERT"),
+    ],
+)
+def test_each_kind_of_write_is_tried(
+    db: Connection, dsn: str, role: str, name: str, event: str
+) -> None:
+    db.execute(sql.SQL("CREATE TABLE {} (at timestamptz)").format(table("audit_log")))
+    trigger(db, name, event, "INSERT INTO {backend}.audit_log VALUES (now());")
+    assert "permission denied for table audit_log" in rights(as_role(dsn, role)).refused[0]
+    granted = apply_grants(db, BACKEND, role)
+    assert f'GRANT INSERT ON TABLE {BACKEND}.audit_log TO "{role}"' in granted.statements
+    assert rights(as_role(dsn, role)) == Rights((), ())
+
+
+@pytest.mark.parametrize(
+    ("made", "body", "grant"),
+    [
+        (
+            "CREATE SCHEMA elsewhere; CREATE TABLE elsewhere.seen (x int)",
+            "DELETE FROM elsewhere.seen;",
+            ["USAGE ON SCHEMA elsewhere", "DELETE ON TABLE elsewhere.seen"],
+        ),
+        (
+            "CREATE SEQUENCE {backend}.counted",
+            "PERFORM nextval('{backend}.counted');",
+            ["USAGE ON SEQUENCE {backend}.counted"],
+        ),
+        (
+            """CREATE FUNCTION {backend}.f(i int) RETURNS int LANGUAGE sql AS 'SELECT 1';
+            REVOKE ALL ON FUNCTION {backend}.f FROM PUBLIC""",
+            "PERFORM {backend}.f(1);",
+            ["EXECUTE ON ROUTINE {backend}.f(integer)"],
+        ),
+        (
+            'CREATE TABLE {backend}."Odd ""log""" (x int)',
+            'UPDATE {backend}."Odd ""log""" SET x = 1;',
+            ['UPDATE ON TABLE {backend}."Odd ""log"""'],
+        ),
+    ],
+)
+def test_whatever_a_trigger_needs_is_found(
+    db: Connection, role: str, made: str, body: str, grant: list[str]
+) -> None:
+    db.execute(sql.SQL(made).format(backend=sql.Identifier(BACKEND)))
+    trigger(db, "rotation", "UPDATE", body)
+    wanted = [f'GRANT {each.format(backend=BACKEND)} TO "{role}"' for each in grant]
+    assert plan_grants(db, BACKEND, role).statements[-len(wanted) :] == wanted
+
+
+def test_server_that_speaks_another_language_is_understood(db: Connection) -> None:
+    refusal = "fill_identities: keine Berechtigung für Tabelle library_watermark"
+    grants = db.execute(query("list_grants", BACKEND), {"refusal": refusal}).fetchall()
+    assert grants[0] == (f"SELECT ON TABLE {BACKEND}.library_watermark",)
+
+
+def test_refusal_that_no_grant_changes_is_named(db: Connection, role: str) -> None:
+    trigger(
+        db,
+        "rotation",
+        "UPDATE",
+        "RAISE EXCEPTION 'only on weekdays' USING ERRCODE = 'insufficient_privilege';",
+    )
+    with pytest.raises(InstallationError, match=r"fill_identities: .* no grant of .* changes that"):
+        apply_grants(db, BACKEND, role)
+
+
+def test_who_may_not_act_as_the_role_says_so(db: Connection, dsn: str, role: str) -> None:
+    as_owner = plan_grants(db, BACKEND, role)
+    with psycopg.connect(as_role(dsn, role), autocommit=True) as nobody:
+        printed = plan_grants(nobody, BACKEND, "pg_monitor")
+    assert as_owner.untried is None
+    assert printed.untried is not None
+    assert printed.statements
+
+
+def test_trial_leaves_nothing_behind(db: Connection, dsn: str, role: str) -> None:
+    watermark = sql.SQL("SELECT last_modified_at, xmin::text FROM {}").format(
+        table("library_watermark")
+    )
+    before = db.execute(watermark).fetchone()
+    assert rights(as_role(dsn, role)) == Rights((), ())
+    plan_grants(db, BACKEND, role)
+    assert db.execute(watermark).fetchone() == before
+    assert db.execute(
+        "SELECT pg_has_role(current_user, %s, 'MEMBER') AND NOT rolsuper FROM pg_roles"
+        " WHERE rolname = current_user",
+        (role,),
+    ).fetchone() == (False,)
+
+
+def test_locked_row_that_a_trigger_updates_is_no_missing_right(
+    db: Connection, dsn: str, role: str
+) -> None:
+    with db.transaction():
+        db.execute(sql.SQL("SELECT FROM {} FOR UPDATE").format(table("library_watermark")))
+        (finding,) = judge_rights(rights(as_role(dsn, role)))
+    assert finding.state is State.WARN
+    assert "could not be tried" in finding.finding
+
+
+@pytest.fixture
+def plain_owner(db: Connection, owner_dsn: str, worker_id: str) -> Iterator[str]:
+    """Yield the DSN of a role that owns a backend of its own and may make roles, and no more."""
+    name = f"listener_owner_{worker_id}"
+    identifier = sql.Identifier(name)
+    password = sql.Literal(ROLE_PASSWORD)
+    db.execute("DROP SCHEMA listener CASCADE")
+    db.execute(
+        sql.SQL(
+            "CREATE ROLE {} LOGIN CREATEROLE PASSWORD {}; GRANT CREATE ON DATABASE {} TO {}"
+        ).format(identifier, password, sql.Identifier(db.info.dbname), identifier)
+    )
+    yield as_role(owner_dsn, name)
+    for member in (f"{name}_daemon", name):
+        dropped = sql.SQL("DROP OWNED BY {0} CASCADE; DROP ROLE {0}")
+        db.execute(dropped.format(sql.Identifier(member)))
+
+
+def test_owner_that_is_no_superuser_finds_the_needs_of_a_role_it_makes(
+    db: Connection, plain_owner: str
+) -> None:
+    create_backend(plain_owner, "others", with_triggers=True)
+    with installing(plain_owner) as owner:
+        install(owner, "others")
+        name = f"{owner.info.user}_daemon"
+        planned = plan_grants(owner, "others", name)
+        assert apply_grants(owner, "others", name) == planned
+        again = plan_grants(owner, "others", name)
+    assert planned.untried is None
+    assert planned.statements[-1].startswith(
+        "GRANT SELECT, UPDATE ON TABLE others.library_watermark"
+    )
+    assert again.untried is None
+    assert again.statements == planned.statements[1:-1]
+    assert all(right.granted for right in list_rights(db, "others", name))

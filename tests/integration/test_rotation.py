@@ -154,12 +154,23 @@ async def test_locked_row_is_not_waited_for_and_a_deleted_one_not_missed(
     db.execute(sql.SQL("DELETE FROM {} WHERE id = %s").format(table("rotation")), (deleted,))
     with psycopg.connect(dsn) as writer:
         writer.execute(
-            sql.SQL("UPDATE {} SET rotation_bin = 'L' WHERE id = %s").format(table("rotation")),
-            (locked,),
+            sql.SQL("SELECT FROM {} WHERE id = %s FOR UPDATE").format(table("rotation")), (locked,)
         )
-        # Who waits for a lock gets an error, and fills nothing.
         assert await rotation.fill({5: 75, 6: 76, 7: 77}, rows) == {free: True}
     assert identity_of(db, locked) is None
+
+
+async def test_nothing_is_written_while_a_trigger_of_the_backend_would_wait(
+    dsn: str, db: Connection, rotation: PostgresRotation
+) -> None:
+    row = play(db, release=5)
+    rows = await rotation.read([row])
+    with psycopg.connect(dsn) as importer:
+        importer.execute(
+            sql.SQL("UPDATE {} SET last_modified_at = now()").format(table("library_watermark"))
+        )
+        assert await rotation.fill({5: 75}, rows) == {}
+    assert await rotation.fill({5: 75}, rows) == {row: True}
 
 
 async def test_each_identity_is_found_once_the_known_ones_first(

@@ -44,7 +44,7 @@ CREATE INDEX library_artist_id ON {backend}.library (artist_id);
 CREATE TYPE {backend}.freq_enum AS ENUM ('S', 'L', 'M', 'H');
 CREATE TABLE {backend}.rotation (
     id serial PRIMARY KEY,
-    album_id int REFERENCES {backend}.library (id),
+    album_id int REFERENCES {backend}.library (id) ON DELETE CASCADE,
     rotation_bin {backend}.freq_enum NOT NULL,
     add_date date NOT NULL DEFAULT CURRENT_DATE,
     kill_date date,
@@ -120,7 +120,7 @@ CREATE TABLE {backend}.compilation_track_artist (
     artist_name varchar(255) NOT NULL,
     track_title varchar(255),
     track_position varchar(20),
-    track_artist_id int REFERENCES {backend}.artists (id),
+    track_artist_id int REFERENCES {backend}.artists (id) ON DELETE SET NULL,
     track_artist_link_confidence real CHECK (track_artist_link_confidence BETWEEN 0 AND 1),
     track_artist_link_method text
 );

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -18,6 +18,7 @@ from psycopg.rows import class_row
 from listener.adapters.postgres.connection import reason_of
 from listener.adapters.postgres.history import HistoryTable, look_at_history
 from listener.adapters.postgres.installation import UnreachableError, missing_parts
+from listener.adapters.postgres.rehearsal import refused_writes
 from listener.adapters.postgres.rights import list_rights
 from listener.adapters.postgres.statements import query
 
@@ -55,10 +56,16 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """What is not there at all, and which rights the role lacks on what is."""
+    """What is not there at all, and which rights the role lacks on what is.
+
+    `refused` are the writes that fail in spite of these, each with the reason; `untried` says why
+    they were not tried to the end.
+    """
 
     absent: tuple[str, ...]
     lacking: tuple[str, ...]
+    refused: tuple[str, ...] = ()
+    untried: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +98,35 @@ def examining(dsn: str) -> Iterator[psycopg.Connection[Any]]:
 
     Raises `UnreachableError`, with a message that shows nothing of a password.
     """
+    with _connected(dsn) as connection, connection.transaction():
+        connection.execute("SET TRANSACTION READ ONLY")
+        _limit(connection)
+        yield connection
+
+
+@contextmanager
+def rehearsing(dsn: str) -> Iterator[psycopg.Connection[Any]]:
+    """Connect in a transaction that is rolled back; otherwise as `examining`."""
+    with _connected(dsn) as connection, connection.transaction(force_rollback=True):
+        _limit(connection)
+        yield connection
+
+
+@contextmanager
+def _connected(dsn: str) -> Iterator[psycopg.Connection[Any]]:
     with _unrevealing(dsn):
         connection = psycopg.connect(dsn, **_ARGUMENTS)
     try:
-        # Bound to the transaction: what a session is set to, a pooler would hand to somebody else.
-        with connection, connection.transaction():
-            connection.execute("SET TRANSACTION READ ONLY")
-            connection.execute("SET LOCAL statement_timeout = '5s'")
-            connection.execute("SET LOCAL lock_timeout = '2s'")
+        with connection:
             yield connection
     except psycopg.Error as error:
         raise UnreachableError(reason_of(error)) from error
+
+
+def _limit(connection: psycopg.Connection[Any]) -> None:
+    # Bound to the transaction: what a session is set to, a pooler would hand to somebody else.
+    connection.execute("SET LOCAL statement_timeout = '5s'")
+    connection.execute("SET LOCAL lock_timeout = '2s'")
 
 
 def read_server(connection: psycopg.Connection[Any], backend: str) -> Server:
@@ -121,15 +146,25 @@ def read_server(connection: psycopg.Connection[Any], backend: str) -> Server:
 
 
 def read_rights(connection: psycopg.Connection[Any], backend: str) -> Rights:
-    """Compare the rights of the role with those that a daemon needs."""
+    """Compare the rights of the role with those that a daemon needs, then try each write.
+
+    The connection must be one of `rehearsing`.
+    """
     with _looking(connection):
         rights = list_rights(connection, backend)
-    return Rights(
+    found = Rights(
         absent=tuple(dict.fromkeys(right.thing for right in rights if right.granted is None)),
         lacking=tuple(
             f"{right.wanted_right} on {right.thing}" for right in rights if right.granted is False
         ),
     )
+    if found.absent or found.lacking:
+        return found
+    try:
+        with _looking(connection):
+            return replace(found, refused=tuple(refused_writes(connection, backend)))
+    except UnreadableError as error:
+        return replace(found, untried=str(error))
 
 
 def read_missing(connection: psycopg.Connection[Any], backend: str) -> tuple[list[str], list[str]]:

@@ -13,6 +13,7 @@ from psycopg.rows import class_row
 
 from listener.adapters.postgres.connection import reason_of
 from listener.adapters.postgres.installation import InstallationError
+from listener.adapters.postgres.rehearsal import find_needs
 from listener.adapters.postgres.statements import query
 
 # What is to be done about a right that a daemon lacks.
@@ -46,12 +47,58 @@ def list_rights(
         return cursor.execute(query("list_rights", backend), parameters).fetchall()
 
 
-def grants(connection: psycopg.Connection[Any], backend: str, role: str) -> list[str]:
-    """Return the statements that let a role do what a daemon does, and in our schema no more.
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """What lets a role do what a daemon does, as SQL; `untried`: why its writes were not tried."""
 
-    The first one makes the role if it is not there. Raises `InstallationError` for who we are, and
-    for whoever owns something in our schema: it would lose rights that it needs.
+    statements: list[str]
+    untried: str | None = None
+
+
+def plan_grants(connection: psycopg.Connection[Any], backend: str, role: str) -> Grants:
+    """Return what `apply_grants` would run; nothing is changed.
+
+    Raises `InstallationError` for who we are, and for whoever owns something in our schema: it
+    would lose rights that it needs.
     """
+    known = _known_grants(connection, backend, role)
+    try:
+        with connection.transaction(force_rollback=True):
+            return _grant(connection, backend, role)
+    except (InstallationError, errors.InsufficientPrivilege) as error:
+        return Grants(known, str(error).splitlines()[0])
+
+
+def apply_grants(connection: psycopg.Connection[Any], backend: str, role: str) -> Grants:
+    """Let a role do what a daemon does, and in our schema no more: all or nothing.
+
+    Raises `InstallationError` as `plan_grants` does, and if the role may not be made, or did not
+    get every right.
+    """
+    with connection.transaction():
+        return _grant(connection, backend, role)
+
+
+def _grant(connection: psycopg.Connection[Any], backend: str, role: str) -> Grants:
+    known = _known_grants(connection, backend, role)
+    for statement in known:
+        _run(connection, statement)
+    # Who may grant nothing on a thing is only warned by PostgreSQL.
+    rights = list_rights(connection, backend, role)
+    lacking = [f"{each.wanted_right} on {each.thing}" for each in rights if each.granted is False]
+    if lacking:
+        message = f"could not grant {', '.join(lacking)}; run it as the owner of these"
+        raise InstallationError(message)
+    try:
+        needs = find_needs(connection, backend, role)
+    except errors.InsufficientPrivilege as error:
+        return Grants(known, reason_of(error))
+    for statement in needs:
+        _run(connection, statement)
+    return Grants(known + needs)
+
+
+def _known_grants(connection: psycopg.Connection[Any], backend: str, role: str) -> list[str]:
     cursor = connection.execute(query("look_at_role", backend), {"role": role})
     present, ourselves, owner = cursor.fetchall()[0]
     _refuse(role, ourselves=ourselves, owner=owner)
@@ -63,26 +110,6 @@ def grants(connection: psycopg.Connection[Any], backend: str, role: str) -> list
     ]
     statements += _grants(list_rights(connection, backend, role), name)
     return [statement.as_string(connection) for statement in statements]
-
-
-def apply_grants(connection: psycopg.Connection[Any], backend: str, role: str) -> list[str]:
-    """Run what `grants` returns, all or none; returns it.
-
-    Raises `InstallationError` also if the role may not be made, or did not get every right.
-    """
-    with connection.transaction():
-        statements = grants(connection, backend, role)
-        for statement in statements:
-            _run(connection, statement)
-        # Who may grant nothing on a thing is only warned by PostgreSQL.
-        rights = list_rights(connection, backend, role)
-        lacking = [
-            f"{each.wanted_right} on {each.thing}" for each in rights if each.granted is False
-        ]
-        if lacking:
-            message = f"could not grant {', '.join(lacking)}; run it as the owner of these"
-            raise InstallationError(message)
-    return statements
 
 
 def _run(connection: psycopg.Connection[Any], statement: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from psycopg import errors
 from psycopg.rows import class_row
 
 from listener.adapters.postgres.arrays import Int4s, Int8s, Texts
@@ -78,8 +79,8 @@ class PostgresRotation:
         """Write the identity that was minted for each row's Discogs release into the row.
 
         Returns of each row whether it was written, or else had changed; rows that are locked or
-        gone are left out. Nobody waits: a lock that is held is not waited for. Raises
-        `StatementRefusedError`.
+        gone are left out. Nobody waits for long: a lock that is held on a row is not waited for.
+        Raises `StatementRefusedError`.
         """
         releases = [(row.row_id, row.discogs_release_id or 0) for row in rows]
         parameters = {
@@ -88,7 +89,11 @@ class PostgresRotation:
             "identity_ids": Int4s([minted[release] for _, release in releases]),
         }
         async with session(self._pool, StatementRefusedError) as connection:
-            return dict(await (await connection.execute(self._fill, parameters)).fetchall())
+            try:
+                return dict(await (await connection.execute(self._fill, parameters)).fetchall())
+            except errors.LockNotAvailable:
+                # A trigger of the backend updates a row that a long import of its own keeps locked.
+                return {}
 
     async def identities(self, since: datetime) -> dict[int, Standing]:
         """Return all identities being played, with what was said about each since then.

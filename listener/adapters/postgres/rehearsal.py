@@ -1,0 +1,97 @@
+"""Does what we do to the backend's tables, with no rows, and takes it back."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+from psycopg import errors, sql
+
+from listener.adapters.postgres.connection import reason_of
+from listener.adapters.postgres.history import look_at_history
+from listener.adapters.postgres.installation import InstallationError
+from listener.adapters.postgres.statements import query
+
+# All that writes into tables of the backend. Given no rows, triggers of statements fire all the
+# same, with the rights of the role that writes.
+_WRITES = ("fill_identities", "write_verdicts", "write_tracks", "restore_identity")
+_OF_THE_HISTORY = "restore_identity"
+_NOTHING: defaultdict[str, None] = defaultdict(lambda: None)
+
+
+def refused_writes(
+    connection: psycopg.Connection[Any], backend: str, role: str | None = None
+) -> Iterator[str]:
+    """Yield which writes a role, or who we are, is refused, each with the reason.
+
+    The connection must be in a transaction, and may act as the role. Raises `psycopg.Error` if a
+    write could not be tried, because of a lock for instance.
+    """
+    history = look_at_history(connection, backend).obstacle is None
+    for name in _WRITES:
+        if name == _OF_THE_HISTORY and not history:
+            continue
+        write = query(name, backend, history=history)
+        try:
+            with connection.transaction(force_rollback=True):
+                if role is not None:
+                    connection.execute(_act_as(role))
+                connection.execute(write, _NOTHING)
+        except errors.InsufficientPrivilege as error:
+            yield f"{name}: {reason_of(error)}"
+
+
+def find_needs(connection: psycopg.Connection[Any], backend: str, role: str) -> list[str]:
+    """Return the grants that a role's writes need because of triggers of the backend.
+
+    The connection must be in a transaction. Raises `errors.InsufficientPrivilege` if it may not
+    act as the role, `InstallationError` for a write that no grant of ours lets through.
+    """
+    needs = []
+    with connection.transaction(force_rollback=True):
+        _enable_acting_as(connection, role)
+        while refusal := next(refused_writes(connection, backend, role), None):
+            needs.append(_grant_against(refusal, connection, backend, role))
+            connection.execute(needs[-1].encode())
+    return needs
+
+
+def _enable_acting_as(connection: psycopg.Connection[Any], role: str) -> None:
+    try:
+        with connection.transaction(force_rollback=True):
+            connection.execute(_act_as(role))
+    except errors.InsufficientPrivilege:
+        # Whoever may make roles may be a member of what it made.
+        member = sql.SQL("GRANT {} TO CURRENT_USER").format(sql.Identifier(role))
+        connection.execute(member)
+
+
+def _act_as(role: str) -> sql.Composed:
+    return sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role))
+
+
+def _grant_against(
+    refusal: str, connection: psycopg.Connection[Any], backend: str, role: str
+) -> str:
+    """Return the smallest grant after which something else is refused, or nothing any more."""
+    grantee = sql.Identifier(role).as_string(connection)
+    candidates = connection.execute(query("list_grants", backend), {"refusal": refusal}).fetchall()
+    for (what,) in candidates:
+        grant = f"GRANT {what} TO {grantee}"
+        if _helps(grant, refusal, connection, backend, role):
+            return grant
+    message = f"{refusal}; no grant of {connection.info.user} changes that, grant it as the owner"
+    raise InstallationError(message)
+
+
+def _helps(
+    grant: str, refusal: str, connection: psycopg.Connection[Any], backend: str, role: str
+) -> bool:
+    try:
+        with connection.transaction(force_rollback=True):
+            connection.execute(grant.encode())
+            return next(refused_writes(connection, backend, role), None) != refusal
+    except errors.InsufficientPrivilege:
+        return False
