@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from datetime import time, timedelta
 from ipaddress import ip_address
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import quote
 
 from pydantic import (
     AnyHttpUrl,
@@ -15,6 +16,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
@@ -42,6 +44,9 @@ _LAST_PORT = 65_535
 _TOKEN = re.compile(r"[!-~]+")
 # What would mean something else in a statement: a placeholder, the end of a body or of a comment.
 _UNFIT_FOR_SQL = re.compile(r"%|\$\$|/\*|\*/|[\x00-\x1f\x7f-\x9f]")
+# What a backend's environment has in place of an address.
+_NEEDED_PARTS = ("db_host", "db_name", "db_username")
+_PARTS = ("db_host", "db_port", "db_name", "db_username", "db_password")
 _COMMIT = re.compile(r"[0-9a-fA-F]{7,40}")
 
 
@@ -73,6 +78,16 @@ def _time_of_day(value: object) -> object:
     return time(int(match[1]), int(match[2]))
 
 
+def _address_of(parts: dict[str, str]) -> str:
+    """Return the parts of an address as one, whatever characters they have."""
+    host, port, name, user, password = (quote(str(parts[part]), safe="") for part in _PARTS)
+    if ":" in parts["db_host"]:
+        host = f"[{quote(parts['db_host'], safe=':')}]"
+    # Wrong ones are refused under their own name.
+    port = f":{port}" if port and _is_port(port) else ""
+    return f"postgresql://{user}{f':{password}' if password else ''}@{host}{port}/{name}"
+
+
 T = TypeVar("T", bound="DatabaseSettings")
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
@@ -85,9 +100,43 @@ class DatabaseSettings(BaseSettings):
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
 
     database_url: SecretStr = Field(description="Where the backend's PostgreSQL is.")
+    db_host: str | None = Field(
+        None, description="Its host, where DATABASE_URL is not set, which wins over all five."
+    )
+    db_port: Annotated[int | None, Unit("port")] = Field(
+        5432, ge=1, le=_LAST_PORT, description="Its port, where DATABASE_URL is not set."
+    )
+    db_name: str | None = Field(
+        None, description="The name of the database, where DATABASE_URL is not set."
+    )
+    db_username: str | None = Field(
+        None, description="The role to connect as, where DATABASE_URL is not set."
+    )
+    db_password: SecretStr | None = Field(
+        None, description="Its password, as it is, where DATABASE_URL is not set."
+    )
     wxyc_schema_name: str = Field(
         "wxyc_schema", min_length=1, max_length=63, description="The backend's schema."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_parts(cls, values: dict[str, Any]) -> dict[str, Any]:
+        # Set to nothing is how a deployment's template leaves one out.
+        given = {name: value for name, value in values.items() if value != "" or name not in _PARTS}
+        if not given.get("database_url") and any(part in given for part in _NEEDED_PARTS):
+            given["database_url"] = {part: given.get(part, "") for part in _PARTS}
+        return given
+
+    @field_validator("database_url", mode="before")
+    @classmethod
+    def _is_of_parts(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        if missing := [part.upper() for part in _NEEDED_PARTS if not value[part]]:
+            message = f"without it {' and '.join(missing)} must be set, too"
+            raise ValueError(message)
+        return _address_of(value)
 
     @field_validator("wxyc_schema_name")
     @classmethod
@@ -469,7 +518,10 @@ def origins(model: type[DatabaseSettings]) -> dict[str, str]:
     """Tell of each setting that is set whether by the environment or the file `.env`."""
     by_file = DotEnvSettingsSource(model)()
     by_environment = EnvSettingsSource(model)()
-    return dict.fromkeys(by_file, ".env") | dict.fromkeys(by_environment, "environment")
+    found = dict.fromkeys(by_file, ".env") | dict.fromkeys(by_environment, "environment")
+    if not (by_environment.get("database_url") or by_file.get("database_url")):
+        found["database_url"] = "DB_*"
+    return found
 
 
 def _explain(error: ValidationError) -> list[str]:

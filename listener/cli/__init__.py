@@ -52,8 +52,8 @@ _UNINSTALL = "Remove the listener's triggers and its schema with the ledger?"
 def main(*, debug: bool) -> None:
     """Keep a radio station's catalogue and its cross-catalogue identities together.
 
-    Settings come from the environment or a file .env: DATABASE_URL and LIBRARY_METADATA_URL are
-    needed, the rest is optional.
+    Settings come from the environment or a file .env: DATABASE_URL (or DB_HOST, DB_PORT,
+    DB_NAME, DB_USERNAME and DB_PASSWORD) and LIBRARY_METADATA_URL are needed, the rest is optional.
     """
     # Looked up in the context where an error ends a command.
     del debug

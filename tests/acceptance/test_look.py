@@ -17,8 +17,9 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
-from tests.acceptance.conftest import WAIT_SECONDS, Daemon, eventually
+from tests.acceptance.conftest import WAIT_SECONDS, Commands, Daemon, eventually
 from tests.catalogue import add_release, outbox_size
 from tests.conftest import Connection, with_database
 
@@ -128,6 +129,23 @@ def test_status_needs_nothing_but_the_database(db: Connection, dsn: str) -> None
     assert "nobody at work" in done.stdout
     assert "no runs yet" in done.stdout
     assert len(done.stdout.splitlines()) <= 40
+
+
+def test_commands_connect_by_the_parts_of_the_address(db: Connection, dsn: str) -> None:
+    parts = conninfo_to_dict(dsn)
+    environment = {
+        "DB_HOST": str(parts["host"]),
+        "DB_PORT": str(parts.get("port", "")),
+        "DB_NAME": str(parts["dbname"]),
+        "DB_USERNAME": str(parts["user"]),
+        "DB_PASSWORD": str(parts["password"]),
+    }
+    ran = Commands(environment).run("status", "--json", DATABASE_URL="")
+    assert ran.code == 0, ran.stderr
+    assert ran.report["streams"]
+    refused = Commands(environment).run("status", DATABASE_URL="", DB_NAME="nowhere-at-all")
+    assert refused.code == 2
+    assert environment["DB_PASSWORD"] not in refused.stderr
 
 
 def test_status_counts_as_due_what_the_searches_take_in(db: Connection, dsn: str) -> None:

@@ -58,3 +58,16 @@ def test_wrong_ones_are_named_instead(tmp_path: Path) -> None:
     shown = settings(tmp_path, **ADDRESSES, BATCH_SIZE="0", LINGER="soon")
     assert (shown.returncode, shown.stdout) == (2, "")
     assert [line.split()[1] for line in shown.stderr.splitlines()] == ["BATCH_SIZE", "LINGER"]
+
+
+def test_parts_of_the_address_are_shown_as_such_and_their_password_nowhere(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(
+        "DB_HOST=db.example\nDB_PORT=5433\nDB_NAME=x\nDB_USERNAME=u\nDB_PASSWORD=ge@heim\n"
+    )
+    lml = ADDRESSES["LIBRARY_METADATA_URL"]
+    shown = settings(tmp_path, "--json", LIBRARY_METADATA_URL=lml)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    values = {each["name"]: (each["value"], each["from"]) for each in json.loads(shown.stdout)}
+    assert values["DATABASE_URL"] == ("postgresql://u:********@db.example:5433/x", "DB_*")
+    assert values["DB_PASSWORD"] == ("********", ".env")
+    assert "heim" not in shown.stdout

@@ -6,6 +6,7 @@ from datetime import time, timedelta
 from pathlib import Path
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
 from listener.bounds import bounds_of, demand_of, kind_of, unit_of
@@ -58,6 +59,60 @@ def test_missing_settings_are_named() -> None:
     assert refusal() == [
         "DATABASE_URL is not set: Where the backend's PostgreSQL is",
         "LIBRARY_METADATA_URL is not set: LML's base URL, with or without /api/v1",
+    ]
+
+
+ODD_PASSWORD = "p@/%:#? x'\"%00"
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "seen"),
+    [
+        ("db.example", "5433", {"host": "db.example", "port": "5433"}),
+        ("db.example", "", {"host": "db.example"}),
+        ("db.example", None, {"host": "db.example"}),
+        ("fe80::1%eth0", "5432", {"host": "fe80::1%eth0", "port": "5432"}),
+        ("/var/run/postgresql", None, {"host": "/var/run/postgresql"}),
+    ],
+)
+def test_parts_of_an_address_do_where_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, host: str, port: str | None, seen: dict[str, str]
+) -> None:
+    parts = {"DB_HOST": host, "DB_NAME": "wx/yc", "DB_USERNAME": "u@x"}
+    for name, value in (parts | {"DB_PASSWORD": ODD_PASSWORD, "DATABASE_URL": ""}).items():
+        monkeypatch.setenv(name, value)
+    if port is not None:
+        monkeypatch.setenv("DB_PORT", port)
+    address = load_settings(DatabaseSettings).database_url
+    assert conninfo_to_dict(address.get_secret_value()) == {
+        "dbname": "wx/yc",
+        "user": "u@x",
+        "password": ODD_PASSWORD,
+        **seen,
+    }
+    assert masked("database_url", address) is not None
+    assert "********" in str(masked("database_url", address))
+    assert ODD_PASSWORD not in str(masked("database_url", address))
+    assert origins(DatabaseSettings)["database_url"] == "DB_*"
+
+
+def test_address_wins_over_its_parts(env: pytest.MonkeyPatch) -> None:
+    env.setenv("DB_HOST", "elsewhere")
+    assert load_settings(Settings).database_url.get_secret_value() == DSN
+    assert origins(Settings)["database_url"] == "environment"
+
+
+def test_missing_and_wrong_parts_of_an_address_are_named_without_the_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DB_HOST", "db.example")
+    monkeypatch.setenv("DB_PORT", "99999")
+    monkeypatch.setenv("DB_PASSWORD", "hunter2")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(DatabaseSettings)
+    assert sorted(str(caught.value).splitlines()) == [
+        "DATABASE_URL: without it DB_NAME and DB_USERNAME must be set, too",
+        "DB_PORT is '99999': must be a whole number, 1 to 65535",
     ]
 
 
