@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing, nullcontext
+from contextlib import aclosing
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
 
@@ -42,13 +42,12 @@ class RunHaltedError(Exception):
     """A run was refused or ended early; the message says why. What was not asked stays due."""
 
 
-def give_up(fault: ServiceFault, in_a_row: int, what: str) -> None:
+def give_up(fault: ServiceFault, in_a_row: int) -> None:
     """Raise `RunHaltedError` if it makes no sense to go on after so many failures in a row."""
     if isinstance(fault, LmlRefusedError):
         raise RunHaltedError(str(fault)) from fault
     if in_a_row >= _GIVE_UP:
-        message = f"{in_a_row} {what} in a row failed, the last one: {fault}"
-        raise RunHaltedError(message) from fault
+        raise RunHaltedError(f"gave up after {in_a_row} failures in a row: {fault}") from fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +85,9 @@ class Reconciler:
     ) -> Tally:
         """Make one run; returns its tally: the one given, kept up to date, or one of its own.
 
-        Raises `RunHaltedError` once several batches in a row failed, if LML refuses to answer, or
-        if no batch went well; `StoreUnavailableError` if the search cannot reach the database.
+        Raises `RunHaltedError` once a service failed several times in a row, if LML refuses to
+        answer, or if no batch went well; `StoreUnavailableError` if the search cannot reach the
+        database.
         """
         resolver = self.resolver()
         resolver.tally = tally = tally if tally is not None else Tally()
@@ -154,19 +154,21 @@ class Reconciler:
 
 @dataclass(eq=False)
 class _Walk:
-    """One run on its way: handles several batches at a time, until too many in a row fail."""
+    """One run on its way: handles several batches at a time, until a service fails for long."""
 
     resolver: Resolver
     batches: int
     circuit: Circuit
     _: KW_ONLY
     pause: Pause = field(default_factory=lambda: Pause(RUN_SILENCE))
-    failed_in_a_row: int = 0
-    failed_at: float = float("-inf")
-    alone: asyncio.Lock = field(default_factory=asyncio.Lock)
     batch_ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     went_well: bool = False
     last_fault: Exception | None = None
+
+    @property
+    def failures(self) -> int:
+        """How often in a row a service failed: batches in flight together fail once."""
+        return max(self.pause.failures, self.circuit.failures)
 
     async def through(
         self, pages: AsyncGenerator[list[DueRow], None], note: Callable[[], Awaitable[None]]
@@ -199,14 +201,10 @@ class _Walk:
 
     async def _advance(self, page: Sequence[DueRow]) -> Sequence[DueRow]:
         """Handle a page, or its first rows; return what is left to handle."""
-        # After a failure one batch goes ahead alone: it shows whether the service is back.
-        failing = self.failed_in_a_row or self.circuit.failures
-        async with self.alone if failing else nullcontext():
-            await asyncio.sleep(self.pause.remaining(now()))
-            await self.circuit.wait()
-            rows = page[: self.circuit.begin_trial()]
-            began = now()
-            outcome = await self.resolver.handle(Batch({row.library_id: () for row in rows}))
+        await asyncio.sleep(self.pause.remaining(now()))
+        await self.circuit.wait()
+        rows = page[: self.circuit.begin_trial()]
+        outcome = await self.resolver.handle(Batch({row.library_id: () for row in rows}))
         self._learn(outcome, rows)
         if outcome.fault is None:
             return page[len(rows) :]
@@ -217,24 +215,15 @@ class _Walk:
             # They stay due.
             self.resolver.tally.skip(Skip.LML_ERROR, len(untried))
             untried = []
-        self._fail(outcome.fault, began)
+        self.last_fault = outcome.fault
+        _log.warning("batch failed", reason=str(outcome.fault), in_a_row=self.failures)
+        give_up(outcome.fault, self.failures)
         return untried
 
     def _learn(self, outcome: BatchOutcome, rows: Sequence[DueRow]) -> None:
         if outcome.fault is None:
             self.pause.succeeded()
-            self.failed_in_a_row = 0
         if outcome.fault is None or outcome.settled - outcome.failed:
             self.went_well = True
         changed = {row.library_id for row in rows if row.reason is Reason.CHANGED}
         self.resolver.tally.capture_missed += len(changed & outcome.tried - outcome.unasked)
-
-    def _fail(self, fault: ServiceFault, began: float) -> None:
-        self.last_fault = fault
-        # Batches that were in flight together fail for one reason.
-        if began < self.failed_at:
-            return
-        self.failed_at = now()
-        self.failed_in_a_row += 1
-        _log.warning("batch failed", reason=str(fault), in_a_row=self.failed_in_a_row)
-        give_up(fault, self.failed_in_a_row, "batches")

@@ -113,7 +113,6 @@ class _Walk:
     tally: RotationTally
     todo: dict[int, bool]
     failed: set[int] = field(default_factory=set)
-    failed_in_a_row: int = 0
     went_well: bool = False
 
     async def through(self, note: Callable[[], Awaitable[None]]) -> None:
@@ -156,13 +155,12 @@ class _Walk:
         if report.fault is None:
             if not report.refused:
                 self.circuit.replied()
-                self.failed_in_a_row, self.went_well = 0, True
+                self.went_well = True
             return
         for identity in report.lost:
             del self.todo[identity]
             self.tally.count(Refreshed(identity, Status.ERROR))
             self.failed.add(identity)
         self.circuit.failed(report.fault)
-        self.failed_in_a_row += 1
-        _log.warning("refresh failed", reason=str(report.fault), in_a_row=self.failed_in_a_row)
-        give_up(report.fault, self.failed_in_a_row, "refresh calls")
+        _log.warning("refresh failed", reason=str(report.fault), in_a_row=self.circuit.failures)
+        give_up(report.fault, self.circuit.failures)

@@ -342,7 +342,7 @@ def test_lml_that_is_down_ends_the_command_and_counts_what_was_asked(
     simulator.faults.add("status", endpoint=Endpoint.REFRESH, status=503)
     ran = listener.run("sweep", "--stream", "rotation", "--json")
     assert ran.code == 2
-    assert "refresh calls in a row failed" in ran.stderr
+    assert "gave up after 5 failures in a row" in ran.stderr
     report = ran.report["rotation"]
     assert report["identities_scanned"] == report["lml_error"] == 54
     assert runs(db) == ["failed"]

@@ -395,7 +395,7 @@ def full_status(dsn: str) -> Status:
         started_at=now - timedelta(minutes=50),
         ended_at=now - timedelta(minutes=10),
         outcome="failed",
-        reason="5 batches in a row failed, the last one: \x1b[31mLML " + "x" * 200 + " end.",
+        reason="gave up after 5 failures in a row: \x1b[31mLML " + "x" * 200 + " end.",
         tally=tally.report(),
     )
     slot = SlotStatus("sweep", now, now + timedelta(minutes=7), done=True, holder="listener a")

@@ -19,7 +19,7 @@ from tests.unit.clock import eventually, for_a_while, now
 
 FAULTS = [
     StoreUnavailableError("connection refused"),
-    RunHaltedError("5 batches in a row failed"),
+    RunHaltedError("gave up after 5 failures in a row"),
     ZeroDivisionError("a bug"),
 ]
 TOLD = list(zip(FAULTS, ["job failed", "job failed", "job broke"], strict=True))

@@ -275,7 +275,7 @@ async def test_lml_that_refuses_every_page_ends_the_walk_before_all_were_tried()
 
 async def test_lml_that_is_down_ends_the_walk_at_little_cost_and_counts_what_was_asked() -> None:
     case = Case(warm(100), Warming(fault=lambda _: UNAVAILABLE))
-    with pytest.raises(RunHaltedError, match=r"5 refresh calls in a row failed.*503"):
+    with pytest.raises(RunHaltedError, match=r"gave up after 5 failures in a row.*503"):
         await case.walk()
     # All but the first only try whether LML is back.
     assert case.pages == [50, 1, 1, 1, 1]
