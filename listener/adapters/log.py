@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import sys
 import traceback
+from datetime import timedelta
+from queue import Full, Queue
+from threading import Thread
 
 import structlog
+
+_log = structlog.stdlib.get_logger()
+
+_STANDARD_ERROR = 2
+# What waits for a reader that has stalled; a line rarely has more than a kilobyte.
+_MOST_LINES = 2_000
+_LAST_LINES = timedelta(seconds=0.3)
 
 
 def configure_logs(level: str) -> None:
     """Send events of at least `level` to standard error, those of libraries included."""
-    terminal = sys.stderr.isatty()
+    terminal = os.isatty(_STANDARD_ERROR)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -26,7 +37,7 @@ def configure_logs(level: str) -> None:
         if terminal
         else structlog.processors.JSONRenderer()
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = Lines(_STANDARD_ERROR)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -50,6 +61,91 @@ def configure_logs(level: str) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+def write_line(text: str) -> None:
+    """Write a line between those of the log, and like them without waiting for its reader."""
+    for each in _handlers():
+        each.put(text)
+
+
+def dropped_lines() -> int:
+    """Return how many lines were dropped because standard error did not take them."""
+    return sum(each.dropped for each in _handlers())
+
+
+def drain_logs() -> None:
+    """Wait until what was logged is written, but only briefly for a reader that has stalled."""
+    for each in _handlers():
+        each.flush()
+
+
+def _handlers() -> list[Lines]:
+    return [each for each in logging.getLogger().handlers if isinstance(each, Lines)]
+
+
+class Lines(logging.Handler):
+    """Has a thread write lines to a descriptor, so that logging never waits for their reader.
+
+    Lines that find no room are dropped, counted, and reported as soon as lines flow again.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._waiting: Queue[bytes] = Queue(_MOST_LINES)
+        self._refused = self._unwritten = self._reported = 0
+        # Nothing waits for its end: it may be blocked in a write.
+        Thread(target=self._write_all, name="log", daemon=True).start()
+
+    @property
+    def dropped(self) -> int:
+        """How many lines were dropped so far."""
+        return self._refused + self._unwritten
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.put(self.format(record))
+
+    def put(self, line: str) -> None:
+        """Have a line written, unless too many wait."""
+        try:
+            self._waiting.put_nowait(f"{line}\n".encode(errors="backslashreplace"))
+        except Full:
+            self._refused += 1
+
+    def flush(self) -> None:
+        """Wait until all lines are written, 0.3 seconds at most."""
+        queue = self._waiting
+        with queue.all_tasks_done:
+            queue.all_tasks_done.wait_for(
+                lambda: not queue.unfinished_tasks, _LAST_LINES.total_seconds()
+            )
+
+    def _write_all(self) -> None:
+        while True:
+            line = self._waiting.get()
+            try:
+                _write(self._descriptor, line)
+                self._report()
+            except OSError:
+                self._unwritten += 1
+            self._waiting.task_done()
+
+    def _report(self) -> None:
+        missing = self.dropped - self._reported
+        if missing and not self._waiting.full():
+            self._reported += missing
+            _log.warning("log lines were dropped", lines=missing, total=self.dropped)
+
+
+def _write(descriptor: int, line: bytes) -> None:
+    rest = memoryview(line)
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:
+            # Another process that shares the descriptor may have made it non-blocking.
+            select.select([], [descriptor], [])
 
 
 def _without_values(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from listener.adapters.http.sockets import bound_socket, url_of
+from listener.adapters.log import dropped_lines
 from listener.bootstrap.outlook import Outlook
 from listener.domain.budget import DISCOGS_CALLS
 from listener.engine.ports import Observer, Telemetry
@@ -83,4 +84,5 @@ def _numbers(outlook: Outlook) -> Numbers:
         refreshes={} if crew is None else crew.parts.refreshed,
         tokens=None if reading is None else DISCOGS_CALLS - reading.discogs_calls,
         calls_in_flight=0 if crew is None else crew.parts.permits.in_flight,
+        log_lines_dropped=dropped_lines(),
     )

@@ -15,6 +15,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 import click
 
 from listener.adapters.http.sockets import BindError
+from listener.adapters.log import drain_logs
 from listener.adapters.postgres.installation import InstallationError
 from listener.domain.faults import StoreUnavailableError, first_of
 from listener.domain.gate import GateError
@@ -25,6 +26,8 @@ SOME_FAILED = 1
 NOT_WANTED = 1
 COULD_NOT_RUN = 2
 BROKE = 70
+
+_STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
 
 _OUR_CODE = Path(__file__).parents[1]
 # What a person can do something about; the message says what.
@@ -54,13 +57,23 @@ class Commands(click.Group):
         parent: click.Context | None = None,
         **extra: Any,  # noqa: ANN401 - click's own
     ) -> click.Context:
-        if sys.stdout is None:
-            # Closed by whoever started us: what writes to it fails, what does not may run.
-            sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
+        _fill_in_descriptors()
         return told(super().make_context)(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> object:
         return told(super().invoke)(ctx)
+
+
+def _fill_in_descriptors() -> None:
+    # A socket would take the number of one that was closed before the start, and with it our words.
+    # Who writes to the replacement fails; who does not may run.
+    while (descriptor := os.open(os.devnull, os.O_RDONLY)) <= _STANDARD_ERROR:
+        pass
+    os.close(descriptor)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(_STANDARD_OUTPUT, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
 
 
 def told(command: Callable[P, T]) -> Callable[P, T]:
@@ -102,6 +115,7 @@ def examples(*lines: tuple[str, str]) -> str:
 
 
 def _tell(*lines: str) -> None:
+    drain_logs()
     for line in lines:
         click.echo(f"listener: {line}", err=True)
 

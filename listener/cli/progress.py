@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from listener.adapters.log import write_line
 from listener.domain.refreshing import RotationTally, Status
 from listener.domain.tally import Skip, Tally
 
@@ -26,7 +26,7 @@ def show_progress(tally: Tally | RotationTally) -> Iterator[Callable[[int], None
     Yields what wants to know how many rows there will be, if anything does.
     """
     if not sys.stderr.isatty():
-        with _every(_LINE_EVERY, lambda: click.echo(_line(tally), err=True)):
+        with _every(_LINE_EVERY, lambda: write_line(_line(tally))):
             yield None
         return
     columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())

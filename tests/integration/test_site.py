@@ -295,6 +295,7 @@ async def test_metrics_tell_every_number() -> None:
         refreshes={"warmed": 4, "a word of a newer LML": 1, "another": 2},
         calls_in_flight=2,
         tokens=12,
+        log_lines_dropped=3,
     )
     metrics = Metrics(lambda: numbers)
     metrics.settled(Stream.LIBRARY, [0.2, 3.0, -1.0])
@@ -339,6 +340,7 @@ async def test_metrics_tell_every_number() -> None:
         ("oldest_change_age_seconds", ("rotation",)): 0,
         ("parked_rows", ()): 6,
         ("pace_tokens", ()): 12,
+        ("log_lines_dropped_total", ()): 3,
         ("database_up", ()): 1,
         ("runs_total", ("sweep", "done")): 1,
     }

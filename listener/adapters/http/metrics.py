@@ -57,6 +57,7 @@ class Numbers:
     refreshes: Mapping[str, int] = field(default_factory=dict)
     calls_in_flight: int = 0
     tokens: int | None = None
+    log_lines_dropped: int = 0
 
 
 class Metrics:
@@ -160,6 +161,8 @@ class Metrics:
         yield _counts("rotation_refreshes", "Refreshed identities.", "status", _refreshes(numbers))
         in_flight = "Calls of LML in flight."
         yield _one("lml_calls_in_flight", in_flight, {}, numbers.calls_in_flight)
+        dropped = "Log lines that standard error did not take."
+        yield _counts("log_lines_dropped", dropped, None, {"": numbers.log_lines_dropped})
         if numbers.tokens is not None:
             yield _one(
                 "pace_tokens",
