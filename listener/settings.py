@@ -312,7 +312,8 @@ class Settings(DueSettings):
         timedelta(seconds=10),
         ge=timedelta(0),
         le=timedelta(minutes=10),
-        description="How long a stop may take to finish what is being asked.",
+        description="How long a stop may take to finish what is being asked; "
+        "a second later the process has ended, whatever hangs.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="The least level that is logged."

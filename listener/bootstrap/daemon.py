@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
-import signal
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -17,6 +15,7 @@ from listener.adapters.postgres.housekeeping import PostgresHousekeeping
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
 from listener.adapters.postgres.slots import PostgresSlots
 from listener.adapters.schedule import Bell
+from listener.adapters.signals import Ending
 from listener.bootstrap.gate import require_gate
 from listener.bootstrap.installed import require_installation
 from listener.bootstrap.outlook import Crew, Outlook
@@ -42,14 +41,14 @@ SWEEP_BEGINS = timedelta(minutes=23)
 AUDIT_BEGINS = timedelta(hours=2, minutes=41)
 
 
-async def run_daemon(settings: Settings) -> None:
-    """Follow both streams until SIGTERM or SIGINT; a second signal ends the process at once.
+async def run_daemon(settings: Settings, ending: Ending) -> None:
+    """Follow both streams until SIGTERM or SIGINT.
 
     Raises `InstallationError` if the database is not ready for this version, `GateError` if LML is
     older than it must be, `BindError` if HTTP_BIND cannot be listened on.
     """
     stop = asyncio.Event()
-    _stop_on_signals(stop)
+    ending.calls(stop.set)
     outlook = Outlook(settings.ready_max_lag, stop)
     bound = open_socket(settings)
     async with (
@@ -59,6 +58,7 @@ async def run_daemon(settings: Settings) -> None:
         # A full collection would look through every module again, and stop the loop for 60 ms.
         gc.freeze()
         await _follow(settings, served, outlook, stop)
+    ending.hurry()
 
 
 async def _follow(
@@ -170,16 +170,3 @@ def _report(library: Consumer, resolver: Resolver, warmer: Warmer) -> None:
         claim_lag_ms_p99=round(lag.quantile(0.99).total_seconds() * 1000, 1),
         claim_lag_ms_max=round(lag.longest.total_seconds() * 1000, 1),
     )
-
-
-def _stop_on_signals(stop: asyncio.Event) -> None:
-    def on_signal(number: signal.Signals) -> None:
-        if stop.is_set():
-            # Asked twice: whatever is in flight is still in the outbox.
-            os._exit(128 + number)
-        _log.info("stopping", signal=number.name)
-        stop.set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)

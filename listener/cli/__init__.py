@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from listener.adapters.log import configure_logs
+from listener.adapters.log import configure_logs, drain_logs
 from listener.adapters.postgres.installation import (
     install,
     installing,
@@ -19,6 +19,7 @@ from listener.adapters.postgres.installation import (
     require_backend,
     uninstall,
 )
+from listener.adapters.signals import Ending
 from listener.bootstrap.daemon import run_daemon
 from listener.cli.completion import completion_command
 from listener.cli.doctor import doctor_command
@@ -75,7 +76,9 @@ def run() -> None:
         message = "DRY_RUN is for sweep and backfill; unset it to run the daemon"
         raise SettingsError(message)
     configure_logs(settings.log_level)
-    asyncio.run(run_daemon(settings))
+    # What was in flight is still in the outbox: that is no failure.
+    ending = Ending(settings.shutdown_timeout, drain_logs, code=0)
+    asyncio.run(run_daemon(settings, ending))
 
 
 main.add_command(sweep)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 
 import click
 
-from listener.adapters.log import configure_logs
+from listener.adapters.log import configure_logs, drain_logs, write_line
+from listener.adapters.signals import Ending
 from listener.bootstrap.commands import (
     Command,
     Forecast,
@@ -198,30 +198,32 @@ def _scope(settings: Settings, since_id: int, partition: tuple[int, int] | None)
 def _run(settings: Settings, command: Command | None, walk: Walk | None, *, as_json: bool) -> None:
     configure_logs(_quieter(settings.log_level))
     tally = Tally()
-    stopped_by = None
+    ending = Ending(settings.shutdown_timeout, _say_stopped)
     try:
-        asyncio.run(_running(settings, command, walk, tally))
-    except KeyboardInterrupt:
-        stopped_by = signal.SIGINT
+        asyncio.run(_running(settings, command, walk, tally, ending))
     except asyncio.CancelledError:
-        stopped_by = signal.SIGTERM
+        _print(command, tally, walk, as_json=as_json)
+        _say_stopped()
+        raise SystemExit(128 + (ending.heard or 0)) from None
     except (RunHaltedError, StoreUnavailableError):
         _print(command, tally, walk, as_json=as_json)
         raise
     _print(command, tally, walk, as_json=as_json)
-    if stopped_by is not None:
-        click.echo("listener: stopped; what was not asked stays due", err=True)
-        raise SystemExit(128 + stopped_by)
     if tally.failed or (walk is not None and walk.tally.with_status(Status.ERROR)):
         raise SystemExit(SOME_FAILED)
 
 
+def _say_stopped() -> None:
+    write_line("listener: stopped; what was not asked stays due")
+    drain_logs()
+
+
 async def _running(
-    settings: Settings, command: Command | None, walk: Walk | None, tally: Tally
+    settings: Settings, command: Command | None, walk: Walk | None, tally: Tally, ending: Ending
 ) -> None:
     running = asyncio.current_task()
     if running is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
+        ending.calls(running.cancel)
     asks_for_library = [Route.LIBRARY] if command is not None else []
     asks_for_rotation = [Route.ROTATION, Route.MINT] if walk is not None and not walk.dry else []
     await require_ready(settings, asks_for_library + asks_for_rotation)

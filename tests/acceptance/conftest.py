@@ -32,15 +32,20 @@ def eventually(fact: Callable[[], bool], seconds: float = WAIT_SECONDS) -> None:
 
 
 class Daemon:
-    """A `listener run` process and what it logged."""
+    """A `listener run` process and what it logged, unless that goes elsewhere."""
 
-    def __init__(self, environment: dict[str, str], module: str = "listener") -> None:
+    def __init__(
+        self,
+        environment: dict[str, str],
+        module: str = "listener",
+        stderr: int = subprocess.PIPE,
+    ) -> None:
         self.events: list[dict[str, Any]] = []
         self.lines: list[str] = []
         self.process = subprocess.Popen(
             [sys.executable, "-m", module, "run"],
             env={**os.environ, **environment},  # noqa: TID251 - handed on to a child
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -86,8 +91,7 @@ class Daemon:
         return code
 
     def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
+        for line in self.process.stderr or ():
             self.lines.append(line)
             if line.startswith("{"):
                 self.events.append(json.loads(line))
@@ -117,7 +121,9 @@ def start(dsn: str, lml: str) -> Iterator[Callable[..., Daemon]]:
     """Start daemons with settings given as keywords; they end with the test."""
     with ExitStack() as stack:
 
-        def starting(module: str = "listener", **settings: str) -> Daemon:
+        def starting(
+            module: str = "listener", stderr: int = subprocess.PIPE, **settings: str
+        ) -> Daemon:
             daemon = Daemon(
                 {
                     "DATABASE_URL": dsn,
@@ -131,6 +137,7 @@ def start(dsn: str, lml: str) -> Iterator[Callable[..., Daemon]]:
                     **settings,
                 },
                 module,
+                stderr,
             )
             stack.callback(_end, daemon)
             return daemon
@@ -155,8 +162,13 @@ class Outcome(NamedTuple):
 class Commands:
     """Runs `listener` commands against the database and the simulator of a test."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    def __init__(self, environment: dict[str, str], stderr: int = subprocess.PIPE) -> None:
         self._environment = environment
+        self._stderr = stderr
+
+    def logging_to(self, stderr: int) -> Commands:
+        """Return what runs commands with another standard error."""
+        return Commands(self._environment, stderr)
 
     def begin(
         self, *arguments: str, module: str = "listener", **settings: str
@@ -167,7 +179,7 @@ class Commands:
             env={**os.environ, **self._environment, **settings},  # noqa: TID251 - for a child
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._stderr,
             text=True,
         )
 

@@ -6,12 +6,8 @@ import operator
 import re
 import signal
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from tempfile import TemporaryDirectory
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import psycopg
@@ -20,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from listener.adapters.demo.simulator import Simulator
 from tests.acceptance.conftest import Commands, Daemon, eventually
+from tests.acceptance.proxy import proxy_before
 from tests.catalogue import add_release, count
 from tests.conftest import Connection, with_database
 
@@ -275,76 +272,8 @@ def test_history_survives_a_restart(db: Connection, start: Start) -> None:
     assert hour["library"]["coverage"][-1][0] == 1
 
 
-class Proxy:
-    """Stands between clients and the server; once `dead` is set, sessions that LISTEN go dead.
-
-    They stay open: it is as if the network had swallowed them. Later ones pass.
-    """
-
-    def __init__(self, server: str, listener: socket.socket) -> None:
-        self.dead = threading.Event()
-        self._server = server
-        self._listener = listener
-        self._held: list[socket.socket] = []
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-
-    def close(self) -> None:
-        """Cut every connection, and see it off."""
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._threads[0].join()
-        for each in self._held:
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads[1:]:
-            thread.join()
-        for each in self._held:
-            each.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                self._serve(self._listener.accept()[0])
-
-    def _serve(self, client: socket.socket) -> None:
-        upstream = socket.socket(socket.AF_UNIX)
-        upstream.connect(self._server)
-        self._held += [client, upstream]
-        listens = threading.Event()
-        for ends in ((client, upstream), (upstream, client)):
-            thread = threading.Thread(target=self._carry, args=(*ends, listens))
-            self._threads.append(thread)
-            thread.start()
-
-    def _carry(
-        self, source: socket.socket, target: socket.socket, listens: threading.Event
-    ) -> None:
-        with suppress(OSError):
-            while received := source.recv(65_536):
-                if b"LISTEN " in received and not self.dead.is_set():
-                    listens.set()
-                if not (listens.is_set() and self.dead.is_set()):
-                    target.sendall(received)
-            target.shutdown(socket.SHUT_WR)
-
-
-@contextmanager
-def proxy_before(dsn: str) -> Iterator[tuple[str, Proxy]]:
-    host = parse_qs(urlsplit(dsn).query)["host"][0]
-    with TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(f"{folder}/.s.PGSQL.5432")
-        listener.listen()
-        proxy = Proxy(f"{host}/.s.PGSQL.5432", listener)
-        try:
-            yield dsn.replace(host, folder), proxy
-        finally:
-            proxy.close()
-
-
 def test_half_open_session_that_listens_turns_it_red(dsn: str, start: Start) -> None:
-    if "host" not in parse_qs(urlsplit(dsn).query):
-        pytest.skip("the server is not on a socket of this machine")
-    with proxy_before(dsn) as (through, proxy):
+    with proxy_before(dsn, b"LISTEN ") as (through, proxy):
         site = Site(start(HTTP_BIND=ANY_PORT, DATABASE_URL=through)).ready()
         proxy.dead.set()
         assert "does not answer" in red_within(site, "woken by")

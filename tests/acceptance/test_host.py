@@ -1,0 +1,215 @@
+"""What a host does to the process: stalled logs, networks that swallow, signals."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import httpx
+import psutil
+import psycopg
+import pytest
+
+from listener.adapters.demo.postgres import create_backend
+from listener.adapters.demo.simulator import Simulator
+from listener.adapters.postgres.installation import install, installing
+from tests.acceptance.conftest import Commands, Daemon, eventually
+from tests.acceptance.nameless import WAITS_FOR_A_NAME
+from tests.acceptance.proxy import proxy_before
+from tests.catalogue import add_release, count, outbox_size
+from tests.conftest import BACKEND, Connection
+from tests.pipe import Pipe
+from tests.server import Choice, running
+
+pytestmark = pytest.mark.timeout(90)
+
+Start = Callable[..., Daemon]
+
+NAMELESS = "tests.acceptance.nameless"
+STALLING = "tests.acceptance.stalling"
+# What hangs takes 10 s or for ever: that shows with the least that a stop may take.
+SHORT = "500ms"
+BOUND = 6
+
+
+def ended_in_time(daemon: Daemon, number: signal.Signals = signal.SIGTERM) -> int:
+    """Send a signal; return the exit code, for which what hangs is not waited."""
+    daemon.process.send_signal(number)
+    return daemon.process.wait(BOUND)
+
+
+def never_asked(db: Connection) -> None:
+    """Add a release that is found by a search only."""
+    add_release(db)
+    db.execute("DELETE FROM listener.change")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture
+def stalled() -> Iterator[Pipe]:
+    """Make a pipe with a reader and without room."""
+    pipe = Pipe()
+    pipe.fill()
+    yield pipe
+    pipe.close()
+
+
+def test_stalled_log_keeps_nothing_from_being_answered(
+    db: Connection, start: Start, stalled: Pipe
+) -> None:
+    port = free_port()
+    daemon = start(
+        stderr=stalled.writing,
+        HTTP_BIND=f"127.0.0.1:{port}",
+        LOG_LEVEL="DEBUG",
+        SHUTDOWN_TIMEOUT=SHORT,
+    )
+    add_release(db)
+    eventually(lambda: count(db, "library_identity") == 1)
+    assert httpx.get(f"http://127.0.0.1:{port}/livez", trust_env=False).text == "ok\n"
+    assert ended_in_time(daemon) == 0
+    # None of its lines found room: the reader had stalled all the time.
+    assert stalled.read() == ""
+
+
+def test_log_goes_on_once_it_is_read_again(db: Connection, start: Start, stalled: Pipe) -> None:
+    daemon = start(stderr=stalled.writing)
+    add_release(db)
+    eventually(lambda: count(db, "library_identity") == 1)
+    written = ""
+
+    def said() -> bool:
+        nonlocal written
+        written += stalled.read()
+        return '"following"' in written
+
+    eventually(said)
+    assert ended_in_time(daemon) == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "number"), [("sweep", signal.SIGTERM), ("backfill", signal.SIGINT)]
+)
+def test_stalled_log_does_not_keep_a_command_from_ending(
+    db: Connection,
+    listener: Commands,
+    simulator: Simulator,
+    stalled: Pipe,
+    *,
+    command: str,
+    number: signal.Signals,
+) -> None:
+    never_asked(db)
+    simulator.gate.shut()
+    process = listener.logging_to(stalled.writing).begin(command, SHUTDOWN_TIMEOUT=SHORT)
+    simulator.calls.wait_for(1, "bulk")
+    process.send_signal(number)
+    process.communicate(timeout=BOUND)
+    assert process.returncode == 128 + number
+    simulator.gate.open()
+    assert listener.run(command).code == 0
+    assert count(db, "library_identity") == 1
+
+
+def test_network_that_swallows_the_database_delays_no_stop(
+    db: Connection, dsn: str, start: Start, simulator: Simulator
+) -> None:
+    with proxy_before(dsn) as (through, proxy):
+        daemon = start(DATABASE_URL=through, SHUTDOWN_TIMEOUT=SHORT).following()
+        simulator.gate.shut()
+        add_release(db)
+        simulator.calls.wait_for(1, "bulk")
+        proxy.dead.set()
+        simulator.gate.open()
+        assert ended_in_time(daemon) == 0
+    assert count(db, "library_identity") == 0
+    start()
+    eventually(lambda: count(db, "library_identity") == 1, 30)
+    eventually(lambda: outbox_size(db) == 0)
+
+
+@pytest.mark.parametrize("command", ["sweep", "backfill"])
+def test_network_that_swallows_the_database_does_not_keep_a_command(
+    db: Connection, dsn: str, listener: Commands, simulator: Simulator, command: str
+) -> None:
+    never_asked(db)
+    simulator.gate.shut()
+    with proxy_before(dsn) as (through, proxy):
+        process = listener.begin(command, DATABASE_URL=through, SHUTDOWN_TIMEOUT=SHORT)
+        simulator.calls.wait_for(1, "bulk")
+        proxy.dead.set()
+        simulator.gate.open()
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=BOUND)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert stderr.endswith("listener: stopped; what was not asked stays due\n")
+
+
+@contextmanager
+def frozen(dsn: str) -> Iterator[None]:
+    """Stop all processes of a server for the length of the block."""
+    with psycopg.connect(dsn) as connection:
+        postmaster = psutil.Process(connection.info.backend_pid).parent()
+    assert postmaster is not None
+    # First the one that begets others; some of those end meanwhile.
+    postmaster.suspend()
+    processes = [*postmaster.children(recursive=True), postmaster]
+    for each in processes:
+        with suppress(psutil.NoSuchProcess):
+            each.suspend()
+    try:
+        yield
+    finally:
+        for each in processes:
+            with suppress(psutil.NoSuchProcess):
+                each.resume()
+
+
+def test_frozen_server_delays_no_stop(start: Start) -> None:
+    with running(Choice("a server that may be stopped")) as dsn:
+        create_backend(dsn, BACKEND, with_triggers=False)
+        with installing(dsn) as owner:
+            install(owner, BACKEND)
+        daemon = start(DATABASE_URL=dsn, SHUTDOWN_TIMEOUT=SHORT).following()
+        with psycopg.connect(dsn, autocommit=True) as db:
+            add_release(db)
+            with frozen(dsn):
+                assert ended_in_time(daemon) == 0
+            start(DATABASE_URL=dsn).following()
+            eventually(lambda: count(db, "library_identity") == 1)
+
+
+def test_names_that_cannot_be_looked_up_delay_no_stop(
+    db: Connection, lml: str, start: Start
+) -> None:
+    by_name = lml.replace("127.0.0.1", "localhost")
+    add_release(db)
+    daemon = start(NAMELESS, LIBRARY_METADATA_URL=by_name, SHUTDOWN_TIMEOUT=SHORT).following()
+    eventually(lambda: f"{WAITS_FOR_A_NAME}\n" in daemon.lines)
+    assert ended_in_time(daemon) == 0
+    start()
+    eventually(lambda: count(db, "library_identity") == 1)
+
+
+def test_loop_that_is_blocked_delays_no_stop(start: Start) -> None:
+    daemon = start(STALLING, SHUTDOWN_TIMEOUT=SHORT).following()
+    daemon.kill(signal.SIGHUP)
+    assert ended_in_time(daemon) == 0
+    daemon.ended()
+    assert daemon.logged("did not end in time, leaving what hangs behind") == 1
+
+
+def test_signals_that_mean_nothing_change_nothing(db: Connection, start: Start) -> None:
+    daemon = start().following()
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        daemon.kill(number)
+    add_release(db)
+    eventually(lambda: count(db, "library_identity") == 1)
+    assert daemon.stop() == 0
+    assert daemon.logged("stopping") == 1
