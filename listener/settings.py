@@ -284,10 +284,10 @@ class Settings(DueSettings):
         default=False, description="Whether sweep and backfill ask LML but write nothing."
     )
     sweep_interval: Duration = Field(
-        timedelta(hours=1),
+        timedelta(minutes=15),
         ge=timedelta(seconds=1),
         le=timedelta(days=7),
-        description="How often the daemon asks again what is due by its time.",
+        description="How often the daemon asks what is due by its time or has gained credits.",
     )
     audit_interval: Duration = Field(
         timedelta(days=1),

@@ -26,7 +26,7 @@ class Question:
 
     `digest` identifies the question: the row is still asking the same as long as its digest is
     equal. `legacy_release_id` is LML's bridge to per-track data. `compilation` says that our own
-    tables take the release for one.
+    tables take the release for one, and `last_credit` is the highest id among its credits, or 0.
     """
 
     library_id: int
@@ -36,6 +36,7 @@ class Question:
     digest: bytes
     compilation: bool = False
     failing: Failing | None = None
+    last_credit: int = 0
 
     @property
     def suspicion(self) -> int:

@@ -2,7 +2,7 @@
 -- Where an identity is new, a row lock keeps a deletion out until the commit and lets every other update through; a
 -- row that is being deleted is skipped, not waited for. Elsewhere there is nothing that a deletion could run into.
 INSERT INTO listener.ledger AS g
-    (library_id, question, ask_order, outcome, answered_at, next_ask_at, lml_manual)
+    (library_id, question, ask_order, outcome, answered_at, next_ask_at, last_credit, identity_verified_at, lml_manual)
 SELECT
     v.library_id,
     v.question,
@@ -10,13 +10,22 @@ SELECT
     v.outcome,
     now(),
     now() + CASE WHEN v.outcome IN ('single_artist', 'visited_compilation') THEN %(stale_after)s ELSE %(retry_after)s END,
+    v.last_credit,
+    -- Of a single artist the identity is verified next, in this transaction.
+    CASE
+        WHEN v.outcome = 'single_artist' THEN now()
+        ELSE coalesce(
+            (SELECT i.last_verified_at FROM {backend}.library_identity AS i WHERE i.library_id = v.library_id),
+            '-infinity'
+        )
+    END,
     ARRAY(
         SELECT m.part
         FROM unnest(%(manual_ids)b::int[], %(manual_parts)b::text[]) AS m (library_id, part)
         WHERE m.library_id = v.library_id
     )
-FROM unnest(%(library_ids)b::int[], %(questions)b::bytea[], %(outcomes)b::text[])
-    AS v (library_id, question, outcome)
+FROM unnest(%(library_ids)b::int[], %(questions)b::bytea[], %(outcomes)b::text[], %(last_credits)b::int[])
+    AS v (library_id, question, outcome, last_credit)
 CROSS JOIN LATERAL (
     SELECT
         v.outcome = 'single_artist'
@@ -50,6 +59,8 @@ SET question = excluded.question,
     tracks = NULL,
     answered_at = excluded.answered_at,
     next_ask_at = excluded.next_ask_at,
+    last_credit = excluded.last_credit,
+    identity_verified_at = excluded.identity_verified_at,
     failures = 0,
     suspicion = 0,
     parked = false,

@@ -1,6 +1,6 @@
 -- Finds, among the next few ids, the rows that are due though the ledger's times do not say so: never asked, asked
--- something else than the row says now, or with an identity that went or is older than allowed. Rows with a change
--- in the outbox are left to it, and rows whose time has come to the search by time: what both found would be asked
+-- something else than the row says now, with an identity that went, is older than allowed or came from another row, or
+-- with a time in the future, when a clock was ahead. Rows with a change in the outbox are left to it, and rows whose time has come to the search by time: what both found would be asked
 -- twice, as they go on side by side. One row without an id if nothing is due; no upper end once there are no more ids.
 -- The bounds are repeated for every table: PostgreSQL does not carry them through a left join. NOT IN and IN .. IS
 -- TRUE stay hashed subplans; a join becomes a nested loop, because nobody can guess how many rows are due or waiting.
@@ -19,16 +19,20 @@ found AS MATERIALIZED (
         l.id AS library_id,
         l.code_volume_letters,
         CASE
-            WHEN g.library_id IS NULL AND i.last_verified_at > now() - %(stale_after)s THEN NULL
+            WHEN g.library_id IS NULL AND i.last_verified_at BETWEEN now() - %(stale_after)s AND now() THEN NULL
             WHEN g.library_id IS NULL THEN 'never'
             WHEN g.next_ask_at <= now() THEN NULL
             WHEN g.question <> listener.question_digest(
                 l.artist_name, l.album_title, l.legacy_release_id, coalesce(l.code_volume_letters LIKE 'Z%%', false)
             ) THEN 'changed'
-            WHEN g.failures = 0 AND NOT listener.still_holds(
-                g.outcome, g.answered_at, g.lml_manual, i.library_id, i.method, i.notes, i.last_verified_at,
-                %(stale_after)s, %(retry_after)s
-            ) THEN CASE
+            WHEN g.failures > 0 THEN CASE WHEN g.failed_at > now() THEN 'failed' END
+            WHEN listener.is_contradicted(
+                g.identity_verified_at, g.lml_manual, i.method, i.notes, i.last_verified_at
+            )
+                OR NOT listener.still_holds(
+                    g.outcome, g.answered_at, g.lml_manual, i.library_id, i.method, i.notes, i.last_verified_at,
+                    %(stale_after)s, %(retry_after)s
+                ) THEN CASE
                 WHEN g.outcome IS NULL THEN 'never'
                 WHEN g.outcome IN ('single_artist', 'visited_compilation') THEN 'resolved'
                 ELSE 'unresolved'

@@ -1,5 +1,5 @@
 -- Tells which search finds a row of the library first, when and for what reason, by the rules of find_failed (retry),
--- find_due_by_time (sweep) and find_due_by_content (audit). No row if none ever does: the row is out of scope, cannot be
+-- find_due_by_time and find_credited (sweep) and find_due_by_content (audit). No row if none ever does: the row is out of scope, cannot be
 -- asked about or is left to the outbox.
 SELECT
     s.job,
@@ -19,7 +19,16 @@ CROSS JOIN LATERAL (
         listener.still_holds(
             g.outcome, g.answered_at, g.lml_manual, i.library_id, i.method, i.notes, i.last_verified_at,
             %(stale_after)s, %(retry_after)s
-        ) AS holds,
+        )
+            AND NOT listener.is_contradicted(
+                g.identity_verified_at, g.lml_manual, i.method, i.notes, i.last_verified_at
+            ) AS holds,
+        EXISTS (
+            SELECT
+            FROM {backend}.compilation_track_artist AS t
+            WHERE t.library_id = l.id
+                AND t.id > g.last_credit
+        ) AS credited,
         listener.is_kept(i.method, i.notes, 'identity' = ANY (g.lml_manual)) AS kept
 ) AS k
 CROSS JOIN LATERAL (
@@ -32,20 +41,26 @@ CROSS JOIN LATERAL (
             WHEN g.outcome IN ('single_artist', 'visited_compilation') THEN 'resolved'
             ELSE 'unresolved'
         END AS reason,
-        g.next_ask_at AS due_at
+        CASE
+            WHEN g.failures = 0 AND g.outcome IS NOT NULL AND k.credited THEN least(g.next_ask_at, now())
+            ELSE g.next_ask_at
+        END AS due_at
     UNION ALL
     SELECT
         'audit' AS job,
         CASE
             WHEN k.never THEN 'never'
             WHEN k.changed THEN 'changed'
+            WHEN g.failures > 0 THEN 'failed'
             WHEN g.outcome IN ('single_artist', 'visited_compilation') THEN 'resolved'
             ELSE 'unresolved'
         END AS reason,
         CASE
-            WHEN k.never THEN coalesce(i.last_verified_at + %(stale_after)s, now())
+            WHEN k.never THEN CASE
+                WHEN i.last_verified_at <= now() THEN i.last_verified_at + %(stale_after)s ELSE now()
+            END
             WHEN k.changed THEN now()
-            WHEN g.failures > 0 THEN NULL
+            WHEN g.failures > 0 THEN CASE WHEN g.failed_at > now() THEN now() END
             WHEN NOT k.holds THEN now()
             WHEN g.outcome = 'single_artist' THEN least(
                 g.answered_at + %(stale_after)s,

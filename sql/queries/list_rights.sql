@@ -20,6 +20,7 @@ WITH wanted (kind, schema_name, name, rights, optional) AS (
         ('ROUTINE', 'listener', 'question_digest', '{{EXECUTE}}', false),
         ('ROUTINE', 'listener', 'still_holds', '{{EXECUTE}}', false),
         ('ROUTINE', 'listener', 'is_kept', '{{EXECUTE}}', false),
+        ('ROUTINE', 'listener', 'is_contradicted', '{{EXECUTE}}', false),
         -- A row lock wants the right to update some column, whichever: the daemon updates none.
         ('TABLE', %(backend)s, 'library', '{{SELECT,UPDATE (id)}}', false),
         ('TABLE', %(backend)s, 'rotation', '{{SELECT,UPDATE (lml_identity_id)}}', false),

@@ -12,13 +12,16 @@ due AS MATERIALIZED (
     WHERE l.id = ANY (%(library_ids)b::int[])
         AND l.artist_name IS NOT NULL
         AND CASE
-            WHEN g.library_id IS NULL THEN coalesce(i.last_verified_at <= now() - %(stale_after)s, true)
+            WHEN g.library_id IS NULL THEN (i.last_verified_at BETWEEN now() - %(stale_after)s AND now()) IS NOT TRUE
             WHEN g.question <> listener.question_digest(
                 l.artist_name, l.album_title, l.legacy_release_id, coalesce(l.code_volume_letters LIKE 'Z%%', false)
             ) THEN true
             -- What failed has a time and a feed of its own.
-            WHEN g.failures > 0 THEN false
+            WHEN g.failures > 0 THEN g.failed_at > now()
             ELSE g.next_ask_at <= now()
+                OR listener.is_contradicted(
+                    g.identity_verified_at, g.lml_manual, i.method, i.notes, i.last_verified_at
+                )
                 OR NOT listener.still_holds(
                     g.outcome, g.answered_at, g.lml_manual, i.library_id, i.method, i.notes, i.last_verified_at,
                     %(stale_after)s, %(retry_after)s

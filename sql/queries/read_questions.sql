@@ -12,11 +12,15 @@ SELECT
         AND listener.still_holds(
             g.outcome, g.answered_at, g.lml_manual, i.library_id, i.method, i.notes, i.last_verified_at,
             %(stale_after)s, %(retry_after)s
-        ),
+        )
+        AND NOT listener.is_contradicted(
+            g.identity_verified_at, g.lml_manual, i.method, i.notes, i.last_verified_at
+        )
+        AND coalesce(t.last_credit <= g.last_credit, true),
         false
     ) AS answered,
-    coalesce(l.code_volume_letters LIKE 'Z%%', false)
-        OR EXISTS (SELECT FROM {backend}.compilation_track_artist AS t WHERE t.library_id = l.id) AS compilation,
+    coalesce(l.code_volume_letters LIKE 'Z%%', false) OR t.last_credit > 0 AS compilation,
+    t.last_credit,
     f.failures,
     f.lasting,
     f.ago,
@@ -30,6 +34,16 @@ CROSS JOIN LATERAL (
 ) AS q (digest)
 LEFT JOIN listener.ledger AS g ON g.library_id = l.id
 LEFT JOIN {backend}.library_identity AS i ON i.library_id = l.id
+CROSS JOIN LATERAL (
+    SELECT coalesce(max(c.id), 0) AS last_credit
+    FROM (
+        -- Else the credits of all releases might be read backwards until one of this release came.
+        SELECT b.id
+        FROM {backend}.compilation_track_artist AS b
+        WHERE b.library_id = l.id
+        OFFSET 0
+    ) AS c
+) AS t
 LEFT JOIN LATERAL (
     SELECT
         g.failures,

@@ -99,6 +99,44 @@ def test_compilation_that_is_added_has_its_tracks_linked(
     assert report["compilation_track_rows_written"] == CREDITS
 
 
+def test_credits_that_come_after_the_verdict_are_linked_by_the_next_sweep(
+    db: Connection, start: Start, store: dict[int, Fields]
+) -> None:
+    donor = add_compilation(db, store)
+    start(SWEEP_INTERVAL="1s").following()
+    eventually(lambda: outbox_size(db) == 0)
+    release = add_release(db, "Various Artists", "Another Sampler", "Z-B")
+    other = add_release(db, "Stereolab", "Dots and Loops")
+    eventually(lambda: {release, other} <= outcomes(db).keys())
+    for row in (release, other):
+        # What LML knows of the one, it shall know of the others.
+        (legacy,) = db.execute(
+            sql.SQL("SELECT legacy_release_id FROM {} WHERE id = %s").format(table("library")),
+            (row,),
+        ).fetchall()[0]
+        assert isinstance(legacy, int)
+        store[legacy] = next(iter(store.values()))
+        db.execute(
+            sql.SQL(
+                "INSERT INTO {0} (library_id, artist_name, track_title)"
+                " SELECT %s, artist_name, track_title FROM {0} WHERE library_id = %s"
+            ).format(table("compilation_track_artist")),
+            (row, donor),
+        )
+    eventually(lambda: linked(db, release) == CREDITS)
+    eventually(lambda: nothing_gained(db))
+
+
+def nothing_gained(db: Connection) -> bool:
+    """Return whether the last question about each release saw all of its credits."""
+    return not db.execute(
+        sql.SQL(
+            "SELECT FROM {} AS c JOIN listener.ledger AS g USING (library_id)"
+            " WHERE c.id > g.last_credit"
+        ).format(table("compilation_track_artist"))
+    ).fetchall()
+
+
 def test_page_that_fails_with_tracks_only_is_asked_without_and_again_later(
     db: Connection, listener: Commands, simulator: Simulator, store: dict[int, Fields]
 ) -> None:

@@ -47,6 +47,12 @@ def due(pool: Pool) -> PostgresDue:
     return PostgresDue(pool, BACKEND, ASK_AGAIN)
 
 
+@pytest.fixture
+def short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at two ids a statement."""
+    monkeypatch.setattr(searches, "_WINDOW", 2)
+
+
 async def rows_of(search: AsyncIterator[Sequence[DueRow]]) -> list[DueRow]:
     return [row async for rows in search for row in rows]
 
@@ -241,8 +247,141 @@ async def test_identity_that_was_set_back_by_hand_is_due(
     row, other = add_release(unseen), add_release(unseen)
     await answer(row, other)
     verified_ago(unseen, row, LONG_AGO)
-    verified_ago(unseen, other, LATELY)
     assert await by_content(due) == {row: Reason.RESOLVED}
+
+
+@pytest.mark.parametrize("kind", Kind)
+async def test_row_that_an_identity_was_moved_to_is_asked_once_more(
+    unseen: Connection,
+    due: PostgresDue,
+    library: PostgresLibrary,
+    answer: Answers,
+    kind: Kind,
+) -> None:
+    doubled, survivor, other = (add_release(unseen) for _ in range(3))
+    await answer(doubled)
+    await answer(survivor, other, kind=kind)
+    assert await by_content(due) == {}
+
+    move_identity(unseen, doubled, survivor)
+
+    reason = Reason.RESOLVED if kind is Kind.SINGLE_ARTIST else Reason.UNRESOLVED
+    assert await by_content(due) == {doubled: Reason.RESOLVED, survivor: reason}
+    asking = await library.read([survivor, other])
+    assert {question.library_id for question in asking.questions} == {survivor}
+    delete_release(unseen, doubled)
+    await answer(survivor, kind=kind)
+    assert await by_content(due) == {}
+
+
+async def test_identity_that_stays_though_nothing_is_found_any_more_contradicts_nothing(
+    unseen: Connection, due: PostgresDue, answer: Answers
+) -> None:
+    row = add_release(unseen)
+    await answer(row)
+    ask_at(unseen, row, timedelta())
+    await answer(row, kind=Kind.UNRESOLVED)
+    assert await by_content(due) == {}
+
+
+async def test_identity_that_a_person_moved_contradicts_nothing(
+    unseen: Connection, due: PostgresDue, answer: Answers
+) -> None:
+    row, other = add_release(unseen), add_release(unseen)
+    await answer(row, other, kind=Kind.UNRESOLVED)
+    add_identity(unseen, row, LATELY, notes="music director")
+    add_identity(unseen, other, LATELY)
+    assert await by_content(due) == {}
+
+
+@pytest.mark.parametrize("kind", Kind)
+async def test_answer_dated_in_the_future_is_asked_again(
+    unseen: Connection, due: PostgresDue, library: PostgresLibrary, answer: Answers, kind: Kind
+) -> None:
+    row, other = add_release(unseen), add_release(unseen)
+    await answer(row, other, kind=kind)
+    set_clock_ahead(unseen, row)
+    assert await by_time(due) == {}
+    assert await by_content(due) == {row: REASONS[kind]}
+    asking = await library.read([row, other])
+    assert {question.library_id for question in asking.questions} == {row}
+    await answer(row, kind=kind)
+    assert await by_content(due) == {}
+
+
+async def test_failure_dated_in_the_future_is_tried_again(
+    unseen: Connection, due: PostgresDue, fail: Failures
+) -> None:
+    row, other = add_release(unseen), add_release(unseen)
+    await fail(row, other, parked=True)
+    set_clock_ahead(unseen, row)
+    assert await failed(due) == {}
+    assert await by_content(due) == {row: Reason.FAILED}
+
+
+async def test_identity_of_an_old_install_dated_in_the_future_is_asked_about(
+    unseen: Connection, due: PostgresDue
+) -> None:
+    row, other = add_release(unseen), add_release(unseen)
+    add_identity(unseen, row, timedelta(days=-365))
+    add_identity(unseen, other, LATELY)
+    assert await by_content(due) == {row: Reason.NEVER}
+
+
+@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.usefixtures("short_windows")
+async def test_release_that_gained_credits_since_it_was_asked_is_due(
+    unseen: Connection, due: PostgresDue, library: PostgresLibrary, answer: Answers, kind: Kind
+) -> None:
+    row, other = add_release(unseen), add_release(unseen)
+    for title in ("Come On", "Echo's Answer"):
+        add_credit(unseen, other, title)
+    await answer(row, other, kind=kind)
+    assert await by_time(due) == {}
+
+    for title in ("Come On", "Echo's Answer", "Tower of Our Tuning"):
+        add_credit(unseen, row, title)
+
+    found = await rows_of(due.by_time(EVERYTHING))
+    assert found == [DueRow(row, REASONS[kind], compilation=True)]
+    asking = await library.read([row, other])
+    assert {question.library_id for question in asking.questions} == {row}
+    await answer(row, kind=kind)
+    assert await by_time(due) == {}
+
+
+async def test_credit_that_comes_while_lml_thinks_is_not_taken_for_asked(
+    unseen: Connection, due: PostgresDue, library: PostgresLibrary, answer: Answers
+) -> None:
+    row = add_release(unseen)
+    asking = await library.read([row])
+    add_credit(unseen, row, "Come On")
+    await answer.write(asking, Kind.COMPILATION)
+    assert await by_time(due) == {row: Reason.UNRESOLVED}
+
+
+@pytest.mark.parametrize(
+    "scope", [Scope(since_id=2), Scope(partition=0, partitions=2), Scope(only=frozenset())]
+)
+async def test_release_that_gained_credits_is_left_out_of_other_scopes(
+    unseen: Connection, due: PostgresDue, answer: Answers, scope: Scope
+) -> None:
+    row = add_release(unseen)
+    assert row == 1
+    await answer(row)
+    add_credit(unseen, row, "Come On")
+    assert await by_time(due, scope) == {}
+
+
+async def test_release_that_gained_credits_but_failed_has_its_own_time(
+    unseen: Connection, due: PostgresDue, answer: Answers, fail: Failures
+) -> None:
+    row = add_release(unseen)
+    await answer(row)
+    ask_at(unseen, row, timedelta())
+    await fail(row)
+    add_credit(unseen, row, "Come On")
+    assert await by_time(due) == {}
 
 
 async def test_identity_that_is_gone_is_due(
@@ -696,7 +835,8 @@ async def test_longest_due_come_first_across_pages(
         ask_at(unseen, row, -timedelta(hours=ago))
     unseen.execute("COMMIT")
     pages = [[row.library_id for row in page] async for page in due.by_time(EVERYTHING)]
-    assert [len(page) for page in pages] == [3, 3, 3, 0]
+    # The last one are those that gained credits.
+    assert [len(page) for page in pages] == [3, 3, 3, 0, 0]
     assert [row for page in pages for row in page] == sorted(
         rows, key=lambda row: (-hours[row], row)
     )
@@ -819,6 +959,36 @@ async def test_search_for_what_failed_costs_what_failed(
     assert "Seq Scan" not in {node["Node Type"] for node in nodes}
     # A third of those that failed are due, and half of these are no suspects.
     assert _reads(nodes) == {"ledger": [10], "library": [5]}
+
+
+@pytest.mark.parametrize("analyzed", ANALYZED)
+async def test_search_for_new_credits_reads_its_window(
+    pool: Pool, unseen: Connection, analyzed: str
+) -> None:
+    if analyzed == "while empty":
+        unseen.execute("VACUUM ANALYZE")
+    _insert_library(unseen, 1_000)
+    unseen.execute(
+        sql.SQL(
+            "INSERT INTO {} (library_id, artist_name, track_title) SELECT 1 + i / 50, 'Can', i"
+            " FROM generate_series(1, 40_000) AS i"
+        ).format(table("compilation_track_artist"))
+    )
+    unseen.execute(
+        sql.SQL(
+            "INSERT INTO listener.ledger (library_id, question, ask_order, outcome, answered_at,"
+            " next_ask_at, last_credit) SELECT id, '', 0, 'compilation', now(), now() +"
+            " interval '1 h', 50 * id - 1 - id % 2 FROM {}"
+        ).format(table("library"))
+    )
+    if analyzed == "now":
+        unseen.execute("ANALYZE")
+    window = {"after": 10_000, "window": WINDOW}
+    nodes = await _plan(pool, "find_credited", _scope_parameters() | window)
+    assert "Seq Scan" not in {node["Node Type"] for node in nodes}
+    assert max(map(_rows_read, nodes)) <= WINDOW
+    # Each release of the window, and of those that are due all credits.
+    assert max(_reads(nodes)["ledger"]) <= 2 * (WINDOW // 50 + 2)
 
 
 @pytest.mark.parametrize("analyzed", ANALYZED)
@@ -991,4 +1161,42 @@ def verified_ago(db: Connection, row: int, ago: timedelta) -> None:
             table("library_identity")
         ),
         (ago, row),
+    )
+
+
+def move_identity(db: Connection, row: int, survivor: int) -> None:
+    """Repoint the identity of a release to another one, as the backend does with doubles."""
+    for statement in (
+        "DELETE FROM {} WHERE library_id = %(to)s",
+        "UPDATE {} SET library_id = %(to)s WHERE library_id = %(from)s",
+    ):
+        db.execute(
+            sql.SQL(statement).format(table("library_identity")), {"from": row, "to": survivor}
+        )
+
+
+def set_clock_ahead(db: Connection, row: int) -> None:
+    """Have a row look as if it had been asked a year from now."""
+    db.execute(
+        "UPDATE listener.ledger SET answered_at = answered_at + interval '1 year',"
+        " next_ask_at = next_ask_at + interval '1 year', failed_at = failed_at + interval '1 year'"
+        " WHERE library_id = %s",
+        (row,),
+    )
+    verified_ago(db, row, timedelta(days=-365))
+    db.execute(
+        sql.SQL(
+            "UPDATE listener.ledger AS g SET identity_verified_at = i.last_verified_at"
+            " FROM {} AS i WHERE i.library_id = g.library_id AND g.library_id = %s"
+        ).format(table("library_identity")),
+        (row,),
+    )
+
+
+def add_credit(db: Connection, row: int, title: str) -> None:
+    db.execute(
+        sql.SQL(
+            "INSERT INTO {} (library_id, artist_name, track_title) VALUES (%s, 'X', %s)"
+        ).format(table("compilation_track_artist")),
+        (row, title),
     )

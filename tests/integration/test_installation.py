@@ -327,6 +327,17 @@ def test_what_a_newer_version_installed_is_left_as_it_is(bare: str, newer: str) 
     assert newer in done.stderr
 
 
+def test_every_table_can_be_deleted_from_while_all_tables_are_published(db: Connection) -> None:
+    db.execute("CREATE PUBLICATION everything FOR ALL TABLES")
+    tables = db.execute(
+        "SELECT relname FROM pg_class"
+        " WHERE relnamespace = 'listener'::regnamespace AND relkind = 'r'"
+    ).fetchall()
+    assert len(tables) > 8
+    for (name,) in tables:
+        db.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier("listener", str(name))))
+
+
 def test_older_program_never_mends_triggers_of_a_newer_one(bare: str) -> None:
     with installing(bare) as connection:
         install(connection, BACKEND)
@@ -344,7 +355,9 @@ def test_rows_that_an_older_version_parked_stay_parked_but_not_for_ever(
     bare: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(statements.sql_folder(), tmp_path / "sql")
-    (tmp_path / "sql/schema/0008_failures.sql").unlink()
+    newer = ("0008_failures", "0009_contradictions_credits")
+    for name in newer:
+        (tmp_path / f"sql/schema/{name}.sql").unlink()
     with installing(bare) as connection:
         with monkeypatch.context() as older:
             older.setattr(statements, "_PACKAGE", tmp_path)
@@ -356,9 +369,9 @@ def test_rows_that_an_older_version_parked_stay_parked_but_not_for_ever(
             " (2, '', 0, NULL, NULL, now() + interval '15 min', 2, 'lml_error', 'x', now()),"
             " (3, '', 0, 'unresolved', now(), now() + interval '30 d', 0, NULL, NULL, NULL)"
         )
-        with pytest.raises(InstallationError, match="schema/0008_failures missing"):
+        with pytest.raises(InstallationError, match=r"schema/0008_failures, .* missing"):
             require_installed(connection, BACKEND)
-        assert install(connection, BACKEND) == ["installed schema/0008_failures"]
+        assert install(connection, BACKEND) == [f"installed schema/{name}" for name in newer]
         rows = connection.execute(
             "SELECT library_id, failures, suspicion, parked, failing_since = failed_at,"
             " next_ask_at - now() FROM listener.ledger ORDER BY library_id"

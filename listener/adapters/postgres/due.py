@@ -26,15 +26,19 @@ class PostgresDue:
         self._ask_again = ask_again
         self._by_time = query("find_due_by_time", backend)
         self._by_content = query("find_due_by_content", backend)
+        self._credited = query("find_credited", backend)
         self._failed = query("find_failed", backend)
         self._compilations = query("find_asked_compilations", backend)
 
     async def by_time(self, scope: Scope) -> AsyncIterator[list[DueRow]]:
         """Yield the rows whose time to be asked had come at the start, the longest due first.
 
-        Costs what is due, whatever the size of the library; rows that failed are left out.
+        Then those that gained credits since they were asked. Costs what is due, and a look at every
+        credit, whatever the size of the library; rows that failed are left out.
         """
         async for rows in self._pages(self._by_time, scope, {"until": await self._now()}):
+            yield rows
+        async for rows in self._windows(self._credited, scope, after=0):
             yield rows
 
     async def failed(self, scope: Scope) -> AsyncIterator[list[DueRow]]:
@@ -95,7 +99,7 @@ class PostgresDue:
 
         Looks at every row of the library, in windows; rows that wait in the outbox are left out.
         """
-        async for rows in self._windows(self._by_content, scope):
+        async for rows in self._windows(self._by_content, scope, after=scope.since_id - 1):
             yield rows
 
     async def compilations(self, scope: Scope) -> AsyncIterator[list[DueRow]]:
@@ -103,11 +107,12 @@ class PostgresDue:
 
         Looks at every row of the library, in windows.
         """
-        async for rows in self._windows(self._compilations, scope):
+        async for rows in self._windows(self._compilations, scope, after=scope.since_id - 1):
             yield rows
 
-    async def _windows(self, statement: bytes, scope: Scope) -> AsyncIterator[list[DueRow]]:
-        after: int | None = scope.since_id - 1
+    async def _windows(
+        self, statement: bytes, scope: Scope, *, after: int | None
+    ) -> AsyncIterator[list[DueRow]]:
         while after is not None:
             parameters = _parameters(scope) | self._ask_again.parameters()
             parameters |= {"after": after, "window": _WINDOW}

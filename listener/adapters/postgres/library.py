@@ -47,7 +47,7 @@ class PostgresLibrary:
             (drawn,), rows = await only_row(order), await cursor.fetchall()
         questions, answered, nameless = [], set(), set()
         for library_id, artist_name, album_title, legacy_id, digest, is_answered, *rest in rows:
-            compilation, *failing = rest
+            compilation, last_credit, *failing = rest
             if artist_name is None:
                 nameless.add(library_id)
             elif is_answered:
@@ -62,6 +62,7 @@ class PostgresLibrary:
                         digest,
                         compilation,
                         failing_of(*failing),
+                        last_credit,
                     )
                 )
         return Asking(

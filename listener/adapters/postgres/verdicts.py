@@ -131,6 +131,7 @@ def _columns(page: Page) -> dict[str, Any]:
         "library_ids": Int4s([v.library_id for v in verdicts]),
         "questions": Byteas([page.questions[v.library_id].digest for v in verdicts]),
         "outcomes": Texts([v.outcome for v in verdicts]),
+        "last_credits": Int4s([page.questions[v.library_id].last_credit for v in verdicts]),
         "manual_ids": Int4s([row for row, _ in manual]),
         "manual_parts": Texts([part for _, part in manual]),
         "identity_ids": Int4s([row for row, _ in found]),
