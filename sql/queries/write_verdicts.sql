@@ -85,6 +85,13 @@ verified AS (
         notes = excluded.notes
     WHERE (i.wikidata_qid, i.spotify_id, i.apple_music_id, i.method)
         IS NOT DISTINCT FROM (excluded.wikidata_qid, excluded.spotify_id, excluded.apple_music_id, excluded.method)
+        AND NOT (
+            num_nonnulls(
+                i.discogs_master_id, i.discogs_release_id, i.musicbrainz_release_group_mbid,
+                i.musicbrainz_release_mbid, i.musicbrainz_recording_mbid
+            ) > 0
+            AND i.library_id IN (SELECT f.library_id FROM found AS f WHERE f.question_changed)
+        )
         AND NOT listener.is_kept(
             i.method, i.notes, (i.library_id, 'identity') IN (SELECT m.library_id, m.part FROM lml_manual AS m)
         )
@@ -94,14 +101,24 @@ unsettled AS MATERIALIZED (
     SELECT
         f.library_id,
         'identity' = ANY (f.lml_manual) AS said_by_lml,
-        CASE WHEN f.question_changed THEN 'question_changed' ELSE 'verdict_changed' END AS reason
+        CASE WHEN f.question_changed THEN 'question_changed' ELSE 'verdict_changed' END AS reason,
+        f.wikidata_qid,
+        f.spotify_id,
+        f.apple_music_id,
+        f.method,
+        f.confidence
     FROM found AS f
     WHERE f.library_id NOT IN (SELECT v.library_id FROM verified AS v)
     UNION ALL
     SELECT
         a.library_id,
         'identity' = ANY (a.lml_manual) AS said_by_lml,
-        'withdrawn' AS reason
+        'withdrawn' AS reason,
+        NULL,
+        NULL,
+        NULL,
+        NULL,
+        NULL
     FROM accepted AS a
     WHERE a.outcome <> 'single_artist'
         AND a.question_changed
@@ -111,6 +128,11 @@ standing AS MATERIALIZED (
     SELECT
         u.library_id,
         u.reason,
+        u.wikidata_qid,
+        u.spotify_id,
+        u.apple_music_id,
+        u.method,
+        u.confidence,
         s.former,
         s.kept
     FROM unsettled AS u
@@ -156,24 +178,37 @@ history AS (
 ),
 --*/
 replaced AS (
+    -- What an older job knew of the release itself outlives another verdict, but not another question.
     INSERT INTO {backend}.library_identity AS i
-        (library_id, wikidata_qid, spotify_id, apple_music_id, last_verified_at, method, confidence,
+        (library_id, discogs_master_id, discogs_release_id, musicbrainz_release_group_mbid, musicbrainz_release_mbid,
+        musicbrainz_recording_mbid, wikidata_qid, spotify_id, apple_music_id, last_verified_at, method, confidence,
         agreement_sources, notes)
     SELECT
-        f.library_id,
-        f.wikidata_qid,
-        f.spotify_id,
-        f.apple_music_id,
+        s.library_id,
+        CASE WHEN s.reason = 'verdict_changed' THEN (s.former).discogs_master_id END,
+        CASE WHEN s.reason = 'verdict_changed' THEN (s.former).discogs_release_id END,
+        CASE WHEN s.reason = 'verdict_changed' THEN (s.former).musicbrainz_release_group_mbid END,
+        CASE WHEN s.reason = 'verdict_changed' THEN (s.former).musicbrainz_release_mbid END,
+        CASE WHEN s.reason = 'verdict_changed' THEN (s.former).musicbrainz_recording_mbid END,
+        s.wikidata_qid,
+        s.spotify_id,
+        s.apple_music_id,
         now(),
-        f.method,
-        f.confidence,
+        s.method,
+        s.confidence,
         NULL,
         'consumer:lml-bulk'
-    FROM found AS f
-    WHERE (f.library_id IN (SELECT s.library_id FROM standing AS s WHERE NOT s.kept)) IS TRUE
-    ORDER BY f.library_id
+    FROM standing AS s
+    WHERE NOT s.kept
+        AND s.reason <> 'withdrawn'
+    ORDER BY s.library_id
     ON CONFLICT (library_id) DO UPDATE
-    SET wikidata_qid = excluded.wikidata_qid,
+    SET discogs_master_id = excluded.discogs_master_id,
+        discogs_release_id = excluded.discogs_release_id,
+        musicbrainz_release_group_mbid = excluded.musicbrainz_release_group_mbid,
+        musicbrainz_release_mbid = excluded.musicbrainz_release_mbid,
+        musicbrainz_recording_mbid = excluded.musicbrainz_recording_mbid,
+        wikidata_qid = excluded.wikidata_qid,
         spotify_id = excluded.spotify_id,
         apple_music_id = excluded.apple_music_id,
         last_verified_at = excluded.last_verified_at,

@@ -6,6 +6,7 @@ import asyncio
 import re
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -286,6 +287,54 @@ async def test_what_an_older_job_left_is_replaced_but_not_withdrawn(
     assert await asked(row, identity("Q2")) == Written(frozenset((row,)))
     assert history(db) == [(row, None, "alias_match", "question_changed")]
     assert standing(db) == [("Q2", "exact_match", OURS)]
+
+
+RELEASE_LEVEL = {
+    "discogs_master_id": 11,
+    "discogs_release_id": 12,
+    "musicbrainz_release_group_mbid": UUID(int=13),
+    "musicbrainz_release_mbid": UUID(int=14),
+    "musicbrainz_recording_mbid": UUID(int=15),
+}
+
+
+def release_level(state: dict[str, Any]) -> dict[str, object]:
+    return {column: state[column] for column in RELEASE_LEVEL}
+
+
+@pytest.mark.parametrize("found", ["Q1", "Q2"])
+async def test_what_an_older_job_knew_of_a_release_does_not_outlive_its_question(
+    db: Connection, asked: Asked, found: str
+) -> None:
+    row = add_release(db)
+    add_identity(db, row)
+    for column, value in RELEASE_LEVEL.items():
+        set_column(db, "library_identity", row, column, value)
+    await asked(row, identity("Q1"))
+    (state,) = rows_of(db, "library_identity")
+    assert release_level(state) == RELEASE_LEVEL
+
+    rename(db, row, "Broadcast")
+    await asked(row, identity(found))
+
+    (state,) = rows_of(db, "library_identity")
+    assert (state["wikidata_qid"], state["notes"]) == (found, OURS)
+    assert release_level(state) == dict.fromkeys(RELEASE_LEVEL)
+    assert [reason for *_, reason in history(db)] == ["verdict_changed", "question_changed"]
+    assert release_level(rows_of(db, "library_identity_history")[-1]) == RELEASE_LEVEL
+    await asked(row, identity(found))
+    assert len(history(db)) == 2
+
+
+async def test_what_an_older_job_knew_of_a_release_outlives_another_verdict(
+    db: Connection, asked: Asked
+) -> None:
+    row = add_release(db)
+    await asked(row, identity("Q1"))
+    set_column(db, "library_identity", row, "discogs_release_id", 12)
+    await asked(row, identity("Q2"))
+    (state,) = rows_of(db, "library_identity")
+    assert (state["wikidata_qid"], state["discogs_release_id"]) == ("Q2", 12)
 
 
 async def test_what_lml_itself_called_manual_is_replaced_and_withdrawn(
