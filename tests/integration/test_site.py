@@ -39,6 +39,8 @@ class Told:
     why: Sequence[str] = ()
     fault: str | None = None
     looks: int = 0
+    looked: asyncio.Event = field(default_factory=asyncio.Event)
+    gate: asyncio.Event | None = None
     metrics: Metrics = field(default_factory=lambda: Metrics(lambda: Numbers(ready=True)))
 
     def unready(self) -> Sequence[str]:
@@ -46,7 +48,8 @@ class Told:
 
     async def look(self) -> bytes:
         self.looks += 1
-        await asyncio.sleep(0)
+        self.looked.set()
+        await (self.gate.wait() if self.gate is not None else asyncio.sleep(0))
         if self.fault is not None:
             raise StoreUnavailableError(self.fault)
         return json.dumps({"looks": self.looks}).encode()
@@ -211,23 +214,45 @@ async def test_silent_and_slow_connections_end(monkeypatch: pytest.MonkeyPatch) 
             writer.close()
 
 
-async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def is_hung_up_on(reader: asyncio.StreamReader) -> bool:
+    """Wait for the end of a connection, or for its answer."""
+    try:
+        return await reader.read(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+async def test_oldest_idle_connection_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "_CONNECTIONS", 2)
+    gate = asyncio.Event()
+    told = Told(gate=gate)
+    async with site(told) as client:
+        address = client.base_url.host, client.base_url.port
+        busy, asking = await asyncio.open_connection(*address)
+        asking.write(b"GET /status.json HTTP/1.1\r\nHost: a\r\n\r\n")
+        await told.looked.wait()
+        half_open, silent = await asyncio.open_connection(*address)
+        silent.write(b"GET /livez HTTP/1.1\r\nHost: a")
+        assert (await client.get("/livez")).status_code == 200
+        assert await is_hung_up_on(half_open)
+        gate.set()
+        assert not await is_hung_up_on(busy)
+        for writer in (asking, silent):
+            writer.close()
+
+
+async def test_probes_get_through_a_crowd_of_half_open_connections() -> None:
     async with site() as client:
         address = client.base_url.host, client.base_url.port
-        held = [await asyncio.open_connection(*address) for _ in range(2)]
-        with pytest.raises(httpx.TransportError):
-            await client.get("/livez")
-        for _, writer in held:
+        crowd = []
+        for _ in range(200):
+            crowd.append(await asyncio.open_connection(*address))
+            crowd[-1][1].write(b"GET /livez HTTP/1.1\r\nHost: a")
+        for _ in range(20):
+            async with httpx.AsyncClient(base_url=client.base_url, trust_env=False) as probe:
+                assert (await probe.get("/livez")).status_code == 200
+        for _, writer in crowd:
             writer.close()
-            await writer.wait_closed()
-        async with asyncio.timeout(5):
-            while True:
-                try:
-                    assert (await client.get("/livez")).status_code == 200
-                    break
-                except httpx.TransportError:
-                    await asyncio.sleep(0.01)
 
 
 async def test_server_ends_at_once_though_somebody_is_connected() -> None:

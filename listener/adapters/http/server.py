@@ -11,9 +11,13 @@ from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-_CONNECTIONS = 64
+_CONNECTIONS = 128
+# Taken in one turn of the loop: far fewer than may be held, so that what is hung up on was read.
+_TAKEN_AT_ONCE = 32
+# Waiting to be taken.
+_BACKLOG = 1_024
 _HEADER_BYTES = 16_384
 _FIRST_REQUEST = timedelta(seconds=10)
 _IDLE = timedelta(seconds=15)
@@ -24,17 +28,38 @@ _LAST_REPLIES = timedelta(seconds=0.5)
 
 
 class _Protocol(H11Protocol):
-    """A connection that lives for a bounded time; more than so many at once are hung up on."""
+    """A connection that lives for a bounded time, and gives way when there are too many.
+
+    The headers of its first request have a deadline, those of later ones the connection's own end.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._timer = self.loop.call_later(_FIRST_REQUEST.total_seconds(), self._look)
-        if len(self.connections) > _CONNECTIONS:
-            transport.abort()
+        self.idle_since = self.loop.time()
+        self._make_room()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self.idle_since = self.loop.time()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
         super().connection_lost(exc)
+
+    def _make_room(self) -> None:
+        """Hang up on what has been idle for the longest time: who comes now may be a probe."""
+        all_ = cast("set[_Protocol]", self.connections)
+        held = [each for each in all_ if not each.transport.is_closing()]
+        if len(held) > _CONNECTIONS:
+            oldest = min(held, key=lambda each: (each.is_busy, each.idle_since))
+            oldest.transport.abort()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is being answered; one that has not come entirely does not count."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        return cycle is not None and not cycle.response_complete
 
     def _look(self) -> None:
         if cast("object | None", self.cycle) is None:
@@ -67,6 +92,7 @@ class SiteServer(uvicorn.Server):
                 proxy_headers=False,
                 timeout_keep_alive=round(_IDLE.total_seconds()),
                 h11_max_incomplete_event_size=_HEADER_BYTES,
+                backlog=_TAKEN_AT_ONCE,
             )
         )
         self._bound = bound
@@ -82,6 +108,11 @@ class SiteServer(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve; asyncio takes one number for what it takes and for what may wait."""
+        await super().startup(sockets)
+        self._bound.listen(_BACKLOG)
 
     async def main_loop(self) -> None:
         """Wait; uvicorn would look ten times a second."""
