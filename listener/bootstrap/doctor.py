@@ -28,7 +28,7 @@ from listener.adapters.postgres.examination import (
     try_wakeups,
 )
 from listener.adapters.postgres.history import HistoryTable
-from listener.adapters.postgres.installation import UnreachableError
+from listener.adapters.postgres.installation import UNICODE, UnreachableError, unfit
 from listener.adapters.postgres.rights import GRANT
 from listener.bootstrap.aside import aside
 from listener.bootstrap.gate import ask_gate
@@ -169,6 +169,9 @@ def judge_server(server: Server) -> Iterator[Finding]:
     if server.standby:
         advice = "point DATABASE_URL at the primary"
         yield Finding("database", State.FAIL, f"{where}, a standby: it takes no writes", advice)
+    elif server.encoding != UNICODE:
+        finding, _, advice = unfit(server.encoding).partition("; ")
+        yield Finding("database", State.FAIL, f"{where} is {finding}", advice)
     elif server.read_only:
         finding = f"{where} takes no writes: default_transaction_read_only is on"
         yield Finding("database", State.FAIL, finding, _WRITABLE)

@@ -38,9 +38,17 @@ SERVER = Server(
     standby=False,
     read_only=False,
     database="backend",
+    encoding="UTF8",
     role="listener_daemon",
     clock_ahead=timedelta(0),
 )
+
+
+def test_encoding_that_cannot_hold_unicode_is_a_failure() -> None:
+    finding, *_ = judge_server(replace(SERVER, encoding="SQL_ASCII"))
+    assert finding.state is State.FAIL
+    assert "is encoded in SQL_ASCII, which cannot hold every name" in finding.finding
+    assert "UTF8" in finding.advice
 
 
 def rights(dsn: str, backend: str = BACKEND) -> Rights:

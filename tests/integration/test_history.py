@@ -442,7 +442,7 @@ async def test_identity_that_the_backend_deleted_meanwhile_is_not_kept(
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have locks waited for until the test has seen that they are."""
-    monkeypatch.setitem(vars(connections)["_SESSION"], "lock_timeout", "15s")
+    monkeypatch.setitem(vars(connections)["_LIMITS"], "lock_timeout", "15s")
 
 
 async def write_while_somebody_writes(

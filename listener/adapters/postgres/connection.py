@@ -14,6 +14,7 @@ from psycopg import errors
 from psycopg.types.numeric import Int8BinaryDumper
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from listener.adapters.postgres import sessions
 from listener.adapters.postgres.arrays import register_columns
 from listener.domain.faults import StatementRefusedError, StoreUnavailableError
 
@@ -47,7 +48,7 @@ class Database:
 
 # A lock is waited for shorter than the server's deadlock_timeout (1 s by default): whatever we run
 # into, it is us who give up, never a transaction of the backend.
-_SESSION = {
+_LIMITS = {
     "statement_timeout": "15s",
     "lock_timeout": "200ms",
     "idle_in_transaction_session_timeout": "5s",
@@ -62,12 +63,7 @@ _SESSION = {
 
 async def prepare_session(connection: psycopg.AsyncConnection[Any]) -> None:
     """Set the limits of a session, and mark its writes as our own for the triggers."""
-    # One statement of ours, not start-up options: connection poolers refuse those.
-    await connection.execute(
-        "SELECT set_config(name, value, false)"
-        " FROM unnest(%s::text[], %s::text[]) AS s (name, value)",
-        (list(_SESSION), list(_SESSION.values())),
-    )
+    await connection.execute(*sessions.set_up(_LIMITS))
     # psycopg picks the integer type by value, and a statement would be prepared for every mix.
     connection.adapters.register_dumper(int, Int8BinaryDumper)
     register_columns(connection.adapters)
@@ -75,9 +71,7 @@ async def prepare_session(connection: psycopg.AsyncConnection[Any]) -> None:
 
 def connection_arguments(database: Database) -> dict[str, Any]:
     """Return the arguments that every connection of ours is opened with."""
-    return {
-        "autocommit": True,
-        "application_name": database.holder,
+    return sessions.arguments(database.holder) | {
         "connect_timeout": max(1, round(database.connect_timeout.total_seconds())),
         "keepalives_idle": 10,
         "keepalives_interval": 3,

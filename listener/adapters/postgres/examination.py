@@ -15,18 +15,17 @@ import psycopg
 from psycopg import conninfo, errors, sql
 from psycopg.rows import class_row
 
+from listener.adapters.postgres import sessions
 from listener.adapters.postgres.connection import reason_of
 from listener.adapters.postgres.history import HistoryTable, look_at_history
-from listener.adapters.postgres.installation import UnreachableError, missing_parts
+from listener.adapters.postgres.installation import UnreachableError, encoding_of, missing_parts
 from listener.adapters.postgres.rehearsal import refused_writes
 from listener.adapters.postgres.rights import list_rights
 from listener.adapters.postgres.statements import query
 
 DOCTOR = "listener-doctor"
-_ARGUMENTS: dict[str, Any] = {
-    "autocommit": True,
-    "application_name": DOCTOR,
-    "connect_timeout": 5,
+_LIMITS = {"statement_timeout": "5s", "lock_timeout": "2s"}
+_ARGUMENTS: dict[str, Any] = sessions.arguments(DOCTOR) | {
     # A pooler may lend the next statement another backend, which never saw it prepared.
     "prepare_threshold": None,
 }
@@ -50,6 +49,7 @@ class Server:
     standby: bool
     read_only: bool
     database: str
+    encoding: str
     role: str
     clock_ahead: timedelta
 
@@ -125,8 +125,7 @@ def _connected(dsn: str) -> Iterator[psycopg.Connection[Any]]:
 
 def _limit(connection: psycopg.Connection[Any]) -> None:
     # Bound to the transaction: what a session is set to, a pooler would hand to somebody else.
-    connection.execute("SET LOCAL statement_timeout = '5s'")
-    connection.execute("SET LOCAL lock_timeout = '2s'")
+    connection.execute(*sessions.set_up(_LIMITS, local=True))
 
 
 def read_server(connection: psycopg.Connection[Any], backend: str) -> Server:
@@ -140,6 +139,7 @@ def read_server(connection: psycopg.Connection[Any], backend: str) -> Server:
         standby=seen.standby,
         read_only=seen.read_only,
         database=seen.database,
+        encoding=encoding_of(connection),
         role=seen.role,
         clock_ahead=ahead,
     )

@@ -13,11 +13,15 @@ from typing import Any
 import psycopg
 from psycopg import errors, sql
 
+from listener.adapters.postgres import sessions
 from listener.adapters.postgres.connection import advice_on, reason_of
 from listener.adapters.postgres.locks import INSTALLING
 from listener.adapters.postgres.statements import compose, query, sql_folder, text_of
 
+UNICODE = "UTF8"
 _TRIES = 20
+# Another process may be installing for a while.
+_LIMITS = {"statement_timeout": "0", "lock_timeout": "0"}
 _AS_OWNER = "run it as the owner of the backend's tables; runbooks/install.md tells what that needs"
 # Beside the parts, `listener.installed` holds which version of the program installed last.
 _VERSION = "version"
@@ -53,9 +57,7 @@ def installing(dsn: str, advice: str = _AS_OWNER) -> Iterator[psycopg.Connection
     Raises `InstallationError` if anything fails; with the advice, if a right is missing.
     """
     try:
-        with psycopg.connect(
-            dsn, autocommit=True, application_name="listener-migrate", connect_timeout=5
-        ) as connection:
+        with sessions.connect(dsn, "listener-migrate", _LIMITS) as connection:
             connection.execute(
                 "SELECT pg_advisory_lock(%(lock_class)s::int, %(lock_number)s::int)",
                 INSTALLING.parameters(),
@@ -102,10 +104,10 @@ def require_installed(connection: psycopg.Connection[Any], backend: str) -> list
     Raises `InstallationError` if our schema or a table of the backend is missing. Without working
     triggers there is less to follow, but everything can still be asked about.
     """
+    require_backend(connection, backend)
     missing = missing_parts(connection, backend)
     schema = ", ".join(part.label for part in missing if part.folder == "schema")
     if not schema:
-        require_backend(connection, backend)
         return missing
     if _present_digests(connection):
         message = f"the database is of an older version: {schema} missing; run `listener migrate`"
@@ -247,8 +249,24 @@ def _schema_exists(connection: psycopg.Connection[Any], schema: str) -> bool:
     return bool(row and row[0])
 
 
+def encoding_of(connection: psycopg.Connection[Any]) -> str:
+    """Return the encoding of the database."""
+    return connection.info.parameter_status("server_encoding") or "unknown"
+
+
+def unfit(encoding: str) -> str:
+    """Say what is wrong with an encoding, and what to do."""
+    return (
+        f"encoded in {encoding}, which cannot hold every name that LML knows; "
+        f"move the backend to a database that is encoded in {UNICODE}"
+    )
+
+
 def require_backend(connection: psycopg.Connection[Any], backend: str) -> None:
-    """Raise `InstallationError` if the schema lacks a table of the backend."""
+    """Raise `InstallationError` if a table of the backend is missing, or Unicode does not fit."""
+    encoding = encoding_of(connection)
+    if encoding != UNICODE:
+        raise InstallationError(f"database {connection.info.dbname} is {unfit(encoding)}")
     # Looked up by name: to_regclass is an error where the schema may not be used.
     cursor = connection.execute(
         "SELECT c.relname FROM pg_class AS c INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace"

@@ -12,6 +12,7 @@ import psycopg
 from psycopg import errors
 from psycopg.rows import class_row
 
+from listener.adapters.postgres import sessions
 from listener.adapters.postgres.connection import advice_on, reason_of
 from listener.adapters.postgres.installation import (
     InstallationError,
@@ -25,12 +26,11 @@ from listener.domain.refreshing import RotationCoverage
 # Names of sessions; with a hyphen, because those are no replicas.
 STATUS, STORY = "listener-status", "listener-why"
 
-_SESSION = {
+_LIMITS = {
     "statement_timeout": "10s",
     "lock_timeout": "2s",
     # To compile the count of a whole library takes longer than to make it.
     "jit": "off",
-    "TimeZone": "UTC",
 }
 
 AGES = ("0-1", "1-2", "2-3", "3-4", "4-5", "5-6", "6-7", "7+")
@@ -134,14 +134,7 @@ def looking(dsn: str, backend: str, name: str) -> Iterator[psycopg.Connection[An
     `UnreachableError` if the database cannot be reached.
     """
     try:
-        with psycopg.connect(
-            dsn, autocommit=True, application_name=name, connect_timeout=5
-        ) as connection:
-            connection.execute(
-                "SELECT set_config(name, value, false)"
-                " FROM unnest(%s::text[], %s::text[]) AS s (name, value)",
-                (list(_SESSION), list(_SESSION.values())),
-            )
+        with sessions.connect(dsn, name, _LIMITS) as connection:
             require_installed(connection, backend)
             yield connection
     except psycopg.OperationalError as error:

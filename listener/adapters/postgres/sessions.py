@@ -1,0 +1,58 @@
+"""How every session of ours is set up, whatever the server, the database or the role is set to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, LiteralString
+
+import psycopg
+
+# What our statements, and psycopg's reading of their results, take for granted. Nothing depends on
+# lc_messages, which only a superuser may set: errors are told apart by their SQLSTATE.
+_ALWAYS = {
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "array_nulls": "on",
+    "standard_conforming_strings": "on",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_deferrable": "off",
+}
+_SET_UP: LiteralString = (
+    "SELECT set_config(name, value, %s) FROM unnest(%s::text[], %s::text[]) AS s (name, value)"
+)
+
+
+def arguments(name: str) -> dict[str, Any]:
+    """Return what every connection is opened with; `name` is the session's."""
+    return {
+        "autocommit": True,
+        "application_name": name,
+        "connect_timeout": 5,
+        # Set before the first statement: psycopg cannot even send one in some encodings.
+        "client_encoding": "UTF8",
+    }
+
+
+def set_up(
+    limits: Mapping[str, str], *, local: bool = False
+) -> tuple[LiteralString, tuple[bool, list[str], list[str]]]:
+    """Return the first statement of a session, or with `local` of a transaction.
+
+    One statement of ours, not start-up options: connection poolers refuse those.
+    """
+    settings = _ALWAYS | dict(limits)
+    return _SET_UP, (local, list(settings), list(settings.values()))
+
+
+def connect(dsn: str, name: str, limits: Mapping[str, str]) -> psycopg.Connection[Any]:
+    """Open a session for a command; raises `psycopg.Error`."""
+    connection = psycopg.connect(dsn, **arguments(name))
+    try:
+        connection.execute(*set_up(limits))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
