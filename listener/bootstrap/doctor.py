@@ -29,7 +29,7 @@ from listener.adapters.postgres.examination import (
 )
 from listener.adapters.postgres.history import HistoryTable
 from listener.adapters.postgres.installation import UNICODE, UnreachableError, unfit
-from listener.adapters.postgres.rights import GRANT
+from listener.adapters.postgres.rights import GRANT, SEE_ALL_ROWS
 from listener.bootstrap.aside import aside
 from listener.bootstrap.gate import ask_gate
 from listener.domain.gate import ABSENT, Open, Route
@@ -240,6 +240,9 @@ def judge_rights(rights: Rights) -> Iterator[Finding]:
         yield Finding("rights", State.FAIL, finding, _SCHEMA_NAME)
     elif rights.lacking:
         yield Finding("rights", State.FAIL, f"missing: {', '.join(rights.lacking)}", GRANT)
+    elif rights.hidden:
+        finding = f"row level security may hide rows of {', '.join(rights.hidden)}"
+        yield Finding("rights", State.FAIL, finding, SEE_ALL_ROWS)
     elif rights.refused:
         finding = f"a trigger of the backend refuses writes: {'; '.join(rights.refused)}"
         yield Finding("rights", State.FAIL, finding, GRANT)

@@ -20,7 +20,7 @@ from listener.adapters.postgres.connection import reason_of
 from listener.adapters.postgres.history import HistoryTable, look_at_history
 from listener.adapters.postgres.installation import UnreachableError, encoding_of, missing_parts
 from listener.adapters.postgres.rehearsal import refused_writes
-from listener.adapters.postgres.rights import list_rights
+from listener.adapters.postgres.rights import list_hidden, list_rights
 from listener.adapters.postgres.statements import query
 
 DOCTOR = "listener-doctor"
@@ -58,12 +58,13 @@ class Server:
 class Rights:
     """What is not there at all, and which rights the role lacks on what is.
 
-    `refused` are the writes that fail in spite of these, each with the reason; `untried` says why
-    they were not tried to the end.
+    Of `hidden` tables row level security may keep rows from it. `refused` are the writes that fail
+    in spite of its rights, each with the reason; `untried` says why they were not all tried.
     """
 
     absent: tuple[str, ...]
     lacking: tuple[str, ...]
+    hidden: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
     untried: str | None = None
 
@@ -152,13 +153,15 @@ def read_rights(connection: psycopg.Connection[Any], backend: str) -> Rights:
     """
     with _looking(connection):
         rights = list_rights(connection, backend)
+        hidden = list_hidden(connection, backend)
     found = Rights(
         absent=tuple(dict.fromkeys(right.thing for right in rights if right.granted is None)),
         lacking=tuple(
             f"{right.wanted_right} on {right.thing}" for right in rights if right.granted is False
         ),
+        hidden=hidden,
     )
-    if found.absent or found.lacking:
+    if found.absent or found.lacking or found.hidden:
         return found
     try:
         with _looking(connection):

@@ -18,6 +18,8 @@ from listener.adapters.postgres.statements import query
 
 # What is to be done about a right that a daemon lacks.
 GRANT = "run `listener roles --role ROLE --apply` as the owner of the backend's tables"
+# A policy for the role would not do: that it hides no row cannot be known.
+SEE_ALL_ROWS = "have an administrator run ALTER ROLE ... BYPASSRLS for the daemon's role"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,14 @@ def list_rights(
     with connection.cursor(row_factory=class_row(Right)) as cursor:
         parameters = {"backend": backend, "role": role}
         return cursor.execute(query("list_rights", backend), parameters).fetchall()
+
+
+def list_hidden(
+    connection: psycopg.Connection[Any], backend: str, role: str | None = None
+) -> tuple[str, ...]:
+    """Return the tables of which row level security may hide rows from a role, or who we are."""
+    cursor = connection.execute(query("list_hidden", backend), {"backend": backend, "role": role})
+    return tuple(name for (name,) in cursor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +99,8 @@ def _grant(connection: psycopg.Connection[Any], backend: str, role: str) -> Gran
     if lacking:
         message = f"could not grant {', '.join(lacking)}; run it as the owner of these"
         raise InstallationError(message)
+    if hidden := list_hidden(connection, backend, role):
+        return Grants(known, f"row level security applies to {', '.join(hidden)}; {SEE_ALL_ROWS}")
     try:
         needs = find_needs(connection, backend, role)
     except errors.InsufficientPrivilege as error:

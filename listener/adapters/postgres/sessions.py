@@ -17,6 +17,8 @@ _ALWAYS = {
     "extra_float_digits": "1",
     "array_nulls": "on",
     "standard_conforming_strings": "on",
+    # A policy that hides rows becomes an error: a row that is not seen would count as deleted.
+    "row_security": "off",
     "default_transaction_isolation": "read committed",
     "default_transaction_deferrable": "off",
 }
