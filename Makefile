@@ -32,7 +32,7 @@ ifneq ($(origin PIP_CERT),undefined)
 export SSL_CERT_FILE ?= $(PIP_CERT)
 endif
 
-.PHONY: help demo test test-docker test-pg soak image check bench bench-rotation fmt settings-table runbooks-check lock clean
+.PHONY: help demo test test-docker test-pg soak dist image check bench bench-rotation fmt settings-table runbooks-check lock clean
 
 help: ## list these targets
 	@while IFS= read -r line; do case $$line in \
@@ -54,6 +54,9 @@ test-pg: $(READY) ## the tests of the database on PostgreSQL 14 to 18, with npm 
 
 soak: $(READY) ## break everything for minutes, then look at every row (ARGS="--seconds 600 --seed 7")
 	$(BIN)/python -m tests.soak $(ARGS)
+
+dist: $(UV_READY) ## build the wheel and the sdist into dist/
+	$(UV) build --quiet --clear --out-dir dist
 
 image: ## build the images listener and listener-demo (BUILD_NETWORK=host)
 	docker build --network $(BUILD_NETWORK) -t $(IMAGE)-demo --target demo $(ARGS) .

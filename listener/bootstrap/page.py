@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import psycopg
 
+from listener import DISTRIBUTION
 from listener.adapters.postgres.installation import InstallationError
 from listener.adapters.postgres.parked import ParkedRow, list_parked
 from listener.adapters.postgres.status import RunStatus, Status, StreamStatus, read_status
@@ -71,7 +72,7 @@ class Page:
     async def state(self) -> bytes:
         """Return how all is now; that it cannot be seen is a state, too."""
         pulses = self._outlook.pulses()
-        shown: dict[str, Any] = {"version": version("listener"), "status": None, "parked": []}
+        shown: dict[str, Any] = {"version": version(DISTRIBUTION), "status": None, "parked": []}
         try:
             seen = await self._look(self._see)
         except StoreUnavailableError as fault:

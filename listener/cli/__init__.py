@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from listener import DISTRIBUTION
 from listener.adapters.log import configure_logs, drain_logs
 from listener.adapters.postgres.installation import (
     install,
@@ -49,7 +50,7 @@ _UNINSTALL = "Remove the listener's triggers and its schema with the ledger?"
     ),
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an error; it may quote rows.")
-@click.version_option(version("listener"), prog_name="listener")
+@click.version_option(version(DISTRIBUTION), prog_name="listener")
 def main(*, debug: bool) -> None:
     """Keep a radio station's catalogue and its cross-catalogue identities together.
 
@@ -196,7 +197,7 @@ def demo(
     if missing:
         click.echo(
             f"listener: the demo needs {', '.join(missing)}, which the extra `demo` brings; "
-            "install it: pip install 'listener[demo]', or `make demo` in a checkout",
+            "run `make demo` in a checkout, or install the wheel as 'WHEEL[demo]'",
             err=True,
         )
         raise SystemExit(COULD_NOT_RUN)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 
 import click
 from pydantic import SecretStr
+from rich.padding import Padding
 
-from listener.bounds import shown
-from listener.cli.look import console, plain_table, printable
+from listener.bounds import shown, unit_of
+from listener.cli.look import console, printable
 from listener.cli.manners import examples
 from listener.settings import Settings, load_settings, origins
 
@@ -17,37 +19,52 @@ _MASK = "********"
 _PASSWORD = re.compile(r"(?<=://)([^:/@]*):[^@]*@")
 _PASSWORD_PARAMETER = re.compile(r"([?&](?:ssl)?password=)[^&]*")
 _SOMEBODY = re.compile(r"(?<=://)[^/@]*@")
-# What reads from a pipe gets one line a setting.
+# What reads from a pipe gets two lines a setting.
 _PIPE_WIDTH = 500
 
 
 @click.command(
     name="settings",
     epilog=examples(
-        ("listener settings", "what is in force, and where it comes from"),
+        ("listener settings", "what is in force, where it comes from, and what it means"),
+        ("listener settings --changed", "only what differs from the default"),
         ("listener settings --json", "for a machine"),
     ),
 )
+@click.option("--changed", is_flag=True, help="Leave out what has its default.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
-def settings_command(*, as_json: bool) -> None:
+def settings_command(*, changed: bool, as_json: bool) -> None:
     """Print the settings in force, and where each comes from.
 
     From the environment, the file .env or the default, in this order. Secrets are masked. Exits 2
     if any is missing or wrong, and names them all.
     """
     settings, origin = load_settings(Settings), origins(Settings)
-    rows = [
-        (name.upper(), masked(name, getattr(settings, name)), origin.get(name, "default"))
-        for name in Settings.model_fields
+    entries = [
+        {
+            "name": name.upper(),
+            "value": masked(name, getattr(settings, name)),
+            "unit": unit_of(field) or None,
+            "from": origin.get(name, "default"),
+            "meaning": field.description or "",
+        }
+        for name, field in Settings.model_fields.items()
+        if not changed or getattr(settings, name) != field.default
     ]
     if as_json:
-        keys = ("name", "value", "from")
-        click.echo(json.dumps([dict(zip(keys, row, strict=True)) for row in rows]))
+        click.echo(json.dumps(entries))
         return
-    table = plain_table("setting", "from", "value")
-    for name, value, source in rows:
-        table.add_row(name, source, "-" if value is None else printable(value))
-    console(_PIPE_WIDTH).print(table)
+    lines = console(_PIPE_WIDTH)
+    for entry in entries:
+        lines.print(f"{entry['name']}  {_with_unit(entry)}  ({entry['from']})", overflow="fold")
+        lines.print(Padding(entry["meaning"] or "", (0, 0, 0, 4)))
+
+
+def _with_unit(entry: Mapping[str, str | None]) -> str:
+    value, unit = entry["value"], entry["unit"]
+    if not value:
+        return "-"
+    return printable(value) if unit is None else f"{value} {unit}"
 
 
 def masked(name: str, value: object) -> str | None:

@@ -134,7 +134,7 @@ def test_demo_without_its_extra_says_how_to_install_it(monkeypatch: pytest.Monke
     result = CliRunner().invoke(main, ["demo"])
 
     assert result.exit_code == 2
-    assert "pip install 'listener[demo]'" in result.stderr
+    assert "install the wheel as 'WHEEL[demo]'" in result.stderr
 
 
 def test_demo_keeps_out_of_a_folder_that_holds_something_else(folder: Path) -> None:

@@ -45,13 +45,28 @@ def test_values_are_shown_with_where_they_come_from(tmp_path: Path) -> None:
     assert values["GITHUB_TOKEN"] == (None, "default")
 
 
-def test_screen_has_a_line_for_each(tmp_path: Path) -> None:
+def test_screen_has_each_with_its_unit_its_origin_and_its_meaning(tmp_path: Path) -> None:
     shown = settings(tmp_path, **ADDRESSES)
     assert shown.returncode == 0
-    header, *lines = shown.stdout.splitlines()
-    assert header.split() == ["setting", "from", "value"]
-    assert [line.split()[0] for line in lines] == [name.upper() for name in Settings.model_fields]
+    lines = [line.rstrip() for line in shown.stdout.splitlines()]
+    named = [line.split()[0] for line in lines if not line.startswith(" ")]
+    assert named == [name.upper() for name in Settings.model_fields]
     assert "geheim" not in shown.stdout
+    at = lines.index("BATCH_SIZE  500 rows  (default)")
+    assert lines[at + 1] == f"    {Settings.model_fields['batch_size'].description}"
+
+
+def test_changed_ones_are_shown_alone(tmp_path: Path) -> None:
+    # A value that is the default says nothing new, wherever it comes from.
+    shown = settings(tmp_path, "--changed", "--json", **ADDRESSES, LINGER="1s", BATCH_SIZE="500")
+    entries = json.loads(shown.stdout)
+    assert {entry["name"]: entry["value"] for entry in entries} == {
+        "DATABASE_URL": "postgresql://u:********@db/x",
+        "LIBRARY_METADATA_URL": "https://lml.example/",
+        "LINGER": "1s",
+    }
+    (linger,) = [entry for entry in entries if entry["name"] == "LINGER"]
+    assert linger["meaning"] == Settings.model_fields["linger"].description
 
 
 def test_wrong_ones_are_named_instead(tmp_path: Path) -> None:

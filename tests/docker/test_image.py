@@ -11,6 +11,8 @@ import pytest
 from docker import DockerClient
 from docker.errors import ContainerError
 
+from listener import DISTRIBUTION
+
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(60, func_only=True)]
 
 # What the Dockerfile does first with the base image.
@@ -53,7 +55,7 @@ def test_image_says_what_it_is(config: dict[str, Any]) -> None:
     labels = config["Labels"]
     assert labels["org.opencontainers.image.title"] == "listener"
     assert labels["org.opencontainers.image.licenses"] == "MIT"
-    assert labels["org.opencontainers.image.version"] == version("listener")
+    assert labels["org.opencontainers.image.version"] == version(DISTRIBUTION)
     assert len(labels["org.opencontainers.image.revision"]) in {40, len("unknown")}
 
 
@@ -97,7 +99,7 @@ def test_everything_is_compiled(client: DockerClient, image: str) -> None:
 
 def test_version_is_printed(client: DockerClient, image: str) -> None:
     printed = client.containers.run(image, ["--version"], remove=True)
-    assert bytes(printed).decode().strip() == f"listener, version {version('listener')}"
+    assert bytes(printed).decode().strip() == f"listener, version {version(DISTRIBUTION)}"
 
 
 def test_healthcheck_of_a_command_has_nothing_to_ask(client: DockerClient, image: str) -> None:

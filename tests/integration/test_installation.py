@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from listener import DISTRIBUTION
 from listener.adapters.demo.postgres import create_backend
 from listener.adapters.postgres import statements
 from listener.adapters.postgres.installation import (
@@ -306,10 +307,10 @@ def test_version_that_installed_last_is_remembered(bare: str) -> None:
         install(connection, BACKEND)
         assert connection.execute(
             "SELECT digest FROM listener.installed WHERE name = 'version'"
-        ).fetchone() == (version("listener"),)
+        ).fetchone() == (version(DISTRIBUTION),)
 
 
-@pytest.mark.parametrize("newer", ["99.0.0", f"{version('listener')}.1"])
+@pytest.mark.parametrize("newer", ["99.0.0", f"{version(DISTRIBUTION)}.1"])
 def test_what_a_newer_version_installed_is_left_as_it_is(bare: str, newer: str) -> None:
     with installing(bare) as connection:
         install(connection, BACKEND)

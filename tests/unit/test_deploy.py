@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from listener import DISTRIBUTION
 from listener.adapters.http.metrics import Metrics, Numbers
 from listener.cli import main
 from listener.domain.change import Stream
@@ -118,7 +119,7 @@ def test_images_are_of_this_version() -> None:
         if document["kind"] == "Kustomization"
         for image in document["images"]
     ]
-    assert tags == [version("listener")] * 2
+    assert tags == [version(DISTRIBUTION)] * 2
 
 
 def environment(path: Path) -> dict[str, str]:

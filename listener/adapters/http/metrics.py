@@ -22,6 +22,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from listener import DISTRIBUTION
 from listener.domain.change import Stream
 from listener.domain.health import Pulse, Reading, Rung
 from listener.domain.pacing import BreakerState
@@ -148,7 +149,7 @@ class Metrics:
         total = Tally()
         for tally in (*numbers.tallies, *self._growing, self._ended):
             total.add(tally)
-        yield _one("build_info", "What runs.", {"version": version("listener"), **_PYTHON}, 1)
+        yield _one("build_info", "What runs.", {"version": version(DISTRIBUTION), **_PYTHON}, 1)
         yield _one("ready", "Whether /readyz says yes.", {}, numbers.ready)
         yield from _of_pulses(numbers)
         yield from _of_reading(numbers.reading)

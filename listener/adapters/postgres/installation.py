@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 from psycopg import errors, sql
 
+from listener import DISTRIBUTION
 from listener.adapters.postgres import sessions
 from listener.adapters.postgres.connection import advice_on, reason_of
 from listener.adapters.postgres.locks import INSTALLING
@@ -94,7 +95,7 @@ def install(connection: psycopg.Connection[Any], backend: str) -> list[str]:
         done.append("filled listener.lane")
     behind = connection.execute(query("raise_sequences", backend)).fetchall()
     done += [f"brought {name} up to its rows" for name, _ in behind]
-    connection.execute(_record(_VERSION, version("listener")))
+    connection.execute(_record(_VERSION, version(DISTRIBUTION)))
     return done
 
 
@@ -122,7 +123,7 @@ def newer_version(connection: psycopg.Connection[Any]) -> str | None:
     Each version works on what the next ones install: numbered files only ever add.
     """
     there = _present_digests(connection).get(_VERSION)
-    if there is None or _order(there) <= _order(version("listener")):
+    if there is None or _order(there) <= _order(version(DISTRIBUTION)):
         return None
     return there
 
@@ -176,7 +177,7 @@ def _refuse_to_mend(newer: str, missing: list[Part]) -> None:
         labels = ", ".join(part.label for part in missing)
         message = (
             f"missing {labels}, which listener {newer} installed, and this is older, "
-            f"{version('listener')}; run `listener migrate` of that version"
+            f"{version(DISTRIBUTION)}; run `listener migrate` of that version"
         )
         raise InstallationError(message)
 

@@ -17,6 +17,7 @@ import sentry_sdk
 from sentry_sdk.transport import Transport
 from sentry_sdk.types import Event, Hint
 
+from listener import DISTRIBUTION
 from listener.adapters.telemetry.errors import ErrorReporter
 from listener.adapters.telemetry.scrub import Scrubber
 from listener.adapters.telemetry.spans import (
@@ -189,7 +190,7 @@ async def open_sentry(
     sentry_sdk.init(
         dsn=options.dsn,
         environment=options.environment,
-        release=f"listener@{version('listener')}",
+        release=f"listener@{version(DISTRIBUTION)}",
         traces_sampler=partial(rate_of, frequent=options.traces_sample_rate),
         transport=transport,
         before_send=scrub,
