@@ -22,6 +22,7 @@ from listener.adapters.postgres.installation import (
 )
 from listener.adapters.signals import Ending
 from listener.bootstrap.daemon import run_daemon
+from listener.bootstrap.descriptors import require_descriptors
 from listener.cli.completion import completion_command
 from listener.cli.doctor import doctor_command
 from listener.cli.history import history_command
@@ -76,6 +77,7 @@ def run() -> None:
     if settings.dry_run:
         message = "DRY_RUN is for sweep and backfill; unset it to run the daemon"
         raise SettingsError(message)
+    require_descriptors()
     configure_logs(settings.log_level)
     # What was in flight is still in the outbox: that is no failure.
     ending = Ending(settings.shutdown_timeout, drain_logs, code=0)

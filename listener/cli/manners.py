@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import click
 
@@ -21,6 +23,9 @@ from listener.domain.faults import StoreUnavailableError, first_of
 from listener.domain.gate import GateError
 from listener.engine.reconciler import RunHaltedError
 from listener.settings import SettingsError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 SOME_FAILED = 1
 NOT_WANTED = 1
@@ -57,14 +62,23 @@ class Commands(click.Group):
         parent: click.Context | None = None,
         **extra: Any,  # noqa: ANN401 - click's own
     ) -> click.Context:
-        _fill_in_descriptors()
+        _take_standard_streams()
         return told(super().make_context)(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> object:
         return told(super().invoke)(ctx)
 
 
-def _fill_in_descriptors() -> None:
+class _Heedless(io.FileIO):
+    """Standard error: where it takes no words, there is nobody left to say so to."""
+
+    def write(self, words: ReadableBuffer, /) -> int:
+        with suppress(OSError):
+            return super().write(words)
+        return memoryview(words).nbytes
+
+
+def _take_standard_streams() -> None:
     # A socket would take the number of one that was closed before the start, and with it our words.
     # Who writes to the replacement fails; who does not may run.
     while (descriptor := os.open(os.devnull, os.O_RDONLY)) <= _STANDARD_ERROR:
@@ -72,8 +86,9 @@ def _fill_in_descriptors() -> None:
     os.close(descriptor)
     if sys.stdout is None:
         sys.stdout = os.fdopen(_STANDARD_OUTPUT, "w", closefd=False)
-    if sys.stderr is None:
-        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if sys.stderr is sys.__stderr__:
+        words = io.BufferedWriter(_Heedless(_STANDARD_ERROR, "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(words, errors="backslashreplace", line_buffering=True)
 
 
 def told(command: Callable[P, T]) -> Callable[P, T]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -15,7 +18,7 @@ import pytest
 from listener.adapters.demo.postgres import create_backend
 from listener.adapters.demo.simulator import Simulator
 from listener.adapters.postgres.installation import install, installing
-from tests.acceptance.conftest import Commands, Daemon, eventually
+from tests.acceptance.conftest import WAIT_SECONDS, Commands, Daemon, eventually
 from tests.acceptance.nameless import WAITS_FOR_A_NAME
 from tests.acceptance.proxy import proxy_before
 from tests.catalogue import add_release, count, outbox_size
@@ -203,6 +206,25 @@ def test_loop_that_is_blocked_delays_no_stop(start: Start) -> None:
     assert ended_in_time(daemon) == 0
     daemon.ended()
     assert daemon.logged("did not end in time, leaving what hangs behind") == 1
+
+
+@pytest.mark.parametrize(("hard", "code"), [(64, 2), (4096, 0)])
+def test_few_open_files_are_named_or_raised(dsn: str, hard: int, code: int) -> None:
+    environment = {"DATABASE_URL": dsn, "LIBRARY_METADATA_URL": "http://127.0.0.1:1"}
+    line = f'ulimit -Sn 64 && ulimit -Hn {hard} && exec "$0" -m listener run'
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", line, sys.executable],
+        env={"PATH": os.defpath, "HTTP_BIND": "", **environment},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    said = process.stderr.readline()
+    assert ("may open 64 files" in said) == bool(code), said
+    if not code:
+        process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == code
 
 
 def test_signals_that_mean_nothing_change_nothing(db: Connection, start: Start) -> None:

@@ -335,6 +335,17 @@ def test_output_that_cannot_be_written_is_told(
     assert (ran.returncode, ran.stderr) == (COULD_NOT_RUN, said)
 
 
+@pytest.mark.parametrize("where", ["/dev/full", "&-"])
+@pytest.mark.parametrize("words", ["status", "sweep", "run", "--debug doctor", "nonsense"])
+def test_words_that_cannot_be_written_change_no_exit_code(where: str, words: str) -> None:
+    settings = {"DATABASE_URL": "nowhere", "LIBRARY_METADATA_URL": "nowhere"}
+    ran = in_shell(f"listener {words} 2>{where}", **settings)
+    said = in_shell(f"listener {words}", **settings)
+    assert ran.returncode == said.returncode != 0
+    assert said.stderr or said.stdout
+    assert (ran.stdout, ran.stderr) == (said.stdout, "")
+
+
 @pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
 def test_log_is_coloured_on_a_terminal_unless_told_not_to(no_color: str, coloured: bool) -> None:
     logging = (

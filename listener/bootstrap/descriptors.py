@@ -1,0 +1,23 @@
+"""Room for the connections that a daemon may hold."""
+
+from __future__ import annotations
+
+import resource
+
+from listener.settings import SettingsError
+
+# Viewers of the page, sessions of the database, calls of LML and Sentry, and what Python opens.
+_NEEDED = 256
+
+
+def require_descriptors() -> None:
+    """Allow this process as many open files as it needs; raises `SettingsError` if it may not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= _NEEDED:
+        return
+    if hard != resource.RLIM_INFINITY and hard < _NEEDED:
+        raise SettingsError(
+            f"this process may open {hard} files, and the daemon needs {_NEEDED} for its "
+            "connections; raise the limit: ulimit -n, LimitNOFILE= of systemd, --ulimit nofile="
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_NEEDED, hard))
