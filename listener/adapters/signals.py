@@ -19,11 +19,18 @@ import structlog
 _log = structlog.stdlib.get_logger()
 
 _ENDING = (signal.SIGTERM, signal.SIGINT)
-# What a closed terminal and a rotation of logs send: by default they would end the process.
-_MEANINGLESS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+# What a rotation of logs or a closed terminal sends to a process that does not know of it.
+_STRAY = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 # For what is cancelled at the limit to come to its end.
 _LEAVE = timedelta(seconds=0.5)
 _LOOK_AGAIN = timedelta(seconds=0.1)
+
+
+def ignore_stray_signals() -> None:
+    """Have signals that mean nothing to a daemon not end it, as they would by default."""
+    for number in _STRAY:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.SIG_IGN)
 
 
 class Ending:
@@ -49,9 +56,6 @@ class Ending:
         signal.set_wakeup_fd(self._wire.fileno(), warn_on_full_buffer=False)
         for number in _ENDING:
             signal.signal(number, lambda *_: None)
-        for number in _MEANINGLESS:
-            if signal.getsignal(number) is signal.SIG_DFL:
-                signal.signal(number, signal.SIG_IGN)
         Thread(target=self._watch, name="signals", daemon=True).start()
 
     def calls(self, ask: Callable[[], object]) -> None:

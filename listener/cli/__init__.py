@@ -20,7 +20,7 @@ from listener.adapters.postgres.installation import (
     require_backend,
     uninstall,
 )
-from listener.adapters.signals import Ending
+from listener.adapters.signals import Ending, ignore_stray_signals
 from listener.bootstrap.daemon import run_daemon
 from listener.bootstrap.descriptors import require_descriptors
 from listener.cli.completion import completion_command
@@ -77,6 +77,7 @@ def run() -> None:
     if settings.dry_run:
         message = "DRY_RUN is for sweep and backfill; unset it to run the daemon"
         raise SettingsError(message)
+    ignore_stray_signals()
     require_descriptors()
     configure_logs(settings.log_level)
     # What was in flight is still in the outbox: that is no failure.

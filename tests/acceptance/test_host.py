@@ -227,6 +227,19 @@ def test_few_open_files_are_named_or_raised(dsn: str, hard: int, code: int) -> N
     assert process.returncode == code
 
 
+def test_closed_terminal_ends_a_command(
+    db: Connection, listener: Commands, simulator: Simulator
+) -> None:
+    never_asked(db)
+    simulator.gate.shut()
+    process = listener.begin("sweep")
+    simulator.calls.wait_for(1, "bulk")
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=BOUND)
+    assert process.returncode == -signal.SIGHUP
+    simulator.gate.open()
+
+
 def test_signals_that_mean_nothing_change_nothing(db: Connection, start: Start) -> None:
     daemon = start().following()
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
