@@ -104,7 +104,10 @@ class Lines(logging.Handler):
         return self._refused + self._unwritten
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.put(self.format(record))
+        try:
+            self.put(self.format(record))
+        except Exception:  # noqa: BLE001 - whoever logs must not fail because of it
+            self._refused += 1
 
     def put(self, line: str) -> None:
         """Have a line written, unless too many wait."""

@@ -91,6 +91,12 @@ def test_device_without_room_costs_lines_and_nothing_else() -> None:
     os.close(full)
 
 
+def test_line_that_cannot_be_made_harms_nobody() -> None:
+    handler = Lines(os.open(os.devnull, os.O_WRONLY))
+    handler.handle(logging.makeLogRecord({"msg": "%d rows", "args": ("no number",)}))
+    assert handler.dropped == 1
+
+
 def test_descriptor_that_does_not_block_is_waited_for(pipe: Pipe) -> None:
     filled = pipe.fill()
     os.set_blocking(pipe.writing, False)
