@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -22,6 +22,7 @@ from listener.adapters.postgres.examination import (
     read_faults,
     read_history,
     read_missing,
+    read_refused,
     read_rights,
     read_server,
     rehearsing,
@@ -42,6 +43,7 @@ _OLDEST, _NEWEST = 14, 18
 _NOTIFY_MENDED = {14: 21, 15: 16, 16: 12, 17: 8, 18: 2}
 
 _CONNECT = "start PostgreSQL, or correct DATABASE_URL"
+_MIGRATION = "see runbooks/database-down.md; undo the migration, or upgrade the listener"
 _WRITABLE = (
     "turn it off where it is on: the server, the database, the role or DATABASE_URL; "
     "then restart the daemon"
@@ -82,9 +84,10 @@ T = TypeVar("T")
 _SERVER = ("database", "server version", "clock")
 _PARTS = ("schema", "triggers")
 _RIGHTS = ("rights",)
+_STATEMENTS = ("statements",)
 _HISTORY = ("history",)
 _CHANGES = ("changes",)
-_ON_THE_DATABASE = (*_SERVER[1:], *_PARTS, *_RIGHTS, *_HISTORY, *_CHANGES, "wake-ups")
+_ON_THE_DATABASE = (*_SERVER[1:], *_PARTS, *_RIGHTS, *_STATEMENTS, *_HISTORY, *_CHANGES, "wake-ups")
 _ON_LML = tuple(f"LML {route.name.lower()} route" for route in Route)
 _ROUTES = dict(zip(Route, _ON_LML, strict=True))
 
@@ -136,6 +139,7 @@ def _look(dsn: str, backend: str) -> list[Finding]:
             *_read(_SERVER, lambda: judge_server(read_server(connection, backend))),
             *_read(_PARTS, lambda: judge_parts(*read_missing(connection, backend))),
             *_rights(dsn, backend),
+            *_statements(connection, backend),
             *_read(_HISTORY, lambda: judge_history(read_history(connection, backend))),
             *_changes(connection, backend),
         ]
@@ -144,6 +148,19 @@ def _look(dsn: str, backend: str) -> list[Finding]:
 def _rights(dsn: str, backend: str) -> list[Finding]:
     with rehearsing(dsn) as connection:
         return _read(_RIGHTS, lambda: judge_rights(read_rights(connection, backend)))
+
+
+def _statements(connection: psycopg.Connection[Any], backend: str) -> list[Finding]:
+    try:
+        if read_missing(connection, backend)[0]:
+            return _skipped("schema", *_STATEMENTS)
+    except UnreadableError:
+        return _skipped("schema", *_STATEMENTS)
+    try:
+        return list(judge_statements(read_refused(connection, backend)))
+    except UnreadableError as error:
+        finding = f"could not be tried: {error}"
+        return [Finding(*_STATEMENTS, State.WARN, finding, "run it again")]
 
 
 def _changes(connection: psycopg.Connection[Any], backend: str) -> list[Finding]:
@@ -223,10 +240,18 @@ def judge_changes(faults: Mapping[str, str]) -> Iterator[Finding]:
     """Judge whether the database lets a daemon handle changes; `faults` are by stream."""
     if faults:
         refused = "; ".join(f"every change of {stream}: {why}" for stream, why in faults.items())
-        advice = "see runbooks/database-down.md; undo the migration, or upgrade the listener"
-        yield Finding("changes", State.FAIL, f"refused: {refused}", advice)
+        yield Finding("changes", State.FAIL, f"refused: {refused}", _MIGRATION)
     else:
         yield Finding("changes", State.OK, "none refused by the database")
+
+
+def judge_statements(refused: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
+    """Judge whether the database would run every statement of ours; `refused` are by reason."""
+    if refused:
+        named = "; ".join(f"{why} ({', '.join(names)})" for why, names in refused.items())
+        yield Finding("statements", State.FAIL, f"refused: {named}", _MIGRATION)
+    else:
+        yield Finding("statements", State.OK, "the database knows all that they name")
 
 
 def judge_rights(rights: Rights) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ from listener.adapters.postgres.installation import (
     require_backend,
     uninstall,
 )
+from listener.adapters.postgres.rehearsal import refused_statements
 from listener.adapters.signals import Ending, ignore_stray_signals
 from listener.bootstrap.daemon import run_daemon
 from listener.bootstrap.descriptors import require_descriptors
@@ -112,9 +113,13 @@ def migrate(*, check: bool) -> None:
         if check:
             require_backend(connection, settings.wxyc_schema_name)
             missing = missing_parts(connection, settings.wxyc_schema_name)
-            for part in missing:
-                click.echo(f"missing {part.label}")
-            if missing:
+            lines = [f"missing {part.label}" for part in missing]
+            if not any(part.folder == "schema" for part in missing):
+                refused = refused_statements(connection, settings.wxyc_schema_name)
+                lines += [f"{why}: refused {', '.join(names)}" for why, names in refused.items()]
+            for line in lines:
+                click.echo(line)
+            if lines:
                 raise SystemExit(1)
             click.echo("nothing missing")
             return

@@ -9,7 +9,10 @@ SELECT
     %(ask_order)s,
     v.outcome,
     now(),
-    now() + CASE WHEN v.outcome IN ('single_artist', 'visited_compilation') THEN %(stale_after)s ELSE %(retry_after)s END,
+    now() + CASE
+        WHEN v.outcome IN ('single_artist', 'visited_compilation') THEN %(stale_after)s::interval
+        ELSE %(retry_after)s::interval
+    END,
     v.last_credit,
     -- Of a single artist the identity is verified next, in this transaction.
     CASE

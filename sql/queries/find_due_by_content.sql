@@ -19,7 +19,7 @@ found AS MATERIALIZED (
         l.id AS library_id,
         l.code_volume_letters,
         CASE
-            WHEN g.library_id IS NULL AND i.last_verified_at BETWEEN now() - %(stale_after)s AND now() THEN NULL
+            WHEN g.library_id IS NULL AND i.last_verified_at BETWEEN now() - %(stale_after)s::interval AND now() THEN NULL
             WHEN g.library_id IS NULL THEN 'never'
             WHEN g.next_ask_at <= now() THEN NULL
             WHEN g.question <> listener.question_digest(

@@ -12,7 +12,7 @@ FROM (
 ) AS i
 LEFT JOIN LATERAL (
     SELECT
-        w.failures = 0 AND w.asked_at > now() - %(recent)s AS known,
+        w.failures = 0 AND w.asked_at > now() - %(recent)s::interval AS known,
         CASE
             WHEN w.failures = 0 AND w.asked_at >= %(since)s AND w.asked_at <= now() THEN w.status
         END AS answered

@@ -57,17 +57,17 @@ CROSS JOIN LATERAL (
         END AS reason,
         CASE
             WHEN k.never THEN CASE
-                WHEN i.last_verified_at <= now() THEN i.last_verified_at + %(stale_after)s ELSE now()
+                WHEN i.last_verified_at <= now() THEN i.last_verified_at + %(stale_after)s::interval ELSE now()
             END
             WHEN k.changed THEN now()
             WHEN g.failures > 0 THEN CASE WHEN g.failed_at > now() THEN now() END
             WHEN NOT k.holds THEN now()
             WHEN g.outcome = 'single_artist' THEN least(
-                g.answered_at + %(stale_after)s,
-                CASE WHEN NOT k.kept THEN i.last_verified_at + %(stale_after)s END
+                g.answered_at + %(stale_after)s::interval,
+                CASE WHEN NOT k.kept THEN i.last_verified_at + %(stale_after)s::interval END
             )
-            WHEN g.outcome = 'visited_compilation' THEN g.answered_at + %(stale_after)s
-            ELSE g.answered_at + %(retry_after)s
+            WHEN g.outcome = 'visited_compilation' THEN g.answered_at + %(stale_after)s::interval
+            ELSE g.answered_at + %(retry_after)s::interval
         END AS due_at
     WHERE NOT EXISTS (SELECT FROM listener.change AS c WHERE c.stream = 'library' AND c.row_id = l.id)
 ) AS s

@@ -37,6 +37,6 @@ CROSS JOIN (
 CROSS JOIN (
     SELECT coalesce(sum(r.cost), 0)::int AS spent
     FROM listener.refresh AS r
-    WHERE r.ended_at > clock_timestamp() - %(window)s
+    WHERE r.ended_at > clock_timestamp() - %(window)s::interval
 ) AS f
 ORDER BY l.stream

@@ -9,15 +9,15 @@ counted AS MATERIALIZED (
     SELECT
         r.cost,
         r.started_at,
-        r.ended_at = 'infinity' AND a.held AND r.started_at > m.now - %(timeout)s AS in_flight,
+        r.ended_at = 'infinity' AND a.held AND r.started_at > m.now - %(timeout)s::interval AS in_flight,
         CASE
             WHEN r.ended_at < 'infinity' THEN r.ended_at
-            WHEN a.held THEN r.started_at + %(timeout)s
-            ELSE r.started_at + %(window)s
-        END + %(window)s AS until
+            WHEN a.held THEN r.started_at + %(timeout)s::interval
+            ELSE r.started_at + %(window)s::interval
+        END + %(window)s::interval AS until
     FROM moment AS m
     INNER JOIN listener.refresh AS r
-        ON r.ended_at > m.now - %(window)s
+        ON r.ended_at > m.now - %(window)s::interval
         AND r.started_at <= m.now
     CROSS JOIN LATERAL (
         SELECT r.ended_at = 'infinity'
@@ -44,7 +44,7 @@ lately AS (
         CROSS JOIN moment AS m
         WHERE r.known = %(known)s
             AND r.answered > 0
-            AND r.ended_at > m.now - %(recent)s
+            AND r.ended_at > m.now - %(recent)s::interval
             AND r.started_at <= m.now
         ORDER BY r.refresh_id DESC
         LIMIT %(memory)s
@@ -60,9 +60,9 @@ SELECT
 FROM (
     SELECT
         coalesce(sum(n.cost) FILTER (WHERE n.until > m.now), 0)::int AS cost,
-        count(*) FILTER (WHERE n.started_at > m.now - %(window)s)::int AS calls,
+        count(*) FILTER (WHERE n.started_at > m.now - %(window)s::interval)::int AS calls,
         count(*) FILTER (WHERE n.in_flight)::int AS in_flight,
-        min(CASE WHEN n.started_at > m.now - %(window)s THEN n.started_at + %(window)s ELSE n.until END)
+        min(CASE WHEN n.started_at > m.now - %(window)s::interval THEN n.started_at + %(window)s::interval ELSE n.until END)
             FILTER (WHERE n.until > m.now) - m.now AS frees_in
     FROM moment AS m
     LEFT JOIN counted AS n ON true

@@ -11,7 +11,7 @@ SELECT
     date_part('epoch', now() - f.failed_at) AS ago
 FROM {backend}.rotation AS r
 LEFT JOIN LATERAL (
-    SELECT w.failures = 0 AND w.asked_at > now() - %(recent)s AS known
+    SELECT w.failures = 0 AND w.asked_at > now() - %(recent)s::interval AS known
     FROM listener.warmth AS w
     WHERE w.identity_id = r.lml_identity_id
     OFFSET 0

@@ -1,7 +1,7 @@
 -- Reads how the streams went, in steps; of a step the worst, and the sums.
 SELECT
     s.stream,
-    date_bin(%(step)s, s.at, 'epoch') AS at,
+    date_bin(%(step)s::interval, s.at, 'epoch') AS at,
     max(s.backlog) AS backlog,
     max(s.oldest) AS oldest,
     sum(s.settled) AS settled,
@@ -10,6 +10,6 @@ SELECT
     sum(s.silent) AS silent,
     (array_agg(s.coverage::text ORDER BY s.at DESC) FILTER (WHERE s.coverage IS NOT NULL))[1]::int[] AS coverage
 FROM listener.sample AS s
-WHERE s.at > now() - %(span)s
-GROUP BY s.stream, date_bin(%(step)s, s.at, 'epoch')
+WHERE s.at > now() - %(span)s::interval
+GROUP BY s.stream, date_bin(%(step)s::interval, s.at, 'epoch')
 ORDER BY s.stream, at

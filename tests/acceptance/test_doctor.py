@@ -34,6 +34,7 @@ CHECKS = [
     "schema",
     "triggers",
     "rights",
+    "statements",
     "history",
     "changes",
     "wake-ups",
@@ -44,8 +45,8 @@ CHECKS = [
     "deploy gate",
     "Sentry",
 ]
-ON_THE_DATABASE = CHECKS[2:10]
-FURTHER = CHECKS[10:]
+ON_THE_DATABASE = CHECKS[2:11]
+FURTHER = CHECKS[11:]
 COMMIT = {"GATE_COMMIT_SHA": "0123abc", "GATE_COMPARE_URL": "http://127.0.0.1:1/{base}...{head}"}
 
 Doctor = Callable[..., dict[str, dict[str, str]]]
@@ -112,7 +113,7 @@ def test_screen_is_readable_in_a_pipe(listener: Commands) -> None:
     assert re.match(r"check +state +finding +what to do$", lines[0])
     assert [line[: lines[0].index("state")].strip() for line in lines[1:]] == CHECKS
     assert re.match(
-        r"LML library route +fail +we are not let in \(403\) +set LML_API_KEY", lines[12]
+        r"LML library route +fail +we are not let in \(403\) +set LML_API_KEY", lines[13]
     )
     assert "\x1b" not in ran.stdout
     assert not any(line.endswith(" ") for line in lines)
@@ -213,7 +214,7 @@ def test_missing_parts_are_told(db: Connection, doctor: Doctor) -> None:
     db.execute(sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(table("library")))
     db.execute("DELETE FROM listener.installed WHERE name LIKE 'schema/0002%'")
     findings = doctor()
-    assert states(findings) == {"schema": "fail", "triggers": "fail"}
+    assert states(findings) == {"schema": "fail", "triggers": "fail", "statements": "skip"}
     assert "schema/0002" in findings["schema"]["finding"]
     assert "triggers/library" in findings["triggers"]["finding"]
     assert "listener migrate" in findings["triggers"]["advice"]
@@ -221,7 +222,11 @@ def test_missing_parts_are_told(db: Connection, doctor: Doctor) -> None:
 
 def test_database_without_the_listener_is_told(db: Connection, doctor: Doctor) -> None:
     db.execute("DROP SCHEMA listener CASCADE")
-    assert states(doctor()) == {"schema": "fail", "triggers": "fail", "changes": "skip"}
+    assert states(doctor()) == {
+        "schema": "fail",
+        "triggers": "fail",
+        **skipped("statements", "changes"),
+    }
 
 
 def test_wrong_schema_of_the_backend_is_told(doctor: Doctor) -> None:
@@ -246,7 +251,7 @@ def test_role_without_a_right_is_told(
             "triggers": "skip",
             "rights": "fail",
             "history": "warn",
-            "changes": "skip",
+            **skipped("statements", "changes"),
         }
         assert "INSERT on the table" in findings["history"]["finding"]
         assert "UPDATE (id) on wxyc_schema.library" in findings["rights"]["finding"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -23,11 +24,13 @@ from listener.adapters.postgres.examination import (
     Wakeups,
     examining,
     read_missing,
+    read_refused,
     read_rights,
     read_server,
     try_wakeups,
 )
 from listener.adapters.postgres.installation import UnreachableError
+from listener.adapters.postgres.statements import sql_folder
 from listener.bootstrap.doctor import State, judge_rights, judge_server, judge_wakeups
 from tests.catalogue import table
 from tests.conftest import BACKEND, Connection, as_role, through
@@ -42,6 +45,20 @@ SERVER = Server(
     role="listener_daemon",
     clock_ahead=timedelta(0),
 )
+
+
+def test_every_statement_but_one_is_tried(dsn: str, db: Connection) -> None:
+    with examining(dsn) as connection:
+        assert read_refused(connection, BACKEND) == {}
+    db.execute("ALTER SCHEMA listener RENAME TO elsewhere")
+    with examining(dsn) as connection:
+        refused = {name for names in read_refused(connection, BACKEND).values() for name in names}
+    texts = {path.stem: path.read_text() for path in (sql_folder() / "queries").glob("*.sql")}
+    ours = {
+        name for name, text in texts.items() if re.search(r"(FROM|INTO|UPDATE) listener[.]", text)
+    }
+    assert len(ours) > 50
+    assert ours <= refused
 
 
 def test_encoding_that_cannot_hold_unicode_is_a_failure() -> None:

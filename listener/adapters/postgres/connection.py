@@ -31,6 +31,7 @@ Refused = StoreUnavailableError | StatementRefusedError
 _SERVICE_CLASSES = frozenset(("08", "25", "53", "57", "58"))
 # A session's plan or catalogue is outdated; internal errors.
 _SESSION_CLASSES = frozenset(("0A", "26", "42", "XX"))
+_DATA_CLASS, _TOO_LONG = "22", "22001"
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,12 +197,23 @@ def advice_on(error: Exception) -> str:
     return reason_of(error) if told else f"{reason_of(error)}; {_CONNECT}"
 
 
+def _quotes_values(code: str | None) -> bool:
+    """Return whether the primary message of a SQLSTATE may quote what a row holds.
+
+    Those of data exceptions do, but for the one about a text that is too long; all others name
+    tables, columns, functions and rights at most.
+    """
+    return code is not None and code[:2] == _DATA_CLASS and code != _TOO_LONG
+
+
 def reason_of(error: Exception) -> str:
     """Return what went wrong without the contents of any row."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, psycopg.Error) and error.diag.source_function == "exec_stmt_raise":
         return f"a rule of the database's own ({error.sqlstate})"
+    if isinstance(error, psycopg.Error) and _quotes_values(error.sqlstate):
+        return f"{type(error).__name__} ({error.sqlstate})"
     # The primary message only: the detail of a constraint violation quotes the row, and so may
     # whatever a trigger of the backend says.
     primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None

@@ -19,7 +19,7 @@ from listener.adapters.postgres import sessions
 from listener.adapters.postgres.connection import reason_of
 from listener.adapters.postgres.history import HistoryTable, look_at_history
 from listener.adapters.postgres.installation import UnreachableError, encoding_of, missing_parts
-from listener.adapters.postgres.rehearsal import refused_writes
+from listener.adapters.postgres.rehearsal import refused_statements, refused_writes
 from listener.adapters.postgres.rights import list_hidden, list_rights
 from listener.adapters.postgres.statements import query
 
@@ -182,6 +182,12 @@ def read_history(connection: psycopg.Connection[Any], backend: str) -> HistoryTa
     """Look whether former identities can be kept, and read."""
     with _looking(connection):
         return look_at_history(connection, backend)
+
+
+def read_refused(connection: psycopg.Connection[Any], backend: str) -> dict[str, list[str]]:
+    """Return why the database refuses statements of ours, and which."""
+    with _looking(connection):
+        return refused_statements(connection, backend)
 
 
 def read_faults(connection: psycopg.Connection[Any], backend: str) -> dict[str, str]:

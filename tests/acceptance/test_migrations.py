@@ -1,0 +1,111 @@
+"""The backend migrates under us: what no longer works is named, by whoever is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from psycopg import sql
+
+from tests.acceptance.conftest import Commands, Daemon, eventually
+from tests.acceptance.test_look import look
+from tests.catalogue import add_release, count
+from tests.conftest import BACKEND, Connection
+
+pytestmark = pytest.mark.timeout(120)
+
+Start = Callable[..., Daemon]
+
+# What a migration does, what the database says then, and a statement that it refuses.
+MIGRATIONS = {
+    "title": (
+        "ALTER TABLE {backend}.library RENAME album_title TO title",
+        "column l.album_title does not exist",
+        "read_questions",
+    ),
+    "legacy id": (
+        """DROP TRIGGER touch_library_watermark ON {backend}.library;
+        ALTER TABLE {backend}.library ALTER legacy_release_id TYPE bigint""",
+        "function listener.question_digest(character varying, character varying, bigint, boolean)",
+        "read_questions",
+    ),
+    "library id": (
+        "ALTER TABLE {backend}.library_identity ALTER library_id TYPE bigint",
+        "function listener.still_holds(",
+        "find_due_by_content",
+    ),
+    "identity": (
+        "ALTER TABLE {backend}.rotation RENAME lml_identity_id TO identity_id",
+        "column r.lml_identity_id does not exist",
+        "fill_identities",
+    ),
+    "position": (
+        "ALTER TABLE {backend}.compilation_track_artist RENAME track_position TO place",
+        "column t.track_position does not exist",
+        "write_tracks",
+    ),
+    "notes": (
+        "ALTER TABLE {backend}.library_identity RENAME notes TO remarks",
+        "column i.notes does not exist",
+        "restore_identity",
+    ),
+}
+COMMANDS = [
+    ("sweep",),
+    ("sweep", "--dry-run"),
+    ("sweep", "--recheck"),
+    ("sweep", "--stream", "rotation"),
+    ("backfill", "--plan"),
+    ("status",),
+    ("why", "1"),
+    ("history", "1"),
+    ("parked",),
+    ("requeue", "--all"),
+]
+
+
+def migrate(db: Connection, name: str) -> None:
+    statements = sql.SQL(MIGRATIONS[name][0]).format(backend=sql.Identifier(BACKEND))
+    db.execute(statements)
+
+
+@pytest.mark.parametrize("name", MIGRATIONS)
+def test_doctor_and_check_name_the_statement_and_why(
+    db: Connection, listener: Commands, owner_dsn: str, name: str
+) -> None:
+    _, why, statement = MIGRATIONS[name]
+    migrate(db, name)
+    seen = listener.run("doctor")
+    assert seen.code == 1
+    (line,) = [line for line in seen.stdout.splitlines() if line.startswith("statements")]
+    assert why in line
+    assert statement in line
+    checked = look(owner_dsn, "migrate", "--check")
+    assert checked.returncode == 1
+    assert any(why in line and statement in line for line in checked.stdout.splitlines())
+
+
+@pytest.mark.parametrize("name", ["title", "legacy id", "notes"])
+def test_no_command_takes_it_for_an_error_in_the_program(
+    db: Connection, listener: Commands, name: str
+) -> None:
+    add_release(db)
+    migrate(db, name)
+    for command in COMMANDS:
+        ran = listener.run(*command)
+        assert ran.code in {0, 1, 2}, (command, ran.stderr)
+        if ran.code == 2:
+            assert "does not exist" in ran.stderr, command
+
+
+def test_daemon_logs_what_the_database_says_and_goes_on_once_it_is_undone(
+    db: Connection, start: Start
+) -> None:
+    daemon = start().following()
+    migrate(db, "legacy id")
+    add_release(db)
+    why = MIGRATIONS["legacy id"][1]
+    eventually(lambda: any(why in event.get("reason", "") for event in list(daemon.events)))
+    library = sql.Identifier(BACKEND, "library")
+    db.execute(sql.SQL("ALTER TABLE {} ALTER legacy_release_id TYPE int").format(library))
+    eventually(lambda: count(db, "library_identity") == 1, 60)
