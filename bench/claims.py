@@ -13,12 +13,12 @@ import psycopg
 
 from bench.harness import Figure, fresh_server, median, show
 from bench.process import BACKEND
-from listener.adapters.demo.postgres import create_backend
 from listener.adapters.postgres.connection import Database, open_pool
 from listener.adapters.postgres.installation import install, installing
 from listener.adapters.postgres.outbox import PostgresOutbox
+from listener.demo.postgres import create_backend
 from listener.domain.change import Stream
-from listener.domain.horizon import Horizon
+from listener.domain.low_water_mark import LowWaterMark
 
 BACKLOG, BATCH = 200_000, 500
 CLAIMS = BACKLOG // BATCH
@@ -75,7 +75,7 @@ async def _claim_everything(dsn: str) -> tuple[float, float]:
     """Return the median seconds of a claim at the beginning and at the end of the backlog."""
     loop = asyncio.get_running_loop()
     database = Database(dsn=dsn, backend=BACKEND, holder="listener bench")
-    horizon, times, claimed = Horizon(timedelta(seconds=1)), [], 0
+    horizon, times, claimed = LowWaterMark(timedelta(seconds=1)), [], 0
     async with open_pool(database, size=1) as pool:
         outbox = PostgresOutbox(pool, BACKEND)
         # The first statements of a session are planned and prepared; that is not what is measured.

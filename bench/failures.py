@@ -15,9 +15,9 @@ from psycopg import sql
 
 from bench.harness import Figure, fresh_server, median, show
 from bench.process import BACKEND, running_daemon
-from listener.adapters.demo.postgres import create_backend
-from listener.adapters.demo.simulator import Knowledge, Simulator, simulator_thread
 from listener.adapters.postgres.installation import install, installing
+from listener.demo.postgres import create_backend
+from listener.simulator import Knowledge, Simulator, simulator_thread
 
 Connection = psycopg.Connection[tuple[object, ...]]
 

@@ -15,9 +15,9 @@ from psycopg import sql
 from bench.baseline import drain_naively
 from bench.harness import ROWS, Figure, catalogue, fresh_server, median, show
 from bench.process import BACKEND, RunningDaemon, running_daemon
-from listener.adapters.demo.postgres import create_backend
-from listener.adapters.demo.simulator import SimulatorProcess, simulator_process
 from listener.adapters.postgres.installation import install, installing
+from listener.demo.postgres import create_backend
+from listener.simulator import SimulatorProcess, simulator_process
 
 Connection = psycopg.Connection[tuple[object, ...]]
 

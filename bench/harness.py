@@ -14,7 +14,7 @@ from psycopg import sql
 from rich.console import Console
 from rich.table import Table
 
-from listener.adapters.demo.postgres import embedded_postgres
+from listener.demo.postgres import embedded_postgres
 
 ROWS = 64_676
 

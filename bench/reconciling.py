@@ -21,13 +21,13 @@ from psycopg import sql
 from bench.baseline import resolve_naively
 from bench.harness import ROWS, Figure, catalogue, fresh_server, median
 from bench.process import BACKEND, running_daemon
-from listener.adapters.demo.postgres import create_backend
-from listener.adapters.demo.simulator import SimulatorProcess, simulator_process
 from listener.adapters.postgres.connection import Database, open_pool
 from listener.adapters.postgres.due import PostgresDue
 from listener.adapters.postgres.installation import install, installing
 from listener.adapters.postgres.library import AskAgain
+from listener.demo.postgres import create_backend
 from listener.domain.due import Scope
+from listener.simulator import SimulatorProcess, simulator_process
 
 Connection = psycopg.Connection[tuple[object, ...]]
 

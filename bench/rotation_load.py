@@ -24,8 +24,21 @@ from psycopg import sql
 
 from bench.harness import Figure, fresh_server, median, show
 from bench.process import BACKEND, running_daemon
-from listener.adapters.demo.postgres import create_backend
-from listener.adapters.demo.simulator import (
+from listener.adapters.lml.client import LmlLimits, open_lml
+from listener.adapters.postgres.connection import Database, open_pool
+from listener.adapters.postgres.installation import install, installing
+from listener.adapters.postgres.library import AskAgain
+from listener.adapters.postgres.refreshes import PostgresRefreshes
+from listener.adapters.postgres.rotation import PostgresRotation
+from listener.adapters.postgres.runs import PostgresRuns
+from listener.demo.postgres import create_backend
+from listener.domain.budget import DISCOGS_CALLS, RefreshLimits
+from listener.domain.change import Stream
+from listener.domain.refreshing import RotationTally
+from listener.engine.circuit import Circuit
+from listener.engine.refresher import Refresher
+from listener.engine.walker import Walker
+from listener.simulator import (
     DiscogsLimits,
     IdentityMix,
     Knowledge,
@@ -35,19 +48,6 @@ from listener.adapters.demo.simulator import (
     simulator_process,
     simulator_thread,
 )
-from listener.adapters.lml.client import LmlLimits, open_lml
-from listener.adapters.postgres.connection import Database, open_pool
-from listener.adapters.postgres.installation import install, installing
-from listener.adapters.postgres.library import AskAgain
-from listener.adapters.postgres.refreshes import PostgresRefreshes
-from listener.adapters.postgres.rotation import PostgresRotation
-from listener.adapters.postgres.runs import PostgresRuns
-from listener.domain.budget import DISCOGS_CALLS, RefreshLimits
-from listener.domain.change import Stream
-from listener.domain.refreshing import RotationTally
-from listener.engine.circuit import Circuit
-from listener.engine.refresher import Refresher
-from listener.engine.walker import Walker
 
 Connection = psycopg.Connection[tuple[object, ...]]
 
@@ -144,7 +144,7 @@ async def _walker(dsn: str, lml_url: str, limits: RefreshLimits) -> AsyncIterato
         open_lml(lml_url, None, lml_limits) as lml,
     ):
         yield Walker(
-            airplay=PostgresRotation(pool, BACKEND, AskAgain(WEEK, WEEK)),
+            played=PostgresRotation(pool, BACKEND, AskAgain(WEEK, WEEK)),
             refresher=Refresher(lml, PostgresRefreshes(pool, database, limits)),
             runs=PostgresRuns(database),
             min_coverage=0,

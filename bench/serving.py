@@ -13,9 +13,9 @@ import psycopg
 
 from bench.harness import ROWS, Figure, catalogue, fresh_server, median
 from bench.process import BACKEND, RunningDaemon
-from listener.adapters.demo.postgres import create_backend
-from listener.adapters.demo.simulator import simulator_process
 from listener.adapters.postgres.installation import install, installing
+from listener.demo.postgres import create_backend
+from listener.simulator import simulator_process
 
 IDLE_SECONDS = 30
 FILES = ("", "app.js", "chart.js", "style.css", "icon.svg")

@@ -16,15 +16,15 @@ from psycopg import sql
 
 from bench.harness import Figure, catalogue, fresh_server, median
 from bench.process import BACKEND, running_daemon
-from listener.adapters.demo.postgres import create_backend
-from listener.adapters.demo.simulator import simulator_process
-from listener.adapters.demo.simulator.tracks import MOST_CREDITS, credits_of, entries_for
 from listener.adapters.postgres.connection import Database, Pool, open_pool
 from listener.adapters.postgres.installation import install, installing
 from listener.adapters.postgres.library import AskAgain, PostgresLibrary
 from listener.adapters.postgres.verdicts import PostgresVerdicts
+from listener.demo.postgres import create_backend
 from listener.domain.tracks import Credit, Tracks, gather
 from listener.domain.verdict import Identity, Kind, Page, Provenance, Verdict
+from listener.simulator import simulator_process
+from listener.simulator.tracks import MOST_CREDITS, credits_of, entries_for
 
 Connection = psycopg.Connection[tuple[object, ...]]
 

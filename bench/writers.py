@@ -19,9 +19,9 @@ from psycopg import sql
 
 from bench.harness import ROWS, Figure, catalogue, fresh_server, median, show
 from bench.process import running_daemon
-from listener.adapters.demo.postgres import create_backend
-from listener.adapters.demo.simulator import simulator_process
 from listener.adapters.postgres.installation import install, installing
+from listener.demo.postgres import create_backend
+from listener.simulator import simulator_process
 
 Connection = psycopg.Connection[tuple[object, ...]]
 

@@ -14,9 +14,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from listener.adapters.demo.postgres import create_backend
 from listener.adapters.postgres.installation import install, installing
 from listener.adapters.postgres.rights import apply_grants
+from listener.demo.postgres import create_backend
 from tests.server import Choice, UnfitImageError, choose, running
 
 BACKEND = "wxyc_schema"

@@ -21,7 +21,7 @@ from listener.adapters.postgres.connection import Database, open_pool
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
 from listener.adapters.postgres.library import AskAgain
 from listener.adapters.postgres.outbox import PostgresOutbox
-from listener.bootstrap.parts import Parts
+from listener.app.parts import Parts
 from listener.domain.change import Stream
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.pacing import Backoff

@@ -25,9 +25,9 @@ import httpx
 import psycopg
 from psycopg import sql
 
-from listener.adapters.demo.postgres import create_backend, embedded_postgres
-from listener.adapters.demo.simulator import SimulatorProcess, simulator_process
 from listener.adapters.postgres.installation import install, installing
+from listener.demo.postgres import create_backend, embedded_postgres
+from listener.simulator import SimulatorProcess, simulator_process
 from tests.conftest import BACKEND
 
 ROWS = 4_000

@@ -22,12 +22,12 @@ from listener.adapters.postgres.installation import (
 )
 from listener.adapters.postgres.rehearsal import refused_statements
 from listener.adapters.signals import Ending, ignore_stray_signals
-from listener.bootstrap.daemon import run_daemon
-from listener.bootstrap.descriptors import require_descriptors
+from listener.app.daemon import run_daemon
+from listener.app.descriptors import require_descriptors
 from listener.cli.completion import completion_command
 from listener.cli.doctor import doctor_command
+from listener.cli.errors import COULD_NOT_RUN, Commands, examples
 from listener.cli.history import history_command
-from listener.cli.manners import COULD_NOT_RUN, Commands, examples
 from listener.cli.parked import parked_command, requeue_command
 from listener.cli.reconcile import backfill, sweep
 from listener.cli.roles import roles_command
@@ -209,8 +209,8 @@ def demo(
             err=True,
         )
         raise SystemExit(COULD_NOT_RUN)
-    from listener.adapters.demo.choices import DemoOptions
-    from listener.demo import run_demo
+    from listener.demo.choices import DemoOptions
+    from listener.demo.show import run_demo
 
     options = DemoOptions(
         seconds=seconds,

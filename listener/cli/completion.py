@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-from listener.cli.manners import examples
+from listener.cli.errors import examples
 
 _PROGRAM, _VARIABLE = "listener", "_LISTENER_COMPLETE"
 

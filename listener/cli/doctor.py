@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from listener.bootstrap.doctor import Finding, State, examine
+from listener.app.doctor import Finding, State, examine
+from listener.cli.errors import SOME_FAILED, examples
 from listener.cli.look import printable
-from listener.cli.manners import SOME_FAILED, examples
 
 _STYLES = {State.OK: "green", State.WARN: "yellow", State.FAIL: "bold red", State.SKIP: "dim"}
 # A line of a pipe is as long as what it says.

@@ -20,9 +20,9 @@ from listener.adapters.postgres.former import (
 )
 from listener.adapters.postgres.status import looking
 from listener.adapters.postgres.story import StandingIdentity, read_standing
-from listener.bootstrap.report import utc
+from listener.app.report import utc
+from listener.cli.errors import examples
 from listener.cli.look import moment, printable
-from listener.cli.manners import examples
 from listener.settings import DatabaseSettings, load_settings
 
 _REFUSED = 1

@@ -17,8 +17,8 @@ from listener.adapters.postgres.parked import (
     requeue_parked,
 )
 from listener.adapters.postgres.status import looking
+from listener.cli.errors import examples
 from listener.cli.look import clock, console, plain_table, printable
-from listener.cli.manners import examples
 from listener.settings import DatabaseSettings, load_settings
 
 _SOME_NOT_PARKED = 1

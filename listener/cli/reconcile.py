@@ -13,14 +13,14 @@ import click
 
 from listener.adapters.log import configure_logs, drain_logs, write_line
 from listener.adapters.signals import Ending
-from listener.bootstrap.commands import (
+from listener.app.commands import (
     Command,
     Forecast,
     forecast,
     require_ready,
     run_command,
 )
-from listener.cli.manners import SOME_FAILED, examples
+from listener.cli.errors import SOME_FAILED, examples
 from listener.cli.progress import show_progress
 from listener.cli.walk import Walk
 from listener.domain.change import Stream

@@ -6,7 +6,7 @@ import click
 
 from listener.adapters.postgres.installation import installing, require_installed
 from listener.adapters.postgres.rights import apply_grants, plan_grants
-from listener.cli.manners import examples
+from listener.cli.errors import examples
 from listener.settings import DatabaseSettings, load_settings
 
 

@@ -11,8 +11,8 @@ from pydantic import SecretStr
 from rich.padding import Padding
 
 from listener.bounds import shown, unit_of
+from listener.cli.errors import examples
 from listener.cli.look import console, printable
-from listener.cli.manners import examples
 from listener.settings import Settings, load_settings, origins
 
 _MASK = "********"

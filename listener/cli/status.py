@@ -22,7 +22,8 @@ from listener.adapters.postgres.status import (
     looking,
     read_status,
 )
-from listener.bootstrap.report import as_json as json_of
+from listener.app.report import as_json as json_of
+from listener.cli.errors import examples
 from listener.cli.look import (
     FittingTable,
     clock,
@@ -31,7 +32,6 @@ from listener.cli.look import (
     printable,
     span,
 )
-from listener.cli.manners import examples
 from listener.domain.pacing import BreakerState
 from listener.domain.refreshing import RotationCoverage
 from listener.domain.run import RunKind

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from listener.bootstrap.walking import count_walk, run_walk
+from listener.app.walking import count_walk, run_walk
 from listener.cli.progress import show_progress
 from listener.domain.refreshing import RotationTally, Status
 from listener.domain.words import plural

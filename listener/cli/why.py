@@ -17,10 +17,10 @@ from listener.adapters.postgres.story import (
     Story,
     read_story,
 )
-from listener.bootstrap.report import as_json as json_of
+from listener.app.report import as_json as json_of
+from listener.cli.errors import examples
 from listener.cli.history import former_line, ids_of
 from listener.cli.look import json_option, moment, printable
-from listener.cli.manners import examples
 from listener.domain.due import Reason
 from listener.domain.verdict import VISITED_COMPILATION, Kind
 from listener.settings import DueSettings, load_settings

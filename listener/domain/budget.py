@@ -23,7 +23,7 @@ _LOOKS_IN_WINDOW = 20
 _WALK_SHARE = 0.8
 
 
-class Errand(StrEnum):
+class RefreshCause(StrEnum):
     """What a refresh call is made for: rows that changed, or the walk over all that is played."""
 
     CHANGE = "change"
@@ -32,7 +32,7 @@ class Errand(StrEnum):
     @property
     def share(self) -> float:
         """The share (0..1) of the budget that it may use."""
-        return _WALK_SHARE if self is Errand.WALK else 1.0
+        return _WALK_SHARE if self is RefreshCause.WALK else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
+class Allowance:
     """So many identities may be asked about now, which is expected to cost so much."""
 
     identities: int
@@ -100,21 +100,23 @@ class Grant:
     identities: int
 
 
-def decide(limits: RefreshLimits, spent: Spent, errand: Errand, *, known: bool) -> Leave | Wait:
+def decide(
+    limits: RefreshLimits, spent: Spent, cause: RefreshCause, *, known: bool
+) -> Allowance | Wait:
     """Tell how many identities one call may have now, all `known` to have answered lately or not.
 
     A page is as large as what is left of the window can bear, so one that turns out dearer than
     expected is followed by none until its cost has left the window.
     """
-    calls = max(1, math.floor(limits.calls * errand.share))
+    calls = max(1, math.floor(limits.calls * cause.share))
     if spent.in_flight < limits.in_flight and spent.calls < calls:
         each = _expected(spent, known=known)
-        size = _affordable(limits.discogs_calls * errand.share - spent.cost, each)
+        size = _affordable(limits.discogs_calls * cause.share - spent.cost, each)
         # One identity may have more artists than the window has calls; it is asked all the same.
         if not spent.cost:
             size = max(1, size)
         if size:
-            return Leave(size, math.ceil(size * each))
+            return Allowance(size, math.ceil(size * each))
     frees_in = spent.frees_in or limits.look_again
     return Wait(min(frees_in, limits.look_again))
 

@@ -26,7 +26,7 @@ _SLOW = timedelta(seconds=30)
 _MANY_FAIL = 10
 
 
-class Rung(StrEnum):
+class WakeMode(StrEnum):
     """How a follower learns of changes: it is woken, it only looks, or it has no session."""
 
     NOTIFY = "notify"
@@ -44,7 +44,7 @@ class Pulse:
     """
 
     stream: Stream
-    rung: Rung
+    rung: WakeMode
     breaker: BreakerState
     stalled: timedelta
     looked: timedelta | None
@@ -134,7 +134,7 @@ class StreamState(Waiting):
     `fault` is what keeps all changes from being handled.
     """
 
-    rung: Rung | None = None
+    rung: WakeMode | None = None
     breaker: BreakerState | None = None
     stalled: timedelta = timedelta()
     fault: str | None = None
@@ -190,7 +190,7 @@ def _troubles(
         # No more than that where a probe reads it without a token: the reason may name hosts.
         reason = "" if limit else f": {state.fault}"
         yield f"the database refuses every change of {stream}{reason}"
-    if state.rung is Rung.DOWN:
+    if state.rung is WakeMode.DOWN:
         yield f"the session that {stream} is woken by does not answer"
     excused = _lml_is_silent(state) or stream in _PACED
     if oldest is not None and oldest > max_lag and not excused:
@@ -205,7 +205,7 @@ def _strained(streams: Sequence[StreamState], findings: Findings) -> Iterator[st
     if any(map(_lml_is_silent, streams)):
         yield "LML does not answer; changes are kept until it does"
     for each in streams:
-        if each.rung is Rung.POLL:
+        if each.rung is WakeMode.POLL:
             yield f"wake-ups for {each.stream} do not arrive, it looks every second"
     if findings.capture_missed:
         rows = plural(findings.capture_missed, "row")

@@ -9,7 +9,7 @@ from functools import partial
 
 from listener.domain.change import Change, Look, Stream
 from listener.domain.health import TURN
-from listener.domain.horizon import Horizon
+from listener.domain.low_water_mark import LowWaterMark
 from listener.domain.pacing import Backoff
 from listener.domain.room import Room
 from listener.engine.clock import now
@@ -38,7 +38,7 @@ class Feeder:
     turned_at: float = field(default_factory=now, init=False)
     looked_at: float | None = field(default=None, init=False)
     behind: bool = field(default=False, init=False)
-    _horizon: Horizon = field(default_factory=partial(Horizon, _LOOKBACK), init=False)
+    _mark: LowWaterMark = field(default_factory=partial(LowWaterMark, _LOOKBACK), init=False)
     _found_before: bool = field(default=False, init=False)
     _watch_until: int | None = field(default=None, init=False)
     _watched: int = field(default=0, init=False)
@@ -81,17 +81,17 @@ class Feeder:
 
     async def _look(self) -> tuple[Look, bool]:
         began = now()
-        after = self._horizon.start(began)
+        after = self._mark.start(began)
         look = await self.outbox.look(
             self.stream,
             after=after,
             held=self.room.held(after),
             limit=self.room.claimable,
-            mark=self._horizon.mark_due(began),
+            mark=self._mark.mark_due(began),
         )
         self.looked_at = now()
         self.behind = False
-        everything = self._horizon.looked(
+        everything = self._mark.looked(
             after, [change.seq for change in look.changes], look.snapshot, complete=look.complete
         )
         return look, everything
@@ -115,7 +115,7 @@ class Feeder:
         else:
             self._watch_until = None
             if not await self._woken():
-                self._horizon.forget()
+                self._mark.forget()
 
     async def _woken(self) -> bool:
         """Sleep until woken or for the length of a poll, turning meanwhile.

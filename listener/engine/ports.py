@@ -7,10 +7,10 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, null
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from listener.domain.budget import Errand, Grant, RefreshLimits, Wait
+from listener.domain.budget import Grant, RefreshCause, RefreshLimits, Wait
 from listener.domain.change import Look, Stream
 from listener.domain.due import DueRow, Scope
-from listener.domain.health import Rung
+from listener.domain.health import WakeMode
 from listener.domain.judging import Invalid
 from listener.domain.question import Asking, Question
 from listener.domain.refreshing import (
@@ -47,7 +47,7 @@ class Lane(Protocol):
     """The right to follow a stream, and the means to be woken; raises `LaneLostError` once lost."""
 
     @property
-    def rung(self) -> Rung:
+    def rung(self) -> WakeMode:
         """How changes make themselves known at present."""
 
     async def rouse(self) -> None:
@@ -147,7 +147,7 @@ class Rotation(Protocol):
         """Have those of the releases that are due asked about; returns how many."""
 
 
-class Airplay(Protocol):
+class PlayedIdentities(Protocol):
     """All that is being played."""
 
     async def identities(self, since: datetime) -> Mapping[int, Standing]:
@@ -177,7 +177,7 @@ class Refreshes(Protocol):
     def limits(self) -> RefreshLimits:
         """What all of them together may ask."""
 
-    async def take(self, errand: Errand, *, known: bool, wanted: int) -> Grant | Wait:
+    async def take(self, cause: RefreshCause, *, known: bool, wanted: int) -> Grant | Wait:
         """Enter a call for up to `wanted` identities, all known lately or not, if one may go."""
 
     async def end(

@@ -11,7 +11,7 @@ import structlog
 
 from listener.domain.change import Stream
 from listener.domain.faults import StoreUnavailableError
-from listener.domain.health import Pulse, Reading, Rung
+from listener.domain.health import Pulse, Reading, WakeMode
 from listener.domain.pacing import BreakerState
 from listener.domain.sample import Sample
 from listener.domain.tally import Distribution
@@ -95,7 +95,7 @@ class Recorder:
                 typical=settled.quantile(0.5) if settled.count else None,
                 worst=settled.longest if settled.count else None,
                 silent=min(account.silent, lasted),
-                woken=pulse.rung is Rung.NOTIFY,
+                woken=pulse.rung is WakeMode.NOTIFY,
                 coverage=await self._coverage(pulse.stream),
             )
             await self.samples.write(sample)

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import structlog
 
-from listener.domain.budget import COLD_COST, Errand, Grant, cost_of
+from listener.domain.budget import COLD_COST, Grant, RefreshCause, cost_of
 from listener.domain.faults import LmlUnavailableError, PageRefusedError, StoreUnavailableError
 from listener.domain.oddities import Seen
 from listener.domain.refreshing import Refreshed, Status
@@ -61,7 +61,7 @@ class Refresher:
     _odd: Seen = field(default_factory=Seen, init=False)
 
     async def refresh(
-        self, errand: Errand, wanted: Mapping[int, bool], patience: timedelta | None = None
+        self, cause: RefreshCause, wanted: Mapping[int, bool], patience: timedelta | None = None
     ) -> AsyncGenerator[Report, None]:
         """Yield what every call came to; `wanted` has the identities, with whether each is known.
 
@@ -77,7 +77,7 @@ class Refresher:
             page = pages.popleft()
             if not page.identities:
                 continue
-            grant = await self._granted(errand, page, patience)
+            grant = await self._granted(cause, page, patience)
             if grant is None:
                 return
             pages.appendleft(replace(page, identities=page.identities[grant.identities :]))
@@ -97,11 +97,11 @@ class Refresher:
                 return
 
     async def _granted(
-        self, errand: Errand, page: _Page, patience: timedelta | None
+        self, cause: RefreshCause, page: _Page, patience: timedelta | None
     ) -> Grant | None:
         until = float("inf") if patience is None else now() + patience.total_seconds()
         while True:
-            taken = await self.refreshes.take(errand, known=page.known, wanted=len(page.identities))
+            taken = await self.refreshes.take(cause, known=page.known, wanted=len(page.identities))
             if isinstance(taken, Grant):
                 return taken
             left = until - now()

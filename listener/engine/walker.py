@@ -10,14 +10,14 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from listener.domain.budget import Errand
+from listener.domain.budget import RefreshCause
 from listener.domain.due import Scope
 from listener.domain.faults import RunGoesOnError
 from listener.domain.pacing import Backoff
 from listener.domain.refreshing import Refreshed, RotationTally, Status
 from listener.domain.run import RunKind
 from listener.engine.circuit import Circuit
-from listener.engine.ports import Airplay, NoTelemetry, Runs, Telemetry
+from listener.engine.ports import NoTelemetry, PlayedIdentities, Runs, Telemetry
 from listener.engine.reconciler import RunHaltedError, give_up
 from listener.engine.refresher import Refresher, Report
 
@@ -37,7 +37,7 @@ class Walker:
     ask the same of LML.
     """
 
-    airplay: Airplay
+    played: PlayedIdentities
     refresher: Refresher
     runs: Runs
     min_coverage: float
@@ -64,12 +64,12 @@ class Walker:
         tally = tally if tally is not None else RotationTally()
         if not force:
             await self._require_coverage()
-        if not await self.airplay.identities(since):
+        if not await self.played.identities(since):
             return tally
         try:
             async with self.runs.enter(RunKind.ROTATION, Scope(), cause, tally, wait=False) as note:
                 # Read once more: another walk may have ended only now.
-                played = await self.airplay.identities(since)
+                played = await self.played.identities(since)
                 todo = {i: each.known for i, each in played.items() if each.answered is None}
                 if expect is not None:
                     expect(len(todo))
@@ -87,11 +87,11 @@ class Walker:
 
     async def count(self, since: datetime) -> int:
         """Return how many identities a walk would ask about; asks nothing."""
-        played = await self.airplay.identities(since)
+        played = await self.played.identities(since)
         return sum(each.answered is None for each in played.values())
 
     async def _require_coverage(self) -> None:
-        played = await self.airplay.coverage()
+        played = await self.played.coverage()
         if played.coverage < self.min_coverage:
             raise RunHaltedError(
                 f"only {played.resolved} of {played.with_discogs_id} rows in rotation with a"
@@ -131,7 +131,7 @@ class _Walk:
 
     async def _ask(self, wanted: dict[int, bool], note: Callable[[], Awaitable[None]]) -> None:
         try:
-            async with aclosing(self.refresher.refresh(Errand.WALK, wanted)) as reports:
+            async with aclosing(self.refresher.refresh(RefreshCause.WALK, wanted)) as reports:
                 async for report in reports:
                     self.tally.calls += 1
                     self.tally.latency += report.took

@@ -12,7 +12,7 @@ from functools import partial
 
 import structlog
 
-from listener.domain.budget import Errand
+from listener.domain.budget import RefreshCause
 from listener.domain.change import Batch
 from listener.domain.faults import (
     SERVICE_FAULTS,
@@ -128,7 +128,9 @@ class Warmer:
                 if row.identity_id is not None:
                     rows[row.identity_id].add(row.row_id)
                     known[row.identity_id] = row.known
-            reports = self.refresher.refresh(Errand.CHANGE, dict(sorted(known.items())), _PATIENCE)
+            reports = self.refresher.refresh(
+                RefreshCause.CHANGE, dict(sorted(known.items())), _PATIENCE
+            )
             async with aclosing(reports):
                 async for report in reports:
                     self.tally.calls += 1

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from listener.adapters.demo.simulator import Knowledge, Simulator, simulator_thread
+from listener.simulator import Knowledge, Simulator, simulator_thread
 from tests.conftest import as_role
 
 WAIT_SECONDS = 15

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, Request, Response, sync_playwright
 
-from listener.adapters.demo.simulator import Simulator
+from listener.simulator import Simulator
 from tests.acceptance.conftest import Daemon, eventually
 from tests.acceptance.test_site import ANY_PORT, TOKEN, Site, url_of
 from tests.catalogue import add_release, count

@@ -13,8 +13,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from listener.adapters.demo.catalogue import albums_tsv, fill
-from listener.adapters.demo.simulator import Knowledge, Latency, Simulator, verdict_for
+from listener.demo.catalogue import albums_tsv, fill
+from listener.simulator import Knowledge, Latency, Simulator, verdict_for
 from tests.acceptance.conftest import Commands, Daemon, eventually
 from tests.catalogue import add_release, count, delete_release, outbox_size, rename, table
 from tests.conftest import BACKEND, Connection, with_database

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 import pytest
 from psycopg import sql
 
-from listener.adapters.demo.simulator import Health, Simulator
 from listener.adapters.lml.health import Probe
-from listener.bootstrap.doctor import State, judge_probe, judge_sentry
+from listener.app.doctor import State, judge_probe, judge_sentry
+from listener.simulator import Health, Simulator
 from tests.acceptance.conftest import WAIT_SECONDS, Commands, Outcome
 from tests.catalogue import table
 from tests.conftest import Connection, with_database

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from listener.adapters.demo.simulator import Simulator
+from listener.simulator import Simulator
 from tests.acceptance.breaking import ARTIST
 from tests.acceptance.conftest import Commands, Daemon, eventually
 from tests.acceptance.test_daemon import (

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from listener.adapters.demo.postgres import create_backend
+from listener.demo.postgres import create_backend
 from tests.acceptance.conftest import Commands, Daemon, eventually
 from tests.acceptance.test_look import look
 from tests.catalogue import add_release, count, outbox_size, rename

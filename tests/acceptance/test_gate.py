@@ -9,10 +9,10 @@ from threading import Thread
 
 import pytest
 
-from listener.adapters.demo.simulator import Health, Simulator
-from listener.bootstrap.gate import require_gate
+from listener.app.gate import require_gate
 from listener.domain.gate import GateError, Route
 from listener.settings import Settings
+from listener.simulator import Health, Simulator
 from tests.acceptance.conftest import Commands, Daemon
 from tests.catalogue import add_release, count, outbox_size
 from tests.conftest import Connection

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from psycopg import sql
 
-from listener.adapters.demo.simulator import Knowledge, Simulator
+from listener.simulator import Knowledge, Simulator
 from tests.acceptance.conftest import Commands, Daemon, eventually
 from tests.acceptance.test_daemon import all_answered
 from tests.acceptance.test_look import STATE, look

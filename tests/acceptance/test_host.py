@@ -15,9 +15,9 @@ import psutil
 import psycopg
 import pytest
 
-from listener.adapters.demo.postgres import create_backend
-from listener.adapters.demo.simulator import Simulator
 from listener.adapters.postgres.installation import install, installing
+from listener.demo.postgres import create_backend
+from listener.simulator import Simulator
 from tests.acceptance.conftest import WAIT_SECONDS, Commands, Daemon, eventually
 from tests.acceptance.nameless import WAITS_FOR_A_NAME
 from tests.acceptance.proxy import proxy_before

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from listener.adapters.demo.simulator import Simulator
+from listener.simulator import Simulator
 from tests.acceptance.conftest import Commands, Daemon, eventually
 from tests.acceptance.test_daemon import add_releases, all_answered, settled, unanswered
 from tests.acceptance.test_look import look

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from listener.adapters.demo.simulator import Knowledge, Latency, Simulator
+from listener.simulator import Knowledge, Latency, Simulator
 from tests.acceptance.conftest import Commands, Daemon, eventually
 from tests.acceptance.test_daemon import add_releases, all_answered, unanswered
 from tests.catalogue import add_release, count, outbox_size, rename, table

@@ -10,9 +10,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from listener.adapters.demo.postgres import create_backend, embedded_postgres
-from listener.adapters.demo.simulator import Simulator
 from listener.adapters.postgres.installation import install, installing
+from listener.demo.postgres import create_backend, embedded_postgres
+from listener.simulator import Simulator
 from tests.acceptance.conftest import Daemon, eventually
 from tests.catalogue import add_release, table
 from tests.conftest import BACKEND

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from psycopg import sql
 
-from listener.adapters.demo.simulator import Endpoint, IdentityMix, Simulator
+from listener.simulator import Endpoint, IdentityMix, Simulator
 from tests.acceptance.conftest import Commands, Daemon, eventually
 from tests.catalogue import add_release, outbox_size, table
 from tests.conftest import Connection

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from psycopg import sql
 
-from listener.adapters.demo.stage import program
 from listener.adapters.postgres.installation import installing, uninstall
+from listener.demo.stage import program
 from tests.acceptance.test_parked import park
 from tests.catalogue import add_identity, table
 from tests.conftest import BACKEND, Connection

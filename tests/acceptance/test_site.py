@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from listener.adapters.demo.simulator import Simulator
+from listener.simulator import Simulator
 from tests.acceptance.conftest import Commands, Daemon, eventually
 from tests.acceptance.proxy import proxy_before
 from tests.catalogue import add_release, count

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 from psycopg import sql
 
-from listener.adapters.demo.simulator import IdentityMix, Simulator
+from listener.simulator import IdentityMix, Simulator
 from tests.acceptance.conftest import Commands, Daemon, eventually
 from tests.acceptance.test_daemon import add_releases
 from tests.acceptance.test_rotation import play, unseen

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 from psycopg import sql
 
-from listener.adapters.demo.simulator import Knowledge, Simulator
-from listener.adapters.demo.simulator.tracks import Tracks as Fields
-from listener.adapters.demo.simulator.tracks import TrackStore, credits_of, entries_for
+from listener.simulator import Knowledge, Simulator
+from listener.simulator.tracks import Tracks as Fields
+from listener.simulator.tracks import TrackStore, credits_of, entries_for
 from tests.acceptance.conftest import Commands, Daemon, eventually
 from tests.catalogue import add_release, outbox_size, table
 from tests.conftest import Connection

@@ -13,7 +13,7 @@ import pytest
 from docker import DockerClient
 from docker.models.containers import Container
 
-from listener.adapters.demo.postgres import create_backend
+from listener.demo.postgres import create_backend
 from tests.acceptance.conftest import eventually
 from tests.conftest import BACKEND
 from tests.server.choice import wanted_image
@@ -149,7 +149,7 @@ def stage(client: DockerClient, image: str) -> Iterator[Stage]:
         client.containers.run(
             f"{image}-demo",
             _ALL_SINGLE,
-            entrypoint=["python", "-m", "listener.adapters.demo.simulator"],
+            entrypoint=["python", "-m", "listener.simulator"],
             detach=True,
             name=f"{network}-lml",
             labels=labels,

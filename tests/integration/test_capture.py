@@ -11,8 +11,8 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
-from listener.adapters.demo.postgres import create_backend
 from listener.adapters.postgres.installation import install, installing, uninstall
+from listener.demo.postgres import create_backend
 from tests.catalogue import add_release, outbox_size
 from tests.conftest import BACKEND, Connection
 

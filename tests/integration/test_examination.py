@@ -31,7 +31,7 @@ from listener.adapters.postgres.examination import (
 )
 from listener.adapters.postgres.installation import UnreachableError
 from listener.adapters.postgres.statements import sql_folder
-from listener.bootstrap.doctor import State, judge_rights, judge_server, judge_wakeups
+from listener.app.doctor import State, judge_rights, judge_server, judge_wakeups
 from tests.catalogue import table
 from tests.conftest import BACKEND, Connection, as_role, through
 

@@ -62,7 +62,7 @@ async def test_refresh_calls_and_identities_of_long_ago_are_forgotten(
 ) -> None:
     db.execute(
         "INSERT INTO listener.refresh"
-        " (errand, known, holder, identities, cost, started_at, ended_at) VALUES"
+        " (cause, known, holder, identities, cost, started_at, ended_at) VALUES"
         " ('walk', true, 'old', 1, 1, now() - interval '8 d', now() - interval '8 d'),"
         " ('walk', true, 'died', 1, 1, now() - interval '8 d', 'infinity'),"
         " ('walk', true, 'young', 1, 1, now() - interval '6 d', now() - interval '6 d'),"

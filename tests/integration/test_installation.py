@@ -17,7 +17,6 @@ import pytest
 from psycopg import sql
 
 from listener import DISTRIBUTION
-from listener.adapters.demo.postgres import create_backend
 from listener.adapters.postgres import statements
 from listener.adapters.postgres.installation import (
     InstallationError,
@@ -28,6 +27,7 @@ from listener.adapters.postgres.installation import (
     require_installed,
     uninstall,
 )
+from listener.demo.postgres import create_backend
 from tests.conftest import BACKEND, Connection, as_role, with_database
 
 ODD = 'Odd "schema" 1'

@@ -17,10 +17,6 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from listener.adapters.demo.simulator import Health, Knowledge, Simulator, simulator_thread
-from listener.adapters.demo.simulator.replies import Wire
-from listener.adapters.demo.simulator.tracks import Tracks as Fields
-from listener.adapters.demo.simulator.tracks import TrackStore, entries_for
 from listener.adapters.lml.client import LmlClient, LmlLimits, open_lml
 from listener.adapters.lml.health import LmlProbe, NoAnswerError, open_probe
 from listener.domain.faults import (
@@ -35,6 +31,10 @@ from listener.domain.judging import Invalid, judge
 from listener.domain.question import Question
 from listener.domain.tracks import Tracks
 from listener.domain.verdict import Verdict
+from listener.simulator import Health, Knowledge, Simulator, simulator_thread
+from listener.simulator.replies import Wire
+from listener.simulator.tracks import Tracks as Fields
+from listener.simulator.tracks import TrackStore, entries_for
 
 TOKEN = "secret-token-of-the-tests"
 QUESTIONS = [Question(row, f"Artist {row}", "Album", None, b"") for row in range(1, 6)]

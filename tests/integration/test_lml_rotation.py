@@ -7,10 +7,10 @@ from datetime import timedelta
 
 import pytest
 
-from listener.adapters.demo.simulator import IdentityMix, Simulator, simulator_thread
 from listener.adapters.lml.client import LmlClient, LmlLimits, open_lml
 from listener.domain.faults import LmlRefusedError, LmlUnavailableError, PageRefusedError
 from listener.domain.refreshing import Refreshed, Status
+from listener.simulator import IdentityMix, Simulator, simulator_thread
 
 LIMITS = LmlLimits(
     connections=2,

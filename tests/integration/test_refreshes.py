@@ -12,13 +12,13 @@ import pytest
 
 from listener.adapters.postgres.connection import Database, Pool, open_pool
 from listener.adapters.postgres.refreshes import PostgresRefreshes
-from listener.domain.budget import Errand, Grant, RefreshLimits, Wait
+from listener.domain.budget import Grant, RefreshCause, RefreshLimits, Wait
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.refreshing import Refreshed, Status
 from tests.conftest import BACKEND, Connection
 
 LIMITS = RefreshLimits(calls=30, in_flight=2, call_timeout=timedelta(minutes=6))
-WALK, CHANGE = Errand.WALK, Errand.CHANGE
+WALK, CHANGE = RefreshCause.WALK, RefreshCause.CHANGE
 WARMED = Refreshed(1, Status.WARMED, 1, 3, 4)
 
 
@@ -29,17 +29,17 @@ def book(pool: Pool, database: Database) -> PostgresRefreshes:
 
 
 async def granted(
-    book: PostgresRefreshes, errand: Errand = CHANGE, *, known: bool = False, wanted: int = 50
+    book: PostgresRefreshes, cause: RefreshCause = CHANGE, *, known: bool = False, wanted: int = 50
 ) -> Grant:
-    taken = await book.take(errand, known=known, wanted=wanted)
+    taken = await book.take(cause, known=known, wanted=wanted)
     assert isinstance(taken, Grant), taken
     return taken
 
 
 async def waits(
-    book: PostgresRefreshes, errand: Errand = CHANGE, *, known: bool = False
+    book: PostgresRefreshes, cause: RefreshCause = CHANGE, *, known: bool = False
 ) -> timedelta:
-    taken = await book.take(errand, known=known, wanted=1)
+    taken = await book.take(cause, known=known, wanted=1)
     assert isinstance(taken, Wait), taken
     return taken.at_most
 

@@ -19,11 +19,11 @@ from listener.adapters.postgres.statements import query
 from listener.adapters.postgres.status import looking, read_status
 from listener.adapters.postgres.steps import LastWord, read_history, read_last_words
 from listener.adapters.postgres.viewer import Viewer, open_viewer
-from listener.bootstrap.outlook import Outlook
-from listener.bootstrap.page import Page
+from listener.app.page import Page
+from listener.app.state import DaemonState
 from listener.domain.change import Batch, Stream
 from listener.domain.faults import StoreUnavailableError, first_of
-from listener.domain.health import Reading, Rung, Waiting, unready
+from listener.domain.health import Reading, Waiting, WakeMode, unready
 from listener.domain.pacing import BreakerState
 from listener.domain.room import RoomLimits
 from listener.domain.sample import Sample
@@ -330,7 +330,7 @@ async def test_daemon_whose_changes_are_all_refused_is_not_ready_and_tells_a_pro
         ):
             tasks.create_task(consumer.follow(lane, asyncio.Event()))
             async with asyncio.timeout(10):
-                while consumer.fault is None or lane.rung is Rung.DOWN:
+                while consumer.fault is None or lane.rung is WakeMode.DOWN:
                     await asyncio.sleep(0.005)
             pulse = consumer.pulse()
             assert pulse is not None
@@ -360,7 +360,7 @@ async def test_page_without_a_database_says_so(dsn: str) -> None:
 
 
 def _page(viewer: Viewer) -> Page:
-    return Page(viewer, Outlook(timedelta(minutes=5), asyncio.Event()))
+    return Page(viewer, DaemonState(timedelta(minutes=5), asyncio.Event()))
 
 
 async def test_reading_looks_at_the_head_of_the_outbox_and_at_what_is_parked(

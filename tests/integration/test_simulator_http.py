@@ -16,8 +16,8 @@ import httpx
 import psycopg
 import pytest
 
-from listener.adapters.demo.catalogue import albums_tsv, fill, releases
-from listener.adapters.demo.simulator import (
+from listener.demo.catalogue import albums_tsv, fill, releases
+from listener.simulator import (
     DiscogsLimits,
     Fault,
     FaultName,

@@ -22,7 +22,7 @@ from listener.adapters.http.site import Sources, make_site
 from listener.adapters.http.sockets import BindError, bound_socket, url_of
 from listener.domain.change import Stream
 from listener.domain.faults import StoreUnavailableError
-from listener.domain.health import Pulse, Reading, Rung, Waiting
+from listener.domain.health import Pulse, Reading, Waiting, WakeMode
 from listener.domain.pacing import BreakerState
 from listener.domain.tally import Skip, Tally
 from listener.engine.supervisor import beside
@@ -299,7 +299,7 @@ async def test_metrics_tell_every_number() -> None:
     live.skip(Skip.COMPILATION, 2)
     pulse = Pulse(
         stream=Stream.LIBRARY,
-        rung=Rung.POLL,
+        rung=WakeMode.POLL,
         breaker=BreakerState.HALF_OPEN,
         stalled=timedelta(seconds=2),
         looked=None,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
-from listener.adapters.demo.postgres import embedded_postgres
+from listener.demo.postgres import embedded_postgres
 from tests.server.choice import Choice
 from tests.server.containers import removed_afterwards
 

@@ -16,7 +16,7 @@ from listener.domain.faults import (
     PageRefusedError,
     StatementRefusedError,
 )
-from listener.domain.health import Rung
+from listener.domain.health import WakeMode
 from listener.domain.judging import Invalid
 from listener.domain.question import Asking, Failing, Question
 from listener.domain.retrying import Failure
@@ -90,7 +90,7 @@ class Lane:
     waits: list[float] = field(default_factory=list)
     lost: bool = False
     fault: Exception | None = None
-    rung: Rung = Rung.NOTIFY
+    rung: WakeMode = WakeMode.NOTIFY
     _awake: bool = False
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
 

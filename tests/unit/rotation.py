@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from listener.domain.budget import Errand, Grant, RefreshLimits, Spent, Wait, decide
+from listener.domain.budget import Grant, RefreshCause, RefreshLimits, Spent, Wait, decide
 from listener.domain.change import Stream
 from listener.domain.due import Scope
 from listener.domain.faults import CallInterruptedError, PageRefusedError, RunGoesOnError
@@ -114,14 +114,14 @@ class Refreshes:
     granted: list[tuple[str, bool, int]] = field(default_factory=list)
     spent_by_others: int = 0
 
-    async def take(self, errand: Errand, *, known: bool, wanted: int) -> Grant | Wait:
+    async def take(self, cause: RefreshCause, *, known: bool, wanted: int) -> Grant | Wait:
         await asyncio.sleep(0)
-        decision = decide(self.limits, self.spent(known=known), errand, known=known)
+        decision = decide(self.limits, self.spent(known=known), cause, known=known)
         if isinstance(decision, Wait):
             return decision
         size = min(decision.identities, wanted)
         self.calls.append(_Call(-(-decision.cost * size // decision.identities), known, now()))
-        self.granted.append((str(errand), known, size))
+        self.granted.append((str(cause), known, size))
         return Grant(len(self.calls) - 1, size)
 
     def spent(self, *, known: bool) -> Spent:
@@ -220,7 +220,7 @@ class Rotation:
 
 
 @dataclass
-class Airplay:
+class PlayedIdentities:
     """What is being played: identities with whether each is known, and what was said of some."""
 
     known: dict[int, bool]

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from listener.domain.budget import (
     COLD_COST,
     DISCOGS_CALLS,
-    Errand,
-    Leave,
+    Allowance,
+    RefreshCause,
     RefreshLimits,
     Spent,
     Wait,
@@ -25,12 +25,12 @@ from listener.domain.refreshing import LML_REFRESH_BATCH_CAP
 
 LIMITS = RefreshLimits(calls=30, in_flight=2, call_timeout=timedelta(minutes=6))
 NOTHING = Spent(0, 0, 0, None, 0, 0)
-WALK, CHANGE = Errand.WALK, Errand.CHANGE
+WALK, CHANGE = RefreshCause.WALK, RefreshCause.CHANGE
 
 
-def size(spent: Spent = NOTHING, errand: Errand = WALK, *, known: bool = False) -> int:
-    decision = decide(LIMITS, spent, errand, known=known)
-    return decision.identities if isinstance(decision, Leave) else 0
+def size(spent: Spent = NOTHING, cause: RefreshCause = WALK, *, known: bool = False) -> int:
+    decision = decide(LIMITS, spent, cause, known=known)
+    return decision.identities if isinstance(decision, Allowance) else 0
 
 
 def learned(cost: int, identities: int) -> Spent:
@@ -43,8 +43,8 @@ def test_what_people_leave_of_discogs_is_thirty_calls_a_minute() -> None:
 
 
 def test_identities_that_nothing_is_known_of_are_taken_to_be_cold() -> None:
-    assert decide(LIMITS, NOTHING, WALK, known=False) == Leave(6, 24)
-    assert decide(LIMITS, NOTHING, CHANGE, known=False) == Leave(7, 28)
+    assert decide(LIMITS, NOTHING, WALK, known=False) == Allowance(6, 24)
+    assert decide(LIMITS, NOTHING, CHANGE, known=False) == Allowance(7, 28)
 
 
 def test_identities_that_answered_lately_go_in_full_pages() -> None:
@@ -60,18 +60,18 @@ def test_pages_grow_as_replies_turn_out_to_be_warm() -> None:
 
 
 def test_page_that_hardly_costs_anything_is_not_taken_to_cost_nothing() -> None:
-    assert decide(LIMITS, learned(0, 60), WALK, known=True) == Leave(50, 1)
+    assert decide(LIMITS, learned(0, 60), WALK, known=True) == Allowance(50, 1)
 
 
 def test_one_cold_page_teaches_that_the_next_one_must_be_small() -> None:
     assert size(learned(200, 50), known=True) == 5
 
 
-@pytest.mark.parametrize("errand", Errand)
-def test_page_that_cost_more_than_the_window_is_followed_by_none(errand: Errand) -> None:
+@pytest.mark.parametrize("cause", RefreshCause)
+def test_page_that_cost_more_than_the_window_is_followed_by_none(cause: RefreshCause) -> None:
     spent = replace(learned(200, 50), cost=200, calls=1, frees_in=timedelta(seconds=40))
     for known in (True, False):
-        assert isinstance(decide(LIMITS, spent, errand, known=known), Wait)
+        assert isinstance(decide(LIMITS, spent, cause, known=known), Wait)
 
 
 def test_walk_leaves_a_fifth_to_changes() -> None:
@@ -96,7 +96,7 @@ def test_one_identity_may_go_however_dear_they_are_if_nothing_else_did() -> None
 
 def test_even_the_lowest_rate_lets_a_walk_go() -> None:
     limits = replace(LIMITS, calls=1)
-    assert isinstance(decide(limits, NOTHING, WALK, known=False), Leave)
+    assert isinstance(decide(limits, NOTHING, WALK, known=False), Allowance)
     assert isinstance(decide(limits, replace(NOTHING, calls=1), WALK, known=False), Wait)
 
 
@@ -123,17 +123,17 @@ def test_cost_is_what_the_reply_reports_but_no_more_than_its_time_allows() -> No
     cost=st.integers(0, 500),
     learned_cost=st.integers(0, 1000),
     identities=st.integers(0, 120),
-    errand=st.sampled_from(Errand),
+    cause=st.sampled_from(RefreshCause),
     known=st.booleans(),
 )
 def test_what_leaves_is_never_expected_to_exceed_the_window(
-    cost: int, learned_cost: int, identities: int, errand: Errand, known: bool
+    cost: int, learned_cost: int, identities: int, cause: RefreshCause, known: bool
 ) -> None:
     spent = Spent(cost, 1, 1, timedelta(seconds=1), learned_cost, identities)
-    match decide(LIMITS, spent, errand, known=known):
-        case Leave(found, expected):
+    match decide(LIMITS, spent, cause, known=known):
+        case Allowance(found, expected):
             assert 1 <= found <= LML_REFRESH_BATCH_CAP
-            assert cost == 0 or cost + expected <= math.ceil(DISCOGS_CALLS * errand.share)
+            assert cost == 0 or cost + expected <= math.ceil(DISCOGS_CALLS * cause.share)
         case Wait(at_most):
             assert timedelta() < at_most <= LIMITS.look_again
 

@@ -17,7 +17,7 @@ from listener import DISTRIBUTION
 from listener.adapters.http.metrics import Metrics, Numbers
 from listener.cli import main
 from listener.domain.change import Stream
-from listener.domain.health import Pulse, Reading, Rung, Waiting
+from listener.domain.health import Pulse, Reading, Waiting, WakeMode
 from listener.domain.pacing import BreakerState
 from listener.settings import Settings
 from tests.runbooks import FOUR, ROOT, RUNBOOKS, headings_of
@@ -185,7 +185,7 @@ def everything_served() -> list[tuple[str, dict[str, str]]]:
     """Return the name and the labels of every series that a daemon at work serves."""
     pulse = Pulse(
         stream=Stream.LIBRARY,
-        rung=Rung.POLL,
+        rung=WakeMode.POLL,
         breaker=BreakerState.OPEN,
         stalled=Settings.model_fields["linger"].default,
         looked=None,

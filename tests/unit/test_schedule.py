@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from listener.adapters.schedule import Bell, _trigger
-from listener.bootstrap.daemon import AUDIT_BEGINS, SWEEP_BEGINS
+from listener.app.daemon import AUDIT_BEGINS, SWEEP_BEGINS
 from listener.settings import Settings
 from tests.unit.clock import for_a_while, now
 

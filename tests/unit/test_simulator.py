@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from listener.adapters.demo.catalogue import albums_tsv, releases
-from listener.adapters.demo.choices import DemoOptions, UnfitError, catalogue_of
-from listener.adapters.demo.simulator import (
+from listener.demo.catalogue import albums_tsv, releases
+from listener.demo.choices import DemoOptions, UnfitError, catalogue_of
+from listener.simulator import (
     DiscogsLimits,
     FaultName,
     Knowledge,
@@ -28,11 +28,11 @@ from listener.adapters.demo.simulator import (
     tracks_for,
     verdict_for,
 )
-from listener.adapters.demo.simulator.discogs import DiscogsBudget
-from listener.adapters.demo.simulator.faults import Endpoint, Faults
-from listener.adapters.demo.simulator.replies import Answers
-from listener.adapters.demo.simulator.requests import BulkInput
-from listener.adapters.demo.simulator.verdicts import METHODS, SOURCES
+from listener.simulator.discogs import DiscogsBudget
+from listener.simulator.faults import Endpoint, Faults
+from listener.simulator.replies import Answers
+from listener.simulator.requests import BulkInput
+from listener.simulator.verdicts import METHODS, SOURCES
 
 NAMES = [f"Artist {number}" for number in range(2000)]
 
@@ -48,7 +48,7 @@ def row(library_id: int, artist_name: str, legacy_release_id: int | None = None)
 
 def test_verdicts_are_the_same_in_another_process() -> None:
     program = (
-        "import json; from listener.adapters.demo.simulator import verdict_for;"
+        "import json; from listener.simulator import verdict_for;"
         "print(json.dumps([verdict_for(f'Artist {n}', 'Été') for n in range(50)]))"
     )
     output = subprocess.check_output([sys.executable, "-c", program])

@@ -24,7 +24,7 @@ from listener.engine.reconciler import RunHaltedError
 from listener.engine.refresher import Refresher
 from listener.engine.walker import Walker
 from tests.unit.clock import eventually, now
-from tests.unit.rotation import LIMITS, Airplay, Refreshes, Runs, Warming
+from tests.unit.rotation import LIMITS, PlayedIdentities, Refreshes, Runs, Warming
 
 SINCE = datetime(2026, 3, 1, tzinfo=UTC)
 UNAVAILABLE = LmlUnavailableError("LML answered 503")
@@ -34,14 +34,14 @@ class Case:
     def __init__(self, identities: dict[int, bool], warming: Warming | None = None) -> None:
         self.warming = warming or Warming()
         self.refreshes = Refreshes()
-        self.airplay = Airplay(identities)
+        self.played = PlayedIdentities(identities)
         self.runs = Runs()
         self.tally = RotationTally()
         self.circuit = Circuit(Stream.ROTATION)
         refresher = Refresher(self.warming, self.refreshes)
         self.statuses = refresher.statuses
         self.walker = Walker(
-            airplay=self.airplay,
+            played=self.played,
             refresher=refresher,
             runs=self.runs,
             min_coverage=0.99,
@@ -144,7 +144,7 @@ async def test_nothing_to_walk_is_no_run() -> None:
 
 async def test_walk_counts_all_that_is_played_and_asks_for_what_did_not_answer_since() -> None:
     case = Case(warm(10))
-    case.airplay.answered = {2: Status.WARMED, 5: Status.NOT_FOUND}
+    case.played.answered = {2: Status.WARMED, 5: Status.NOT_FOUND}
     assert await case.walk() == {
         "identities_scanned": 10,
         "identities_resolved": 10,
@@ -158,7 +158,7 @@ async def test_walk_counts_all_that_is_played_and_asks_for_what_did_not_answer_s
 
 async def test_walk_after_all_have_answered_is_a_run_that_asks_nothing() -> None:
     case = Case(warm(2))
-    case.airplay.answered = {1: Status.WARMED, 2: Status.WARMED}
+    case.played.answered = {1: Status.WARMED, 2: Status.WARMED}
     assert await case.walk() == {"identities_scanned": 2, "identities_resolved": 2}
     assert case.runs.ended == ["done"]
     assert not case.warming.asked
@@ -169,8 +169,8 @@ async def test_what_a_command_did_before_its_walk_counts_once_and_stays_if_the_w
 ):
     case = Case(warm(3))
     case.tally.count(Refreshed(2, Status.WARMED, releases=5))
-    case.airplay.answered = {2: Status.WARMED}
-    case.airplay.covered = (1, 100)
+    case.played.answered = {2: Status.WARMED}
+    case.played.covered = (1, 100)
     with pytest.raises(RunHaltedError):
         await case.walk()
     assert case.counted["identities_scanned"] == 1
@@ -181,7 +181,7 @@ async def test_what_a_command_did_before_its_walk_counts_once_and_stays_if_the_w
 async def test_walk_asks_for_what_was_not_refreshed_since_its_slot_began() -> None:
     case = Case(warm(3))
     await case.walk()
-    assert set(case.airplay.since) == {SINCE}
+    assert set(case.played.since) == {SINCE}
     assert case.runs.entered == [(RunKind.ROTATION, "test")]
     assert case.runs.ended == ["done"]
     assert case.runs.notes == 1
@@ -197,14 +197,14 @@ async def test_walk_that_another_one_keeps_out_says_so_and_asks_nothing() -> Non
 
 async def test_low_coverage_refuses_the_walk_unless_forced() -> None:
     case = Case(warm(3))
-    case.airplay.covered = (98, 100)
+    case.played.covered = (98, 100)
     with pytest.raises(RunHaltedError, match=r"98 of 100 .* 98\.0%.* 99\.0%.*--force"):
         await case.walk()
     assert not case.runs.entered
     assert await case.walk(force=True)
-    case.airplay.covered = (99, 100)
+    case.played.covered = (99, 100)
     assert await case.walk()
-    case.airplay.covered = (0, 0)
+    case.played.covered = (0, 0)
     assert await case.walk()
 
 

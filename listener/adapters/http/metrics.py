@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 
 from listener import DISTRIBUTION
 from listener.domain.change import Stream
-from listener.domain.health import Pulse, Reading, Rung
+from listener.domain.health import Pulse, Reading, WakeMode
 from listener.domain.pacing import BreakerState
 from listener.domain.refreshing import RotationTally, Status
 from listener.domain.run import RunKind
@@ -199,7 +199,7 @@ def _of_pulses(numbers: Numbers) -> Iterator[Metric]:
         pulse = following.get(stream)
         is_here.add_metric([stream], pulse is not None)
         held.add_metric([stream], 0 if pulse is None else pulse.held)
-        for step in Rung:
+        for step in WakeMode:
             rung.add_metric([stream, step], pulse is not None and pulse.rung is step)
         for state in BreakerState:
             breaker.add_metric([stream, state], pulse is not None and pulse.breaker is state)

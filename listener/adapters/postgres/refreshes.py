@@ -14,7 +14,7 @@ from listener.adapters.postgres.arrays import Int4s, Texts
 from listener.adapters.postgres.connection import Database, Pool, only_row, session
 from listener.adapters.postgres.locks import REFRESHES
 from listener.adapters.postgres.statements import query
-from listener.domain.budget import Errand, Grant, RefreshLimits, Spent, Wait, decide
+from listener.domain.budget import Grant, RefreshCause, RefreshLimits, Spent, Wait, decide
 from listener.domain.refreshing import Refreshed
 
 # What an identity said longer ago tells nothing about how warm it is, nor what it costs.
@@ -36,7 +36,7 @@ class PostgresRefreshes:
         self._end = query("end_refresh", database.backend)
         self._note = query("note_warmth", database.backend)
 
-    async def take(self, errand: Errand, *, known: bool, wanted: int) -> Grant | Wait:
+    async def take(self, cause: RefreshCause, *, known: bool, wanted: int) -> Grant | Wait:
         """Enter a call for up to `wanted` identities, all known lately or not, if one may go now.
 
         A short transaction under a lock of its own, over before anything is asked.
@@ -45,12 +45,12 @@ class PostgresRefreshes:
             try:
                 async with connection.pipeline(), connection.transaction():
                     spent = await self._spent(connection, known=known)
-                    decision = decide(self.limits, spent, errand, known=known)
+                    decision = decide(self.limits, spent, cause, known=known)
                     if isinstance(decision, Wait):
                         return decision
                     identities = min(decision.identities, wanted)
                     parameters = {
-                        "errand": str(errand),
+                        "errand": str(cause),
                         "known": known,
                         "holder": self._holder,
                         "identities": identities,

@@ -19,7 +19,7 @@ from listener.adapters.postgres.locks import AWAKE
 from listener.adapters.postgres.statements import query
 from listener.domain.change import Stream
 from listener.domain.faults import LaneLostError, StoreUnavailableError
-from listener.domain.health import Rung
+from listener.domain.health import WakeMode
 from listener.domain.pacing import Backoff
 
 _log = structlog.stdlib.get_logger()
@@ -72,11 +72,11 @@ class Wakeups:
         self._reconnect_at = float("-inf")
 
     @property
-    def rung(self) -> Rung:
+    def rung(self) -> WakeMode:
         """Whether wake-ups arrive, or at least the session that they should arrive by answers."""
         if not self._listening or self._now() > self._beat_at + _LATE_BEAT.total_seconds():
-            return Rung.DOWN
-        return Rung.NOTIFY if self._arriving else Rung.POLL
+            return WakeMode.DOWN
+        return WakeMode.NOTIFY if self._arriving else WakeMode.POLL
 
     async def rouse(self) -> None:
         """Tell writers that the stream is being looked at: they need not wake anybody."""

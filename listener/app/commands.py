@@ -1,0 +1,152 @@
+"""The commands that search for due rows once: sweep and backfill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from listener.adapters.postgres.housekeeping import PostgresHousekeeping
+from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
+from listener.adapters.postgres.runs import read_pace
+from listener.app.gate import require_gate
+from listener.app.in_thread import in_thread
+from listener.app.installed import check_installation
+from listener.app.parts import Parts, open_parts
+from listener.app.telemetry import open_telemetry
+from listener.domain.change import Stream
+from listener.domain.due import Scope
+from listener.domain.faults import (
+    LaneLostError,
+    LmlUnavailableError,
+    StoreUnavailableError,
+    first_of,
+)
+from listener.domain.gate import Route
+from listener.domain.run import RunKind
+from listener.domain.tally import Tally
+from listener.engine.consumer import Consumer
+from listener.engine.reconciler import RUN_SILENCE, RunHaltedError
+from listener.settings import Settings
+
+_log = structlog.stdlib.get_logger()
+
+# What a full page takes in LML where no run of ours has measured it yet.
+_USUAL_CALL = timedelta(seconds=1.9)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One run as asked for: `limit` bounds the rows; a `dry` one writes nothing.
+
+    With `leftovers` the changes of the library that no daemon follows are handled first.
+    """
+
+    kind: RunKind
+    scope: Scope
+    limit: int | None = None
+    dry: bool = False
+    leftovers: bool = False
+
+    @property
+    def name(self) -> str:
+        """What the run is called on dashboards."""
+        return f"dry {self.kind.value}" if self.dry else self.kind.value
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a run would come to: the compilations are among the rows."""
+
+    rows: int
+    compilations: int
+    calls: int
+    call: timedelta
+    in_flight: int
+
+    @property
+    def duration(self) -> timedelta:
+        """How long the run would take."""
+        return self.calls * self.call / self.in_flight
+
+
+async def require_ready(settings: Settings, routes: Sequence[Route]) -> None:
+    """Return if the database is ready, and LML new enough for the routes that will be asked.
+
+    Raises `InstallationError` or `GateError`.
+    """
+    await in_thread(check_installation, settings)
+    if routes:
+        await require_gate(settings, routes=routes)
+
+
+async def run_command(
+    settings: Settings,
+    command: Command,
+    tally: Tally,
+    expect: Callable[[int], None] | None = None,
+) -> None:
+    """Make one run, counting in `tally`; `expect` is told how many rows are due, if it is given.
+
+    Raises `RunHaltedError` if LML or the database fail one batch after another,
+    `StoreUnavailableError` if the database goes.
+    """
+    async with open_telemetry(settings) as telemetry:
+        name = f"listener-{command.kind.value}"
+        async with open_parts(settings, name, telemetry, RUN_SILENCE) as parts:
+            with telemetry.run(command.name, tally):
+                await _run(parts, command, tally, expect)
+
+
+async def forecast(settings: Settings, kind: RunKind, scope: Scope) -> Forecast:
+    """Tell what a run would come to without asking anything."""
+    async with open_parts(settings, "listener-plan") as parts:
+        found = await parts.reconciler().count(kind, scope)
+        pace = await read_pace(parts.pool, parts.database.backend)
+    calls = -(-found[False] // parts.batch_size) - (-found[True] // settings.va_batch_size)
+    return Forecast(
+        rows=found[False] + found[True],
+        compilations=found[True],
+        calls=calls,
+        call=pace or _USUAL_CALL,
+        in_flight=parts.permits.for_patient,
+    )
+
+
+async def _run(
+    parts: Parts, command: Command, tally: Tally, expect: Callable[[int], None] | None
+) -> None:
+    if command.kind is RunKind.SWEEP and not command.dry:
+        await parts.release_watch().look()
+    if command.leftovers:
+        resolver = parts.resolver()
+        resolver.tally = tally
+        await handle_leftovers(parts, Stream.LIBRARY, parts.library_consumer(resolver))
+    reconciler = parts.reconciler(dry=command.dry, insisting=command.kind is RunKind.RECHECK)
+    if expect is not None:
+        rows = sum((await reconciler.count(command.kind, command.scope)).values())
+        expect(rows if command.limit is None else min(rows, command.limit))
+    await reconciler.run(
+        command.kind, command.scope, cause="command", limit=command.limit, tally=tally
+    )
+    housekeeping = PostgresHousekeeping(parts.pool, parts.database.backend)
+    await housekeeping.analyze_tracks(tally)
+    if command.leftovers:
+        await housekeeping.clear()
+
+
+async def handle_leftovers(parts: Parts, stream: Stream, consumer: Consumer) -> None:
+    """Handle the changes of a stream, unless a daemon follows it; raises `RunHaltedError`."""
+    lanes = PostgresLanes(parts.database, LaneTimes())
+    try:
+        async with lanes.hold(stream, wait=False) as lane:
+            await consumer.catch_up(lane)
+    except (LaneLostError, BaseExceptionGroup) as error:
+        fault = first_of(error)
+        if not isinstance(fault, LaneLostError):
+            raise fault from error
+        _log.info("a daemon follows the changes, they are left to it", stream=str(stream))
+    except (LmlUnavailableError, StoreUnavailableError) as fault:
+        raise RunHaltedError(f"changes of {stream} could not be handled: {fault}") from fault

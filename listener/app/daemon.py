@@ -1,0 +1,172 @@
+"""The daemon: follows both streams, and keeps the library right by the clock."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+
+import structlog
+
+from listener.adapters.postgres.due import is_never_asked
+from listener.adapters.postgres.housekeeping import PostgresHousekeeping
+from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
+from listener.adapters.postgres.slots import PostgresSlots
+from listener.adapters.schedule import Bell
+from listener.adapters.signals import Ending
+from listener.app.gate import require_gate
+from listener.app.installed import require_installation
+from listener.app.parts import Parts, open_parts
+from listener.app.serving import Served, open_site, open_socket
+from listener.app.state import DaemonState, Workers
+from listener.app.telemetry import open_telemetry
+from listener.domain.change import Stream
+from listener.domain.refreshing import Status
+from listener.domain.run import RunKind
+from listener.engine.consumer import Consumer
+from listener.engine.resolver import Resolver
+from listener.engine.routine import Job, Routine
+from listener.engine.supervisor import Supervisor
+from listener.engine.warmer import Warmer
+from listener.settings import Settings
+
+_log = structlog.stdlib.get_logger()
+
+_LET_CHANGES_GO_FIRST = timedelta(minutes=5)
+# No two jobs that make LML work begin in the same minute, be they ours or the backend's: its jobs
+# begin on the quarter hours, and 10, 17 and 47 minutes past the hour.
+SWEEP_BEGINS = timedelta(minutes=23)
+AUDIT_BEGINS = timedelta(hours=2, minutes=41)
+
+
+async def run_daemon(settings: Settings, ending: Ending) -> None:
+    """Follow both streams until SIGTERM or SIGINT.
+
+    Raises `InstallationError` if the database is not ready for this version, `GateError` if LML is
+    older than it must be, `BindError` if HTTP_BIND cannot be listened on.
+    """
+    stop = asyncio.Event()
+    ending.calls(stop.set)
+    state = DaemonState(settings.ready_max_lag, stop)
+    bound = open_socket(settings)
+    async with (
+        open_telemetry(settings) as telemetry,
+        open_site(settings, bound, state, telemetry) as served,
+    ):
+        # A full collection would look through every module again, and stop the loop for 60 ms.
+        gc.freeze()
+        await _follow(settings, served, state, stop)
+    ending.hurry()
+
+
+async def _follow(
+    settings: Settings, served: Served, state: DaemonState, stop: asyncio.Event
+) -> None:
+    await require_installation(settings, stop)
+    await require_gate(settings, stop)
+    async with open_parts(settings, telemetry=served.telemetry) as parts:
+        resolver, warmer = parts.resolver(), parts.warmer()
+        library, rotation = parts.library_consumer(resolver), parts.rotation_consumer(warmer)
+        beside_library = [
+            _routine(parts, library).run,
+            parts.release_watch().run,
+            *(retrier.run for retrier in parts.library_retriers(resolver.tally)),
+        ]
+        beside_rotation = [
+            _rotation_routine(parts, rotation).run,
+            parts.rotation_retrier(warmer).run,
+        ]
+        followers = {library: beside_library, rotation: beside_rotation}
+        consumers = {Stream.LIBRARY: library, Stream.ROTATION: rotation}
+        lanes = PostgresLanes(
+            parts.database,
+            LaneTimes(),
+            lambda stream: (parts.circuits[stream].state, consumers[stream].fault),
+        )
+        workers = Workers(parts, resolver, warmer, consumers)
+        async with state.watching(workers, served.observers):
+            with served.telemetry.windows(resolver.tally):
+                await Supervisor(lanes, followers, settings.shutdown_timeout).run(stop)
+        _report(library, resolver, warmer)
+
+
+def _routine(parts: Parts, library: Consumer) -> Routine:
+    # In the daemon that follows the library: its calls and those for changes are counted together.
+    settings, reconciler = parts.settings, parts.reconciler()
+    housekeeping = PostgresHousekeeping(parts.pool, parts.database.backend)
+
+    async def sweep(cause: str, _slot: datetime) -> None:
+        tally = await reconciler.run(RunKind.REFRESH, parts.scope, cause=cause)
+        _log.info("refreshed what was due", **tally.fields())
+        await housekeeping.analyze_tracks(tally)
+
+    async def audit(cause: str, _slot: datetime) -> None:
+        # What waits in the outbox would be looked for in vain.
+        await _let_changes_go_first(library)
+        kind = RunKind.AUDIT
+        if await is_never_asked(parts.pool, parts.database.backend):
+            _log.info("nothing was ever asked, beginning the backfill")
+            kind = RunKind.BACKFILL
+        tally = await reconciler.run(kind, parts.scope, cause=cause)
+        level = _log.warning if tally.capture_missed else _log.info
+        level("looked at every row", **tally.fields())
+        await housekeeping.analyze_tracks(tally)
+        cleared = await housekeeping.clear()
+        if cleared:
+            _log.info("forgot deleted releases", rows=cleared)
+
+    jobs = [
+        Job("sweep", settings.sweep_interval, sweep, begins=SWEEP_BEGINS),
+        Job("audit", settings.audit_interval, audit, at_start=True, begins=AUDIT_BEGINS),
+    ]
+    return _of(parts, jobs)
+
+
+def _of(parts: Parts, jobs: Sequence[Job]) -> Routine:
+    slots = PostgresSlots(parts.pool, parts.database.backend, parts.database.holder)
+    bell = Bell({job.name: job.every for job in jobs}, {job.name: job.begins for job in jobs})
+    return Routine(jobs, slots, bell)
+
+
+async def _let_changes_go_first(consumer: Consumer) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LET_CHANGES_GO_FIRST.total_seconds()):
+            await consumer.resting.wait()
+
+
+def _rotation_routine(parts: Parts, changes: Consumer) -> Routine:
+    # Beside the changes of the rotation: a daemon that loses that lane loses the walk with it.
+    rotation, walker = parts.rotation(), parts.walker()
+
+    async def walk(cause: str, slot: datetime) -> None:
+        unminted = await rotation.raise_unminted()
+        if unminted:
+            _log.info("having identities minted", rows=unminted)
+        await _let_changes_go_first(changes)
+        # What was refreshed since the slot began is done: so an interrupted walk is continued.
+        tally = await walker.run(slot, cause=cause)
+        _log.info("refreshed what is being played", **tally.fields())
+
+    at = parts.settings.rotation_warm_at
+    if at is None:
+        return _of(parts, [])
+    begins = timedelta(hours=at.hour, minutes=at.minute)
+    return _of(parts, [Job("rotation", timedelta(days=1), walk, begins=begins)])
+
+
+def _report(library: Consumer, resolver: Resolver, warmer: Warmer) -> None:
+    lag = library.claim_lag
+    _log.info(
+        "stopped",
+        **resolver.tally.fields(),
+        identities_warmed=warmer.tally.with_status(Status.WARMED),
+        identities_failed=warmer.tally.with_status(Status.ERROR),
+        rows_minted=warmer.tally.mints["minted"],
+        mints_raced=warmer.tally.mints["raced"],
+        changes_claimed=lag.count,
+        claim_lag_ms_p50=round(lag.quantile(0.5).total_seconds() * 1000, 1),
+        claim_lag_ms_p99=round(lag.quantile(0.99).total_seconds() * 1000, 1),
+        claim_lag_ms_max=round(lag.longest.total_seconds() * 1000, 1),
+    )

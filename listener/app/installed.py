@@ -1,0 +1,66 @@
+"""Whether the database is ready for this version."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import structlog
+
+from listener.adapters.postgres.history import look_at_history, tell
+from listener.adapters.postgres.installation import (
+    UnreachableError,
+    installing,
+    newer_version,
+    require_installed,
+)
+from listener.adapters.postgres.rights import GRANT
+from listener.app.in_thread import in_thread
+from listener.domain.faults import first_of
+from listener.domain.pacing import Backoff
+from listener.engine.supervisor import until
+from listener.settings import Settings
+
+_log = structlog.stdlib.get_logger()
+
+_CONNECT = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=15))
+
+
+async def require_installation(settings: Settings, stop: asyncio.Event) -> None:
+    """Return once the database is there and ready, or `stop` is set.
+
+    Raises `InstallationError` if it is there and not ready.
+    """
+    failures = 0
+    while not stop.is_set():
+        try:
+            await until(stop, in_thread(check_installation, settings))
+        except BaseExceptionGroup as error:
+            fault = first_of(error)
+            if not isinstance(fault, UnreachableError):
+                raise fault from None
+            failures += 1
+            _log.warning("database unavailable", reason=str(fault), failures=failures)
+            await until(stop, asyncio.sleep(_CONNECT.delay(failures).total_seconds()))
+            continue
+        return
+
+
+def check_installation(settings: Settings) -> None:
+    """Raise `InstallationError` if the database is not ready, `UnreachableError` if not there.
+
+    Triggers that do not work are told in the log; without a history verdicts are still written.
+    """
+    with installing(settings.database_url.get_secret_value(), GRANT) as connection:
+        missing = require_installed(connection, settings.wxyc_schema_name)
+        newer = newer_version(connection)
+        history = look_at_history(connection, settings.wxyc_schema_name)
+    if newer is not None:
+        _log.info("a newer version installed this database, it is used as it is", version=newer)
+    if missing:
+        # What they miss the audits find.
+        _log.error(
+            "changes are not captured as they should be, run `listener migrate`",
+            parts=", ".join(part.label for part in missing),
+        )
+    tell(history)

@@ -1,0 +1,291 @@
+"""What every command that asks LML is made of."""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+
+from listener.adapters.lml.client import LmlClient, LmlLimits, open_lml
+from listener.adapters.postgres.connection import Database, Pool, open_pool
+from listener.adapters.postgres.due import PostgresDue
+from listener.adapters.postgres.ledger import PostgresLedger
+from listener.adapters.postgres.library import AskAgain, PostgresLibrary
+from listener.adapters.postgres.outbox import PostgresOutbox
+from listener.adapters.postgres.refreshes import PostgresRefreshes
+from listener.adapters.postgres.rotation import PostgresRotation
+from listener.adapters.postgres.runs import PostgresRuns
+from listener.adapters.postgres.verdicts import PostgresVerdicts
+from listener.app.dry import DryRuns, DryVerdicts
+from listener.domain.asking import IncludeTracks
+from listener.domain.budget import RefreshLimits
+from listener.domain.change import Stream
+from listener.domain.due import Scope
+from listener.domain.pacing import LML_SILENCE, Backoff
+from listener.domain.refreshing import LML_REFRESH_BATCH_CAP
+from listener.domain.retrying import TOGETHER, RetryPolicy
+from listener.domain.room import RoomLimits
+from listener.domain.tally import Tally
+from listener.engine.circuit import Circuit
+from listener.engine.consumer import Consumer
+from listener.engine.permits import Permits, Priority
+from listener.engine.ports import NoTelemetry, Telemetry
+from listener.engine.reconciler import Reconciler, ReconcilerLimits
+from listener.engine.refresher import Refresher
+from listener.engine.resolver import Resolver, ResolverLimits
+from listener.engine.retrier import ReleaseWatch, Retrier
+from listener.engine.tenure import ConsumerLimits
+from listener.engine.walker import Walker
+from listener.engine.warmer import Warmer
+from listener.settings import Settings
+
+# Beside the batches that LML is asked about, those being read and written: no call waits for them.
+_BATCHES_ASIDE = 3
+# Batches waiting to be handled at all.
+_BATCHES_WAITING = 4
+_REFRESH_CALLS = 1
+# Those for changes, and the one of a walk.
+_ROTATION_CALLS = _REFRESH_CALLS + 1
+# Beside those of the batches: one for each feeder, one for each of changes, retries, searches and
+# the walk, one for readings and samples.
+_OTHER_SESSIONS = 8
+# By this no answer holds.
+_AT_ONCE = AskAgain(resolved=timedelta(0), unresolved=timedelta(0))
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Adapters and limits, ready to be joined.
+
+    All that asks LML about one stream shares that stream's circuit. `refreshed` counts identities
+    by what LML said of them.
+    """
+
+    settings: Settings
+    database: Database
+    pool: Pool
+    lml: LmlClient
+    permits: Permits
+    circuits: Mapping[Stream, Circuit]
+    refreshed: Counter[str]
+    outbox: PostgresOutbox
+    ask_again: AskAgain
+    telemetry: Telemetry
+
+    @property
+    def scope(self) -> Scope:
+        """The rows that a daemon searches for: one does it for all, so there are no shares."""
+        return Scope(include_null_canonical=self.settings.include_null_canonical)
+
+    @property
+    def batch_size(self) -> int:
+        """How many rows that are no compilations are asked in one call."""
+        with_tracks = self.settings.include_tracks is IncludeTracks.ALL
+        return self.settings.va_batch_size if with_tracks else self.settings.batch_size
+
+    @property
+    def policy(self) -> RetryPolicy:
+        """When a row that failed is tried again."""
+        settings = self.settings
+        return RetryPolicy(settings.max_attempts, timedelta(days=settings.stale_threshold_days))
+
+    def resolver(self, priority: Priority = Priority.CHANGE) -> Resolver:
+        """Make a resolver for what changed, or for what failed before."""
+        return self._resolver(priority, dry=False)
+
+    def library_retriers(self, tally: Tally) -> list[Retrier]:
+        """Make what tries again releases that failed, counted in `tally`.
+
+        Those that may interrupt calls have one of their own: nobody else waits for such a call.
+        """
+        due = PostgresDue(self.pool, self.database.backend, self.ask_again)
+        retriers = []
+        for suspicion, size in {0: self.settings.batch_size, **TOGETHER}.items():
+            resolver = self.resolver(Priority.SEARCH if suspicion else Priority.RETRY)
+            resolver.tally = tally
+            find = partial(due.retries, suspicion=suspicion)
+            circuit = self.circuits[Stream.LIBRARY]
+            retriers.append(Retrier(find, resolver.handle, circuit, batch_size=size))
+        return retriers
+
+    def rotation_retrier(self, warmer: Warmer) -> Retrier:
+        """Make what tries again rotation rows that failed."""
+        circuit, size = self.circuits[Stream.ROTATION], LML_REFRESH_BATCH_CAP
+        return Retrier(self.rotation().retries, warmer.handle, circuit, batch_size=size)
+
+    def release_watch(self) -> ReleaseWatch:
+        """Make what asks again what failed once another release of LML is deployed."""
+        ledger = PostgresLedger(self.pool, self.database.backend)
+        return ReleaseWatch(self.lml.release, ledger.note_release)
+
+    def reconciler(self, *, dry: bool = False, insisting: bool = False) -> Reconciler:
+        """Make what searches for due rows; a dry one asks LML and writes nothing.
+
+        An insisting one asks about what it finds though the last answer may still hold.
+        """
+        settings = self.settings
+        limits = ReconcilerLimits(
+            batch_size=self.batch_size,
+            compilation_batch_size=settings.va_batch_size,
+            batches=settings.lml_max_concurrent + _BATCHES_ASIDE,
+        )
+        return Reconciler(
+            PostgresDue(self.pool, self.database.backend, self.ask_again),
+            DryRuns() if dry else PostgresRuns(self.database),
+            lambda: self._resolver(Priority.SEARCH, dry=dry, insisting=insisting),
+            limits,
+            circuit=self.circuits[Stream.LIBRARY],
+            telemetry=self.telemetry,
+        )
+
+    def library_consumer(self, resolver: Resolver) -> Consumer:
+        """Make what follows the library."""
+        in_flight = self.settings.lml_max_concurrent + _BATCHES_ASIDE
+        limits = self._consumer_limits(self.settings.batch_size, in_flight)
+        return Consumer(
+            Stream.LIBRARY,
+            self.outbox,
+            resolver.handle,
+            limits,
+            calls=self.permits.for_changes,
+            circuit=self.circuits[Stream.LIBRARY],
+            well=self.lml.well,
+        )
+
+    def rotation_consumer(self, warmer: Warmer) -> Consumer:
+        """Make what follows the rotation."""
+        limits = self._consumer_limits(LML_REFRESH_BATCH_CAP, _REFRESH_CALLS)
+        return Consumer(
+            Stream.ROTATION,
+            self.outbox,
+            warmer.handle,
+            limits,
+            circuit=self.circuits[Stream.ROTATION],
+            well=self.lml.well,
+        )
+
+    def warmer(self) -> Warmer:
+        """Make what warms the identities of rotation rows."""
+        return Warmer(
+            rotation=self.rotation(),
+            warming=self.lml,
+            refresher=self._refresher(),
+            circuit=self.circuits[Stream.ROTATION],
+            policy=self.policy,
+        )
+
+    def walker(self) -> Walker:
+        """Make what walks over all that is being played."""
+        return Walker(
+            played=self.rotation(),
+            refresher=self._refresher(),
+            runs=PostgresRuns(self.database),
+            min_coverage=self.settings.rotation_min_coverage,
+            circuit=self.circuits[Stream.ROTATION],
+            telemetry=self.telemetry,
+        )
+
+    def rotation(self) -> PostgresRotation:
+        """Make what reads and fills the backend's rotation rows."""
+        return PostgresRotation(self.pool, self.database.backend, self.ask_again)
+
+    def _refresher(self) -> Refresher:
+        settings = self.settings
+        limits = RefreshLimits(
+            calls=settings.backfill_lml_rps,
+            in_flight=settings.backfill_lml_max_concurrent,
+            call_timeout=timedelta(milliseconds=settings.backfill_lml_batch_timeout_ms),
+        )
+        book = PostgresRefreshes(self.pool, self.database, limits)
+        return Refresher(self.lml, book, self.telemetry, self.refreshed)
+
+    def _resolver(self, priority: Priority, *, dry: bool, insisting: bool = False) -> Resolver:
+        settings, backend = self.settings, self.database.backend
+        ask_again = _AT_ONCE if insisting else self.ask_again
+        verdicts = PostgresVerdicts(
+            self.pool,
+            backend,
+            self.ask_again,
+            withdraw_on_change=settings.withdraw_on_change,
+        )
+        return Resolver(
+            library=PostgresLibrary(self.pool, backend, ask_again),
+            lml=self.lml,
+            verdicts=DryVerdicts() if dry else verdicts,
+            outbox=self.outbox,
+            permit=partial(self.permits.hold, priority),
+            limits=ResolverLimits(
+                settings.va_batch_size,
+                self.policy,
+                settings.include_tracks,
+                # A search groups its rows by itself.
+                sets_apart=priority is Priority.CHANGE,
+            ),
+            telemetry=self.telemetry,
+            circuit=self.circuits[Stream.LIBRARY],
+        )
+
+    def _consumer_limits(self, batch_size: int, in_flight: int) -> ConsumerLimits:
+        room = RoomLimits(
+            capacity=batch_size * (in_flight + _BATCHES_WAITING),
+            batch_size=batch_size,
+            linger=self.settings.linger,
+            cool_down=self.settings.reask_after,
+            apart_size=self.settings.va_batch_size,
+        )
+        return ConsumerLimits(room, in_flight, self.settings.poll_interval)
+
+
+@asynccontextmanager
+async def open_parts(
+    settings: Settings,
+    name: str = "listener",
+    telemetry: Telemetry | None = None,
+    silence: Backoff = LML_SILENCE,
+) -> AsyncIterator[Parts]:
+    """Open the connections to the database and to LML; both may be down.
+
+    Our sessions are called `name` and a number of this process. `silence` is kept towards LML while
+    it fails.
+    """
+    database = Database(
+        dsn=settings.database_url.get_secret_value(),
+        backend=settings.wxyc_schema_name,
+        holder=f"{name} {secrets.token_hex(4)}",
+    )
+    key = settings.lml_api_key.get_secret_value() if settings.lml_api_key else None
+    # Those of changes and those of a search.
+    batches = 2 * (settings.lml_max_concurrent + _BATCHES_ASIDE)
+    async with (
+        open_pool(database, size=batches + _OTHER_SESSIONS) as pool,
+        open_lml(str(settings.library_metadata_url), key, _lml_limits(settings)) as lml,
+    ):
+        yield Parts(
+            settings=settings,
+            database=database,
+            pool=pool,
+            lml=lml,
+            permits=Permits(settings.lml_max_concurrent),
+            refreshed=Counter(),
+            circuits={stream: Circuit(stream, silence) for stream in Stream},
+            outbox=PostgresOutbox(pool, database.backend),
+            ask_again=AskAgain(
+                resolved=timedelta(days=settings.stale_threshold_days),
+                unresolved=timedelta(days=settings.unresolved_retry_days),
+            ),
+            telemetry=telemetry or NoTelemetry(),
+        )
+
+
+def _lml_limits(settings: Settings) -> LmlLimits:
+    return LmlLimits(
+        connections=settings.lml_max_concurrent + _ROTATION_CALLS,
+        attempts=settings.lml_attempts,
+        resolve_timeout=settings.lml_timeout,
+        refresh_timeout=timedelta(milliseconds=settings.backfill_lml_batch_timeout_ms),
+        reply_bytes=settings.lml_max_reply_bytes,
+    )

@@ -1,0 +1,88 @@
+"""Serves health, metrics and the page, if they are wanted; else nothing of it is imported."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from listener.adapters.http.sockets import bound_socket, url_of
+from listener.adapters.log import dropped_lines
+from listener.app.state import DaemonState
+from listener.domain.budget import DISCOGS_CALLS
+from listener.engine.ports import Observer, Telemetry
+from listener.engine.supervisor import beside
+from listener.settings import Settings, is_loopback, split_address
+
+if TYPE_CHECKING:
+    from listener.adapters.http.metrics import Numbers
+
+_log = structlog.stdlib.get_logger()
+
+_LOCAL_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What those who work should tell: their calls and runs, and what they observe."""
+
+    telemetry: Telemetry
+    observers: Sequence[Observer] = field(default=())
+
+
+def open_socket(settings: Settings) -> socket.socket | None:
+    """Listen where HTTP_BIND says, None if it is empty; raises `BindError`."""
+    return bound_socket(*split_address(settings.http_bind)) if settings.http_bind else None
+
+
+@asynccontextmanager
+async def open_site(
+    settings: Settings, bound: socket.socket | None, state: DaemonState, telemetry: Telemetry
+) -> AsyncIterator[Served]:
+    """Serve on the socket for the length of the block, if there is one."""
+    if bound is None:
+        yield Served(telemetry)
+        return
+    # Nothing of it is loaded where nothing is served.
+    from listener.adapters.http.metrics import Metrics  # noqa: PLC0415
+    from listener.adapters.http.server import SiteServer  # noqa: PLC0415
+    from listener.adapters.http.site import Sources, make_site  # noqa: PLC0415
+    from listener.adapters.postgres.viewer import open_viewer  # noqa: PLC0415
+    from listener.app.metering import Metered  # noqa: PLC0415
+    from listener.app.page import Page  # noqa: PLC0415
+
+    host, _ = split_address(settings.http_bind)
+    token = settings.http_token.get_secret_value() if settings.http_token else None
+    metrics = Metrics(lambda: _numbers(state))
+    dsn = settings.database_url.get_secret_value()
+    async with open_viewer(dsn, settings.wxyc_schema_name) as viewer:
+        page = Page(viewer, state, include_null_canonical=settings.include_null_canonical)
+        sources = Sources(state.unready, metrics.text, page.status, page.state, page.history)
+        # Without a token only what comes from this machine, under its own name, may look.
+        closed = token is None and is_loopback(host)
+        site = make_site(sources, token, _LOCAL_NAMES | {host} if closed else None)
+        async with beside(SiteServer(site, bound).answer()):
+            _log.info("page served", url=url_of(bound, host), token_needed=token is not None)
+            yield Served(Metered(telemetry, metrics), (metrics,))
+
+
+def _numbers(state: DaemonState) -> Numbers:
+    from listener.adapters.http.metrics import Numbers  # noqa: PLC0415
+
+    workers, reading = state.workers, state.reading
+    return Numbers(
+        ready=not state.unready(),
+        pulses=state.pulses(),
+        claimed=state.claimed(),
+        captured=state.captured(),
+        reading=reading,
+        tallies=() if workers is None else (workers.resolver.tally,),
+        refreshes={} if workers is None else workers.parts.refreshed,
+        tokens=None if reading is None else DISCOGS_CALLS - reading.discogs_calls,
+        calls_in_flight=0 if workers is None else workers.parts.permits.in_flight,
+        log_lines_dropped=dropped_lines(),
+    )

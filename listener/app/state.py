@@ -1,0 +1,98 @@
+"""What a daemon knows of itself: pulses, readings, samples and numbers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import structlog
+
+from listener.adapters.postgres.samples import PostgresReadings, PostgresSamples
+from listener.app.parts import Parts
+from listener.domain.change import Stream
+from listener.domain.health import Pulse, Reading, unready
+from listener.engine.consumer import Consumer
+from listener.engine.ports import Observer
+from listener.engine.recorder import Recorder
+from listener.engine.resolver import Resolver
+from listener.engine.supervisor import beside
+from listener.engine.warmer import Warmer
+from listener.engine.watch import Watch
+
+_log = structlog.stdlib.get_logger()
+
+_AGAIN = timedelta(seconds=15)
+
+
+@dataclass(slots=True)
+class Workers:
+    """Those who do the work, as far as they can be asked about it."""
+
+    parts: Parts
+    resolver: Resolver
+    warmer: Warmer
+    consumers: dict[Stream, Consumer] = field(default_factory=dict)
+
+
+class DaemonState:
+    """Tells how this daemon is; there is less to tell before it has begun."""
+
+    def __init__(self, max_lag: timedelta, stop: asyncio.Event) -> None:
+        self.max_lag = max_lag
+        self.workers: Workers | None = None
+        self._stop = stop
+        self._watch: Watch | None = None
+
+    @property
+    def reading(self) -> Reading | None:
+        """What the database told last."""
+        return None if self._watch is None else self._watch.reading
+
+    def pulses(self) -> Sequence[Pulse]:
+        """Return how each stream is followed that is followed from here."""
+        if self.workers is None:
+            return ()
+        pulses = (consumer.pulse() for consumer in self.workers.consumers.values())
+        return [pulse for pulse in pulses if pulse is not None]
+
+    def claimed(self) -> dict[Stream, int]:
+        """Return how many changes were claimed since the start."""
+        consumers = self.workers.consumers if self.workers is not None else {}
+        return {stream: each.claim_lag.count for stream, each in consumers.items()}
+
+    def captured(self) -> dict[Stream, int]:
+        """Return how many changes were recorded, as far as they were followed from here."""
+        known = self._watch.captured if self._watch is not None else {}
+        return {s: max(claimed, known.get(s, 0)) for s, claimed in self.claimed().items()}
+
+    def unready(self) -> Sequence[str]:
+        """Return why this daemon is not ready, nothing if it is."""
+        return unready(self.reading, self.pulses(), self.max_lag, stopping=self._stop.is_set())
+
+    @asynccontextmanager
+    async def watching(
+        self, workers: Workers, observers: Sequence[Observer]
+    ) -> AsyncIterator[None]:
+        """Watch the workers, and write down how it goes, for the length of the block."""
+        self.workers = workers
+        pool, database = workers.parts.pool, workers.parts.database
+        readings = PostgresReadings(pool, database.backend, database.holder)
+        samples = PostgresSamples(pool, database.backend)
+        self._watch = watch = Watch(readings.read, self.pulses)
+        recorder = Recorder(samples, lambda: self.reading, self.pulses)
+        for consumer in workers.consumers.values():
+            consumer.observers += (recorder, *observers)
+        async with beside(_keep(watch.run), _keep(recorder.run)):
+            yield
+
+
+async def _keep(run: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            await run()
+        except Exception:  # noqa: BLE001 - who watches must never stop those who work
+            _log.exception("watching broke, it begins again")
+        await asyncio.sleep(_AGAIN.total_seconds())

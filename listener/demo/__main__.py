@@ -1,0 +1,36 @@
+"""Makes a backend to try things out with, in an empty database: its tables, triggers, releases."""
+
+from __future__ import annotations
+
+import click
+import psycopg
+
+from listener.demo.catalogue import fill, releases
+from listener.demo.postgres import create_backend, has_backend
+
+
+@click.command()
+@click.argument("database_url")
+@click.option("--schema", default="wxyc_schema", show_default=True, help="The backend's schema.")
+@click.option(
+    "--releases",
+    "count",
+    type=click.IntRange(0, 100_000),
+    default=1000,
+    show_default=True,
+    help="How many invented releases to put in.",
+)
+def main(database_url: str, schema: str, count: int) -> None:
+    """Make a backend in the database at DATABASE_URL; one that is there is left as it is."""
+    try:
+        if has_backend(database_url, schema):
+            click.echo(f"{schema} is there already")
+            return
+        create_backend(database_url, schema, with_triggers=True)
+        click.echo(f"made {schema} with {fill(database_url, schema, releases(count))} releases")
+    except psycopg.Error as error:
+        raise click.ClickException(f"the backend could not be made: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The end: what it all came to, whether anything was lost, and staying up for a person to play."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from listener.demo.play import Play, former_identities, kinds, told
+from listener.demo.watch import Outcome
+from listener.domain.words import plural
+
+_LOOK_EVERY = 0.5
+_ANSWERED = "200"
+
+
+class LostError(Exception):
+    """The library and the listener's ledger do not agree."""
+
+
+async def sum_up(play: Play, entries_before: int) -> None:
+    """Print what it all came to; raises `LostError` if anything was lost."""
+    screen = play.screen
+    found = (await play.watch.read("check_everything"))[0]
+    changed = await play.watch.entries() - entries_before - play.rotation_entries
+    counters = play.lml.counters()
+    asked = counters["rows"].get("bulk", 0)
+    screen.heading("Summary")
+    screen.fact("library", f"{plural(found.releases, 'release')}: {kinds(found)}")
+    screen.fact(
+        "asked",
+        f"{plural(asked, 'question')} for {plural(changed, 'changed row')},"
+        f" {asked / max(1, changed):.2f} a row",
+    )
+    screen.fact("LML", _calls(counters))
+    if play.idle:
+        screen.fact("latency", _latency(play.idle, play.call))
+    if found.waiting:
+        raise LostError(f"the outbox still holds {plural(found.waiting, 'change')}")
+    screen.fact("outbox", "empty")
+    if found.unanswered or found.unidentified:
+        raise LostError(
+            f"{plural(found.unanswered, 'release')} without a verdict on the present names,"
+            f" {plural(found.unidentified, 'single artist')} without an identity row"
+        )
+    if found.unlinked:
+        raise LostError(f"{plural(found.unlinked, 'credit')} without the artist that it has")
+    if found.outdated:
+        raise LostError(f"{plural(found.outdated, 'release')} with an identity of a former name")
+    screen.fact(
+        "history", f"{former_identities(found.former)} kept; none stands for a name that is gone"
+    )
+    screen.fact("nothing lost", "every release has the verdict on its present names")
+
+
+async def stay(play: Play, commands: Mapping[str, str]) -> None:
+    """Stay up until cancelled, telling the verdicts on what a person changes."""
+    play.screen.heading("Everything stays up; Ctrl-C ends it")
+    for label, command in commands.items():
+        play.screen.command(label, command)
+    latest = await play.watch.read("read_latest", after=0)
+    after = latest[0].ask_order if latest else 0
+    while True:
+        play.daemon.require()
+        await play.watch.moved(_LOOK_EVERY)
+        verdicts = await play.watch.read("read_latest", after=after)
+        if verdicts:
+            after = verdicts[0].ask_order
+            _tell_verdicts(play, verdicts)
+
+
+def _tell_verdicts(play: Play, verdicts: Sequence[Any]) -> None:
+    for row in sorted(verdicts, key=lambda row: (row.ask_order, row.id)):
+        outcome = told(
+            [Outcome(row.outcome, row.sources, row.identified)], play.screen.room_for_outcome
+        )
+        play.screen.change(f"row {row.id}", f"{row.artist_name} – {row.album_title}", None, outcome)
+    if more := verdicts[0].verdicts - len(verdicts):
+        play.screen.fact("", f"and {plural(more, 'release')} more")
+
+
+def _calls(counters: Mapping[str, Any]) -> str:
+    calls, statuses = counters["calls"], counters["statuses"]
+    text = plural(calls.get("bulk", 0), "bulk call")
+    failed = {
+        name.removeprefix("bulk "): count
+        for name, count in statuses.items()
+        if name.startswith("bulk ") and not name.endswith(_ANSWERED)
+    }
+    if failed:
+        parts = [
+            f"{count} cut off" if status == "none" else f"{count} answered {status}"
+            for status, count in sorted(failed.items())
+        ]
+        text += f" ({', '.join(parts)})"
+    return f"{text}, {plural(calls.get('refresh', 0), 'refresh call')}"
+
+
+def _latency(durations: Sequence[timedelta], call: timedelta) -> str:
+    milliseconds = sorted(duration.total_seconds() * 1000 for duration in durations)
+    count = len(milliseconds)
+    p50, p99 = (milliseconds[math.ceil(share * count) - 1] for share in (0.5, 0.99))
+    alone = f"; LML alone takes {call.total_seconds() * 1000:,.1f} ms" if call else ""
+    return (
+        f"p50 {p50:,.1f} ms, p99 {p99:,.1f} ms, max {milliseconds[-1]:,.1f} ms"
+        f" of {plural(count, 'single change')} to an idle listener{alone}"
+    )

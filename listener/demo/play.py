@@ -1,0 +1,119 @@
+"""Everybody on stage, and how a change and what became of it are told."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from rich.cells import cell_len
+
+from listener.demo.daemon import Daemon
+from listener.demo.screen import Screen
+from listener.demo.watch import Outcome, Watch
+from listener.demo.writers import Commit, Writers
+from listener.domain.words import plural
+from listener.simulator import SimulatorProcess
+
+_KINDS = {
+    "single_artist": ("single artist", "single artists"),
+    "unresolved": ("unresolved", "unresolved"),
+    "compilation": ("compilation", "compilations"),
+    "visited_compilation": ("compilation by track", "compilations by track"),
+}
+
+
+@dataclass(slots=True)
+class Play:
+    """The parts that play together; `call` is how long LML takes for one question.
+
+    `idle` collects the times of single changes that met an idle listener; `rotation_entries`
+    counts what the outbox had for the rotation.
+    """
+
+    schema: str
+    writers: Writers
+    watch: Watch
+    lml: SimulatorProcess
+    daemon: Daemon
+    screen: Screen
+    call: timedelta
+    idle: list[timedelta] = field(default_factory=list)
+    rotation_entries: int = 0
+
+    async def tell(self, label: str, what: str, commit: Commit, *, idle: bool = False) -> None:
+        """Wait for the verdicts on a commit's rows; print the time since it and the outcome."""
+        took = await self.answered(commit)
+        if idle:
+            self.idle.append(took)
+        self.screen.change(label, what, took, await self.outcome(commit))
+
+    async def answered(self, commit: Commit) -> timedelta:
+        """Wait for the verdicts on a commit's rows; return the time since it."""
+        seen = await self.watch.answered(commit.ids)
+        return timedelta(seconds=seen - commit.at)
+
+    async def outcome(self, commit: Commit) -> str:
+        """Say what a commit's rows became."""
+        return told(await self.watch.outcomes(commit.ids), self.screen.room_for_outcome)
+
+    async def rotated(self, commit: Commit) -> timedelta:
+        """Wait until a commit's rotation rows have left the outbox; return the time since it."""
+        self.rotation_entries += len(commit.ids)
+        seen = await self.watch.settled("rotation", commit.ids)
+        return timedelta(seconds=seen - commit.at)
+
+    async def asking(self) -> None:
+        """Return when LML has a question before it."""
+
+        async def fact() -> bool:
+            return bool(self.lml.counters()["in_flight"].get("bulk"))
+
+        await self.watch.until(fact, "a question to LML", patience=30)
+
+    def questions(self) -> int:
+        """Return how many questions LML received so far."""
+        return int(self.lml.counters()["rows"].get("bulk", 0))
+
+
+def told(outcomes: Sequence[Outcome], cells: int) -> str:
+    """Say what releases became, in so many cells if that is possible."""
+    if len(set(map(str, outcomes))) > 1:
+        counts = Counter(outcome.outcome for outcome in outcomes)
+        return counted(counts)
+    outcome = outcomes[0]
+    text = _KINDS[outcome.outcome][0]
+    if len(outcomes) > 1:
+        text = counted(Counter({outcome.outcome: len(outcomes)}))
+    if outcome.outcome == "single_artist":
+        long = f"{text}: {', '.join(outcome.sources)}"
+        short = f"{text}, {plural(len(outcome.sources), 'catalogue')}"
+        return long if cell_len(long) <= cells else short
+    return f"{text}, earlier identity kept" if outcome.identified else text
+
+
+def counted(counts: Counter[str]) -> str:
+    """Say how many of each kind there are."""
+    return ", ".join(
+        f"{counts[kind]:,} {names[counts[kind] != 1]}"
+        for kind, names in _KINDS.items()
+        if counts[kind]
+    )
+
+
+def kinds(found: Any) -> str:  # noqa: ANN401 - a row of check_everything
+    """Say how many releases of each kind there are."""
+    counts = Counter(
+        single_artist=found.single_artists,
+        unresolved=found.unresolved,
+        compilation=found.compilations,
+        visited_compilation=found.visited_compilations,
+    )
+    return counted(counts)
+
+
+def former_identities(count: int) -> str:
+    """Say how many former identities there are."""
+    return f"{count:,} former {'identity' if count == 1 else 'identities'}"

@@ -1,0 +1,70 @@
+"""The simulator's command: prints its URL on one line and serves until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from datetime import timedelta
+from typing import Any
+
+import click
+
+from listener.domain.durations import WRITTEN
+from listener.simulator.control import apply_switches
+from listener.simulator.server import LOOPBACK, serve
+from listener.simulator.state import PERMITS, Latency, Simulator
+
+
+class _Duration(click.ParamType[timedelta]):
+    """A number of seconds, or `250ms`, `1s`, `2m`."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: Any) -> timedelta:  # noqa: ANN401
+        if isinstance(value, timedelta):
+            return value
+        found = re.fullmatch(r"([0-9]*\.?[0-9]+)(ms|s|m|)", str(value))
+        if found is None:
+            self.fail(f"{value!r} is no duration; give 0.2, 200ms, 1s or 2m", param, ctx)
+        return timedelta(seconds=float(found[1]) * WRITTEN[found[2] or "s"])
+
+
+DURATION = _Duration()
+
+
+@click.command()
+@click.option("--host", default=LOOPBACK, help="Address to serve on; 0.0.0.0 in a container.")
+@click.option("--port", default=0, help="Port to serve on; 0 takes a free one.")
+@click.option("--latency", type=DURATION, default="0", help="How long every call takes.")
+@click.option("--per-row", type=DURATION, default="0", help="What each row adds.")
+@click.option("--jitter", type=DURATION, default="0", help="What chance adds at most.")
+@click.option("--permits", default=PERMITS, help="Calls worked on at once; 0: no limit.")
+@click.option("--api-key", help="The bearer token that callers must send.")
+@click.option("--clock-factor", default=1.0, help="How much faster than real time all runs.")
+@click.option("--all-single", is_flag=True, help="Every verdict a single artist, 3 sources.")
+@click.option("--kept-rows", default=0, help="How many asked rows to remember.")
+@click.option("--switches", default="{}", help="More switches, as POST /_simulator takes them.")
+@click.option("--stdin", "watch_stdin", is_flag=True, help="End when standard input ends.")
+def main(
+    switches: str,
+    host: str,
+    port: int,
+    *,
+    watch_stdin: bool,
+    **options: Any,  # noqa: ANN401
+) -> None:
+    """Simulate LML; GET /_simulator tells counters, POST sets switches."""
+    simulator = Simulator(
+        latency=Latency(options["latency"], options["per_row"], options["jitter"]),
+        permits=options["permits"] or None,
+        api_key=options["api_key"],
+        clock_factor=options["clock_factor"],
+        kept_rows=options["kept_rows"],
+    )
+    apply_switches(simulator, {"knowledge": {"all_single": options["all_single"]}})
+    apply_switches(simulator, json.loads(switches))
+    asyncio.run(serve(simulator, port, host=host, watch_stdin=watch_stdin))
+
+
+main()

@@ -1,0 +1,402 @@
+"""What holds for every command, those of tomorrow included: help, examples, errors, Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import click
+import psutil
+import pytest
+
+from listener.cli import main
+from listener.cli.errors import BROKE, COULD_NOT_RUN, NOT_WANTED, Commands
+from tests.acceptance.conftest import WAIT_SECONDS, eventually
+from tests.conftest import Connection
+
+COMMANDS = sorted(main.commands)
+# What each needs beside its name; those that are not here need nothing.
+ARGUMENTS = {
+    "why": ["1"],
+    "history": ["1"],
+    "requeue": ["--all"],
+    "completion": ["bash"],
+    "uninstall": ["--yes"],
+    "roles": ["--role", "x"],
+}
+# They look at no database: one shows what is set, one prints a script, one brings its own.
+WITHOUT_DATABASE = {"completion", "demo"}
+ON_THE_DATABASE = [name for name in COMMANDS if name not in WITHOUT_DATABASE]
+WITHOUT_LML = {"LIBRARY_METADATA_URL": "http://127.0.0.1:1"}
+INTERRUPTED = 128 + signal.SIGINT
+
+
+def words(name: str) -> list[str]:
+    return [sys.executable, "-m", "listener", name, *ARGUMENTS.get(name, [])]
+
+
+def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "listener", *arguments],
+        env={"PATH": os.defpath, **settings},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=WAIT_SECONDS,
+    )
+
+
+def context() -> click.Context:
+    return click.Context(main, info_name="listener", terminal_width=80)
+
+
+def examples_of(command: click.Command) -> list[str]:
+    """Return the command lines of the examples in the help of a command."""
+    _, _, shown = command.get_help(context()).partition("Examples:\n")
+    lines = [re.split(r"  +", line.strip(), maxsplit=1) for line in shown.splitlines() if line]
+    assert all(len(line) == 2 for line in lines), shown
+    return [line for line, _ in lines]
+
+
+def test_every_command_has_one_line_in_the_list() -> None:
+    listed = main.get_help(context()).partition("Commands:\n")[2].partition("Examples:")[0]
+    lines = [line for line in listed.splitlines() if line.strip()]
+    assert [line.split()[0] for line in lines] == COMMANDS
+    assert all(line.endswith(".") and not line.endswith("...") for line in lines), listed
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_examples_that_are_understood(name: str) -> None:
+    examples = examples_of(main.commands[name])
+    assert examples
+    for line in examples:
+        found = re.search(rf"\blistener {name}([^)|]*)", line)
+        assert found is not None, line
+        with main.commands[name].make_context(name, shlex.split(found[1]), parent=context()):
+            pass
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_options_say_what_they_are_for(name: str) -> None:
+    options = [entry for entry in main.commands[name].params if isinstance(entry, click.Option)]
+    assert all(option.help and option.help.endswith((".", "]")) for option in options)
+
+
+@pytest.mark.parametrize("arguments", [(), *((name,) for name in COMMANDS)])
+def test_help_goes_to_standard_output_without_colours(arguments: tuple[str, ...]) -> None:
+    shown = run(*arguments, "--help")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout.startswith(f"Usage: {' '.join(('listener', *arguments))} ")
+    assert "\x1b" not in shown.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_option_that_is_none_is_a_usage_error(name: str) -> None:
+    refused = run(name, "--nonsense")
+    assert (refused.returncode, refused.stdout) == (COULD_NOT_RUN, "")
+    assert f"Try 'listener {name} --help' for help." in refused.stderr
+
+
+def test_version_is_told() -> None:
+    assert re.fullmatch(r"listener, version \d+\.\d+\.\d+\n", run("--version").stdout)
+
+
+@pytest.mark.parametrize("name", [name for name in ON_THE_DATABASE if name != "doctor"])
+def test_wrong_settings_are_told_without_a_traceback(name: str) -> None:
+    wrong = run(*words(name)[3:], DATABASE_URL="mysql://u:geheim@db/x")
+    assert (wrong.returncode, wrong.stdout) == (COULD_NOT_RUN, "")
+    assert all(line.startswith("listener: ") for line in wrong.stderr.splitlines())
+    assert "DATABASE_URL" in wrong.stderr
+    assert "geheim" not in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in ON_THE_DATABASE if name not in {"doctor", "run", "settings"}]
+)
+def test_database_that_is_not_there_is_told_with_what_to_do(name: str) -> None:
+    settings = {"DATABASE_URL": "postgresql://u:geheim@127.0.0.1:1/x", **WITHOUT_LML}
+    ran = run(*words(name)[3:], **settings)
+    assert ran.returncode == COULD_NOT_RUN
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith("listener: connection failed: ")
+    assert line.endswith(": Connection refused; start PostgreSQL, or correct DATABASE_URL")
+    assert "geheim" not in line
+
+
+def test_debug_shows_the_traceback_before_the_words() -> None:
+    wrong = run("--debug", "status", DATABASE_URL="mysql://db/x")
+    assert wrong.returncode == COULD_NOT_RUN
+    assert wrong.stderr.startswith("Traceback (most recent call last):\n")
+    assert wrong.stderr.splitlines()[-1].startswith("listener: DATABASE_URL")
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_error_of_the_program_is_named_with_its_place_and_no_message(
+    capsys: pytest.CaptureFixture[str], debug: bool
+) -> None:
+    @click.group(cls=Commands)
+    @click.option("--debug", is_flag=True)
+    def program(*, debug: bool) -> None:
+        del debug
+
+    @program.command()
+    def broken() -> None:
+        raise ExceptionGroup("two", [KeyError("Stereolab"), ValueError("x")])
+
+    with pytest.raises(SystemExit) as ended:
+        program(["--debug", "broken"] if debug else ["broken"])
+    assert ended.value.code == BROKE
+    said = capsys.readouterr().err
+    assert "listener: KeyError at " in said
+    assert ("Traceback" in said) == debug
+    assert ("Stereolab" in said) == debug
+
+
+@contextmanager
+def silent_server() -> Iterator[str]:
+    """Yield the URL of what takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"postgresql://u@127.0.0.1:{server.getsockname()[1]}/x"
+
+
+@contextmanager
+def started(name: str, **settings: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        words(name),
+        env={"PATH": os.defpath, **WITHOUT_LML, **settings},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("name", [name for name in ON_THE_DATABASE if name != "settings"])
+def test_interrupt_ends_a_command_that_waits_for_the_database(name: str) -> None:
+    with silent_server() as url, started(name, DATABASE_URL=url) as process:
+        eventually(lambda: connections_to(url, process.pid) > 0)
+        process.send_signal(signal.SIGINT)
+        # Sooner than the time after which it would give up by itself.
+        stdout, stderr = process.communicate(timeout=3)
+        assert process.returncode == (0 if name == "run" else INTERRUPTED), stderr
+        assert "Traceback" not in stderr
+        assert stdout == ("" if name not in {"sweep", "backfill"} else stdout)
+
+
+def connections_to(url: str, pid: int) -> int:
+    """Return how many connections a process has to a port of this machine."""
+    port = int(url.rpartition(":")[2].partition("/")[0])
+    open_now = psutil.Process(pid).net_connections(kind="tcp")
+    return sum(bool(connection.raddr) and connection.raddr.port == port for connection in open_now)
+
+
+def test_interrupt_ends_a_migration_that_waits_for_another(dsn: str, db: Connection) -> None:
+    db.execute("SELECT pg_advisory_lock(1280528978, 0)")
+    with started("migrate", DATABASE_URL=dsn) as process:
+        waiting = (
+            "SELECT FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database"
+            " WHERE d.datname = current_database() AND l.locktype = 'advisory' AND NOT l.granted"
+        )
+        eventually(lambda: bool(db.execute(waiting).fetchall()))
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=WAIT_SECONDS) == ("", "")
+        assert process.returncode == INTERRUPTED
+
+
+def test_interrupt_while_it_is_loaded_says_nothing(tmp_path: Path) -> None:
+    # Stands for a library of which the loading takes long.
+    (tmp_path / "click.py").write_text(
+        "import threading\nprint('loading', flush=True)\nthreading.Event().wait(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "listener", "run"],
+        env={"PATH": os.defpath, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "loading\n"
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == -signal.SIGINT
+    assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "said"),
+    [("n\n", NOT_WANTED, "nothing was done"), ("\x03", INTERRUPTED, "")],
+)
+def test_question_that_is_not_answered_yes_changes_nothing(
+    dsn: str, db: Connection, typed: str, code: int, said: str
+) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "listener", "uninstall"],
+        env={"PATH": os.defpath, "DATABASE_URL": dsn},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: _take_terminal(theirs),  # noqa: PLW1509 - nothing else runs in the child
+    )
+    os.close(theirs)
+    shown = ""
+    while "[y/N]: " not in shown:
+        shown += os.read(ours, 4096).decode()
+    with suppress(OSError):
+        while True:
+            # A signal that comes just before Python begins to read does not interrupt the reading.
+            os.write(ours, typed.encode())
+            while select.select([ours], [], [], 2)[0]:
+                shown += os.read(ours, 4096).decode()
+    os.close(ours)
+    assert process.wait(WAIT_SECONDS) == code
+    assert said in shown
+    assert "Traceback" not in shown
+    assert "Aborted" not in shown
+    assert db.execute("SELECT to_regclass('listener.change') IS NOT NULL").fetchone() == (True,)
+
+
+def _take_terminal(descriptor: int) -> None:
+    import fcntl  # noqa: PLC0415
+    import termios  # noqa: PLC0415
+
+    fcntl.ioctl(descriptor, termios.TIOCSCTTY, 0)
+
+
+def test_question_that_nobody_can_answer_says_what_to_do(dsn: str) -> None:
+    ran = run("uninstall", DATABASE_URL=dsn)
+    assert (ran.returncode, ran.stdout) == (NOT_WANTED, "")
+    assert "say --yes" in ran.stderr
+
+
+def test_reader_that_leaves_is_no_error(dsn: str) -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{shlex.quote(sys.executable)} -m listener status | head -1"],
+        env={"PATH": os.defpath, "DATABASE_URL": dsn},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=WAIT_SECONDS,
+    )
+    assert done.stdout.startswith("listener on ")
+    assert done.stderr == ""
+
+
+def in_shell(line: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of bash, in which `listener` is the program."""
+    program = f'listener() {{ {shlex.quote(sys.executable)} -m listener "$@"; }}; '
+    return subprocess.run(
+        ["bash", "--norc", "-c", program + line],
+        env={"PATH": os.defpath, **settings},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=WAIT_SECONDS,
+    )
+
+
+@pytest.mark.parametrize("words", ["doctor", "status", "status --watch", "--help", "status --help"])
+def test_command_whose_reader_has_left_ends_quietly(dsn: str, words: str) -> None:
+    line = f"listener {words} | true; exit ${{PIPESTATUS[0]}}"
+    ran = in_shell(line, DATABASE_URL=dsn)
+    assert (ran.returncode, ran.stderr) == (128 + signal.SIGPIPE, "")
+
+
+@pytest.mark.parametrize(
+    ("where", "reason"),
+    [("/dev/full", "No space left on device"), ("&-", "Bad file descriptor")],
+)
+@pytest.mark.parametrize("words", ["doctor", "status", "--help", "status --help", "--version"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written_is_told(
+    dsn: str, where: str, reason: str, words: str, unbuffered: str
+) -> None:
+    settings = {"DATABASE_URL": dsn, "PYTHONUNBUFFERED": unbuffered}
+    ran = in_shell(f"listener {words} >{where}", **settings)
+    said = f"listener: cannot write to standard output: {reason}\n"
+    assert (ran.returncode, ran.stderr) == (COULD_NOT_RUN, said)
+
+
+@pytest.mark.parametrize("where", ["/dev/full", "&-"])
+@pytest.mark.parametrize("words", ["status", "sweep", "run", "--debug doctor", "nonsense"])
+def test_words_that_cannot_be_written_change_no_exit_code(where: str, words: str) -> None:
+    settings = {"DATABASE_URL": "nowhere", "LIBRARY_METADATA_URL": "nowhere"}
+    ran = in_shell(f"listener {words} 2>{where}", **settings)
+    said = in_shell(f"listener {words}", **settings)
+    assert ran.returncode == said.returncode != 0
+    assert said.stderr or said.stdout
+    assert (ran.stdout, ran.stderr) == (said.stdout, "")
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_log_is_coloured_on_a_terminal_unless_told_not_to(no_color: str, coloured: bool) -> None:
+    logging = (
+        "import structlog; from listener.adapters.log import configure_logs;"
+        " configure_logs('INFO'); structlog.stdlib.get_logger().info('at work')"
+    )
+    ours, theirs = pty.openpty()
+    subprocess.run(
+        [sys.executable, "-c", logging],
+        env={"PATH": os.defpath, "NO_COLOR": no_color},
+        stderr=theirs,
+        check=True,
+        timeout=WAIT_SECONDS,
+    )
+    shown = os.read(ours, 4096).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert "at work" in shown
+    assert ("\x1b" in shown) == coloured
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_printed_for_each_shell(shell: str) -> None:
+    printed = run("completion", shell)
+    assert (printed.returncode, printed.stderr) == (0, "")
+    assert f"_LISTENER_COMPLETE={shell}_complete" in printed.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [
+        ("listener swe", ["sweep"]),
+        ("listener sweep --only fai", ["failed"]),
+        ("listener sweep --dr", ["--dry-run"]),
+        ("listener completion b", ["bash"]),
+    ],
+)
+def test_bash_completes(line: str, completed: list[str]) -> None:
+    count = len(line.split())
+    script = (
+        f'listener() {{ {shlex.quote(sys.executable)} -m listener "$@"; }}; export -f listener;'
+        " eval \"$(listener completion bash | sed 's/env \\(COMP_WORDS\\)/\\1/')\";"
+        f" COMP_WORDS=({line}); COMP_CWORD={count - 1}; _listener_completion listener;"
+        ' printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script],
+        env={"PATH": os.defpath},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=WAIT_SECONDS,
+    )
+    assert done.stdout.split() == completed, done.stderr
