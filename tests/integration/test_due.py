@@ -971,7 +971,7 @@ async def test_search_for_new_credits_reads_its_window(
     unseen.execute(
         sql.SQL(
             "INSERT INTO {} (library_id, artist_name, track_title) SELECT 1 + i / 50, 'Can', i"
-            " FROM generate_series(1, 40_000) AS i"
+            " FROM generate_series(1, 40000) AS i"
         ).format(table("compilation_track_artist"))
     )
     unseen.execute(

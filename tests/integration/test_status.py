@@ -474,7 +474,7 @@ def test_nothing_is_cut_however_narrow_the_screen(dsn: str, width: int) -> None:
     assert [name for name in names if name not in text] == []
     # The reason is one long word, broken where the line ends.
     reason = text.partition("last failure: ")[2].replace(" ", "")
-    assert reason.startswith("backfill,started50minago:5batchesinarowfailed,thelastone:")
+    assert reason.startswith("backfill,started50minago:gaveupafter5failuresinarow:")
     assert "x" * 200 + "end." in reason
 
 
