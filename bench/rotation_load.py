@@ -1,7 +1,8 @@
 """What the rotation costs Discogs, and whom it keeps waiting.
 
 The simulated LML has the real budget: a bucket of 50 Discogs calls that refills by 50 a minute, two
-refreshes at a time in it, five permits, and people who browse 20 times a minute. Its clock and the
+refreshes at a time in it, five permits, one for each row and identity at work, and people who
+browse 20 times a minute. Its clock and the
 budget's window run faster than real time together; only the real time of our own work does not
 shrink, so what is measured is a little worse than the truth.
 """
@@ -12,13 +13,16 @@ import argparse
 import asyncio
 import sys
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any
 
+import httpx
 import psycopg
 from psycopg import sql
 
@@ -53,11 +57,15 @@ Connection = psycopg.Connection[tuple[object, ...]]
 
 IDENTITIES, BROWSING = 310, 20
 # How much faster than real time a cold walk is measured, and one beside the library.
-FACTOR, BESIDE_FACTOR = 30, 10
+FACTOR, BESIDE_FACTOR, UNKNOWN_FACTOR = 30, 10, 5
 INSERTS, WARM_UP = 60, 10
 RELEASES, EVERY = 300, timedelta(milliseconds=60)
 RATES = (7, 15, 30, 60)
 WEEK = timedelta(days=7)
+PERMITS = 5
+# What no release is called.
+_NOBODY = 2_000_000_000
+_ONE = {"inputs": [{"library_id": _NOBODY, "artist_name": "Somebody", "album_title": "Else"}]}
 
 _LIBRARY = sql.Identifier(BACKEND, "library")
 _ROTATION = sql.Identifier(BACKEND, "rotation")
@@ -78,9 +86,13 @@ class Measured:
     warm_calls: list[float] = field(default_factory=list)
     warm_by_rate: dict[int, list[float]] = field(default_factory=dict)
     unknown_calls: list[float] = field(default_factory=list)
+    unknown_minutes: list[float] = field(default_factory=list)
     insert_p50: list[float] = field(default_factory=list)
     alone_p99: list[float] = field(default_factory=list)
     beside_p99: list[float] = field(default_factory=list)
+    behind: list[float] = field(default_factory=list)
+    behind_directly: list[float] = field(default_factory=list)
+    behind_asked: list[int] = field(default_factory=list)
 
 
 def figures(rounds: int = 3) -> list[Figure]:
@@ -93,6 +105,7 @@ def figures(rounds: int = 3) -> list[Figure]:
             _cold_and_warm(dsn, db, measured)
             _inserts(dsn, db, measured)
             _beside(dsn, db, measured)
+            _behind(dsn, db, measured)
     return _as_figures(measured)
 
 
@@ -212,8 +225,11 @@ def _warm(dsn: str, db: Connection, lml: SimulatorProcess, measured: Measured) -
             measured.warm_seconds.append(seconds)
             measured.warm_calls.append(tally.calls)
     _forget(db, "refresh", "warmth")
-    tally, _ = _walk(dsn, db, lml.url, LIMITS)
+    # Not faster: our own time would be taken for that of Discogs.
+    lml.set(clock_factor=UNKNOWN_FACTOR)
+    tally, seconds = _walk(dsn, db, lml.url, faster(LIMITS, UNKNOWN_FACTOR))
     measured.unknown_calls.append(tally.calls)
+    measured.unknown_minutes.append(seconds * UNKNOWN_FACTOR / 60)
 
 
 def _inserts(dsn: str, db: Connection, measured: Measured) -> None:
@@ -258,6 +274,61 @@ def _beside(dsn: str, db: Connection, measured: Measured) -> None:
         _forget(db, "refresh", "warmth")
         with _walking(dsn, db, url):
             measured.beside_p99.append(_library_p99(db))
+
+
+def _behind(dsn: str, db: Connection, measured: Measured) -> None:
+    """Measure changes of the library behind a cold page that somebody else asked for."""
+    simulator = Simulator(
+        knowledge=Knowledge(all_single=True),
+        identities=IdentityMix(warm_share=0, tombstone_share=0),
+        # Hardly anything is left in the bucket.
+        discogs=DiscogsLimits(browsing_a_minute=BROWSING, burst=5),
+        clock_factor=BESIDE_FACTOR,
+    )
+    pause = threading.Event()
+    with (
+        simulator_thread(simulator) as url,
+        running_daemon(dsn, url, ROTATION_WARM_AT=""),
+        ThreadPoolExecutor() as elsewhere,
+    ):
+        simulator.calls.reset()
+        identities = {"identity_ids": list(range(20_001, 20_051))}
+        page = elsewhere.submit(_post, f"{url}/api/v1/cache/refresh-for-identities", identities)
+        while simulator.permits_held < PERMITS:
+            pause.wait(0.01)
+        # Towards its end the page holds fewer.
+        while simulator.permits_held == PERMITS:
+            directly = elsewhere.submit(
+                _post, f"{url}/api/v1/identity/bulk-resolve-libraries", _ONE
+            )
+            measured.behind.append(_answered(db) * BESIDE_FACTOR)
+            measured.behind_directly.append(directly.result() * BESIDE_FACTOR)
+        page.result()
+        rows = Counter(question.library_id for question in simulator.calls.questions())
+    del rows[_NOBODY]
+    measured.behind_asked.append(max(rows.values()))
+
+
+def _post(url: str, body: object) -> float:
+    """Return the seconds until the answer."""
+    began = monotonic()
+    httpx.post(url, json=body, timeout=900, trust_env=False).raise_for_status()
+    return monotonic() - began
+
+
+def _answered(db: Connection) -> float:
+    """Return the seconds from the insert of a release until it has its identity."""
+    pause, began = threading.Event(), monotonic()
+    (row,) = db.execute(
+        sql.SQL(
+            "INSERT INTO {} (artist_id, artist_name, album_title) VALUES (1, 'Behind', 'A page')"
+            " RETURNING id"
+        ).format(_LIBRARY)
+    ).fetchone() or (None,)
+    has_identity = sql.SQL("SELECT FROM {} WHERE library_id = %s").format(_IDENTITY)
+    while not db.execute(has_identity, (row,)).rowcount:
+        pause.wait(0.01)
+    return monotonic() - began
 
 
 @contextmanager
@@ -346,6 +417,7 @@ def _as_figures(measured: Measured) -> list[Figure]:
             "-",
             f"{median(measured.unknown_calls):.0f} calls",
             met=True,
+            detail=f"{median(measured.unknown_minutes):.1f} min",
         ),
         Figure(
             "idle: commit of a rotation insert to refresh call, p50",
@@ -360,6 +432,14 @@ def _as_figures(measured: Measured) -> list[Figure]:
             f"{beside / alone:.2f} x",
             beside <= 2 * alone,
             f"{alone:.0f} ms without, {beside:.0f} ms with",
+        ),
+        Figure(
+            "library behind another caller's cold page of 50: how often each release is asked",
+            "once",
+            f"{max(measured.behind_asked)} x",
+            max(measured.behind_asked) == 1,
+            f"answered after {median(measured.behind):.0f} s, {max(measured.behind):.0f} s at most;"
+            f" a question of the bench itself {median(measured.behind_directly):.0f} s",
         ),
     ]
 

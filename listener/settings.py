@@ -201,14 +201,16 @@ class Settings(DueSettings):
         2,
         ge=1,
         le=5,
-        description="Bulk calls in flight, of which searches leave one to changes; "
-        "LML has five permits for everybody.",
+        description="Bulk calls in flight, of which searches leave one to changes. LML works on "
+        "five rows at a time for everybody, and one page fills that: more calls make nothing "
+        "faster.",
     )
     lml_timeout: Duration = Field(
-        timedelta(seconds=30),
+        timedelta(minutes=3),
         ge=timedelta(seconds=1),
         le=timedelta(minutes=10),
-        description="How long one bulk call may take.",
+        description="How long one bulk call may take; one row waits up to 75 s behind another "
+        "caller's page of cold identities, and behind all others again if it is given up.",
     )
     lml_attempts: Annotated[int, Unit("tries")] = Field(
         3, ge=1, le=10, description="Tries of one call before LML counts as unavailable."
@@ -238,7 +240,8 @@ class Settings(DueSettings):
         ge=1,
         le=4,
         description="Refresh calls in flight, of all daemons and commands together; with 1, "
-        "changes wait for the call of a walk. LML has five permits for everybody.",
+        "changes wait for the call of a walk. At most four identities that may be cold are in "
+        "flight, because LML works on five rows and identities at a time for everybody.",
     )
     linger: Duration = Field(
         timedelta(milliseconds=100),

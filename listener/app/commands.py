@@ -110,7 +110,8 @@ async def forecast(settings: Settings, kind: RunKind, scope: Scope) -> Forecast:
         rows=found[False] + found[True],
         compilations=found[True],
         calls=calls,
-        call=pace or _USUAL_CALL,
+        # LML works on one page's rows at a time: two pages take twice as long each.
+        call=pace or _USUAL_CALL * parts.permits.for_patient,
         in_flight=parts.permits.for_patient,
     )
 

@@ -58,7 +58,7 @@ _LML_DOWN = "see runbooks/lml-down.md; correct LIBRARY_METADATA_URL if it is ano
 _LML_KEY = "set LML_API_KEY to a key that LML knows; after a rotation it takes up to 5 minutes"
 _LML_ROUTE = "correct LIBRARY_METADATA_URL, or deploy an LML that has the route"
 _NOT_LML = "correct LIBRARY_METADATA_URL, or what stands between: another service answers there"
-_LML_SLOW = "LML is overloaded; lower LML_MAX_CONCURRENT, or wait before a backfill"
+_LML_SLOW = "LML is overloaded; wait before a backfill"
 
 
 class State(StrEnum):

@@ -13,11 +13,14 @@ from listener.domain.refreshing import LML_REFRESH_BATCH_CAP
 DISCOGS_CALLS = 50 - 20
 # One release and about three artists.
 COLD_COST = 4.0
+# LML works on five rows and identities at a time, for all callers. A cold identity is worked on for
+# as long as Discogs keeps it waiting, so that many leave one for questions about the library.
+COLD_AT_ONCE = 4
 # LML makes that many Discogs calls at a time for all refreshes together.
 LANE_WIDTH = 2
 # After so many identities what is known of them outweighs what they are first taken to cost.
 _DOUBT = 3
-_KNOWN_COST = 0.1
+_KNOWN_COST = 0.08
 _LOOKS_IN_WINDOW = 20
 # Left by the walk: for changes that come while it goes on, and for pages that cost more than most.
 _WALK_SHARE = 0.8
@@ -66,7 +69,8 @@ class Spent:
 
     `cost` counts the Discogs calls of the last window, those expected of calls in flight included;
     `frees_in` is the time until some of it counts no more. `learned_cost` is what the latest
-    `learned_identities` of the kind that is asked about cost.
+    `learned_identities` of the kind that is asked about cost. `cold_in_flight` counts identities in
+    flight that nothing is known of, and as many of the others as their expected cost stands for.
     """
 
     cost: int
@@ -75,6 +79,7 @@ class Spent:
     frees_in: timedelta | None
     learned_cost: int
     learned_identities: int
+    cold_in_flight: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,7 @@ def decide(
         # One identity may have more artists than the window has calls; it is asked all the same.
         if not spent.cost:
             size = max(1, size)
+        size = min(size, _at_once(spent, cause, each, known=known))
         if size:
             return Allowance(size, math.ceil(size * each))
     frees_in = spent.frees_in or limits.look_again
@@ -125,6 +131,15 @@ def _expected(spent: Spent, *, known: bool) -> float:
     """Return what one identity is expected to cost: a guess that gives way to what is learned."""
     guess = _KNOWN_COST if known else COLD_COST
     return (spent.learned_cost + _DOUBT * guess) / (spent.learned_identities + _DOUBT)
+
+
+def _at_once(spent: Spent, cause: RefreshCause, each: float, *, known: bool) -> int:
+    """Return how many identities may be in flight besides: few that may be cold.
+
+    Those that answered lately are warm, unless what they cost lately says otherwise.
+    """
+    left = max(0, math.floor(COLD_AT_ONCE * cause.share) - spent.cold_in_flight)
+    return max(left, _affordable(left * COLD_COST, min(each, COLD_COST))) if known else left
 
 
 def _affordable(left: float, each: float) -> int:

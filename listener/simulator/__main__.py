@@ -12,8 +12,9 @@ import click
 
 from listener.domain.durations import WRITTEN
 from listener.simulator.control import apply_switches
+from listener.simulator.permits import PERMITS
 from listener.simulator.server import LOOPBACK, serve
-from listener.simulator.state import PERMITS, Latency, Simulator
+from listener.simulator.state import Latency, Simulator
 
 
 class _Duration(click.ParamType[timedelta]):
@@ -39,7 +40,7 @@ DURATION = _Duration()
 @click.option("--latency", type=DURATION, default="0", help="How long every call takes.")
 @click.option("--per-row", type=DURATION, default="0", help="What each row adds.")
 @click.option("--jitter", type=DURATION, default="0", help="What chance adds at most.")
-@click.option("--permits", default=PERMITS, help="Calls worked on at once; 0: no limit.")
+@click.option("--permits", default=PERMITS, help="Rows worked on at once; 0: no limit.")
 @click.option("--api-key", help="The bearer token that callers must send.")
 @click.option("--clock-factor", default=1.0, help="How much faster than real time all runs.")
 @click.option("--all-single", is_flag=True, help="Every verdict a single artist, 3 sources.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Coroutine
 from hmac import compare_digest
 
 from starlette.requests import ClientDisconnect, Request
@@ -77,7 +78,9 @@ class SimulatorApp:
                 return await deliver(exchange, fault, b"")
         if asked.rejection is not None:
             return await self._reject(exchange, asked.rejection)
-        reply = await self._simulator.work(asked)
+        reply = await _unless_left(exchange, self._simulator.work(asked))
+        if reply is None:
+            return None
         if fault is not None and fault.name in delivered():
             return await deliver(exchange, fault, reply)
         if fault is not None:
@@ -126,6 +129,17 @@ class SimulatorApp:
             ]
         calls.read(call)
         return call
+
+
+async def _unless_left(exchange: Exchange, work: Coroutine[None, None, bytes]) -> bytes | None:
+    """Return what work comes to, None if the caller leaves before: LML then drops it, too."""
+    async with asyncio.TaskGroup() as tasks:
+        working = tasks.create_task(work)
+        leaving = tasks.create_task(exchange.until_disconnect())
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        leaving.cancel()
+        working.cancel()
+    return None if working.cancelled() else working.result()
 
 
 def _refused_token(header: str | None, api_key: str) -> Rejection | None:

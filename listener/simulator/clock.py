@@ -31,7 +31,8 @@ class SimulatedClock:
 
     async def sleep(self, duration: timedelta) -> None:
         """Let a simulated duration pass."""
-        await asyncio.sleep(duration.total_seconds() / self.factor)
+        if duration:
+            await asyncio.sleep(duration.total_seconds() / self.factor)
 
     async def sleep_until(self, time: float) -> None:
         """Wait for a simulated time; return at once if it has passed."""

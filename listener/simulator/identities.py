@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from hashlib import blake2b
 from itertools import count
 from typing import Any, NamedTuple
 
 from listener.simulator.clock import SimulatedClock
 from listener.simulator.discogs import DiscogsBudget
+from listener.simulator.permits import PERMITS
 
 FIRST_MINTED_ID = 100_001
 ARTISTS_OF = (2, 3, 3, 3, 3, 4)
+# Of one call: those beyond wait for these, and only then for a permit.
+_AT_ONCE = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,28 +107,37 @@ class Refresher:
     """Refreshes pages of identities, spending Discogs calls for what is not fresh."""
 
     def __init__(
-        self, identities: Identities, budget: DiscogsBudget, clock: SimulatedClock
+        self,
+        identities: Identities,
+        budget: DiscogsBudget,
+        clock: SimulatedClock,
+        permit: Callable[[], AbstractAsyncContextManager[None]],
     ) -> None:
-        """Work on shared identities, one budget and one clock."""
+        """Work on shared identities, one budget and one clock; each identity holds a permit."""
         self.identities = identities
         self.budget = budget
         self.clock = clock
+        self._permit = permit
 
-    async def refresh(self, identity_ids: Iterable[int]) -> list[dict[str, Any]]:
-        """Return one result per id, in order, when the last Discogs call has ended."""
-        asked = list(identity_ids)
-        todo = deque(dict.fromkeys(asked))
-        results: dict[int, dict[str, Any]] = {}
-        now = self.clock.now()
-        walks = [self._walk(todo, results, now) for _ in range(self.budget.limits.lane_width)]
-        await asyncio.gather(*walks)
-        return [results[identity_id] for identity_id in asked]
+    async def refresh(
+        self, identity_ids: Sequence[int], each: timedelta = timedelta()
+    ) -> list[dict[str, Any]]:
+        """Return one result per id, in order, when the last Discogs call has ended.
 
-    async def _walk(self, todo: deque[int], results: dict[int, dict[str, Any]], now: float) -> None:
-        # Each walk keeps its own time, so that a slow event loop cannot bend the recorded times.
-        while todo:
-            identity_id = todo.popleft()
-            results[identity_id], now = await self._item(identity_id, now)
+        Each takes `each` beside its Discogs calls.
+        """
+        at_once = asyncio.Semaphore(_AT_ONCE)
+
+        async def work(identity_id: int) -> dict[str, Any]:
+            async with at_once, self._permit():
+                await self.clock.sleep(each * min(PERMITS, len(identity_ids)))
+                item, _ = await self._item(identity_id, self.clock.now())
+                return item
+
+        asked = dict.fromkeys(identity_ids)
+        items = await asyncio.gather(*(work(identity_id) for identity_id in asked))
+        results = dict(zip(asked, items, strict=True))
+        return [results[identity_id] for identity_id in identity_ids]
 
     async def _item(self, identity_id: int, now: float) -> tuple[dict[str, Any], float]:
         state = self.identities.state(identity_id)

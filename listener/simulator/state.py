@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
@@ -16,12 +14,11 @@ from listener.simulator.discogs import DiscogsBudget, DiscogsLimits
 from listener.simulator.faults import Endpoint, Faults
 from listener.simulator.gate import Gate
 from listener.simulator.identities import Identities, IdentityMix, Refresher
+from listener.simulator.permits import PERMITS, WorkPermits
 from listener.simulator.replies import Answers, Wire
 from listener.simulator.requests import Asked
 from listener.simulator.tracks import TrackStore
 from listener.simulator.verdicts import Knowledge
-
-PERMITS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +53,8 @@ class Health:
 class Simulator:
     """One simulated LML. Every public attribute may be set at any time, from any thread.
 
-    `permits` is how many bulk and refresh calls work at once (None: all); `api_key` None lets
-    everybody in; `max_body` is the edge's limit in bytes; `most_at_work` tells how many calls
-    ever held a permit at once.
+    `permits` is how many rows of bulk calls and identities of refresh calls are worked on at once
+    (None: all); `api_key` None lets everybody in; `max_body` is the edge's limit in bytes.
     """
 
     def __init__(  # noqa: PLR0913 - each is a switch with a name
@@ -87,12 +83,10 @@ class Simulator:
         self.clock = SimulatedClock(clock_factor)
         self.identities = Identities(identities)
         self.budget = DiscogsBudget(discogs)
-        self.most_at_work = 0
-        self._at_work = 0
-        self._refresher = Refresher(self.identities, self.budget, self.clock)
+        self._permits = WorkPermits(permits, self.clock)
+        self._refresher = Refresher(self.identities, self.budget, self.clock, self._permits.hold)
         self._random = Random(seed)
         self._answers = Answers(knowledge, wire, tracks)
-        self.permits = permits
 
     @property
     def knowledge(self) -> Knowledge:
@@ -123,16 +117,22 @@ class Simulator:
 
     @property
     def permits(self) -> int | None:
-        """How many bulk and refresh calls work at once; None: all."""
-        return self._permits
+        """How many rows and identities are worked on at once; None: all."""
+        return self._permits.number
 
     @permits.setter
     def permits(self, permits: int | None) -> None:
-        self._permits = permits
-        # Calls that wait for a permit of the old number keep waiting for that one.
-        self._working: AbstractAsyncContextManager[Any] = (
-            asyncio.Semaphore(permits) if permits else nullcontext()
-        )
+        self._permits.set(permits)
+
+    @property
+    def permits_held(self) -> int:
+        """How many rows and identities are worked on now."""
+        return self._permits.held
+
+    @property
+    def most_at_work(self) -> int:
+        """How many permits were ever held at once."""
+        return self._permits.most_at_work
 
     @property
     def discogs(self) -> DiscogsLimits:
@@ -147,16 +147,17 @@ class Simulator:
         """Return the honest reply to a valid request after the time it takes."""
         if asked.endpoint is Endpoint.HEALTH:
             return json.dumps(self.health.document()).encode()
+        latency = self.latency
+        # What LML reads for all rows of a call at once takes no permit.
+        await self.clock.sleep(latency.fixed + latency.jitter * self._random.random())
         if asked.endpoint is Endpoint.MINT:
-            await self._take_time(1)
+            await self.clock.sleep(latency.per_row)
             return self._mint(asked)
-        async with self._working:
-            self._at_work += 1
-            self.most_at_work = max(self.most_at_work, self._at_work)
-            try:
-                return await self._work_with_permit(asked)
-            finally:
-                self._at_work -= 1
+        if asked.endpoint is Endpoint.BULK:
+            await self._permits.spend(len(asked.inputs), latency.per_row)
+            return self._answers.bulk(asked.inputs, with_tracks=asked.with_tracks)
+        results = await self._refresher.refresh(asked.identity_ids, latency.per_row)
+        return json.dumps({"results": results}).encode()
 
     def counters(self) -> dict[str, Any]:
         """Return what happened so far, as JSON values; times in simulated seconds."""
@@ -179,23 +180,8 @@ class Simulator:
             },
         }
 
-    async def _work_with_permit(self, asked: Asked) -> bytes:
-        await self._take_time(len(asked.inputs) or len(asked.identity_ids))
-        if asked.endpoint is Endpoint.BULK:
-            return self._answers.bulk(asked.inputs, with_tracks=asked.with_tracks)
-        results = await self._refresher.refresh(asked.identity_ids)
-        return json.dumps({"results": results}).encode()
-
     def _mint(self, asked: Asked) -> bytes:
         identity_id, minted = self.identities.mint(asked.source, asked.external_id)
         return json.dumps(
             {"identity_id": identity_id, "kind": "release", "minted": minted}
         ).encode()
-
-    async def _take_time(self, rows: int) -> None:
-        latency = self.latency
-        duration = latency.fixed + latency.per_row * rows
-        if latency.jitter:
-            duration += latency.jitter * self._random.random()
-        if duration:
-            await self.clock.sleep(duration)

@@ -7,6 +7,8 @@ WITH moment AS MATERIALIZED (
 ),
 counted AS MATERIALIZED (
     SELECT
+        r.known,
+        r.identities,
         r.cost,
         r.started_at,
         r.ended_at = 'infinity' AND a.held AND r.started_at > m.now - %(timeout)s::interval AS in_flight,
@@ -55,6 +57,7 @@ SELECT
     c.calls,
     c.in_flight,
     c.frees_in,
+    c.cold_in_flight,
     l.cost AS learned_cost,
     l.identities AS learned_identities
 FROM (
@@ -62,6 +65,11 @@ FROM (
         coalesce(sum(n.cost) FILTER (WHERE n.until > m.now), 0)::int AS cost,
         count(*) FILTER (WHERE n.started_at > m.now - %(window)s::interval)::int AS calls,
         count(*) FILTER (WHERE n.in_flight)::int AS in_flight,
+        coalesce(
+            sum(CASE WHEN n.known THEN round(n.cost / %(cold_cost)s::float8) ELSE n.identities END)
+                FILTER (WHERE n.in_flight),
+            0
+        )::int AS cold_in_flight,
         min(CASE WHEN n.started_at > m.now - %(window)s::interval THEN n.started_at + %(window)s::interval ELSE n.until END)
             FILTER (WHERE n.until > m.now) - m.now AS frees_in
     FROM moment AS m

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 from psycopg import sql
 
-from listener.simulator import Endpoint, IdentityMix, Simulator
+from listener.simulator import DiscogsLimits, Endpoint, IdentityMix, Simulator
 from tests.acceptance.conftest import Commands, Daemon, eventually
 from tests.catalogue import add_release, outbox_size, table
 from tests.conftest import Connection
@@ -62,6 +64,11 @@ def pages(simulator: Simulator) -> list[int]:
 def runs(db: Connection) -> list[object]:
     found = db.execute("SELECT outcome FROM listener.run WHERE kind = 'rotation' ORDER BY run_id")
     return [outcome for (outcome,) in found.fetchall()]
+
+
+def outcome_of(db: Connection, library_id: int) -> object:
+    found = db.execute("SELECT outcome FROM listener.ledger WHERE library_id = %s", [library_id])
+    return next(iter(found.fetchone() or ()), None)
 
 
 def slot_done(db: Connection) -> bool:
@@ -351,12 +358,12 @@ def test_lml_that_is_down_ends_the_command_and_counts_what_was_asked(
 def test_budget_outlives_the_process(
     db: Connection, listener: Commands, simulator: Simulator
 ) -> None:
-    # A second of Discogs' time each, so that the first page is seen to have cost 4 each.
+    # A second of Discogs' time each, so that the first pages are seen to have cost 4 each.
     simulator.identities.mix = COLD
     play(db, count=12)
     unseen(db)
     first = listener.begin("sweep", "--stream", "rotation")
-    eventually(lambda: simulator.calls.statuses["refresh 200"] == 1)
+    eventually(lambda: simulator.calls.statuses["refresh 200"] == 2)
     first.terminate()
     assert listener.finish(first).code == 143
     spent = db.execute("SELECT sum(cost) >= 18 FROM listener.refresh").fetchone()
@@ -364,9 +371,56 @@ def test_budget_outlives_the_process(
     second = listener.begin("sweep", "--stream", "rotation")
     eventually(lambda: runs(db) == ["stopped", None])
     with pytest.raises(TimeoutError):
-        simulator.calls.wait_for(2, "refresh", seconds=2)
+        simulator.calls.wait_for(3, "refresh", seconds=2)
     second.terminate()
     assert listener.finish(second).code == 143
+
+
+def open_identities(simulator: Simulator) -> int:
+    """Count the identities of refresh calls that have no answer yet."""
+    calls = simulator.calls.recent("refresh")
+    return sum(call.rows for call in calls if call.finished_at is None)
+
+
+def test_change_of_the_library_is_answered_while_cold_identities_wait_for_discogs(
+    db: Connection, start: Start, simulator: Simulator
+) -> None:
+    simulator.identities.mix = COLD
+    # Discogs' bucket is empty, and stays so.
+    simulator.discogs = DiscogsLimits(burst=1, calls_a_minute=0.001)
+    play(db, count=30)
+    unseen(db)
+    start().following()
+    eventually(lambda: open_identities(simulator) == 3)
+    # A change of the rotation finds room beside the walk, and both leave one to the library.
+    play(db, first=101, count=5)
+    eventually(lambda: open_identities(simulator) == 4)
+    row = add_release(db)
+    eventually(lambda: outcome_of(db, row) == "single_artist")
+    assert open_identities(simulator) == simulator.permits_held == 4
+    assert simulator.most_at_work == 5
+
+
+def test_change_of_the_library_is_asked_once_behind_a_cold_page_of_another_caller(
+    db: Connection, start: Start, simulator: Simulator, lml: str
+) -> None:
+    simulator.identities.mix = COLD
+    simulator.clock.change(20)
+    simulator.discogs = DiscogsLimits(burst=5)
+    daemon = start(ROTATION_WARM_AT="").following()
+    daemon.wait_for("looked at every row")
+    others = {"identity_ids": list(range(1, 51))}
+    headers = {"authorization": f"Bearer {simulator.api_key}"}
+    url = f"{lml}/api/v1/cache/refresh-for-identities"
+    with ThreadPoolExecutor() as elsewhere:
+        page = elsewhere.submit(httpx.post, url, json=others, headers=headers, timeout=60)
+        eventually(lambda: simulator.permits_held == 5)
+        row = add_release(db)
+        eventually(lambda: outcome_of(db, row) == "single_artist")
+        # LML had not come to the end of that page.
+        assert not page.done()
+        assert page.result().status_code == 200
+    assert [question.library_id for question in simulator.calls.questions()] == [row]
 
 
 @pytest.mark.parametrize("size", ["51", "500"])

@@ -57,6 +57,11 @@ def ago(db: Connection, column: str, time: str) -> None:
     )
 
 
+def expected(db: Connection) -> object:
+    """Return what the call in flight is expected to cost."""
+    return db.execute("SELECT cost FROM listener.refresh WHERE ended_at = 'infinity'").fetchone()[0]  # type: ignore[index]
+
+
 def pass_time(db: Connection, time: str) -> None:
     ago(db, "started_at", time)
     ago(db, "ended_at", time)
@@ -66,21 +71,21 @@ async def test_call_in_flight_counts_with_what_it_is_expected_to_cost(
     book: PostgresRefreshes, db: Connection
 ) -> None:
     grant = await granted(book)
-    assert grant.identities == 7
+    assert grant.identities == 4
     assert timedelta() < await waits(book) <= LIMITS.look_again
     row = db.execute(
         "SELECT errand, known, holder, identities, cost, ended_at = 'infinity'"
         " FROM listener.refresh"
     ).fetchone()
-    assert row == ("change", False, "listener test", 7, 28, True)
+    assert row == ("change", False, "listener test", 4, 16, True)
 
 
 async def test_page_that_is_wanted_smaller_costs_less(
     book: PostgresRefreshes, db: Connection
 ) -> None:
     assert (await granted(book, wanted=1)).identities == 1
-    assert (await granted(book)).identities == 6
-    assert db.execute("SELECT cost FROM listener.refresh ORDER BY 1").fetchall() == [(4,), (24,)]
+    assert (await granted(book)).identities == 3
+    assert db.execute("SELECT cost FROM listener.refresh ORDER BY 1").fetchall() == [(4,), (12,)]
 
 
 async def test_ended_call_counts_with_what_it_cost_until_a_window_after_its_end(
@@ -98,12 +103,12 @@ async def test_ended_call_counts_with_what_it_cost_until_a_window_after_its_end(
     passed = timedelta(seconds=time.monotonic() - began)
     assert timedelta(seconds=15) - passed <= left <= timedelta(seconds=15)
     ago(db, "ended_at", "16 s")
-    assert (await granted(book)).identities == 7
+    assert (await granted(book)).identities == 4
 
 
 async def test_call_that_cost_nothing_frees_the_window_at_once(book: PostgresRefreshes) -> None:
     await done(book, await granted(book), cost=0)
-    assert (await granted(book)).identities == 7
+    assert (await granted(book)).identities == 4
 
 
 async def test_cost_is_learned_for_those_known_and_for_others_separately(
@@ -114,21 +119,47 @@ async def test_cost_is_learned_for_those_known_and_for_others_separately(
     db.execute("DELETE FROM listener.refresh")
     await done(book, await granted(book, WALK, known=True), cost=200, answered=50)
     pass_time(db, "2 min")
-    assert (await granted(book, WALK, known=True)).identities == 5
+    assert (await granted(book, WALK, known=True)).identities == 3
     pass_time(db, "1 h")
     db.execute("DELETE FROM listener.refresh WHERE ended_at = 'infinity'")
     for _ in range(2):
         await done(book, await granted(book, known=False), cost=0, answered=50)
-    assert (await granted(book, WALK, known=False)).identities == 50
+    assert (await granted(book, WALK, known=False)).identities == 3
+    assert expected(db) == 1
     db.execute("DELETE FROM listener.refresh WHERE ended_at = 'infinity'")
     pass_time(db, "8 d")
-    assert (await granted(book, WALK, known=False)).identities == 6
+    assert (await granted(book, WALK, known=False)).identities == 3
+    assert expected(db) == 12
 
 
-async def test_failed_call_teaches_nothing(book: PostgresRefreshes) -> None:
+async def test_failed_call_teaches_nothing(book: PostgresRefreshes, db: Connection) -> None:
     for _ in range(10):
         await done(book, await granted(book, WALK), cost=0, answered=0)
-    assert (await granted(book, WALK)).identities == 6
+    assert (await granted(book, WALK)).identities == 3
+    assert expected(db) == 12
+
+
+async def test_at_most_four_identities_that_may_be_cold_are_in_flight_in_all_calls(
+    pool: Pool, database: Database, db: Connection
+) -> None:
+    book = PostgresRefreshes(pool, database, replace(LIMITS, in_flight=4))
+    walk = await granted(book, WALK)
+    change = await granted(book, CHANGE)
+    assert (walk.identities, change.identities) == (3, 1)
+    assert await waits(book, CHANGE)
+    await done(book, walk, cost=0)
+    assert (await granted(book, CHANGE)).identities == 3
+
+
+async def test_known_identities_that_turn_out_cold_count_as_such(
+    pool: Pool, database: Database, db: Connection
+) -> None:
+    book = PostgresRefreshes(pool, database, replace(LIMITS, in_flight=4))
+    await done(book, await granted(book, WALK, known=True), cost=200, answered=50)
+    pass_time(db, "2 min")
+    assert (await granted(book, WALK, known=True)).identities == 3
+    assert (await granted(book, CHANGE)).identities == 1
+    assert await waits(book, CHANGE)
 
 
 async def test_what_was_learned_last_counts(book: PostgresRefreshes, db: Connection) -> None:
@@ -180,17 +211,21 @@ async def test_budget_holds_across_processes_and_over_restarts(
 async def test_processes_that_ask_at_once_never_take_more_than_there_is(
     dsn: str, db: Connection
 ) -> None:
+    # A process that has ended has nothing in flight.
+    all_have_taken = asyncio.Barrier(4)
+
     async def taking(name: str) -> int:
         database = Database(dsn, BACKEND, name)
         limits = replace(LIMITS, in_flight=100)
         async with open_pool(database, size=1) as pool:
             book = PostgresRefreshes(pool, database, limits)
             taken = [await book.take(CHANGE, known=False, wanted=1) for _ in range(6)]
+            await all_have_taken.wait()
         return sum(isinstance(each, Grant) for each in taken)
 
     taken = await asyncio.gather(*(taking(f"listener {number}") for number in range(4)))
-    assert sum(taken) == 7
-    assert db.execute("SELECT sum(cost) FROM listener.refresh").fetchone() == (28,)
+    assert sum(taken) == 4
+    assert db.execute("SELECT sum(cost) FROM listener.refresh").fetchone() == (16,)
 
 
 async def test_killed_process_holds_no_call_but_its_cost_counts_for_two_windows(
@@ -206,24 +241,25 @@ async def test_killed_process_holds_no_call_but_its_cost_counts_for_two_windows(
     while db.execute(gone).fetchone() is not None:
         await asyncio.sleep(0.01)
     # Nothing of its is in flight, but LML may be at it still.
-    assert (await granted(book)).identities == 1
+    assert (await granted(book)).identities == 3
     ago(db, "started_at", "110 s")
     assert timedelta() < await waits(book, WALK)
     ago(db, "started_at", "11 s")
     db.execute("DELETE FROM listener.refresh WHERE holder = 'listener test'")
-    assert (await granted(book)).identities == 7
+    assert (await granted(book)).identities == 4
 
 
 async def test_frozen_process_holds_its_call_until_its_time_is_up(
     book: PostgresRefreshes, db: Connection
 ) -> None:
     await granted(book)
+    db.execute("UPDATE listener.refresh SET cost = 28")
     ago(db, "started_at", "5 min")
     assert await waits(book)
     ago(db, "started_at", "1 min")
     assert await waits(book)
     ago(db, "started_at", "1 min 1 s")
-    assert (await granted(book)).identities == 7
+    assert (await granted(book)).identities == 4
 
 
 async def test_calls_whose_time_is_up_are_in_flight_no_more(
@@ -274,4 +310,4 @@ async def test_calls_of_a_time_that_the_clock_was_set_back_from_do_not_count(
     await done(book, await granted(book), cost=28)
     assert await waits(book)
     pass_time(db, "-5 h")
-    assert (await granted(book)).identities == 7
+    assert (await granted(book)).identities == 4

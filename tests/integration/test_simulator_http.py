@@ -84,6 +84,12 @@ async def held(sim: Simulator) -> AsyncIterator[None]:
         sim.gate.open()
 
 
+async def until(fact: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not fact():
+            await asyncio.sleep(0.005)
+
+
 async def test_results_come_in_order_with_the_expected_verdicts(
     sim: Simulator, http: httpx.AsyncClient
 ) -> None:
@@ -261,7 +267,7 @@ async def test_a_cold_page_of_fifty_takes_about_three_simulated_minutes(
 
 
 async def test_past_five_permits_requests_queue(sim: Simulator, http: httpx.AsyncClient) -> None:
-    sim.latency = Latency(10 * MILLISECOND)
+    sim.latency = Latency(per_row=10 * MILLISECOND)
     await asyncio.gather(*(http.post(BULK, json=bulk()) for _ in range(12)))
     assert (sim.calls.most_in_flight["bulk"], sim.most_at_work) == (12, 5)
     sim.permits = None
@@ -285,6 +291,46 @@ async def test_a_cold_refresh_holds_a_permit_that_bulk_needs(
         await results(http)
         assert sim.calls.recent("refresh")[0].finished_at is not None
     assert refresh.result()[0]["status"] == "warmed"
+
+
+@pytest.mark.parametrize(("cold", "waits"), [(4, False), (5, True), (50, True)])
+async def test_each_cold_identity_holds_a_permit_so_five_keep_a_question_waiting(
+    sim: Simulator, http: httpx.AsyncClient, cold: int, waits: bool
+) -> None:
+    sim.identities.mix = IdentityMix(warm_share=0, tombstone_share=0)
+    # Discogs' bucket is empty, and stays so.
+    sim.discogs = DiscogsLimits(burst=1, calls_a_minute=0.001)
+    async with asyncio.TaskGroup() as tasks:
+        refresh = tasks.create_task(
+            http.post(REFRESH, json={"identity_ids": list(range(1, cold + 1))})
+        )
+        await until(lambda: sim.permits_held == min(cold, 5))
+        question = tasks.create_task(http.post(BULK, json=bulk("Ada")))
+        if waits:
+            await asyncio.to_thread(sim.calls.wait_for, 1)
+            assert (await asyncio.wait((question,), timeout=0.2))[1]
+        else:
+            assert (await question).status_code == 200
+        refresh.cancel()
+        # Its caller left, so LML drops what it worked on for it.
+        assert (await question).status_code == 200
+    assert sim.calls.statuses["refresh none"] == 1
+
+
+async def test_question_that_is_given_up_loses_its_place(
+    sim: Simulator, http: httpx.AsyncClient
+) -> None:
+    sim.latency, sim.permits = Latency(per_row=200 * MILLISECOND), 1
+    async with asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(http.post(BULK, json=bulk("Ada")))
+        await until(lambda: sim.permits_held == 1)
+        second = tasks.create_task(http.post(BULK, json=bulk("Bo")))
+        await asyncio.to_thread(sim.calls.wait_for, 2)
+        second.cancel()
+        third = tasks.create_task(http.post(BULK, json=bulk("Cy")))
+    assert (first.result().status_code, third.result().status_code) == (200, 200)
+    assert sim.calls.statuses == {"bulk 200": 2, "bulk none": 1}
+    assert sim.most_at_work == 1
 
 
 async def test_latency_grows_with_rows(sim: Simulator, http: httpx.AsyncClient) -> None:

@@ -8,7 +8,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from listener.domain.budget import Grant, RefreshCause, RefreshLimits, Spent, Wait, decide
+from listener.domain.budget import (
+    COLD_COST,
+    Grant,
+    RefreshCause,
+    RefreshLimits,
+    Spent,
+    Wait,
+    decide,
+)
 from listener.domain.change import Stream
 from listener.domain.due import Scope
 from listener.domain.faults import CallInterruptedError, PageRefusedError, RunGoesOnError
@@ -99,6 +107,7 @@ class Warming:
 class _Call:
     cost: int
     known: bool
+    identities: int
     started: float
     ended: float = float("inf")
     answered: int = 0
@@ -120,18 +129,24 @@ class Refreshes:
         if isinstance(decision, Wait):
             return decision
         size = min(decision.identities, wanted)
-        self.calls.append(_Call(-(-decision.cost * size // decision.identities), known, now()))
+        cost = -(-decision.cost * size // decision.identities)
+        self.calls.append(_Call(cost, known, size, now()))
         self.granted.append((str(cause), known, size))
         return Grant(len(self.calls) - 1, size)
 
     def spent(self, *, known: bool) -> Spent:
         since = now() - self.limits.window.total_seconds()
         counted = [call for call in self.calls if call.ended > since]
+        in_flight = [call for call in self.calls if call.ended == float("inf")]
         learned = [c for c in self.calls if c.known is known and c.answered][-10:]
         return Spent(
             cost=sum(call.cost for call in counted) + self.spent_by_others,
             calls=sum(call.started > since for call in self.calls),
-            in_flight=sum(call.ended == float("inf") for call in self.calls),
+            in_flight=len(in_flight),
+            cold_in_flight=sum(
+                round(call.cost / COLD_COST) if call.known else call.identities
+                for call in in_flight
+            ),
             frees_in=None,
             learned_cost=sum(call.cost for call in learned),
             learned_identities=sum(call.answered for call in learned),

@@ -43,20 +43,39 @@ def test_what_people_leave_of_discogs_is_thirty_calls_a_minute() -> None:
 
 
 def test_identities_that_nothing_is_known_of_are_taken_to_be_cold() -> None:
-    assert decide(LIMITS, NOTHING, WALK, known=False) == Allowance(6, 24)
-    assert decide(LIMITS, NOTHING, CHANGE, known=False) == Allowance(7, 28)
+    assert decide(LIMITS, NOTHING, WALK, known=False) == Allowance(3, 12)
+    assert decide(LIMITS, NOTHING, CHANGE, known=False) == Allowance(4, 16)
 
 
 def test_identities_that_answered_lately_go_in_full_pages() -> None:
     assert size(known=True) == LML_REFRESH_BATCH_CAP == 50
     assert size(learned(0, 60), known=True) == 50
-    assert size(learned(0, 100), known=False) == 50
 
 
-def test_pages_grow_as_replies_turn_out_to_be_warm() -> None:
-    sizes = [size(learned(0, identities)) for identities in (0, 6, 15, 32, 60)]
-    assert sizes == sorted(set(sizes))
-    assert (sizes[0], sizes[-1]) == (6, 50)
+@given(
+    learned_cost=st.integers(0, 1000),
+    identities=st.integers(0, 120),
+    walking=st.integers(0, 3),
+)
+def test_identities_in_flight_that_may_be_cold_leave_a_permit_to_questions(
+    learned_cost: int, identities: int, walking: int
+) -> None:
+    spent = replace(learned(learned_cost, identities), cold_in_flight=walking)
+    walk, change = size(spent, WALK), size(spent, CHANGE)
+    assert walk + walking <= 3
+    assert change + walking <= 4
+    # A change finds room beside the walk.
+    assert change >= 1
+    mixed = size(spent, WALK, known=True)
+    each = min(COLD_COST, (learned_cost + 0.24) / (identities + 3))
+    cold = mixed * each / COLD_COST
+    assert mixed <= 3 or cold + 2 * math.sqrt(cold * (1 - each / COLD_COST)) <= 3 - walking + 0.1
+
+
+def test_pages_of_known_ones_grow_as_replies_turn_out_to_be_warm() -> None:
+    sizes = [size(learned(60, identities), known=True) for identities in (15, 30, 120, 600, 1200)]
+    assert sizes == sorted(sizes)
+    assert (sizes[0], sizes[-1]) == (3, 50)
 
 
 def test_page_that_hardly_costs_anything_is_not_taken_to_cost_nothing() -> None:
@@ -64,7 +83,7 @@ def test_page_that_hardly_costs_anything_is_not_taken_to_cost_nothing() -> None:
 
 
 def test_one_cold_page_teaches_that_the_next_one_must_be_small() -> None:
-    assert size(learned(200, 50), known=True) == 5
+    assert size(learned(200, 50), known=True) == 3
 
 
 @pytest.mark.parametrize("cause", RefreshCause)

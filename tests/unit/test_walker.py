@@ -97,25 +97,25 @@ async def test_cold_rotation_is_walked_in_small_pages_within_the_budget() -> Non
     began = now()
     await case.walk()
     assert case.tally.scanned == 310
-    assert max(case.pages) <= 7
+    assert max(case.pages) <= 3
     assert case.discogs_calls_in_any_minute() <= 30
     assert now() - began < 90 * 60
 
 
-async def test_rotation_that_nothing_is_known_of_is_found_to_be_warm() -> None:
+async def test_rotation_that_nothing_is_known_of_stays_in_small_pages_though_it_is_warm() -> None:
     case = Case(cold(310))
     began = now()
     await case.walk()
-    assert case.pages == sorted(case.pages[:-1]) + case.pages[-1:]
-    assert len(case.pages) <= 10
-    assert now() - began < 3
+    assert set(case.pages) == {3, 1}
+    # As fast as the rate of calls allows.
+    assert now() - began < 5 * 60
 
 
 async def test_page_that_is_cold_unexpectedly_is_not_followed_by_another() -> None:
     case = Case(warm(200), Warming(cold=4.8))
     await case.walk()
     assert case.pages[0] == 50
-    assert max(case.pages[1:]) <= 7
+    assert max(case.pages[1:]) <= 3
     first_ended = case.warming.asked_at[0] + 50 * 4.8
     assert case.warming.asked_at[1] > first_ended + 60
 
@@ -124,7 +124,7 @@ async def test_walk_leaves_room_for_changes() -> None:
     case = Case(cold(50), Warming(cold=0.8))
     async with asyncio.TaskGroup() as tasks:
         walking = tasks.create_task(case.walk())
-        await eventually(lambda: case.pages == [6] and case.warming.seen)
+        await eventually(lambda: case.pages == [3] and case.warming.seen)
         await asyncio.sleep(10)
         assert case.refreshes.spent(known=False).cost <= 24
         walking.cancel()

@@ -281,8 +281,9 @@ async def test_cold_batch_is_asked_as_far_as_the_budget_goes() -> None:
     for row in range(20):
         case.rotation.play(row, row + 100)
     handled = await case.handle(*range(20))
+    # Four of the window's thirty calls each, and no more than four at a time.
     assert handled.settled == rows(*range(7))
-    assert case.warming.asked == [[*range(100, 107)]]
+    assert case.warming.asked == [[*range(100, 104)], [*range(104, 107)]]
     assert len(case.waiting) == 13
 
 

@@ -254,7 +254,9 @@ async def open_lml(
     async with httpx.AsyncClient(
         base_url=root + API,
         headers=headers,
-        timeout=httpx.Timeout(limits.refresh_timeout.total_seconds(), connect=5, pool=5),
+        timeout=httpx.Timeout(
+            max(limits.resolve_timeout, limits.refresh_timeout).total_seconds(), connect=5, pool=5
+        ),
         limits=httpx.Limits(max_connections=limits.connections + 1),
         follow_redirects=False,
     ) as http:

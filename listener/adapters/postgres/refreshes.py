@@ -14,7 +14,15 @@ from listener.adapters.postgres.arrays import Int4s, Texts
 from listener.adapters.postgres.connection import Database, Pool, only_row, session
 from listener.adapters.postgres.locks import REFRESHES
 from listener.adapters.postgres.statements import query
-from listener.domain.budget import Grant, RefreshCause, RefreshLimits, Spent, Wait, decide
+from listener.domain.budget import (
+    COLD_COST,
+    Grant,
+    RefreshCause,
+    RefreshLimits,
+    Spent,
+    Wait,
+    decide,
+)
 from listener.domain.refreshing import Refreshed
 
 # What an identity said longer ago tells nothing about how warm it is, nor what it costs.
@@ -87,6 +95,7 @@ class PostgresRefreshes:
             "timeout": self.limits.call_timeout,
             "recent": RECENT,
             "memory": _MEMORY,
+            "cold_cost": COLD_COST,
         }
         await connection.execute(self._lock, REFRESHES.parameters())
         cursor = connection.cursor(row_factory=class_row(Spent))

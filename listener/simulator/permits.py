@@ -1,0 +1,65 @@
+"""LML's work permits: a few for the whole process, one for each row and each identity at work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from listener.simulator.clock import SimulatedClock
+
+PERMITS = 5
+# Shorter naps than this are not kept by an event loop, so several short rows go by in one.
+_SHORTEST = timedelta(milliseconds=10)
+
+
+class WorkPermits:
+    """Hands out permits in the order of arrival, whoever asks; without a number to all at once.
+
+    `held` are those at work now, `most_at_work` is how many ever were at a time.
+    """
+
+    def __init__(self, number: int | None, clock: SimulatedClock) -> None:
+        self._clock = clock
+        self.held = 0
+        self.most_at_work = 0
+        self.set(number)
+
+    def set(self, number: int | None) -> None:
+        """Go on with another number; who waits for one of the old keeps waiting for that."""
+        self.number = number
+        self._free = asyncio.Semaphore(number) if number else None
+
+    @asynccontextmanager
+    async def hold(self) -> AsyncIterator[None]:
+        """Hold one for the block."""
+        free = self._free
+        if free is not None:
+            await free.acquire()
+        self.held += 1
+        self.most_at_work = max(self.most_at_work, self.held)
+        try:
+            yield
+        finally:
+            self.held -= 1
+            if free is not None:
+                free.release()
+
+    async def spend(self, rows: int, each: timedelta) -> None:
+        """Work on rows as a call does: as many at a time as there are permits.
+
+        It takes `rows * each` if all permits are free all the time.
+        """
+        width = min(self.number or 1, rows)
+        at_once = max(1, round(_SHORTEST * self._clock.factor / (each * width))) if each else rows
+        waiting = deque(min(at_once, rows - start) for start in range(0, rows, at_once))
+
+        async def work() -> None:
+            while waiting:
+                part = waiting.popleft()
+                async with self.hold():
+                    await self._clock.sleep(each * width * part)
+
+        await asyncio.gather(*(work() for _ in range(width)))
