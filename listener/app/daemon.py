@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 
 import structlog
 
+from listener.adapters.postgres.capture import PostgresCapture
 from listener.adapters.postgres.due import is_never_asked
 from listener.adapters.postgres.housekeeping import PostgresHousekeeping
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
@@ -25,6 +26,7 @@ from listener.app.telemetry import open_telemetry
 from listener.domain.change import Stream
 from listener.domain.refreshing import Status
 from listener.domain.run import RunKind
+from listener.engine.capture import CaptureWatch
 from listener.engine.consumer import Consumer
 from listener.engine.resolver import Resolver
 from listener.engine.routine import Job, Routine
@@ -32,6 +34,7 @@ from listener.engine.supervisor import Supervisor
 from listener.engine.warmer import Warmer
 from listener.settings import Settings
 
+Audit = Callable[[str], Awaitable[None]]
 _log = structlog.stdlib.get_logger()
 
 _LET_CHANGES_GO_FIRST = timedelta(minutes=5)
@@ -69,8 +72,11 @@ async def _follow(
     async with open_parts(settings, telemetry=served.telemetry) as parts:
         resolver, warmer = parts.resolver(), parts.warmer()
         library, rotation = parts.library_consumer(resolver), parts.rotation_consumer(warmer)
+        routine, audit = _routine(parts, library)
+        capture = _capture_watch(parts, audit)
         beside_library = [
-            _routine(parts, library).run,
+            routine.run,
+            capture.run,
             parts.release_watch().run,
             *(retrier.run for retrier in parts.library_retriers(resolver.tally)),
         ]
@@ -85,14 +91,14 @@ async def _follow(
             LaneTimes(),
             lambda stream: (parts.circuits[stream].state, consumers[stream].fault),
         )
-        workers = Workers(parts, resolver, warmer, consumers)
+        workers = Workers(parts, resolver, warmer, capture, consumers)
         async with state.watching(workers, served.observers):
             with served.telemetry.windows(resolver.tally):
                 await Supervisor(lanes, followers, settings.shutdown_timeout).run(stop)
         _report(library, resolver, warmer)
 
 
-def _routine(parts: Parts, library: Consumer) -> Routine:
+def _routine(parts: Parts, library: Consumer) -> tuple[Routine, Audit]:
     # In the daemon that follows the library: its calls and those for changes are counted together.
     settings, reconciler = parts.settings, parts.reconciler()
     housekeeping = PostgresHousekeeping(parts.pool, parts.database.backend)
@@ -102,7 +108,7 @@ def _routine(parts: Parts, library: Consumer) -> Routine:
         _log.info("refreshed what was due", **tally.fields())
         await housekeeping.analyze_tracks(tally)
 
-    async def audit(cause: str, _slot: datetime) -> None:
+    async def audit(cause: str, _slot: datetime | None = None) -> None:
         # What waits in the outbox would be looked for in vain.
         await _let_changes_go_first(library)
         kind = RunKind.AUDIT
@@ -121,13 +127,27 @@ def _routine(parts: Parts, library: Consumer) -> Routine:
         Job("sweep", settings.sweep_interval, sweep, begins=SWEEP_BEGINS),
         Job("audit", settings.audit_interval, audit, at_start=True, begins=AUDIT_BEGINS),
     ]
-    return _of(parts, jobs)
+    return _of(parts, jobs), audit
 
 
 def _of(parts: Parts, jobs: Sequence[Job]) -> Routine:
     slots = PostgresSlots(parts.pool, parts.database.backend, parts.database.holder)
     bell = Bell({job.name: job.every for job in jobs}, {job.name: job.begins for job in jobs})
     return Routine(jobs, slots, bell)
+
+
+def _capture_watch(parts: Parts, audit: Audit) -> CaptureWatch:
+    rotation = parts.rotation()
+
+    async def catch_up(stream: Stream) -> None:
+        match stream:
+            case Stream.LIBRARY:
+                await audit("capture")
+            case Stream.ROTATION:
+                # What changed but has an identity is refreshed by the next walk.
+                await rotation.raise_unminted()
+
+    return CaptureWatch(PostgresCapture(parts.pool, parts.database.backend).look, catch_up)
 
 
 async def _let_changes_go_first(consumer: Consumer) -> None:

@@ -84,5 +84,6 @@ def _numbers(state: DaemonState) -> Numbers:
         refreshes={} if workers is None else workers.parts.refreshed,
         tokens=None if reading is None else DISCOGS_CALLS - reading.discogs_calls,
         calls_in_flight=0 if workers is None else workers.parts.permits.in_flight,
+        uncaptured=None if workers is None else workers.capture.uncaptured,
         log_lines_dropped=dropped_lines(),
     )

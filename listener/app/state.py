@@ -14,6 +14,7 @@ from listener.adapters.postgres.samples import PostgresReadings, PostgresSamples
 from listener.app.parts import Parts
 from listener.domain.change import Stream
 from listener.domain.health import Pulse, Reading, unready
+from listener.engine.capture import CaptureWatch
 from listener.engine.consumer import Consumer
 from listener.engine.ports import Observer
 from listener.engine.recorder import Recorder
@@ -34,6 +35,7 @@ class Workers:
     parts: Parts
     resolver: Resolver
     warmer: Warmer
+    capture: CaptureWatch
     consumers: dict[Stream, Consumer] = field(default_factory=dict)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import httpx
 import pytest
 from psycopg import sql
 
@@ -109,3 +110,34 @@ def test_daemon_logs_what_the_database_says_and_goes_on_once_it_is_undone(
     library = sql.Identifier(BACKEND, "library")
     db.execute(sql.SQL("ALTER TABLE {} ALTER legacy_release_id TYPE int").format(library))
     eventually(lambda: count(db, "library_identity") == 1, 60)
+
+
+def test_swapped_table_is_noticed_and_made_up_for(
+    db: Connection, start: Start, owner_dsn: str, role: str
+) -> None:
+    add_release(db)
+    daemon = start(HTTP_BIND="127.0.0.1:0").following()
+    eventually(lambda: count(db, "library_identity") == 1)
+    swap = """
+        CREATE TABLE {0}.library_new (LIKE {0}.library INCLUDING ALL);
+        INSERT INTO {0}.library_new (id, artist_id, artist_name, album_title, legacy_release_id)
+        SELECT id, artist_id, artist_name, 'Another title', legacy_release_id FROM {0}.library;
+        ALTER TABLE {0}.library RENAME TO library_old;
+        ALTER TABLE {0}.library_new RENAME TO library
+    """
+    db.execute(sql.SQL(swap).format(sql.Identifier(BACKEND)))
+    event = "changes are not captured, run `listener migrate`"
+    daemon.wait_for(event, 40, stream="library")
+    assert metric(daemon, 'listener_capturing{stream="library"}') == "0.0"
+    assert metric(daemon, 'listener_capturing{stream="rotation"}') == "1.0"
+    assert look(owner_dsn, "migrate").returncode == 0
+    assert look(owner_dsn, "roles", "--role", role, "--apply").returncode == 0
+    daemon.wait_for("looked at every row", 60, capture_missed=1)
+    assert metric(daemon, 'listener_capturing{stream="library"}') == "1.0"
+
+
+def metric(daemon: Daemon, name: str) -> str:
+    served = next(event["url"] for event in daemon.events if event["event"] == "page served")
+    text = httpx.get(f"{served}metrics").text
+    (value,) = [line.removeprefix(name) for line in text.splitlines() if line.startswith(name)]
+    return value.strip()

@@ -194,7 +194,9 @@ def everything_served() -> list[tuple[str, dict[str, str]]]:
     )
     waiting = [Waiting(stream, 0, None, followed=True) for stream in Stream]
     reading = Reading(waiting, 0, Settings.model_fields["linger"].default)
-    numbers = Numbers(ready=True, pulses=(pulse,), reading=reading, refreshes={"new": 1})
+    numbers = Numbers(
+        ready=True, pulses=(pulse,), reading=reading, refreshes={"new": 1}, uncaptured=set()
+    )
     lines = Metrics(lambda: numbers).text().decode().splitlines()
     found = [re.match(r"(\w+)(?:\{(.*)\})? ", line) for line in lines if not line.startswith("#")]
     return [

@@ -6,6 +6,7 @@ import platform
 import time
 from collections import Counter as Counts
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -47,6 +48,7 @@ class Numbers:
 
     `claimed` and `captured` count changes since the start. `tallies` are those that still grow;
     `tokens` are the Discogs calls that refreshes may still cost, None before it is known.
+    `uncaptured` streams lack triggers, None where that is not watched.
     """
 
     ready: bool
@@ -59,6 +61,7 @@ class Numbers:
     calls_in_flight: int = 0
     tokens: int | None = None
     log_lines_dropped: int = 0
+    uncaptured: AbstractSet[Stream] | None = None
 
 
 class Metrics:
@@ -164,6 +167,11 @@ class Metrics:
         yield _one("lml_calls_in_flight", in_flight, {}, numbers.calls_in_flight)
         dropped = "Log lines that standard error did not take."
         yield _counts("log_lines_dropped", dropped, None, {"": numbers.log_lines_dropped})
+        if numbers.uncaptured is not None:
+            capturing = _family("capturing", "Whether the triggers are at work.", "stream")
+            for stream in Stream:
+                capturing.add_metric([stream], stream not in numbers.uncaptured)
+            yield capturing
         if numbers.tokens is not None:
             yield _one(
                 "pace_tokens",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -132,7 +132,8 @@ def missing_parts(connection: psycopg.Connection[Any], backend: str) -> list[Par
     """Return the parts that are not there, not enabled, or older than this version's."""
     present = _present_digests(connection)
     newer = newer_version(connection) is not None
-    broken = _broken_tables(connection, backend)
+    triggers = connection.execute(query("list_triggers", backend), {"backend": backend})
+    broken = broken_tables(triggers.fetchall())
     return [
         part
         for part in _parts(backend)
@@ -225,10 +226,9 @@ def _present_digests(connection: psycopg.Connection[Any]) -> dict[str, str]:
     return dict(connection.execute("SELECT name, digest FROM listener.installed").fetchall())
 
 
-def _broken_tables(connection: psycopg.Connection[Any], backend: str) -> set[str]:
-    """Return the tables that lack a trigger of ours or have it disabled."""
-    cursor = connection.execute(query("list_triggers", backend), {"backend": backend})
-    enabled = {(table, trigger) for table, trigger, is_enabled in cursor.fetchall() if is_enabled}
+def broken_tables(triggers: Iterable[tuple[str, str, bool]]) -> set[str]:
+    """Return the tables that lack a trigger of ours or have it disabled, given `list_triggers`."""
+    enabled = {(table, trigger) for table, trigger, is_enabled in triggers if is_enabled}
     wanted = {
         (path.stem, line.split()[2] if line.startswith("CREATE TRIGGER") else line.split()[4])
         for path in (sql_folder() / "triggers").glob("*.sql")

@@ -1,0 +1,54 @@
+"""Watches whether changes are captured at all."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import structlog
+
+from listener.domain.change import Stream
+from listener.engine.reconciler import RunHaltedError
+from listener.engine.supervisor import keep_doing
+
+_log = structlog.stdlib.get_logger()
+
+_EVERY = timedelta(seconds=20)
+
+
+@dataclass(eq=False)
+class CaptureWatch:
+    """Looks for triggers that are gone or disabled, and makes up for them once they are back.
+
+    `look` returns the streams whose changes are not captured, `catch_up` searches for what was
+    missed of one. `uncaptured` is what was seen last, None while nobody looks.
+    """
+
+    look: Callable[[], Awaitable[frozenset[Stream]]]
+    catch_up: Callable[[Stream], Awaitable[None]]
+    uncaptured: frozenset[Stream] | None = field(default=None, init=False)
+    _missed: set[Stream] = field(default_factory=set, init=False)
+
+    async def run(self) -> None:
+        """Go on until cancelled."""
+        try:
+            await keep_doing("the watch over triggers", self._watch)
+        finally:
+            self.uncaptured = None
+
+    async def _watch(self) -> timedelta:
+        seen = await self.look()
+        for stream in sorted(seen - (self.uncaptured or frozenset())):
+            _log.error("changes are not captured, run `listener migrate`", stream=str(stream))
+        self.uncaptured = seen
+        self._missed |= seen
+        for stream in sorted(self._missed - seen):
+            _log.info("changes are captured again, searching for missed ones", stream=str(stream))
+            try:
+                await self.catch_up(stream)
+            except RunHaltedError as fault:
+                _log.warning("search for missed changes failed", reason=str(fault))
+            else:
+                self._missed.discard(stream)
+        return _EVERY

@@ -1,0 +1,82 @@
+"""The watch over triggers."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from listener.domain.change import Stream
+from listener.engine.capture import CaptureWatch
+from listener.engine.reconciler import RunHaltedError
+from listener.engine.supervisor import beside
+from tests.unit.clock import for_a_while
+
+Logs = list[MutableMapping[str, Any]]
+
+BOTH = frozenset(Stream)
+
+
+@dataclass
+class Triggers:
+    """Triggers that come and go; `faults` are raised by searches, the first one first."""
+
+    gone: frozenset[Stream] = frozenset()
+    searched: list[Stream] = field(default_factory=list)
+    faults: list[Exception] = field(default_factory=list)
+
+    async def look(self) -> frozenset[Stream]:
+        return self.gone
+
+    async def catch_up(self, stream: Stream) -> None:
+        self.searched.append(stream)
+        if self.faults:
+            raise self.faults.pop(0)
+
+
+def watch(triggers: Triggers) -> CaptureWatch:
+    return CaptureWatch(triggers.look, triggers.catch_up)
+
+
+def seen_by(watching: CaptureWatch) -> frozenset[Stream] | None:
+    return watching.uncaptured
+
+
+async def test_nothing_is_searched_for_while_all_is_captured(logged: Logs) -> None:
+    triggers = Triggers()
+    watching = watch(triggers)
+    async with beside(watching.run()):
+        await for_a_while(3600.0)
+        assert seen_by(watching) == frozenset()
+    assert seen_by(watching) is None
+    assert not triggers.searched
+    assert not logged
+
+
+async def test_missing_triggers_are_logged_once_and_made_up_for(logged: Logs) -> None:
+    triggers = Triggers(gone=BOTH)
+    watching = watch(triggers)
+    async with beside(watching.run()):
+        await for_a_while(600.0)
+        assert watching.uncaptured == BOTH
+        assert [(entry["log_level"], entry["stream"]) for entry in logged] == [
+            ("error", "library"),
+            ("error", "rotation"),
+        ]
+        triggers.gone = frozenset((Stream.ROTATION,))
+        await for_a_while(600.0)
+        assert triggers.searched == [Stream.LIBRARY]
+        triggers.gone = frozenset()
+        await for_a_while(600.0)
+    assert triggers.searched == [Stream.LIBRARY, Stream.ROTATION]
+
+
+async def test_search_that_fails_is_made_again(logged: Logs) -> None:
+    faults = [RunHaltedError("LML is down"), ZeroDivisionError()]
+    triggers = Triggers(gone=frozenset((Stream.LIBRARY,)), faults=faults)
+    async with beside(watch(triggers).run()):
+        await for_a_while(60.0)
+        triggers.gone = frozenset()
+        await for_a_while(600.0)
+    assert triggers.searched == [Stream.LIBRARY] * 3
+    assert any(entry.get("reason") == "LML is down" for entry in logged)
