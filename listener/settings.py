@@ -42,16 +42,16 @@ _SENTRY_ENVIRONMENT = re.compile(r"[^\s/]{1,64}")
 _ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/@\[\]]+)):(\d{1,5})")
 _LAST_PORT = 65_535
 _TOKEN = re.compile(r"[!-~]+")
-# What would mean something else in a statement: a placeholder, the end of a body or of a comment.
+# What has another meaning in a statement: a placeholder, the end of a body or of a comment.
 _UNFIT_FOR_SQL = re.compile(r"%|\$\$|/\*|\*/|[\x00-\x1f\x7f-\x9f]")
-# What a backend's environment has in place of an address.
+# A backend's environment may have these in place of DATABASE_URL.
 _NEEDED_PARTS = ("db_host", "db_name", "db_username")
 _PARTS = ("db_host", "db_port", "db_name", "db_username", "db_password")
 _COMMIT = re.compile(r"[0-9a-fA-F]{7,40}")
 
 
 class SettingsError(Exception):
-    """Some settings are missing or wrong; the message names each one, its value and what to do."""
+    """Some settings are missing or invalid; the message names each, its value and the remedy."""
 
 
 def _duration(value: object) -> object:
@@ -62,7 +62,7 @@ def _duration(value: object) -> object:
         message = "must be a number of seconds or like 250ms, 30s, 15m, 1h, 7d"
         raise ValueError(message)
     seconds = float(match[1]) * WRITTEN[match[2] or "s"]
-    # Longer than any bound: what does not fit a timedelta is refused with the same words.
+    # Exceeds every bound: a value too long for a timedelta gets the same message.
     return timedelta(seconds=min(seconds, timedelta.max.total_seconds() / 2))
 
 
@@ -79,11 +79,11 @@ def _time_of_day(value: object) -> object:
 
 
 def _address_of(parts: dict[str, str]) -> str:
-    """Return the parts of an address as one, whatever characters they have."""
+    """Build a URL from its parts, escaping any special characters."""
     host, port, name, user, password = (quote(str(parts[part]), safe="") for part in _PARTS)
     if ":" in parts["db_host"]:
         host = f"[{quote(parts['db_host'], safe=':')}]"
-    # Wrong ones are refused under their own name.
+    # An invalid port is reported under its own name.
     port = f":{port}" if port and _is_port(port) else ""
     return f"postgresql://{user}{f':{password}' if password else ''}@{host}{port}/{name}"
 
@@ -95,25 +95,23 @@ TimeOfDay = Annotated[time | None, BeforeValidator(_time_of_day)]
 
 
 class DatabaseSettings(BaseSettings):
-    """What installing needs."""
+    """The settings that every command needs."""
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
 
-    database_url: SecretStr = Field(description="Where the backend's PostgreSQL is.")
+    database_url: SecretStr = Field(description="URL of the backend's PostgreSQL.")
     db_host: str | None = Field(
-        None, description="Its host, where DATABASE_URL is not set, which wins over all five."
+        None, description="Database host. DATABASE_URL overrides all DB_* settings."
     )
     db_port: Annotated[int | None, Unit("port")] = Field(
-        5432, ge=1, le=_LAST_PORT, description="Its port, where DATABASE_URL is not set."
+        5432, ge=1, le=_LAST_PORT, description="Database port, if DATABASE_URL is not set."
     )
-    db_name: str | None = Field(
-        None, description="The name of the database, where DATABASE_URL is not set."
-    )
+    db_name: str | None = Field(None, description="Database name, if DATABASE_URL is not set.")
     db_username: str | None = Field(
-        None, description="The role to connect as, where DATABASE_URL is not set."
+        None, description="Role to connect as, if DATABASE_URL is not set."
     )
     db_password: SecretStr | None = Field(
-        None, description="Its password, as it is, where DATABASE_URL is not set."
+        None, description="The role's password, unescaped, if DATABASE_URL is not set."
     )
     wxyc_schema_name: str = Field(
         "wxyc_schema", min_length=1, max_length=63, description="The backend's schema."
@@ -122,7 +120,7 @@ class DatabaseSettings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _has_parts(cls, values: dict[str, Any]) -> dict[str, Any]:
-        # Set to nothing is how a deployment's template leaves one out.
+        # Deployment templates set a variable to the empty string to omit it.
         given = {name: value for name, value in values.items() if value != "" or name not in _PARTS}
         if not given.get("database_url") and any(part in given for part in _NEEDED_PARTS):
             given["database_url"] = {part: given.get(part, "") for part in _PARTS}
@@ -134,7 +132,7 @@ class DatabaseSettings(BaseSettings):
         if not isinstance(value, dict):
             return value
         if missing := [part.upper() for part in _NEEDED_PARTS if not value[part]]:
-            message = f"without it {' and '.join(missing)} must be set, too"
+            message = f"set it, or set {' and '.join(missing)} as well"
             raise ValueError(message)
         return _address_of(value)
 
@@ -142,7 +140,7 @@ class DatabaseSettings(BaseSettings):
     @classmethod
     def _is_fit_for_sql(cls, value: str) -> str:
         if _UNFIT_FOR_SQL.search(value):
-            message = "must be without %, $$, /*, */ and control characters"
+            message = "must not contain %, $$, /*, */ or control characters"
             raise ValueError(message)
         return value
 
@@ -152,136 +150,135 @@ class DatabaseSettings(BaseSettings):
         if not value.get_secret_value().startswith(("postgresql://", "postgres://")):
             message = "must start with postgresql://"
             raise ValueError(message)
-        # libpq would take a part of such a password for the host, and name it in its error.
+        # libpq would take part of such a password for the host and print it in its error.
         address = value.get_secret_value().partition("://")[2].partition("?")[0]
         authority, _, path = address.partition("/")
         if address.count("@") > 1 or "@" in path or _BAD_ESCAPE.search(authority):
-            message = "has an @, a / or a % in its password: write %40, %2F and %25 there"
+            message = "has an unescaped @, / or % in its password: write %40, %2F or %25"
             raise ValueError(message)
         hosts = authority.rpartition("@")[2].split(",")
-        # An IPv6 address stands in brackets.
+        # An IPv6 address is in brackets.
         if not all(_is_port(host.rpartition("]")[2].partition(":")[2]) for host in hosts):
-            message = f"has a port that is none: write a number from 1 to {_LAST_PORT}"
+            message = f"has an invalid port: use a number from 1 to {_LAST_PORT}"
             raise ValueError(message)
         return value
 
 
 class DueSettings(DatabaseSettings):
-    """What it takes to tell when a row is due."""
+    """The settings that decide when a row is due."""
 
     stale_threshold_days: Annotated[float, Unit("days")] = Field(
-        7, gt=0, le=3650, description="Days after which an identity is asked about again."
+        7, gt=0, le=3650, description="Days until LML is asked again about a row with an identity."
     )
     unresolved_retry_days: Annotated[float, Unit("days")] = Field(
-        7, gt=0, le=3650, description="Days after which a row without an identity is asked again."
+        7, gt=0, le=3650, description="Days until LML is asked again about a row without one."
     )
     include_null_canonical: bool = Field(
         default=True,
-        description="Whether searches take in rows without canonical_entity_id; "
-        "false stages a rollout.",
+        description="Whether searches include rows without canonical_entity_id; "
+        "set to false for a staged rollout.",
     )
 
 
 class Settings(DueSettings):
-    """All that can be set. Durations are a number of seconds or like `250ms`, `30s`, `7d`."""
+    """All settings. A duration is a number of seconds, or like `250ms`, `30s`, `7d`."""
 
     library_metadata_url: AnyHttpUrl = Field(description="LML's base URL, with or without /api/v1.")
     lml_api_key: SecretStr | None = Field(None, description="LML's bearer token.")
     batch_size: Annotated[int, Unit("rows")] = Field(
-        500, ge=1, le=1000, description="Rows asked in one call."
+        500, ge=1, le=1000, description="Most rows asked in one call."
     )
     va_batch_size: Annotated[int, Unit("rows")] = Field(
-        100, ge=1, le=1000, description="Compilations asked in one call; their answers are long."
+        100, ge=1, le=1000, description="Most compilations asked in one call; replies are long."
     )
     include_tracks: IncludeTracks = Field(
         IncludeTracks.COMPILATIONS,
-        description="Of which releases LML is asked for the tracks.",
+        description="Which releases to request tracks for.",
     )
     lml_max_concurrent: Annotated[int, Unit("calls")] = Field(
         2,
         ge=1,
         le=5,
-        description="Bulk calls in flight, of which searches leave one to changes. LML works on "
-        "five rows at a time for everybody, and one page fills that: more calls make nothing "
-        "faster.",
+        description="Most bulk calls in flight. Searches leave one free for changes. LML works on "
+        "five rows at a time across all its clients, and one page fills that: more calls do not "
+        "make it faster.",
     )
     lml_timeout: Duration = Field(
         timedelta(minutes=3),
         ge=timedelta(seconds=1),
         le=timedelta(minutes=10),
-        description="How long one bulk call may take; one row waits up to 75 s behind another "
-        "caller's page of cold identities, and behind all others again if it is given up.",
+        description="Timeout of one bulk call. A single row may wait 75 s behind another client's "
+        "page of cold identities; a call that is given up queues at the back again.",
     )
     lml_attempts: Annotated[int, Unit("tries")] = Field(
-        3, ge=1, le=10, description="Tries of one call before LML counts as unavailable."
+        3, ge=1, le=10, description="Attempts of one call before LML counts as unavailable."
     )
     lml_max_reply_bytes: Annotated[int, Unit("bytes")] = Field(
-        64 * 2**20, ge=2**16, le=2**30, description="The largest reply that is read."
+        64 * 2**20, ge=2**16, le=2**30, description="Largest reply accepted from LML."
     )
     backfill_lml_batch_timeout_ms: Annotated[int, Unit("milliseconds")] = Field(
-        360_000, ge=1_000, le=3_600_000, description="How long one refresh call may take."
+        360_000, ge=1_000, le=3_600_000, description="Timeout of one refresh call."
     )
     backfill_lml_batch_size: Annotated[int, Unit("identities")] = Field(
         LML_REFRESH_BATCH_CAP,
         ge=1,
         le=LML_REFRESH_BATCH_CAP,
-        description="Left over from the old job: pages are as large as the budget allows, up to "
-        "50; above that the program refuses to start.",
+        description="Kept from the old job and otherwise unused: a refresh call holds as many "
+        "identities as the budget allows, up to 50. A higher value is rejected at start.",
     )
     backfill_lml_rps: Annotated[int, Unit("calls a minute")] = Field(
         30,
         ge=1,
         le=600,
-        description="Refresh calls a MINUTE, whatever the name says, of all daemons and commands "
-        "together; what they may cost Discogs is bounded besides.",
+        description="Most refresh calls per MINUTE, despite the name, across all daemons and "
+        "commands. A separate budget limits their calls to Discogs.",
     )
     backfill_lml_max_concurrent: Annotated[int, Unit("calls")] = Field(
         2,
         ge=1,
         le=4,
-        description="Refresh calls in flight, of all daemons and commands together; with 1, "
-        "changes wait for the call of a walk. At most four identities that may be cold are in "
-        "flight, because LML works on five rows and identities at a time for everybody.",
+        description="Most refresh calls in flight across all daemons and commands. At 1, a change "
+        "waits for the daily walk's call to end. At most four identities that may be cold are in "
+        "flight, because LML works on five rows and identities at a time across all its clients.",
     )
     linger: Duration = Field(
         timedelta(milliseconds=100),
         ge=timedelta(0),
         le=timedelta(seconds=10),
-        description="How long a batch may wait to fill, if it is more than a handful.",
+        description="How long a batch of more than a few changes may wait to fill.",
     )
     reask_after: Duration = Field(
         timedelta(seconds=2),
         ge=timedelta(0),
         le=timedelta(minutes=5),
-        description="How long a row that was just asked waits before its next change is asked.",
+        description="How soon after one question about a row the next may follow.",
     )
     poll_interval: Duration = Field(
         timedelta(seconds=5),
         ge=timedelta(milliseconds=100),
         le=timedelta(days=1),
-        description="How often the outbox is read though nobody woke us.",
+        description="How often to read the outbox without a wake-up.",
     )
     max_attempts: Annotated[int, Unit("failures")] = Field(
         8,
         ge=1,
         le=100,
-        description="Failures in a row after which a row is parked, if others were answered for "
-        "hours meanwhile.",
+        description="Consecutive failures before a row is parked, provided that other rows were "
+        "answered for hours in between.",
     )
     withdraw_on_change: bool = Field(
         default=True,
-        description="Whether the identity of a renamed row is removed when nothing is found for "
-        "its new name.",
+        description="Whether a renamed row loses its identity if LML finds none for the new name.",
     )
     partition_index: Annotated[int, Unit("share")] = Field(
-        0, ge=0, le=999, description="Which share of the library the commands search, from 0."
+        0, ge=0, le=999, description="Share of the library that commands search, from 0."
     )
     partition_count: Annotated[int, Unit("shares")] = Field(
         1,
         validate_default=True,
         ge=1,
         le=1000,
-        description="How many shares the library is searched in.",
+        description="Number of shares into which the library is split.",
     )
     dry_run: bool = Field(
         default=False, description="Whether sweep and backfill ask LML but write nothing."
@@ -290,97 +287,96 @@ class Settings(DueSettings):
         timedelta(minutes=15),
         ge=timedelta(seconds=1),
         le=timedelta(days=7),
-        description="How often the daemon asks what is due by its time or has gained credits.",
+        description="How often the daemon searches for rows that are due by time, "
+        "or that gained credits.",
     )
     audit_interval: Duration = Field(
         timedelta(days=1),
         ge=timedelta(seconds=1),
         le=timedelta(days=30),
-        description="How often the daemon looks at every row for what capture missed.",
+        description="How often the daemon checks every row for missed changes.",
     )
     rotation_warm_at: TimeOfDay = Field(
         time(10, 41),
-        description="When, in UTC and up to five minutes later, the daemon begins to have all "
-        "refreshed that is being played, once a day: in no minute in which another job that makes "
-        "LML work begins; empty: never, changes alone are warmed.",
+        description="UTC time at which the daemon starts refreshing the whole rotation once a day; "
+        "the start may be up to five minutes later. Avoid minutes in which another job that uses "
+        "LML starts. Empty: no daily refresh, only changes are warmed.",
     )
     rotation_min_coverage: Annotated[float, Unit("of 1")] = Field(
         0.99,
         ge=0,
         le=1,
-        description="Which share of the rows in rotation with a Discogs release must have an "
-        "identity before all are refreshed; 0.99 is 99 %.",
+        description="Share of the rotation rows with a Discogs release that must have an identity "
+        "before the whole rotation is refreshed; 0.99 is 99 %.",
     )
     shutdown_timeout: Duration = Field(
         timedelta(seconds=10),
         ge=timedelta(0),
         le=timedelta(minutes=10),
-        description="How long a stop may take to finish what is being asked; "
-        "a second later the process has ended, whatever hangs.",
+        description="How long to wait for calls in flight when stopping. "
+        "The process exits at most a second later.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="The least level that is logged."
+        "INFO", description="Lowest level to log."
     )
     gate_commit_sha: str | None = Field(
-        None, description="The commit of LML that must be deployed, or a descendant of it."
+        None, description="Commit that the deployed LML must include."
     )
     gate_compare_url: str | None = Field(
         None,
         validate_default=True,
-        description="Where the code host compares commits, with {base} and {head} in it; "
-        "needed with GATE_COMMIT_SHA.",
+        description="URL at which the code host compares commits, containing {base} and {head}. "
+        "Required with GATE_COMMIT_SHA.",
     )
     github_token: SecretStr | None = Field(
-        None, description="The code host's token, if it asks for one."
+        None, description="Token for the code host, if it requires one."
     )
     local_dev: bool = Field(
-        default=False, description="Whether GATE_COMMIT_SHA allows an LML that names no commit."
+        default=False, description="Whether the gate accepts an LML that reports no commit."
     )
 
     http_token: SecretStr | None = Field(
         None,
-        description="What a client must show, as bearer token or as password; "
-        "needed by all but /livez and /readyz.",
+        description="Bearer token or password that clients must send; "
+        "/livez and /readyz do not require it.",
     )
     http_allow_anonymous: bool = Field(
         default=False,
-        description="Whether HTTP_BIND may name an address that others reach without HTTP_TOKEN.",
+        description="Whether HTTP_BIND may be reachable from other hosts without HTTP_TOKEN.",
     )
     http_bind: str = Field(
         "127.0.0.1:8080",
-        description="Where the daemon serves its page, metrics and health, as HOST:PORT; "
-        "empty: nowhere, port 0: any free one.",
+        description="HOST:PORT at which the daemon serves its page, metrics and health checks. "
+        "Port 0: any free port. Empty: serve nothing.",
     )
     ready_max_lag: Duration = Field(
         timedelta(minutes=5),
         ge=timedelta(seconds=1),
         le=timedelta(days=30),
-        description="How long a change of the library may wait, while LML answers, until "
-        "/readyz says no.",
+        description="How long a library change may wait, while LML answers, before /readyz "
+        "reports the daemon as not ready.",
     )
 
     sentry_dsn: SecretStr | None = Field(
-        None, description="Where Sentry takes runs and errors; without it nothing is sent."
+        None, description="DSN for reporting runs and errors to Sentry; unset: report nothing."
     )
     sentry_traces_sample_rate: Annotated[float, Unit("of 1")] = Field(
         0.1,
         ge=0,
         le=1,
-        description="Which share of windows and hourly searches is sent to Sentry; commands, "
-        "walks, audits and errors always are.",
+        description="Share of windows and sweeps sent to Sentry. Commands, walks, audits and "
+        "errors are always sent.",
     )
-    sentry_environment: str = Field(
-        "production", description="What Sentry calls this installation."
-    )
+    sentry_environment: str = Field("production", description="Environment name shown in Sentry.")
 
     @field_validator("library_metadata_url")
     @classmethod
     def _is_base(cls, value: AnyHttpUrl) -> AnyHttpUrl:
         if value.username or value.password:
-            message = "must be without user:password@: use LML_API_KEY"
+            message = "must not contain user:password@: use LML_API_KEY"
             raise ValueError(message)
         if any(mark in str(value) for mark in "?#"):
-            message = "must be without a query and a fragment: paths are put after it"
+            message = "must not contain a query or a fragment: paths are appended to it"
             raise ValueError(message)
         return value
 
@@ -389,7 +385,7 @@ class Settings(DueSettings):
     def _partition_exists(cls, value: int, info: ValidationInfo) -> int:
         index = info.data.get("partition_index", 0)
         if index >= value:
-            message = f"must be above PARTITION_INDEX, which is {index}"
+            message = f"must be greater than PARTITION_INDEX, which is {index}"
             raise ValueError(message)
         return value
 
@@ -397,7 +393,7 @@ class Settings(DueSettings):
     @classmethod
     def _is_sentry_environment(cls, value: str) -> str:
         if not _SENTRY_ENVIRONMENT.fullmatch(value):
-            message = "must be 1 to 64 characters without a blank or a slash"
+            message = "must be 1 to 64 characters, without spaces or slashes"
             raise ValueError(message)
         return value
 
@@ -406,8 +402,8 @@ class Settings(DueSettings):
     def _is_taken_by_lml(cls, value: object) -> object:
         if str(value).isdecimal() and int(str(value)) > LML_REFRESH_BATCH_CAP:
             message = (
-                f"LML refuses more than {LML_REFRESH_BATCH_CAP} identities in a call, because so "
-                "many cold ones take about four of the five minutes that the edge allows; unset it"
+                f"LML accepts at most {LML_REFRESH_BATCH_CAP} identities per call; unset it. That "
+                "many uncached ones take four of the five minutes that LML's proxy allows"
             )
             raise ValueError(message)
         return value
@@ -415,9 +411,9 @@ class Settings(DueSettings):
     @field_validator("lml_api_key", "github_token", "http_token")
     @classmethod
     def _is_token(cls, value: SecretStr | None) -> SecretStr | None:
-        # What a header can carry, and a person can paste.
+        # What a header can carry and a person can paste.
         if value is not None and not _TOKEN.fullmatch(value.get_secret_value()):
-            message = "must be printable ASCII without blanks"
+            message = "must be printable ASCII without spaces"
             raise ValueError(message)
         return value
 
@@ -429,8 +425,8 @@ class Settings(DueSettings):
         guarded = info.data.get("http_token", True) is not None
         if value and not (is_loopback(split_address(value)[0]) or guarded or open_to_all):
             message = (
-                "others reach that address; set HTTP_TOKEN, "
-                "or HTTP_ALLOW_ANONYMOUS=1 if everybody may look"
+                "other hosts can reach that address; set HTTP_TOKEN, "
+                "or HTTP_ALLOW_ANONYMOUS=1 to allow access without one"
             )
             raise ValueError(message)
         return value
@@ -462,7 +458,8 @@ class Settings(DueSettings):
     @field_validator("lml_api_key", "github_token", "http_token", "sentry_dsn", mode="before")
     @classmethod
     def _blank_is_none(cls, value: object) -> object:
-        # Set to nothing is how a deployment's template leaves it out; a mounted file ends a line.
+        # Deployment templates set a variable to the empty string to omit it; a mounted secret
+        # ends in a newline.
         return value.strip() or None if isinstance(value, str) else value
 
     @field_validator("sentry_dsn")
@@ -485,7 +482,7 @@ class Settings(DueSettings):
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Return host and port of `HOST:PORT`; an IPv6 address stands in brackets."""
+    """Return host and port of `HOST:PORT`; an IPv6 address must be in brackets."""
     match = _ADDRESS.fullmatch(address)
     if match is None or int(match[3]) > _LAST_PORT:
         message = "must be like 127.0.0.1:8080, [::1]:8080 or localhost:8080"
@@ -498,7 +495,7 @@ def _is_port(text: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches `host`."""
+    """Return whether `host` is reachable from this machine only."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -506,20 +503,20 @@ def is_loopback(host: str) -> bool:
 
 
 def load_settings(model: type[T]) -> T:
-    """Read the environment and `.env`; raises `SettingsError` with all that is wrong at once."""
+    """Read the environment and `.env`; raises one `SettingsError` that lists every problem."""
     try:
         return model()
     except ValidationError as error:
         raise SettingsError("\n".join(_explain(error))) from None
     except UnicodeDecodeError:
-        raise SettingsError("the file .env is not UTF-8: save it as that") from None
+        raise SettingsError("the file .env is not UTF-8; save it as UTF-8") from None
     except OSError as error:
-        message = f"the file .env cannot be read: {error.strerror}"
+        message = f"cannot read the file .env: {error.strerror}"
         raise SettingsError(message) from None
 
 
 def origins(model: type[DatabaseSettings]) -> dict[str, str]:
-    """Tell of each setting that is set whether by the environment or the file `.env`."""
+    """Return where each setting comes from, `environment` or `.env`; defaults are left out."""
     by_file = DotEnvSettingsSource(model)()
     by_environment = EnvSettingsSource(model)()
     found = dict.fromkeys(by_file, ".env") | dict.fromkeys(by_environment, "environment")
@@ -541,7 +538,7 @@ def _explain(error: ValidationError) -> list[str]:
             what = (field.description or "").rstrip(".")
             lines.append(f"{name.upper()} is not set: {what}")
             continue
-        # Ours says more than the type does; pydantic's names one bound and no other.
+        # Our message says more than the type; pydantic's names only the bound that was crossed.
         ours = detail["type"] == "value_error" and kind_of(field) != "duration"
         demand = reason if ours else demand_of(field)
         lines.append(f"{name.upper()}{_value(field, detail['input'])}: {demand}")
@@ -549,7 +546,7 @@ def _explain(error: ValidationError) -> list[str]:
 
 
 def _value(field: FieldInfo, given: object) -> str:
-    # A URL may carry a password or a key whether or not the setting is a secret.
+    # A URL may contain a password or a key even where the setting is not a secret.
     if "SecretStr" in str(field.annotation) or {"@", "?"} & set(str(given)):
         return ""
     return " is not set" if given is None else f" is {shown(given)!r}"

@@ -429,7 +429,7 @@ def test_counts_stand_in_columns_whatever_they_are_called(
         ({"BATCH_SIZE": "1001"}, "BATCH_SIZE is '1001'"),
         (
             {"PARTITION_INDEX": "2", "PARTITION_COUNT": "2"},
-            "PARTITION_COUNT is '2': must be above PARTITION_INDEX",
+            "PARTITION_COUNT is '2': must be greater than PARTITION_INDEX",
         ),
         ({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}, "refused"),
         ({"LML_API_KEY": "wrong-secret"}, "LML answered 40"),

@@ -429,5 +429,5 @@ def test_larger_pages_than_lml_takes_are_refused_at_the_start(
 ) -> None:
     ran = listener.run("sweep", BACKFILL_LML_BATCH_SIZE=size)
     assert ran.code == 2
-    assert f"BACKFILL_LML_BATCH_SIZE is '{size}': LML refuses more than 50" in ran.stderr
+    assert f"BACKFILL_LML_BATCH_SIZE is '{size}': LML accepts at most 50" in ran.stderr
     assert listener.run("run", BACKFILL_LML_BATCH_SIZE=size).code == 2

@@ -158,7 +158,10 @@ def test_token_is_needed_and_never_logged(start: Start) -> None:
 def test_address_for_strangers_needs_a_token(listener: Commands, address: str) -> None:
     ran = listener.run("run", HTTP_BIND=address)
     assert ran.code == 2
-    assert f"HTTP_BIND is '{address}': others reach that address; set HTTP_TOKEN" in ran.stderr
+    assert (
+        f"HTTP_BIND is '{address}': other hosts can reach that address; set HTTP_TOKEN"
+        in ran.stderr
+    )
 
 
 def test_strangers_may_look_if_somebody_says_so(start: Start) -> None:

@@ -57,7 +57,7 @@ def test_two_addresses_are_enough(env: pytest.MonkeyPatch) -> None:
 
 def test_missing_settings_are_named() -> None:
     assert refusal() == [
-        "DATABASE_URL is not set: Where the backend's PostgreSQL is",
+        "DATABASE_URL is not set: URL of the backend's PostgreSQL",
         "LIBRARY_METADATA_URL is not set: LML's base URL, with or without /api/v1",
     ]
 
@@ -111,7 +111,7 @@ def test_missing_and_wrong_parts_of_an_address_are_named_without_the_password(
     with pytest.raises(SettingsError) as caught:
         load_settings(DatabaseSettings)
     assert sorted(str(caught.value).splitlines()) == [
-        "DATABASE_URL: without it DB_NAME and DB_USERNAME must be set, too",
+        "DATABASE_URL: set it, or set DB_NAME and DB_USERNAME as well",
         "DB_PORT is '99999': must be a whole number, 1 to 65535",
     ]
 
@@ -128,7 +128,7 @@ def test_schema_that_would_mean_something_in_a_statement_is_refused(
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", DSN)
     monkeypatch.setenv("WXYC_SCHEMA_NAME", name)
-    demand = "must be without %, $$, /*, */ and control characters"
+    demand = "must not contain %, $$, /*, */ or control characters"
     with pytest.raises(SettingsError) as caught:
         load_settings(DatabaseSettings)
     assert str(caught.value) == f"WXYC_SCHEMA_NAME is {name!r}: {demand}"
@@ -245,7 +245,7 @@ def test_lml_url_with_somebody_in_it_is_refused_without_being_told(
 ) -> None:
     env.setenv("LIBRARY_METADATA_URL", url)
     assert refusal() == [
-        "LIBRARY_METADATA_URL: must be without user:password@: use LML_API_KEY",
+        "LIBRARY_METADATA_URL: must not contain user:password@: use LML_API_KEY",
     ]
 
 
@@ -257,7 +257,7 @@ def test_lml_url_that_paths_cannot_follow_is_refused(
     env: pytest.MonkeyPatch, url: str, shown: str
 ) -> None:
     env.setenv("LIBRARY_METADATA_URL", url)
-    demand = "must be without a query and a fragment: paths are put after it"
+    demand = "must not contain a query or a fragment: paths are appended to it"
     assert refusal() == [f"LIBRARY_METADATA_URL{shown}: {demand}"]
 
 
@@ -302,7 +302,7 @@ def test_settings_file_in_another_encoding_is_refused(
 ) -> None:
     (tmp_path / ".env").write_bytes(b"LML_API_KEY=geh\xe9im\n")
     del env
-    assert refusal() == ["the file .env is not UTF-8: save it as that"]
+    assert refusal() == ["the file .env is not UTF-8; save it as UTF-8"]
 
 
 def test_settings_cannot_change_later(env: pytest.MonkeyPatch) -> None:
@@ -312,11 +312,13 @@ def test_settings_cannot_change_later(env: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("password", ["ge@heim", "ge%heim", "ge@he%im", "%", "ge/heim"])
-def test_password_that_libpq_would_misread_is_refused_without_being_told(
+def test_password_that_libpq_would_misread_is_refused_and_not_quoted(
     monkeypatch: pytest.MonkeyPatch, password: str
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", f"postgresql://u:{password}@db.example/backend")
-    with pytest.raises(SettingsError, match="DATABASE_URL: has an @, a / or a % in its") as caught:
+    with pytest.raises(
+        SettingsError, match="DATABASE_URL: has an unescaped @, / or % in its"
+    ) as caught:
         load_settings(DatabaseSettings)
     assert "heim" not in str(caught.value)
 
@@ -325,13 +327,13 @@ def test_password_that_libpq_would_misread_is_refused_without_being_told(
     "hosts",
     ["db:99999", "db:0", "db:-1", "a:1,b:65536", "[::1]:99999", "u:geheim", "u:p@db:geheim"],
 )
-def test_port_that_is_none_is_refused_without_being_told(
+def test_invalid_port_is_refused_and_not_quoted(
     monkeypatch: pytest.MonkeyPatch, hosts: str
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", f"postgresql://{hosts}/backend")
     with pytest.raises(SettingsError) as caught:
         load_settings(DatabaseSettings)
-    said = "DATABASE_URL: has a port that is none: write a number from 1 to 65535"
+    said = "DATABASE_URL: has an invalid port: use a number from 1 to 65535"
     assert str(caught.value) == said
 
 
@@ -386,8 +388,8 @@ def test_address_for_strangers_needs_a_token(env: pytest.MonkeyPatch, token: str
     if token is not None:
         env.setenv("HTTP_TOKEN", token)
     (message,) = refusal()
-    assert message.startswith("HTTP_BIND is '0.0.0.0:8080': others reach that address; ")
-    assert message.endswith("set HTTP_TOKEN, or HTTP_ALLOW_ANONYMOUS=1 if everybody may look")
+    assert message.startswith("HTTP_BIND is '0.0.0.0:8080': other hosts can reach that address; ")
+    assert message.endswith("set HTTP_TOKEN, or HTTP_ALLOW_ANONYMOUS=1 to allow access without one")
     env.setenv("HTTP_TOKEN", "sesame")
     assert load_settings(Settings).http_token is not None
     env.delenv("HTTP_TOKEN")
@@ -411,7 +413,7 @@ def test_token_that_no_header_carries_is_refused_and_not_told(
     env: pytest.MonkeyPatch, name: str, token: str
 ) -> None:
     env.setenv(name, token)
-    assert refusal() == [f"{name}: must be printable ASCII without blanks"]
+    assert refusal() == [f"{name}: must be printable ASCII without spaces"]
 
 
 @pytest.mark.parametrize("name", _TOKENS)
@@ -465,7 +467,7 @@ def test_share_that_does_not_exist_is_told_with_all_else(env: pytest.MonkeyPatch
     env.setenv("BATCH_SIZE", "0")
     assert refusal() == [
         "BATCH_SIZE is '0': must be a whole number, 1 to 1000",
-        "PARTITION_COUNT is '2': must be above PARTITION_INDEX, which is 2",
+        "PARTITION_COUNT is '2': must be greater than PARTITION_INDEX, which is 2",
     ]
 
 
