@@ -28,7 +28,7 @@ from listener.domain.gate import Route
 from listener.domain.run import RunKind
 from listener.domain.tally import Tally
 from listener.engine.consumer import Consumer
-from listener.engine.reconciler import RUN_SILENCE, RunHaltedError
+from listener.engine.reconciler import RUN_BACKOFF, RunHaltedError
 from listener.settings import Settings
 
 _log = structlog.stdlib.get_logger()
@@ -95,7 +95,7 @@ async def run_command(
     """
     async with open_telemetry(settings) as telemetry:
         name = f"listener-{command.kind.value}"
-        async with open_parts(settings, name, telemetry, RUN_SILENCE) as parts:
+        async with open_parts(settings, name, telemetry, RUN_BACKOFF) as parts:
             with telemetry.run(command.name, tally):
                 await _run(parts, command, tally, expect)
 

@@ -10,13 +10,13 @@ from listener.domain.refreshing import RotationTally
 from listener.domain.retrying import Failure
 from listener.domain.run import RunKind
 from listener.domain.tally import Tally
-from listener.domain.verdict import Page, Written
+from listener.domain.verdict import VerdictPage, Written
 
 
 class DryVerdicts:
     """Takes every verdict for written."""
 
-    async def write(self, page: Page) -> Written:
+    async def write(self, page: VerdictPage) -> Written:
         """Return all rows of the page."""
         return Written(frozenset(verdict.library_id for verdict in page.verdicts))
 

@@ -83,7 +83,7 @@ class Page:
         wellness = judge_wellness(streams, _findings(seen.status), self._state.max_lag)
         shown["wellness"] = asdict(wellness)
         shown["status"] = asdict(seen.status)
-        shown["rungs"] = {each.stream: each.rung for each in streams}
+        shown["rungs"] = {each.stream: each.wake_mode for each in streams}
         shown["parked"] = [asdict(row) for row in seen.parked]
         return dumped(shown).encode()
 
@@ -111,7 +111,7 @@ class Page:
             backlog=told.backlog,
             oldest=_duration(told.oldest_seconds),
             followed=bool(told.holder_alive),
-            rung=pulse.rung if pulse is not None else _rung(word),
+            wake_mode=pulse.wake_mode if pulse is not None else _rung(word),
             breaker=None if told.breaker is None else BreakerState(told.breaker),
             stalled=pulse.stalled if pulse is not None else timedelta(),
             fault=told.fault,

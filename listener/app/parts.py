@@ -25,7 +25,7 @@ from listener.domain.asking import IncludeTracks
 from listener.domain.budget import RefreshLimits
 from listener.domain.change import Stream
 from listener.domain.due import Scope
-from listener.domain.pacing import LML_SILENCE, Backoff
+from listener.domain.pacing import LML_BACKOFF, Backoff
 from listener.domain.refreshing import LML_REFRESH_BATCH_CAP
 from listener.domain.retrying import TOGETHER, RetryPolicy
 from listener.domain.room import RoomLimits
@@ -223,7 +223,7 @@ class Parts:
                 self.policy,
                 settings.include_tracks,
                 # A search groups its rows by itself.
-                sets_apart=priority is Priority.CHANGE,
+                defer_compilations=priority is Priority.CHANGE,
             ),
             telemetry=self.telemetry,
             circuit=self.circuits[Stream.LIBRARY],
@@ -235,7 +235,7 @@ class Parts:
             batch_size=batch_size,
             linger=self.settings.linger,
             cool_down=self.settings.reask_after,
-            apart_size=self.settings.va_batch_size,
+            deferred_size=self.settings.va_batch_size,
         )
         return ConsumerLimits(room, in_flight, self.settings.poll_interval)
 
@@ -245,11 +245,11 @@ async def open_parts(
     settings: Settings,
     name: str = "listener",
     telemetry: Telemetry | None = None,
-    silence: Backoff = LML_SILENCE,
+    backoff: Backoff = LML_BACKOFF,
 ) -> AsyncIterator[Parts]:
     """Open the connections to the database and to LML; both may be down.
 
-    Our sessions are called `name` and a number of this process. `silence` is kept towards LML while
+    Our sessions are called `name` and a number of this process. `backoff` is kept towards LML while
     it fails.
     """
     database = Database(
@@ -271,7 +271,7 @@ async def open_parts(
             lml=lml,
             permits=Permits(settings.lml_max_concurrent),
             refreshed=Counter(),
-            circuits={stream: Circuit(stream, silence) for stream in Stream},
+            circuits={stream: Circuit(stream, backoff) for stream in Stream},
             outbox=PostgresOutbox(pool, database.backend),
             ask_again=AskAgain(
                 resolved=timedelta(days=settings.stale_threshold_days),

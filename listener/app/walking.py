@@ -9,7 +9,7 @@ from listener.app.parts import Parts, open_parts
 from listener.app.telemetry import open_telemetry
 from listener.domain.change import Stream
 from listener.domain.refreshing import RotationTally
-from listener.engine.reconciler import RUN_SILENCE
+from listener.engine.reconciler import RUN_BACKOFF
 from listener.settings import Settings
 
 _NAME = "listener-sweep"
@@ -30,7 +30,7 @@ async def run_walk(
     """
     async with (
         open_telemetry(settings) as telemetry,
-        open_parts(settings, _NAME, telemetry, RUN_SILENCE) as parts,
+        open_parts(settings, _NAME, telemetry, RUN_BACKOFF) as parts,
     ):
         # What is refreshed from here on need not be refreshed twice.
         since = await parts.rotation().now()

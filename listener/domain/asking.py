@@ -57,7 +57,7 @@ def _alike(
             yield from _mixed(questions, size)
 
 
-def better_apart(
+def worth_deferring(
     questions: Sequence[Question], compilation_batch_size: int, include: IncludeTracks
 ) -> frozenset[int]:
     """Return the rows that are better asked together with rows of other batches.

@@ -44,7 +44,7 @@ class Pulse:
     """
 
     stream: Stream
-    rung: WakeMode
+    wake_mode: WakeMode
     breaker: BreakerState
     stalled: timedelta
     looked: timedelta | None
@@ -134,7 +134,7 @@ class StreamState(Waiting):
     `fault` is what keeps all changes from being handled.
     """
 
-    rung: WakeMode | None = None
+    wake_mode: WakeMode | None = None
     breaker: BreakerState | None = None
     stalled: timedelta = timedelta()
     fault: str | None = None
@@ -190,22 +190,22 @@ def _troubles(
         # No more than that where a probe reads it without a token: the reason may name hosts.
         reason = "" if limit else f": {state.fault}"
         yield f"the database refuses every change of {stream}{reason}"
-    if state.rung is WakeMode.DOWN:
+    if state.wake_mode is WakeMode.DOWN:
         yield f"the session that {stream} is woken by does not answer"
-    excused = _lml_is_silent(state) or stream in _PACED
+    excused = _lml_is_unavailable(state) or stream in _PACED
     if oldest is not None and oldest > max_lag and not excused:
         yield f"the oldest change of {stream} waits for {_span(oldest)}{limit}"
 
 
-def _lml_is_silent(state: Pulse | StreamState) -> bool:
+def _lml_is_unavailable(state: Pulse | StreamState) -> bool:
     return state.breaker not in {None, BreakerState.CLOSED}
 
 
 def _strained(streams: Sequence[StreamState], findings: Findings) -> Iterator[str]:
-    if any(map(_lml_is_silent, streams)):
+    if any(map(_lml_is_unavailable, streams)):
         yield "LML does not answer; changes are kept until it does"
     for each in streams:
-        if each.rung is WakeMode.POLL:
+        if each.wake_mode is WakeMode.POLL:
             yield f"wake-ups for {each.stream} do not arrive, it looks every second"
     if findings.capture_missed:
         rows = plural(findings.capture_missed, "row")

@@ -26,7 +26,7 @@ _MOST_SEEN = 100
 
 
 @dataclass(slots=True)
-class Seen:
+class LoggedOnce:
     """Things that were logged once; bounded, as what LML says may be anything."""
 
     things: set[str] = field(default_factory=set)

@@ -20,7 +20,7 @@ class Backoff:
 
 
 # A service that is down is tried at most four times a minute, and at once when it says it is back.
-LML_SILENCE = Backoff(first=timedelta(seconds=8), most=timedelta(seconds=15))
+LML_BACKOFF = Backoff(first=timedelta(seconds=8), most=timedelta(seconds=15))
 # Rows asked about to find out whether LML answers again: one of several might interrupt the call.
 TRIAL = 1
 

@@ -12,28 +12,28 @@ from typing import NamedTuple
 
 from listener.domain.change import Batch, Change
 
-# How many lingers a row that was set apart waits for others of its kind.
-_APART = 10
-# More rows than this at a time are a burst, in which waiting for more saves calls.
+# How many lingers a deferred row waits for others of its kind.
+_DEFERRED_LINGERS = 10
+# More rows than this at once are a burst; waiting for the rest of it saves calls.
 _HANDFUL = 10
 
 
 @dataclass(frozen=True, slots=True)
 class RoomLimits:
-    """How many rows a room holds, and for how long it holds them back.
+    """How many rows a room holds, and for how long.
 
-    `capacity` counts rows that wait for a batch or are in one. A batch leaves with `batch_size`
-    rows, or when its oldest row has waited for `linger`, or at once if it is a handful while
-    nothing is being asked. A row that was just asked about waits for `cool_down` before it is asked
-    about again, so that a row edited in bursts costs few questions. Rows that were set apart leave
-    when there are `apart_size` of them, after ten times `linger`, or when there is nothing else.
+    `capacity` counts rows that wait for a batch or are in one. A batch leaves when it has
+    `batch_size` rows, when its oldest row has waited for `linger`, or at once if it is small and
+    nothing is in flight. A row that was just asked about waits for `cool_down` before its next
+    question, so a burst of edits costs few questions. Deferred rows leave when there are
+    `deferred_size` of them, after ten lingers, or when there is nothing else to do.
     """
 
     capacity: int
     batch_size: int
     linger: timedelta
     cool_down: timedelta
-    apart_size: int = 100
+    deferred_size: int = 100
 
     def __post_init__(self) -> None:
         """Refuse a room that could never fill a batch."""
@@ -45,9 +45,10 @@ class RoomLimits:
 
 
 class _Entry(NamedTuple):
-    """The changes that a row is asked for, and since when it waits, in monotonic seconds.
+    """The changes that a question about a row would settle, and when the oldest was recorded.
 
-    That is the latest change, and those that the row was asked for before in vain.
+    These are the latest change and those that an earlier attempt did not settle. The time is in
+    monotonic seconds.
     """
 
     seqs: tuple[int, ...]
@@ -56,7 +57,7 @@ class _Entry(NamedTuple):
 
 @dataclass(slots=True)
 class Superseded:
-    """Changes of rows that have a later one in the room: they can be settled unasked.
+    """Changes of rows that have a later change in the room; they can be settled without asking.
 
     `entries` are pairs of (seq, row id), `ages` their ages in seconds since they were recorded.
     """
@@ -66,10 +67,10 @@ class Superseded:
 
 
 class Room:
-    """Holds one change a row, at most one batch per row at a time; `now` is monotonic seconds.
+    """Holds one change per row, and puts a row in one batch at a time; `now` is monotonic seconds.
 
-    Holds no row data: what is not settled is still in the outbox, so a room may be lost. Rows that
-    cool down are as many again as `capacity` at most.
+    It holds no row data, and unsettled changes are still in the outbox, so losing a room loses
+    nothing. Up to `capacity` more rows may be cooling down.
     """
 
     def __init__(self, limits: RoomLimits) -> None:
@@ -78,7 +79,7 @@ class Room:
         self._cool_down = limits.cool_down.total_seconds()
         self._waiting: dict[int, _Entry] = {}
         self._ready: dict[int, float] = {}
-        self._apart: dict[int, float] = {}
+        self._deferred: dict[int, float] = {}
         self._cooling: list[tuple[float, int]] = []
         self._in_flight: dict[int, _Entry] = {}
         self._asked: OrderedDict[int, float] = OrderedDict()
@@ -87,17 +88,17 @@ class Room:
     @property
     def free(self) -> int:
         """How many more rows may be admitted."""
-        active = len(self._ready) + len(self._apart) + len(self._in_flight)
+        active = len(self._ready) + len(self._deferred) + len(self._in_flight)
         return max(0, min(self._limits.capacity - active, 2 * self._limits.capacity - self.size))
 
     @property
     def claimable(self) -> int:
-        """How many changes to claim at a time: a few batches, at most what fits in."""
+        """How many changes to claim at once: a few batches, if they fit."""
         return min(self.free, 4 * self._limits.batch_size)
 
     @property
     def quiet(self) -> bool:
-        """Whether nothing is being asked."""
+        """Whether no batch is in flight."""
         return not self._in_flight
 
     @property
@@ -111,10 +112,10 @@ class Room:
         return [seq for entry in entries for seq in entry.seqs if seq > above]
 
     def admit(self, changes: Iterable[Change], now: float) -> Superseded:
-        """Take claimed changes in; of several changes of a row the latest stands for all.
+        """Add claimed changes; the latest change of a row supersedes its earlier ones.
 
-        What was recorded before is asked with it: a row is read when its batch is handled, and
-        changes of one row are recorded in the order in which they are committed.
+        One question covers them all: a row is read when its batch is handled, and changes of one
+        row are recorded in the order in which they are committed.
         """
         superseded = Superseded()
         for change in changes:
@@ -139,25 +140,25 @@ class Room:
     ) -> Batch | float | None:
         """Return a batch to handle now, or the seconds until there may be one, or None.
 
-        None means that no batch will be ready unless something changes. With `full` rows that were
-        not set apart leave in a full batch only. A batch has `most` rows at most, if that is given.
+        None means that no batch will be ready unless something changes. With `full`, rows that are
+        not deferred leave only in a full batch. `most` caps the number of rows in the batch.
         """
         while self._cooling and self._cooling[0][0] <= now:
             self._ready.setdefault(heapq.heappop(self._cooling)[1], now)
-        apart, ready = self._apart_leave_in(now), self._ready_leave_in(now, full=full)
-        if apart is not None and apart <= 0:
-            return self._leave(self._apart, self._limits.apart_size, most)
+        deferred, ready = self._deferred_leave_in(now), self._ready_leave_in(now, full=full)
+        if deferred is not None and deferred <= 0:
+            return self._leave(self._deferred, self._limits.deferred_size, most)
         if ready is not None and ready <= 0:
             return self._leave(self._ready, self._limits.batch_size, most)
-        return min((each for each in (apart, ready) if each is not None), default=None)
+        return min((each for each in (deferred, ready) if each is not None), default=None)
 
-    def _apart_leave_in(self, now: float) -> float | None:
-        if not self._apart:
+    def _deferred_leave_in(self, now: float) -> float | None:
+        if not self._deferred:
             return None
         alone = self.quiet and not self._ready
-        if len(self._apart) >= self._limits.apart_size or alone:
+        if len(self._deferred) >= self._limits.deferred_size or alone:
             return 0.0
-        return _APART * self._linger - (now - next(iter(self._apart.values())))
+        return _DEFERRED_LINGERS * self._linger - (now - next(iter(self._deferred.values())))
 
     def _ready_leave_in(self, now: float, *, full: bool) -> float | None:
         if not self._ready:
@@ -178,9 +179,9 @@ class Room:
         return Batch({row: self._in_flight[row].seqs for row in rows})
 
     def settle(self, row_ids: Iterable[int], now: float) -> list[float]:
-        """Forget rows that were handled; what came meanwhile waits to cool down.
+        """Remove rows that were handled; changes that arrived meanwhile wait for the cool-down.
 
-        Returns the ages of their changes in seconds, from when they were recorded.
+        Returns the ages of the settled changes in seconds since they were recorded.
         """
         ages: list[float] = []
         for row in row_ids:
@@ -195,25 +196,25 @@ class Room:
         return ages
 
     def ask_again(self, row_ids: Iterable[int], now: float) -> None:
-        """Put rows back that changed while they were asked, to be asked after the cool-down."""
+        """Put back rows that changed while they were asked about; ask again after the cool-down."""
         self.release(row_ids, now + self._cool_down)
 
     def release(self, row_ids: Iterable[int], now: float) -> None:
-        """Put rows back that were never tried."""
+        """Put back rows that were not tried."""
         for row in row_ids:
             self._reclaim(row)
             heapq.heappush(self._cooling, (now, row))
 
-    def set_apart(self, row_ids: Iterable[int], now: float) -> None:
-        """Put rows back that are to leave together with others that were set apart."""
+    def defer(self, row_ids: Iterable[int], now: float) -> None:
+        """Put back rows that will leave together with other deferred rows."""
         for row in row_ids:
             self._reclaim(row)
-            self._apart[row] = now
+            self._deferred[row] = now
 
     def _reclaim(self, row: int) -> None:
         asked = self._in_flight.pop(row)
         if later := self._waiting.get(row):
-            # Both: no look finds again what was claimed once.
+            # Keep both: the feeder never claims a change twice.
             asked = _Entry((*asked.seqs, *later.seqs), min(asked.since, later.since))
         self._waiting[row] = asked
 
@@ -229,7 +230,7 @@ class Room:
             heapq.heappush(self._cooling, (ready_at, row))
 
     def _forget_asked(self, now: float) -> None:
-        # Bounded: a row forgotten too early is asked about once more, no harm done.
+        # Bounded: forgetting a row too early only costs one more question.
         while self._asked and (
             len(self._asked) > self._limits.capacity
             or next(iter(self._asked.values())) + self._cool_down <= now

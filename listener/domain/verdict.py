@@ -93,7 +93,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class VerdictPage:
     """Verdicts to be written together, with the questions they answer and the changes they settle.
 
     `order` is the one that the questions were read with.

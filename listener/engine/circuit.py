@@ -9,7 +9,7 @@ import structlog
 
 from listener.domain.change import Stream
 from listener.domain.faults import LmlRefusedError, LmlUnavailableError
-from listener.domain.pacing import LML_SILENCE, TRIAL, Backoff, Breaker, BreakerState
+from listener.domain.pacing import LML_BACKOFF, TRIAL, Backoff, Breaker, BreakerState
 from listener.domain.question import Failing
 from listener.engine.clock import now
 
@@ -28,10 +28,10 @@ class Circuit:
     `answers` counts how often answers were written.
     """
 
-    def __init__(self, stream: Stream, silence: Backoff = LML_SILENCE) -> None:
+    def __init__(self, stream: Stream, backoff: Backoff = LML_BACKOFF) -> None:
         self.fault: LmlUnavailableError | None = None
         self.answers = 0
-        self._breaker = Breaker(silence)
+        self._breaker = Breaker(backoff)
         self._answered_at = float("-inf")
         self._log = _log.bind(stream=str(stream))
 
@@ -45,14 +45,14 @@ class Circuit:
         """How often in a row LML did not answer."""
         return self._breaker.failures
 
-    def silence(self) -> timedelta:
+    def paused_for(self) -> timedelta:
         """Return for how long nobody may ask, zero if somebody may now."""
         return timedelta(seconds=self._breaker.remaining(now()))
 
     async def wait(self) -> None:
         """Wait until somebody may ask, a little longer than those who follow changes."""
         # In naps: others may hear meanwhile that LML is back.
-        while quiet := self.silence():  # noqa: ASYNC110
+        while quiet := self.paused_for():  # noqa: ASYNC110
             await asyncio.sleep(min(quiet + _STAND_BACK, _NAP).total_seconds())
 
     def begin_trial(self) -> int | None:

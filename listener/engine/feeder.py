@@ -17,7 +17,7 @@ from listener.engine.ports import Lane, Outbox
 
 _LOOK_EVERY = timedelta(milliseconds=7)
 _FULL_ROOM_WAIT = timedelta(milliseconds=20)
-_SILENCE_SLICE = timedelta(milliseconds=200)
+_PAUSE_SLICE = timedelta(milliseconds=200)
 _LOOKBACK = timedelta(seconds=1)
 _WATCH = Backoff(first=timedelta(milliseconds=5), most=timedelta(milliseconds=250))
 
@@ -45,19 +45,19 @@ class Feeder:
 
     async def run(
         self,
-        silence: Callable[[], timedelta],
+        paused_for: Callable[[], timedelta],
         admit: Callable[[tuple[Change, ...]], list[tuple[int, int]]],
         resting: Callable[[], None],
     ) -> None:
         """Feed the room until cancelled, at any point; what is not admitted stays in the outbox.
 
-        `silence` returns for how long nothing may be claimed. `admit` takes what was claimed and
+        `paused_for` returns for how long nothing may be claimed. `admit` takes what was claimed and
         returns the changes that later ones stand for, which leave the outbox. `resting` is called
         whenever everything was claimed.
         """
         while True:
             self.turned_at = now()
-            if pause := self._pause(silence()):
+            if pause := self._keep_from_looking(paused_for()):
                 # A full room is no reason to look before something leaves it.
                 self.behind = self.room.free > 0
                 # It will look again unasked: writers need not wake it.
@@ -73,10 +73,10 @@ class Feeder:
                     resting()
                     await self._rest(look.snapshot.xmin)
 
-    def _pause(self, quiet_for: timedelta) -> timedelta:
+    def _keep_from_looking(self, quiet_for: timedelta) -> timedelta:
         """Return how long not to look: while LML is silent, or the room is full."""
         if quiet_for:
-            return min(quiet_for, _SILENCE_SLICE)
+            return min(quiet_for, _PAUSE_SLICE)
         return timedelta() if self.room.free else _FULL_ROOM_WAIT
 
     async def _look(self) -> tuple[Look, bool]:

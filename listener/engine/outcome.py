@@ -16,7 +16,7 @@ class BatchOutcome:
 
     `settled` rows are done with: their changes left the outbox. Of these, `failed` ones wait in the
     ledger for their next attempt, and `unasked` ones needed no question. `late` rows changed while
-    they were asked about and are to be asked again; `apart` ones were not asked, and are to be
+    they were asked about and are to be asked again; `deferred` ones were not asked, and are to be
     handled with others of their kind. `fault` kept the rest from being tried.
     """
 
@@ -24,7 +24,7 @@ class BatchOutcome:
     failed: AbstractSet[int] = _NONE
     unasked: AbstractSet[int] = _NONE
     late: AbstractSet[int] = _NONE
-    apart: AbstractSet[int] = _NONE
+    deferred: AbstractSet[int] = _NONE
     fault: ServiceFault | None = None
 
     @property

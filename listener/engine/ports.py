@@ -25,7 +25,7 @@ from listener.domain.retrying import Failure
 from listener.domain.run import RunKind
 from listener.domain.sample import Sample
 from listener.domain.tally import Tally
-from listener.domain.verdict import Page, Verdict, Written
+from listener.domain.verdict import Verdict, VerdictPage, Written
 
 
 class Outbox(Protocol):
@@ -47,7 +47,7 @@ class Lane(Protocol):
     """The right to follow a stream, and the means to be woken; raises `LaneLostError` once lost."""
 
     @property
-    def rung(self) -> WakeMode:
+    def wake_mode(self) -> WakeMode:
         """How changes make themselves known at present."""
 
     async def rouse(self) -> None:
@@ -81,7 +81,7 @@ class Library(Protocol):
 class Verdicts(Protocol):
     """The identity tables and the ledger."""
 
-    async def write(self, page: Page) -> Written:
+    async def write(self, page: VerdictPage) -> Written:
         """Write the verdicts that still answer their row's question, and settle them.
 
         Rows neither written nor locked changed meanwhile, went, or have a newer verdict.

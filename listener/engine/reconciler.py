@@ -33,7 +33,7 @@ _log = structlog.stdlib.get_logger()
 # A run ends after so many failures in a row: within seconds on command, where pauses are short.
 _GIVE_UP = 5
 # Somebody waits for a run on command: it finds out soon whether it makes sense to go on.
-RUN_SILENCE = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=5))
+RUN_BACKOFF = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=5))
 _SPREAD_OVER = 20_000
 _NOTE_EVERY = timedelta(seconds=2)
 
@@ -92,10 +92,10 @@ class Reconciler:
         resolver = self.resolver()
         resolver.tally = tally = tally if tally is not None else Tally()
         async with self.runs.enter(kind, scope, cause, tally) as note:
-            walk = _Walk(resolver, self.limits.batches, self.circuit)
+            run = _Run(resolver, self.limits.batches, self.circuit)
             with self.telemetry.run(kind.value, tally):
                 try:
-                    await walk.through(self._pages(kind, scope, limit), note)
+                    await run.through(self._pages(kind, scope, limit), note)
                 except* (RunHaltedError, StoreUnavailableError) as group:
                     fault = first_of(group)
                     raise fault from fault.__cause__
@@ -153,14 +153,14 @@ class Reconciler:
 
 
 @dataclass(eq=False)
-class _Walk:
+class _Run:
     """One run on its way: handles several batches at a time, until a service fails for long."""
 
     resolver: Resolver
     batches: int
     circuit: Circuit
     _: KW_ONLY
-    pause: Pause = field(default_factory=lambda: Pause(RUN_SILENCE))
+    pause: Pause = field(default_factory=lambda: Pause(RUN_BACKOFF))
     batch_ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     went_well: bool = False
     last_fault: Exception | None = None
@@ -175,7 +175,7 @@ class _Walk:
     ) -> None:
         waiting: asyncio.Queue[Sequence[DueRow]] = asyncio.Queue(maxsize=1)
         async with asyncio.TaskGroup() as tasks:
-            helpers = [tasks.create_task(self._keep_book(note))]
+            helpers = [tasks.create_task(self._save_tally(note))]
             helpers += [tasks.create_task(self._work(waiting)) for _ in range(self.batches)]
             async with aclosing(pages):
                 async for page in pages:
@@ -186,7 +186,7 @@ class _Walk:
         if self.last_fault is not None and not self.went_well:
             raise RunHaltedError(f"every batch failed, the last one: {self.last_fault}")
 
-    async def _keep_book(self, note: Callable[[], Awaitable[None]]) -> None:
+    async def _save_tally(self, note: Callable[[], Awaitable[None]]) -> None:
         while True:
             await asyncio.sleep(_NOTE_EVERY.total_seconds())
             await note()

@@ -95,7 +95,7 @@ class Recorder:
                 typical=settled.quantile(0.5) if settled.count else None,
                 worst=settled.longest if settled.count else None,
                 silent=min(account.silent, lasted),
-                woken=pulse.rung is WakeMode.NOTIFY,
+                woken=pulse.wake_mode is WakeMode.NOTIFY,
                 coverage=await self._coverage(pulse.stream),
             )
             await self.samples.write(sample)

@@ -13,7 +13,7 @@ import structlog
 
 from listener.domain.budget import COLD_COST, Grant, RefreshCause, cost_of
 from listener.domain.faults import LmlUnavailableError, PageRefusedError, StoreUnavailableError
-from listener.domain.oddities import Seen
+from listener.domain.oddities import LoggedOnce
 from listener.domain.refreshing import Refreshed, Status
 from listener.engine.clock import now
 from listener.engine.isolating import parts
@@ -58,7 +58,7 @@ class Refresher:
     refreshes: Refreshes
     telemetry: Telemetry = field(default_factory=NoTelemetry)
     statuses: Counter[str] = field(default_factory=Counter)
-    _odd: Seen = field(default_factory=Seen, init=False)
+    _odd: LoggedOnce = field(default_factory=LoggedOnce, init=False)
 
     async def refresh(
         self, cause: RefreshCause, wanted: Mapping[int, bool], patience: timedelta | None = None

@@ -11,7 +11,7 @@ from functools import partial
 
 import structlog
 
-from listener.domain.asking import IncludeTracks, QuestionPage, better_apart, pages
+from listener.domain.asking import IncludeTracks, QuestionPage, pages, worth_deferring
 from listener.domain.change import Batch, Stream
 from listener.domain.faults import (
     SERVICE_FAULTS,
@@ -22,11 +22,11 @@ from listener.domain.faults import (
     TracksRefusedError,
 )
 from listener.domain.judging import Invalid, judge
-from listener.domain.oddities import Seen, oddities
+from listener.domain.oddities import LoggedOnce, oddities
 from listener.domain.question import Asking, Question
 from listener.domain.retrying import ISOLATED, LONGEST_DETAIL, SUSPECT, Failure, RetryPolicy
 from listener.domain.tally import Skip, Tally
-from listener.domain.verdict import Page, Verdict
+from listener.domain.verdict import Verdict, VerdictPage
 from listener.engine.circuit import Circuit
 from listener.engine.clock import now
 from listener.engine.counting import count, log_failures, log_misfit, log_written
@@ -43,14 +43,14 @@ _LOCKED = "another session keeps the row locked"
 class ResolverLimits:
     """How a batch is asked: compilations in small calls, rows that fail again by a policy.
 
-    With `sets_apart` a few compilations among other rows are handed back unasked: asked together
-    with those of other batches they cost fewer calls.
+    With `defer_compilations` a few compilations among other rows are handed back unasked: asking
+    them together with those of other batches takes fewer calls.
     """
 
     compilation_batch_size: int
     policy: RetryPolicy
     include_tracks: IncludeTracks = IncludeTracks.COMPILATIONS
-    sets_apart: bool = False
+    defer_compilations: bool = False
 
 
 @dataclass(slots=True)
@@ -101,7 +101,7 @@ class Resolver:
     circuit: Circuit
     telemetry: Telemetry = field(default_factory=NoTelemetry)
     tally: Tally = field(default_factory=Tally)
-    odd: Seen = field(default_factory=Seen)
+    odd: LoggedOnce = field(default_factory=LoggedOnce)
     refused_questions: Refusals = field(default_factory=Refusals)
     refused_verdicts: Refusals = field(default_factory=Refusals)
 
@@ -139,13 +139,13 @@ class Resolver:
         work.read_at, work.answers = now(), self.circuit.answers
         work.asked |= {question.library_id: question for question in asking.questions}
         await self._settle_unasked(work, asking)
-        limits, apart = self.limits, frozenset[int]()
-        if limits.sets_apart:
-            apart = better_apart(
+        limits, deferred = self.limits, frozenset[int]()
+        if limits.defer_compilations:
+            deferred = worth_deferring(
                 asking.questions, limits.compilation_batch_size, limits.include_tracks
             )
-        work.outcome.apart |= apart
-        asked = [question for question in asking.questions if question.library_id not in apart]
+        work.outcome.deferred |= deferred
+        asked = [question for question in asking.questions if question.library_id not in deferred]
         try:
             for page in pages(asked, limits.compilation_batch_size, limits.include_tracks):
                 await self._ask(work, page)
@@ -288,7 +288,7 @@ class Resolver:
     async def _write(self, work: _Work, accepted: Sequence[Verdict]) -> None:
         async def write(verdicts: Sequence[Verdict]) -> None:
             rows = frozenset(verdict.library_id for verdict in verdicts)
-            page = Page(work.order, work.asked, verdicts, work.batch.entries(rows))
+            page = VerdictPage(work.order, work.asked, verdicts, work.batch.entries(rows))
             written = await self.verdicts.write(page)
             for row in written.locked:
                 self._failed(work, work.asked[row], Skip.WRITER_ERROR, _LOCKED)

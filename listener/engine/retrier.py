@@ -40,11 +40,11 @@ class Retrier:
 
     async def _retry(self) -> timedelta:
         """Retry one batch of rows; return how long to wait until the next one."""
-        if self.circuit.silence():
+        if self.circuit.paused_for():
             return _EVERY
         rows = await self.due(self.batch_size)
         # Others may have asked, and failed, meanwhile.
-        if not rows or self.circuit.silence():
+        if not rows or self.circuit.paused_for():
             return _EVERY
         most = self.circuit.begin_trial()
         outcome = await self.handle(Batch(dict.fromkeys(rows[:most], ())))

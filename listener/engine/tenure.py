@@ -29,7 +29,7 @@ _log = structlog.stdlib.get_logger()
 _DRAIN_WAIT = timedelta(milliseconds=20)
 # Whatever else asks LML may end a silence, and does not wake the dispatcher.
 _FAILING_LOOK = timedelta(milliseconds=200)
-_STORE_SILENCE = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=2))
+_STORE_BACKOFF = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=2))
 # New connections did not help by then: another daemon, perhaps of another version, may do better.
 _GIVE_UP = 4
 
@@ -83,7 +83,7 @@ class Tenure:
         self._work = work
         self._lane = lane
         self.room = Room(work.limits.room)
-        self.pause = Pause(_STORE_SILENCE)
+        self.pause = Pause(_STORE_BACKOFF)
         self._feeder = Feeder(work.stream, work.outbox, self.room, lane, work.limits.poll)
         self._slots = asyncio.Semaphore(work.limits.in_flight)
         self._calls = work.calls or (lambda: work.limits.in_flight)
@@ -99,7 +99,7 @@ class Tenure:
         """
         self._work.resting.clear()
         async with asyncio.TaskGroup() as tasks:
-            feeding = tasks.create_task(self._feeder.run(self._silence, self._admit, self._rest))
+            feeding = tasks.create_task(self._feeder.run(self._paused_for, self._admit, self._rest))
             dispatching = tasks.create_task(self._dispatch(tasks))
             await stop.wait()
             feeding.cancel()
@@ -118,7 +118,7 @@ class Tenure:
         looked_at = self._feeder.looked_at
         return Pulse(
             stream=work.stream,
-            rung=self._lane.rung,
+            wake_mode=self._lane.wake_mode,
             breaker=work.circuit.state,
             stalled=timedelta(seconds=at - turned_at),
             looked=None if looked_at is None else timedelta(seconds=at - looked_at),
@@ -141,9 +141,9 @@ class Tenure:
         self._work.resting.set()
         self._moved.set()
 
-    def _silence(self) -> timedelta:
+    def _paused_for(self) -> timedelta:
         pause = timedelta(seconds=self.pause.remaining(now()))
-        return max(pause, self._work.circuit.silence())
+        return max(pause, self._work.circuit.paused_for())
 
     async def _dispatch(self, tasks: asyncio.TaskGroup) -> None:
         while True:
@@ -157,7 +157,7 @@ class Tenure:
         while True:
             self._moved.clear()
             self._dispatched_at = now()
-            patience: float | None = self._silence().total_seconds()
+            patience: float | None = self._paused_for().total_seconds()
             failing = bool(self.pause.failures or circuit.failures)
             # After a failure one row shows whether all is well again, and the others wait for it;
             # what is still in flight may be so for long.
@@ -195,15 +195,15 @@ class Tenure:
         ended = now()
         self._work.note_settled(self.room.settle(outcome.settled, ended))
         self.room.ask_again(outcome.late, ended)
-        self.room.set_apart(outcome.apart, ended)
-        self.room.release(rows - outcome.tried - outcome.apart, ended)
+        self.room.defer(outcome.deferred, ended)
+        self.room.release(rows - outcome.tried - outcome.deferred, ended)
         if isinstance(outcome.fault, StoreUnavailableError):
-            self._keep_silent(outcome.fault)
+            self._note_fault(outcome.fault)
         elif outcome.tried:
             self.pause.succeeded()
             self.fault = None
 
-    def _keep_silent(self, fault: StoreUnavailableError) -> None:
+    def _note_fault(self, fault: StoreUnavailableError) -> None:
         failures, self.fault = self.pause.failures, str(fault)
         delay = self.pause.failed(now())
         if self.pause.failures == failures:

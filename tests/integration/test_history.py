@@ -23,7 +23,7 @@ from listener.adapters.postgres.status import looking
 from listener.adapters.postgres.verdicts import PostgresVerdicts
 from listener.domain.faults import StatementRefusedError, StoreUnavailableError
 from listener.domain.question import Asking
-from listener.domain.verdict import Identity, Kind, Page, Provenance, Verdict, Written
+from listener.domain.verdict import Identity, Kind, Provenance, Verdict, VerdictPage, Written
 from tests.catalogue import add_identity, add_release, delete_release, rename, set_column, table
 from tests.conftest import BACKEND, Connection, as_role
 from tests.integration.conftest import ASK_AGAIN, failure
@@ -64,7 +64,7 @@ class Asked:
             else Verdict(row, Kind.SINGLE_ARTIST, found)
             for row in questions
         ]
-        return await self.verdicts.write(Page(asking.order, questions, answers, []))
+        return await self.verdicts.write(VerdictPage(asking.order, questions, answers, []))
 
     async def fail(self, row: int) -> None:
         """Ask about a row in vain."""
@@ -369,7 +369,7 @@ async def test_page_of_all_kinds_at_once(
         for row in rows
     ]
     questions = {question.library_id: question for question in asking.questions}
-    written = await asked.verdicts.write(Page(asking.order, questions, answers, []))
+    written = await asked.verdicts.write(VerdictPage(asking.order, questions, answers, []))
     assert written == Written(
         frozenset(rows), withdrawn=frozenset((gone,)), kept=0, unresolved_now=1
     )

@@ -330,7 +330,7 @@ async def test_daemon_whose_changes_are_all_refused_is_not_ready_and_tells_a_pro
         ):
             tasks.create_task(consumer.follow(lane, asyncio.Event()))
             async with asyncio.timeout(10):
-                while consumer.fault is None or lane.rung is WakeMode.DOWN:
+                while consumer.fault is None or lane.wake_mode is WakeMode.DOWN:
                     await asyncio.sleep(0.005)
             pulse = consumer.pulse()
             assert pulse is not None

@@ -299,7 +299,7 @@ async def test_metrics_tell_every_number() -> None:
     live.skip(Skip.COMPILATION, 2)
     pulse = Pulse(
         stream=Stream.LIBRARY,
-        rung=WakeMode.POLL,
+        wake_mode=WakeMode.POLL,
         breaker=BreakerState.HALF_OPEN,
         stalled=timedelta(seconds=2),
         looked=None,

@@ -20,7 +20,7 @@ from listener.adapters.postgres.verdicts import PostgresVerdicts
 from listener.domain.faults import StatementRefusedError
 from listener.domain.question import Asking
 from listener.domain.tracks import Credit, TrackCount, Tracks, gather
-from listener.domain.verdict import Identity, Kind, Page, Verdict, Written
+from listener.domain.verdict import Identity, Kind, Verdict, VerdictPage, Written
 from tests.catalogue import add_release, delete_release, outbox_size, rename, table
 from tests.conftest import BACKEND, Connection
 from tests.integration.conftest import ASK_AGAIN
@@ -94,9 +94,11 @@ def visited(library_id: int, *entries: Credit) -> Verdict:
     return Verdict(library_id, Kind.COMPILATION, tracks=Tracks(gather(entries)))
 
 
-def page(asking: Asking, *verdicts: Verdict, entries: Sequence[tuple[int, int]] = ()) -> Page:
+def page(
+    asking: Asking, *verdicts: Verdict, entries: Sequence[tuple[int, int]] = ()
+) -> VerdictPage:
     questions = {question.library_id: question for question in asking.questions}
-    return Page(asking.order, questions, verdicts, entries)
+    return VerdictPage(asking.order, questions, verdicts, entries)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from listener.adapters.postgres.verdicts import PostgresVerdicts
 from listener.domain.change import Stream
 from listener.domain.faults import StatementRefusedError
 from listener.domain.question import Asking
-from listener.domain.verdict import Identity, Kind, Page, Provenance, Verdict
+from listener.domain.verdict import Identity, Kind, Provenance, Verdict, VerdictPage
 from tests.catalogue import add_release, count, delete_release, outbox_size, rename, table
 from tests.conftest import Connection
 from tests.integration.conftest import failure
@@ -34,9 +34,11 @@ def identity(*sources: str, method: str = "exact_match", wikidata: str = "Q1") -
     )
 
 
-def page(asking: Asking, *verdicts: Verdict, entries: list[tuple[int, int]] | None = None) -> Page:
+def page(
+    asking: Asking, *verdicts: Verdict, entries: list[tuple[int, int]] | None = None
+) -> VerdictPage:
     questions = {question.library_id: question for question in asking.questions}
-    return Page(asking.order, questions, verdicts, entries or [])
+    return VerdictPage(asking.order, questions, verdicts, entries or [])
 
 
 def single(library_id: int, *sources: str, **changes: str) -> Verdict:

@@ -249,9 +249,9 @@ async def test_echo_that_a_cut_session_did_not_hear_says_nothing_about_the_next(
             " WHERE stream = 'library'"
         )
         await lane.rouse()
-        rungs = [lane.rung]
+        rungs = [lane.wake_mode]
         assert await lane.wait(timedelta(seconds=5))
-        assert [*rungs, lane.rung] == [WakeMode.DOWN, WakeMode.NOTIFY]
+        assert [*rungs, lane.wake_mode] == [WakeMode.DOWN, WakeMode.NOTIFY]
 
 
 async def test_half_open_session_is_noticed_and_replaced(
@@ -342,7 +342,7 @@ async def test_daemon_takes_its_own_lane_back_at_once_though_its_former_session_
             while db.execute("SELECT FROM pg_stat_activity WHERE pid = %s", (pid,)).fetchall():
                 await asyncio.sleep(0.01)
             await lane.wait(timedelta(0))
-            assert lane.rung is not WakeMode.DOWN
+            assert lane.wake_mode is not WakeMode.DOWN
             # Another one is still kept out.
             other = replace(database, holder="listener other")
             with pytest.raises(LaneLostError):

@@ -21,7 +21,7 @@ from listener.domain.judging import Invalid
 from listener.domain.question import Asking, Failing, Question
 from listener.domain.retrying import Failure
 from listener.domain.tracks import TrackCount
-from listener.domain.verdict import Kind, Page, Verdict, Written
+from listener.domain.verdict import Kind, Verdict, VerdictPage, Written
 from listener.engine.outcome import BatchOutcome
 from tests.unit.clock import now
 
@@ -90,7 +90,7 @@ class Lane:
     waits: list[float] = field(default_factory=list)
     lost: bool = False
     fault: Exception | None = None
-    rung: WakeMode = WakeMode.NOTIFY
+    wake_mode: WakeMode = WakeMode.NOTIFY
     _awake: bool = False
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -331,12 +331,12 @@ class Verdicts:
     locked: frozenset[int] = frozenset()
     withdrawn: frozenset[int] = frozenset()
     tracks: Callable[[int], Counter[TrackCount]] = lambda row: Counter()
-    pages: list[Page] = field(default_factory=list)
+    pages: list[VerdictPage] = field(default_factory=list)
     written: dict[int, Verdict] = field(default_factory=dict)
     failed: dict[int, Failure] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
 
-    async def write(self, page: Page) -> Written:
+    async def write(self, page: VerdictPage) -> Written:
         self.pages.append(page)
         rows = frozenset(verdict.library_id for verdict in page.verdicts)
         assert {row for _, row in page.entries} <= rows

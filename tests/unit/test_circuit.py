@@ -10,14 +10,14 @@ import pytest
 
 from listener.domain.change import Stream
 from listener.domain.faults import CallInterruptedError, LmlRefusedError, LmlUnavailableError
-from listener.domain.pacing import LML_SILENCE, TRIAL, BreakerState
+from listener.domain.pacing import LML_BACKOFF, TRIAL, BreakerState
 from listener.engine.circuit import Circuit
 from tests.unit.clock import for_a_while
 
 Logs = list[MutableMapping[str, Any]]
 
 DOWN = LmlUnavailableError("ConnectError")
-FIRST, MOST = LML_SILENCE.first.total_seconds(), LML_SILENCE.most.total_seconds()
+FIRST, MOST = LML_BACKOFF.first.total_seconds(), LML_BACKOFF.most.total_seconds()
 JUST = 0.001
 
 
@@ -32,9 +32,9 @@ def seconds(silence: timedelta) -> float:
 async def test_closed_circuit_lets_anybody_ask_anything() -> None:
     circuit = Circuit(Stream.LIBRARY)
     assert state_of(circuit) is BreakerState.CLOSED
-    assert not circuit.silence()
+    assert not circuit.paused_for()
     assert circuit.begin_trial() is None
-    assert not circuit.silence()
+    assert not circuit.paused_for()
     assert (circuit.failures, circuit.fault) == (0, None)
 
 
@@ -42,17 +42,17 @@ async def test_fault_opens_it_and_is_kept_until_lml_replies() -> None:
     circuit = Circuit(Stream.LIBRARY)
     circuit.failed(DOWN)
     assert state_of(circuit) is BreakerState.OPEN
-    assert seconds(circuit.silence()) == pytest.approx(FIRST, abs=JUST)
+    assert seconds(circuit.paused_for()) == pytest.approx(FIRST, abs=JUST)
     assert (circuit.failures, circuit.fault) == (1, DOWN)
     later = CallInterruptedError("ReadTimeout")
     await for_a_while(FIRST)
     circuit.failed(later)
     assert (circuit.failures, circuit.fault) == (2, later)
-    assert seconds(circuit.silence()) == pytest.approx(MOST, abs=JUST)
+    assert seconds(circuit.paused_for()) == pytest.approx(MOST, abs=JUST)
     circuit.replied()
     assert (circuit.failures, circuit.fault) == (0, None)
     assert state_of(circuit) is BreakerState.CLOSED
-    assert not circuit.silence()
+    assert not circuit.paused_for()
 
 
 async def test_faults_during_the_silence_are_the_same_failure() -> None:
@@ -61,16 +61,16 @@ async def test_faults_during_the_silence_are_the_same_failure() -> None:
         circuit.failed(DOWN)
         await for_a_while(1.0)
     assert circuit.failures == 1
-    assert seconds(circuit.silence()) == pytest.approx(FIRST - 3.0, abs=JUST)
+    assert seconds(circuit.paused_for()) == pytest.approx(FIRST - 3.0, abs=JUST)
 
 
 async def test_silence_that_lml_asks_for_is_kept() -> None:
     circuit = Circuit(Stream.LIBRARY)
     circuit.failed(LmlUnavailableError("LML answered 503", timedelta(seconds=90)))
     circuit.heard(well=True)
-    assert seconds(circuit.silence()) == pytest.approx(90, abs=JUST)
+    assert seconds(circuit.paused_for()) == pytest.approx(90, abs=JUST)
     await for_a_while(90)
-    assert not circuit.silence()
+    assert not circuit.paused_for()
 
 
 async def test_one_row_is_tried_after_the_silence_and_the_others_wait_for_it() -> None:
@@ -78,14 +78,14 @@ async def test_one_row_is_tried_after_the_silence_and_the_others_wait_for_it() -
     circuit.failed(DOWN)
     await for_a_while(FIRST)
     assert state_of(circuit) is BreakerState.HALF_OPEN
-    assert not circuit.silence()
+    assert not circuit.paused_for()
     assert circuit.begin_trial() == TRIAL == 1
-    assert seconds(circuit.silence()) == pytest.approx(MOST, abs=JUST)
+    assert seconds(circuit.paused_for()) == pytest.approx(MOST, abs=JUST)
     circuit.end_trial()
-    assert not circuit.silence()
+    assert not circuit.paused_for()
     assert circuit.begin_trial() == TRIAL
     circuit.replied()
-    assert not circuit.silence()
+    assert not circuit.paused_for()
     assert circuit.begin_trial() is None
 
 
@@ -94,7 +94,7 @@ async def test_report_of_lml_that_it_is_well_ends_the_silence_once() -> None:
     circuit.failed(DOWN)
     circuit.heard(well=True)
     assert state_of(circuit) is BreakerState.HALF_OPEN
-    assert not circuit.silence()
+    assert not circuit.paused_for()
     circuit.failed(DOWN)
     circuit.heard(well=True)
     assert state_of(circuit) is BreakerState.OPEN

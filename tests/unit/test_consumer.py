@@ -470,21 +470,21 @@ async def test_late_rows_are_asked_again_after_the_cool_down() -> None:
 async def test_rows_set_apart_share_calls_and_are_all_handled() -> None:
     async with following(limits(in_flight=2, batch_size=10, capacity=60)) as tenure:
 
-        def odd_apart(batch: Batch) -> BatchOutcome:
+        def defer_odd(batch: Batch) -> BatchOutcome:
             odd = frozenset(row for row in batch.changes if row % 5 == 0)
             rows = frozenset(batch.changes)
             return (
-                BatchOutcome(settled=rows - odd, apart=odd)
+                BatchOutcome(settled=rows - odd, deferred=odd)
                 if rows - odd
                 else BatchOutcome(settled=rows)
             )
 
-        tenure.worker.answer = odd_apart
+        tenure.worker.answer = defer_odd
         tenure.record(*range(200))
         await eventually(lambda: not tenure.outbox.entries)
-    apart = [rows for rows in tenure.worker.rows if all(row % 5 == 0 for row in rows)]
-    assert sorted(row for rows in apart for row in rows) == list(range(0, 200, 5))
-    assert len(apart) <= 10
+    deferred = [rows for rows in tenure.worker.rows if all(row % 5 == 0 for row in rows)]
+    assert sorted(row for rows in deferred for row in rows) == list(range(0, 200, 5))
+    assert len(deferred) <= 10
     assert sorted(row for _, row in tenure.outbox.settled) == list(range(200))
 
 

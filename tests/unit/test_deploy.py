@@ -185,7 +185,7 @@ def everything_served() -> list[tuple[str, dict[str, str]]]:
     """Return the name and the labels of every series that a daemon at work serves."""
     pulse = Pulse(
         stream=Stream.LIBRARY,
-        rung=WakeMode.POLL,
+        wake_mode=WakeMode.POLL,
         breaker=BreakerState.OPEN,
         stalled=Settings.model_fields["linger"].default,
         looked=None,

@@ -73,7 +73,7 @@ class Case:
         end = now() + seconds
         while now() < end and not until():
             self._change_others()
-            if quiet := self.circuit.silence():
+            if quiet := self.circuit.paused_for():
                 await asyncio.sleep(quiet.total_seconds())
             elif rows := self._due():
                 failures = self.circuit.failures

@@ -28,14 +28,14 @@ class Feeding:
             Stream.LIBRARY, self.outbox, self.room, self.lane, timedelta(seconds=POLL)
         )
 
-    def silence(self) -> timedelta:
+    def paused_for(self) -> timedelta:
         return timedelta(seconds=max(0.0, self.silent_until - now()))
 
     def admit(self, changes: tuple[Change, ...]) -> list[tuple[int, int]]:
         return self.room.admit(changes, now()).entries
 
     async def run(self) -> None:
-        await self.feeder.run(self.silence, self.admit, lambda: None)
+        await self.feeder.run(self.paused_for, self.admit, lambda: None)
 
     def settle_all(self) -> None:
         self.outbox.entries.clear()

@@ -24,7 +24,7 @@ from listener.domain.pacing import BreakerState
 LIMIT = timedelta(minutes=5)
 PULSE = Pulse(
     stream=Stream.LIBRARY,
-    rung=WakeMode.NOTIFY,
+    wake_mode=WakeMode.NOTIFY,
     breaker=BreakerState.CLOSED,
     stalled=timedelta(seconds=5),
     looked=timedelta(seconds=5),
@@ -87,7 +87,7 @@ def test_loops_that_stand_still() -> None:
 
 
 def test_session_that_does_not_answer() -> None:
-    lost = replace(PULSE, rung=WakeMode.DOWN)
+    lost = replace(PULSE, wake_mode=WakeMode.DOWN)
     assert unready(reading(), (lost, PULSES[1]), LIMIT) == [
         "the session that library is woken by does not answer"
     ]
@@ -110,7 +110,7 @@ def test_refused_changes_are_no_excuse_for_those_that_wait() -> None:
 
 
 def test_polling_is_ready() -> None:
-    polling = replace(PULSE, rung=WakeMode.POLL)
+    polling = replace(PULSE, wake_mode=WakeMode.POLL)
     assert unready(reading(), (polling, PULSES[1]), LIMIT) == []
 
 
@@ -138,7 +138,9 @@ def test_old_change_is_excused_while_lml_is_down(breaker: BreakerState) -> None:
 
 
 STREAMS = tuple(
-    StreamState(stream, 0, None, followed=True, rung=WakeMode.NOTIFY, breaker=BreakerState.CLOSED)
+    StreamState(
+        stream, 0, None, followed=True, wake_mode=WakeMode.NOTIFY, breaker=BreakerState.CLOSED
+    )
     for stream in Stream
 )
 FINE = Findings(missing=(), parked=0, failed=0, never_asked=0, failed_run=None, capture_missed=0)
@@ -198,7 +200,7 @@ def first(**changes: object) -> tuple[StreamState, ...]:
             "LML does not answer; changes are kept until it does",
         ),
         (
-            first(rung=WakeMode.POLL),
+            first(wake_mode=WakeMode.POLL),
             FINE,
             Word.STRAINED,
             "wake-ups for library do not arrive, it looks every second",
@@ -229,7 +231,7 @@ def first(**changes: object) -> tuple[StreamState, ...]:
         ),
         (first(followed=False), FINE, Word.FAILING, "nobody follows library; start a daemon"),
         (
-            first(rung=WakeMode.DOWN),
+            first(wake_mode=WakeMode.DOWN),
             FINE,
             Word.FAILING,
             "the session that library is woken by does not answer",
@@ -262,11 +264,13 @@ def test_word_is_that_of_the_worst(
 
 
 def test_everything_that_is_wrong_is_told() -> None:
-    streams = first(followed=False, rung=WakeMode.POLL, backlog=600, oldest=timedelta(seconds=90))
+    streams = first(
+        followed=False, wake_mode=WakeMode.POLL, backlog=600, oldest=timedelta(seconds=90)
+    )
     wellness = judge_wellness(streams, replace(FINE, parked=3), LIMIT)
     assert wellness.word is Word.FAILING
     assert len(wellness.why) == 4
 
 
 def test_stream_that_nobody_tells_of_is_not_blamed() -> None:
-    assert judge_wellness(first(rung=None, breaker=None), FINE, LIMIT).word is Word.WELL
+    assert judge_wellness(first(wake_mode=None, breaker=None), FINE, LIMIT).word is Word.WELL

@@ -22,7 +22,7 @@ from listener.domain.faults import (
     StoreUnavailableError,
 )
 from listener.domain.judging import Invalid
-from listener.domain.pacing import LML_SILENCE, TRIAL, BreakerState
+from listener.domain.pacing import LML_BACKOFF, TRIAL, BreakerState
 from listener.domain.question import Asking, Question
 from listener.domain.refreshing import RotationTally
 from listener.domain.retrying import ISOLATED, SUSPECT, RetryPolicy
@@ -31,7 +31,7 @@ from listener.domain.tally import Skip, Tally
 from listener.domain.verdict import Verdict
 from listener.engine.circuit import Circuit
 from listener.engine.permits import Permits, Priority
-from listener.engine.reconciler import RUN_SILENCE, Reconciler, ReconcilerLimits, RunHaltedError
+from listener.engine.reconciler import RUN_BACKOFF, Reconciler, ReconcilerLimits, RunHaltedError
 from listener.engine.resolver import Resolver, ResolverLimits
 from tests.unit import fakes
 from tests.unit.clock import eventually, for_a_while, now, virtually
@@ -158,7 +158,7 @@ class Case:
         self.lml = Lml()
         self.verdicts = Verdicts(Outbox())
         self.library.ledger = self.verdicts.ledger
-        self.circuit = circuit or Circuit(Stream.LIBRARY, RUN_SILENCE)
+        self.circuit = circuit or Circuit(Stream.LIBRARY, RUN_BACKOFF)
         self.permits = Permits(10)
         self.reconciler = Reconciler(
             self.due,
@@ -599,11 +599,11 @@ async def test_others_hear_of_a_batch_that_lml_failed_and_of_the_next_one() -> N
         tasks.create_task(case.run())
         await eventually(lambda: len(case.lml.pages) == 2)
         assert circuit.state is BreakerState.OPEN
-        assert circuit.silence() > timedelta(seconds=7)
+        assert circuit.paused_for() > timedelta(seconds=7)
         await eventually(lambda: len(case.lml.pages) == 3)
     first, second, third, _ = case.lml.asked_at
     assert second - first < CALL + 0.1
-    assert third - second >= CALL + LML_SILENCE.first.total_seconds()
+    assert third - second >= CALL + LML_BACKOFF.first.total_seconds()
     assert circuit.failures == 0
 
 
@@ -613,7 +613,7 @@ async def test_rows_that_needed_no_question_say_nothing_about_lml() -> None:
     case.library.answered = frozenset({1, 2, 3})
     await case.run()
     assert not case.asked
-    assert (circuit.failures, circuit.silence()) == (1, timedelta())
+    assert (circuit.failures, circuit.paused_for()) == (1, timedelta())
 
 
 async def test_first_call_after_an_outage_is_about_one_row_and_others_wait_for_it() -> None:
@@ -623,7 +623,7 @@ async def test_first_call_after_an_outage_is_about_one_row_and_others_wait_for_i
         tasks.create_task(case.run())
         await eventually(lambda: case.lml.in_flight == 1, within=20.0)
         assert circuit.state is BreakerState.HALF_OPEN
-        assert circuit.silence().total_seconds() > CALL
+        assert circuit.paused_for().total_seconds() > CALL
     assert len(case.lml.pages[0]) == TRIAL
     assert sorted(case.asked) == list(range(40))
     assert circuit.failures == 0
@@ -638,8 +638,8 @@ async def test_runs_and_changes_together_ask_lml_that_is_down_four_times_a_minut
 
     async def follow_changes() -> None:
         while True:
-            await asyncio.sleep(circuit.silence().total_seconds() or 0.01)
-            if not circuit.silence():
+            await asyncio.sleep(circuit.paused_for().total_seconds() or 0.01)
+            if not circuit.paused_for():
                 circuit.begin_trial()
                 others.append(now())
                 await asyncio.sleep(0.01)

@@ -31,7 +31,7 @@ from listener.domain.question import Asking, Failing, Question
 from listener.domain.retrying import ISOLATED, SUSPECT, Failure, Retry, RetryPolicy
 from listener.domain.tally import Skip
 from listener.domain.tracks import TrackCount, TrackKey, Tracks
-from listener.domain.verdict import Identity, Kind, Page, Verdict, Written
+from listener.domain.verdict import Identity, Kind, Verdict, VerdictPage, Written
 from listener.engine.circuit import Circuit
 from listener.engine.outcome import BatchOutcome
 from listener.engine.permits import Permits, Priority
@@ -56,7 +56,7 @@ class NotingVerdicts(Verdicts):
     fault: StoreUnavailableError | None = None
     fail_calls: list[tuple[int, list[int], list[tuple[int, int]]]] = field(default_factory=list)
 
-    async def write(self, page: Page) -> Written:
+    async def write(self, page: VerdictPage) -> Written:
         if self.fault is not None:
             raise self.fault
         crash_at(self.crashing, (verdict.library_id for verdict in page.verdicts))
@@ -129,7 +129,7 @@ class Case:
         lml: Lml | None = None,
         include_tracks: IncludeTracks = IncludeTracks.COMPILATIONS,
         *,
-        sets_apart: bool = False,
+        defer_compilations: bool = False,
     ) -> None:
         self.outbox = Outbox()
         self.outbox.record(*rows)
@@ -145,7 +145,9 @@ class Case:
             verdicts=self.verdicts,
             outbox=self.outbox,
             permit=lambda: self.permits.hold(Priority.CHANGE),
-            limits=ResolverLimits(100, self.policy, include_tracks, sets_apart=sets_apart),
+            limits=ResolverLimits(
+                100, self.policy, include_tracks, defer_compilations=defer_compilations
+            ),
             circuit=self.circuit,
         )
         self.tally = self.resolver.tally
@@ -574,7 +576,7 @@ async def test_lml_that_is_unavailable_opens_the_circuit_and_blames_no_row(
     assert not case.verdicts.failed
     assert case.waiting == set(PAGE)
     assert case.circuit.state is BreakerState.OPEN
-    assert case.circuit.silence() >= (fault.retry_after or timedelta(seconds=7.9))
+    assert case.circuit.paused_for() >= (fault.retry_after or timedelta(seconds=7.9))
 
 
 async def test_parseable_answer_closes_the_circuit_whatever_it_says() -> None:
@@ -592,9 +594,9 @@ async def test_trial_that_showed_nothing_lets_others_try() -> None:
     case.circuit.failed(LmlUnavailableError("ConnectError"))
     await for_a_while(20.0)
     assert case.circuit.begin_trial() == 1
-    assert case.circuit.silence() > timedelta()
+    assert case.circuit.paused_for() > timedelta()
     await case.handle()
-    assert (case.circuit.failures, case.circuit.silence()) == (1, timedelta())
+    assert (case.circuit.failures, case.circuit.paused_for()) == (1, timedelta())
 
 
 async def test_database_that_goes_ends_the_batch_and_blames_no_row() -> None:
@@ -1084,23 +1086,23 @@ async def test_no_call_asks_more_than_a_few_compilations_at_once() -> None:
 
 async def test_few_compilations_among_others_are_handed_back_unasked() -> None:
     library = Library(compilations=frozenset(range(1, 131)))
-    case = Case(range(1, 401), library, sets_apart=True)
+    case = Case(range(1, 401), library, defer_compilations=True)
     handled = await case.handle()
-    assert handled.apart == frozenset(range(101, 131))
-    assert handled.settled == frozenset(range(1, 401)) - handled.apart
+    assert handled.deferred == frozenset(range(101, 131))
+    assert handled.settled == frozenset(range(1, 401)) - handled.deferred
     assert [len(page) for page in case.lml.pages] == [270, 100]
     assert case.tally.scanned == 370
-    assert case.waiting == set(handled.apart)
+    assert case.waiting == set(handled.deferred)
     again = await case.handle()
-    assert (again.settled, again.apart) == (handled.apart, frozenset())
+    assert (again.settled, again.deferred) == (handled.deferred, frozenset())
     assert case.lml.with_tracks == [False, True, True]
     assert case.tally.scanned == 400
 
 
 async def test_without_tracks_nothing_is_set_apart() -> None:
     library = Library(compilations=frozenset({3}))
-    case = Case(range(1, 11), library, include_tracks=IncludeTracks.OFF, sets_apart=True)
-    assert not (await case.handle()).apart
+    case = Case(range(1, 11), library, include_tracks=IncludeTracks.OFF, defer_compilations=True)
+    assert not (await case.handle()).deferred
     assert len(case.lml.pages) == 1
 
 

@@ -162,7 +162,7 @@ async def test_nobody_else_asks_during_its_trial() -> None:
     async with retrying(ledger) as circuit:
         circuit.failed(DOWN)
         await eventually(lambda: ledger.batches)
-        assert circuit.silence() > timedelta(seconds=10)
+        assert circuit.paused_for() > timedelta(seconds=10)
 
 
 async def test_trial_that_others_began_while_it_looked_is_waited_for() -> None:
@@ -185,7 +185,7 @@ async def test_looking_in_vain_begins_no_trial() -> None:
     async with retrying(ledger) as circuit:
         circuit.failed(DOWN)
         await eventually(lambda: ledger.looked_at)
-        assert not circuit.silence()
+        assert not circuit.paused_for()
 
 
 @pytest.mark.parametrize("where", ["find", "handle"])

@@ -20,7 +20,7 @@ from listener.domain.room import Room, RoomLimits, Superseded
 
 LINGER = 0.5
 COOL_DOWN = 2.0
-APART = 2
+DEFERRED = 2
 
 
 def limits(
@@ -31,7 +31,7 @@ def limits(
         batch_size,
         timedelta(seconds=linger),
         timedelta(seconds=cool_down),
-        apart_size=APART,
+        deferred_size=DEFERRED,
     )
 
 
@@ -66,7 +66,7 @@ class Rooms(RuleBasedStateMachine):
         self.not_before: dict[int, float] = {}
         self.asked: list[int] = []
         self.settled: set[int] = set()
-        self.apart: set[int] = set()
+        self.deferred: set[int] = set()
 
     @precondition(lambda self: self.room.free)
     @rule(
@@ -136,23 +136,23 @@ class Rooms(RuleBasedStateMachine):
     def take_one(self, most: int | None = None) -> float | None:
         quiet = self.room.quiet
         batch = self.room.next_batch(self.now, most=most)
-        waiting = self.waiting.keys() - self.in_flight.keys() - self.apart
+        waiting = self.waiting.keys() - self.in_flight.keys() - self.deferred
         ready = {row for row in waiting if self.not_before.get(row, 0.0) <= self.now}
         if batch is None:
             assert not waiting
-            assert not self.apart
+            assert not self.deferred
             return None
         if not isinstance(batch, Batch):
             assert batch > 0
             assert not ready or (not quiet and len(ready) < self.batch_size)
-            assert len(self.apart) < APART
-            assert not self.apart or not quiet or ready
+            assert len(self.deferred) < DEFERRED
+            assert not self.deferred or not quiet or ready
             return batch
         assert not batch.changes.keys() & self.in_flight.keys()
-        if batch.changes.keys() & self.apart:
-            assert batch.changes.keys() <= self.apart
-            assert len(batch.changes) == min(len(self.apart), APART, most or APART)
-            self.apart -= batch.changes.keys()
+        if batch.changes.keys() & self.deferred:
+            assert batch.changes.keys() <= self.deferred
+            assert len(batch.changes) == min(len(self.deferred), DEFERRED, most or DEFERRED)
+            self.deferred -= batch.changes.keys()
         else:
             assert batch.changes.keys() <= ready
             most = most or self.batch_size
@@ -203,11 +203,11 @@ class Rooms(RuleBasedStateMachine):
 
     @precondition(lambda self: self.in_flight)
     @rule(data=st.data())
-    def set_apart(self, data: st.DataObject) -> None:
+    def defer(self, data: st.DataObject) -> None:
         rows = self.some_in_flight(data)
-        self.room.set_apart(rows, self.now)
+        self.room.defer(rows, self.now)
         self.put_back(rows)
-        self.apart |= rows
+        self.deferred |= rows
 
     @invariant()
     def every_change_is_held_until_it_is_settled(self) -> None:
@@ -227,7 +227,7 @@ class Rooms(RuleBasedStateMachine):
         assert self.room.size <= 2 * self.capacity
         assert self.room.free <= 2 * self.capacity - len(self.rows)
         # Only rows that cool down take no place; some may have cooled down by now.
-        placed = self.in_flight.keys() | self.apart
+        placed = self.in_flight.keys() | self.deferred
         idle = self.waiting.keys() - placed
         cooling = {row for row in idle if self.not_before.get(row, 0.0) > self.now}
         most = min(self.capacity - len(placed), 2 * self.capacity - len(self.rows))
@@ -256,9 +256,9 @@ def test_rows_set_apart_leave_together_once_they_are_enough() -> None:
     room.admit(changes((1, 1), (2, 2), (3, 3)), 0.0)
     for _ in range(3):
         batch_of(room, 0.0)
-    room.set_apart([1], 0.0)
+    room.defer([1], 0.0)
     assert room.next_batch(0.0) == 10 * LINGER
-    room.set_apart([3], 1.0)
+    room.defer([3], 1.0)
     assert batch_of(room, 1.0) == {1: (1,), 3: (3,)}
 
 
@@ -267,7 +267,7 @@ def test_row_set_apart_waits_no_longer_than_it_may() -> None:
     room.admit(changes((1, 1), (2, 2)), 0.0)
     for _ in range(2):
         batch_of(room, 0.0)
-    room.set_apart([1], 0.0)
+    room.defer([1], 0.0)
     assert room.next_batch(10 * LINGER - 0.5, full=True) == 0.5
     batch = room.next_batch(10 * LINGER, full=True)
     assert isinstance(batch, Batch)
@@ -278,7 +278,7 @@ def test_row_set_apart_does_not_wait_while_there_is_nothing_else_to_do() -> None
     room = Room(limits())
     room.admit(changes((1, 1), (2, 2)), 0.0)
     batch_of(room, 0.0)
-    room.set_apart([2], 0.0)
+    room.defer([2], 0.0)
     room.settle([1], 0.0)
     assert batch_of(room, 0.0) == {2: (2,)}
 
@@ -287,7 +287,7 @@ def test_row_set_apart_that_changes_again_is_one_question() -> None:
     room = Room(limits())
     room.admit(changes((1, 1)), 0.0)
     batch_of(room, 0.0)
-    room.set_apart([1], 0.0)
+    room.defer([1], 0.0)
     assert room.admit(changes((2, 1)), 0.0).entries == [(1, 1)]
     assert batch_of(room, 0.0) == {1: (2,)}
 
@@ -490,7 +490,7 @@ def test_rows_just_asked_about_are_remembered_in_bounded_memory() -> None:
     assert len(room._asked) == 1  # noqa: SLF001 - its size is the promise
 
 
-@pytest.mark.parametrize("outcome", ["settle", "ask_again", "release", "set_apart"])
+@pytest.mark.parametrize("outcome", ["settle", "ask_again", "release", "defer"])
 def test_row_that_is_not_in_flight_has_no_outcome(outcome: str) -> None:
     room = Room(limits())
     room.admit(changes((1, 7)), 0.0)

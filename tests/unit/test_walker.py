@@ -386,4 +386,4 @@ async def test_shared_circuit_notes_failures_and_success() -> None:
         tasks.create_task(case.walk())
         await eventually(lambda: case.circuit.failures == 1)
         await eventually(lambda: case.circuit.failures == 0)
-    assert case.circuit.silence() == timedelta()
+    assert case.circuit.paused_for() == timedelta()

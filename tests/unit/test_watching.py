@@ -31,7 +31,7 @@ LIMITS = ConsumerLimits(
 )
 PULSE = Pulse(
     stream=Stream.LIBRARY,
-    rung=WakeMode.NOTIFY,
+    wake_mode=WakeMode.NOTIFY,
     breaker=BreakerState.CLOSED,
     stalled=timedelta(),
     looked=timedelta(),
@@ -119,8 +119,8 @@ async def test_pulse_counts_what_is_claimed_and_held() -> None:
         await eventually(lambda: not case.outbox.entries)
         await eventually(lambda: case.pulse.held == 0)
         assert case.pulse.claimed == 3
-        case.lane.rung = WakeMode.POLL
-        assert case.pulse.rung is WakeMode.POLL
+        case.lane.wake_mode = WakeMode.POLL
+        assert case.pulse.wake_mode is WakeMode.POLL
 
 
 async def test_long_batch_is_no_standstill() -> None:
@@ -283,7 +283,7 @@ async def test_sample_tells_what_happened_since_the_last_one() -> None:
         assert first.typical.total_seconds() == pytest.approx(1.0, rel=0.06)
         assert timedelta(seconds=10) <= first.lasted <= timedelta(seconds=13)
         assert (first.silent, first.woken) == (timedelta(0), True)
-        pulses.become(claimed=4, breaker=BreakerState.OPEN, rung=WakeMode.POLL)
+        pulses.become(claimed=4, breaker=BreakerState.OPEN, wake_mode=WakeMode.POLL)
         await eventually(lambda: len(database.written) == 2, 13)
         second = database.written[1]
         assert (second.claimed, second.settled, second.typical) == (1, 0, None)

@@ -208,7 +208,7 @@ def _of_pulses(numbers: Numbers) -> Iterator[Metric]:
         is_here.add_metric([stream], pulse is not None)
         held.add_metric([stream], 0 if pulse is None else pulse.held)
         for step in WakeMode:
-            rung.add_metric([stream, step], pulse is not None and pulse.rung is step)
+            rung.add_metric([stream, step], pulse is not None and pulse.wake_mode is step)
         for state in BreakerState:
             breaker.add_metric([stream, state], pulse is not None and pulse.breaker is state)
         if pulse is not None:

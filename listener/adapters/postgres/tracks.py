@@ -11,7 +11,7 @@ import psycopg
 from listener.adapters.postgres.arrays import Float4s, Int4s, Texts
 from listener.adapters.postgres.statements import query
 from listener.domain.tracks import TrackCount, TrackKey
-from listener.domain.verdict import Page
+from listener.domain.verdict import VerdictPage
 
 _WEIGHED = (
     TrackCount.ROWS_UNCHANGED,
@@ -46,7 +46,7 @@ class PostgresTracks:
         self._write = query("write_tracks", backend)
 
     async def write(
-        self, connection: psycopg.AsyncConnection[Any], page: Page
+        self, connection: psycopg.AsyncConnection[Any], page: VerdictPage
     ) -> dict[int, Counter[TrackCount]]:
         """Write the tracks of the verdicts that the ledger accepted in this transaction.
 
@@ -72,7 +72,7 @@ class PostgresTracks:
         return await (await connection.execute(self._write, change_columns(changes))).fetchall()
 
 
-def _offers(page: Page) -> Iterator[_Offer]:
+def _offers(page: VerdictPage) -> Iterator[_Offer]:
     for verdict in sorted(page.verdicts, key=lambda verdict: verdict.library_id):
         for key in verdict.tracks.keys if verdict.tracks is not None else ():
             yield _Offer(verdict.library_id, key)

@@ -16,7 +16,7 @@ from listener.adapters.postgres.statements import query
 from listener.adapters.postgres.tracks import PostgresTracks
 from listener.domain.faults import StatementRefusedError
 from listener.domain.retrying import Failure
-from listener.domain.verdict import Identity, Page, Written
+from listener.domain.verdict import Identity, VerdictPage, Written
 
 _MANUAL = "manual"
 
@@ -42,7 +42,7 @@ class PostgresVerdicts:
         self._fail = query("record_failures", backend)
         self._tracks = PostgresTracks(backend)
 
-    async def write(self, page: Page) -> Written:
+    async def write(self, page: VerdictPage) -> Written:
         """Write the verdicts that still answer their row's question, all or nothing.
 
         Also enters them in the ledger and settles the page's changes. An identity that is replaced
@@ -121,7 +121,7 @@ def _entry_columns(entries: Sequence[tuple[int, int]]) -> dict[str, Any]:
     }
 
 
-def _columns(page: Page) -> dict[str, Any]:
+def _columns(page: VerdictPage) -> dict[str, Any]:
     # Ascending ids: two writers that share rows take their locks in the same order.
     verdicts = sorted(page.verdicts, key=lambda verdict: verdict.library_id)
     found = [(v.library_id, v.identity) for v in verdicts if v.identity is not None]

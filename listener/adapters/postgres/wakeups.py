@@ -72,7 +72,7 @@ class Wakeups:
         self._reconnect_at = float("-inf")
 
     @property
-    def rung(self) -> WakeMode:
+    def wake_mode(self) -> WakeMode:
         """Whether wake-ups arrive, or at least the session that they should arrive by answers."""
         if not self._listening or self._now() > self._beat_at + _LATE_BEAT.total_seconds():
             return WakeMode.DOWN
