@@ -81,7 +81,8 @@ class Finding:
 
 
 T = TypeVar("T")
-_SERVER = ("database", "server version", "clock")
+_USUAL_DEADLOCK_TIMEOUT = timedelta(seconds=1)
+_SERVER = ("database", "server version", "clock", "deadlocks")
 _PARTS = ("schema", "triggers")
 _RIGHTS = ("rights",)
 _STATEMENTS = ("statements",)
@@ -196,6 +197,7 @@ def judge_server(server: Server) -> Iterator[Finding]:
         yield Finding("database", State.OK, where)
     yield _judge_version(server)
     yield _judge_clock(server.clock_ahead)
+    yield _judge_deadlock_timeout(server.deadlock_timeout)
 
 
 def _judge_version(server: Server) -> Finding:
@@ -221,6 +223,15 @@ def _judge_clock(ahead: timedelta) -> Finding:
         return Finding("clock", State.OK, finding)
     advice = "set both by NTP: times in the log do not match those in the database"
     return Finding("clock", State.WARN, finding, advice)
+
+
+def _judge_deadlock_timeout(timeout: timedelta) -> Finding:
+    finding = f"{timeout.total_seconds():g} s until the server looks for one"
+    if timeout >= _USUAL_DEADLOCK_TIMEOUT:
+        return Finding("deadlocks", State.OK, finding)
+    finding += "; locks are waited for a fifth of that, so rows are often tried again"
+    advice = "raise deadlock_timeout, 1s by default: a transaction may become the victim sooner"
+    return Finding("deadlocks", State.WARN, finding, advice)
 
 
 def judge_parts(schema: list[str], triggers: list[str]) -> Iterator[Finding]:

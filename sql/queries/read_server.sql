@@ -7,4 +7,5 @@ SELECT
     current_setting('default_transaction_read_only')::boolean AS read_only,
     current_database()::text AS database,
     current_user::text AS role,
+    current_setting('deadlock_timeout')::interval AS deadlock_timeout,
     clock_timestamp() AS at

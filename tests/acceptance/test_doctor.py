@@ -31,6 +31,7 @@ CHECKS = [
     "database",
     "server version",
     "clock",
+    "deadlocks",
     "schema",
     "triggers",
     "rights",
@@ -45,8 +46,8 @@ CHECKS = [
     "deploy gate",
     "Sentry",
 ]
-ON_THE_DATABASE = CHECKS[2:11]
-FURTHER = CHECKS[11:]
+ON_THE_DATABASE = CHECKS[2:12]
+FURTHER = CHECKS[12:]
 COMMIT = {"GATE_COMMIT_SHA": "0123abc", "GATE_COMPARE_URL": "http://127.0.0.1:1/{base}...{head}"}
 
 Doctor = Callable[..., dict[str, dict[str, str]]]
@@ -113,7 +114,7 @@ def test_screen_is_readable_in_a_pipe(listener: Commands) -> None:
     assert re.match(r"check +state +finding +what to do$", lines[0])
     assert [line[: lines[0].index("state")].strip() for line in lines[1:]] == CHECKS
     assert re.match(
-        r"LML library route +fail +we are not let in \(403\) +set LML_API_KEY", lines[13]
+        r"LML library route +fail +we are not let in \(403\) +set LML_API_KEY", lines[14]
     )
     assert "\x1b" not in ran.stdout
     assert not any(line.endswith(" ") for line in lines)

@@ -97,6 +97,21 @@ def test_what_psycopg_itself_refuses_is_about_the_statement(error: Exception) ->
 
 
 @pytest.mark.parametrize(
+    ("deadlock_timeout", "lock_timeout"),
+    [("1s", "200ms"), ("1min", "200ms"), ("500ms", "100ms"), ("50ms", "10ms"), ("1ms", "1ms")],
+)
+async def test_locks_are_waited_for_shorter_than_the_server_looks_for_deadlocks(
+    db: Connection, database: Database, deadlock_timeout: str, lock_timeout: str
+) -> None:
+    altered = sql.SQL("ALTER DATABASE {} SET deadlock_timeout = {}")
+    db.execute(altered.format(sql.Identifier(db.info.dbname), deadlock_timeout))
+    async with await open_session(database) as opened, open_pool(database, size=1) as pool:
+        for connection in (opened, await pool.getconn()):
+            cursor = await connection.execute("SELECT current_setting('lock_timeout')")
+            assert await cursor.fetchone() == (lock_timeout,)
+
+
+@pytest.mark.parametrize(
     ("statement", "said"),
     [
         ("SELECT 'geheim'::int", r"InvalidTextRepresentation (22P02)"),

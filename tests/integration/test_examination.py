@@ -43,6 +43,7 @@ SERVER = Server(
     database="backend",
     encoding="UTF8",
     role="listener_daemon",
+    deadlock_timeout=timedelta(seconds=1),
     clock_ahead=timedelta(0),
 )
 
@@ -59,6 +60,14 @@ def test_every_statement_but_one_is_tried(dsn: str, db: Connection) -> None:
     }
     assert len(ours) > 50
     assert ours <= refused
+
+
+def test_short_deadlock_timeout_is_warned_about() -> None:
+    server = replace(SERVER, deadlock_timeout=timedelta(milliseconds=50))
+    *_, finding = judge_server(server)
+    assert (finding.check, finding.state) == ("deadlocks", State.WARN)
+    assert finding.finding.startswith("0.05 s until")
+    assert "deadlock_timeout" in finding.advice
 
 
 def test_encoding_that_cannot_hold_unicode_is_a_failure() -> None:
@@ -139,7 +148,7 @@ def test_parts_are_told_apart(db: Connection, dsn: str) -> None:
     ],
 )
 def test_version_is_judged(version: int, state: State) -> None:
-    _, finding, _ = judge_server(replace(SERVER, version=version, version_name="some"))
+    _, finding, *_ = judge_server(replace(SERVER, version=version, version_name="some"))
     assert (finding.check, finding.state) == ("server version", state)
     assert bool(finding.advice) == (state is not State.OK)
 
@@ -155,7 +164,7 @@ def test_version_is_judged(version: int, state: State) -> None:
 )
 def test_clock_is_judged(seconds: float, state: State, words: str) -> None:
     ahead = timedelta(seconds=seconds)
-    _, _, finding = judge_server(replace(SERVER, clock_ahead=ahead))
+    _, _, finding, _ = judge_server(replace(SERVER, clock_ahead=ahead))
     assert (finding.check, finding.state) == ("clock", state)
     assert words in finding.finding
 

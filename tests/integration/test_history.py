@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +14,7 @@ import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from listener.adapters.postgres import connection as connections
+from listener.adapters.postgres import sessions
 from listener.adapters.postgres.connection import Database, Pool, open_pool
 from listener.adapters.postgres.former import Restored, restore
 from listener.adapters.postgres.history import look_at_history
@@ -440,9 +441,11 @@ async def test_identity_that_the_backend_deleted_meanwhile_is_not_kept(
 
 
 @pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+def patient(db: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have locks waited for until the test has seen that they are."""
-    monkeypatch.setitem(vars(connections)["_LIMITS"], "lock_timeout", "15s")
+    name = sql.Identifier(db.info.dbname)
+    db.execute(sql.SQL("ALTER DATABASE {} SET deadlock_timeout = '75s'").format(name))
+    monkeypatch.setattr(sessions, "_PATIENCE", timedelta(seconds=15))
 
 
 async def write_while_somebody_writes(

@@ -47,11 +47,8 @@ class Database:
     connect_timeout: timedelta = timedelta(seconds=5)
 
 
-# A lock is waited for shorter than the server's deadlock_timeout (1 s by default): whatever we run
-# into, it is us who give up, never a transaction of the backend.
 _LIMITS = {
     "statement_timeout": "15s",
-    "lock_timeout": "200ms",
     "idle_in_transaction_session_timeout": "5s",
     # Every statement of ours looks rows up by key. A plan is made once a session, perhaps while the
     # ledger is still empty, and must not scan it once it has grown.
@@ -65,6 +62,7 @@ _LIMITS = {
 async def prepare_session(connection: psycopg.AsyncConnection[Any]) -> None:
     """Set the limits of a session, and mark its writes as our own for the triggers."""
     await connection.execute(*sessions.set_up(_LIMITS))
+    await connection.execute(*sessions.yield_locks())
     # psycopg picks the integer type by value, and a statement would be prepared for every mix.
     connection.adapters.register_dumper(int, Int8BinaryDumper)
     register_columns(connection.adapters)

@@ -51,6 +51,7 @@ class Server:
     database: str
     encoding: str
     role: str
+    deadlock_timeout: timedelta
     clock_ahead: timedelta
 
 
@@ -90,6 +91,7 @@ class _Reading:
     read_only: bool
     database: str
     role: str
+    deadlock_timeout: timedelta
     at: datetime
 
 
@@ -110,6 +112,7 @@ def rehearsing(dsn: str) -> Iterator[psycopg.Connection[Any]]:
     """Connect in a transaction that is rolled back; otherwise as `examining`."""
     with _connected(dsn) as connection, connection.transaction(force_rollback=True):
         _limit(connection)
+        connection.execute(*sessions.yield_locks(local=True))
         yield connection
 
 
@@ -142,6 +145,7 @@ def read_server(connection: psycopg.Connection[Any], backend: str) -> Server:
         database=seen.database,
         encoding=encoding_of(connection),
         role=seen.role,
+        deadlock_timeout=seen.deadlock_timeout,
         clock_ahead=ahead,
     )
 

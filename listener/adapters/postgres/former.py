@@ -11,6 +11,7 @@ import psycopg
 from psycopg import errors
 from psycopg.rows import class_row
 
+from listener.adapters.postgres import sessions
 from listener.adapters.postgres.history import look_at_history
 from listener.adapters.postgres.installation import InstallationError
 from listener.adapters.postgres.statements import query
@@ -92,6 +93,7 @@ def restore(
     }
     try:
         with connection.transaction():
+            connection.execute(*sessions.yield_locks(local=True))
             cursor = connection.execute(query("restore_identity", backend), parameters)
             restored, same = cursor.fetchall()[0]
     except errors.LockNotAvailable as error:
