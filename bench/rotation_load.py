@@ -265,7 +265,8 @@ def _beside(dsn: str, db: Connection, measured: Measured) -> None:
         knowledge=Knowledge(all_single=True),
         latency=Latency(fixed=timedelta(seconds=0.5)),
         identities=IdentityMix(warm_share=0, tombstone_share=0),
-        discogs=DiscogsLimits(browsing_a_minute=BROWSING),
+        # People leave less than usual, so cold identities wait long, and hold permits meanwhile.
+        discogs=DiscogsLimits(browsing_a_minute=2 * BROWSING, burst=5),
         clock_factor=BESIDE_FACTOR,
         kept_rows=0,
     )

@@ -361,6 +361,11 @@ def test_plan_tells_what_a_backfill_comes_to_and_asks_nothing(
     plan = listener.run("backfill", "--plan", "--json", VA_BATCH_SIZE="2").report
     assert (plan["rows"], plan["compilations"], plan["lml_calls"]) == (1205, 5, 3 + 3)
     assert plan["seconds"] > 0
+    # LML works on five rows at a time, however many calls they come in.
+    crowded = listener.run(
+        "backfill", "--plan", "--json", VA_BATCH_SIZE="2", LML_MAX_CONCURRENT="5"
+    )
+    assert (crowded.report["in_flight"], crowded.report["seconds"]) == (4, plan["seconds"])
     assert "1,205 rows, 5 of them compilations" in listener.run("backfill", "--plan").stdout
     assert not asked(simulator)
 

@@ -452,6 +452,11 @@ def test_wrong_value_is_told_with_its_name_and_all_that_is_allowed(
     assert bounds_of(field) in told[0]
 
 
+def test_question_outlasts_the_cold_pages_of_two_other_callers() -> None:
+    behind_a_page = timedelta(seconds=75)
+    assert Settings.model_fields["lml_timeout"].default > 2 * behind_a_page
+
+
 def test_every_setting_says_what_it_is() -> None:
     for name, field in Settings.model_fields.items():
         assert field.description, name
