@@ -406,7 +406,7 @@ DECLARE
         WHERE coalesce(r.library_id, NEW.library_id) = NEW.library_id LIMIT 1
     );
 BEGIN
-    IF said IS NOT NULL AND current_setting('listener.own_write', true) = 'on' THEN
+    IF said IS NOT NULL AND current_setting('application_name') LIKE 'listener%' THEN
         RAISE EXCEPTION USING ERRCODE = said, MESSAGE = 'refused';
     END IF;
     RETURN NEW;

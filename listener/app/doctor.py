@@ -306,13 +306,11 @@ def judge_wakeups(wakeups: Wakeups) -> Finding:
     """Judge whether NOTIFY reaches who listens, and whether a pooler stands in between."""
     arrive = wakeups.from_itself and wakeups.from_another
     if arrive and wakeups.same_backend:
-        return Finding("wake-ups", State.OK, "LISTEN works, no pooler lends our backend away")
-    finding = "a pooler in between lends each statement another backend"
-    if not arrive:
-        finding = "LISTEN does not work here, the daemon polls"
-        if not wakeups.same_backend:
-            finding += "; a pooler in between lends each statement another backend"
-    return Finding("wake-ups", State.WARN, finding, _DIRECT)
+        return Finding("wake-ups", State.OK, "LISTEN works, no pooler hands our backend away")
+    if not wakeups.same_backend:
+        finding = "a pooler in between hands our backend to other clients; all but doctor refuse it"
+        return Finding("wake-ups", State.FAIL, finding, _DIRECT)
+    return Finding("wake-ups", State.WARN, "LISTEN does not work here, the daemon polls", _DIRECT)
 
 
 async def _lml(settings: Settings) -> list[Finding]:

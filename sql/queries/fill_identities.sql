@@ -1,6 +1,10 @@
 -- Writes minted identities into rotation rows that still lack one and still name the Discogs release it was minted
 -- for; tells of each row whether it did. Rows that somebody holds a lock on, and rows that are gone, are left out.
-WITH free AS MATERIALIZED (
+-- The triggers leave out what is written in this transaction.
+WITH ours AS MATERIALIZED (
+    SELECT set_config('listener.own_write', 'on', true) AS own_write
+),
+free AS MATERIALIZED (
     SELECT
         r.id,
         r.lml_identity_id,
@@ -15,8 +19,10 @@ filled AS (
     SET lml_identity_id = m.identity_id
     FROM unnest(%(row_ids)b::int[], %(release_ids)b::int[], %(identity_ids)b::int[])
         AS m (row_id, release_id, identity_id)
+    CROSS JOIN ours AS o
     INNER JOIN free AS f
         ON f.id = m.row_id
+        AND o.own_write = 'on'
         AND f.lml_identity_id IS NULL
         AND f.discogs_release_id = m.release_id
     WHERE r.id = f.id

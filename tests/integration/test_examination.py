@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import re
-import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
-from typing import Self
 from urllib.parse import urlsplit
 
 import pytest
-from psycopg import conninfo, pq, sql
-from psycopg.pq.abc import PGconn
+from psycopg import sql
 
 from listener.adapters.postgres.examination import (
     Rights,
@@ -33,7 +27,8 @@ from listener.adapters.postgres.installation import UnreachableError
 from listener.adapters.postgres.statements import sql_folder
 from listener.app.doctor import State, judge_rights, judge_server, judge_wakeups
 from tests.catalogue import table
-from tests.conftest import BACKEND, Connection, as_role, through
+from tests.conftest import BACKEND, Connection, as_role
+from tests.poolers import pooler
 
 SERVER = Server(
     version=140022,
@@ -186,8 +181,8 @@ async def test_pooler_that_lends_each_statement_a_backend_is_found(dsn: str) -> 
     assert not wakeups.from_another
     assert not wakeups.same_backend
     finding = judge_wakeups(wakeups)
-    assert finding.state is State.WARN
-    assert "the daemon polls; a pooler" in finding.finding
+    assert finding.state is State.FAIL
+    assert "a pooler in between" in finding.finding
     assert "directly" in finding.advice
 
 
@@ -242,99 +237,3 @@ def test_look_at_a_lost_connection_is_told(dsn: str, db: Connection) -> None:
         db.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
         with pytest.raises(UnreadableError):
             read_server(connection, BACKEND)
-
-
-class _Backend:
-    """One session of the server, that the pooler lends for one exchange at a time."""
-
-    def __init__(self, session: PGconn) -> None:
-        self._session = session
-
-    async def open(self) -> Self:
-        """Take over the socket of a session that libpq has logged in."""
-        end = socket.socket(fileno=os.dup(self._session.socket))
-        end.setblocking(False)
-        self._reader, self.writer = await asyncio.open_connection(sock=end)
-        return self
-
-    def close(self) -> None:
-        """End the session."""
-        self.writer.close()
-        self._session.finish()
-
-    def greeting(self) -> bytes:
-        """Return what a server says to a client that it lets in."""
-        names = (b"server_version", b"server_encoding", b"client_encoding", b"TimeZone")
-        known = [(name, self._session.parameter_status(name) or b"") for name in names]
-        told = [_framed(b"S", name + b"\0" + value + b"\0") for name, value in known]
-        return _framed(b"R", bytes(4)) + b"".join(told) + _framed(b"Z", b"I")
-
-    async def answer(self) -> bytes:
-        """Return all up to and with ReadyForQuery."""
-        answer = last = await _message(self._reader)
-        while last[:1] != b"Z":
-            last = await _message(self._reader)
-            answer += last
-        return answer
-
-
-def _framed(kind: bytes, body: bytes) -> bytes:
-    return kind + (len(body) + 4).to_bytes(4) + body
-
-
-async def _message(reader: asyncio.StreamReader) -> bytes:
-    head = await reader.readexactly(5)
-    return head + await reader.readexactly(int.from_bytes(head[1:], "big") - 4)
-
-
-@asynccontextmanager
-async def pooler(dsn: str) -> AsyncIterator[str]:
-    """Yield the address of a pooler in transaction mode, a stand-in for the real ones.
-
-    A client that is in no transaction gets another backend for every exchange.
-    """
-    plain = conninfo.make_conninfo(dsn, sslmode="disable", gssencmode="disable")
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        backends: list[_Backend] = []
-        try:
-            while True:
-                startup = await reader.readexactly(int.from_bytes(await reader.readexactly(4)) - 4)
-                if int.from_bytes(startup[:4]) >> 16 == 3:
-                    break
-                # Neither TLS nor GSS.
-                writer.write(b"N")
-            backends += [await _Backend(pq.PGconn.connect(plain.encode())).open() for _ in range(2)]
-            writer.write(backends[0].greeting())
-            await relay(reader, writer, backends)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            for backend in backends:
-                backend.close()
-            writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    address = server.sockets[0].getsockname()
-    try:
-        yield through(dsn, address[1])
-    finally:
-        server.close()
-
-
-async def relay(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, backends: list[_Backend]
-) -> None:
-    turn, idle = 0, True
-    while True:
-        asked = await _message(reader)
-        while asked[:1] not in b"QX" and not asked.endswith(b"S\x00\x00\x00\x04"):
-            asked += await _message(reader)
-        if asked[:1] == b"X":
-            return
-        turn += idle
-        backend = backends[turn % len(backends)]
-        backend.writer.write(asked)
-        answer = await backend.answer()
-        idle = answer.endswith(b"I")
-        writer.write(answer)

@@ -55,12 +55,11 @@ _LIMITS = {
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
     "jit": "off",
-    "listener.own_write": "on",
 }
 
 
 async def prepare_session(connection: psycopg.AsyncConnection[Any]) -> None:
-    """Set the limits of a session, and mark its writes as our own for the triggers."""
+    """Set the limits of a session."""
     await connection.execute(*sessions.set_up(_LIMITS))
     await connection.execute(*sessions.yield_locks())
     # psycopg picks the integer type by value, and a statement would be prepared for every mix.

@@ -19,6 +19,7 @@ from listener.adapters.postgres import sessions
 from listener.adapters.postgres.connection import reason_of
 from listener.adapters.postgres.history import HistoryTable, look_at_history
 from listener.adapters.postgres.installation import UnreachableError, encoding_of, missing_parts
+from listener.adapters.postgres.pooler import keeps_backend
 from listener.adapters.postgres.rehearsal import refused_statements, refused_writes
 from listener.adapters.postgres.rights import list_hidden, list_rights
 from listener.adapters.postgres.statements import query
@@ -30,8 +31,6 @@ _ARGUMENTS: dict[str, Any] = sessions.arguments(DOCTOR) | {
     "prepare_threshold": None,
 }
 _ECHO_WITHIN = timedelta(seconds=2)
-# A pooler that has no other backend to lend makes us wait for the one that we keep.
-_BACKEND_WITHIN = timedelta(seconds=1)
 _WAKEUPS_WITHIN = timedelta(seconds=10)
 _CLOCK_LOOKS = 3
 
@@ -216,7 +215,7 @@ async def try_wakeups(dsn: str) -> Wakeups:
             return Wakeups(
                 from_itself="itself" in heard,
                 from_another="another" in heard,
-                same_backend=await _keeps_its_backend(listening, other),
+                same_backend=await asyncio.to_thread(_keeps_its_backend, dsn),
             )
     except (psycopg.Error, UnreachableError, TimeoutError) as error:
         raise UnreadableError(reason_of(error)) from error
@@ -251,25 +250,11 @@ async def _heard(
     return heard
 
 
-async def _keeps_its_backend(
-    session: psycopg.AsyncConnection[Any], other: psycopg.AsyncConnection[Any]
-) -> bool:
-    first = await _backend(session)
-    async with asyncio.TaskGroup() as tasks:
-        # Keeps the backend that a pooler would have lent us again.
-        async with other.transaction():
-            await _backend(other)
-            again = tasks.create_task(_backend(session))
-            await asyncio.wait((again,), timeout=_BACKEND_WITHIN.total_seconds())
-            waited = not again.done()
-        second = await again
-    return first == second and not waited
-
-
-async def _backend(connection: psycopg.AsyncConnection[Any]) -> int:
-    cursor = await connection.execute("SELECT pg_backend_pid()")
-    row = await cursor.fetchone()
-    return int(row[0]) if row else 0
+def _keeps_its_backend(dsn: str) -> bool:
+    with _unrevealing(dsn):
+        connection = psycopg.connect(dsn, **_ARGUMENTS)
+    with connection:
+        return keeps_backend(connection)
 
 
 def _look(

@@ -8,6 +8,8 @@ from typing import Any, LiteralString
 
 import psycopg
 
+from listener.adapters.postgres.pooler import refuse_pooler
+
 # What our statements, and psycopg's reading of their results, take for granted. Nothing depends on
 # lc_messages, which only a superuser may set: errors are told apart by their SQLSTATE.
 _ALWAYS = {
@@ -66,9 +68,10 @@ def yield_locks(*, local: bool = False) -> tuple[LiteralString, tuple[int, bool]
 
 
 def connect(dsn: str, name: str, limits: Mapping[str, str]) -> psycopg.Connection[Any]:
-    """Open a session for a command; raises `psycopg.Error`."""
+    """Open a session for a command; raises `psycopg.Error`, `PoolerError` among them."""
     connection = psycopg.connect(dsn, **arguments(name))
     try:
+        refuse_pooler(connection)
         connection.execute(*set_up(limits))
     except BaseException:
         connection.close()

@@ -130,8 +130,8 @@ class Status:
 def looking(dsn: str, backend: str, name: str) -> Iterator[psycopg.Connection[Any]]:
     """Connect as `name` for statements that only read, and take seconds at most.
 
-    Raises `InstallationError` if the listener's tables are not there, or not of this version, and
-    `UnreachableError` if the database cannot be reached.
+    Raises `InstallationError` if the listener's tables are not there, or not of this version, or if
+    a pooler hands our backend to others; `UnreachableError` if the database cannot be reached.
     """
     try:
         with sessions.connect(dsn, name, _LIMITS) as connection:
