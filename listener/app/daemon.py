@@ -14,6 +14,7 @@ from listener.adapters.postgres.capture import PostgresCapture
 from listener.adapters.postgres.due import is_never_asked
 from listener.adapters.postgres.housekeeping import PostgresHousekeeping
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
+from listener.adapters.postgres.ledger import PostgresLedger
 from listener.adapters.postgres.slots import PostgresSlots
 from listener.adapters.schedule import Bell
 from listener.adapters.signals import Ending
@@ -102,8 +103,13 @@ def _routine(parts: Parts, library: Consumer) -> tuple[Routine, Audit]:
     # In the daemon that follows the library: its calls and those for changes are counted together.
     settings, reconciler = parts.settings, parts.reconciler()
     housekeeping = PostgresHousekeeping(parts.pool, parts.database.backend)
+    ledger = PostgresLedger(parts.pool, parts.database.backend)
 
     async def sweep(cause: str, _slot: datetime) -> None:
+        # The server that we are connected to again may be a logical copy.
+        raised = await ledger.raise_sequences()
+        if raised:
+            _log.warning("sequences were behind their rows, as a copy leaves them", raised=raised)
         tally = await reconciler.run(RunKind.REFRESH, parts.scope, cause=cause)
         _log.info("refreshed what was due", **tally.fields())
         await housekeeping.analyze_tracks(tally)

@@ -234,10 +234,13 @@ def _judge_deadlock_timeout(timeout: timedelta) -> Finding:
     return Finding("deadlocks", State.WARN, finding, advice)
 
 
-def judge_parts(schema: list[str], triggers: list[str]) -> Iterator[Finding]:
-    """Judge what is missing of our schema and of the triggers."""
+def judge_parts(schema: list[str], triggers: list[str], lagging: list[str]) -> Iterator[Finding]:
+    """Judge what is missing of our schema and of the triggers, and sequences that are behind."""
     if schema:
         yield Finding("schema", State.FAIL, f"missing: {', '.join(schema)}", _MIGRATE)
+    elif lagging:
+        finding = f"behind their rows, as a logical copy leaves them: {', '.join(lagging)}"
+        yield Finding("schema", State.FAIL, finding, _MIGRATE)
     else:
         yield Finding("schema", State.OK, "complete")
     if triggers:

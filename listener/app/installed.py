@@ -12,6 +12,7 @@ from listener.adapters.postgres.installation import (
     UnreachableError,
     installing,
     newer_version,
+    raise_sequences,
     require_installed,
 )
 from listener.adapters.postgres.rights import GRANT
@@ -50,13 +51,17 @@ def check_installation(settings: Settings) -> None:
     """Raise `InstallationError` if the database is not ready, `UnreachableError` if not there.
 
     Triggers that do not work are told in the log; without a history verdicts are still written.
+    Sequences that a logical copy left behind its rows are brought up to them.
     """
     with installing(settings.database_url.get_secret_value(), GRANT) as connection:
         missing = require_installed(connection, settings.wxyc_schema_name)
+        raised = raise_sequences(connection, settings.wxyc_schema_name)
         newer = newer_version(connection)
         history = look_at_history(connection, settings.wxyc_schema_name)
     if newer is not None:
         _log.info("a newer version installed this database, it is used as it is", version=newer)
+    if raised:
+        _log.warning("sequences were behind their rows, as a copy leaves them", raised=raised)
     if missing:
         # What they miss the audits find.
         _log.error(

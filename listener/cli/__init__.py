@@ -15,6 +15,7 @@ from listener.adapters.log import configure_logs, drain_logs
 from listener.adapters.postgres.installation import (
     install,
     installing,
+    lagging_sequences,
     missing_parts,
     newer_version,
     require_backend,
@@ -117,6 +118,8 @@ def migrate(*, check: bool) -> None:
             if not any(part.folder == "schema" for part in missing):
                 refused = refused_statements(connection, settings.wxyc_schema_name)
                 lines += [f"{why}: refused {', '.join(names)}" for why, names in refused.items()]
+                behind = lagging_sequences(connection, settings.wxyc_schema_name)
+                lines += [f"{name} is behind its rows" for name in behind]
             for line in lines:
                 click.echo(line)
             if lines:

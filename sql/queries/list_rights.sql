@@ -16,7 +16,12 @@ WITH wanted (kind, schema_name, name, rights, optional) AS (
         ('TABLE', 'listener', 'refresh', '{{SELECT,INSERT,UPDATE,DELETE}}', false),
         ('TABLE', 'listener', 'warmth', '{{SELECT,INSERT,UPDATE,DELETE}}', false),
         ('TABLE', 'listener', 'rotation_failure', '{{SELECT,INSERT,UPDATE,DELETE}}', false),
-        ('SEQUENCE', 'listener', 'ask_order', '{{USAGE}}', false),
+        -- After a logical copy the daemon brings them up to its rows.
+        ('SEQUENCE', 'listener', 'ask_order', '{{USAGE,UPDATE}}', false),
+        ('SEQUENCE', 'listener', 'change_seq_seq', '{{USAGE,UPDATE}}', false),
+        ('SEQUENCE', 'listener', 'run_run_id_seq', '{{USAGE,UPDATE}}', false),
+        ('SEQUENCE', 'listener', 'refresh_refresh_id_seq', '{{USAGE,UPDATE}}', false),
+        ('SEQUENCE', 'listener', 'sample_sample_id_seq', '{{USAGE,UPDATE}}', false),
         ('ROUTINE', 'listener', 'question_digest', '{{EXECUTE}}', false),
         ('ROUTINE', 'listener', 'still_holds', '{{EXECUTE}}', false),
         ('ROUTINE', 'listener', 'is_kept', '{{EXECUTE}}', false),

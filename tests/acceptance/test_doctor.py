@@ -106,6 +106,22 @@ def everything(db: Connection) -> list[tuple[object, ...]]:
     ).fetchall()
 
 
+def test_sequences_that_a_copy_left_behind_are_named(db: Connection, doctor: Doctor) -> None:
+    leave_behind(db)
+    finding = doctor()["schema"]
+    assert finding["state"] == "fail"
+    assert "listener.ask_order" in finding["finding"]
+    assert "listener migrate" in finding["advice"]
+
+
+def leave_behind(db: Connection) -> None:
+    """Have the ledger hold a later question than the sequence, as a logical copy does."""
+    db.execute(
+        "INSERT INTO listener.ledger (library_id, question, ask_order, next_ask_at)"
+        " VALUES (999, '', 4711, now())"
+    )
+
+
 def test_screen_is_readable_in_a_pipe(listener: Commands) -> None:
     ran = listener.run("doctor", LML_API_KEY="wrong")
     assert ran.code == 1

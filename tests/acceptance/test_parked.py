@@ -42,7 +42,7 @@ def park(db: Connection, row: int, detail: str = "odd", reason: str = "lml_inval
     db.execute(
         "INSERT INTO listener.ledger (library_id, question, ask_order, next_ask_at, failures,"
         " failure, failure_detail, failed_at, failing_since, parked) VALUES"
-        " (%s, '', 1, now() + interval '7 days', 8, %s, %s, now(), now(), true)",
+        " (%s, '', 0, now() + interval '7 days', 8, %s, %s, now(), now(), true)",
         (row, reason, detail),
     )
     db.execute("DELETE FROM listener.change WHERE row_id = %s", (row,))

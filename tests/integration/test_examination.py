@@ -115,11 +115,11 @@ def test_schema_that_may_not_be_used_spoils_no_other_look(
 
 def test_parts_are_told_apart(db: Connection, dsn: str) -> None:
     with examining(dsn) as connection:
-        assert read_missing(connection, BACKEND) == ([], [])
+        assert read_missing(connection, BACKEND) == ([], [], [])
     db.execute(sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(table("rotation")))
     db.execute("DELETE FROM listener.installed WHERE name LIKE 'schema/0002%'")
     with examining(dsn) as connection:
-        schema, triggers = read_missing(connection, BACKEND)
+        schema, triggers, _ = read_missing(connection, BACKEND)
     assert [name.partition("_")[0] for name in schema] == ["schema/0002"]
     assert triggers == ["triggers/rotation"]
 

@@ -18,7 +18,12 @@ from psycopg.rows import class_row
 from listener.adapters.postgres import sessions
 from listener.adapters.postgres.connection import reason_of
 from listener.adapters.postgres.history import HistoryTable, look_at_history
-from listener.adapters.postgres.installation import UnreachableError, encoding_of, missing_parts
+from listener.adapters.postgres.installation import (
+    UnreachableError,
+    encoding_of,
+    lagging_sequences,
+    missing_parts,
+)
 from listener.adapters.postgres.pooler import keeps_backend
 from listener.adapters.postgres.rehearsal import refused_statements, refused_writes
 from listener.adapters.postgres.rights import list_hidden, list_rights
@@ -74,7 +79,7 @@ class Wakeups:
     """Whether a NOTIFY came from the session that listens, and from another one.
 
     `same_backend` tells whether a session stays with one backend of the server while another
-    session is at work; a pooler in transaction mode lends them out.
+    session is at work; a pooler in transaction mode hands them out.
     """
 
     from_itself: bool
@@ -173,12 +178,16 @@ def read_rights(connection: psycopg.Connection[Any], backend: str) -> Rights:
         return replace(found, untried=str(error))
 
 
-def read_missing(connection: psycopg.Connection[Any], backend: str) -> tuple[list[str], list[str]]:
-    """Return the labels of the parts of our schema and of the triggers that are not as shipped."""
+def read_missing(
+    connection: psycopg.Connection[Any], backend: str
+) -> tuple[list[str], list[str], list[str]]:
+    """Return parts of our schema and triggers that are not as shipped, and sequences behind."""
     with _looking(connection):
         missing = missing_parts(connection, backend)
-    schema = [part.label for part in missing if part.folder == "schema"]
-    return schema, [part.label for part in missing if part.folder == "triggers"]
+        schema = [part.label for part in missing if part.folder == "schema"]
+        # Without our tables there are no rows to hold them against.
+        lagging = [] if schema else lagging_sequences(connection, backend)
+    return schema, [part.label for part in missing if part.folder == "triggers"], lagging
 
 
 def read_history(connection: psycopg.Connection[Any], backend: str) -> HistoryTable:

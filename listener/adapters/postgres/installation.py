@@ -93,8 +93,7 @@ def install(connection: psycopg.Connection[Any], backend: str) -> list[str]:
     # A restore of the schema alone leaves the table empty.
     if connection.execute(query("fill_lanes", backend)).rowcount:
         done.append("filled listener.lane")
-    behind = connection.execute(query("raise_sequences", backend)).fetchall()
-    done += [f"brought {name} up to its rows" for name, _ in behind]
+    done += [f"brought {name} up to its rows" for name in raise_sequences(connection, backend)]
     connection.execute(_record(_VERSION, version(DISTRIBUTION)))
     return done
 
@@ -115,6 +114,25 @@ def require_installed(connection: psycopg.Connection[Any], backend: str) -> list
     else:
         message = f"not installed: {schema}; run `listener migrate`"
     raise InstallationError(message)
+
+
+def raise_sequences(connection: psycopg.Connection[Any], backend: str) -> list[str]:
+    """Bring our sequences up to the rows drawn from them; return those that were behind."""
+    return _lagging(connection, backend, raising=True)
+
+
+def lagging_sequences(connection: psycopg.Connection[Any], backend: str) -> list[str]:
+    """Return our sequences that are behind the rows drawn from them.
+
+    A copy of the rows alone, as logical replication makes it, leaves them so. Then every verdict is
+    refused as older than what the ledger has.
+    """
+    return _lagging(connection, backend, raising=False)
+
+
+def _lagging(connection: psycopg.Connection[Any], backend: str, *, raising: bool) -> list[str]:
+    cursor = connection.execute(query("raise_sequences", backend), {"raising": raising})
+    return [name for name, _ in cursor.fetchall()]
 
 
 def newer_version(connection: psycopg.Connection[Any]) -> str | None:

@@ -12,6 +12,7 @@ class PostgresLedger:
     def __init__(self, pool: Pool, backend: str) -> None:
         self._pool = pool
         self._note_release = query("note_release", backend)
+        self._raise_sequences = query("raise_sequences", backend)
 
     async def note_release(self, release: str) -> int:
         """Note which release of LML is asked; returns how many rows are asked again for it."""
@@ -19,3 +20,9 @@ class PostgresLedger:
             cursor = await connection.execute(self._note_release, {"release": release})
             (raised,) = await only_row(cursor)
         return int(raised)
+
+    async def raise_sequences(self) -> list[str]:
+        """Bring our sequences up to the rows drawn from them; return those that were behind."""
+        async with session(self._pool) as connection:
+            cursor = await connection.execute(self._raise_sequences, {"raising": True})
+            return [name for name, _ in await cursor.fetchall()]
