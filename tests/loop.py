@@ -202,6 +202,7 @@ class Daemon:
                 lml=LmlClient(http, limits, "http://lml.test/health"),
                 permits=Permits(_CALLS),
                 refreshed=Counter(),
+                neglected=Counter(),
                 circuits={Stream.LIBRARY: self.circuit},
                 outbox=PostgresOutbox(pool, BACKEND),
                 ask_again=AskAgain(resolved=week, unresolved=week),

@@ -8,7 +8,6 @@ from datetime import timedelta
 
 import structlog
 
-from listener.adapters.postgres.housekeeping import PostgresHousekeeping
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
 from listener.adapters.postgres.runs import read_pace
 from listener.app.gate import require_gate
@@ -132,7 +131,7 @@ async def _run(
     await reconciler.run(
         command.kind, command.scope, cause="command", limit=command.limit, tally=tally
     )
-    housekeeping = PostgresHousekeeping(parts.pool, parts.database.backend)
+    housekeeping = parts.housekeeping()
     await housekeeping.analyze_tracks(tally)
     if command.leftovers:
         await housekeeping.clear()

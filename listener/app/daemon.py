@@ -12,7 +12,6 @@ import structlog
 
 from listener.adapters.postgres.capture import PostgresCapture
 from listener.adapters.postgres.due import is_never_asked
-from listener.adapters.postgres.housekeeping import PostgresHousekeeping
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
 from listener.adapters.postgres.ledger import PostgresLedger
 from listener.adapters.postgres.slots import PostgresSlots
@@ -102,7 +101,7 @@ async def _follow(
 def _routine(parts: Parts, library: Consumer) -> tuple[Routine, Audit]:
     # In the daemon that follows the library: its calls and those for changes are counted together.
     settings, reconciler = parts.settings, parts.reconciler()
-    housekeeping = PostgresHousekeeping(parts.pool, parts.database.backend)
+    housekeeping = parts.housekeeping()
     ledger = PostgresLedger(parts.pool, parts.database.backend)
 
     async def sweep(cause: str, _slot: datetime) -> None:

@@ -13,6 +13,7 @@ from functools import partial
 from listener.adapters.lml.client import LmlClient, LmlLimits, open_lml
 from listener.adapters.postgres.connection import Database, Pool, open_pool
 from listener.adapters.postgres.due import PostgresDue
+from listener.adapters.postgres.housekeeping import PostgresHousekeeping
 from listener.adapters.postgres.ledger import PostgresLedger
 from listener.adapters.postgres.library import AskAgain, PostgresLibrary
 from listener.adapters.postgres.outbox import PostgresOutbox
@@ -25,6 +26,7 @@ from listener.domain.asking import IncludeTracks
 from listener.domain.budget import RefreshLimits
 from listener.domain.change import Stream
 from listener.domain.due import Scope
+from listener.domain.housekeeping import Duty
 from listener.domain.pacing import LML_BACKOFF, Backoff
 from listener.domain.refreshing import LML_REFRESH_BATCH_CAP
 from listener.domain.retrying import TOGETHER, RetryPolicy
@@ -62,7 +64,7 @@ class Parts:
     """Adapters and limits, ready to be joined.
 
     All that asks LML about one stream shares that stream's circuit. `refreshed` counts identities
-    by what LML said of them.
+    by what LML said of them, `neglected` failures to clear out what nobody needs.
     """
 
     settings: Settings
@@ -72,6 +74,7 @@ class Parts:
     permits: Permits
     circuits: Mapping[Stream, Circuit]
     refreshed: Counter[str]
+    neglected: Counter[Duty]
     outbox: PostgresOutbox
     ask_again: AskAgain
     telemetry: Telemetry
@@ -193,6 +196,10 @@ class Parts:
         """Make what reads and fills the backend's rotation rows."""
         return PostgresRotation(self.pool, self.database.backend, self.ask_again)
 
+    def housekeeping(self) -> PostgresHousekeeping:
+        """Make what clears out what nobody needs any more."""
+        return PostgresHousekeeping(self.pool, self.database.backend, self.neglected)
+
     def _refresher(self) -> Refresher:
         settings = self.settings
         limits = RefreshLimits(
@@ -271,6 +278,7 @@ async def open_parts(
             lml=lml,
             permits=Permits(settings.lml_max_concurrent),
             refreshed=Counter(),
+            neglected=Counter(),
             circuits={stream: Circuit(stream, backoff) for stream in Stream},
             outbox=PostgresOutbox(pool, database.backend),
             ask_again=AskAgain(

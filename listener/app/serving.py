@@ -82,6 +82,7 @@ def _numbers(state: DaemonState) -> Numbers:
         reading=reading,
         tallies=() if workers is None else (workers.resolver.tally,),
         refreshes={} if workers is None else workers.parts.refreshed,
+        neglected={} if workers is None else workers.parts.neglected,
         tokens=None if reading is None else DISCOGS_CALLS - reading.discogs_calls,
         calls_in_flight=0 if workers is None else workers.parts.permits.in_flight,
         uncaptured=None if workers is None else workers.capture.uncaptured,

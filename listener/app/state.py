@@ -84,7 +84,7 @@ class DaemonState:
         readings = PostgresReadings(pool, database.backend, database.holder)
         samples = PostgresSamples(pool, database.backend)
         self._watch = watch = Watch(readings.read, self.pulses)
-        recorder = Recorder(samples, lambda: self.reading, self.pulses)
+        recorder = Recorder(samples, lambda: self.reading, self.pulses, workers.parts.neglected)
         for consumer in workers.consumers.values():
             consumer.observers += (recorder, *observers)
         async with beside(_keep(watch.run), _keep(recorder.run)):

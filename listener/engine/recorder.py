@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -12,6 +13,7 @@ import structlog
 from listener.domain.change import Stream
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.health import Pulse, Reading, WakeMode
+from listener.domain.housekeeping import Duty
 from listener.domain.pacing import BreakerState
 from listener.domain.sample import Sample
 from listener.domain.tally import Distribution
@@ -41,12 +43,14 @@ class _Account:
 class Recorder:
     """Keeps account of every stream that is followed here, and has it written from time to time.
 
-    What cannot be written is dropped: nothing depends on it.
+    What cannot be written is dropped: nothing depends on it. `failures` counts how often old
+    samples could not be cleared out.
     """
 
     samples: Samples
     reading: Callable[[], Reading | None]
     pulses: Callable[[], Sequence[Pulse]]
+    failures: Counter[Duty]
     _accounts: dict[Stream, _Account] = field(default_factory=dict, init=False)
     _claimed: dict[Stream, int] = field(default_factory=dict, init=False)
     _count_at: float = field(default=float("-inf"), init=False)
@@ -99,9 +103,10 @@ class Recorder:
                 coverage=await self._coverage(pulse.stream),
             )
             await self.samples.write(sample)
-            await self._fold()
         except StoreUnavailableError as fault:
             _log.debug("a sample is lost", stream=str(pulse.stream), reason=str(fault))
+            return
+        await self._fold()
 
     async def _coverage(self, stream: Stream) -> Sequence[int] | None:
         if stream is not Stream.LIBRARY or now() < self._count_at:
@@ -114,5 +119,9 @@ class Recorder:
     async def _fold(self) -> None:
         if now() >= self._fold_at:
             self._fold_at = now() + _FOLD_EVERY.total_seconds()
-            for stream in self._accounts:
-                await self.samples.fold(stream)
+            try:
+                for stream in self._accounts:
+                    await self.samples.fold(stream)
+            except StoreUnavailableError as fault:
+                self.failures[Duty.SAMPLES] += 1
+                _log.warning("housekeeping failed", duty=str(Duty.SAMPLES), reason=str(fault))

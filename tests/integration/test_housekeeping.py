@@ -6,11 +6,13 @@ from collections import Counter
 
 import psycopg
 import pytest
+import structlog
 from psycopg import sql
 
 from listener.adapters.postgres import housekeeping
 from listener.adapters.postgres.connection import Database, Pool, open_pool
 from listener.adapters.postgres.housekeeping import PostgresHousekeeping
+from listener.domain.housekeeping import Duty
 from listener.domain.tally import Tally
 from listener.domain.tracks import TrackCount
 from tests.catalogue import add_release, delete_release, table
@@ -30,9 +32,9 @@ async def test_ledger_forgets_deleted_releases_only(
     for row in (*gone, never_asked):
         delete_release(db, row)
     before = ledger(db)
-    assert await PostgresHousekeeping(pool, BACKEND).clear() == len(gone)
+    assert await PostgresHousekeeping(pool, BACKEND, Counter()).clear() == len(gone)
     assert ledger(db) == {row: order for row, order in before.items() if row not in gone}
-    assert await PostgresHousekeeping(pool, BACKEND).clear() == 0
+    assert await PostgresHousekeeping(pool, BACKEND, Counter()).clear() == 0
 
 
 async def test_whole_window_of_deleted_releases_does_not_end_the_walk(
@@ -43,8 +45,34 @@ async def test_whole_window_of_deleted_releases_does_not_end_the_walk(
     await answer(*rows)
     for row in rows[1:]:
         delete_release(db, row)
-    assert await PostgresHousekeeping(pool, BACKEND).clear() == 5
+    assert await PostgresHousekeeping(pool, BACKEND, Counter()).clear() == 5
     assert list(ledger(db)) == rows[:1]
+
+
+async def test_duty_that_fails_is_warned_of_and_counted_and_stops_no_other(
+    dsn: str, db: Connection, role: str, answer: Answers
+) -> None:
+    row = add_release(db)
+    await answer(row)
+    delete_release(db, row)
+    db.execute(
+        "INSERT INTO listener.run (kind, cause, holder, started_at)"
+        " VALUES ('sweep', 'old', 'x', now() - interval '91 d')"
+    )
+    db.execute(
+        "INSERT INTO listener.warmth (identity_id, status, asked_at, failures)"
+        " VALUES (1, 'warmed', now() - interval '91 d', 0)"
+    )
+    db.execute(f"REVOKE DELETE ON listener.ledger, listener.run FROM {role}".encode())
+    failures: Counter[Duty] = Counter()
+    database = Database(as_role(dsn, role), BACKEND, "listener test")
+    with structlog.testing.capture_logs() as logs:
+        async with open_pool(database, size=1) as pool:
+            assert await PostgresHousekeeping(pool, BACKEND, failures).clear() == 0
+    assert failures == {Duty.LEDGER: 1, Duty.RUNS: 1}
+    warned = [log["duty"] for log in logs if log["event"] == "housekeeping failed"]
+    assert warned == ["ledger", "runs"]
+    assert db.execute("SELECT FROM listener.warmth").fetchall() == []
 
 
 async def test_old_runs_are_forgotten(pool: Pool, db: Connection) -> None:
@@ -53,7 +81,7 @@ async def test_old_runs_are_forgotten(pool: Pool, db: Connection) -> None:
         " ('sweep', 'old', 'x', now() - interval '91 d'),"
         " ('sweep', 'young', 'x', now() - interval '89 d')"
     )
-    assert await PostgresHousekeeping(pool, BACKEND).clear() == 0
+    assert await PostgresHousekeeping(pool, BACKEND, Counter()).clear() == 0
     assert db.execute("SELECT cause FROM listener.run").fetchall() == [("young",)]
 
 
@@ -72,7 +100,7 @@ async def test_refresh_calls_and_identities_of_long_ago_are_forgotten(
         "INSERT INTO listener.warmth (identity_id, status, asked_at, failures) VALUES"
         " (91, 'warmed', now() - interval '91 d', 0), (89, 'warmed', now() - interval '89 d', 0)"
     )
-    await PostgresHousekeeping(pool, BACKEND).clear()
+    await PostgresHousekeeping(pool, BACKEND, Counter()).clear()
     calls = db.execute("SELECT holder FROM listener.refresh ORDER BY 1").fetchall()
     assert calls == [("in flight",), ("young",)]
     assert db.execute("SELECT identity_id FROM listener.warmth").fetchall() == [(89,)]
@@ -93,7 +121,7 @@ async def test_failures_of_deleted_rotation_rows_are_forgotten(pool: Pool, db: C
         ([kept, deleted],),
     )
     db.execute(sql.SQL("DELETE FROM {} WHERE id = %s").format(table("rotation")), (deleted,))
-    assert await PostgresHousekeeping(pool, BACKEND).clear() == 0
+    assert await PostgresHousekeeping(pool, BACKEND, Counter()).clear() == 0
     left = db.execute("SELECT row_id FROM listener.rotation_failure").fetchall()
     assert left == [(kept,)]
 
@@ -110,7 +138,7 @@ def analyzed(db: Connection) -> bool:
 
 
 async def test_run_that_wrote_much_leaves_new_statistics(pool: Pool, db: Connection) -> None:
-    housekeeper = PostgresHousekeeping(pool, BACKEND)
+    housekeeper = PostgresHousekeeping(pool, BACKEND, Counter())
     assert not await housekeeper.analyze_tracks(tally_of(999))
     assert not analyzed(db)
     assert await housekeeper.analyze_tracks(tally_of(1000))
@@ -122,7 +150,9 @@ async def test_role_that_may_not_take_statistics_does_without(
 ) -> None:
     database = Database(as_role(dsn, role), BACKEND, "listener test")
     async with open_pool(database, size=1) as pool:
-        assert not await PostgresHousekeeping(pool, BACKEND).analyze_tracks(tally_of(1000))
+        assert not await PostgresHousekeeping(pool, BACKEND, Counter()).analyze_tracks(
+            tally_of(1000)
+        )
     assert not analyzed(db)
 
 
@@ -132,7 +162,9 @@ async def test_statistics_that_somebody_else_takes_are_not_waited_for(
     lock = sql.SQL("LOCK {} IN SHARE UPDATE EXCLUSIVE MODE")
     with psycopg.connect(dsn) as vacuum:
         vacuum.execute(lock.format(table("compilation_track_artist")))
-        assert not await PostgresHousekeeping(pool, BACKEND).analyze_tracks(tally_of(1000))
+        assert not await PostgresHousekeeping(pool, BACKEND, Counter()).analyze_tracks(
+            tally_of(1000)
+        )
     assert not analyzed(db)
 
 

@@ -23,6 +23,7 @@ from listener.adapters.http.sockets import BindError, bound_socket, url_of
 from listener.domain.change import Stream
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.health import Pulse, Reading, Waiting, WakeMode
+from listener.domain.housekeeping import Duty
 from listener.domain.pacing import BreakerState
 from listener.domain.tally import Skip, Tally
 from listener.engine.supervisor import beside
@@ -318,6 +319,7 @@ async def test_metrics_tell_every_number() -> None:
         reading=Reading(waiting, 6, timedelta(seconds=2)),
         tallies=(live,),
         refreshes={"warmed": 4, "a word of a newer LML": 1, "another": 2},
+        neglected={Duty.SAMPLES: 8},
         calls_in_flight=2,
         tokens=12,
         log_lines_dropped=3,
@@ -360,6 +362,8 @@ async def test_metrics_tell_every_number() -> None:
         ("capture_missed_total", ()): 2,
         ("rotation_refreshes_total", ("warmed",)): 4,
         ("rotation_refreshes_total", ("other",)): 3,
+        ("housekeeping_failures_total", ("samples",)): 8,
+        ("housekeeping_failures_total", ("runs",)): 0,
         ("backlog_changes", ("library",)): 9,
         ("oldest_change_age_seconds", ("library",)): 10,
         ("oldest_change_age_seconds", ("rotation",)): 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ import pytest
 from listener.domain.change import Batch, Stream
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.health import Pulse, Reading, Waiting, WakeMode
+from listener.domain.housekeeping import Duty
 from listener.domain.pacing import BreakerState
 from listener.domain.room import RoomLimits
 from listener.domain.sample import Sample
@@ -172,6 +174,7 @@ class Database:
         self.fault: StoreUnavailableError | None = None
         self.reads = 0
         self.written: list[Sample] = []
+        self.unfoldable: StoreUnavailableError | None = None
         self.folded: list[Stream] = []
         self.counted = 0
         self.takes = 0.0
@@ -192,6 +195,8 @@ class Database:
         return (self.counted, 0, 0, 0, 0, 0, 0)
 
     async def fold(self, stream: Stream) -> None:
+        if self.unfoldable is not None:
+            raise self.unfoldable
         self.folded.append(stream)
 
     async def _answer(self) -> None:
@@ -265,7 +270,7 @@ async def test_captured_is_what_was_claimed_and_what_is_still_to_be() -> None:
 async def recording() -> AsyncIterator[tuple[Recorder, Database, Pulses]]:
     database, pulses = Database(), Pulses()
     watch = Watch(database.read, pulses)
-    recorder = Recorder(database, lambda: watch.reading, pulses)
+    recorder = Recorder(database, lambda: watch.reading, pulses, Counter())
     async with beside(watch.run(), recorder.run()):
         yield recorder, database, pulses
 
@@ -298,6 +303,14 @@ async def test_coverage_is_counted_once_a_minute_and_old_samples_folded() -> Non
         assert 8 <= len(counts) <= 11
         assert len(database.written) >= 45
         assert 2 <= len(database.folded) <= 3
+
+
+async def test_old_samples_that_cannot_be_folded_are_counted_and_new_ones_written() -> None:
+    async with recording() as (recorder, database, _pulses):
+        database.unfoldable = StoreUnavailableError("permission denied")
+        await for_a_while(610)
+        assert len(database.written) >= 45
+        assert 2 <= recorder.failures[Duty.SAMPLES] <= 3
 
 
 async def test_stream_that_others_follow_is_theirs_to_write_down() -> None:

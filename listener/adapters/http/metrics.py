@@ -26,6 +26,7 @@ from prometheus_client.registry import Collector
 from listener import DISTRIBUTION
 from listener.domain.change import Stream
 from listener.domain.health import Pulse, Reading, WakeMode
+from listener.domain.housekeeping import Duty
 from listener.domain.pacing import BreakerState
 from listener.domain.refreshing import RotationTally, Status
 from listener.domain.run import RunKind
@@ -58,6 +59,7 @@ class Numbers:
     reading: Reading | None = None
     tallies: Sequence[Tally] = ()
     refreshes: Mapping[str, int] = field(default_factory=dict)
+    neglected: Mapping[Duty, int] = field(default_factory=dict)
     calls_in_flight: int = 0
     tokens: int | None = None
     log_lines_dropped: int = 0
@@ -163,6 +165,9 @@ class Metrics:
         missed = "Rows that had changed without a record, found by runs here."
         yield _counts("capture_missed", missed, None, {"": total.capture_missed})
         yield _counts("rotation_refreshes", "Refreshed identities.", "status", _refreshes(numbers))
+        neglected = {str(duty): numbers.neglected.get(duty, 0) for duty in Duty}
+        failed = "Failures to clear out what nobody needs any more."
+        yield _counts("housekeeping_failures", failed, "duty", neglected)
         in_flight = "Calls of LML in flight."
         yield _one("lml_calls_in_flight", in_flight, {}, numbers.calls_in_flight)
         dropped = "Log lines that standard error did not take."

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 
 import structlog
 from psycopg import errors
 
-from listener.adapters.postgres.connection import Pool, session
+from listener.adapters.postgres.connection import Pool, only_row, session
 from listener.adapters.postgres.refreshes import RECENT
 from listener.adapters.postgres.statements import query
+from listener.domain.faults import StoreUnavailableError
+from listener.domain.housekeeping import Duty
 from listener.domain.tally import Tally
 from listener.domain.tracks import TrackCount
 
@@ -25,38 +30,52 @@ _MUCH = 1000
 class PostgresHousekeeping:
     """Removes what is old or of deleted releases, in short statements.
 
-    After a run that wrote much it has PostgreSQL look at what was written.
+    What fails is warned of and counted in `failures`; it stops nothing else, and is tried again the
+    next time. After a run that wrote much it has PostgreSQL look at what was written.
     """
 
-    def __init__(self, pool: Pool, backend: str) -> None:
+    def __init__(self, pool: Pool, backend: str, failures: Counter[Duty]) -> None:
         self._pool = pool
         self._backend = backend
+        self._failures = failures
         self._may_analyze = query("may_analyze_tracks", backend)
         self._analyze = query("analyze_tracks", backend)
         self._clear_ledger = query("clear_ledger", backend)
-        self._clear_runs = query("clear_runs", backend)
-        self._clear_refreshes = query("clear_refreshes", backend)
-        self._clear_warmth = query("clear_warmth", backend)
-        self._clear_rotation = query("clear_rotation_failures", backend)
+        self._old: Sequence[tuple[Duty, bytes, dict[str, timedelta]]] = (
+            (Duty.RUNS, query("clear_runs", backend), {"keep": _KEEP_RUNS}),
+            (Duty.REFRESHES, query("clear_refreshes", backend), {"recent": RECENT}),
+            (Duty.WARMTH, query("clear_warmth", backend), {"keep": _KEEP_WARMTH}),
+            (Duty.ROTATION_FAILURES, query("clear_rotation_failures", backend), {}),
+        )
 
     async def clear(self) -> int:
         """Return how many ledger rows were removed."""
-        cleared, after = 0, 0
-        while True:
-            async with session(self._pool) as connection:
-                parameters = {"after": after, "window": _WINDOW}
-                row = await (
-                    await connection.execute(self._clear_ledger, parameters, prepare=False)
-                ).fetchone()
-            if row is None or row[0] is None:
-                break
-            after, cleared = row[0], cleared + row[1]
-        async with session(self._pool) as connection:
-            await connection.execute(self._clear_runs, {"keep": _KEEP_RUNS})
-            await connection.execute(self._clear_refreshes, {"recent": RECENT})
-            await connection.execute(self._clear_warmth, {"keep": _KEEP_WARMTH})
-            await connection.execute(self._clear_rotation)
+        cleared = 0
+        with self._tolerated(Duty.LEDGER):
+            async for count in self._cleared_windows():
+                cleared += count
+        for duty, statement, parameters in self._old:
+            with self._tolerated(duty):
+                async with session(self._pool) as connection:
+                    await connection.execute(statement, parameters)
         return cleared
+
+    async def _cleared_windows(self) -> AsyncIterator[int]:
+        after: int | None = 0
+        while after is not None:
+            parameters = {"after": after, "window": _WINDOW}
+            async with session(self._pool) as connection:
+                cursor = await connection.execute(self._clear_ledger, parameters, prepare=False)
+                after, count = await only_row(cursor)
+            yield count
+
+    @contextmanager
+    def _tolerated(self, duty: Duty) -> Iterator[None]:
+        try:
+            yield
+        except StoreUnavailableError as fault:
+            self._failures[duty] += 1
+            _log.warning("housekeeping failed", duty=str(duty), reason=str(fault))
 
     async def analyze_tracks(self, tally: Tally) -> bool:
         """Take new statistics of the track artists, if a run wrote many and we may.
