@@ -2,7 +2,8 @@
 -- in the ledger what becomes of them, and returns by release the counts and which rows would change. It changes no row
 -- of the backend: an UPDATE wakes the backend's statement triggers even if it writes nothing.
 -- A credit is one (artist name, title) of a release. Each look-up is by key whatever the planner takes the number of
--- rows for; an artist is looked up only for a row that could take it, and two of one folded name are nobody.
+-- rows for; an artist is looked up only for a row that could take it, and two of one folded name are nobody: such a row
+-- is written without an artist.
 WITH accepted AS MATERIALIZED (
     SELECT g.library_id
     FROM listener.ledger AS g
@@ -17,7 +18,7 @@ judged AS MATERIALIZED (
         k.resolved_artist_name IS NULL AS missed,
         t.track_artist_link_method IS NOT DISTINCT FROM 'librarian' AS librarian,
         a.artist_id,
-        t.track_artist_id = a.artist_id
+        t.track_artist_id IS NOT DISTINCT FROM a.artist_id
             AND t.track_artist_link_confidence IS NOT DISTINCT FROM k.confidence
             AND t.track_artist_link_method IS NOT DISTINCT FROM 'lml_backfill' AS same,
         t.track_position IS NULL AND k.track_position IS NOT NULL AS placeable,
@@ -79,6 +80,7 @@ sorted AS MATERIALIZED (
             WHEN j.same THEN 'unchanged'
             ELSE 'new'
         END AS fate,
+        j.id IS NOT NULL AND NOT j.missed AND NOT j.librarian AND NOT j.same AS relinked,
         j.id IS NOT NULL AND NOT j.missed AND NOT j.librarian AND j.placeable AS placed,
         j.id IS NOT NULL AND NOT j.missed AND NOT j.librarian AND j.ambiguous AS ambiguous
     FROM judged AS j
@@ -94,11 +96,11 @@ counted AS MATERIALIZED (
         count(*) FILTER (WHERE s.fate = 'unchanged') AS unchanged,
         count(*) FILTER (WHERE s.fate = 'new') AS new,
         count(*) FILTER (WHERE s.ambiguous) AS ambiguous,
-        array_agg(s.place ORDER BY s.place) FILTER (WHERE s.fate = 'new' OR s.placed) AS places,
-        array_agg(s.id ORDER BY s.place) FILTER (WHERE s.fate = 'new' OR s.placed) AS ids,
-        array_agg(CASE WHEN s.fate = 'new' THEN s.artist_id END ORDER BY s.place)
-            FILTER (WHERE s.fate = 'new' OR s.placed) AS artist_ids,
-        array_agg(s.placed ORDER BY s.place) FILTER (WHERE s.fate = 'new' OR s.placed) AS placed
+        array_agg(s.place ORDER BY s.place) FILTER (WHERE s.relinked OR s.placed) AS places,
+        array_agg(s.id ORDER BY s.place) FILTER (WHERE s.relinked OR s.placed) AS ids,
+        array_agg(s.relinked ORDER BY s.place) FILTER (WHERE s.relinked OR s.placed) AS relinked,
+        array_agg(s.artist_id ORDER BY s.place) FILTER (WHERE s.relinked OR s.placed) AS artist_ids,
+        array_agg(s.placed ORDER BY s.place) FILTER (WHERE s.relinked OR s.placed) AS placed
     FROM sorted AS s
     GROUP BY s.library_id
 ),
@@ -125,6 +127,7 @@ SELECT
     c.ambiguous,
     c.places,
     c.ids,
+    c.relinked,
     c.artist_ids,
     c.placed
 FROM counted AS c

@@ -9,18 +9,18 @@ WITH locked AS MATERIALIZED (
 ),
 written AS (
     UPDATE {backend}.compilation_track_artist AS t
-    SET track_artist_id = coalesce(w.artist_id, t.track_artist_id),
+    SET track_artist_id = CASE WHEN w.relinked THEN w.artist_id ELSE t.track_artist_id END,
         track_artist_link_confidence = CASE
-            WHEN w.artist_id IS NULL THEN t.track_artist_link_confidence ELSE w.confidence
+            WHEN w.relinked THEN w.confidence ELSE t.track_artist_link_confidence
         END,
         track_artist_link_method = CASE
-            WHEN w.artist_id IS NULL THEN t.track_artist_link_method ELSE 'lml_backfill'
+            WHEN w.relinked THEN 'lml_backfill' ELSE t.track_artist_link_method
         END,
         track_position = coalesce(t.track_position, w.track_position)
     FROM unnest(
-        %(ids)b::int[], %(rows)b::int[], %(artist_names)b::text[], %(titles)b::text[], %(artist_ids)b::int[],
-        %(confidences)b::real[], %(positions)b::text[]
-    ) AS w (id, library_id, artist_name, track_title, artist_id, confidence, track_position)
+        %(ids)b::int[], %(rows)b::int[], %(artist_names)b::text[], %(titles)b::text[], %(relinked)s::boolean[],
+        %(artist_ids)b::int[], %(confidences)b::real[], %(positions)b::text[]
+    ) AS w (id, library_id, artist_name, track_title, relinked, artist_id, confidence, track_position)
     WHERE (t.id IN (SELECT l.id FROM locked AS l)) IS TRUE
         AND t.id = w.id
         AND t.library_id = w.library_id
@@ -29,7 +29,7 @@ written AS (
         AND t.track_artist_link_method IS DISTINCT FROM 'librarian'
     RETURNING
         t.library_id,
-        w.artist_id IS NOT NULL AS linked,
+        w.relinked AND w.artist_id IS NOT NULL AS linked,
         w.track_position IS NOT NULL AND t.track_position = w.track_position AS placed
 )
 SELECT

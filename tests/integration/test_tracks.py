@@ -278,12 +278,20 @@ async def test_artist_of_whom_there_are_none_or_several_is_nobody(
     counts = await write(release, found("Nico", position="A1"), found("Can"), found("Low"))
     assert counts == {N.ROWS_NO_ARTIST: 2, N.ROWS_WRITTEN: 1, N.POSITIONS_WRITTEN: 1}
     assert credits_of(db, release)[:2] == [
-        ("Nico", "Title", "A1", None, None, None),
-        ("Can", "Title", None, None, None, None),
+        ("Nico", "Title", "A1", None, 0.9, "lml_backfill"),
+        ("Can", "Title", None, None, 0.9, "lml_backfill"),
     ]
+    watch_updates(db)
+    again = await write(release, found("Nico", position="A1"), found("Can"), found("Low"))
+    assert again == {N.ROWS_NO_ARTIST: 2, N.ROWS_UNCHANGED: 1}
+    assert updates(db) == 0
+    add_artist(db, "Can")
+    counts = await write(release, found("Nico", position="A1"), found("Can"), found("Low"))
+    assert counts == {N.ROWS_NO_ARTIST: 1, N.ROWS_UNCHANGED: 1, N.ROWS_WRITTEN: 1}
+    assert credits_of(db, release)[1] == ("Can", "Title", None, "Can", 0.9, "lml_backfill")
 
 
-async def test_link_stays_when_its_artist_is_not_found_any_more(
+async def test_link_goes_when_its_artist_is_not_found_any_more(
     db: Connection, release: int, write: Writing
 ) -> None:
     add_artist(db, "Nico")
@@ -295,7 +303,7 @@ async def test_link_stays_when_its_artist_is_not_found_any_more(
         N.POSITIONS_WRITTEN: 1,
     }
     (row,) = credits_of(db, release)
-    assert row == ("Nico", "Title", "A1", "Nico", 0.9, "lml_backfill")
+    assert row == ("Nico", "Title", "A1", None, 0.5, "lml_backfill")
 
 
 async def test_librarians_rows_are_never_touched(

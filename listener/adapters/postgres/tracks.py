@@ -30,10 +30,14 @@ class _Offer(NamedTuple):
 
 
 class _Change(NamedTuple):
-    """A row that lacks something: an artist, if `artist_id` is set, or a position, if `placed`."""
+    """A row that is to get another link, if `relinked`, or a position, if `placed`.
+
+    A link without an artist says that LML knows one, and the catalogue none or several.
+    """
 
     row_id: int
     offer: _Offer
+    relinked: bool
     artist_id: int | None
     placed: bool
 
@@ -57,9 +61,10 @@ class PostgresTracks:
         await cursor.execute(self._weigh, _offer_columns(page.order, offers), binary=True)
         counts: dict[int, Counter[TrackCount]] = {}
         changes: list[_Change] = []
-        for library_id, *weighed, places, row_ids, artist_ids, placed in await cursor.fetchall():
+        for library_id, *found in await cursor.fetchall():
+            weighed, columns = found[: len(_WEIGHED)], found[len(_WEIGHED) :]
             counts[library_id] = Counter(dict(zip(_WEIGHED, weighed, strict=True)))
-            changes += _changes(offers, places, row_ids, artist_ids, placed)
+            changes += _changes(offers, *columns)
         if changes:
             for library_id, linked, positioned in await self._change(connection, changes):
                 counts[library_id][TrackCount.ROWS_WRITTEN] = linked
@@ -78,19 +83,10 @@ def _offers(page: VerdictPage) -> Iterator[_Offer]:
             yield _Offer(verdict.library_id, key)
 
 
-def _changes(
-    offers: Sequence[_Offer],
-    places: Sequence[int] | None,
-    row_ids: Sequence[int],
-    artist_ids: Sequence[int | None],
-    placed: Sequence[bool],
-) -> Iterator[_Change]:
-    if places is None:
-        return
-    for place, row_id, artist_id, is_placed in zip(
-        places, row_ids, artist_ids, placed, strict=True
-    ):
-        yield _Change(row_id, offers[place - 1], artist_id, is_placed)
+def _changes(offers: Sequence[_Offer], *columns: Sequence[Any] | None) -> Iterator[_Change]:
+    """Yield what is to change of a release, by the place of each offer; nothing without columns."""
+    for place, row_id, *change in zip(*(column or () for column in columns), strict=True):
+        yield _Change(row_id, offers[place - 1], *change)
 
 
 def _offer_columns(order: int, offers: Sequence[_Offer]) -> dict[str, Any]:
@@ -118,6 +114,7 @@ def change_columns(changes: Sequence[_Change]) -> dict[str, Any]:
         "rows": Int4s([change.offer.library_id for change in ordered]),
         "artist_names": Texts([key.artist_name for key in keys]),
         "titles": Texts([key.track_title for key in keys]),
+        "relinked": [change.relinked for change in ordered],
         "artist_ids": Int4s([change.artist_id for change in ordered]),
         "confidences": Float4s([key.confidence for key in keys]),
         "positions": Texts([c.offer.key.track_position if c.placed else None for c in ordered]),
