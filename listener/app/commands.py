@@ -71,12 +71,12 @@ class Forecast:
         return self.calls * self.call / self.in_flight
 
 
-async def require_ready(settings: Settings, routes: Sequence[Route]) -> None:
+async def require_ready(settings: Settings, routes: Sequence[Route], *, dry: bool = False) -> None:
     """Return if the database is ready, and LML new enough for the routes that will be asked.
 
-    Raises `InstallationError` or `GateError`.
+    A `dry` look leaves the database as it is. Raises `InstallationError` or `GateError`.
     """
-    await in_thread(check_installation, settings)
+    await in_thread(check_installation, settings, dry=dry)
     if routes:
         await require_gate(settings, routes=routes)
 
@@ -131,6 +131,8 @@ async def _run(
     await reconciler.run(
         command.kind, command.scope, cause="command", limit=command.limit, tally=tally
     )
+    if command.dry:
+        return
     housekeeping = parts.housekeeping()
     await housekeeping.analyze_tracks(tally)
     if command.leftovers:

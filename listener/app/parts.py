@@ -220,7 +220,7 @@ class Parts:
             withdraw_on_change=settings.withdraw_on_change,
         )
         return Resolver(
-            library=PostgresLibrary(self.pool, backend, ask_again),
+            library=PostgresLibrary(self.pool, backend, ask_again, dry=dry),
             lml=self.lml,
             verdicts=DryVerdicts() if dry else verdicts,
             outbox=self.outbox,

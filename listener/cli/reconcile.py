@@ -181,7 +181,7 @@ def backfill(
 
 
 async def _forecast(settings: Settings, scope: Scope) -> Forecast:
-    await require_ready(settings, [])
+    await require_ready(settings, [], dry=True)
     return await forecast(settings, RunKind.BACKFILL, scope)
 
 
@@ -226,7 +226,7 @@ async def _running(
         ending.calls(running.cancel)
     asks_for_library = [Route.LIBRARY] if command is not None else []
     asks_for_rotation = [Route.ROTATION, Route.MINT] if walk is not None and not walk.dry else []
-    await require_ready(settings, asks_for_library + asks_for_rotation)
+    await require_ready(settings, asks_for_library + asks_for_rotation, dry=_is_dry(command, walk))
     if command is not None:
         with show_progress(tally) as expect:
             await run_command(settings, command, tally, expect)
@@ -234,8 +234,12 @@ async def _running(
         await walk.make(settings)
 
 
+def _is_dry(command: Command | None, walk: Walk | None) -> bool:
+    return command.dry if command is not None else walk is not None and walk.dry
+
+
 def _print(command: Command | None, tally: Tally, walk: Walk | None, *, as_json: bool) -> None:
-    dry = command.dry if command is not None else walk is not None and walk.dry
+    dry = _is_dry(command, walk)
     if dry or as_json:
         report: dict[str, object] = {}
         if command is not None:

@@ -1,2 +1,2 @@
--- Draws the order of a question, before its rows are read.
-SELECT nextval('listener.ask_order') AS ask_order
+-- Draws the order of a question, before its rows are read; where no verdict will be written, none is drawn.
+SELECT CASE WHEN %(drawing)s THEN nextval('listener.ask_order') ELSE 1 END AS ask_order

@@ -247,11 +247,48 @@ def test_dry_run_asks_honestly_and_writes_nothing(
         assert sum(report[name] for name in would) + sum(report["would_skip"].values()) == 300
     assert simulator.calls.rows["bulk"] == 600
     assert count(db, "library_identity") == count(db, "library_identity_source") == 0
-    for name in ("ledger", "run", "slot"):
-        row = db.execute(
-            sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier("listener", name))
-        ).fetchone()
-        assert row == (0,)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("sweep", "--dry-run"),
+        ("sweep", "--dry-run", "--recheck"),
+        ("sweep", "--dry-run", "--stream", "rotation"),
+        ("backfill", "--dry-run"),
+        ("backfill", "--plan"),
+    ],
+)
+def test_dry_run_leaves_every_table_and_sequence_as_it_was(
+    db: Connection, listener: Commands, simulator: Simulator, command: tuple[str, ...]
+) -> None:
+    mixed(simulator)
+    add_releases(db, 30)
+    db.execute("INSERT INTO wxyc_schema.rotation (album_id, rotation_bin) VALUES (1, 'H')")
+    assert listener.run("sweep", "--limit", "20").code == 0
+    add_releases(db, 10, "More")
+    # As a logical copy leaves it.
+    db.execute("SELECT setval('listener.run_run_id_seq', 1, false)")
+    before = contents(db)
+    ran = listener.run(*command)
+    assert ran.code == 0, ran.stderr
+    assert contents(db) == before
+
+
+def contents(db: Connection) -> dict[str, object]:
+    """Return a digest of each table, versions of rows included, and where each sequence is."""
+    names = db.execute(
+        "SELECT c.oid::regclass::text, c.relkind FROM pg_class AS c"
+        " WHERE c.relnamespace IN ('listener'::regnamespace, 'wxyc_schema'::regnamespace)"
+        " AND c.relkind IN ('r', 'S')"
+    ).fetchall()
+    digest = "SELECT md5(string_agg(t::text || xmin || ctid, ',' ORDER BY ctid)) FROM {} AS t"
+    position = "SELECT (last_value, is_called)::text FROM {}"
+    statements = {str(name): digest if kind == "r" else position for name, kind in names}
+    return {
+        name: db.execute(statement.format(name).encode()).fetchone()
+        for name, statement in statements.items()
+    }
 
 
 def test_both_searches_of_a_sweep_together_ask_each_row_once(

@@ -26,9 +26,13 @@ class AskAgain:
 
 
 class PostgresLibrary:
-    """Reads questions from the backend's `library` and holds them against the ledger."""
+    """Reads questions from the backend's `library` and holds them against the ledger.
 
-    def __init__(self, pool: Pool, backend: str, ask_again: AskAgain) -> None:
+    A `dry` one writes nothing: its questions have no order among others.
+    """
+
+    def __init__(self, pool: Pool, backend: str, ask_again: AskAgain, *, dry: bool = False) -> None:
+        self._drawing = {"drawing": not dry}
         self._pool = pool
         self._ask_again = ask_again
         self._order = query("draw_ask_order", backend)
@@ -42,7 +46,7 @@ class PostgresLibrary:
             # Fetched after the pipeline: it ends with the statements, not after a round trip more.
             async with connection.pipeline():
                 # Two statements: the order must be older than the snapshot that reads the rows.
-                order = await connection.execute(self._order)
+                order = await connection.execute(self._order, self._drawing)
                 await cursor.execute(self._read, parameters, binary=True)
             (drawn,), rows = await only_row(order), await cursor.fetchall()
         questions, answered, nameless = [], set(), set()
