@@ -109,6 +109,10 @@ def _routine(parts: Parts, library: Consumer) -> tuple[Routine, Audit]:
         raised = await ledger.raise_sequences()
         if raised:
             _log.warning("sequences were behind their rows, as a copy leaves them", raised=raised)
+        # Without LML the search ends early, and is tried again: the outbox is bounded all the same.
+        coalesced = await housekeeping.coalesce()
+        if coalesced:
+            _log.info("left one change of each row in the outbox", removed=coalesced)
         tally = await reconciler.run(RunKind.REFRESH, parts.scope, cause=cause)
         _log.info("refreshed what was due", **tally.fields())
         await housekeeping.analyze_tracks(tally)

@@ -8,6 +8,7 @@ from enum import StrEnum
 class Duty(StrEnum):
     """What is kept small, and how failures to do so are counted."""
 
+    OUTBOX = "outbox"
     LEDGER = "ledger"
     RUNS = "runs"
     REFRESHES = "refreshes"

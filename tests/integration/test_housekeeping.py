@@ -75,6 +75,41 @@ async def test_duty_that_fails_is_warned_of_and_counted_and_stops_no_other(
     assert db.execute("SELECT FROM listener.warmth").fetchall() == []
 
 
+async def test_outbox_that_nobody_empties_holds_one_change_a_row(
+    monkeypatch: pytest.MonkeyPatch, pool: Pool, db: Connection
+) -> None:
+    monkeypatch.setattr(housekeeping, "_MANY_CHANGES", 5)
+    monkeypatch.setattr(housekeeping, "_CHANGES", 7)
+    rows = [add_release(db) for _ in range(10)]
+    for title in ("Hex", "Dots"):
+        db.execute("UPDATE wxyc_schema.library SET album_title = %s", (title,))
+    db.execute(
+        "INSERT INTO listener.change (stream, row_id) VALUES ('rotation', 1), ('rotation', 1)"
+    )
+    before = db.execute("SELECT max(seq) FROM listener.change WHERE stream = 'library'").fetchone()
+    assert await PostgresHousekeeping(pool, BACKEND, Counter()).coalesce() == 20
+    left = db.execute(
+        "SELECT stream, row_id, seq FROM listener.change ORDER BY stream, seq"
+    ).fetchall()
+    assert [row for stream, row, _ in left if stream == "library"] == rows
+    assert [seq for stream, _, seq in left if stream == "library"][-1:] == list(before or ())
+    # Few enough to be left alone.
+    assert len(left) == len(rows) + 2
+
+
+async def test_change_whose_later_one_is_not_committed_is_left(
+    monkeypatch: pytest.MonkeyPatch, dsn: str, pool: Pool, db: Connection
+) -> None:
+    monkeypatch.setattr(housekeeping, "_MANY_CHANGES", 0)
+    row = add_release(db)
+    housekeeper = PostgresHousekeeping(pool, BACKEND, Counter())
+    with psycopg.connect(dsn) as writer:
+        writer.execute("UPDATE wxyc_schema.library SET album_title = 'Hex' WHERE id = %s", (row,))
+        assert await housekeeper.coalesce() == 0
+        writer.rollback()
+    assert db.execute("SELECT row_id FROM listener.change").fetchall() == [(row,)]
+
+
 async def test_old_runs_are_forgotten(pool: Pool, db: Connection) -> None:
     db.execute(
         "INSERT INTO listener.run (kind, cause, holder, started_at) VALUES"
@@ -90,7 +125,7 @@ async def test_refresh_calls_and_identities_of_long_ago_are_forgotten(
 ) -> None:
     db.execute(
         "INSERT INTO listener.refresh"
-        " (cause, known, holder, identities, cost, started_at, ended_at) VALUES"
+        " (errand, known, holder, identities, cost, started_at, ended_at) VALUES"
         " ('walk', true, 'old', 1, 1, now() - interval '8 d', now() - interval '8 d'),"
         " ('walk', true, 'died', 1, 1, now() - interval '8 d', 'infinity'),"
         " ('walk', true, 'young', 1, 1, now() - interval '6 d', now() - interval '6 d'),"

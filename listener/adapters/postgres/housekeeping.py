@@ -13,6 +13,7 @@ from psycopg import errors
 from listener.adapters.postgres.connection import Pool, only_row, session
 from listener.adapters.postgres.refreshes import RECENT
 from listener.adapters.postgres.statements import query
+from listener.domain.change import Stream
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.housekeeping import Duty
 from listener.domain.tally import Tally
@@ -21,6 +22,10 @@ from listener.domain.tracks import TrackCount
 _log = structlog.stdlib.get_logger()
 
 _WINDOW = 2500
+# So many changes wait only while LML does not answer, or after an import; then several of a row
+# are worth removing, so many at a time.
+_MANY_CHANGES = 10_000
+_CHANGES = 5_000
 _KEEP_RUNS = timedelta(days=90)
 _KEEP_WARMTH = timedelta(days=90)
 # So many rows of track artists written in one run are worth new statistics.
@@ -40,6 +45,7 @@ class PostgresHousekeeping:
         self._failures = failures
         self._may_analyze = query("may_analyze_tracks", backend)
         self._analyze = query("analyze_tracks", backend)
+        self._coalesce = query("coalesce_changes", backend)
         self._clear_ledger = query("clear_ledger", backend)
         self._old: Sequence[tuple[Duty, bytes, dict[str, timedelta]]] = (
             (Duty.RUNS, query("clear_runs", backend), {"keep": _KEEP_RUNS}),
@@ -47,6 +53,20 @@ class PostgresHousekeeping:
             (Duty.WARMTH, query("clear_warmth", backend), {"keep": _KEEP_WARMTH}),
             (Duty.ROTATION_FAILURES, query("clear_rotation_failures", backend), {}),
         )
+
+    async def coalesce(self) -> int:
+        """Leave one change of each row in an outbox that nobody empties; return how many went."""
+        went = 0
+        with self._tolerated(Duty.OUTBOX):
+            for stream in Stream:
+                parameters = {"stream": stream, "more_than": _MANY_CHANGES, "limit": _CHANGES}
+                removed = _CHANGES
+                while removed == _CHANGES:
+                    async with session(self._pool) as connection:
+                        cursor = await connection.execute(self._coalesce, parameters, prepare=False)
+                        removed = cursor.rowcount
+                    went += removed
+        return went
 
     async def clear(self) -> int:
         """Return how many ledger rows were removed."""
