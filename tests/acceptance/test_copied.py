@@ -1,14 +1,20 @@
-"""A logical copy of the database leaves sequences behind: the daemon brings its own up."""
+"""Copies of the database: one that leaves sequences behind, one of the backend's schema alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg import sql
 
+from listener.demo.stage import program
 from tests.acceptance.conftest import Commands, Daemon, eventually
 from tests.catalogue import add_release, count, outbox_size, rename
-from tests.conftest import Connection, as_role
+from tests.conftest import BACKEND, Connection, as_role, with_database
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -70,3 +76,45 @@ def test_role_that_may_not_bring_them_up_says_what_to_do(
     assert ran.code == 2
     assert "ask_order" in ran.stderr
     assert "listener roles" in ran.stderr
+
+
+@pytest.fixture
+def copy(server: str, worker_id: str) -> Iterator[str]:
+    """DSN of a database without anything in it."""
+    name = sql.Identifier(f"listener_copy_{worker_id}")
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
+        yield with_database(server, f"listener_copy_{worker_id}")
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+def test_backends_schema_alone_is_restored_without_our_triggers(
+    owner_dsn: str, copy: str, listener: Commands, answered: int, tmp_path: Path
+) -> None:
+    dump = tmp_path / "schema.dump"
+    pg_dump, pg_restore = program("pg_dump"), program("pg_restore")
+    _done(pg_dump, "--format=custom", f"--schema={BACKEND}", f"--file={dump}", owner_dsn)
+    whole = ("--exit-on-error", f"--dbname={copy}", str(dump))
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        _done(pg_restore, *whole)
+    assert 'schema "listener" does not exist' in refused.value.stderr
+    with psycopg.connect(copy, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(BACKEND)))
+
+    listed = _done(pg_restore, "--list", dump).splitlines()
+    without = tmp_path / "without-triggers.list"
+    kept = [line for line in listed if not re.search(" TRIGGER .* listener_", line)]
+    without.write_text("\n".join(kept))
+    assert len(kept) == len(listed) - 5
+    _done(pg_restore, f"--use-list={without}", *whole)
+
+    assert listener.run("migrate", DATABASE_URL=copy).code == 0
+    checked = listener.run("migrate", "--check", DATABASE_URL=copy)
+    assert (checked.code, checked.stdout) == (0, "nothing missing\n")
+    with psycopg.connect(copy, autocommit=True) as connection:
+        rename(connection, answered, "Broadcast")
+        assert outbox_size(connection) == 1
+
+
+def _done(*words: str | Path) -> str:
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
