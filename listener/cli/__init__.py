@@ -28,6 +28,7 @@ from listener.app.descriptors import require_descriptors
 from listener.cli.completion import completion_command
 from listener.cli.doctor import doctor_command
 from listener.cli.errors import COULD_NOT_RUN, Commands, examples
+from listener.cli.find import find_command
 from listener.cli.history import history_command
 from listener.cli.parked import parked_command, requeue_command
 from listener.cli.reconcile import backfill, sweep
@@ -90,6 +91,7 @@ def run() -> None:
 main.add_command(sweep)
 main.add_command(backfill)
 main.add_command(status_command)
+main.add_command(find_command)
 main.add_command(why_command)
 main.add_command(history_command)
 main.add_command(doctor_command)

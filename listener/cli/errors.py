@@ -18,6 +18,7 @@ import click
 
 from listener.adapters.http.sockets import BindError
 from listener.adapters.log import drain_logs
+from listener.adapters.postgres.finding import SlowSearchError
 from listener.adapters.postgres.installation import InstallationError
 from listener.domain.faults import StoreUnavailableError, first_of
 from listener.domain.gate import GateError
@@ -42,6 +43,7 @@ _TOLD = (
     InstallationError,
     GateError,
     RunHaltedError,
+    SlowSearchError,
     StoreUnavailableError,
 )
 

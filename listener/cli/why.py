@@ -19,6 +19,7 @@ from listener.adapters.postgres.story import (
 )
 from listener.app.report import as_json as json_of
 from listener.cli.errors import examples
+from listener.cli.find import search, show
 from listener.cli.history import former_line, ids_of
 from listener.cli.look import json_option, moment, printable
 from listener.domain.due import Reason
@@ -26,6 +27,7 @@ from listener.domain.verdict import VISITED_COMPILATION, Kind
 from listener.settings import DueSettings, load_settings
 
 _NO_SUCH_ROW = 1
+_ID = click.IntRange(1, 2**31 - 1)
 _LABEL = 10
 
 _REASONS = {
@@ -49,24 +51,27 @@ _UNLINKED = {
     name="why",
     epilog=examples(
         ("listener why 4711", "the row with this id"),
+        ("listener why broadcast tender", "the release that has these words"),
         ("listener why 4711 --json", "for a machine"),
     ),
 )
-@click.argument("library_id", type=click.IntRange(1, 2**31 - 1))
+@click.argument("row", metavar="ID|WORDS...", nargs=-1, required=True)
 @json_option
-def why_command(*, library_id: int, as_json: bool) -> None:
+def why_command(*, row: tuple[str, ...], as_json: bool) -> None:
     """Tell the story of one row of the library.
 
     What was asked, what stands, what comes next. Needs DATABASE_URL only, and changes nothing.
-    Exits 0, or 1 if there is no such row.
+    Words are those of artist and title; several releases that have them are listed instead.
+    Exits 0, or 1 if there is not exactly one such row.
     """
     settings = load_settings(DueSettings)
-    backend = settings.wxyc_schema_name
+    dsn, backend = settings.database_url.get_secret_value(), settings.wxyc_schema_name
+    library_id = _id_of(row, dsn, backend)
     ask_again = AskAgain(
         resolved=timedelta(days=settings.stale_threshold_days),
         unresolved=timedelta(days=settings.unresolved_retry_days),
     )
-    with looking(settings.database_url.get_secret_value(), backend, STORY) as connection:
+    with looking(dsn, backend, STORY) as connection:
         story = read_story(
             connection,
             backend,
@@ -81,6 +86,21 @@ def why_command(*, library_id: int, as_json: bool) -> None:
             click.echo(f"{label:<{_LABEL}}{line}")
     if story.release is None:
         raise SystemExit(_NO_SUCH_ROW)
+
+
+def _id_of(row: tuple[str, ...], dsn: str, backend: str) -> int:
+    """Return the id that was given, or that of the only release with these words."""
+    if len(row) == 1 and row[0].isdecimal():
+        return int(_ID.convert(int(row[0]), None, None))
+    found = search(dsn, backend, " ".join(row))
+    if len(found) == 1:
+        return found[0].library_id
+    if found:
+        show(found)
+        click.echo("several releases have these words: give more of them, or an id", err=True)
+    else:
+        click.echo("no release has all of these words", err=True)
+    raise SystemExit(_NO_SUCH_ROW)
 
 
 def tell(story: Story) -> Iterator[tuple[str, str]]:

@@ -27,6 +27,7 @@ from tests.conftest import Connection
 COMMANDS = sorted(main.commands)
 # What each needs beside its name; those that are not here need nothing.
 ARGUMENTS = {
+    "find": ["x"],
     "why": ["1"],
     "history": ["1"],
     "requeue": ["--all"],

@@ -1,0 +1,93 @@
+"""Finds releases by words of their artist and title."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from unicodedata import normalize
+
+import psycopg
+from psycopg import errors
+from psycopg.rows import class_row
+
+from listener.adapters.postgres.statements import query
+
+FIND = "listener-find"
+_ACCENTS = re.compile("[\u0300-\u036f]")
+_MOST_WORDS = 20
+_PATIENCE = "2s"
+# The expression of find_releases.sql: the planner takes the index for no other.
+_INDEX = """\
+CREATE EXTENSION IF NOT EXISTS pg_trgm;
+CREATE INDEX CONCURRENTLY library_names ON {backend}.library USING gin ((lower(CASE \
+WHEN coalesce(artist_name, '') || ' ' || album_title ~ '[^ -~]' \
+THEN regexp_replace(normalize(coalesce(artist_name, '') || ' ' || album_title, NFKD), \
+'[\\u0300-\\u036f]', '', 'g') \
+ELSE coalesce(artist_name, '') || ' ' || album_title END)) gin_trgm_ops);"""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRelease:
+    """A release that was found, and how it stands with LML.
+
+    `outcome` is that of the last answer, None if there never was one. `waiting`: a change of it is
+    in the outbox.
+    """
+
+    library_id: int
+    artist_name: str | None
+    album_title: str
+    outcome: str | None
+    answered_at: datetime | None
+    failures: int
+    parked: bool
+    next_ask_at: datetime | None
+    waiting: bool
+
+
+class SlowSearchError(Exception):
+    """The search took too long; the message names the index that makes it fast."""
+
+
+def find_releases(
+    connection: psycopg.Connection[Any], backend: str, words: str, *, limit: int
+) -> Sequence[FoundRelease]:
+    """Return up to `limit` releases whose artist and title hold all of the words, best first.
+
+    Case and accents do not matter, nor does the order of the words; a word may be part of one.
+    Nothing is found without words. Raises `SlowSearchError`.
+    """
+    wanted = [_escaped(word) for word in _folded(words).split()[:_MOST_WORDS]]
+    if not wanted:
+        return ()
+    parameters = {
+        "longest": f"%{max(wanted, key=len)}%",
+        "parts": [f"%{word}%" for word in wanted],
+        "starts": [f"% {word}%" for word in wanted],
+        "limit": limit,
+    }
+    try:
+        with connection.transaction(), connection.cursor(row_factory=class_row(FoundRelease)) as c:
+            c.execute("SELECT set_config('statement_timeout', %s, true)", (_PATIENCE,))
+            return c.execute(query("find_releases", backend), parameters).fetchall()
+    except errors.QueryCanceled as error:
+        raise SlowSearchError(
+            f"the search took longer than {_PATIENCE}; this index, which the table's owner can"
+            f" create, makes it fast:\n{search_index(backend)}"
+        ) from error
+
+
+def search_index(backend: str) -> str:
+    """Return the statements that create the index which makes the search fast."""
+    return _INDEX.format(backend=backend)
+
+
+def _folded(text: str) -> str:
+    return _ACCENTS.sub("", normalize("NFKD", text)).lower()
+
+
+def _escaped(word: str) -> str:
+    return re.sub(r"([\\%_])", r"\\\1", word)

@@ -1,0 +1,96 @@
+"""The command `find`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+import click
+
+from listener.adapters.postgres.finding import FIND, FoundRelease, find_releases
+from listener.adapters.postgres.status import looking
+from listener.cli.errors import examples
+from listener.cli.look import FittingTable, clock, console, printable
+from listener.settings import DatabaseSettings, load_settings
+
+_NOTHING_FOUND = 1
+_MOST = 20
+# Wide enough for the longest names: what reads from a pipe gets one line a release.
+_PIPE_WIDTH = 500
+
+
+@click.command(
+    name="find",
+    epilog=examples(
+        ("listener find broadcast tender", "case, accents and order do not matter"),
+        ("listener find bjork --limit 100", "more than the best 20"),
+        ("listener find stereolab --json", "for a machine"),
+    ),
+)
+@click.argument("words", nargs=-1, required=True)
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=_MOST, show_default=True, help="At most."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+def find_command(*, words: tuple[str, ...], limit: int, as_json: bool) -> None:
+    """Find releases by words of artist and title, best matches first.
+
+    Shows each with its id, the last answer and the next attempt; `listener why ID` shows more.
+    Needs only DATABASE_URL, and changes nothing. Exits 0, or 1 if nothing is found.
+    """
+    settings = load_settings(DatabaseSettings)
+    dsn, backend = settings.database_url.get_secret_value(), settings.wxyc_schema_name
+    found = search(dsn, backend, " ".join(words), limit=limit)
+    if as_json:
+        click.echo(json.dumps([_object(release) for release in found]))
+    elif found:
+        show(found)
+    else:
+        click.echo("no release has all of these words", err=True)
+    if not found:
+        raise SystemExit(_NOTHING_FOUND)
+
+
+def search(dsn: str, backend: str, words: str, *, limit: int = _MOST) -> Sequence[FoundRelease]:
+    """Return releases that hold the words, best first; raises `SlowSearchError`."""
+    with looking(dsn, backend, FIND) as connection:
+        return find_releases(connection, backend, words, limit=limit)
+
+
+def show(found: Sequence[FoundRelease]) -> None:
+    """Print a table of releases."""
+    columns = (">id", "last answer", "next", "artist", "title")
+    rows = [
+        (
+            str(release.library_id),
+            _answer(release),
+            _next(release),
+            printable(release.artist_name or "-"),
+            printable(release.album_title),
+        )
+        for release in found
+    ]
+    console(_PIPE_WIDTH).print(FittingTable(columns, rows))
+
+
+def _answer(release: FoundRelease) -> str:
+    if release.outcome is None or release.answered_at is None:
+        return "none yet"
+    return f"{release.outcome} {release.answered_at.astimezone(UTC):%Y-%m-%d}"
+
+
+def _next(release: FoundRelease) -> str:
+    if release.waiting:
+        return "waiting"
+    if release.parked:
+        return f"parked, {release.failures} failures"
+    return "-" if release.next_ask_at is None else clock(release.next_ask_at)
+
+
+def _object(release: FoundRelease) -> dict[str, object]:
+    return {
+        name: value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value
+        for name, value in asdict(release).items()
+    }

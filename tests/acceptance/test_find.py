@@ -1,0 +1,60 @@
+"""The command that finds releases, as a person runs it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.acceptance.conftest import Commands
+from tests.catalogue import add_release
+from tests.conftest import Connection
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def test_releases_are_listed_and_counted_by_the_exit_code(
+    db: Connection, listener: Commands
+) -> None:
+    row = add_release(db, "Björk", "Post")
+    ran = listener.run("find", "bjork", "post")
+    assert (ran.code, ran.stderr) == (0, "")
+    header, line = ran.stdout.splitlines()
+    assert header.split() == ["id", "last", "answer", "next", "artist", "title"]
+    assert line.split() == [str(row), "none", "yet", "waiting", "Björk", "Post"]
+
+    (as_json,) = json.loads(listener.run("find", "BJÖRK", "--json").stdout)
+    assert (as_json["library_id"], as_json["artist_name"]) == (row, "Björk")
+
+    nothing = listener.run("find", "autechre")
+    assert (nothing.code, nothing.stdout) == (1, "")
+    assert nothing.stderr == "no release has all of these words\n"
+    assert json.loads(listener.run("find", "autechre", "--json").stdout) == []
+
+
+def test_story_is_found_by_words_or_the_candidates_are_listed(
+    db: Connection, listener: Commands
+) -> None:
+    post = add_release(db, "Björk", "Post")
+    live = add_release(db, "Björk", "Post Live")
+    story = listener.run("why", "bjork", "live")
+    assert story.code == 0
+    assert story.stdout.splitlines()[0].split() == ["row", str(live), "of", "the", "library"]
+
+    several = listener.run("why", "bjork", "post")
+    assert several.code == 1
+    assert [line.split()[0] for line in several.stdout.splitlines()[1:]] == [str(post), str(live)]
+    assert several.stderr == "several releases have these words: give more of them, or an id\n"
+
+    assert listener.run("why", "autechre").code == 1
+    beyond = listener.run("why", str(2**31))
+    assert beyond.code == 2
+    assert "not in the range" in beyond.stderr
+
+
+def test_text_of_a_release_commands_no_terminal(db: Connection, listener: Commands) -> None:
+    add_release(db, "\x1b[31mRed", "Alert\x07")
+    ran = listener.run("find", "alert")
+    assert ran.code == 0
+    assert "\x1b" not in ran.stdout
+    assert "\x07" not in ran.stdout
