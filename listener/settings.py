@@ -214,7 +214,11 @@ class Settings(DueSettings):
         3, ge=1, le=10, description="Attempts of one call before LML counts as unavailable."
     )
     lml_max_reply_bytes: Annotated[int, Unit("bytes")] = Field(
-        64 * 2**20, ge=2**16, le=2**30, description="Largest reply accepted from LML."
+        16 * 2**20,
+        ge=2**16,
+        le=2**30,
+        description="Largest reply accepted from LML, once unpacked. A thousand compilations with "
+        "their tracks take 11 MB.",
     )
     backfill_lml_batch_timeout_ms: Annotated[int, Unit("milliseconds")] = Field(
         360_000, ge=1_000, le=3_600_000, description="Timeout of one refresh call."

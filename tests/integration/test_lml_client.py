@@ -114,12 +114,12 @@ async def test_call_that_is_to_be_made_once_is(simulator: Simulator, lml: LmlCli
         ("not_json", {}, LmlUnavailableError, 2),
         ("empty_body", {}, LmlUnavailableError, 2),
         ("list_document", {}, LmlUnavailableError, 2),
-        ("truncated_json", {}, PageRefusedError, 1),
-        ("no_results", {}, PageRefusedError, 1),
-        ("null_results", {}, PageRefusedError, 1),
-        ("object_results", {}, PageRefusedError, 1),
-        ("gzip_bomb", {"size": 2**24}, PageRefusedError, 1),
-        ("huge_body", {"size": 2**24}, PageRefusedError, 1),
+        ("truncated_json", {}, CallInterruptedError, 1),
+        ("no_results", {}, CallInterruptedError, 1),
+        ("null_results", {}, CallInterruptedError, 1),
+        ("object_results", {}, CallInterruptedError, 1),
+        ("gzip_bomb", {"size": 2**24}, CallInterruptedError, 1),
+        ("huge_body", {"size": 2**24}, CallInterruptedError, 1),
     ],
 )
 async def test_reply_that_is_no_answer(  # noqa: PLR0917 - one parameter a column
@@ -382,7 +382,7 @@ async def test_reason_why_nobody_answers_is_told_in_the_words_of_the_system(
                 told = f"^no answer to identity/bulk-resolve-libraries: {reason}$"
                 with pytest.raises(LmlUnavailableError, match=told):
                     await answers(lml)
-    assert [re.fullmatch(reason, log["reason"]) is not None for log in logs] == [True]
+    assert [re.search(told, log["reason"]) is not None for log in logs] == [True]
 
 
 async def test_call_that_takes_too_long_says_so_and_is_not_repeated(

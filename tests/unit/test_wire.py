@@ -9,13 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.adapters.lml.wire import (
-    MalformedReplyError,
-    read_minted,
-    read_refreshed,
-    read_release,
-    read_reply,
-)
+from listener.adapters.lml.failures import MalformedReplyError
+from listener.adapters.lml.wire import read_minted, read_refreshed, read_release, read_reply
 from listener.domain.judging import Invalid
 from listener.domain.refreshing import Refreshed, Status
 from listener.domain.tracks import Credit, Tracks, gather

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import structlog
@@ -17,29 +18,24 @@ from pydantic_core import to_json
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
-    retry_if_exception,
+    retry_if_result,
     wait_random_exponential,
 )
 
 from listener.adapters.lml.address import API, HEALTH, root_of
 from listener.adapters.lml.failures import (
+    FAILURES,
+    Failed,
+    MalformedReplyError,
     NotLmlError,
-    OversizedReplyError,
     StatusError,
-    is_interrupted,
-    meaning,
-    reason_of,
-    worth_a_retry,
+    failed,
+    unreadable,
 )
+from listener.adapters.lml.http import Bounds, open_http, read_body
 from listener.adapters.lml.reply import BulkReply
 from listener.adapters.lml.tracks import CONTRACT, is_known
-from listener.adapters.lml.wire import (
-    MalformedReplyError,
-    read_minted,
-    read_refreshed,
-    read_release,
-)
-from listener.domain.disposition import Disposition
+from listener.adapters.lml.wire import read_minted, read_refreshed, read_release
 from listener.domain.faults import (
     CallInterruptedError,
     LmlUnavailableError,
@@ -54,6 +50,13 @@ _log = structlog.stdlib.get_logger()
 
 _HEALTH_TIMEOUT = timedelta(seconds=5)
 _LONGEST_CONTRACT = 40
+
+# A row has some fifty values at most. A credit has up to forty, a release 56 credits on average:
+# a page may hold half as many again, and the largest release there is.
+_VALUES, _VALUES_WITH_TRACKS = 200, 2_000
+_MARGIN = 100_000
+# On average, with its name and with blanks for who reads it; less than twenty bytes are common.
+_LONGEST_VALUE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +73,8 @@ class LmlLimits:
     reply_bytes: int
 
 
-# LML was reached, and took too long.
-_NO_ANSWER_IN_TIME = (httpx.ReadTimeout, TimeoutError)
+T = TypeVar("T")
+_OBJECT = re.compile(rb"\s*\{")
 
 
 class LmlClient:
@@ -91,9 +94,10 @@ class LmlClient:
 
         Raises `LmlUnavailableError` if no row is to blame, `CallInterruptedError` if one may be,
         `PageRefusedError` if one is or all are, and `TracksRefusedError` if it may be that tracks
-        were asked for: the reply was too long, took too long, or LML stumbled over it.
+        were asked for: the reply cannot be read, took too long, or LML stumbled over it.
         """
         refused = TracksRefusedError if with_tracks else PageRefusedError
+        values = _VALUES_WITH_TRACKS if with_tracks else _VALUES
         inputs = [
             {
                 "library_id": question.library_id,
@@ -108,9 +112,11 @@ class LmlClient:
             {"inputs": inputs, "include_tracks": with_tracks},
             self._limits.resolve_timeout,
             refused,
+            values=values * len(questions),
             attempts=1 if once else None,
         )
-        return BulkReply(body, refused, self._heed_contract if with_tracks else None)
+        heed_contract = self._heed_contract if with_tracks else None
+        return BulkReply(body, unreadable(refused), heed_contract)
 
     def _heed_contract(self, contract: object) -> None:
         if is_known(contract) or self._told_contract:
@@ -131,12 +137,10 @@ class LmlClient:
             Route.ROTATION,
             {"identity_ids": list(identity_ids)},
             self._limits.refresh_timeout,
+            values=_VALUES_WITH_TRACKS * len(identity_ids),
             attempts=1,
         )
-        try:
-            return read_refreshed(body)
-        except MalformedReplyError as error:
-            raise PageRefusedError(str(error)) from error
+        return _read(read_refreshed, body)
 
     async def mint(self, discogs_release_id: int) -> int:
         """Return the identity of a Discogs release, made now if it is new; raises as `ask`."""
@@ -149,10 +153,7 @@ class LmlClient:
             },
             self._limits.resolve_timeout,
         )
-        try:
-            return read_minted(body)
-        except MalformedReplyError as error:
-            raise PageRefusedError(str(error)) from error
+        return _read(read_minted, body)
 
     async def well(self) -> bool:
         """Return whether LML says that it is well; that is not a promise that it answers."""
@@ -173,8 +174,8 @@ class LmlClient:
                 asyncio.timeout(_HEALTH_TIMEOUT.total_seconds()),
                 self._http.stream("GET", self._health) as response,
             ):
-                body = await self._read(response)
-        except (httpx.HTTPError, TimeoutError, OversizedReplyError):
+                body = await read_body(response, self._bounds())
+        except (httpx.HTTPError, TimeoutError, MalformedReplyError):
             return None
         return read_release(body)
 
@@ -184,62 +185,55 @@ class LmlClient:
         body: dict[str, Any],
         deadline: timedelta,
         refused: type[PageRefusedError] = PageRefusedError,
+        *,
+        values: int = 0,
         attempts: int | None = None,
-    ) -> bytes:
+    ) -> bytearray:
         # While it fails one try a call is enough: its caller comes again.
         attempts = 1 if self._failing else attempts or self._limits.attempts
         retrying = AsyncRetrying(
             stop=partial(_is_enough, attempts),
             wait=wait_random_exponential(multiplier=0.2, max=2),
-            retry=retry_if_exception(worth_a_retry),
+            retry=retry_if_result(_is_failed),
             before_sleep=_log_retry,
-            reraise=True,
+            retry_error_callback=_last,
         )
         content = to_json(body)
-        try:
-            reply: bytes = await retrying(self._attempt, path, content, deadline)
-            self._failing = False
-            return reply
-        except StatusError as error:
-            fault = meaning(error, refused)
-            self._failing = isinstance(fault, LmlUnavailableError)
-            raise fault from error
-        except OversizedReplyError as error:
-            raise refused(str(error)) from error
-        except NotLmlError as error:
-            self._failing = True
-            raise LmlUnavailableError(str(error)) from error
-        except (httpx.HTTPError, TimeoutError) as error:
-            self._failing = True
-            message = f"no answer to {path}: {reason_of(error)}"
-            # Nobody can tell a service that hangs from one that is slow with tracks.
-            if refused is TracksRefusedError and isinstance(error, _NO_ANSWER_IN_TIME):
-                raise refused(message) from error
-            unavailable = CallInterruptedError if is_interrupted(error) else LmlUnavailableError
-            raise unavailable(message) from error
+        reply: bytearray | Failed = await retrying(
+            self._attempt, path, content, deadline, self._bounds(values), refused
+        )
+        if isinstance(reply, Failed):
+            self._failing = isinstance(reply.fault, LmlUnavailableError)
+            raise reply.fault
+        self._failing = False
+        return reply
 
-    async def _attempt(self, path: str, content: bytes, deadline: timedelta) -> bytes:
-        # httpx bounds each read; a reply that drips needs a bound for the whole call.
-        async with (
-            asyncio.timeout(deadline.total_seconds()),
-            self._http.stream("POST", path, content=content) as response,
-        ):
-            if response.status_code != HTTPStatus.OK:
-                raise StatusError(response)
-            body = await self._read(response)
-        if body.lstrip()[:1] != b"{":
-            raise NotLmlError(f"the reply to {path} is not a JSON object")
+    async def _attempt(
+        self,
+        path: str,
+        content: bytes,
+        deadline: timedelta,
+        bounds: Bounds,
+        refused: type[PageRefusedError],
+    ) -> bytearray | Failed:
+        try:
+            # httpx bounds each read; a reply that drips needs a bound for the whole call.
+            async with (
+                asyncio.timeout(deadline.total_seconds()),
+                self._http.stream("POST", path, content=content) as response,
+            ):
+                if response.status_code != HTTPStatus.OK:
+                    raise StatusError(response)
+                body = await read_body(response, bounds)
+            if _OBJECT.match(body) is None:
+                raise NotLmlError(f"the reply to {path} is not a JSON object")
+        except FAILURES as error:
+            return failed(error, path, refused)
         return body
 
-    async def _read(self, response: httpx.Response) -> bytes:
-        chunks, size = [], 0
-        async for chunk in response.aiter_bytes():
-            size += len(chunk)
-            if size > self._limits.reply_bytes:
-                message = f"the reply exceeds {self._limits.reply_bytes} bytes"
-                raise OversizedReplyError(message)
-            chunks.append(chunk)
-        return b"".join(chunks)
+    def _bounds(self, values: int = 0) -> Bounds:
+        most = values + _MARGIN
+        return Bounds(min(self._limits.reply_bytes, most * _LONGEST_VALUE), most)
 
 
 @asynccontextmanager
@@ -251,26 +245,42 @@ async def open_lml(
     if api_key:
         headers["authorization"] = f"Bearer {api_key}"
     root = root_of(base_url)
-    async with httpx.AsyncClient(
-        base_url=root + API,
+    async with open_http(
+        root + API,
         headers=headers,
         timeout=httpx.Timeout(
             max(limits.resolve_timeout, limits.refresh_timeout).total_seconds(), connect=5, pool=5
         ),
-        limits=httpx.Limits(max_connections=limits.connections + 1),
-        follow_redirects=False,
+        connections=limits.connections + 1,
     ) as http:
         yield LmlClient(http, limits, root + HEALTH)
 
 
+def _read(read: Callable[[bytearray], T], body: bytearray) -> T:
+    try:
+        return read(body)
+    except MalformedReplyError as error:
+        raise CallInterruptedError(str(error)) from error
+    finally:
+        # An error may outlive its call by far, and with it all that its frames hold.
+        body.clear()
+
+
+def _is_failed(reply: object) -> bool:
+    return isinstance(reply, Failed)
+
+
 def _is_enough(attempts: int, state: RetryCallState) -> bool:
-    error = state.outcome.exception() if state.outcome else None
-    refused = isinstance(error, StatusError) and error.disposition is Disposition.TRY_THEN_SPLIT
-    # Refused twice: parts of the page may go through, the same page will not.
-    return state.attempt_number >= (min(attempts, 2) if refused else attempts)
+    return state.attempt_number >= min(attempts, _last(state).tries or attempts)
 
 
 def _log_retry(state: RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    reason = "" if error is None else reason_of(error)
+    reason = str(_last(state).fault)
     _log.info("asking LML again", attempt=state.attempt_number, reason=reason)
+
+
+def _last(state: RetryCallState) -> Failed:
+    if state.outcome is None:
+        raise RuntimeError("asked about a try that has not ended")
+    failed: Failed = state.outcome.result()
+    return failed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import assert_never
@@ -17,6 +18,7 @@ from listener.domain.faults import (
     LmlRefusedError,
     LmlUnavailableError,
     PageRefusedError,
+    TracksRefusedError,
     first_of,
 )
 
@@ -25,6 +27,11 @@ _RETRY_AFTER_CAP = timedelta(minutes=5)
 _LONGEST_RETRY_AFTER = 9
 
 
+# Refused twice: parts of the page may go through, the same page will not.
+_TRIES = {Disposition.HALT: 1, Disposition.SPLIT: 1, Disposition.TRY_THEN_SPLIT: 2}
+_TOO_LONG = (httpx.ReadTimeout, httpx.WriteTimeout)
+# LML was reached, and took too long.
+_NO_ANSWER_IN_TIME = (httpx.ReadTimeout, TimeoutError)
 _AFTER_CONNECTING = (
     httpx.ReadTimeout,
     httpx.ReadError,
@@ -45,28 +52,56 @@ class StatusError(Exception):
         self.retry_after = _retry_after(response)
 
 
-class OversizedReplyError(Exception):
-    """A reply with more bytes than are read."""
+class MalformedReplyError(Exception):
+    """A reply that cannot be read: too long, cut, in another encoding or of another shape."""
 
 
 class NotLmlError(Exception):
     """A 200 whose body is no JSON object: somebody else answered, and no row is to blame."""
 
 
-def worth_a_retry(error: BaseException) -> bool:
-    """Return whether the same call may go well a moment later.
+FAILURES = (StatusError, MalformedReplyError, NotLmlError, httpx.HTTPError, TimeoutError)
 
-    One that LML took too long for would take as long again, and others wait for its place.
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A try without an answer: what it means to who asked, and the most tries that are worth it.
+
+    It is made at once of the error: that holds megabytes, by its traceback, until the garbage
+    collector comes.
     """
+
+    fault: Exception
+    tries: int | None = None
+
+
+def failed(error: Exception, path: str, refused: type[PageRefusedError]) -> Failed:
+    """Return what one of `FAILURES` means; `refused` if the rows may be to blame."""
     if isinstance(error, StatusError):
-        return error.disposition not in {Disposition.HALT, Disposition.SPLIT}
-    took_too_long = isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout)
-    return isinstance(error, httpx.TransportError | NotLmlError) and not took_too_long
+        return Failed(meaning(error, refused), _TRIES.get(error.disposition))
+    if isinstance(error, MalformedReplyError):
+        return Failed(unreadable(refused)(str(error)), tries=1)
+    if isinstance(error, NotLmlError):
+        return Failed(LmlUnavailableError(str(error)))
+    message = f"no answer to {path}: {reason_of(error)}"
+    # What LML took too long for would take as long again, and others wait for its place.
+    tries = (
+        1 if isinstance(error, _TOO_LONG) or not isinstance(error, httpx.TransportError) else None
+    )
+    # Nobody can tell a service that hangs from one that is slow with tracks.
+    if refused is TracksRefusedError and isinstance(error, _NO_ANSWER_IN_TIME):
+        return Failed(refused(message), tries)
+    interrupted = isinstance(error, _AFTER_CONNECTING)
+    return Failed((CallInterruptedError if interrupted else LmlUnavailableError)(message), tries)
 
 
-def is_interrupted(error: BaseException) -> bool:
-    """Return whether a call ended without an answer after the connection was made."""
-    return isinstance(error, _AFTER_CONNECTING)
+def unreadable(refused: type[PageRefusedError]) -> type[Exception]:
+    """Return what a reply that cannot be read means.
+
+    Of one with tracks those may be the reason. Any other is as good as none: LML may fail, or fail
+    at one row.
+    """
+    return refused if refused is TracksRefusedError else CallInterruptedError
 
 
 def reason_of(error: BaseException) -> str:

@@ -14,16 +14,17 @@ import httpx
 from pydantic_core import from_json, to_json
 
 from listener.adapters.lml.address import API, HEALTH, root_of
-from listener.adapters.lml.failures import reason_of
+from listener.adapters.lml.failures import MalformedReplyError, reason_of
+from listener.adapters.lml.http import Bounds, open_http, read_body
 from listener.domain.gate import Relation, Route
 
 _TIMEOUT = timedelta(seconds=10)
 _CONNECT_SECONDS = 5
-_HEALTH_BYTES = 2**20
+_HEALTH = Bounds(2**20, values=10_000)
 # What an LML that does answer a question about nothing has to say is short.
-_REPLY_BYTES = 2**20
-# A comparison lists up to 250 commits, and 300 files with their patches.
-_COMPARISON_BYTES = 64 * 2**20
+_REPLY = Bounds(2**20, values=10_000)
+# A comparison lists up to 250 commits, and 300 files with their patches, whose commas count.
+_COMPARISON = Bounds(32 * 2**20, values=2_000_000)
 # What each route refuses before it does any work.
 _NOTHING = {
     Route.LIBRARY: to_json({"inputs": []}),
@@ -36,8 +37,8 @@ class NoAnswerError(Exception):
     """There was no answer, or none that can be read; the message names no secret."""
 
 
-class TooLongError(NoAnswerError):
-    """There was an answer with more bytes than are read."""
+class UnreadableError(NoAnswerError):
+    """There was an answer that is too long, or in an encoding that was not asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class LmlProbe:
     async def health(self) -> Health:
         """Read /health, which LML answers with 200, or with 503 if it is unhealthy."""
         request = self._http.build_request("GET", HEALTH)
-        status, body = await _exchange(self._http, request, "LML", _HEALTH_BYTES)
+        status, body = await _exchange(self._http, request, "LML", _HEALTH)
         if status not in {HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE}:
             raise NoAnswerError(f"LML answered {status} to /health")
         document = _document(body, "LML's /health")
@@ -88,9 +89,9 @@ class LmlProbe:
         began = time.monotonic()
         try:
             status, body = await _exchange(
-                self._http, request, "LML", _REPLY_BYTES, read=(HTTPStatus.OK,)
+                self._http, request, "LML", _REPLY, read=(HTTPStatus.OK,)
             )
-        except TooLongError:
+        except UnreadableError:
             status, body = HTTPStatus.OK, b""
         took = timedelta(seconds=time.monotonic() - began)
         return Probe(status, took, status != HTTPStatus.OK or _is_reply(body))
@@ -118,7 +119,7 @@ async def compare_commits(url: str, base: str, head: str, token: str | None) -> 
         except httpx.InvalidURL as error:
             raise NoAnswerError("GATE_COMPARE_URL is not an address") from error
         request = http.build_request("GET", address, headers=headers)
-        status, body = await _exchange(http, request, host, _COMPARISON_BYTES)
+        status, body = await _exchange(http, request, host, _COMPARISON)
     if status != HTTPStatus.OK:
         raise NoAnswerError(f"{host} answered {status} to {base}...{head}{_hint(status)}")
     said = _document(body, "what the code host answers").get("status")
@@ -129,10 +130,8 @@ async def compare_commits(url: str, base: str, head: str, token: str | None) -> 
 
 
 def _client(base_url: str = "") -> httpx.AsyncClient:
-    return httpx.AsyncClient(
-        base_url=base_url,
-        timeout=httpx.Timeout(_TIMEOUT.total_seconds(), connect=_CONNECT_SECONDS),
-        follow_redirects=False,
+    return open_http(
+        base_url, timeout=httpx.Timeout(_TIMEOUT.total_seconds(), connect=_CONNECT_SECONDS)
     )
 
 
@@ -140,11 +139,10 @@ async def _exchange(
     http: httpx.AsyncClient,
     request: httpx.Request,
     who: str,
-    most_bytes: int,
+    bounds: Bounds,
     read: Collection[int] | None = None,
-) -> tuple[int, bytes]:
+) -> tuple[int, bytes | bytearray]:
     """Return status and body; the body of another status than those of `read` is not read."""
-    chunks, size = [], 0
     try:
         # httpx bounds each read; a reply that drips needs a bound for the whole call.
         async with asyncio.timeout(_TIMEOUT.total_seconds()):
@@ -152,19 +150,16 @@ async def _exchange(
             try:
                 if read is not None and response.status_code not in read:
                     return response.status_code, b""
-                async for chunk in response.aiter_bytes():
-                    size += len(chunk)
-                    if size > most_bytes:
-                        raise TooLongError(f"what {who} answers exceeds {most_bytes} bytes")
-                    chunks.append(chunk)
+                return response.status_code, await read_body(response, bounds)
             finally:
                 await response.aclose()
+    except MalformedReplyError as error:
+        raise UnreadableError(f"what {who} answers cannot be read: {error}") from error
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
         raise NoAnswerError(f"{who} does not answer: {reason_of(error)}") from error
-    return response.status_code, b"".join(chunks)
 
 
-def _is_reply(body: bytes) -> bool:
+def _is_reply(body: bytes | bytearray) -> bool:
     """Return whether this is an object with `results`; null is as good as none."""
     try:
         document = from_json(body)
@@ -173,7 +168,7 @@ def _is_reply(body: bytes) -> bool:
     return isinstance(document, dict) and isinstance(document.get("results", ""), list | None)
 
 
-def _document(body: bytes, what: str) -> dict[str, object]:
+def _document(body: bytes | bytearray, what: str) -> dict[str, object]:
     try:
         document = from_json(body)
     except ValueError as error:

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 
-from listener.adapters.lml.wire import MalformedReplyError, read_reply
-from listener.domain.faults import PageRefusedError
+from listener.adapters.lml.failures import MalformedReplyError
+from listener.adapters.lml.wire import read_reply
 from listener.domain.judging import Invalid
 from listener.domain.verdict import Verdict
 
@@ -26,21 +26,21 @@ class BulkReply:
 
     def __init__(
         self,
-        body: bytes,
-        refused: type[PageRefusedError] = PageRefusedError,
+        body: bytearray,
+        unreadable: type[Exception],
         heed_contract: Callable[[object], None] | None = None,
     ) -> None:
         self.cache_stats: Mapping[str, float] = {}
         self._body = body
-        self._refused = refused
+        self._unreadable = unreadable
         self._heed_contract = heed_contract
 
     async def read(self) -> list[Verdict | Invalid]:
-        """Return the results; raises `PageRefusedError` if there are none to be found in it.
+        """Return the results; raises `unreadable` if there are none to be found in it.
 
         May be called once: the body, which may be of many megabytes, is not kept.
         """
-        body, self._body = self._body, b""
+        body = self._body
         if len(body) >= _READ_LATER:
             await asyncio.sleep(_MOMENT.total_seconds())
         try:
@@ -50,7 +50,10 @@ class BulkReply:
                 # The loop goes on meanwhile: other replies come in, single changes need not wait.
                 reply = await asyncio.to_thread(read_reply, body)
         except MalformedReplyError as error:
-            raise self._refused(str(error)) from error
+            raise self._unreadable(str(error)) from error
+        finally:
+            # An error may outlive its call by far, and with it all that its frames hold.
+            body.clear()
         self.cache_stats = reply.cache_stats
         if self._heed_contract is not None:
             self._heed_contract(reply.tracks_contract)

@@ -1,0 +1,98 @@
+"""Speaks HTTP: one request a connection, no cookies, and no more of a reply than was asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import cast
+
+import httpx
+
+from listener.adapters.lml.failures import MalformedReplyError
+
+# The one encoding that is asked for, and unpacked; the other name is an older one for it.
+_GZIP = ("gzip", "x-gzip")
+# So much is unpacked at once: what a few bytes unpack to must not keep the loop.
+_PIECE = 2**16
+# A value in JSON follows one of these, but for the outermost; those within texts count as well.
+_BEFORE_VALUES = (b",", b"[", b"{")
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The most that is read of a reply: bytes once they are unpacked, and values of its JSON.
+
+    Each value takes up to some hundred times the memory of its text once it is parsed.
+    """
+
+    size: int
+    values: int
+
+
+def open_http(
+    base_url: str = "",
+    *,
+    timeout: httpx.Timeout,
+    connections: int | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> httpx.AsyncClient:
+    """Return a client that takes nothing from one exchange to the next.
+
+    A reply that comes late, or twice, meets a closed connection: on an open one it would be taken
+    for the answer to the next question.
+    """
+    return httpx.AsyncClient(
+        base_url=base_url,
+        headers={"accept-encoding": _GZIP[0], **(headers or {})},
+        timeout=timeout,
+        limits=httpx.Limits(max_connections=connections, max_keepalive_connections=0),
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+        follow_redirects=False,
+    )
+
+
+async def read_body(response: httpx.Response, bounds: Bounds) -> bytearray:
+    """Return the body of a streamed reply, unpacked; raises `MalformedReplyError`."""
+    unpack = _unpacker(response.headers.get("content-encoding", ""))
+    body, values = bytearray(), 0
+    try:
+        async for chunk in cast("httpx.AsyncByteStream", response.stream):
+            for piece in unpack(chunk):
+                body += piece
+                values += sum(piece.count(mark) for mark in _BEFORE_VALUES)
+                _check(len(body), values, bounds)
+                await asyncio.sleep(0)
+    except BaseException:
+        # An error may outlive its call by far, and with it all that its frames hold.
+        body.clear()
+        raise
+    return body
+
+
+def _check(size: int, values: int, bounds: Bounds) -> None:
+    if size > bounds.size:
+        raise MalformedReplyError(f"the reply exceeds {bounds.size} bytes")
+    if values > bounds.values:
+        raise MalformedReplyError(f"the reply has more than {bounds.values} values")
+
+
+def _unpacker(encoding: str) -> Callable[[bytes], Iterator[bytes]]:
+    encoding = encoding.strip().lower()
+    if encoding in {"", "identity"}:
+        return lambda chunk: iter((chunk,))
+    if encoding not in _GZIP:
+        raise MalformedReplyError(f"the reply comes as {encoding[:40]!r}, which nobody asked for")
+    gzip = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+
+    def unpack(chunk: bytes) -> Iterator[bytes]:
+        try:
+            while chunk and not gzip.eof:
+                yield gzip.decompress(chunk, _PIECE)
+                chunk = gzip.unconsumed_tail
+        except zlib.error as error:
+            raise MalformedReplyError("the reply is not gzip, though it says so") from error
+
+    return unpack
