@@ -45,8 +45,8 @@ _LML = "http://lml.test/api/v1/"
 _SILENCE = Backoff(first=timedelta(seconds=1), most=timedelta(seconds=3))
 
 OUTAGES = ("503", "401")
-INTERRUPTIONS = ("502", "reset")
-REFUSALS = ("422", "413", "500", "truncated", "no results")
+INTERRUPTIONS = ("502", "reset", "truncated")
+REFUSALS = ("422", "413", "500", "no results")
 ODD_RESULTS = ("kind", "sources", "NaN", "1.7", "missing", "foreign", "contradiction")
 
 

@@ -268,11 +268,13 @@ class Resolver:
                 raise
             finally:
                 self.tally.lml_latency += timedelta(seconds=now() - began)
-            self.circuit.replied()
         try:
-            return await reply.read()
+            results = await reply.read()
         finally:
             answered(reply.cache_stats)
+        # Not before: a reply that cannot be read says nothing about LML.
+        self.circuit.replied()
+        return results
 
     def _judge(
         self, work: _Work, questions: Sequence[Question], results: Sequence[Verdict | Invalid]

@@ -118,6 +118,38 @@ def test_forty_useless_verdicts_hold_up_no_other_row(
     eventually(lambda: all_answered(db), 40)
 
 
+@pytest.mark.parametrize("fault", ["truncated_json", "invalid_utf8", "no_results", "gzip_bomb"])
+def test_replies_that_cannot_be_read_are_an_outage(
+    db: Connection, start: Start, simulator: Simulator, fault: str
+) -> None:
+    simulator.faults.add(fault, endpoint="bulk")
+    add_releases(db, 1_000)
+    for n in range(200):
+        add_release(db, "Various Artists", f"Sampler {n}")
+    daemon = start(**SLOW_POLL).following()
+    eventually(lambda: outages(daemon) >= 2, 60)
+    assert daemon.logged("LML answers again") == 0
+    # The page of each kind, with its first and last row, and a trial.
+    assert simulator.calls.counts["bulk"] <= 12
+    simulator.faults.clear()
+    eventually(lambda: all_answered(db), 60)
+    assert not any(parked for _, _, parked in failing(db).values())
+
+
+def test_reply_that_cannot_be_read_for_one_row_holds_up_no_other(
+    db: Connection, start: Start, simulator: Simulator
+) -> None:
+    simulator.faults.add("truncated_json", artist="Poison")
+    add_releases(db, 400)
+    row = add_release(db, "Poison")
+    add_releases(db, 400)
+    daemon = start(**SLOW_POLL).following()
+    eventually(lambda: unanswered(db) == [row] and settled(db), 60)
+    is_answered_meanwhile(db)
+    assert failing(db).keys() == {row}
+    assert not outages(daemon)
+
+
 def test_rows_that_a_transaction_keeps_locked_hold_up_no_other_row(
     db: Connection, dsn: str, owner_dsn: str, start: Start, simulator: Simulator
 ) -> None:

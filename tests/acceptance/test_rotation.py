@@ -293,6 +293,21 @@ def test_low_coverage_refuses_the_walk_unless_forced(
     assert pages(simulator) == [9]
 
 
+def test_mints_that_cannot_be_read_are_an_outage(
+    db: Connection, start: Start, simulator: Simulator
+) -> None:
+    simulator.faults.add("truncated_json", endpoint="mint")
+    for release in range(1, 41):
+        play_bare(db, release)
+    daemon = start().following()
+    outage = "LML unavailable, keeping changes in the outbox"
+    eventually(lambda: daemon.logged(outage, stream="rotation") >= 2, 60)
+    assert simulator.calls.counts["mint"] <= 4
+    simulator.faults.clear()
+    bare = sql.SQL("SELECT FROM {} WHERE lml_identity_id IS NULL").format(table("rotation"))
+    eventually(lambda: not db.execute(bare).fetchall(), 60)
+
+
 def test_command_has_minted_what_lacks_an_identity_before_it_walks(
     db: Connection, listener: Commands, simulator: Simulator
 ) -> None:
