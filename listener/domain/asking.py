@@ -1,4 +1,4 @@
-"""How questions are put: in pages, with tracks or without."""
+"""Cuts questions into pages, and decides which of them ask for tracks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from listener.domain.retrying import TOGETHER
 
 
 class IncludeTracks(StrEnum):
-    """Of which releases LML is asked for the tracks."""
+    """The releases whose tracks LML is asked for."""
 
     COMPILATIONS = "compilations"
     ALL = "all"
@@ -20,7 +20,7 @@ class IncludeTracks(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class QuestionPage:
-    """Questions of one call; `with_tracks` holds for all of them."""
+    """The questions of one call; `with_tracks` applies to all of them."""
 
     questions: Sequence[Question]
     with_tracks: bool = False
@@ -29,10 +29,10 @@ class QuestionPage:
 def pages(
     questions: Sequence[Question], compilation_batch_size: int, include: IncludeTracks
 ) -> Iterator[QuestionPage]:
-    """Yield the pages in which the questions of one batch are put.
+    """Yield the pages of one batch, one per call.
 
-    Answers with tracks are long, so these pages are small; so are those of compilations. Suspects
-    come last, and isolated rows alone at the very end: nobody else waits for them.
+    Answers with tracks are long, so their pages are small; so are pages of compilations. Suspects
+    come last, and isolated rows at the very end, one per page: no other row waits for them.
     """
     degrees = sorted({question.suspicion for question in questions})
     for degree in degrees:
@@ -60,9 +60,9 @@ def _alike(
 def worth_deferring(
     questions: Sequence[Question], compilation_batch_size: int, include: IncludeTracks
 ) -> frozenset[int]:
-    """Return the rows that are better asked together with rows of other batches.
+    """Return the rows that should wait for rows of other batches.
 
-    A few compilations among others would each time cost a call of their own.
+    A batch with only a few compilations would spend an extra call on them.
     """
     compilations = [question.library_id for question in questions if question.compilation]
     if include is not IncludeTracks.COMPILATIONS or len(compilations) == len(questions):
@@ -74,7 +74,7 @@ def worth_deferring(
 def _mixed(questions: Sequence[Question], size: int) -> Iterator[QuestionPage]:
     compilations = [question for question in questions if question.compilation]
     others = [question for question in questions if not question.compilation]
-    # A few among others cost no call of their own.
+    # A few compilations fit into the page of the others.
     joined = size if others else 0
     if first := others + compilations[:joined]:
         yield QuestionPage(first)

@@ -1,4 +1,4 @@
-"""How many identities may be refreshed now, and what that costs Discogs."""
+"""Decides how many identities may be refreshed now, and what that costs Discogs."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from enum import StrEnum
 
 from listener.domain.refreshing import LML_REFRESH_BATCH_CAP
 
-# Discogs lets LML make 50 calls a minute for all callers; people who browse need about 20 of them.
+# Discogs allows LML 50 calls a minute for all callers; people who browse need about 20 of them.
 DISCOGS_CALLS = 50 - 20
-# One release and about three artists.
+# A release and about three artists.
 COLD_COST = 4.0
 # LML works on five rows and identities at a time, for all callers. A cold identity is worked on for
 # as long as Discogs keeps it waiting, so that many leave one for questions about the library.
 COLD_AT_ONCE = 4
-# LML makes that many Discogs calls at a time for all refreshes together.
+# LML makes this many concurrent Discogs calls for all refreshes together.
 LANE_WIDTH = 2
-# After so many identities what is known of them outweighs what they are first taken to cost.
+# After this many identities their measured cost outweighs the initial guess.
 _DOUBT = 3
 _KNOWN_COST = 0.08
 _LOOKS_IN_WINDOW = 20
-# Left by the walk: for changes that come while it goes on, and for pages that cost more than most.
+# The walk leaves the rest to changes that arrive meanwhile, and to pages that cost more than most.
 _WALK_SHARE = 0.8
 
 
 class RefreshCause(StrEnum):
-    """What a refresh call is made for: rows that changed, or the walk over all that is played."""
+    """Why a refresh call is made: a changed row, or the walk over everything that is played."""
 
     CHANGE = "change"
     WALK = "walk"
 
     @property
     def share(self) -> float:
-        """The share (0..1) of the budget that it may use."""
+        """The share (0..1) of the budget that this cause may use."""
         return _WALK_SHARE if self is RefreshCause.WALK else 1.0
 
 
@@ -42,10 +42,10 @@ class RefreshCause(StrEnum):
 class RefreshLimits:
     """What all processes together may ask of LML within any `window`.
 
-    `calls` are refresh calls begun, `in_flight` those at a time, `discogs_calls` what they may
-    cost. A call ends after `call_timeout` at the latest. A warm page takes LML up to `warm_call`
-    and `warm_identity` for each identity; in the time beyond that Discogs takes at least
-    `fastest_call` for a call.
+    They begin at most `calls` refresh calls, `in_flight` of them at a time, which may cost
+    `discogs_calls`. A call ends within `call_timeout`. LML needs up to `warm_call` for a warm page
+    plus `warm_identity` for each identity; the rest of a call's time goes to Discogs, which needs
+    at least `fastest_call` per call.
     """
 
     calls: int
@@ -59,18 +59,18 @@ class RefreshLimits:
 
     @property
     def look_again(self) -> timedelta:
-        """How long to wait at most before the book is read again: calls may cost less than said."""
+        """The longest wait before checking again: a call may cost less than reserved."""
         return self.window / _LOOKS_IN_WINDOW
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What the book of refresh calls shows.
+    """What the recorded refresh calls have cost.
 
-    `cost` counts the Discogs calls of the last window, those expected of calls in flight included;
-    `frees_in` is the time until some of it counts no more. `learned_cost` is what the latest
-    `learned_identities` of the kind that is asked about cost. `cold_in_flight` counts identities in
-    flight that nothing is known of, and as many of the others as their expected cost stands for.
+    `cost` counts the Discogs calls of the last window, including those expected of calls in flight;
+    `frees_in` is the time until some of them leave the window. `learned_cost` is the cost of the
+    latest `learned_identities` of the same kind, known or not. `cold_in_flight` counts the unknown
+    identities in flight, plus as many of the known ones as their expected cost would pay for.
     """
 
     cost: int
@@ -84,7 +84,7 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """So many identities may be asked about now, which is expected to cost so much."""
+    """How many identities a call may ask about now, and its expected cost."""
 
     identities: int
     cost: int
@@ -92,14 +92,14 @@ class Allowance:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing may be asked now; look again after this time."""
+    """No call is allowed now; check again after at most this time."""
 
     at_most: timedelta
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A refresh call that was entered in the book: it is ours to make, and to end there."""
+    """Permission to make one refresh call, already recorded; the caller must end it."""
 
     refresh_id: int
     identities: int
@@ -108,16 +108,16 @@ class Grant:
 def decide(
     limits: RefreshLimits, spent: Spent, cause: RefreshCause, *, known: bool
 ) -> Allowance | Wait:
-    """Tell how many identities one call may have now, all `known` to have answered lately or not.
+    """Decide how many identities one call may have now; `known` ones all answered lately.
 
-    A page is as large as what is left of the window can bear, so one that turns out dearer than
-    expected is followed by none until its cost has left the window.
+    A page uses what is left of the window. After a page that cost more than expected no other is
+    allowed until its cost has left the window.
     """
     calls = max(1, math.floor(limits.calls * cause.share))
     if spent.in_flight < limits.in_flight and spent.calls < calls:
         each = _expected(spent, known=known)
         size = _affordable(limits.discogs_calls * cause.share - spent.cost, each)
-        # One identity may have more artists than the window has calls; it is asked all the same.
+        # One identity may have more artists than the window has calls; ask about it anyway.
         if not spent.cost:
             size = max(1, size)
         size = min(size, _at_once(spent, cause, each, known=known))
@@ -128,38 +128,38 @@ def decide(
 
 
 def _expected(spent: Spent, *, known: bool) -> float:
-    """Return what one identity is expected to cost: a guess that gives way to what is learned."""
+    """Return the expected cost of one identity: a guess that measurements gradually replace."""
     guess = _KNOWN_COST if known else COLD_COST
     return (spent.learned_cost + _DOUBT * guess) / (spent.learned_identities + _DOUBT)
 
 
 def _at_once(spent: Spent, cause: RefreshCause, each: float, *, known: bool) -> int:
-    """Return how many identities may be in flight besides: few that may be cold.
+    """Return how many more identities may be in flight, few of which may be cold.
 
-    Those that answered lately are warm, unless what they cost lately says otherwise.
+    Known identities count as warm, unless their recent cost says otherwise.
     """
     left = max(0, math.floor(COLD_AT_ONCE * cause.share) - spent.cold_in_flight)
     return max(left, _affordable(left * COLD_COST, min(each, COLD_COST))) if known else left
 
 
 def _affordable(left: float, each: float) -> int:
-    """Return how many identities cost at most `left` nearly always, up to what LML takes.
+    """Return how many identities almost always cost at most `left`, up to LML's own limit.
 
-    Each is either warm or cold, so n of them cost n * each, with a standard deviation of
-    sqrt(n * each * (COLD_COST - each)): two of those are kept free.
+    Each is either warm or cold, so n of them cost n * each with a standard deviation of
+    sqrt(n * each * (COLD_COST - each)); two of these are kept in reserve.
     """
     if left <= 0:
         return 0
     spread = max(0.0, each * (COLD_COST - each))
     root = (math.sqrt(spread + each * left) - math.sqrt(spread)) / each
-    # A hair more: the square of a root must not lose a whole identity.
+    # The epsilon keeps rounding from costing a whole identity.
     return min(LML_REFRESH_BATCH_CAP, math.floor(root**2 + 1e-9))
 
 
 def cost_of(limits: RefreshLimits, identities: int, parts: float, took: timedelta) -> int:
-    """Return what a call that reports on so many releases and artists may have cost Discogs.
+    """Return the most that a call may have cost; `parts` are the releases and artists it reports.
 
-    A reply does not say what was fetched and what was there; its time bounds what can have been.
+    A reply does not say which of them LML fetched; its duration limits how many those can be.
     """
     fetching = took - limits.warm_call - limits.warm_identity * identities
     return max(0, min(math.ceil(parts), LANE_WIDTH * (fetching // limits.fastest_call)))

@@ -1,4 +1,4 @@
-"""Changes: what the triggers recorded."""
+"""Changes: the entries that the triggers recorded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import StrEnum
 
 
 class Stream(StrEnum):
-    """A source table that is followed."""
+    """A source table that we follow."""
 
     LIBRARY = "library"
     ROTATION = "rotation"
@@ -17,10 +17,10 @@ class Stream(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One entry of the outbox: row `row_id` of a stream moved.
+    """One outbox entry: row `row_id` of a stream changed.
 
-    `seq` orders changes as they were recorded, not as they were committed. `waited` is the time
-    between recording and claim, by the database's clock.
+    `seq` gives the order in which changes were recorded, not the order of commits. `waited` is the
+    time from recording to claim, by the database's clock.
     """
 
     seq: int
@@ -32,7 +32,7 @@ class Change:
 class Snapshot:
     """What a look could see: every transaction with an id below `xmin` had ended.
 
-    `mark`, if it was asked for, is an id above that of every transaction that had one by then.
+    `mark`, if requested, is above every transaction id assigned before the look.
     """
 
     xmin: int
@@ -41,7 +41,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look at the outbox showed, and the snapshot it was taken with."""
+    """The changes that one look at the outbox found, and the snapshot it used."""
 
     changes: tuple[Change, ...]
     snapshot: Snapshot
@@ -50,12 +50,12 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows to be handled together, each with the outbox entries that this settles."""
+    """Rows to handle together, each with the outbox entries that this will settle."""
 
     changes: dict[int, tuple[int, ...]]
 
     def __post_init__(self) -> None:
-        """Refuse a batch of nothing."""
+        """Reject an empty batch."""
         if not self.changes:
             message = "a batch needs at least one row"
             raise ValueError(message)
@@ -66,5 +66,5 @@ class Batch:
         return sorted(self.changes)
 
     def entries(self, row_ids: AbstractSet[int]) -> list[tuple[int, int]]:
-        """Pairs of (seq, row id) that record a change of one of `row_ids`, in ascending order."""
+        """Return the outbox entries of `row_ids` as pairs of (seq, row id), in ascending order."""
         return sorted((seq, row) for row in row_ids for seq in self.changes.get(row, ()))

@@ -1,4 +1,4 @@
-"""What a reply that is no answer means for the questions that were put."""
+"""What to do when LML replies with an error instead of answers."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from http import HTTPStatus
 
 
 class Disposition(Enum):
-    """What to do about it, by what the reply shows.
+    """What to do about an error reply.
 
-    WAIT: the service itself is busy, restarting or gone; no row is to blame, all is kept.
-    INTERRUPTED: the edge had no answer from the service: that may be gone, or fail at one row.
-    HALT: it does not accept our key, or lacks the route; nothing changes until a person acts.
-    SPLIT: the page is too large, or one of its rows spoils it: smaller pages may be answered.
-    TRY_THEN_SPLIT: as SPLIT, but the fault may have been momentary: first the same page once more,
-    and if it was asked with tracks, once without them: LML cannot always answer with tracks.
+    WAIT: LML is busy, restarting or down; no row is to blame, and changes are kept.
+    INTERRUPTED: the edge got no answer from LML; LML may be down, or one row may crash it.
+    HALT: LML rejects our key or lacks the route; a person must act.
+    SPLIT: the page is too large, or one of its rows spoils it; smaller pages may succeed.
+    TRY_THEN_SPLIT: like SPLIT, but the error may be transient: first retry the same page, and if it
+    asked for tracks, retry without them, because LML cannot always answer with tracks.
     """
 
     WAIT = "wait"
@@ -43,10 +43,11 @@ _ABOUT_THE_PAGE = frozenset(
 
 
 def dispose(status: int, *, says_json: bool) -> Disposition:
-    """Decide on a status that is not 200; `says_json` is what its content type says.
+    """Classify a status other than 200; `says_json` says whether its content type is JSON.
 
-    A 500 in JSON comes from LML's own gate: its token is not set. Any other 500 is a bug that one
-    input may trigger. A redirect would take the token elsewhere: the address is wrong.
+    LML's own gate sends a 500 in JSON when LML has no token configured. Any other 500 is a bug that
+    a single input may trigger. We follow no redirect, which would leak our key: the address is
+    wrong.
     """
     if status in _NO_ENTRY or HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
         return Disposition.HALT

@@ -1,4 +1,4 @@
-"""Due rows: what deserves a question although no change says so."""
+"""Due rows: rows that deserve a question although no change says so."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Why a row is due: what became of it when it was last asked about."""
+    """Why a row is due: the outcome of its last question."""
 
     NEVER = "never"
     CHANGED = "changed"
@@ -19,7 +19,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DueRow:
-    """A row to be asked about; `compilation` as far as our own tables tell."""
+    """A row to ask about; `compilation` says whether our own tables call it one."""
 
     library_id: int
     reason: Reason
@@ -28,11 +28,11 @@ class DueRow:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which rows a search looks for.
+    """The rows that a search covers.
 
-    `since_id` is the lowest row id. Of `partitions` disjoint shares of the library, `partition`
-    (0 to partitions - 1) is the one searched. `include_null_canonical` takes in rows that the
-    backend has no canonical entity for; those that failed are found by their time in any case.
+    `since_id` is the lowest row id. The library has `partitions` disjoint shares, and the search
+    covers share `partition` (0 to partitions - 1). `include_null_canonical` adds rows without a
+    canonical entity in the backend; a search always finds failed rows whose time has come.
     """
 
     only: frozenset[Reason] = frozenset(Reason)
@@ -42,18 +42,18 @@ class Scope:
     partitions: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse a share that does not exist."""
+        """Reject a share that does not exist."""
         if not 0 <= self.partition < self.partitions:
             message = f"partition {self.partition} must lie between 0 and {self.partitions - 1}"
             raise ValueError(message)
 
 
 def spread(rows: Sequence[DueRow]) -> list[DueRow]:
-    """Return the rows in an order in which neighbours in the library stand far apart.
+    """Return the rows in an order that separates neighbours in the library.
 
-    PostgreSQL reuses the place of a row's old version once its transaction has ended. Rows that
-    are updated together should therefore not lie on one page of the table: their new versions
-    would have to go elsewhere, and every index would need a new entry.
+    PostgreSQL reuses the space of an old row version only after its transaction has ended. If one
+    transaction updates many rows of one heap page, their new versions do not fit there, and every
+    index needs a new entry.
     """
     # Knuth's multiplicative hashing: the fractional part of id times the golden ratio.
     return sorted(rows, key=lambda row: row.library_id * 0x9E3779B1 & 0xFFFFFFFF)
@@ -61,14 +61,14 @@ def spread(rows: Sequence[DueRow]) -> list[DueRow]:
 
 @dataclass(slots=True)
 class Pages:
-    """Groups due rows into pages of one kind each: a compilation's answer may be long."""
+    """Groups due rows into pages, those of compilations apart: their answers may be long."""
 
     batch_size: int
     compilation_batch_size: int
     _waiting: dict[bool, list[DueRow]] = field(default_factory=lambda: {False: [], True: []})
 
     def add(self, rows: Sequence[DueRow]) -> Iterator[list[DueRow]]:
-        """Take rows in; yields the pages that are full."""
+        """Add rows; yield the pages that are full."""
         for row in rows:
             self._waiting[row.compilation].append(row)
         for compilation, size in ((False, self.batch_size), (True, self.compilation_batch_size)):
@@ -78,7 +78,7 @@ class Pages:
                 yield page
 
     def rest(self) -> Iterator[list[DueRow]]:
-        """Yield what is left, in pages that are not full."""
+        """Yield the remaining rows, in pages that are not full."""
         for compilation, rows in self._waiting.items():
             if rows:
                 self._waiting[compilation] = []

@@ -1,4 +1,4 @@
-"""The units of durations, each with its seconds, the largest first."""
+"""The units of durations in seconds, largest first."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 _WHOLE = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
-# As settings and options have them.
+# In settings and options.
 WRITTEN: Mapping[str, float] = _WHOLE | {"ms": 0.001}
-# As people are told them.
+# In messages to people.
 SPOKEN: Mapping[str, int] = {"min" if unit == "m" else unit: _WHOLE[unit] for unit in _WHOLE}

@@ -10,9 +10,9 @@ class StoreUnavailableError(Exception):
 
 
 class LmlUnavailableError(Exception):
-    """LML does not answer, or does not accept our key; no row is to blame.
+    """LML does not answer, or rejects our key; no row is to blame.
 
-    `retry_after` is what LML or its edge asked for, if it did.
+    `retry_after` is the delay that LML or its edge asked for, if any.
     """
 
     def __init__(self, reason: str, retry_after: timedelta | None = None) -> None:
@@ -21,11 +21,11 @@ class LmlUnavailableError(Exception):
 
 
 class LmlRefusedError(LmlUnavailableError):
-    """LML rejects our key or lacks the route, until a person acts."""
+    """LML rejects our key or lacks the route; a person must act."""
 
 
 class CallInterruptedError(LmlUnavailableError):
-    """A call reached LML and ended without an answer: LML may be down, or fail at one row."""
+    """A call reached LML and ended without an answer: LML may be down, or a row may crash it."""
 
 
 SERVICE_FAULTS = (StoreUnavailableError, LmlUnavailableError)
@@ -33,15 +33,15 @@ ServiceFault = StoreUnavailableError | LmlUnavailableError
 
 
 class PageRefusedError(Exception):
-    """This page of rows was refused; a smaller page may go through."""
+    """A service refused this page of rows; a smaller page may succeed."""
 
 
 class TracksRefusedError(PageRefusedError):
-    """LML could not answer this page with tracks; the same page without them may be answered."""
+    """LML could not answer this page with tracks; it may answer without them."""
 
 
 class StatementRefusedError(PageRefusedError):
-    """The database refused a statement about these rows; others may still go through."""
+    """The database refused a statement about these rows; statements about others may succeed."""
 
 
 class LaneLostError(Exception):
@@ -49,11 +49,11 @@ class LaneLostError(Exception):
 
 
 class RunGoesOnError(Exception):
-    """Another run covers the same; the message says what to do."""
+    """Another run already covers these rows; the message says what to do."""
 
 
 def first_of(error: BaseException) -> BaseException:
-    """Return the first error that a group, or a group within it, holds; one alone is itself."""
+    """Return the first leaf error of a group, or the error itself if it is not a group."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

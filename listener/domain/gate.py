@@ -1,4 +1,4 @@
-"""The deploy gate: whether the LML that runs is new enough to be asked."""
+"""The deploy gate: decides whether the running LML is new enough to be asked."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-# What the code host is asked with; nothing else that LML says may get into that address.
+# This goes into the code host's URL; nothing else that LML sends may get there.
 _COMMIT = re.compile(r"[0-9a-f]{7,64}", re.IGNORECASE)
-# What a server without the route answers.
+# How a server without the route answers.
 ABSENT = frozenset((404, 405))
 
 
@@ -18,7 +18,7 @@ class GateError(Exception):
 
 
 class Route(StrEnum):
-    """What we ask LML, by its path under /api/v1."""
+    """The routes of LML that we call, by path under /api/v1."""
 
     LIBRARY = "identity/bulk-resolve-libraries"
     ROTATION = "cache/refresh-for-identities"
@@ -26,7 +26,7 @@ class Route(StrEnum):
 
 
 class Relation(StrEnum):
-    """How the running commit stands to the required one, in the code host's words."""
+    """How the running commit relates to the required one, in the code host's terms."""
 
     IDENTICAL = "identical"
     AHEAD = "ahead"
@@ -38,9 +38,8 @@ class Relation(StrEnum):
 class Facts:
     """What is known so far.
 
-    `running` is the commit that LML names, or None if it names none. `relation` and `statuses`
-    are None until they were asked for; `statuses` holds what each route answered to a question
-    about nothing.
+    `running` is the commit that LML reports, None if it reports none. `relation` and `statuses` are
+    None until requested; `statuses` holds each route's reply to an empty request.
     """
 
     required: str
@@ -59,7 +58,7 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Shut:
-    """LML must not be asked; the advice says what to do about it."""
+    """LML must not be asked; `advice` says what to do about it."""
 
     reason: str
     advice: str
@@ -67,7 +66,7 @@ class Shut:
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """The code host must tell how the running commit stands to the required one."""
+    """Ask the code host how the running commit relates to the required one."""
 
     required: str
     running: str
@@ -75,16 +74,16 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class ProbeRoutes:
-    """LML names no commit: its routes must tell whether they are there."""
+    """LML reports no commit: check that it has each route."""
 
 
 def decide(facts: Facts) -> Open | Shut | Compare | ProbeRoutes:
-    """Tell whether the gate is open, or what else must be known."""
+    """Decide whether the gate is open, or what must be found out first."""
     if facts.running is None:
         return _without_commit(facts)
     if _COMMIT.fullmatch(facts.running) is None:
         return Shut(
-            f"LML names {facts.running[:60]!r} as its commit, which is none",
+            f"LML reports {facts.running[:60]!r} as its commit, which is not a commit id",
             "deploy LML with its commit, or unset GATE_COMMIT_SHA",
         )
     if _same(facts.required, facts.running):
@@ -104,14 +103,14 @@ def decide(facts: Facts) -> Open | Shut | Compare | ProbeRoutes:
 
 def _without_commit(facts: Facts) -> Open | Shut | ProbeRoutes:
     if facts.local:
-        return Open("LML names no commit, which LOCAL_DEV allows")
+        return Open("LML reports no commit, which LOCAL_DEV allows")
     if facts.statuses is None:
         return ProbeRoutes()
     absent = {route: status for route, status in facts.statuses.items() if status in ABSENT}
     if absent:
         named = ", ".join(f"{route} ({status})" for route, status in absent.items())
-        return Shut(f"LML names no commit and has no {named}", "deploy an LML that has it")
-    return Open("LML names no commit, but has the routes")
+        return Shut(f"LML reports no commit and lacks {named}", "deploy an LML that has it")
+    return Open("LML reports no commit, but has all routes")
 
 
 def _same(required: str, running: str) -> bool:

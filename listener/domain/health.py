@@ -1,4 +1,4 @@
-"""How a daemon and the whole pipeline are: ready or not and why, well or not and why."""
+"""Judges the health of a daemon and of the whole pipeline, and gives the reasons."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from listener.domain.durations import SPOKEN
 from listener.domain.pacing import BreakerState
 from listener.domain.words import plural
 
-# A loop that works turns every 5 s at the latest, whatever it waits for.
+# A healthy loop turns at least every 5 s, whatever it waits for.
 TURN = timedelta(seconds=5)
 _STALLED = timedelta(seconds=12)
-# Refreshes keep within Discogs' budget: that they wait for long is meant so.
+# Refreshes keep within the Discogs budget, so their long waits are intended.
 _PACED = frozenset((Stream.ROTATION,))
-# Twice as long as a reading of the database may take.
+# Twice as long as it may take to read the database.
 _UNHEARD = timedelta(seconds=30)
-# More changes than these take a person's eye longer to believe in than the daemon to handle.
+# The daemon handles a smaller backlog before a person has noticed it.
 _MANY = 500
 _SLOW = timedelta(seconds=30)
-# A few rows may be bad; so many are one fault of LML's or the database's.
+# A few rows may be bad; this many share a cause in LML or the database.
 _MANY_FAIL = 10
 
 
 class WakeMode(StrEnum):
-    """How a follower learns of changes: it is woken, it only looks, or it has no session."""
+    """How a daemon learns of changes: it is woken, it polls, or it has no session."""
 
     NOTIFY = "notify"
     POLL = "poll"
@@ -36,11 +36,11 @@ class WakeMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """How one stream is followed by this daemon.
+    """How this daemon follows one stream.
 
-    `stalled` is the age of the last turn of the slower of its loops, `looked` that of the last
-    look at the outbox that came back. `claimed` counts changes since the start, `held` those of
-    them that are not settled. `fault` is what keeps all of them from being handled.
+    `stalled` is the time since the slower of its loops last turned, `looked` the time since it last
+    read the outbox. `claimed` counts changes since the start, `held` those of them that are not
+    settled. `fault` says what prevents it from handling any change.
     """
 
     stream: Stream
@@ -65,9 +65,9 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the database told when it was last asked, `age` ago, or why it told nothing.
+    """What the database reported `age` ago, or in `fault` why the last attempt failed.
 
-    `discogs_calls` is what refreshes are taken to have cost in the last minute.
+    `discogs_calls` estimates what refreshes cost in the last minute.
     """
 
     waiting: Sequence[Waiting]
@@ -77,27 +77,27 @@ class Reading:
     discogs_calls: int = 0
 
     def of(self, stream: Stream) -> Waiting | None:
-        """Return what was told of a stream."""
+        """Return what was read about a stream."""
         return next((each for each in self.waiting if each.stream is stream), None)
 
 
 def unready(
     reading: Reading | None, pulses: Sequence[Pulse], max_lag: timedelta, *, stopping: bool = False
 ) -> list[str]:
-    """Return why this daemon is not ready, nothing if it is.
+    """Return why this daemon is not ready; an empty list if it is.
 
-    One that stands by is ready while somebody follows. That LML is down, or that refreshes wait
-    for their pace, makes nobody unready.
+    A standby is ready while another daemon follows the stream. A daemon stays ready while LML is
+    down and while refreshes wait for the budget.
     """
     if stopping:
         return ["stopping"]
     if reading is None:
-        return ["starting: the database was not read yet"]
+        return ["starting: the database has not been read yet"]
     if reading.fault is not None:
-        # No more than that: a probe needs no token, and the reason may name hosts and roles.
+        # No details: a probe needs no token, and the reason may name hosts and roles.
         return ["the database is not available"]
     if reading.age > _UNHEARD:
-        return [f"the database does not answer for {_span(reading.age)}"]
+        return [f"the database has not answered for {_span(reading.age)}"]
     following = {pulse.stream: pulse for pulse in pulses}
     limit = f", more than READY_MAX_LAG, {_span(max_lag)}"
     reasons: list[str] = []
@@ -106,12 +106,12 @@ def unready(
         if pulse is not None:
             reasons += _troubles(pulse, waiting.oldest, max_lag, limit)
         elif not waiting.followed:
-            reasons.append(f"nobody follows {waiting.stream}")
+            reasons.append(f"no daemon follows {waiting.stream}")
     return reasons
 
 
 class Word(StrEnum):
-    """How the pipeline is, in one word for a person; each has a colour of its own."""
+    """The state of the pipeline in one word; the page gives each word its own colour."""
 
     WELL = "well"
     BUSY = "busy"
@@ -121,7 +121,7 @@ class Word(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Wellness:
-    """The word, and why: sentences for a person, the weightiest first."""
+    """The word, and the reasons as sentences for a person, most important first."""
 
     word: Word
     why: tuple[str, ...]
@@ -129,9 +129,9 @@ class Wellness:
 
 @dataclass(frozen=True, slots=True)
 class StreamState(Waiting):
-    """One stream as the whole fleet knows it; rung and breaker are None where nobody follows it.
+    """One stream across all daemons; wake mode and breaker are None if no daemon follows it.
 
-    `fault` is what keeps all changes from being handled.
+    `fault` says what prevents the daemon from handling any change.
     """
 
     wake_mode: WakeMode | None = None
@@ -142,7 +142,7 @@ class StreamState(Waiting):
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What wellness is judged by, beside the streams; the last two are of the last day."""
+    """The facts besides the streams that decide wellness; the last two cover the last day."""
 
     missing: Sequence[str]
     parked: int
@@ -155,7 +155,7 @@ class Findings:
 def judge_wellness(
     streams: Sequence[StreamState], findings: Findings, max_lag: timedelta
 ) -> Wellness:
-    """Return how the pipeline is, by the worst that is known of it."""
+    """Judge the pipeline by its worst finding."""
     failing = [*_failing(streams, findings, max_lag)]
     strained = [*_strained(streams, findings)]
     busy = [*_busy(streams)]
@@ -175,26 +175,26 @@ def _failing(
         yield f"not complete: {', '.join(findings.missing)}; run listener migrate"
     for each in streams:
         if not each.followed:
-            yield f"nobody follows {each.stream}; start a daemon"
+            yield f"no daemon follows {each.stream}; start one"
         yield from _troubles(each, each.oldest, max_lag)
 
 
 def _troubles(
     state: Pulse | StreamState, oldest: timedelta | None, max_lag: timedelta, limit: str = ""
 ) -> Iterator[str]:
-    """Yield what is wrong with how a stream is followed; `limit` ends the sentence on its lag."""
+    """Yield the faults in following a stream; `limit` completes the sentence about its lag."""
     stream = state.stream
     if state.stalled > _STALLED:
-        yield f"the loops of {stream} stand still for {_span(state.stalled)}"
+        yield f"the {stream} loops have been stuck for {_span(state.stalled)}"
     if state.fault is not None:
-        # No more than that where a probe reads it without a token: the reason may name hosts.
+        # No details for a probe, which needs no token: the reason may name hosts.
         reason = "" if limit else f": {state.fault}"
         yield f"the database refuses every change of {stream}{reason}"
     if state.wake_mode is WakeMode.DOWN:
-        yield f"the session that {stream} is woken by does not answer"
+        yield f"the session that wakes {stream} does not respond"
     excused = _lml_is_unavailable(state) or stream in _PACED
     if oldest is not None and oldest > max_lag and not excused:
-        yield f"the oldest change of {stream} waits for {_span(oldest)}{limit}"
+        yield f"the oldest change of {stream} has waited {_span(oldest)}{limit}"
 
 
 def _lml_is_unavailable(state: Pulse | StreamState) -> bool:
@@ -206,7 +206,7 @@ def _strained(streams: Sequence[StreamState], findings: Findings) -> Iterator[st
         yield "LML does not answer; changes are kept until it does"
     for each in streams:
         if each.wake_mode is WakeMode.POLL:
-            yield f"wake-ups for {each.stream} do not arrive, it looks every second"
+            yield f"wake-ups for {each.stream} do not arrive; polling every second"
     if findings.capture_missed:
         rows = plural(findings.capture_missed, "row")
         yield f"{rows} had changed without a record in the last day; see capture missed"
@@ -227,9 +227,9 @@ def _notes(findings: Findings) -> Iterator[str]:
     if 0 < findings.failed < _MANY_FAIL:
         yield _failed(findings.failed)
     if findings.parked:
-        yield f"{plural(findings.parked, 'row')} set aside for a person to look at"
+        yield f"{plural(findings.parked, 'row')} parked for a person to look at"
     if findings.never_asked:
-        yield f"{plural(findings.never_asked, 'row')} never asked yet"
+        yield f"{plural(findings.never_asked, 'row')} not asked about yet"
 
 
 def _failed(rows: int) -> str:

@@ -1,4 +1,4 @@
-"""What a reply means for the questions that were put."""
+"""Matches the results of a reply with the questions it answers."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from listener.domain.question import Question
 from listener.domain.tally import Skip
 from listener.domain.verdict import Verdict
 
-_FOREIGN = (Skip.UNTRUSTED, "an answer to another row came")
-_MISSING = (Skip.MISMATCH, "no answer came")
+_FOREIGN = (Skip.UNTRUSTED, "LML answered about another row")
+_MISSING = (Skip.MISMATCH, "the reply has no answer")
 
 
 @dataclass(frozen=True, slots=True)
 class Invalid:
-    """A result that cannot be understood; `library_id` where at least that could be read."""
+    """A result that cannot be understood; `library_id` is set if at least that was readable."""
 
     library_id: int | None
     reason: str
@@ -23,10 +23,10 @@ class Invalid:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A reply held against its questions.
+    """A reply matched with its questions.
 
     Every question is either in `accepted`, by its verdict, or in `unanswered`, with the reason.
-    `foreign` ids were not asked for; `nameless_invalid` results could not be attributed to any row.
+    `foreign` ids were not asked for; `nameless_invalid` counts unreadable results without an id.
     """
 
     accepted: tuple[Verdict, ...]
@@ -36,9 +36,9 @@ class Judgement:
 
 
 def judge(asked: Sequence[Question], results: Iterable[Verdict | Invalid]) -> Judgement:
-    """Sort the results of a reply; their number and order prove nothing.
+    """Sort the results of a reply by row id; their number and order prove nothing.
 
-    A row that is answered differently twice, or once well and once badly, is not answered.
+    A row with two different answers, or with a valid and an invalid one, counts as unanswered.
     """
     wanted = {question.library_id for question in asked}
     verdicts: dict[int, Verdict] = {}
@@ -54,9 +54,9 @@ def judge(asked: Sequence[Question], results: Iterable[Verdict | Invalid]) -> Ju
         elif isinstance(result, Invalid):
             unanswered[row] = (Skip.INVALID, result.reason)
         elif verdicts.setdefault(row, result) != result:
-            unanswered.setdefault(row, (Skip.INVALID, "two answers that differ"))
+            unanswered.setdefault(row, (Skip.INVALID, "two conflicting answers"))
     for number, row in enumerate(sorted(wanted - verdicts.keys() - unanswered.keys())):
-        # A verdict on a row that was not asked about may belong to one without an answer.
+        # A verdict about a row we did not ask about may be meant for one without an answer.
         untrusted = number < len(foreign)
         unanswered[row] = _FOREIGN if untrusted else _MISSING
     return Judgement(

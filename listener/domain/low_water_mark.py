@@ -1,4 +1,4 @@
-"""From where the outbox must be read so that no entry can stay hidden."""
+"""Decides where to start reading the outbox so that no entry stays hidden."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _MARKS_IN_LOOKBACK = 20
 
 @dataclass(slots=True)
 class LowWaterMark:
-    """Lower bounds for reading the outbox, so that dead entries below them are not read again.
+    """Lower bounds for reading the outbox, so that we do not read dead entries again.
 
     Entries become visible out of order: a low seq may be committed long after a higher one. `floor`
-    is proven: a transaction that drew a seq up to the highest one seen had its id by then, so once
+    is proven: a transaction that drew a seq up to the highest one seen already had its id, so once
     all transactions below a mark that was drawn later have ended, nothing new can appear at or
-    below it. A transaction that stays open holds the floor back. `_recent` then skips what was seen
-    a while ago, but only between two full looks, of which there is one every `lookback`.
+    below `floor`. A transaction that stays open holds it back. `_recent` then skips entries that
+    were seen a while ago, but only between two full looks, one of which happens every `lookback`.
     """
 
     lookback: timedelta
@@ -33,7 +33,7 @@ class LowWaterMark:
     _mark_at: float = field(default=float("-inf"))
 
     def start(self, now: float) -> int:
-        """Return the seq after which to read now; `now` is monotonic seconds."""
+        """Return the seq to read after; `now` is monotonic seconds."""
         if now < self._full_look_at:
             return max(self.floor, self._recent)
         self._full_look_at = now + self.lookback.total_seconds()
@@ -41,7 +41,7 @@ class LowWaterMark:
         return self.floor
 
     def mark_due(self, now: float) -> bool:
-        """Return whether the next look should bring a mark, to prove a higher floor by."""
+        """Return whether the next look should fetch a mark, to prove a higher floor."""
         if self._candidate is not None or self._highest <= self.floor or now < self._mark_at:
             return False
         self._mark_at = now + self.lookback.total_seconds() / _MARKS_IN_LOOKBACK
@@ -50,10 +50,10 @@ class LowWaterMark:
     def looked(
         self, after: int, seqs: Sequence[int], snapshot: Snapshot, *, complete: bool
     ) -> bool:
-        """Learn from a look after seq `after`; return whether it showed all there is.
+        """Learn from a look after seq `after`; return whether it showed the whole outbox.
 
-        `snapshot` is the one that the look was taken with. `seqs` are the entries found in
-        ascending order, and `complete` says that the look ended because there were no more.
+        `snapshot` is the look's own, `seqs` are the entries it found in ascending order, and
+        `complete` says that it ended because there were no more.
         """
         full = after <= self.floor
         if full and self._candidate is not None:
@@ -72,7 +72,7 @@ class LowWaterMark:
         return full and complete
 
     def forget(self) -> None:
-        """Read from the very beginning next time, in case that a proof did not hold."""
+        """Read from the beginning next time, in case a proof did not hold."""
         self.floor = self._recent = self._next_recent = 0
         self._candidate = None
         self._full_look_at = float("-inf")

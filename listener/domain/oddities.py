@@ -1,4 +1,4 @@
-"""What is odd about an answer that can be used all the same."""
+"""Oddities of an answer that is usable all the same."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from listener.domain.verdict import Identity
 
-# Both vocabularies may grow; what is not in them is kept as text.
+# Both vocabularies may grow; unknown words are stored as text.
 SOURCES = frozenset(("discogs", "musicbrainz", "wikidata", "spotify", "apple_music", "bandcamp"))
 METHODS = frozenset(
     (
@@ -27,12 +27,12 @@ _MOST_SEEN = 100
 
 @dataclass(slots=True)
 class LoggedOnce:
-    """Things that were logged once; bounded, as what LML says may be anything."""
+    """Remembers what was logged already; bounded, because LML may send anything."""
 
     things: set[str] = field(default_factory=set)
 
     def first(self, thing: str) -> bool:
-        """Return whether to log this now: it was not seen before, nor too many others."""
+        """Return whether to log this: it is new, and not too many others were logged."""
         if thing in self.things or len(self.things) >= _MOST_SEEN:
             return False
         self.things.add(thing)
@@ -40,7 +40,7 @@ class LoggedOnce:
 
 
 def oddities(identity: Identity) -> Iterator[str]:
-    """Yield a word or two for each thing that is odd: a short list of them, never row contents."""
+    """Yield a word or two for each oddity, never row contents."""
     named = {
         "wikidata": identity.wikidata_qid,
         "spotify": identity.spotify_id,

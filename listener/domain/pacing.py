@@ -1,4 +1,4 @@
-"""How long to wait before trying again."""
+"""Decides how long to wait before trying again."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ class Backoff:
         return min(self.most, self.first * (1 << min(failures - 1, 30)))
 
 
-# A service that is down is tried at most four times a minute, and at once when it says it is back.
+# At most four attempts a minute while LML is down, and one at once when it says that it is back.
 LML_BACKOFF = Backoff(first=timedelta(seconds=8), most=timedelta(seconds=15))
-# Rows asked about to find out whether LML answers again: one of several might interrupt the call.
+# How many rows to ask about to find out whether LML answers again: a single bad row among several
+# could interrupt the call.
 TRIAL = 1
 
 
 @dataclass(slots=True)
 class Pause:
-    """The silence kept towards a service that failed; `now` is monotonic seconds."""
+    """Pauses calls to a service that failed; `now` is monotonic seconds."""
 
     backoff: Backoff
     failures: int = 0
     until: float = float("-inf")
 
     def failed(self, now: float, at_least: timedelta | None = None) -> timedelta:
-        """Note a failure; return how long to keep silent."""
-        # Calls that fail during the silence failed for the same reason.
+        """Record a failure; return how long to pause."""
+        # Calls that fail during the pause failed for the same reason.
         delay = timedelta(seconds=self.remaining(now))
         if not delay:
             self.failures += 1
@@ -45,17 +46,17 @@ class Pause:
         return delay
 
     def succeeded(self) -> None:
-        """Note that the service answered."""
+        """Record that the service answered."""
         self.failures = 0
         self.until = float("-inf")
 
     def remaining(self, now: float) -> float:
-        """Return the seconds of silence left, 0 if none."""
+        """Return the remaining seconds of the pause, 0 if there is none."""
         return max(0.0, self.until - now)
 
 
 class BreakerState(StrEnum):
-    """Closed: all goes well. Open: nothing is asked. Half-open: one small batch is tried."""
+    """Closed: calls go through. Open: no calls. Half-open: one trial call."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -64,12 +65,12 @@ class BreakerState(StrEnum):
 
 @dataclass(slots=True)
 class Breaker(Pause):
-    """A pause towards a service that has several callers, and that also reports how it is.
+    """Pauses calls to a service that has several callers and also reports its health.
 
-    It ends early when the service reports that it is well. That proves little, so it counts once,
-    and again only after the service reported that it is not. A pause that the service asked for is
-    kept in any case. After the pause one call is tried: until it ends, or for as long as a pause
-    may last, nobody else asks.
+    The pause ends early when the service reports that it is healthy. That proves little, so it
+    counts once, and again only after the service has reported that it is not. A pause that the
+    service asked for never ends early. After the pause one caller makes a trial call; until it
+    ends, or for the length of the longest pause, all others wait.
     """
 
     _not_before: float = float("-inf")
@@ -77,35 +78,35 @@ class Breaker(Pause):
     _trial_until: float = float("-inf")
 
     def failed(self, now: float, at_least: timedelta | None = None) -> timedelta:
-        """Note a failure; return how long to keep silent."""
+        """Record a failure; return how long to pause."""
         if at_least is not None:
             self._not_before = max(self._not_before, now + at_least.total_seconds())
         self.end_trial()
-        # Named: slots make a new class of this one, which a bare super() does not know.
+        # dataclass(slots=True) creates a new class, so a bare super() would fail.
         return Pause.failed(self, now, at_least)
 
     def succeeded(self) -> None:
-        """Note that the service answered."""
+        """Record that the service answered."""
         self._word_counts = True
         self.end_trial()
         Pause.succeeded(self)
 
     def remaining(self, now: float) -> float:
-        """Return the seconds until somebody may ask again, 0 if now."""
+        """Return the seconds until the next call is allowed, 0 if it is allowed now."""
         return max(Pause.remaining(self, now), self._trial_until - now)
 
     def begin_trial(self, now: float) -> bool:
-        """Return whether the call made now must be a trial: a small one, which others wait for."""
+        """Return whether this call must be a trial: a small one that other callers wait for."""
         if self.failures:
             self._trial_until = now + self.backoff.most.total_seconds()
         return bool(self.failures)
 
     def end_trial(self) -> None:
-        """Let somebody else try: the trial is over, even if it showed nothing about the service."""
+        """Allow the next call: the trial is over, even if it proved nothing about the service."""
         self._trial_until = float("-inf")
 
     def heard(self, now: float, *, well: bool) -> None:
-        """Note what the service reports of itself during a pause."""
+        """Record the health that the service reports during a pause."""
         if not well:
             self._word_counts = True
         elif self._word_counts and now >= self._not_before:
@@ -113,7 +114,7 @@ class Breaker(Pause):
             self.until = now
 
     def state(self, now: float) -> BreakerState:
-        """Return whether anything may be asked now."""
+        """Return the state of the circuit."""
         if not self.failures:
             return BreakerState.CLOSED
         paused = Pause.remaining(self, now) > 0

@@ -8,9 +8,10 @@ from datetime import timedelta
 
 @dataclass(frozen=True, slots=True)
 class Failing:
-    """What the ledger remembers of a question that failed and was not answered since.
+    """What the ledger remembers of a question that failed and has not been answered since.
 
-    `failures` in a row for as long as `lasting`, the last one `ago`; `suspicion` as in `Failure`.
+    It failed `failures` times in a row over a period of `lasting`, most recently `ago`. `suspicion`
+    is as in `Failure`.
     """
 
     failures: int
@@ -22,11 +23,11 @@ class Failing:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked about one release.
+    """What we ask about one release.
 
-    `digest` identifies the question: the row is still asking the same as long as its digest is
-    equal. `legacy_release_id` is LML's bridge to per-track data. `compilation` says that our own
-    tables take the release for one, and `last_credit` is the highest id among its credits, or 0.
+    `digest` identifies the question: while a row's digest stays the same, so does its question.
+    `legacy_release_id` leads LML to per-track data. `compilation` says that our own tables call the
+    release one, and `last_credit` is the highest id among its credits, or 0.
     """
 
     library_id: int
@@ -40,18 +41,18 @@ class Question:
 
     @property
     def suspicion(self) -> int:
-        """Whether it may spoil a call for others, as in `Failure`."""
+        """Whether this row may spoil a call for others, as in `Failure`."""
         return self.failing.suspicion if self.failing else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """The present content of some library rows, sorted by what there is to do.
+    """The current content of some library rows, sorted by what to do with them.
 
     `order` was drawn before the rows were read: of two verdicts on a row, the one with the higher
-    order answers newer content. The four groups are disjoint and cover all rows asked for:
-    `questions` are to be put, `answered` were put before and hold, `nameless` rows have no artist
-    name yet, `gone` rows are no more.
+    order answers newer content. The four groups are disjoint and cover all requested rows:
+    `questions` must be asked, `answered` rows have a verdict on the same question, `nameless` rows
+    have no artist name yet, and `gone` rows were deleted.
     """
 
     order: int

@@ -1,4 +1,4 @@
-"""What LML says when it is asked to refresh identities, and how that is counted."""
+"""LML's replies about refreshed identities, and how we count them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from enum import StrEnum
 from listener.domain.question import Failing
 from listener.domain.retrying import Retry
 
-# LML refuses more: 50 cold identities are about 200 Discogs calls, four of the edge's five minutes.
+# LML's own limit: 50 cold identities need about 200 Discogs calls, or four of the five minutes that
+# the edge allows.
 LML_REFRESH_BATCH_CAP = 50
 
 
 class Status(StrEnum):
-    """What became of an identity; an error is the only one that is worth another try."""
+    """What became of an identity; only an error may be worth another try."""
 
     WARMED = "warmed"
     NOT_FOUND = "not_found"
@@ -25,10 +26,10 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """What LML says of one identity.
+    """What LML reports about one identity.
 
-    `releases` and `artists` count those that are fresh now, `parts` all that it reports on. `word`
-    is LML's own status if it is one that we do not know: it stands for an error that stays.
+    `releases` and `artists` count those that are fresh now, `parts` all those that LML mentions.
+    `word` holds LML's status if we do not know it; we treat it as a permanent error.
     """
 
     identity_id: int
@@ -40,13 +41,13 @@ class Refreshed:
 
     @property
     def worth_a_retry(self) -> bool:
-        """Whether it may turn out otherwise next time."""
+        """Whether another attempt may succeed."""
         return self.status is Status.ERROR and self.word is None
 
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """A row of the rotation that is being played; `known`: its identity answered lately."""
+    """A rotation row that is being played; `known` if its identity answered lately."""
 
     row_id: int
     identity_id: int | None
@@ -67,11 +68,11 @@ class RotationFailure:
 
 @dataclass(frozen=True, slots=True)
 class RotationCoverage:
-    """The rows being played by what they can be warmed by.
+    """How many of the rows being played can be warmed.
 
     `resolved` rows have both a Discogs release and an identity; `coverage` is their share (0..1) of
-    those with a Discogs release, 1 if there are none. `identities` counts each once; the identity
-    of `warmed_24h` rows was warmed within a day.
+    the rows with a Discogs release, 1 if there are none. `identities` counts each identity once;
+    `warmed_24h` counts rows whose identity was warmed within a day.
     """
 
     active: int
@@ -85,9 +86,9 @@ class RotationCoverage:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What is remembered of an identity: whether it answered lately, and what LML said since when.
+    """Whether an identity answered lately, and its status since a given time.
 
-    `answered` is None while nothing of use was said about it since the time that was asked about.
+    `answered` is None if LML has said nothing useful about it since that time.
     """
 
     known: bool
@@ -96,13 +97,13 @@ class Standing:
 
 @dataclass(slots=True)
 class RotationTally:
-    """What LML said last of identities, each of which counts once: scanned = resolved + lml_error.
+    """Counts each identity once, by LML's latest status: scanned = resolved + lml_error.
 
-    A walk counts all identities that are being played when it begins. It does not ask about those
-    that answered since its slot began, to a change or to an interrupted walk of the same slot: they
-    count by what was said then. `warmed_releases` and `warmed_artists` count what lies behind the
-    identities that were asked about. `calls` and `latency` are those of the refresh calls,
-    `mints` counts rows by what became of them: minted, raced (somebody else was faster), refused.
+    A walk counts all identities that are being played when it begins. It skips those that already
+    answered in its slot, after a change or in an interrupted walk, and counts them by that answer.
+    `warmed_releases` and `warmed_artists` count what belongs to the identities it asked about.
+    `calls` and `latency` are those of the refresh calls. `mints` counts rows by outcome: minted,
+    raced (another session was faster), refused.
     """
 
     latest: dict[int, Refreshed] = field(default_factory=dict)
@@ -112,29 +113,29 @@ class RotationTally:
 
     @property
     def scanned(self) -> int:
-        """Identities that LML said something about, or was asked in vain."""
+        """The identities that were asked about, with or without an answer."""
         return len(self.latest)
 
     @property
     def resolved(self) -> int:
-        """Identities that LML said something of use about."""
+        """The identities with a useful answer."""
         return self.scanned - self.with_status(Status.ERROR)
 
     def with_status(self, status: Status) -> int:
-        """Return of how many identities LML said this last."""
+        """Return the number of identities whose latest status is this one."""
         return sum(each.status is status for each in self.latest.values())
 
     def count(self, refreshed: Refreshed) -> None:
-        """Take in what LML said last of an identity."""
-        # A word of LML's may be of any length.
+        """Count LML's latest answer about an identity."""
+        # LML's own word may be of any length.
         self.latest[refreshed.identity_id] = replace(refreshed, word=None)
 
     def count_former(self, identity_id: int, status: Status) -> None:
-        """Take in what was said earlier of an identity that will not be asked about."""
+        """Count an earlier answer about an identity that need not be asked about again."""
         self.latest.setdefault(identity_id, Refreshed(identity_id, status))
 
     def report(self) -> dict[str, int]:
-        """Return the counts under the names that dashboards know; every name is always there."""
+        """Return all counts under the names that dashboards use, zeros included."""
         return {
             "identities_scanned": self.scanned,
             "identities_resolved": self.resolved,
@@ -146,7 +147,7 @@ class RotationTally:
         }
 
     def fields(self) -> dict[str, int]:
-        """Return the counts under the names that logs and the book of runs use."""
+        """Return the counts under the names that logs and recorded runs use."""
         took = round(self.latency.total_seconds() * 1000)
         return self.report() | {
             "refresh_calls": self.calls,

@@ -1,4 +1,4 @@
-"""What becomes of a row that could not be answered: the one backoff, and when to park."""
+"""Decides when to retry a row that failed, and when to park it."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from listener.domain.question import Failing
 from listener.domain.tally import Skip
 
 LONGEST_DETAIL = 300
-# Ten questions about a row within ten minutes at most, with those that isolate it from its page.
+# At most ten questions about a row within ten minutes, including those that isolate it.
 _FIRST = timedelta(seconds=5)
-# While nothing is answered LML or the database may be at fault: once it works, nobody waits longer.
+# While nothing is answered, LML or the database may be at fault: rows must not wait long after it
+# recovers.
 _DOUBTFUL = Backoff(first=_FIRST, most=timedelta(minutes=5))
 _CERTAIN = Backoff(first=_FIRST, most=timedelta(hours=1))
 _NEVER_PARKED_WITHIN = timedelta(hours=4)
 
-# A suspect failed together with others, any of which may be the reason; an isolated row alone.
+# A suspect failed together with others, any of which may be to blame; an isolated row failed alone.
 SUSPECT, ISOLATED = 1, 2
-# How many of each are asked together.
+# How many of each go into one call.
 TOGETHER = {SUSPECT: 100, ISOLATED: 1}
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """When a row that failed is tried again, after how many failures in a row."""
+    """When to retry a row that has failed `failures` times in a row."""
 
     failures: int
     after: timedelta
@@ -34,9 +35,9 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A row that could not be answered, why this time, and when it is tried again.
+    """A row that failed, the reason, and when to retry it.
 
-    `suspicion` is 0, `SUSPECT` or `ISOLATED`: it decides how many rows are asked together.
+    `suspicion` is 0, `SUSPECT` or `ISOLATED`; it decides how many rows are asked together.
     """
 
     library_id: int
@@ -49,19 +50,20 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """When a row that failed is tried again.
+    """Decides when to retry a row that failed.
 
-    One that failed `attempts` times in a row, for hours, while other rows were answered, is parked:
-    it is tried only after `parked_for`, when LML has another release, or when a person says so.
+    A row is parked once it has failed `attempts` times in a row over several hours in which other
+    rows were answered. It is retried after `parked_for`, after a new LML release, or when a person
+    requeues it.
     """
 
     attempts: int
     parked_for: timedelta
 
     def retry(self, past: Failing | None, *, others_answered: bool) -> Retry:
-        """Decide on one more failure of a row.
+        """Decide what follows another failure of a row.
 
-        `others_answered` says whether any other row was answered since it failed before.
+        `others_answered` says whether any other row was answered since its previous failure.
         """
         if past is None:
             return Retry(1, _FIRST)

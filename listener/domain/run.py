@@ -1,4 +1,4 @@
-"""Runs: the searches for what is due that are made, by schedule or on command."""
+"""Runs: searches for due rows, scheduled or started by a command."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from enum import Enum, StrEnum
 
 
 class Search(StrEnum):
-    """A way to find what is due.
+    """A way to find rows that are due.
 
-    Rows that failed and rows whose time has come, a look at every row, the compilations that were
-    asked before, or what is being played.
+    Failed rows, rows whose time has come, a scan of every row, compilations that were asked before,
+    or everything that is being played.
     """
 
     FAILED = "failed"
@@ -31,7 +31,7 @@ class RunKind(Enum):
 
     @property
     def searches(self) -> frozenset[Search]:
-        """The ways in which the run searches."""
+        """The searches that the run makes."""
         match self:
             case RunKind.SWEEP:
                 return frozenset((Search.FAILED, Search.BY_TIME, Search.BY_CONTENT))

@@ -1,4 +1,4 @@
-"""Samples: how a stream went for some seconds."""
+"""Samples: what happened on a stream within some seconds."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ COVERAGE = (
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """How a stream went for the time `lasted`, up to now.
+    """What happened on a stream in the last `lasted`.
 
-    `typical` and `worst` are the times from the recording of a change until it was settled, None
-    if none was. `silent` is for how long LML was not asked, `woken` whether wake-ups arrive.
-    `coverage` counts the library's rows in the order of `COVERAGE`.
+    `typical` and `worst` are times from the recording of a change to its settlement, None if no
+    change was settled. `silent` is how long calls to LML were paused, `woken` says whether wake-ups
+    arrive. `coverage` counts the library's rows in the order of `COVERAGE`.
     """
 
     stream: Stream

@@ -16,7 +16,7 @@ _LEAST = 1e-6
 
 
 class Skip(StrEnum):
-    """Why a row that was looked at ends without an identity or an `unresolved`."""
+    """Why a row ends with neither an identity nor an `unresolved`."""
 
     COMPILATION = "compilation"
     NULL_ARTIST = "null_artist"
@@ -35,14 +35,14 @@ FAILURES = frozenset(
 )
 
 
-# Counters that reports and logs call by another name.
+# Counters with another name in reports and logs.
 _NAMES = {
     "resolved": "rows_resolved",
     "resolved_compilations": "rows_resolved_compilation",
     "unresolved": "rows_unresolved",
     "lml_calls": "lml_total_calls",
 }
-# What the report of a dry run has, and what other reports call it.
+# The names in a dry run's report, and in other reports.
 _DRY_NAMES = {
     "scanned": "scanned",
     "lml_total_calls": "lml_total_calls",
@@ -60,15 +60,14 @@ class Tally:
     """What became of library rows.
 
     scanned = resolved + resolved_compilations + unresolved + the sum of skipped. A compilation is
-    resolved if LML has visited its tracks; `tracks` counts those, apart from the library's rows.
-    `source_rows_skipped_null_confidence` counts provenance entries, and stands apart from the rows.
-    `capture_missed` counts rows that had changed without a change in the outbox; they are among the
-    scanned. `lml_latency` is the sum over all calls.
+    resolved once LML has visited its tracks. `tracks` and `source_rows_skipped_null_confidence`
+    count tracks and provenance entries, not library rows. `capture_missed` counts scanned rows
+    whose change never reached the outbox. `lml_latency` is the sum over all calls.
 
-    What a verdict did to an identity that stood there is counted beside its row's outcome:
+    Three counters say what verdicts did to existing identities, in addition to the row's outcome:
     `identities_withdrawn` were removed, because they answered another question and LML finds none
-    for the present one; `resolved_now_unresolved` stay though LML finds none now; `kept_manual` are
-    a person's and were left as they are.
+    for the current one; `resolved_now_unresolved` stay although LML finds none now; `kept_manual`
+    were set by a person and left alone.
     """
 
     resolved: int = 0
@@ -86,22 +85,22 @@ class Tally:
 
     @property
     def scanned(self) -> int:
-        """Rows looked at."""
+        """The rows that were handled."""
         found = self.resolved + self.resolved_compilations + self.unresolved
         return found + self.skipped.total()
 
     @property
     def failed(self) -> int:
-        """Rows that there is no usable answer about."""
+        """The rows without a usable answer."""
         return sum(self.skipped[reason] for reason in FAILURES)
 
     def add(self, other: Tally) -> None:
-        """Take in the counts of a part."""
+        """Add the counts of another tally."""
         for each in fields(self):
             setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
     def minus(self, earlier: Tally) -> Tally:
-        """Return what was counted since this tally was as `earlier`."""
+        """Return the counts added since `earlier`, a copy of this tally."""
         return Tally(
             **{
                 each.name: getattr(self, each.name) - getattr(earlier, each.name)
@@ -116,17 +115,17 @@ class Tally:
 
     @property
     def latency_ms(self) -> int:
-        """The sum over all calls, in milliseconds."""
+        """The latency of all calls together, in milliseconds."""
         return round(self.lml_latency.total_seconds() * 1000)
 
     def report(self) -> dict[str, object]:
-        """Return the counts under the names that a run's report has; every name is always there."""
+        """Return all counts under the names of a run's report, zeros included."""
         skipped = {str(reason): self.skipped[reason] for reason in Skip}
         tracks = {str(count): self.tracks[count] for count in TrackCount}
         return {**self._counts(), "rows_skipped": skipped, **tracks}
 
     def dry_report(self) -> dict[str, object]:
-        """Return the counts of a dry run under the names that its report has."""
+        """Return the counts under the names of a dry run's report."""
         report = self.report()
         return {dry: report[name] for dry, name in _DRY_NAMES.items()}
 
@@ -144,14 +143,14 @@ class Tally:
 
 @dataclass(slots=True)
 class Distribution:
-    """Durations by size, in bounded memory; a quantile is at most 6 % too high."""
+    """A histogram of durations in bounded memory; its quantiles are at most 6 % too high."""
 
     count: int = 0
     longest: timedelta = timedelta()
     _buckets: Counter[int] = field(default_factory=Counter)
 
     def add(self, seconds: Sequence[float]) -> None:
-        """Count durations; negative ones (a clock was set back) count as zero."""
+        """Count durations; negative ones, from a clock that was set back, count as zero."""
         if not seconds:
             return
         self.count += len(seconds)

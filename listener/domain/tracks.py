@@ -1,4 +1,4 @@
-"""Tracks: what LML says about the credits of a compilation."""
+"""Tracks: LML's findings about the credits of a compilation."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 LONGEST_POSITION = 20
-# A page with fewer rows that are not to be found says nothing about how the two sides spell.
+# Fewer unmatched rows in a page do not show that the two sides spell names differently.
 _DRIFT = 10
 
 
 class TrackCount(StrEnum):
-    """What is counted of tracks, under the names that reports have.
+    """The counters for tracks, under their names in reports.
 
-    ROWS count rows of the backend's table of track artists, or what LML offered for them; the
-    others count entries of LML's replies.
+    ROWS count rows of the backend's table of track artists, or LML's proposals for them; the others
+    count entries of LML's replies.
     """
 
     ROWS_WRITTEN = "compilation_track_rows_written"
@@ -35,9 +35,9 @@ TrackCounts = Counter[TrackCount]
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """One entry of LML's: who is credited with what, and whom LML takes that for, if anybody.
+    """One entry of LML's reply: a credit, and the artist whom LML matches it with, if any.
 
-    `confidence` lies in 0..1; None if LML named none that does.
+    `confidence` lies in 0..1, or is None if LML sent none or an invalid one.
     """
 
     artist_name: str
@@ -47,7 +47,7 @@ class Credit:
     confidence: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a confidence that the backend cannot hold."""
+        """Reject a confidence that the backend cannot store."""
         if self.confidence is not None and not 0 <= self.confidence <= 1:
             message = f"confidence {self.confidence} is not between 0 and 1"
             raise ValueError(message)
@@ -55,10 +55,10 @@ class Credit:
 
 @dataclass(frozen=True, slots=True)
 class TrackKey:
-    """All that LML says about one artist name and title of a release: at most one row of ours.
+    """LML's findings about one artist name and title of a release: at most one row of ours.
 
-    Without `resolved_artist_name` LML knows nobody, and nothing is to be written. `positions` is
-    how many different ones were offered; `track_position` is set if that is one which fits.
+    Without `resolved_artist_name` LML found no artist and nothing is written. `positions` counts
+    the different positions proposed; `track_position` is set if there is just one and it fits.
     """
 
     artist_name: str
@@ -71,7 +71,7 @@ class TrackKey:
 
 @dataclass(frozen=True, slots=True)
 class Tracks:
-    """What LML says about a release whose tracks it has visited, which may be nothing."""
+    """LML's findings about a release whose tracks it has visited; there may be none."""
 
     keys: tuple[TrackKey, ...] = ()
     invalid_entries: int = 0
@@ -79,7 +79,7 @@ class Tracks:
 
     @property
     def counts(self) -> TrackCounts:
-        """What was wrong with the entries."""
+        """The number of invalid entries and confidences."""
         wrong = {
             TrackCount.ENTRIES_INVALID: self.invalid_entries,
             TrackCount.CONFIDENCES_INVALID: self.invalid_confidences,
@@ -88,9 +88,9 @@ class Tracks:
 
 
 def gather(entries: Iterable[Credit]) -> tuple[TrackKey, ...]:
-    """Join the entries of each key; of those that name an artist the most confident wins.
+    """Merge the entries of each key; the most confident entry that names an artist wins.
 
-    The result does not depend on their order, but for the order of the keys.
+    The order of the entries affects only the order of the keys.
     """
     best: dict[tuple[str, str | None], Credit] = {}
     positions: dict[tuple[str, str | None], set[str]] = {}
@@ -104,14 +104,14 @@ def gather(entries: Iterable[Credit]) -> tuple[TrackKey, ...]:
 
 
 def drifted(keys: int, unmatched: int) -> bool:
-    """Return whether so many keys of a page match no row that the two sides spell differently."""
+    """Return whether too many keys of a page match no row: the two sides spell differently."""
     return unmatched >= _DRIFT and 2 * unmatched >= keys
 
 
 def _rank(entry: Credit) -> tuple[bool, float, str]:
     confidence = -1.0 if entry.confidence is None else entry.confidence
     name = entry.resolved_artist_name
-    # The name decides among equals: in whatever order they come, the same is written.
+    # The name breaks ties, so that the order of the entries does not matter.
     return name is not None, confidence, name or ""
 
 

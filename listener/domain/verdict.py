@@ -1,4 +1,4 @@
-"""Verdicts: what LML finds about a row."""
+"""Verdicts: LML's findings about rows."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Kind(StrEnum):
     UNRESOLVED = "unresolved"
 
 
-# What the ledger calls a compilation whose tracks LML has visited, as opposed to one to visit yet.
+# The ledger's word for a compilation whose tracks LML has visited already.
 VISITED_COMPILATION = "visited_compilation"
 
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """The evidence of one catalogue behind a verdict.
+    """The evidence for a verdict from one catalogue.
 
     `confidence` lies in 0..1. Source and method are LML's words; both vocabularies may grow.
     """
@@ -37,15 +37,15 @@ class Provenance:
     external_id: str
 
     def __post_init__(self) -> None:
-        """Refuse what no reader of the identity tables could use."""
-        # Also refuses NaN, which compares false with everything.
+        """Reject a confidence that readers of the identity tables could not use."""
+        # This also rejects NaN, which compares false with everything.
         if not 0 <= self.confidence <= 1:
             raise ValueError(_OUTSIDE.format(self.confidence))
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who the single artist of a release is, as far as the identity table has columns for it."""
+    """The single artist of a release, with a field for each column of the identity table."""
 
     method: str
     confidence: float
@@ -55,7 +55,7 @@ class Identity:
     provenance: tuple[Provenance, ...]
 
     def __post_init__(self) -> None:
-        """Refuse a confidence outside 0..1 and two entries of one source."""
+        """Reject a confidence outside 0..1 and two entries from one source."""
         if not 0 <= self.confidence <= 1:
             raise ValueError(_OUTSIDE.format(self.confidence))
         if len({entry.source for entry in self.provenance}) != len(self.provenance):
@@ -67,8 +67,8 @@ class Identity:
 class Verdict:
     """LML's finding for one library row; `identity` is set for a single artist only.
 
-    `tracks` is set for a compilation that LML has visited. `skipped_sources` counts provenance
-    entries that carried no confidence or no external id.
+    `tracks` is set for a compilation whose tracks LML has visited. `skipped_sources` counts
+    provenance entries without a confidence or an external id.
     """
 
     library_id: int
@@ -79,11 +79,11 @@ class Verdict:
 
     @property
     def outcome(self) -> str:
-        """What the ledger keeps of it: it decides when the row is asked again."""
+        """What the ledger stores, to decide when to ask about the row again."""
         return self.kind.value if self.tracks is None else VISITED_COMPILATION
 
     def __post_init__(self) -> None:
-        """Hold the kind to the identity and the tracks."""
+        """Reject an identity or tracks that do not fit the kind."""
         if self.kind is not Kind.COMPILATION and self.tracks is not None:
             message = f"a verdict of kind {self.kind} cannot have tracks"
             raise ValueError(message)
@@ -94,9 +94,9 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class VerdictPage:
-    """Verdicts to be written together, with the questions they answer and the changes they settle.
+    """Verdicts to write together, the questions they answer, and the changes they settle.
 
-    `order` is the one that the questions were read with.
+    `order` is that of the reading which produced the questions.
     """
 
     order: int
@@ -109,10 +109,10 @@ class VerdictPage:
 class Written:
     """What became of a page: `rows` are those whose verdict was written.
 
-    Of the others, `locked` ones still ask what was asked, but another session holds a lock on them.
-    Of those written, `withdrawn` lost an identity that answered another question. On `kept` rows an
-    identity that is not ours was left as it is, and on `unresolved_now` rows one stays though LML
-    found no single artist. `tracks` counts by row what became of the credits that LML named.
+    Of the others, `locked` rows still ask the same question, but another session holds a lock on
+    them. Of those written, `withdrawn` rows lost an identity that answered another question, `kept`
+    counts rows that keep an identity which is not ours, and `unresolved_now` counts those that keep
+    one although LML found no single artist. `tracks` counts, by row, what became of LML's credits.
     """
 
     rows: frozenset[int]

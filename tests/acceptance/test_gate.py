@@ -152,7 +152,7 @@ async def test_absent_route_of_an_lml_without_commit_shuts_it(
     gated: Gated, simulator: Simulator, endpoint: str, route: str, status: int
 ) -> None:
     simulator.faults.add("status", status=status, endpoint=endpoint)
-    with pytest.raises(GateError, match=rf"names no commit and has no .*{route} \({status}\)"):
+    with pytest.raises(GateError, match=rf"reports no commit and lacks .*{route} \({status}\)"):
         await require_gate(gated())
     await require_gate(gated(local_dev=True))
 

@@ -251,7 +251,7 @@ async def test_page_tells_what_the_database_holds(
         page = _page(viewer)
         alone = json.loads(await page.state())
         assert alone["wellness"]["word"] == "failing"
-        assert "nobody follows library; start a daemon" in alone["wellness"]["why"]
+        assert "no daemon follows library; start one" in alone["wellness"]["why"]
         async with (
             PostgresLanes(database, LaneTimes()).hold(Stream.LIBRARY) as library,
             PostgresLanes(database, LaneTimes()).hold(Stream.ROTATION) as rotation,
@@ -261,7 +261,7 @@ async def test_page_tells_what_the_database_holds(
             state = json.loads(await page.state())
             assert state["wellness"] == {
                 "word": "well",
-                "why": ["every change is answered", "1 row set aside for a person to look at"],
+                "why": ["every change is answered", "1 row parked for a person to look at"],
             }
         assert state["status"]["coverage"]["resolved"] == 2
         assert [row["library_id"] for row in state["parked"]] == [parked]
@@ -291,7 +291,7 @@ async def test_page_and_status_tell_what_keeps_a_lane_from_its_work(
                 "word": "failing",
                 "why": [
                     f"the database refuses every change of library: {reason}",
-                    "1 row never asked yet",
+                    "1 row not asked about yet",
                 ],
             }
         streams = json.loads(await page.status())["streams"]

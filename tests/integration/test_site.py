@@ -77,7 +77,7 @@ async def test_probes_say_yes_or_no_and_why() -> None:
         assert (await client.get("/livez")).text == "ok\n"
         ready = await client.get("/readyz")
         assert (ready.status_code, ready.json()) == (200, {"ready": True, "why": []})
-        told.why = ["nobody follows library"]
+        told.why = ["no daemon follows library"]
         red = await client.get("/readyz")
         assert (red.status_code, red.json()["why"]) == (503, told.why)
         assert (await client.get("/livez")).status_code == 200

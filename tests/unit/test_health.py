@@ -57,13 +57,13 @@ def test_daemon_that_stands_by_is_ready_while_others_follow() -> None:
 
 
 def test_nobody_follows() -> None:
-    why = ["nobody follows library", "nobody follows rotation"]
+    why = ["no daemon follows library", "no daemon follows rotation"]
     assert unready(reading(), (), LIMIT) == why
     assert unready(reading(), PULSES[:1], LIMIT) == why[1:]
 
 
 def test_daemon_that_begins_or_stops_is_not_ready() -> None:
-    assert unready(None, (), LIMIT) == ["starting: the database was not read yet"]
+    assert unready(None, (), LIMIT) == ["starting: the database has not been read yet"]
     assert unready(reading(), PULSES, LIMIT, stopping=True) == ["stopping"]
 
 
@@ -71,7 +71,7 @@ def test_daemon_that_begins_or_stops_is_not_ready() -> None:
     ("seen", "why"),
     [
         (reading(fault="at 10.0.0.7 no"), "the database is not available"),
-        (reading(age=timedelta(seconds=31)), "the database does not answer for 31 s"),
+        (reading(age=timedelta(seconds=31)), "the database has not answered for 31 s"),
     ],
 )
 def test_database_that_cannot_be_read(seen: Reading, why: str) -> None:
@@ -82,14 +82,14 @@ def test_database_that_cannot_be_read(seen: Reading, why: str) -> None:
 def test_loops_that_stand_still() -> None:
     still = replace(PULSE, stalled=timedelta(seconds=13))
     assert unready(reading(), (still, PULSES[1]), LIMIT) == [
-        "the loops of library stand still for 13 s"
+        "the library loops have been stuck for 13 s"
     ]
 
 
 def test_session_that_does_not_answer() -> None:
     lost = replace(PULSE, wake_mode=WakeMode.DOWN)
     assert unready(reading(), (lost, PULSES[1]), LIMIT) == [
-        "the session that library is woken by does not answer"
+        "the session that wakes library does not respond"
     ]
 
 
@@ -105,7 +105,7 @@ def test_refused_changes_are_no_excuse_for_those_that_wait() -> None:
     refused = replace(PULSE, fault="read-only transaction")
     assert unready(reading(oldest=OLD), (refused, PULSES[1]), LIMIT) == [
         "the database refuses every change of library",
-        "the oldest change of library waits for 6 min, more than READY_MAX_LAG, 5 min",
+        "the oldest change of library has waited 6 min, more than READY_MAX_LAG, 5 min",
     ]
 
 
@@ -116,7 +116,7 @@ def test_polling_is_ready() -> None:
 
 def test_old_change_is_told_with_the_limit() -> None:
     assert unready(reading(oldest=OLD), PULSES, LIMIT) == [
-        "the oldest change of library waits for 6 min, more than READY_MAX_LAG, 5 min"
+        "the oldest change of library has waited 6 min, more than READY_MAX_LAG, 5 min"
     ]
     assert unready(reading(oldest=LIMIT), PULSES, LIMIT) == []
 
@@ -160,8 +160,8 @@ def test_what_waits_for_a_person_is_told_and_makes_nothing_unwell() -> None:
     wellness = judge_wellness(STREAMS, replace(FINE, parked=1, never_asked=1200), LIMIT)
     assert wellness.word is Word.WELL
     assert wellness.why[1:] == (
-        "1 row set aside for a person to look at",
-        "1,200 rows never asked yet",
+        "1 row parked for a person to look at",
+        "1,200 rows not asked about yet",
     )
 
 
@@ -203,7 +203,7 @@ def first(**changes: object) -> tuple[StreamState, ...]:
             first(wake_mode=WakeMode.POLL),
             FINE,
             Word.STRAINED,
-            "wake-ups for library do not arrive, it looks every second",
+            "wake-ups for library do not arrive; polling every second",
         ),
         (
             STREAMS,
@@ -229,12 +229,12 @@ def first(**changes: object) -> tuple[StreamState, ...]:
             Word.FAILING,
             "not complete: triggers/library; run listener migrate",
         ),
-        (first(followed=False), FINE, Word.FAILING, "nobody follows library; start a daemon"),
+        (first(followed=False), FINE, Word.FAILING, "no daemon follows library; start one"),
         (
             first(wake_mode=WakeMode.DOWN),
             FINE,
             Word.FAILING,
-            "the session that library is woken by does not answer",
+            "the session that wakes library does not respond",
         ),
         (
             first(fault="permission denied for table ledger"),
@@ -246,13 +246,13 @@ def first(**changes: object) -> tuple[StreamState, ...]:
             first(stalled=timedelta(seconds=20)),
             FINE,
             Word.FAILING,
-            "the loops of library stand still for 20 s",
+            "the library loops have been stuck for 20 s",
         ),
         (
             first(oldest=OLD, backlog=1),
             FINE,
             Word.FAILING,
-            "the oldest change of library waits for 6 min",
+            "the oldest change of library has waited 6 min",
         ),
     ],
 )

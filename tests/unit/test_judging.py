@@ -114,7 +114,7 @@ def test_row_answered_differently_is_not_answered() -> None:
     ):
         judgement = judge(questions([1]), reply)
         assert not judgement.accepted
-        assert judgement.unanswered == {1: (Skip.INVALID, "two answers that differ")}
+        assert judgement.unanswered == {1: (Skip.INVALID, "two conflicting answers")}
 
 
 def test_row_answered_once_well_and_once_badly_is_invalid() -> None:

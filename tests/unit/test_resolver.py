@@ -319,9 +319,9 @@ async def test_rows_that_the_reply_does_not_answer_fail_and_the_others_are_writt
         row: (failure.reason, failure.detail, failure.suspicion)
         for row, failure in case.verdicts.failed.items()
     } == {
-        1: (Skip.UNTRUSTED, "an answer to another row came", 0),
+        1: (Skip.UNTRUSTED, "LML answered about another row", 0),
         2: (Skip.INVALID, "kind: enum", 0),
-        3: (Skip.INVALID, "two answers that differ", 0),
+        3: (Skip.INVALID, "two conflicting answers", 0),
     }
 
 
