@@ -9,6 +9,10 @@ class StoreUnavailableError(Exception):
     """The database cannot be reached or does not answer; no row is to blame."""
 
 
+class StoreRefusedError(StoreUnavailableError):
+    """The database answers and refuses us: a missing right or column, or a limit."""
+
+
 class LmlUnavailableError(Exception):
     """LML does not answer, or rejects our key; no row is to blame.
 

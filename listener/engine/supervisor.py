@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from listener.domain.faults import LaneLostError, StoreUnavailableError, first_of
+from listener.domain.faults import LaneLostError, StoreRefusedError, StoreUnavailableError, first_of
 from listener.domain.pacing import Backoff
 from listener.engine.clock import now
 from listener.engine.consumer import Consumer
@@ -62,7 +62,10 @@ class Supervisor:
                 log.warning("lane lost to another daemon, standing by")
             except* StoreUnavailableError as group:
                 backoff = _RECONNECT
-                log.warning("database unavailable", reason=str(first_of(group)))
+                fault = first_of(group)
+                refused = isinstance(fault, StoreRefusedError)
+                event = "database refuses" if refused else "database unavailable"
+                log.warning(event, reason=str(fault))
             except* Exception:
                 log.exception("lane broke, starting it again")
             heed_cancellation()

@@ -26,9 +26,9 @@ from listener.adapters.postgres.connection import (
 )
 from listener.adapters.postgres.library import PostgresLibrary
 from listener.adapters.postgres.statements import query
-from listener.domain.faults import StatementRefusedError, StoreUnavailableError
+from listener.domain.faults import StatementRefusedError, StoreRefusedError, StoreUnavailableError
 from tests.catalogue import add_release, table
-from tests.conftest import BACKEND, Connection, through
+from tests.conftest import BACKEND, Connection, as_role, through
 from tests.integration.conftest import ASK_AGAIN
 from tests.integration.test_wakeups import Proxy
 
@@ -129,6 +129,34 @@ async def test_reason_names_what_is_in_the_schema_and_no_value(
         async with session(pool, StatementRefusedError) as connection:
             await connection.execute(statement)
     assert str(caught.value) == said
+
+
+async def test_limit_of_connections_is_named(db: Connection, database: Database, role: str) -> None:
+    name = sql.Identifier(role)
+    db.execute(sql.SQL("ALTER ROLE {} CONNECTION LIMIT 1").format(name))
+    try:
+        there = replace(
+            database, dsn=as_role(database.dsn, role), connect_timeout=timedelta(seconds=2)
+        )
+        async with open_pool(there, size=2) as pool, session(pool):
+            with pytest.raises(StoreRefusedError) as caught:
+                async with session(pool):
+                    pass
+            with pytest.raises(StoreRefusedError), translated():
+                await open_session(there)
+    finally:
+        db.execute(sql.SQL("ALTER ROLE {} CONNECTION LIMIT -1").format(name))
+    assert f'too many connections for role "{role}"; raise the limit' in str(caught.value)
+    assert "start PostgreSQL" not in str(caught.value)
+
+
+async def test_session_that_is_idle_is_not_ended(db: Connection, database: Database) -> None:
+    altered = sql.SQL("ALTER DATABASE {} SET idle_session_timeout = '100ms'")
+    db.execute(altered.format(sql.Identifier(db.info.dbname)))
+    async with open_pool(database, size=1) as pool:
+        first = await pid_of(pool)
+        await asyncio.sleep(0.5)
+        assert await pid_of(pool) == first
 
 
 async def test_statement_that_takes_too_long_is_about_its_rows(pool: Pool) -> None:

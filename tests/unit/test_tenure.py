@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from listener.domain.change import Batch, Stream
-from listener.domain.faults import LmlUnavailableError, StoreUnavailableError
+from listener.domain.faults import LmlUnavailableError, StoreRefusedError, StoreUnavailableError
 from listener.domain.room import RoomLimits
 from listener.engine.circuit import Circuit
 from listener.engine.consumer import Consumer
@@ -41,11 +41,12 @@ class Case:
             Stream.LIBRARY, self.outbox, self.worker.handle, LIMITS, circuit=self.circuit
         )
         self.refusing = False
+        self.refusal: type[StoreUnavailableError] = StoreUnavailableError
         self.stop = asyncio.Event()
 
     def answer(self, batch: Batch) -> BatchOutcome:
         if self.refusing:
-            return BatchOutcome(fault=StoreUnavailableError(REFUSED))
+            return BatchOutcome(fault=self.refusal(REFUSED))
         return BatchOutcome(frozenset(batch.changes))
 
     def no_answer(self, batch: Batch) -> BatchOutcome:
@@ -210,6 +211,17 @@ async def test_each_refusal_is_logged_until_the_lane_is_given_up(
     assert [entry["failures"] for entry in told] == [1, 2, 3]
     assert {(entry["reason"], entry["stream"]) for entry in told} == {(REFUSED, "library")}
     assert [entry["next_try_in_seconds"] for entry in told] == [0.5, 1, 2]
+
+
+async def test_refusal_is_not_logged_as_an_outage(logged: list[MutableMapping[str, Any]]) -> None:
+    case = Case()
+    case.refusal = StoreRefusedError
+    case.refusing = True
+    case.outbox.record(1)
+    await case.lose_to(StoreRefusedError)
+    assert {entry["event"] for entry in logged if "reason" in entry} == {
+        "database refuses, keeping changes in the outbox"
+    }
 
 
 async def test_unforeseen_error_breaks_the_tenure_and_loses_nothing() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg import errors
@@ -16,13 +17,15 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from listener.adapters.postgres import sessions
 from listener.adapters.postgres.arrays import register_columns
-from listener.domain.faults import StatementRefusedError, StoreUnavailableError
+from listener.domain.faults import StatementRefusedError, StoreRefusedError, StoreUnavailableError
 
 # Longer than statement_timeout: only a server that cannot be heard any more takes this long.
 _DEADLINE = timedelta(seconds=20)
 _CONNECT = "start PostgreSQL, or correct DATABASE_URL"
 
-Pool = AsyncConnectionPool[psycopg.AsyncConnection[Any]]
+_RAISE_LIMIT = "raise the limit of the role, the database or the server, or stop a daemon"
+# Of a login that is refused psycopg passes on no SQLSTATE.
+_LIMIT = re.compile(r"FATAL: +(too many connections|sorry, too many clients|remaining connection)")
 _Row = TypeVar("_Row")
 Refused = StoreUnavailableError | StatementRefusedError
 
@@ -32,6 +35,12 @@ _SERVICE_CLASSES = frozenset(("08", "25", "53", "57", "58"))
 # A session's plan or catalogue is outdated; internal errors.
 _SESSION_CLASSES = frozenset(("0A", "26", "42", "XX"))
 _DATA_CLASS, _TOO_LONG = "22", "22001"
+
+
+class Pool(AsyncConnectionPool[psycopg.AsyncConnection[Any]]):
+    """A pool that remembers why it could open no connection."""
+
+    failure: psycopg.Error | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,8 @@ class Database:
 _LIMITS = {
     "statement_timeout": "15s",
     "idle_in_transaction_session_timeout": "5s",
+    # Ours are idle for hours, listening or kept for the next change, and show that they live.
+    "idle_session_timeout": "0",
     # Every statement of ours looks rows up by key. A plan is made once a session, perhaps while the
     # ledger is still empty, and must not scan it once it has grown.
     "plan_cache_mode": "force_generic_plan",
@@ -96,8 +107,20 @@ async def open_session(database: Database) -> psycopg.AsyncConnection[Any]:
 @asynccontextmanager
 async def open_pool(database: Database, size: int) -> AsyncIterator[Pool]:
     """Open a pool of up to `size` connections; it comes up even while the database is down."""
-    pool: Pool = AsyncConnectionPool(
+
+    class Noting(psycopg.AsyncConnection[Any]):
+        @classmethod
+        async def connect(cls, conninfo: str = "", **options: Any) -> Self:  # noqa: ANN401 - psycopg's
+            pool.failure = None
+            try:
+                return await super().connect(conninfo, **options)
+            except psycopg.Error as error:
+                pool.failure = error
+                raise
+
+    pool = Pool(
         database.dsn,
+        connection_class=Noting,
         kwargs=connection_arguments(database),
         configure=prepare_session,
         min_size=1,
@@ -117,7 +140,7 @@ async def open_pool(database: Database, size: int) -> AsyncIterator[Pool]:
 
 @asynccontextmanager
 async def session(
-    pool: Pool, refused: type[Refused] = StoreUnavailableError
+    pool: Pool, refused: type[Refused] = StoreRefusedError
 ) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
     """Borrow a connection for one short piece of work.
 
@@ -126,7 +149,7 @@ async def session(
     """
     try:
         with translated(refused):
-            async with asyncio.timeout(_DEADLINE.total_seconds()), pool.connection() as connection:
+            async with asyncio.timeout(_DEADLINE.total_seconds()), _lent(pool) as connection:
                 _heed_cancellation()
                 try:
                     yield connection
@@ -141,6 +164,16 @@ async def session(
             # behind a proxy that lives on an answer may never come.
             await pool.drain()
         raise
+
+
+@asynccontextmanager
+async def _lent(pool: Pool) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+    try:
+        async with pool.connection() as connection:
+            yield connection
+    except PoolTimeout as timeout:
+        # Of a connection that the server refuses the pool says only that none was to be had.
+        raise pool.failure or timeout from timeout
 
 
 async def only_row(cursor: psycopg.AsyncCursor[_Row]) -> _Row:
@@ -160,7 +193,7 @@ def _heed_cancellation() -> None:
 
 
 @contextmanager
-def translated(refused: type[Refused] = StoreUnavailableError) -> Iterator[None]:
+def translated(refused: type[Refused] = StoreRefusedError) -> Iterator[None]:
     """Turn what psycopg raises into the fault that it means.
 
     That is `StoreUnavailableError` if the database cannot be used at all, else `refused`.
@@ -169,8 +202,13 @@ def translated(refused: type[Refused] = StoreUnavailableError) -> Iterator[None]
         yield
     except (psycopg.Error, PoolTimeout, TimeoutError) as error:
         if _is_about_the_service(error):
-            raise StoreUnavailableError(advice_on(error)) from error
+            raise _unavailable(error) from error
         raise refused(reason_of(error)) from error
+
+
+def _unavailable(error: Exception) -> StoreUnavailableError:
+    kind = StoreRefusedError if _LIMIT.search(str(error)) else StoreUnavailableError
+    return kind(advice_on(error))
 
 
 def _is_about_the_service(error: Exception) -> bool:
@@ -189,9 +227,12 @@ def _spoils_others(error: BaseException | None) -> bool:
 
 def advice_on(error: Exception) -> str:
     """Return what went wrong, and what to do about it where the server cannot be reached."""
-    # What the server says itself has a code.
+    reason = reason_of(error)
+    if _LIMIT.search(reason):
+        return f"{reason}; {_RAISE_LIMIT}"
+    # What the server says itself has a code, but for what it says before the session begins.
     told = isinstance(error, psycopg.Error) and error.sqlstate is not None
-    return reason_of(error) if told else f"{reason_of(error)}; {_CONNECT}"
+    return reason if told else f"{reason}; {_CONNECT}"
 
 
 def _quotes_values(code: str | None) -> bool:

@@ -248,7 +248,7 @@ class Wakeups:
 
     async def _drop(self, error: Exception) -> None:
         if self._listening:
-            reason = type(error).__name__
+            reason = reason_of(error)
             self._log.warning("lost the session that is woken, polling", reason=reason)
         self._listening = self._holds_lock = False
         self._beat_at = float("-inf")
