@@ -36,6 +36,7 @@ from listener.cli.roles import roles_command
 from listener.cli.settings import settings_command
 from listener.cli.status import status_command
 from listener.cli.why import why_command
+from listener.cli.worklists import list_command
 from listener.settings import DatabaseSettings, Settings, SettingsError, load_settings
 
 # What the extra `demo` brings.
@@ -93,6 +94,7 @@ main.add_command(backfill)
 main.add_command(status_command)
 main.add_command(find_command)
 main.add_command(why_command)
+main.add_command(list_command)
 main.add_command(history_command)
 main.add_command(doctor_command)
 main.add_command(parked_command)

@@ -28,6 +28,7 @@ COMMANDS = sorted(main.commands)
 # What each needs beside its name; those that are not here need nothing.
 ARGUMENTS = {
     "find": ["x"],
+    "list": ["parked"],
     "why": ["1"],
     "history": ["1"],
     "requeue": ["--all"],

@@ -17,7 +17,7 @@ from listener.adapters.postgres.statements import query, sql_folder
 # All that writes into tables of the backend. Given no rows, triggers of statements fire all the
 # same, with the rights of the role that writes.
 _WRITES = ("fill_identities", "write_verdicts", "write_tracks", "restore_identity")
-_OF_THE_HISTORY = frozenset(("restore_identity", "read_former_identities"))
+_OF_THE_HISTORY = frozenset(("restore_identity", "read_former_identities", "list_replaced"))
 # No plan is made for it.
 _UNPLANNED = "analyze_tracks"
 _NOTHING: defaultdict[str, None] = defaultdict(lambda: None)

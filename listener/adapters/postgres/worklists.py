@@ -1,0 +1,79 @@
+"""Worklists: releases that a person can do something about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import psycopg
+from psycopg.rows import class_row
+
+from listener.adapters.postgres.history import look_at_history
+from listener.adapters.postgres.installation import InstallationError
+from listener.adapters.postgres.statements import query
+
+LIST = "listener-list"
+
+
+class Worklist(StrEnum):
+    """What to list, under the names that the command takes."""
+
+    UNRESOLVED = "unresolved"
+    LOW_CONFIDENCE = "low-confidence"
+    ROTATION = "rotation"
+    CREDITS = "credits"
+    REPLACED = "replaced"
+    PARKED = "parked"
+
+
+_STATEMENTS = {
+    Worklist.UNRESOLVED: "list_unresolved",
+    Worklist.LOW_CONFIDENCE: "list_low_confidence",
+    Worklist.ROTATION: "list_unidentified_rotation",
+    Worklist.CREDITS: "list_unmatched_credits",
+    Worklist.REPLACED: "list_replaced",
+    Worklist.PARKED: "list_parked_releases",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ListedRelease:
+    """One entry: `why` it is listed, and since when.
+
+    `row_id` is the id in the library, on the list of the rotation the one there. Artist and title
+    are missing where the row is gone, or was never named.
+    """
+
+    row_id: int
+    artist_name: str | None
+    album_title: str | None
+    letters: str | None
+    since: datetime | None
+    why: str
+
+
+def read_worklist(
+    connection: psycopg.Connection[Any],
+    backend: str,
+    worklist: Worklist,
+    *,
+    below: float,
+    limit: int | None,
+    skip: int = 0,
+) -> Sequence[ListedRelease]:
+    """Return `limit` entries, or all, after the first `skip`; those to look at first come first.
+
+    `below` (0..1) is the confidence under which an identity is on the list of unsure ones. Raises
+    `InstallationError` if the backend keeps no former identities and they are asked for.
+    """
+    if worklist is Worklist.REPLACED:
+        history = look_at_history(connection, backend)
+        if history.obstacle is not None:
+            raise InstallationError(f"former identities are not kept: {history.obstacle}")
+    parameters = {"below": below, "limit": limit, "skip": skip}
+    with connection.cursor(row_factory=class_row(ListedRelease)) as cursor:
+        statement = query(_STATEMENTS[worklist], backend)
+        return cursor.execute(statement, parameters).fetchall()

@@ -1,0 +1,15 @@
+-- Lists identities that LML is not sure of, the least sure first; a person's own are left out.
+SELECT
+    l.id AS row_id,
+    l.artist_name,
+    l.album_title,
+    l.code_volume_letters AS letters,
+    i.last_verified_at AS since,
+    format('confidence %%s by %%s', round(i.confidence::numeric, 2), i.method) AS why
+FROM {backend}.library_identity AS i
+JOIN {backend}.library AS l ON l.id = i.library_id
+WHERE i.confidence < %(below)s
+    AND i.method <> 'manual'
+ORDER BY i.confidence, l.id
+LIMIT %(limit)s
+OFFSET %(skip)s

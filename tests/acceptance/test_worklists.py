@@ -1,0 +1,56 @@
+"""The command that prints worklists, as a person runs it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+
+from tests.acceptance.conftest import Commands
+from tests.acceptance.test_parked import park
+from tests.catalogue import add_release
+from tests.conftest import Connection
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def test_list_is_printed_for_people_for_spreadsheets_and_for_machines(
+    db: Connection, listener: Commands
+) -> None:
+    row = add_release(db, 'Björk, "live"', "Post")
+    park(db, row, "LML answered 422", "lml_error")
+    ran = listener.run("list", "parked")
+    assert (ran.code, ran.stderr) == (0, "")
+    header, line = ran.stdout.splitlines()
+    assert header.split() == ["id", "letters", "since", "artist", "title", "why"]
+    assert line.endswith("lml_error: LML answered 422")
+
+    (as_csv,) = csv.DictReader(io.StringIO(listener.run("list", "parked", "--csv").stdout))
+    assert list(as_csv) == ["id", "artist", "title", "letters", "since", "why"]
+    assert (as_csv["id"], as_csv["artist"]) == (str(row), 'Björk, "live"')
+    (as_json,) = json.loads(listener.run("list", "parked", "--json").stdout)
+    assert as_json == as_csv | {"id": row, "letters": None}
+
+
+def test_list_is_paged_and_csv_has_all_of_it(db: Connection, listener: Commands) -> None:
+    for number in range(60):
+        park(db, add_release(db, "Can", f"Tape {number:02}"))
+    first = listener.run("list", "parked").stdout.splitlines()
+    assert len(first) == 1 + 50 + 1
+    assert first[-1] == "more may follow: listener list parked --page 2"
+    second = listener.run("list", "parked", "--page", "2").stdout.splitlines()
+    assert len(second) == 1 + 10
+    assert listener.run("list", "parked", "--page", "3").stdout == "none on page 3\n"
+    assert len(listener.run("list", "parked", "--csv").stdout.splitlines()) == 1 + 60
+    assert len(json.loads(listener.run("list", "parked", "--json", "--page", "2").stdout)) == 10
+
+
+def test_what_cannot_be_listed_says_so(listener: Commands) -> None:
+    assert listener.run("list", "unresolved").stdout == "none\n"
+    both = listener.run("list", "parked", "--csv", "--json")
+    assert (both.code, both.stdout) == (2, "")
+    unknown = listener.run("list", "everything")
+    assert unknown.code == 2
+    assert "low-confidence" in unknown.stderr
