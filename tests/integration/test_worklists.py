@@ -57,7 +57,8 @@ def play(db: Connection, release: int | None, identity: int | None, until: str |
         (release, identity, until),
     ).fetchone()
     assert row is not None
-    identifier: int = row[0]
+    (identifier,) = row
+    assert isinstance(identifier, int)
     return identifier
 
 
