@@ -49,7 +49,7 @@ test-docker: $(READY) ## build the image and run it in containers; skips where n
 	$(BIN)/pytest -m docker $(ARGS)
 
 test-pg: $(READY) ## the tests of the database on PostgreSQL 14 to 18, with npm (PG="14 18")
-	$(BIN)/python -m tests.server.matrix $(PG:%=--pg %) $(PARALLEL) -m "not docker" \
+	$(BIN)/python -m tests.server.matrix $(PG:%=--pg %) $(PARALLEL) -m "database and not docker" \
 	  $(or $(ARGS),tests/integration tests/acceptance)
 
 soak: $(READY) ## break everything for minutes, then look at every row (ARGS="--seconds 600 --seed 7")

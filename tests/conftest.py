@@ -53,10 +53,18 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"PostgreSQL: {config.stash[_CHOICE].words}"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs the server."""
+    for item in items:
+        if "server" in getattr(item, "fixturenames", ()):
+            item.add_marker("database")
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Start the server if a test needs it: the first one shall not wait for it in its own time."""
     config = session.config
-    needed = any("server" in getattr(item, "fixturenames", ()) for item in session.items)
+    needed = any(item.get_closest_marker("database") for item in session.items)
     if needed and not config.option.collectonly:
         stack = ExitStack()
         config.add_cleanup(stack.close)
