@@ -7,6 +7,8 @@ import socket
 import sys
 from pathlib import Path
 
+from listener.domain.words import trimmed
+
 _DEFAULT = "127.0.0.1:8080"
 _OK = "200"
 _SECONDS = 3
@@ -19,7 +21,7 @@ def main() -> int:
     """Print what the daemon says; return 0 if it is ready or there is none to ask, else 1."""
     # Read here as well: this runs every few seconds, and loading the settings takes longer than
     # all the rest.
-    bind = os.environ.get("HTTP_BIND", _DEFAULT).strip()  # noqa: TID251
+    bind = str(trimmed(os.environ.get("HTTP_BIND", _DEFAULT)))  # noqa: TID251
     if not bind or not runs_daemon(Path("/proc/1/cmdline").read_bytes()):
         return 0
     try:

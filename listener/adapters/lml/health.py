@@ -113,11 +113,11 @@ async def compare_commits(url: str, base: str, head: str, token: str | None) -> 
     if token:
         headers["authorization"] = f"Bearer {token}"
     host = "the code host"
-    async with _client() as http:
-        try:
-            address = httpx.URL(url.replace("{base}", base).replace("{head}", head))
-        except httpx.InvalidURL as error:
-            raise NoAnswerError("GATE_COMPARE_URL is not an address") from error
+    try:
+        address = httpx.URL(url.replace("{base}", base).replace("{head}", head))
+    except httpx.InvalidURL as error:
+        raise NoAnswerError("GATE_COMPARE_URL is not an address") from error
+    async with _client(str(address)) as http:
         request = http.build_request("GET", address, headers=headers)
         status, body = await _exchange(http, request, host, _COMPARISON)
     if status != HTTPStatus.OK:
@@ -129,7 +129,7 @@ async def compare_commits(url: str, base: str, head: str, token: str | None) -> 
         raise NoAnswerError(f"{host} does not say how {head} stands to {base}") from error
 
 
-def _client(base_url: str = "") -> httpx.AsyncClient:
+def _client(base_url: str) -> httpx.AsyncClient:
     return open_http(
         base_url, timeout=httpx.Timeout(_TIMEOUT.total_seconds(), connect=_CONNECT_SECONDS)
     )

@@ -12,6 +12,7 @@ from typing import cast
 import httpx
 
 from listener.adapters.lml.failures import MalformedReplyError
+from listener.network import proxy_for
 
 # The one encoding that is asked for, and unpacked; the other name is an older one for it.
 _GZIP = ("gzip", "x-gzip")
@@ -33,7 +34,7 @@ class Bounds:
 
 
 def open_http(
-    base_url: str = "",
+    base_url: str,
     *,
     timeout: httpx.Timeout,
     connections: int | None = None,
@@ -51,6 +52,9 @@ def open_http(
         limits=httpx.Limits(max_connections=connections, max_keepalive_connections=0),
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         follow_redirects=False,
+        proxy=proxy_for(base_url),
+        verify=httpx.create_ssl_context(),
+        trust_env=False,
     )
 
 
