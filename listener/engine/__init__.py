@@ -1,1 +1,1 @@
-"""The loops that follow a stream, ask LML and have its verdicts written."""
+"""The loops that follow a stream, ask LML and write its verdicts."""

@@ -1,4 +1,4 @@
-"""Watches whether changes are captured at all."""
+"""Watches that changes are captured."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _EVERY = timedelta(seconds=20)
 
 @dataclass(eq=False)
 class CaptureWatch:
-    """Looks for triggers that are gone or disabled, and makes up for them once they are back.
+    """Looks for triggers that are missing or disabled, and catches up once they are back.
 
-    `look` returns the streams whose changes are not captured, `catch_up` searches for what was
-    missed of one. `uncaptured` is what was seen last, None while nobody looks.
+    `look` returns the streams whose changes are not captured; `catch_up` searches one of them for
+    missed changes. `uncaptured` is the latest result of `look`, None while the watch does not run.
     """
 
     look: Callable[[], Awaitable[frozenset[Stream]]]
@@ -31,7 +31,7 @@ class CaptureWatch:
     _missed: set[Stream] = field(default_factory=set, init=False)
 
     async def run(self) -> None:
-        """Go on until cancelled."""
+        """Run until cancelled."""
         try:
             await keep_doing("the watch over triggers", self._watch)
         finally:

@@ -1,4 +1,4 @@
-"""Whether LML may be asked now: the circuit breaker that all who ask about one stream share."""
+"""The circuit breaker towards LML that all callers of one stream share."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from listener.engine.clock import now
 _log = structlog.stdlib.get_logger()
 
 _NAP = timedelta(seconds=1)
-# Longer than a consumer takes to notice the end of a silence: changes go first.
+# Longer than a consumer takes to notice the end of a pause: changes go first.
 _STAND_BACK = timedelta(milliseconds=250)
 
 
 class Circuit:
-    """Opens when LML does not answer, and never because of what it answers.
+    """Opens when LML does not answer, never because of the content of an answer.
 
-    While it is open nobody asks; then one call of at most `TRIAL` rows is tried, and all others
-    wait for it. `fault` is what opened it, None while it is closed;
-    `answers` counts how often answers were written.
+    While it is open, no call is made. Then one caller tries at most `TRIAL` rows, and all others
+    wait for the outcome. `fault` is the fault that opened it, None while it is closed; `answers`
+    counts how often answers were written.
     """
 
     def __init__(self, stream: Stream, backoff: Backoff = LML_BACKOFF) -> None:
@@ -37,52 +37,53 @@ class Circuit:
 
     @property
     def state(self) -> BreakerState:
-        """How LML answers at present."""
+        """The current state of the breaker."""
         return self._breaker.state(now())
 
     @property
     def failures(self) -> int:
-        """How often in a row LML did not answer."""
+        """How many times in a row LML failed to answer."""
         return self._breaker.failures
 
     def paused_for(self) -> timedelta:
-        """Return for how long nobody may ask, zero if somebody may now."""
+        """Return the time until the next call is allowed, zero if it is allowed now."""
         return timedelta(seconds=self._breaker.remaining(now()))
 
     async def wait(self) -> None:
-        """Wait until somebody may ask, a little longer than those who follow changes."""
-        # In naps: others may hear meanwhile that LML is back.
+        """Wait until a call is allowed, and a little longer, so that changes go first."""
+        # In naps: another caller may learn meanwhile that LML is back.
         while quiet := self.paused_for():  # noqa: ASYNC110
             await asyncio.sleep(min(quiet + _STAND_BACK, _NAP).total_seconds())
 
     def begin_trial(self) -> int | None:
-        """Return how many rows the call that is made now may ask about, None if any number."""
+        """Return how many rows this call may ask about, None for no limit."""
         return TRIAL if self._breaker.begin_trial(now()) else None
 
     def end_trial(self) -> None:
-        """Let somebody else try: the trial is over, even if it showed nothing about LML."""
+        """Allow the next call: the trial is over, even if it proved nothing about LML."""
         self._breaker.end_trial()
 
     def replied(self) -> None:
-        """Note that LML replied, whatever it said."""
+        """Record that LML replied, whatever the reply."""
         if self._breaker.failures:
             self._log.info("LML answers again", failures=self._breaker.failures)
         self.fault = None
         self._breaker.succeeded()
 
     def answered(self) -> None:
-        """Note that a row was answered, and its answer written."""
+        """Record that a row was answered, and its answer written."""
         self.answers += 1
         self._answered_at = now()
 
     def answered_since(self, ago: timedelta) -> bool:
-        """Return whether a row was answered since then."""
+        """Return whether any row was answered within the last `ago`."""
         return self._answered_at > now() - ago.total_seconds()
 
     def others_answered(self, failing: Failing | None, read_at: float) -> bool:
-        """Return whether a row was answered since the last failure of another, read at `read_at`.
+        """Return whether other rows were answered since a row last failed.
 
-        Only then can the other one be at fault itself. Of one that did not fail before: False.
+        Only then may the row itself be at fault. False for a row that has not failed before.
+        `failing` was read at `read_at`.
         """
         if failing is None:
             return False
@@ -90,13 +91,13 @@ class Circuit:
         return self.answered_since(failing.ago + timedelta(seconds=now() - read_at))
 
     def failed(self, fault: LmlUnavailableError) -> None:
-        """Note that LML did not answer."""
+        """Record that LML did not answer."""
         self.fault = fault
         failures = self._breaker.failures
         delay = self._breaker.failed(now(), fault.retry_after)
         if self._breaker.failures == failures:
             return
-        # A refusal needs a person: it is an error once, then a reminder that it goes on.
+        # A refusal needs a person: log it as an error once, then as a reminder.
         refused = isinstance(fault, LmlRefusedError) and self._breaker.failures == 1
         log = self._log.error if refused else self._log.warning
         log(
@@ -107,5 +108,5 @@ class Circuit:
         )
 
     def heard(self, *, well: bool) -> None:
-        """Note what LML says of itself while the circuit is open."""
+        """Record the health that LML reports while the circuit is open."""
         self._breaker.heard(now(), well=well)

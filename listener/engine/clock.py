@@ -1,4 +1,4 @@
-"""The time that loops measure with."""
+"""The clock of the loops."""
 
 from __future__ import annotations
 

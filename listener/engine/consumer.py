@@ -21,9 +21,9 @@ _HEALTH_EVERY = timedelta(seconds=2)
 
 @dataclass(eq=False)
 class Consumer(Work):
-    """Follows a stream whenever its lane is held here.
+    """Follows a stream whenever this daemon holds its lane.
 
-    While the circuit is open, `well` asks LML whether it is well.
+    While the circuit is open, `well` asks LML whether it is healthy.
     """
 
     well: Callable[[], Awaitable[bool]] | None = None
@@ -32,13 +32,13 @@ class Consumer(Work):
 
     @property
     def fault(self) -> str | None:
-        """What ended the last tenure, or keeps the present one from handling changes, if so."""
+        """Why the last tenure ended, or why the current one cannot handle changes, if so."""
         return self._fault if self._tenure is None else self._tenure.fault
 
     async def follow(self, lane: Lane, stop: asyncio.Event) -> None:
-        """Work until `stop` is set and what is in flight is done.
+        """Work until `stop` is set and all batches in flight are done.
 
-        Raises `LaneLostError`, and `StoreUnavailableError` once one batch after another failed.
+        Raises `LaneLostError`, and `StoreUnavailableError` after several batches failed in a row.
         """
         self._tenure = tenure = Tenure(self, lane, self.fault)
         try:
@@ -52,13 +52,13 @@ class Consumer(Work):
             self._fault, self._tenure = tenure.fault, None
 
     def pulse(self) -> Pulse | None:
-        """Return how the stream is followed; None while it is not followed here."""
+        """Return the state of the stream; None while this daemon does not follow it."""
         return None if self._tenure is None else self._tenure.pulse()
 
     async def catch_up(self, lane: Lane) -> None:
-        """Work until every change was handled: answered, or entered in the ledger as failed.
+        """Work until every change is handled: answered, or recorded in the ledger as failed.
 
-        Raises `LmlUnavailableError` or `StoreUnavailableError` if it gave up on LML or the
+        Raises `LmlUnavailableError` or `StoreUnavailableError` when it gives up on LML or the
         database, and `LaneLostError`.
         """
         done = asyncio.Event()
@@ -71,7 +71,7 @@ class Consumer(Work):
                     tenure = self._tenure
                     if self.resting.is_set() and tenure is not None and not tenure.room.size:
                         break
-                    # Kept: an answer to a call still in flight would clear it from the circuit.
+                    # A reply to a call still in flight would clear the fault from the circuit.
                     given_up = self.circuit.fault if self.circuit.failures >= _GIVE_UP else None
                 done.set()
         except ExceptionGroup as group:

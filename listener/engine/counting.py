@@ -1,4 +1,4 @@
-"""Counts what became of questions, and logs what a person should know, without row contents."""
+"""Counts the outcomes of questions, and logs what a person should know, without row contents."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _log = structlog.stdlib.get_logger()
 
 
 def count(tally: Tally, verdicts: Sequence[Verdict], written: Written) -> None:
-    """Count what became of the verdicts of a page."""
+    """Count the outcomes of a page of verdicts."""
     tally.identities_withdrawn += len(written.withdrawn)
     tally.resolved_now_unresolved += written.unresolved_now
     tally.kept_manual += written.kept
@@ -40,10 +40,10 @@ def count(tally: Tally, verdicts: Sequence[Verdict], written: Written) -> None:
 
 
 def log_written(verdicts: Sequence[Verdict], written: Written) -> None:
-    """Log the identities that verdicts withdrew, and credits of which too many match no row."""
+    """Log withdrawn identities, and a page in which too many credits match no row."""
     if written.withdrawn:
         _log.info(
-            "identities withdrawn: their rows ask something else now, and nothing was found",
+            "identities withdrawn: their rows changed, and LML finds none for them now",
             rows=sorted(written.withdrawn)[:10],
             count=len(written.withdrawn),
         )
@@ -52,7 +52,7 @@ def log_written(verdicts: Sequence[Verdict], written: Written) -> None:
     asked, missed = sum(keys[row] for row in unmatched), sum(unmatched.values())
     if drifted(asked, missed):
         _log.warning(
-            "credits of LML match no row of ours, the two may spell differently",
+            "many credits from LML match no row, spellings may differ",
             credits=asked,
             unmatched=missed,
             rows=sorted(unmatched, key=lambda row: (-unmatched[row], row))[:10],
@@ -60,7 +60,7 @@ def log_written(verdicts: Sequence[Verdict], written: Written) -> None:
 
 
 def log_misfit(questions: Sequence[Question], judgement: Judgement) -> None:
-    """Log how a reply does not fit the questions."""
+    """Log how a reply differs from what was asked."""
     _log.warning(
         "reply does not fit the questions",
         asked=len(questions),
@@ -72,7 +72,7 @@ def log_misfit(questions: Sequence[Question], judgement: Judgement) -> None:
 
 
 def log_failures(failures: Sequence[Failure]) -> None:
-    """Log which rows could not be answered, and which of them were parked."""
+    """Log which rows failed, and which of them were parked."""
     _log.warning(
         "rows cannot be answered",
         rows=sorted(failure.library_id for failure in failures)[:10],

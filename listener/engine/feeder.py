@@ -24,10 +24,10 @@ _WATCH = Backoff(first=timedelta(milliseconds=5), most=timedelta(milliseconds=25
 
 @dataclass(eq=False)
 class Feeder:
-    """Looks at the outbox while changes come in, and sleeps until woken while none do.
+    """Reads the outbox while changes arrive, and otherwise sleeps until woken.
 
-    `turned_at` and `looked_at` are the loop's times of its last turn and of its last look. It is
-    `behind` from when it had to keep from looking, though it was woken, until its next look.
+    `turned_at` and `looked_at` are the times of the loop's last turn and last look. The feeder is
+    `behind` from when a pause keeps it from looking until its next look.
     """
 
     stream: Stream
@@ -49,18 +49,18 @@ class Feeder:
         admit: Callable[[tuple[Change, ...]], list[tuple[int, int]]],
         resting: Callable[[], None],
     ) -> None:
-        """Feed the room until cancelled, at any point; what is not admitted stays in the outbox.
+        """Feed the room until cancelled; a change that is not admitted stays in the outbox.
 
-        `paused_for` returns for how long nothing may be claimed. `admit` takes what was claimed and
-        returns the changes that later ones stand for, which leave the outbox. `resting` is called
-        whenever everything was claimed.
+        `paused_for` returns the time during which nothing may be claimed. `admit` takes claimed
+        changes and returns the superseded ones, which are settled. `resting` is called whenever
+        the outbox holds nothing unclaimed.
         """
         while True:
             self.turned_at = now()
             if pause := self._keep_from_looking(paused_for()):
-                # A full room is no reason to look before something leaves it.
+                # With a full room there is no point in looking before something leaves it.
                 self.behind = self.room.free > 0
-                # It will look again unasked: writers need not wake it.
+                # Writers need not wake it: it will look again anyway.
                 await self.lane.rouse()
                 await self.lane.wait(pause)
             else:
@@ -74,7 +74,7 @@ class Feeder:
                     await self._rest(look.snapshot.xmin)
 
     def _keep_from_looking(self, quiet_for: timedelta) -> timedelta:
-        """Return how long not to look: while LML is silent, or the room is full."""
+        """Return how long to wait before looking: while calls are paused, or the room is full."""
         if quiet_for:
             return min(quiet_for, _PAUSE_SLICE)
         return timedelta() if self.room.free else _FULL_ROOM_WAIT
@@ -97,7 +97,7 @@ class Feeder:
         return look, everything
 
     async def _stay_awake(self, *, everything: bool) -> None:
-        # A lone change is not worth two round trips: only a second look that finds something is.
+        # Rousing costs two round trips, which a lone change is not worth.
         if self._found_before:
             await self.lane.rouse()
         self._found_before = True
@@ -118,9 +118,9 @@ class Feeder:
                 self._mark.forget()
 
     async def _woken(self) -> bool:
-        """Sleep until woken or for the length of a poll, turning meanwhile.
+        """Sleep until woken or for one poll interval, in turns; return whether it was woken.
 
-        Ends sooner while the lane cannot be woken: its wait then returns before its time.
+        While the lane cannot be woken its wait returns early, and so does this.
         """
         left = self.poll
         while left > timedelta():

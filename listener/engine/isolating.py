@@ -1,4 +1,4 @@
-"""Finds the items that spoil a page, so that the others go through."""
+"""Isolates the items that spoil a page, so that the others go through."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _log = structlog.stdlib.get_logger()
 
 T = TypeVar("T")
 
-# Three bad rows in 500 cost at most 57 attempts, and each is part of four.
+# Three bad rows in 500 cost at most 57 attempts, of which each row takes part in four.
 _PARTS = 8
-# Forty bad neighbours anywhere in a page of 1000 cause no more refusals in a row than this. After
-# more of them the service is at fault rather than rows, and what is left is refused as it is.
+# Forty adjacent bad rows anywhere in a page of 1000 cause at most this many refusals in a row.
+# After more, the service is at fault rather than the rows, and no further part is split.
 _REFUSALS_IN_A_ROW = 65
 
 
 @dataclass(slots=True)
 class Refusals:
-    """How often in a row one service refused something, over all pages that it is given."""
+    """How many times in a row a service refused a page, across pages."""
 
     in_a_row: int = 0
 
@@ -34,15 +34,15 @@ async def isolate(
     refuse: Callable[[Sequence[T], str], None],
     refusals: Refusals | None = None,
 ) -> None:
-    """Attempt all items together, then those that were refused in ever smaller parts.
+    """Attempt all items together, then split what is refused into ever smaller parts.
 
-    `refuse` gets what stays refused, and the reason: one item at a time, or larger parts after too
-    many refusals in a row, with those of earlier pages if they are given. Any unforeseen exception
-    counts as a refusal; the first is logged. Faults of a service are raised at once.
+    `refuse` receives the parts that stay refused, with the reason: single items, or larger parts
+    after too many refusals in a row, counting those of earlier pages in `refusals`. An unexpected
+    exception counts as a refusal; the first is logged. Service faults are raised at once.
     """
     waiting = [items]
     refusals = refusals or Refusals()
-    # Each page is taken apart once at least: some of its parts may go through.
+    # Split every page at least once: some of its parts may go through.
     refusals.in_a_row = min(refusals.in_a_row, _REFUSALS_IN_A_ROW - 1)
     logged = False
     while waiting:
@@ -53,7 +53,7 @@ async def isolate(
             raise
         except PageRefusedError as fault:
             reason = str(fault)
-        except Exception as error:  # noqa: BLE001 - whatever it is, other items may go through
+        except Exception as error:  # noqa: BLE001 - other items may still go through
             reason = f"unexpected {type(error).__name__}"
             if not logged:
                 _log.exception("unexpected error, isolating its rows", rows=len(part))
@@ -69,6 +69,6 @@ async def isolate(
 
 
 def parts(items: Sequence[T]) -> list[Sequence[T]]:
-    """Return the parts in which items that were refused together are attempted again."""
+    """Split items that were refused together into the parts to attempt next."""
     size = -(-len(items) // _PARTS)
     return [items[start : start + size] for start in range(0, len(items), size)]

@@ -1,4 +1,4 @@
-"""What became of a batch that was handled."""
+"""The outcome of a batch."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _NONE: frozenset[int] = frozenset()
 
 @dataclass(slots=True)
 class BatchOutcome:
-    """What became of the rows of a batch so far; rows in none of the groups were not tried.
+    """What became of the rows of a batch so far; rows in no group were not tried.
 
-    `settled` rows are done with: their changes left the outbox. Of these, `failed` ones wait in the
-    ledger for their next attempt, and `unasked` ones needed no question. `late` rows changed while
-    they were asked about and are to be asked again; `deferred` ones were not asked, and are to be
-    handled with others of their kind. `fault` kept the rest from being tried.
+    The changes of `settled` rows have left the outbox. Of these, `failed` rows wait in the ledger
+    for a retry, and `unasked` rows needed no question. `late` rows changed while they were asked
+    about and must be asked about again. `deferred` rows were not asked about; they will join others
+    of their kind. `fault` prevented the rest from being tried.
     """
 
     settled: AbstractSet[int] = _NONE
@@ -29,5 +29,5 @@ class BatchOutcome:
 
     @property
     def tried(self) -> AbstractSet[int]:
-        """The rows that something became of."""
+        """The rows with an outcome; deferred ones have none yet."""
         return self.settled | self.late

@@ -1,4 +1,4 @@
-"""The calls to LML that may be in flight, shared by changes and by what can wait."""
+"""Permits for calls to LML, shared by changes and by work that can wait."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from enum import IntEnum
 
 
 class Priority(IntEnum):
-    """Who goes first: changes, which somebody waits for; then rows that failed; then searches."""
+    """Who goes first: changes, because people wait for them; then retries; then searches."""
 
     CHANGE = 0
     RETRY = 1
@@ -18,10 +18,10 @@ class Priority(IntEnum):
 
 
 class Permits:
-    """Bounds the calls in flight, and keeps one free for changes.
+    """Limits the calls in flight, and reserves one for changes.
 
-    With a total of one none can be kept free: a change then waits for the call in flight.
-    `in_flight` counts all calls, `for_patient` bounds those that are not for changes.
+    With a total of one none can be reserved: a change then waits for the call in flight.
+    `in_flight` counts all calls; `for_patient` limits those that are not for changes.
     """
 
     def __init__(self, total: int) -> None:
@@ -38,7 +38,7 @@ class Permits:
 
     @asynccontextmanager
     async def hold(self, priority: Priority) -> AsyncIterator[None]:
-        """Hold a permit for one call, once no caller of a higher priority waits for one."""
+        """Hold a permit for one call; callers with a higher priority get theirs first."""
         patient = priority is not Priority.CHANGE
         async with self._moved:
             self._waiting[priority] += 1
@@ -46,7 +46,7 @@ class Permits:
                 await self._moved.wait_for(lambda: self._free(priority))
             finally:
                 self._waiting[priority] -= 1
-                # A caller that is cancelled here may be the only one that others stood back for.
+                # Others may have been waiting only for this caller, which may be cancelled here.
                 self._moved.notify_all()
             self.in_flight += 1
             self._patient += patient

@@ -1,4 +1,4 @@
-"""What the engine needs from the outside."""
+"""The ports: interfaces that adapters implement for the engine."""
 
 from __future__ import annotations
 
@@ -29,35 +29,35 @@ from listener.domain.verdict import Verdict, VerdictPage, Written
 
 
 class Outbox(Protocol):
-    """The changes of a stream that nobody has settled."""
+    """The unsettled changes of the streams."""
 
     async def look(
         self, stream: Stream, *, after: int, held: Sequence[int], limit: int, mark: bool = False
     ) -> Look:
-        """Return up to `limit` changes after seq `after` except those in `held`, oldest first.
+        """Return up to `limit` changes after seq `after`, oldest first, without those in `held`.
 
-        The snapshot of the result has a mark if one is asked for; each costs a transaction id.
+        With `mark` the result's snapshot has a mark, which costs a transaction id.
         """
 
     async def settle(self, stream: Stream, entries: Sequence[tuple[int, int]]) -> None:
-        """Remove entries, given as (seq, row id)."""
+        """Remove entries, given as pairs of (seq, row id)."""
 
 
 class Lane(Protocol):
-    """The right to follow a stream, and the means to be woken; raises `LaneLostError` once lost."""
+    """The right to follow a stream, and its wake-ups; raises `LaneLostError` once it is lost."""
 
     @property
     def wake_mode(self) -> WakeMode:
-        """How changes make themselves known at present."""
+        """How the daemon learns of changes at present."""
 
     async def rouse(self) -> None:
-        """Tell writers that the stream is being looked at: they need not wake anybody."""
+        """Let writers skip wake-ups while the daemon looks at the outbox anyway."""
 
     async def doze(self) -> int | None:
-        """Have writers wake us again, if they were told not to.
+        """Have writers send wake-ups again, if they skip them.
 
-        Returns the transaction id below which a transaction may have spared us the wake-up: while
-        one of them is open its changes must be looked for. None if there is no such transaction.
+        Returns a transaction id below which an open transaction may have skipped its wake-up; until
+        all of those have ended the outbox must be polled. None if there is no such transaction.
         """
 
     async def wait(self, at_most: timedelta) -> bool:
@@ -65,48 +65,49 @@ class Lane(Protocol):
 
 
 class Lanes(Protocol):
-    """Who follows which stream."""
+    """The lanes of all streams."""
 
     def hold(self, stream: Stream) -> AbstractAsyncContextManager[Lane]:
-        """Stand by until the stream is ours, keep it for the length of the block, hand it over."""
+        """Stand by until the lane is free, hold it for the length of the block, then release it."""
 
 
 class Library(Protocol):
-    """The backend's releases, as far as LML is asked about them."""
+    """The backend's releases, as questions to LML."""
 
     async def read(self, row_ids: Sequence[int]) -> Asking:
-        """Return what there is to ask about these rows now; raises `StatementRefusedError`."""
+        """Return the current questions of these rows; raises `StatementRefusedError`."""
 
 
 class Verdicts(Protocol):
     """The identity tables and the ledger."""
 
     async def write(self, page: VerdictPage) -> Written:
-        """Write the verdicts that still answer their row's question, and settle them.
+        """Write the verdicts that still answer their row's question, and settle their changes.
 
-        Rows neither written nor locked changed meanwhile, went, or have a newer verdict.
-        Raises `StatementRefusedError` if the database refuses the page: it is all or nothing.
+        Rows neither written nor locked have changed, were deleted, or have a newer verdict.
+        Raises `StatementRefusedError` if the database refuses the page; then nothing is written.
         """
 
     async def fail(
         self, order: int, failures: Sequence[Failure], entries: Sequence[tuple[int, int]]
     ) -> frozenset[int]:
-        """Remember rows that could not be answered, and settle their changes.
+        """Record failed rows in the ledger, and settle their changes.
 
-        `order` is the one that the questions were read with. Returns the rows remembered: of the
-        others a newer question was answered or failed meanwhile. Raises `StatementRefusedError`.
+        `order` is that of the reading which produced the questions. Returns the recorded rows; a
+        newer question about the others has been answered or has failed. Raises
+        `StatementRefusedError`.
         """
 
 
 class Reply(Protocol):
-    """What LML answered to a page of questions."""
+    """LML's reply to a page of questions."""
 
     @property
     def cache_stats(self) -> Mapping[str, float]:
-        """What it says about LML's caches; empty until it was read."""
+        """LML's cache statistics; empty until the reply was read."""
 
     async def read(self) -> Sequence[Verdict | Invalid]:
-        """Return the results; raises as `Lml.ask` if there are none to be found in it."""
+        """Return the results; raises like `Lml.ask` if the reply contains none."""
 
 
 class Lml(Protocol):
@@ -115,10 +116,10 @@ class Lml(Protocol):
     async def ask(
         self, questions: Sequence[Question], *, with_tracks: bool = False, once: bool = False
     ) -> Reply:
-        """Put one page of 1 to 1000 questions; a call that fails is repeated unless `once`.
+        """Ask one page of 1 to 1000 questions; a call that fails is repeated unless `once`.
 
-        Raises `LmlUnavailableError` if no row is to blame; `CallInterruptedError` if LML or a row
-        may be; `PageRefusedError` if a row may be; `TracksRefusedError` if the tracks may be, too.
+        Raises `LmlUnavailableError` if no row is to blame, `CallInterruptedError` if LML or a row
+        may be, `PageRefusedError` if a row may be, `TracksRefusedError` if the tracks may be, too.
         """
 
 
@@ -126,84 +127,84 @@ class Rotation(Protocol):
     """The backend's rotation rows."""
 
     async def read(self, row_ids: Sequence[int]) -> Sequence[Played]:
-        """Return those of the rows that are being played."""
+        """Return the rows that are being played."""
 
     async def fill(self, minted: Mapping[int, int], rows: Sequence[Played]) -> Mapping[int, bool]:
-        """Write the identity that was minted for each row's Discogs release into the row.
+        """Write into each row the identity that was minted for its Discogs release.
 
-        Returns of each row whether it was written, or else had changed; rows that are locked or
-        gone are left out. Raises `StatementRefusedError`.
+        Returns for each row whether it was written (True) or had changed (False), without rows that
+        are locked or were deleted. Raises `StatementRefusedError`.
         """
 
     async def settle(self, entries: Sequence[tuple[int, int]], row_ids: Sequence[int]) -> None:
-        """Remove changes, given as (seq, row id), and what is known of these rows' failures."""
+        """Remove changes, given as pairs of (seq, row id), and these rows' recorded failures."""
 
     async def fail(
         self, failures: Sequence[RotationFailure], entries: Sequence[tuple[int, int]]
     ) -> None:
-        """Remember rows that failed, and settle their changes."""
+        """Record failed rows, and settle their changes."""
 
     async def raise_releases(self, library_ids: Sequence[int]) -> int:
-        """Have those of the releases that are due asked about; returns how many."""
+        """Queue a question about each of the releases that is due; return how many."""
 
 
 class PlayedIdentities(Protocol):
-    """All that is being played."""
+    """The identities of everything that is being played."""
 
     async def identities(self, since: datetime) -> Mapping[int, Standing]:
-        """Return all identities, with what was said about each since then.
+        """Return all identities, with the status of each since then.
 
         Those that answered lately come first.
         """
 
     async def coverage(self) -> RotationCoverage:
-        """Return how much of what is being played can be warmed."""
+        """Return how many of the rows being played can be warmed."""
 
 
 class Warming(Protocol):
     """LML's release identities and its caches of them."""
 
     async def refresh(self, identity_ids: Sequence[int]) -> Mapping[int, Refreshed]:
-        """Have 1 to 50 identities refreshed; returns what is said of each, raises as `Lml.ask`."""
+        """Refresh 1 to 50 identities; returns LML's report on each, raises like `Lml.ask`."""
 
     async def mint(self, discogs_release_id: int) -> int:
-        """Return the identity of a Discogs release, made now if it is new; raises as `Lml.ask`."""
+        """Return the identity of a Discogs release, created if needed; raises like `Lml.ask`."""
 
 
 class Refreshes(Protocol):
-    """The book of refresh calls: the budget that all processes share."""
+    """The recorded refresh calls: the budget that all processes share."""
 
     @property
     def limits(self) -> RefreshLimits:
-        """What all of them together may ask."""
+        """What all processes together may ask."""
 
     async def take(self, cause: RefreshCause, *, known: bool, wanted: int) -> Grant | Wait:
-        """Enter a call for up to `wanted` identities, all known lately or not, if one may go."""
+        """Record a call for up to `wanted` identities, all `known` or none, if one is allowed."""
 
     async def end(
         self, grant: Grant, *, cost: int, answered: int, refreshed: Mapping[int, Refreshed]
     ) -> None:
-        """Write down what a call cost, and what LML said of each identity."""
+        """Record what a call cost, and LML's report on each identity."""
 
 
 class Due(Protocol):
     """The rows that deserve a question although no change says so."""
 
     def failed(self, scope: Scope) -> AsyncIterator[Sequence[DueRow]]:
-        """Yield the rows that failed, and whose time to be tried again has come."""
+        """Yield the failed rows whose retry time has come."""
 
     def by_time(self, scope: Scope) -> AsyncIterator[Sequence[DueRow]]:
-        """Yield the rows whose time to be asked has come."""
+        """Yield the rows whose next question is due by its time."""
 
     def by_content(self, scope: Scope) -> AsyncIterator[Sequence[DueRow]]:
-        """Yield the rows that are due though no time says so, looking at every row."""
+        """Yield the rows that are due by their content, after looking at every row."""
 
     def compilations(self, scope: Scope) -> AsyncIterator[Sequence[DueRow]]:
-        """Yield the compilations that were asked before, whenever they are to be asked again."""
+        """Yield the compilations that were asked before, whenever their next question is due."""
 
 
 class Runs(Protocol):
-    """The book of runs."""
+    """The record of runs."""
 
     def enter(
         self,
@@ -214,9 +215,9 @@ class Runs(Protocol):
         *,
         wait: bool = True,
     ) -> AbstractAsyncContextManager[Callable[[], Awaitable[None]]]:
-        """Wait until no other run covers the same rows; yields what notes the tally so far.
+        """Wait until no other run covers the same rows; yields a function that saves the tally.
 
-        Without `wait` it raises `RunGoesOnError` if one does.
+        Without `wait` it raises `RunGoesOnError` if another run covers them.
         """
 
 
@@ -231,17 +232,17 @@ class Slots(Protocol):
         begins: timedelta = timedelta(),
         again: bool = False,
     ) -> datetime | None:
-        """Return the present slot, or None if some daemon took and finished it already.
+        """Return the current slot, or None if a daemon has already taken and finished it.
 
         Slots are `every` long, counted from `begins` after the epoch.
         """
 
     async def finish(self, job: str, slot: datetime) -> None:
-        """Mark a slot that was taken as done."""
+        """Mark a slot as done."""
 
 
 class Bell(Protocol):
-    """What wakes a job when its time has come."""
+    """Wakes jobs when their time has come."""
 
     async def wait(self, job: str, at_most: timedelta) -> None:
         """Return when the job's time has come, or after `at_most`."""
@@ -251,13 +252,13 @@ class Bell(Protocol):
 
 
 class Telemetry(Protocol):
-    """What operators' dashboards show; it never breaks what it reports on.
+    """Reports to the operators' dashboards; it never breaks what it reports on.
 
     The methods here report nothing.
     """
 
     def run(self, _kind: str, _tally: Tally | RotationTally, /) -> AbstractContextManager[None]:
-        """Report a run once the block has ended, however it did, with the tally as it is then.
+        """Report a run and its final tally once the block ends, even with an exception.
 
         A run within a run is part of it.
         """
@@ -266,9 +267,9 @@ class Telemetry(Protocol):
     def call(
         self, _batch_size: int, /
     ) -> AbstractContextManager[Callable[[Mapping[str, float]], None]]:
-        """Report one call of LML, which lasts as long as the block.
+        """Report one call to LML, which lasts as long as the block.
 
-        Yields what has to be called once the reply was read, with the cache statistics in it.
+        Yields a function to call with the reply's cache statistics once the reply was read.
         """
         return nullcontext(lambda _cache_stats: None)
 
@@ -277,32 +278,32 @@ class Telemetry(Protocol):
         return nullcontext()
 
     def windows(self, _tally: Tally, /) -> AbstractContextManager[None]:
-        """Report from time to time, for the length of the block, what was added to the tally."""
+        """Periodically report what was added to the tally, for the length of the block."""
         return nullcontext()
 
 
 class NoTelemetry(Telemetry):
-    """Telemetry where nobody is listening."""
+    """Telemetry that reports nothing."""
 
 
 class Observer(Protocol):
     """Counts how changes move; neither waits nor fails. All times are seconds."""
 
     def settled(self, stream: Stream, ages: Sequence[float], /) -> None:
-        """Note changes that were settled, by their ages since they were recorded."""
+        """Count settled changes, by their ages since they were recorded."""
 
     def handled(self, stream: Stream, rows: int, took: float, /) -> None:
-        """Note a batch that was handled, however that ended."""
+        """Count a handled batch, whatever its outcome."""
 
 
 class Samples(Protocol):
-    """How the streams went; raises `StoreUnavailableError`."""
+    """The samples of all streams; raises `StoreUnavailableError`."""
 
     async def write(self, sample: Sample) -> None:
-        """Write a sample down."""
+        """Store a sample."""
 
     async def count_coverage(self) -> Sequence[int]:
         """Count the library's rows in the order of `COVERAGE`."""
 
     async def fold(self, stream: Stream) -> None:
-        """Make old samples coarser, and forget very old ones."""
+        """Merge old samples, and delete very old ones."""

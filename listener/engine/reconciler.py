@@ -1,4 +1,4 @@
-"""Finds due rows and has them answered; sweep, audit and backfill differ in the search alone."""
+"""Finds due rows and gets answers; sweep, audit and backfill differ only in their searches."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from listener.engine.resolver import Resolver
 
 _log = structlog.stdlib.get_logger()
 
-# A run ends after so many failures in a row: within seconds on command, where pauses are short.
+# A run ends after this many failures in a row: within seconds in a command, which pauses briefly.
 _GIVE_UP = 5
-# Somebody waits for a run on command: it finds out soon whether it makes sense to go on.
+# A person waits for a command, so it should soon find out whether it makes sense to go on.
 RUN_BACKOFF = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=5))
 _SPREAD_OVER = 20_000
 _NOTE_EVERY = timedelta(seconds=2)
 
 
 class RunHaltedError(Exception):
-    """A run was refused or ended early; the message says why. What was not asked stays due."""
+    """A run was refused or ended early; the message says why. Rows not asked about stay due."""
 
 
 def give_up(fault: ServiceFault, in_a_row: int) -> None:
-    """Raise `RunHaltedError` if it makes no sense to go on after so many failures in a row."""
+    """Raise `RunHaltedError` if there is no point in going on after `in_a_row` failures."""
     if isinstance(fault, LmlRefusedError):
         raise RunHaltedError(str(fault)) from fault
     if in_a_row >= _GIVE_UP:
@@ -52,7 +52,7 @@ def give_up(fault: ServiceFault, in_a_row: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ReconcilerLimits:
-    """How many rows of each kind one call asks about; `batches` are handled at a time."""
+    """How many rows of each kind go into one call, and how many batches run at a time."""
 
     batch_size: int
     compilation_batch_size: int
@@ -61,9 +61,9 @@ class ReconcilerLimits:
 
 @dataclass(eq=False)
 class Reconciler:
-    """Searches for due rows, page by page, and has each page answered by a resolver.
+    """Searches for due rows, page by page, and gives each page to a resolver.
 
-    `circuit` is shared with all that ask the same of LML.
+    `circuit` is shared by all callers of the stream.
     """
 
     due: Due
@@ -83,10 +83,10 @@ class Reconciler:
         limit: int | None = None,
         tally: Tally | None = None,
     ) -> Tally:
-        """Make one run; returns its tally: the one given, kept up to date, or one of its own.
+        """Make one run and return its tally, which is `tally` if given and is updated as it goes.
 
-        Raises `RunHaltedError` once a service failed several times in a row, if LML refuses to
-        answer, or if no batch went well; `StoreUnavailableError` if the search cannot reach the
+        Raises `RunHaltedError` when a service fails several times in a row, when LML refuses to
+        answer, or when no batch succeeded; `StoreUnavailableError` if the search cannot reach the
         database.
         """
         resolver = self.resolver()
@@ -102,9 +102,9 @@ class Reconciler:
         return tally
 
     async def count(self, kind: RunKind, scope: Scope) -> dict[bool, int]:
-        """Return how many rows a run would ask about: compilations under True, others under False.
+        """Count the rows that a run would ask about, without asking.
 
-        Asks nothing.
+        Returns the number of compilations under True, of other rows under False.
         """
         found = {False: 0, True: 0}
         async for rows in self._search(kind, scope):
@@ -132,7 +132,7 @@ class Reconciler:
         self, kind: RunKind, scope: Scope, limit: int | None = None
     ) -> AsyncGenerator[Sequence[DueRow], None]:
         most = _SPREAD_OVER if limit is None else min(limit, _SPREAD_OVER)
-        # Rows whose time has come go first: they need not wait for the look at every row.
+        # Rows whose time has come go first: they need not wait for the scan of every row.
         if Search.FAILED in kind.searches:
             async for rows in self.due.failed(scope):
                 yield rows
@@ -154,7 +154,7 @@ class Reconciler:
 
 @dataclass(eq=False)
 class _Run:
-    """One run on its way: handles several batches at a time, until a service fails for long."""
+    """A run in progress: handles several batches at a time, until a service keeps failing."""
 
     resolver: Resolver
     batches: int
@@ -167,7 +167,7 @@ class _Run:
 
     @property
     def failures(self) -> int:
-        """How often in a row a service failed: batches in flight together fail once."""
+        """How many times in a row a service failed; concurrent batches count once."""
         return max(self.pause.failures, self.circuit.failures)
 
     async def through(
@@ -184,7 +184,7 @@ class _Run:
             for helper in helpers:
                 helper.cancel()
         if self.last_fault is not None and not self.went_well:
-            raise RunHaltedError(f"every batch failed, the last one: {self.last_fault}")
+            raise RunHaltedError(f"every batch failed, the last with: {self.last_fault}")
 
     async def _save_tally(self, note: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -200,7 +200,7 @@ class _Run:
             waiting.task_done()
 
     async def _advance(self, page: Sequence[DueRow]) -> Sequence[DueRow]:
-        """Handle a page, or its first rows; return what is left to handle."""
+        """Handle a page, or its first rows; return the rest of it."""
         await asyncio.sleep(self.pause.remaining(now()))
         await self.circuit.wait()
         rows = page[: self.circuit.begin_trial()]
@@ -212,7 +212,7 @@ class _Run:
         if isinstance(outcome.fault, StoreUnavailableError):
             self.pause.failed(now())
         else:
-            # They stay due.
+            # These rows stay due.
             self.resolver.tally.skip(Skip.LML_ERROR, len(untried))
             untried = []
         self.last_fault = outcome.fault

@@ -66,7 +66,7 @@ def test_daemon_withdraws_what_answered_another_name_and_says_so(
     assert identities(db) == []
     assert count(db, "library_identity_source") == 0
     daemon.wait_for(
-        "identities withdrawn: their rows ask something else now, and nothing was found",
+        "identities withdrawn: their rows changed, and LML finds none for them now",
         rows=[row],
         count=1,
     )

@@ -390,7 +390,7 @@ async def test_rows_that_failed_together_in_one_run_are_asked_in_small_pages_in_
     case = Case((), [due(*range(1, 251))], batch_size=250)
     case.lml.deadly = frozenset(range(1, 251))
     with pytest.raises(
-        RunHaltedError, match=r"^every batch failed, the last one: LML answered 502"
+        RunHaltedError, match=r"^every batch failed, the last with: LML answered 502"
     ):
         await case.run()
     assert {failure.suspicion for failure in case.verdicts.failed.values()} == {SUSPECT}

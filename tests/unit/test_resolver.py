@@ -1194,7 +1194,9 @@ async def test_page_whose_credits_match_few_rows_is_logged(unmatched: int, told:
     case.verdicts.tracks = lambda row: Counter({TrackCount.ROWS_NO_MATCH: missed[row]})
     with capture_logs() as logs:
         await case.handle()
-    drifts = [line for line in logs if line["event"].startswith("credits of LML match no row")]
+    drifts = [
+        line for line in logs if line["event"].startswith("many credits from LML match no row")
+    ]
     assert len(drifts) == told
     for line in drifts:
         assert (line["credits"], line["unmatched"], line["rows"]) == (20, unmatched, [1, 2])
