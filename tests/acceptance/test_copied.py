@@ -94,10 +94,7 @@ def test_backends_schema_alone_is_restored_without_our_triggers(
     dump = tmp_path / "schema.dump"
     pg_dump, pg_restore = program("pg_dump"), program("pg_restore")
     _done(pg_dump, "--format=custom", f"--schema={BACKEND}", f"--file={dump}", owner_dsn)
-    whole = ("--exit-on-error", f"--dbname={copy}", str(dump))
-    with pytest.raises(subprocess.CalledProcessError) as refused:
-        _done(pg_restore, *whole)
-    assert 'schema "listener" does not exist' in refused.value.stderr
+    assert 'schema "listener" does not exist' in _complaints(pg_restore, f"--dbname={copy}", dump)
     with psycopg.connect(copy, autocommit=True) as connection:
         connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(BACKEND)))
 
@@ -106,7 +103,9 @@ def test_backends_schema_alone_is_restored_without_our_triggers(
     kept = [line for line in listed if not re.search(" TRIGGER .* listener_", line)]
     without.write_text("\n".join(kept))
     assert len(kept) == len(listed) - 5
-    _done(pg_restore, f"--use-list={without}", *whole)
+    assert "listener" not in _complaints(
+        pg_restore, f"--use-list={without}", f"--dbname={copy}", dump
+    )
 
     assert listener.run("migrate", DATABASE_URL=copy).code == 0
     checked = listener.run("migrate", "--check", DATABASE_URL=copy)
@@ -118,3 +117,9 @@ def test_backends_schema_alone_is_restored_without_our_triggers(
 
 def _done(*words: str | Path) -> str:
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+
+
+def _complaints(*words: str | Path) -> str:
+    # A newer program complains of settings that an older server does not know, too.
+    said = subprocess.run(words, check=False, capture_output=True, text=True).stderr
+    return "\n".join(line for line in said.splitlines() if "ERROR:" in line)
