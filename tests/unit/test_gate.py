@@ -94,7 +94,7 @@ def test_commit_and_address_set_the_gate(env: pytest.MonkeyPatch, commit: str) -
     assert load_settings(Settings).gate_commit_sha == commit
 
 
-@pytest.mark.parametrize("commit", ["", "main", "0123ab", "a" * 41, "0123abc\n", " 0123abc"])
+@pytest.mark.parametrize("commit", ["", "main", "0123ab", "a" * 41, "0123abc main"])
 def test_what_is_no_commit_is_refused(env: pytest.MonkeyPatch, commit: str) -> None:
     env.setenv("GATE_COMMIT_SHA", commit)
     lines = refusal()
