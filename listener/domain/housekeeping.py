@@ -1,4 +1,4 @@
-"""Housekeeping: what is cleared out because nobody needs it any more."""
+"""Housekeeping: clearing out what is no longer needed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Duty(StrEnum):
-    """What is kept small, and how failures to do so are counted."""
+    """The tables that housekeeping keeps small; its failures are counted under these names."""
 
     OUTBOX = "outbox"
     LEDGER = "ledger"

@@ -33,7 +33,7 @@ class CaptureWatch:
     async def run(self) -> None:
         """Run until cancelled."""
         try:
-            await keep_doing("the watch over triggers", self._watch)
+            await keep_doing("watch over triggers", self._watch)
         finally:
             self.uncaptured = None
 

@@ -1,4 +1,4 @@
-"""Writes down how the streams go, for those who look later."""
+"""Records samples of the streams, for people who look at them later."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TICK = timedelta(seconds=2)
 _WRITE_EVERY = timedelta(seconds=10)
 _COVERAGE_EVERY = timedelta(minutes=1)
 _FOLD_EVERY = timedelta(minutes=5)
-# To count a very large library takes a while: this share of the time at most.
+# Counting a very large library is slow: it may take one part in this many of the time.
 _SHARE = 100
 
 
@@ -41,10 +41,10 @@ class _Account:
 
 @dataclass(eq=False)
 class Recorder:
-    """Keeps account of every stream that is followed here, and has it written from time to time.
+    """Keeps an account of each stream that this daemon follows, and stores samples of it.
 
-    What cannot be written is dropped: nothing depends on it. `failures` counts how often old
-    samples could not be cleared out.
+    A sample that cannot be written is dropped: nothing depends on it. `failures` counts the failed
+    attempts to clear out old samples.
     """
 
     samples: Samples
@@ -57,14 +57,14 @@ class Recorder:
     _fold_at: float = field(default=float("-inf"), init=False)
 
     def settled(self, stream: Stream, ages: Sequence[float], /) -> None:
-        """Note changes that were settled, by their ages since they were recorded."""
+        """Count settled changes, by their ages since they were recorded."""
         self._account(stream).settled.add(ages)
 
     def handled(self, stream: Stream, rows: int, took: float, /) -> None:
-        """Need not be noted."""
+        """Ignore batches."""
 
     async def run(self) -> None:
-        """Go on until cancelled."""
+        """Run until cancelled."""
         while True:
             followed = {pulse.stream: pulse for pulse in self.pulses()}
             self._accounts = {s: a for s, a in self._accounts.items() if s in followed}
@@ -104,7 +104,7 @@ class Recorder:
             )
             await self.samples.write(sample)
         except StoreUnavailableError as fault:
-            _log.debug("a sample is lost", stream=str(pulse.stream), reason=str(fault))
+            _log.debug("sample lost", stream=str(pulse.stream), reason=str(fault))
             return
         await self._fold()
 

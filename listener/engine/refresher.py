@@ -1,4 +1,4 @@
-"""Has identities refreshed, call by call, within the budget that all processes share."""
+"""Refreshes identities call by call, within the budget that all processes share."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from listener.engine.ports import NoTelemetry, Refreshes, Telemetry, Warming
 
 _log = structlog.stdlib.get_logger()
 
-# Three bad neighbours in a page of 50 cause fewer refusals in a row than this. After more of them
-# LML is at fault rather than identities, and what is left fails page by page.
+# Three adjacent bad identities in a page of 50 cause fewer refusals in a row than this. After more,
+# LML is at fault rather than identities, and the remaining pages are not split.
 _REFUSALS_IN_A_ROW = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one call came to.
+    """The outcome of one call.
 
-    `refreshed` has every identity that the call is done with. If the call failed, `fault` says why,
-    and `lost` has the identities that it was made for. `refused`: LML refused the page as it was.
+    `refreshed` holds every identity with a final status. If the call failed, `fault` says why, and
+    `lost` holds the identities that it asked about. `refused` says that LML refused the page.
     """
 
     took: timedelta
@@ -49,9 +49,9 @@ class _Page:
 
 @dataclass(eq=False)
 class Refresher:
-    """Asks LML for pages as large as the budget allows; pages that it refuses are split.
+    """Asks LML for pages as large as the budget allows, and splits pages that it refuses.
 
-    `statuses` counts what LML said of identities, each time that it said so.
+    `statuses` counts the statuses that LML reported.
     """
 
     warming: Warming
@@ -63,11 +63,11 @@ class Refresher:
     async def refresh(
         self, cause: RefreshCause, wanted: Mapping[int, bool], patience: timedelta | None = None
     ) -> AsyncGenerator[Report, None]:
-        """Yield what every call came to; `wanted` has the identities, with whether each is known.
+        """Yield the outcome of every call; `wanted` maps each identity to whether it is known.
 
-        A page that was refused and is split is not reported. Ends early after a call that failed,
-        and once the budget has allowed none for as long as `patience`: identities that no report
-        names were not asked. Raises `StoreUnavailableError`.
+        A refused page that will be split is not reported. Ends early after a call that failed, and
+        when the budget allows no call for as long as `patience`; identities without a report were
+        not asked about. Raises `StoreUnavailableError`.
         """
         pages = deque(
             _Page(tuple(i for i in wanted if wanted[i] is known), known) for known in (True, False)
@@ -130,7 +130,7 @@ class Refresher:
             await self._end_failed(grant, page, took())
             return Report(took(), lost=page.identities, fault=fault)
         except BaseException:
-            # Otherwise the book would count it as in flight until its time is up.
+            # Otherwise the budget would count the call as in flight until it times out.
             with suppress(StoreUnavailableError):
                 await asyncio.shield(self._end_failed(grant, page, took()))
             raise
@@ -160,7 +160,7 @@ class Refresher:
         return Report(took, refreshed, refused=True)
 
     async def _end_failed(self, grant: Grant, page: _Page, took: timedelta) -> None:
-        # Nobody knows what it cost before it failed.
+        # Its real cost is unknown.
         asked = len(page.identities)
         cost = cost_of(self.refreshes.limits, asked, COLD_COST * asked, took)
         await self.refreshes.end(grant, cost=cost, answered=0, refreshed={})
@@ -174,4 +174,4 @@ class Refresher:
     def _note_words(self, refreshed: Mapping[int, Refreshed]) -> None:
         for word in (each.word for each in refreshed.values()):
             if word is not None and self._odd.first(word):
-                _log.warning("unknown status, counted as an error, told once", status=word[:40])
+                _log.warning("unknown status, counted as an error, logged once", status=word[:40])

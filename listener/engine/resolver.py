@@ -1,4 +1,4 @@
-"""Gets verdicts for library rows."""
+"""Asks LML about library rows, and has its verdicts written."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from listener.engine.ports import Library, Lml, NoTelemetry, Outbox, Telemetry, 
 
 _log = structlog.stdlib.get_logger()
 
-_LOCKED = "another session keeps the row locked"
+_LOCKED = "locked by another session"
 
 
 @dataclass(frozen=True, slots=True)
 class ResolverLimits:
-    """How a batch is asked: compilations in small calls, rows that fail again by a policy.
+    """How to ask about a batch: compilations in small calls, and retries by a policy.
 
     With `defer_compilations` a few compilations among other rows are handed back unasked: asking
     them together with those of other batches takes fewer calls.
@@ -55,7 +55,7 @@ class ResolverLimits:
 
 @dataclass(slots=True)
 class _Work:
-    """One batch on its way: its questions as they were read last, and what became of its rows.
+    """A batch in progress: its questions as last read, and the outcomes of its rows.
 
     `order` stays 0 until rows could be read; `answers` is how many had been written by then, in any
     batch. `failures` are not in the ledger yet. `page` is being asked; `interrupted` holds, for
@@ -74,22 +74,22 @@ class _Work:
 
     @property
     def noted(self) -> AbstractSet[int]:
-        """The rows that something became of, recorded or not yet."""
+        """The rows with an outcome, recorded or not."""
         return self.outcome.tried | {failure.library_id for failure in self.failures}
 
     @property
     def left(self) -> list[Question]:
-        """The questions of the page that nothing became of yet."""
+        """The questions of the page that have no outcome yet."""
         noted = self.noted
         return [question for question in self.page.questions if question.library_id not in noted]
 
 
 @dataclass(eq=False, kw_only=True)
 class Resolver:
-    """Asks LML about library rows as they are now, and has its verdicts written.
+    """Asks LML about the current content of library rows, and has its verdicts written.
 
-    `permit` bounds the calls in flight. `circuit` is shared with all that ask the same of LML.
-    `odd` holds what was odd about verdicts that were used all the same.
+    `permit` limits the calls in flight. `circuit` is shared by all callers of the stream. `odd`
+    remembers the oddities that were logged.
     """
 
     library: Library
@@ -106,9 +106,9 @@ class Resolver:
     refused_verdicts: Refusals = field(default_factory=Refusals)
 
     async def handle(self, batch: Batch) -> BatchOutcome:
-        """Have the rows of a batch answered; rows that cannot be end in the ledger as failed.
+        """Handle a batch: write verdicts, or record rows as failed in the ledger.
 
-        A fault of a service is in the outcome, and ends it early: what was done by then stays.
+        A service fault ends this early and is part of the outcome; work already done stays.
         """
         work = _Work(batch)
 
@@ -123,13 +123,13 @@ class Resolver:
         try:
             await isolate(batch.row_ids, answer, refuse)
             if work.failures and not work.order:
-                # Not one row can be read: no row is to blame.
+                # No row could be read, so no row is to blame.
                 raise StoreUnavailableError(work.failures[0].detail)
             await self._record(work)
         except SERVICE_FAULTS as fault:
             work.outcome.fault = fault
         finally:
-            # LML's reply has closed the circuit by now, if there was one.
+            # If LML replied, that has already closed the circuit.
             self.circuit.end_trial()
         return work.outcome
 
@@ -171,7 +171,7 @@ class Resolver:
             await isolate(page.questions, attempt, refuse, self.refused_questions)
         except LmlUnavailableError as fault:
             if work.interrupted:
-                # Any of these rows may be the reason, or LML.
+                # LML may be to blame, or any of these rows.
                 for question in work.left:
                     self._failed(work, question, Skip.LML_ERROR, str(fault), SUSPECT)
             if isinstance(fault, CallInterruptedError):
@@ -195,17 +195,17 @@ class Resolver:
             results = await self._results(work, QuestionPage(questions, work.page.with_tracks))
         except TracksRefusedError as fault:
             _log.warning("asking without tracks", questions=len(questions), reason=str(fault))
-            # Nor for parts of this page: each would cost another call.
+            # The parts of this page do without tracks, too: each would cost another call.
             work.page = QuestionPage(work.page.questions)
             await self._put(work, questions)
         else:
             await self._write(work, self._judge(work, questions, results))
 
     async def _about_rows(self, work: _Work, questions: Sequence[Question]) -> bool:
-        """Return whether an interrupted call is about its rows: LML answers others."""
+        """Return whether the rows are to blame for an interrupted call: LML answers others."""
         work.interrupted.append(self.circuit.answers)
         if questions[0].suspicion == ISOLATED:
-            # Asked alone, as it interrupts calls whether LML is up or not.
+            # It was asked about alone because it interrupts calls whether LML is up or not.
             return True
         if self.circuit.failures:
             return False
@@ -214,12 +214,13 @@ class Resolver:
         return len(questions) > 1 and await self._probe(work)
 
     def _answered_others(self, work: _Work, questions: Sequence[Question]) -> bool:
-        """Return whether another row was answered since these were part of an interrupted call."""
+        """Return whether other rows were answered after an interrupted call with these rows."""
         *former, answers = work.interrupted
         alone = len(questions) == 1
         if not former and answers > work.answers:
             return True
-        # LML may have gone since; a row alone cannot tell, but was asked just before that.
+        # LML may have gone down since. Several rows can be probed; a row alone cannot, but it was
+        # asked about shortly before that answer.
         if former and answers > former[0 if alone else -1]:
             return True
         if former and not alone:
@@ -227,10 +228,10 @@ class Resolver:
         return all(each.suspicion and self._others_answered(work, each) for each in questions)
 
     async def _probe(self, work: _Work) -> bool:
-        """Return whether LML replies to the last or to the first row that is left, asked alone."""
+        """Ask about the last and then the first remaining row alone; return whether LML replies."""
         left = work.left
         interrupted: list[tuple[Question, str]] = []
-        # Bad rows are often neighbours: the other end may be well.
+        # Bad rows are often neighbours, so the other end may be fine.
         ends = (left[-1], left[0])
         for question in ends:
             try:
@@ -247,7 +248,7 @@ class Resolver:
         return up
 
     async def _results(self, work: _Work, page: QuestionPage) -> Sequence[Verdict | Invalid]:
-        # What isolates a row tells more than a call repeated, as do a suspect's later attempts.
+        # Isolating a row, or retrying a suspect later, shows more than repeating the call now.
         once = bool(work.interrupted) or any(question.suspicion for question in page.questions)
         async with self.permit():
             self.tally.lml_calls += 1
@@ -258,7 +259,7 @@ class Resolver:
                         page.questions, with_tracks=page.with_tracks, once=once
                     )
             except (CallInterruptedError, TracksRefusedError):
-                # Our caller decides what the first means; after the second it calls again at once.
+                # The caller judges the first, and calls again without tracks after the second.
                 raise
             except LmlUnavailableError as fault:
                 self.circuit.failed(fault)
@@ -272,14 +273,14 @@ class Resolver:
             results = await reply.read()
         finally:
             answered(reply.cache_stats)
-        # Not before: a reply that cannot be read says nothing about LML.
+        # Only now: an unreadable reply says nothing about LML.
         self.circuit.replied()
         return results
 
     def _judge(
         self, work: _Work, questions: Sequence[Question], results: Sequence[Verdict | Invalid]
     ) -> Sequence[Verdict]:
-        """Note the rows whose answer cannot be used; return the verdicts that can be."""
+        """Record the rows without a usable answer as failed; return the usable verdicts."""
         judgement = judge(questions, results)
         if judgement.unanswered or judgement.foreign or judgement.nameless_invalid:
             log_misfit(questions, judgement)
@@ -311,10 +312,10 @@ class Resolver:
             await isolate(accepted, write, refuse, self.refused_verdicts)
 
     def _note_oddities(self, verdicts: Sequence[Verdict]) -> None:
-        for verdict in verdicts:
-            for odd in oddities(verdict.identity) if verdict.identity is not None else ():
+        for each in verdicts:
+            for odd in oddities(each.identity) if each.identity is not None else ():
                 if self.odd.first(odd):
-                    _log.warning("odd verdict, told once", library_id=verdict.library_id, what=odd)
+                    _log.warning("odd verdict, logged once", library_id=each.library_id, what=odd)
 
     def _others_answered(self, work: _Work, question: Question) -> bool:
         return self.circuit.others_answered(question.failing, work.read_at)
@@ -322,7 +323,7 @@ class Resolver:
     def _refused(
         self, work: _Work, reason: Skip, questions: Sequence[Question], detail: str
     ) -> None:
-        """Note rows that were refused: one alone, or several of which any may be the reason."""
+        """Record refused rows as failed: one alone is isolated, several are suspects."""
         for question in questions:
             suspicion = ISOLATED if len(questions) == 1 else SUSPECT
             self._failed(work, question, reason, detail, suspicion)
@@ -352,17 +353,17 @@ class Resolver:
             recorded = await self.verdicts.fail(work.order, failures, work.batch.entries(rows))
             outcome.settled |= recorded
             outcome.failed |= recorded
-            # A newer question about these rows was answered or failed meanwhile.
+            # A newer question about these rows has been answered or has failed.
             outcome.late |= rows - recorded
 
         def refuse(failures: Sequence[Failure], reason: str) -> None:
-            _log.warning("failures cannot be recorded", rows=len(failures), reason=reason)
+            _log.warning("cannot record failures", rows=len(failures), reason=reason)
             outcome.late |= {failure.library_id for failure in failures}
 
         if not failures:
             return
         if self.circuit.answers == work.answers:
-            # Everything may be refused: what need not be asked alone is asked with others.
+            # Everything may be failing, so no row counts as isolated without other evidence.
             failures = [self._unsure(work, failure) for failure in failures]
         await isolate(failures, record, refuse)
         for failure in failures:

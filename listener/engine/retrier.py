@@ -1,4 +1,4 @@
-"""Tries again what failed, once its time has come."""
+"""Retries failed rows once their time has come."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _LOOK_EVERY = timedelta(minutes=1)
 
 @dataclass(eq=False)
 class Retrier:
-    """Hands rows that failed to the handler of changes, in batches of their own.
+    """Hands failed rows to the handler of changes, in batches of their own.
 
-    `due` returns up to so many rows whose time has come. `circuit` is shared with all that ask the
-    same of LML.
+    `due` returns up to the given number of rows whose time has come. `circuit` is shared by all
+    callers of the stream.
     """
 
     due: Callable[[int], Awaitable[Sequence[int]]]
@@ -35,40 +35,40 @@ class Retrier:
     batch_size: int
 
     async def run(self) -> None:
-        """Go on until cancelled."""
+        """Run until cancelled."""
         await keep_doing("retries", self._retry)
 
     async def _retry(self) -> timedelta:
-        """Retry one batch of rows; return how long to wait until the next one."""
+        """Retry one batch of rows; return how long to wait before the next."""
         if self.circuit.paused_for():
             return _EVERY
         rows = await self.due(self.batch_size)
-        # Others may have asked, and failed, meanwhile.
+        # Another call may have failed meanwhile.
         if not rows or self.circuit.paused_for():
             return _EVERY
         most = self.circuit.begin_trial()
         outcome = await self.handle(Batch(dict.fromkeys(rows[:most], ())))
         if isinstance(outcome.fault, StoreUnavailableError):
             raise outcome.fault
-        # Settled rows are answered or have a later time: without one the same rows came again.
+        # Settled rows are answered or have a later retry time; others would be due at once.
         more = len(rows) == self.batch_size and outcome.settled and outcome.fault is None
         return timedelta() if more else _EVERY
 
 
 @dataclass(eq=False)
 class ReleaseWatch:
-    """Has every row that failed asked again when another release of LML is deployed.
+    """Makes every failed row due when LML is deployed in another release.
 
-    `release` returns LML's version and commit, None if it names none; `note` returns how many rows
-    are asked again because of them.
+    `release` returns LML's version and commit, None if LML reports none. `note` records them and
+    returns how many rows became due.
     """
 
     release: Callable[[], Awaitable[str | None]]
     note: Callable[[str], Awaitable[int]]
 
     async def run(self) -> None:
-        """Go on until cancelled."""
-        await keep_doing("the watch over LML's release", self._look)
+        """Run until cancelled."""
+        await keep_doing("watch over LML's release", self._look)
 
     async def _look(self) -> timedelta:
         await self.look()
@@ -80,4 +80,4 @@ class ReleaseWatch:
         if release is None:
             return
         if rows := await self.note(release):
-            _log.info("LML has another release, asking again what failed", rows=rows)
+            _log.info("new LML release, retrying failed rows", rows=rows)

@@ -1,4 +1,4 @@
-"""The jobs that a daemon does by the clock, beside following changes."""
+"""Runs the scheduled jobs of a daemon."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _RETRY = Backoff(first=timedelta(seconds=15), most=timedelta(minutes=30))
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What one of all daemons does once in every interval.
+    """Work that one of the daemons does once per interval.
 
-    The intervals are counted from `begins` after the epoch. `work` gets the cause, and when the
-    slot began. With `at_start` the job is also done whenever a daemon begins.
+    Intervals are counted from `begins` after the epoch. `work` receives the cause and the start of
+    the slot. With `at_start` each daemon also does the job when it starts.
     """
 
     name: str
@@ -37,14 +37,14 @@ class Job:
 
 @dataclass(eq=False)
 class Routine:
-    """Does each job once a slot, in the first daemon that takes it; no job ever stops another."""
+    """Does each job once per slot, unless another daemon took it; no job stops another."""
 
     jobs: Sequence[Job]
     slots: Slots
     bell: Bell
 
     async def run(self) -> None:
-        """Go on until cancelled."""
+        """Run until cancelled."""
         async with self.bell.ringing(), asyncio.TaskGroup() as tasks:
             for job in self.jobs:
                 tasks.create_task(self._keep(job))
@@ -59,7 +59,7 @@ class Routine:
             except (StoreUnavailableError, RunHaltedError) as fault:
                 failures += 1
                 _log.warning("job failed", job=job.name, reason=str(fault), failures=failures)
-            except Exception:  # noqa: BLE001 - a job that breaks must never stop following changes
+            except Exception:  # noqa: BLE001 - a broken job must never stop the daemon
                 failures += 1
                 _log.exception("job broke", job=job.name, failures=failures)
             else:

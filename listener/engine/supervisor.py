@@ -1,4 +1,4 @@
-"""Keeps the lanes of a daemon going until it is told to stop."""
+"""Keeps a daemon following its streams until it is stopped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from listener.engine.ports import Lanes
 _log = structlog.stdlib.get_logger()
 
 _RESTART = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=15))
-# Asking the database costs little, and notices soon that it is back.
+# Connecting is cheap, and soon shows that the database is back.
 _RECONNECT = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=2))
 _STEADY = timedelta(minutes=1)
 _BROKEN = Backoff(first=timedelta(seconds=2), most=timedelta(minutes=1))
@@ -30,10 +30,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Supervisor:
-    """Follows several streams, each whenever its lane is ours, and does work beside that.
+    """Follows several streams, each while this daemon holds its lane, with their background work.
 
-    A lane that breaks is taken up again after a growing delay; it never takes another one or the
-    daemon with it.
+    A lane that fails is restarted after a growing delay; it affects neither the other lanes nor the
+    daemon.
     """
 
     lanes: Lanes
@@ -41,7 +41,7 @@ class Supervisor:
     shutdown: timedelta
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set, then for at most `shutdown` to finish what is in flight."""
+        """Work until `stop` is set, then finish the batches in flight within `shutdown`."""
         async with asyncio.TaskGroup() as tasks:
             work = [tasks.create_task(self._follow(each, stop)) for each in self.followers]
             await stop.wait()
@@ -80,16 +80,16 @@ class Supervisor:
                 return
             async with asyncio.TaskGroup() as tasks:
                 for work in self.followers[follower]:
-                    # A stop ends it at once: what it did not ask stays due.
+                    # A stop ends it at once: rows not asked about stay due.
                     tasks.create_task(until(stop, work()))
                 await follower.follow(lane, stop)
 
 
 @asynccontextmanager
 async def beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Do work for the length of the block, at whose end it is cancelled.
+    """Run work in the background for the length of the block, then cancel it.
 
-    What the block raises is raised as it is, not in a group.
+    An exception of the block is raised as it is, not in a group.
     """
     failure: Exception | None = None
     async with asyncio.TaskGroup() as tasks:
@@ -106,9 +106,9 @@ async def beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 async def keep_doing(what: str, step: Callable[[], Awaitable[timedelta]]) -> None:
-    """Take one step after another until cancelled, each after the pause that the last one returned.
+    """Repeat a step until cancelled; each step returns the pause before the next.
 
-    A step that fails is logged and taken again after a growing delay; nothing else stops for it.
+    A step that fails is logged and repeated after a growing delay; it stops nothing else.
     """
     failures = 0
     while True:
@@ -119,16 +119,17 @@ async def keep_doing(what: str, step: Callable[[], Awaitable[timedelta]]) -> Non
             pause = _BROKEN.delay(failures)
             log = _log.bind(work=what, failures=failures)
             if isinstance(error, StoreUnavailableError):
-                log.warning("work beside the changes waits for the database", reason=str(error))
+                log.warning("background work waits for the database", reason=str(error))
             else:
-                log.exception("work beside the changes broke, starting it again")
+                log.exception("background work failed, restarting it")
         await asyncio.sleep(pause.total_seconds())
 
 
 def heed_cancellation() -> None:
-    """Raise `CancelledError` if this task was cancelled; for loops that go on after failures.
+    """Raise `CancelledError` if this task was cancelled; for loops that survive failures.
 
-    Before Python 3.13 a group that is cancelled just as a task in it fails raises the failure only.
+    Before Python 3.13, a group that is cancelled while one of its tasks fails raises only that
+    failure.
     """
     task = asyncio.current_task()
     if task is not None and task.cancelling():
@@ -136,7 +137,7 @@ def heed_cancellation() -> None:
 
 
 async def until(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """Return what `work` returns, or None if `stop` is set first; `work` is cancelled then."""
+    """Return the result of `work`; if `stop` is set first, cancel it and return None."""
     async with asyncio.TaskGroup() as tasks:
         working = tasks.create_task(work)
         stopping = tasks.create_task(stop.wait())

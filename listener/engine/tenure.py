@@ -1,4 +1,4 @@
-"""One tenure of a lane: what lives from taking a stream to handing it over."""
+"""One tenure of a lane: the state that lives while a daemon holds it."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from listener.engine.ports import Lane, Observer, Outbox
 _log = structlog.stdlib.get_logger()
 
 _DRAIN_WAIT = timedelta(milliseconds=20)
-# Whatever else asks LML may end a silence, and does not wake the dispatcher.
+# Other callers of LML may end a pause without waking the dispatcher.
 _FAILING_LOOK = timedelta(milliseconds=200)
 _STORE_BACKOFF = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=2))
-# New connections did not help by then: another daemon, perhaps of another version, may do better.
+# New connections have not helped: another daemon, perhaps of another version, may do better.
 _GIVE_UP = 4
 
 
 @dataclass(frozen=True, slots=True)
 class ConsumerLimits:
-    """`in_flight` batches at most are handled at a time; the outbox is read anew every `poll`."""
+    """The daemon handles up to `in_flight` batches at a time, and polls the outbox every `poll`."""
 
     room: RoomLimits
     in_flight: int
@@ -45,12 +45,12 @@ class ConsumerLimits:
 
 @dataclass(eq=False)
 class Work:
-    """What following a stream takes, and what is counted of it as long as the process lives.
+    """The parts needed to follow a stream, and its counts, which live as long as the process.
 
-    `circuit` is shared with all that ask the same of LML. `calls` returns how many calls may be in
-    flight, which is otherwise as many as batches: a batch beyond that would only wait, and is
-    better filled meanwhile. `claim_lag` has how long changes waited until they were claimed.
-    `resting` is set while everything in the outbox was claimed.
+    `circuit` is shared by all callers of the stream. `calls` returns how many calls may be in
+    flight (by default as many as batches): another batch would only wait, and can fill up
+    meanwhile. `claim_lag` holds how long changes waited to be claimed. `resting` is set while the
+    outbox holds nothing unclaimed.
     """
 
     stream: Stream
@@ -65,7 +65,7 @@ class Work:
     batch_ids: itertools.count[int] = field(default_factory=partial(itertools.count, 1), init=False)
 
     def note_settled(self, ages: Sequence[float]) -> None:
-        """Have observers note changes that were settled, by their ages in seconds."""
+        """Report settled changes to the observers, by their ages in seconds."""
         for observer in self.observers:
             observer.settled(self.stream, ages)
 
@@ -73,9 +73,9 @@ class Work:
 class Tenure:
     """Claims the changes of a stream, groups them into batches and has them handled.
 
-    Claims live in memory only: the holder of the lane is the only reader of the outbox, and what is
-    not settled at the end is still there for the next one. `fault` is the reason of the database
-    for handling no batch; it may be that of the tenure before.
+    Claims live in memory only: the holder of the lane is the only reader of the outbox, and the
+    next holder finds whatever was not settled. `fault` is the database's reason for refusing every
+    batch; it may be left over from the previous tenure.
     """
 
     def __init__(self, work: Work, lane: Lane, fault: str | None = None) -> None:
@@ -88,14 +88,14 @@ class Tenure:
         self._slots = asyncio.Semaphore(work.limits.in_flight)
         self._calls = work.calls or (lambda: work.limits.in_flight)
         self._moved = asyncio.Event()
-        # A batch that was cancelled before its first step could not count itself out.
+        # A batch that is cancelled before its first step cannot decrement this.
         self._running = 0
         self._dispatched_at = now()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set and what is in flight is done.
+        """Work until `stop` is set and all batches in flight are done.
 
-        Raises `LaneLostError`, and `StoreUnavailableError` once one batch after another failed.
+        Raises `LaneLostError`, and `StoreUnavailableError` after several batches failed in a row.
         """
         self._work.resting.clear()
         async with asyncio.TaskGroup() as tasks:
@@ -106,13 +106,13 @@ class Tenure:
             dispatching.cancel()
             await asyncio.wait((feeding,))
             while not self.room.quiet:
-                # The lane stays ours, and is seen to be, until the last batch is done.
+                # This keeps the lane's heartbeat going until the last batch is done.
                 await self._lane.wait(_DRAIN_WAIT)
 
     def pulse(self) -> Pulse:
-        """Return how the stream is followed."""
+        """Return the state of the stream."""
         at, work = now(), self._work
-        # Waiting for a batch to end is no stall; how long a batch may take is bounded elsewhere.
+        # Waiting for a batch is not a stall; the duration of a batch is bounded elsewhere.
         full = self._running >= work.limits.in_flight
         turned_at = min(self._feeder.turned_at, at if full else self._dispatched_at)
         looked_at = self._feeder.looked_at
@@ -128,7 +128,7 @@ class Tenure:
         )
 
     def _admit(self, changes: tuple[Change, ...]) -> list[tuple[int, int]]:
-        """Take changes in; return those that need not be asked, as pairs of (seq, row id)."""
+        """Admit changes to the room; return the superseded ones as pairs of (seq, row id)."""
         work = self._work
         work.claim_lag.add([change.waited.total_seconds() for change in changes])
         work.resting.clear()
@@ -159,8 +159,8 @@ class Tenure:
             self._dispatched_at = now()
             patience: float | None = self._paused_for().total_seconds()
             failing = bool(self.pause.failures or circuit.failures)
-            # After a failure one row shows whether all is well again, and the others wait for it;
-            # what is still in flight may be so for long.
+            # After a failure one row tests whether the service is back, and the others wait for it,
+            # but not for batches in flight, which may take long.
             if not patience and not (failing and self._feeder.behind):
                 full = self._running >= self._calls()
                 most = circuit.begin_trial() or (TRIAL if failing else None)
@@ -172,7 +172,7 @@ class Tenure:
             elif not patience:
                 patience = None
             longest = (_FAILING_LOOK if failing else TURN).total_seconds()
-            # Not wait_for: before Python 3.12 it loses a cancellation that meets the event.
+            # Before Python 3.12, wait_for loses a cancellation that coincides with the event.
             with suppress(TimeoutError):
                 async with asyncio.timeout(longest if patience is None else min(patience, longest)):
                     await self._moved.wait()

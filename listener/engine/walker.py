@@ -1,4 +1,4 @@
-"""Walks over all that is being played, and has every identity refreshed."""
+"""Walks over everything that is being played, and refreshes every identity."""
 
 from __future__ import annotations
 
@@ -23,18 +23,17 @@ from listener.engine.refresher import Refresher, Report
 
 _log = structlog.stdlib.get_logger()
 
-# Longer than LML leaves Discogs alone after it was refused: 20 s.
+# Longer than LML pauses its calls to Discogs after a refusal: 20 s.
 _RETRY = Backoff(first=timedelta(seconds=25), most=timedelta(minutes=5))
 _ROUNDS = 3
 
 
 @dataclass(eq=False, kw_only=True)
 class Walker:
-    """Refreshes the identities of what is being played, one call at a time.
+    """Refreshes the identities of everything that is being played, one call at a time.
 
-    Only one walk goes on at a time in all processes. It refuses while less than `min_coverage`
-    (0..1) of the rows with a Discogs release have an identity. `circuit` is shared with all that
-    ask the same of LML.
+    Only one process walks at a time. It refuses to while less than `min_coverage` (0..1) of the
+    rows with a Discogs release have an identity. `circuit` is shared by all callers of the stream.
     """
 
     played: PlayedIdentities
@@ -53,13 +52,13 @@ class Walker:
         tally: RotationTally | None = None,
         expect: Callable[[int], None] | None = None,
     ) -> RotationTally:
-        """Refresh every identity that LML said nothing of use about since then.
+        """Refresh every identity without a useful answer since then.
 
-        This continues an interrupted walk. Returns its tally, which counts all identities being
-        played: the one given, kept up to date, or one of its own; `expect` gets the number of
-        identities to ask about. With `force` coverage does not matter. Raises `RunHaltedError` if
-        it refuses, if another walk goes on, if LML refuses every page, or once several calls in a
-        row failed; `StoreUnavailableError` if the database goes.
+        This continues an interrupted walk. Returns its tally of all identities being played, which
+        is `tally` if given and is updated as it goes; `expect` receives the number of identities to
+        ask about. `force` ignores coverage. Raises `RunHaltedError` if coverage is too low, if
+        another walk is running, if LML refuses every page, or after several calls failed in a row;
+        `StoreUnavailableError` if the database fails.
         """
         tally = tally if tally is not None else RotationTally()
         if not force:
@@ -68,7 +67,7 @@ class Walker:
             return tally
         try:
             async with self.runs.enter(RunKind.ROTATION, Scope(), cause, tally, wait=False) as note:
-                # Read once more: another walk may have ended only now.
+                # Read again: another walk may just have ended.
                 played = await self.played.identities(since)
                 todo = {i: each.known for i, each in played.items() if each.answered is None}
                 if expect is not None:
@@ -81,12 +80,12 @@ class Walker:
                     if todo:
                         await walk.through(note)
         except RunGoesOnError as fault:
-            message = "a walk over the rotation goes on already; `listener status` shows it"
+            message = "a rotation walk is already running; `listener status` shows it"
             raise RunHaltedError(message) from fault
         return tally
 
     async def count(self, since: datetime) -> int:
-        """Return how many identities a walk would ask about; asks nothing."""
+        """Return how many identities a walk would ask about, without asking."""
         played = await self.played.identities(since)
         return sum(each.answered is None for each in played.values())
 
@@ -96,16 +95,16 @@ class Walker:
             raise RunHaltedError(
                 f"only {played.resolved} of {played.with_discogs_id} rows in rotation with a"
                 f" Discogs release have an identity, {played.coverage:.1%}; ROTATION_MIN_COVERAGE"
-                f" is {self.min_coverage:.1%}. Wait until the others are minted, or refresh what"
-                " there is: listener sweep --stream rotation --force"
+                f" is {self.min_coverage:.1%}. Wait until the others are minted, or refresh the"
+                " existing ones: listener sweep --stream rotation --force"
             )
 
 
 @dataclass(eq=False)
 class _Walk:
-    """One walk on its way, in rounds: the next one is about identities that failed in this one.
+    """A walk in progress, in rounds: each round retries the identities that failed in the last.
 
-    `todo` are those to be asked in this round, with whether each is known.
+    `todo` maps the identities to ask about in this round to whether each is known.
     """
 
     refresher: Refresher
@@ -116,7 +115,7 @@ class _Walk:
     went_well: bool = False
 
     async def through(self, note: Callable[[], Awaitable[None]]) -> None:
-        """Go on until every identity is done with, or failed in every round."""
+        """Work until every identity has answered, or has failed in every round."""
         for rounds in range(1, _ROUNDS + 1):
             while self.todo:
                 await self.circuit.wait()
@@ -137,7 +136,7 @@ class _Walk:
                     self.tally.latency += report.took
                     self._take(report)
                     await note()
-                    # One refused identity says nothing about LML: the next page may.
+                    # One refused identity says nothing about LML; the next page may.
                     if self.circuit.failures and not report.refused:
                         return
         finally:
@@ -147,7 +146,7 @@ class _Walk:
         for identity, refreshed in report.refreshed.items():
             del self.todo[identity]
             self.tally.count(refreshed)
-            # An identity that LML refuses now it will also refuse in a minute.
+            # If LML refuses an identity now, it will also refuse it in a minute.
             if refreshed.worth_a_retry and not report.refused:
                 self.failed.add(identity)
             if refreshed.status is not Status.ERROR:

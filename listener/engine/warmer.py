@@ -39,18 +39,18 @@ from listener.engine.refresher import Refresher, Report
 
 _log = structlog.stdlib.get_logger()
 
-# A batch that the budget does not allow goes back untried after this: a stop waits no longer.
+# A batch without budget goes back untried after this time, so that a stop need not wait longer.
 _PATIENCE = timedelta(seconds=1)
-# How many rows that failed once are refreshed together; those that failed more often go alone.
+# How many rows that failed once are refreshed together; rows that failed more often go alone.
 _TOGETHER = 10
 
 
 @dataclass(slots=True)
 class _Work:
-    """One batch on its way, and what became of its rows.
+    """A batch in progress, and the outcomes of its rows.
 
-    `failing` has what was remembered of each row's failures when it was read last. `failures` are
-    not in the ledger yet; rows that are `left` to the next walk never get there.
+    `failing` holds each row's recorded failures as last read. `failures` are not recorded yet; rows
+    that are `left` to the next walk never will be.
     """
 
     batch: Batch
@@ -63,10 +63,10 @@ class _Work:
 
 @dataclass(eq=False, kw_only=True)
 class Warmer:
-    """Has identities minted for changed rotation rows that lack one, and all of them refreshed.
+    """Refreshes the identities of changed rotation rows, and has missing ones minted.
 
-    A row that fails again and again is left to the next walk. `circuit` is shared with all that ask
-    the same of LML. `tally` counts identities, and rows that were minted for.
+    A row that keeps failing is left to the next walk. `circuit` is shared by all callers of the
+    stream. `tally` counts identities, and the rows that were minted for.
     """
 
     rotation: Rotation
@@ -77,9 +77,9 @@ class Warmer:
     tally: RotationTally = field(default_factory=RotationTally)
 
     async def handle(self, batch: Batch) -> BatchOutcome:
-        """Handle a batch; rows that the budget does not allow now are left untried.
+        """Handle a batch; rows for which there is no budget now are left untried.
 
-        A fault of a service is in the outcome, and ends it early: what was done by then stays.
+        A service fault ends this early and is part of the outcome; work already done stays.
         """
         work = _Work(batch)
 
@@ -96,7 +96,7 @@ class Warmer:
         return work.outcome
 
     async def _handle(self, work: _Work, rows: Sequence[int]) -> None:
-        # A change starts a row over, whatever failed before it.
+        # A change resets the failures of its row.
         played = [
             replace(row, failing=None) if work.batch.changes[row.row_id] else row
             for row in await self.rotation.read(rows)
@@ -104,7 +104,7 @@ class Warmer:
         work.read_at = now()
         work.failing |= {row.row_id: row.failing for row in played}
         if albums := sorted({row.album_id for row in played if row.album_id is not None}):
-            # Before anything is settled: their place in the outbox must be safe by then.
+            # Before anything is settled: first their questions must be safe in the outbox.
             await self.rotation.raise_releases(albums)
         named = [row for row in played if row.identity_id is not None]
         bare = [row for row in played if row.identity_id is None and row.discogs_release_id]
@@ -115,7 +115,7 @@ class Warmer:
             await self._warm(work, named)
             await self._warm(work, await self._mint(work, bare))
         except Exception:
-            # Now: rows that failed by then are not tried once more while others are isolated.
+            # Record failures now, so that isolating other rows does not retry these.
             await self._record(work)
             raise
         await self._record(work)
@@ -159,12 +159,12 @@ class Warmer:
         await self._settle(work, done)
 
     async def _mint(self, work: _Work, bare: Sequence[Played]) -> list[Played]:
-        """Return the rows that have an identity now."""
+        """Mint identities for rows that lack one; return the rows that have one now."""
         minted: dict[int, int] = {}
         try:
             await self._mint_each(work, bare, minted)
         except Exception:
-            # What was minted by then is kept.
+            # Keep the identities that are minted already.
             await self._fill(work, bare, minted)
             raise
         return await self._fill(work, bare, minted)
@@ -190,7 +190,7 @@ class Warmer:
                 self.tally.mints["refused"] += len(asking)
                 self._failed(work, asking, str(fault))
             except LmlRefusedError as fault:
-                # An LML without that route can still refresh: rows with an identity need not wait.
+                # An LML without this route can still refresh: rows with an identity need not wait.
                 _log.error("identities cannot be minted", reason=str(fault))
                 self._failed(work, asking.union(*rows.values()), str(fault))
                 return
@@ -198,7 +198,7 @@ class Warmer:
                 self._not_answered(work, sorted(asking), fault)
 
     def _not_answered(self, work: _Work, rows: Sequence[int], fault: LmlUnavailableError) -> None:
-        """Note rows of an interrupted call; raise the fault if LML may be to blame."""
+        """Record the rows of an interrupted call as failed; raise if LML may be to blame."""
         about_rows = all(
             self.circuit.others_answered(work.failing.get(row), work.read_at) for row in rows
         )
@@ -210,7 +210,7 @@ class Warmer:
         raise fault
 
     def _failed(self, work: _Work, rows: Iterable[int], detail: str) -> None:
-        """Note rows to be tried again, or to be left to the walk."""
+        """Record failed rows for a retry, or leave them to the next walk."""
         for row in sorted(rows):
             past = work.failing.get(row)
             others_answered = self.circuit.others_answered(past, work.read_at)
@@ -228,7 +228,7 @@ class Warmer:
             rows = frozenset(failure.row_id for failure in failures)
             await self.rotation.fail(failures, work.batch.entries(rows))
             _log.warning(
-                "rotation rows failed, tried again later",
+                "rotation rows failed, retrying later",
                 rows=sorted(rows)[:10],
                 count=len(rows),
                 reason=failures[0].detail,
@@ -246,10 +246,10 @@ class Warmer:
         raced = {row_id for row_id, ours in written.items() if not ours}
         self.tally.mints["minted"] += len(written) - len(raced)
         self.tally.mints["raced"] += len(raced)
-        # A change of its own is in the outbox for each of them.
+        # Each of these rows has a newer change in the outbox.
         await self._settle(work, raced)
         self._failed(
-            work, {row.row_id for row in rows} - written.keys(), "another session keeps it locked"
+            work, {row.row_id for row in rows} - written.keys(), "locked by another session"
         )
         return [
             replace(row, identity_id=minted[row.discogs_release_id or 0])
@@ -264,7 +264,7 @@ class Warmer:
 
 
 def _groups(rows: Sequence[Played]) -> list[list[Played]]:
-    """Return rows to be refreshed together: those that failed before in few or alone, and last."""
+    """Group rows to refresh together: rows that failed before come last, in few or alone."""
     fresh = [row for row in rows if row.failing is None]
     once = [row for row in rows if row.failing is not None and row.failing.failures == 1]
     often = [row for row in rows if row.failing is not None and row.failing.failures > 1]

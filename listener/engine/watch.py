@@ -1,4 +1,4 @@
-"""Knows how the database sees the streams, so that nobody who asks has to wait for it."""
+"""Keeps a recent reading of the streams, so that readers need not wait for the database."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from listener.domain.health import Pulse, Reading
 from listener.engine.clock import now
 
 _EVERY = timedelta(seconds=2)
-# However long a reading takes, it takes this share of the time at most.
+# Reading may take one part in this many of the time.
 _SHARE = 10
 
 
 @dataclass(eq=False)
 class Watch:
-    """Reads backlog and parked rows every few seconds, as long as it runs.
+    """Reads backlog and parked rows every few seconds while it runs.
 
-    `read` asks the database once; it raises `StoreUnavailableError`.
-    `captured` counts the changes of each stream that was followed from here: those that were
-    claimed by the last reading, and those that were still to be.
+    `read` queries the database once, and may raise `StoreUnavailableError`. `captured` counts the
+    changes of each stream that this daemon followed, claimed or not, as of the last reading.
     """
 
     read: Callable[[], Awaitable[Reading]]
@@ -34,13 +33,13 @@ class Watch:
 
     @property
     def reading(self) -> Reading | None:
-        """What was read last, with its age; None before the first time."""
+        """The last reading, with its age; None before the first."""
         if self._reading is None:
             return None
         return replace(self._reading, age=timedelta(seconds=now() - self._read_at))
 
     async def run(self) -> None:
-        """Go on until cancelled."""
+        """Run until cancelled."""
         while True:
             began = now()
             await self._read()

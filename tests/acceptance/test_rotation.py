@@ -271,7 +271,7 @@ def test_second_walk_is_refused_while_one_goes_on(
     db.execute("SELECT pg_advisory_lock(1280528978, 7)")
     ran = listener.run("sweep", "--stream", "rotation")
     assert ran.code == 2
-    assert "a walk over the rotation goes on already" in ran.stderr
+    assert "a rotation walk is already running" in ran.stderr
     assert not simulator.calls.counts["refresh"]
     assert not runs(db)
 

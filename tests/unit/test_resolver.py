@@ -969,7 +969,7 @@ async def test_failure_whose_ledger_row_is_locked_is_late_and_the_others_are_rec
     assert outcome.late == some(151)
     assert case.waiting == {151}
     assert case.verdicts.failed.keys() == poison - {151}
-    told = [event for event in logged if event["event"] == "failures cannot be recorded"]
+    told = [event for event in logged if event["event"] == "cannot record failures"]
     assert [(event["rows"], event["reason"]) for event in told] == [
         (1, "canceling statement due to lock timeout")
     ]
@@ -1279,7 +1279,7 @@ async def test_row_that_another_session_keeps_locked_ends_in_the_ledger() -> Non
     case.verdicts.locked = some(2, 3)
     assert await case.handle() == all_but({2, 3}, [1, 2, 3, 4])
     assert {(f.reason, f.detail, f.suspicion) for f in case.verdicts.failed.values()} == {
-        (Skip.WRITER_ERROR, "another session keeps the row locked", 0)
+        (Skip.WRITER_ERROR, "locked by another session", 0)
     }
     assert {row: f.retry.failures for row, f in case.verdicts.failed.items()} == {2: 1, 3: 3}
     assert not case.waiting
@@ -1404,7 +1404,7 @@ async def test_odd_verdicts_are_written_and_logged_once_per_kind() -> None:
     with capture_logs() as logs:
         await case.handle()
     assert case.tally.resolved == 5
-    assert [entry["what"] for entry in logs if entry["event"] == "odd verdict, told once"] == [
+    assert [entry["what"] for entry in logs if entry["event"] == "odd verdict, logged once"] == [
         "method 'oracle'"
     ]
 
@@ -1417,4 +1417,4 @@ async def test_kinds_of_oddities_are_bounded() -> None:
     case = Case(lml=Lml(reply=reply))
     with capture_logs() as logs:
         await case.handle()
-    assert sum(entry["event"] == "odd verdict, told once" for entry in logs) == 100
+    assert sum(entry["event"] == "odd verdict, logged once" for entry in logs) == 100

@@ -201,7 +201,7 @@ async def test_it_waits_for_a_database_that_is_unavailable(where: str, logged: L
         assert ledger.pauses == [2, 4, 8, 16, 32, 60, 60, 60]
         assert logged == [
             {
-                "event": "work beside the changes waits for the database",
+                "event": "background work waits for the database",
                 "work": "retries",
                 "log_level": "warning",
                 "reason": "connection refused",
@@ -284,7 +284,7 @@ async def test_release_that_lml_does_not_name_is_not_noted() -> None:
 @pytest.mark.parametrize("rows", [0, 3])
 async def test_release_is_logged_if_rows_are_asked_again_for_it(rows: int, logged: Logs) -> None:
     await watch(Deployed(rows=rows)).look()
-    expected = [("LML has another release, asking again what failed", 3)] if rows else []
+    expected = [("new LML release, retrying failed rows", 3)] if rows else []
     assert [(entry["event"], entry["rows"]) for entry in logged] == expected
 
 

@@ -190,7 +190,7 @@ async def test_walk_asks_for_what_was_not_refreshed_since_its_slot_began() -> No
 async def test_walk_that_another_one_keeps_out_says_so_and_asks_nothing() -> None:
     case = Case(warm(3))
     case.runs.busy = True
-    with pytest.raises(RunHaltedError, match="goes on already"):
+    with pytest.raises(RunHaltedError, match="already running"):
         await case.walk()
     assert not case.warming.asked
 

@@ -192,7 +192,7 @@ async def test_identity_that_keeps_failing_is_left_to_the_walk_and_counted_once(
     assert not case.waiting
     assert case.warmer.tally.with_status(Status.ERROR) == 1
     assert [event["event"] for event in logged] == [
-        *["rotation rows failed, tried again later"] * len(waits),
+        *["rotation rows failed, retrying later"] * len(waits),
         "row left to the next walk",
     ]
 
@@ -316,7 +316,7 @@ async def test_row_that_another_session_keeps_locked_is_tried_again() -> None:
     case.rotation.locked = {1}
     assert await case.handle(1, 2) == BatchOutcome(rows(1, 2), failed=rows(1))
     assert case.failures == {1: 1}
-    assert case.details == {"another session keeps it locked"}
+    assert case.details == {"locked by another session"}
     case.rotation.locked.clear()
     assert await case.retry(1) == BatchOutcome(rows(1))
     assert not case.failures
@@ -338,7 +338,7 @@ async def test_release_that_cannot_be_minted_never_holds_up_others(
     cannot, later = logged
     assert cannot["event"] == "identity cannot be minted"
     assert later == {
-        "event": "rotation rows failed, tried again later",
+        "event": "rotation rows failed, retrying later",
         "log_level": "warning",
         "rows": [1],
         "count": 1,
