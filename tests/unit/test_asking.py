@@ -79,7 +79,7 @@ def test_every_row_is_asked_once_with_others_that_are_as_suspect(
 
 
 @given(st.dictionaries(st.integers(1, 300), st.tuples(st.integers(0, ISOLATED), st.booleans())))
-def test_suspect_compilations_are_asked_with_tracks_and_apart(
+def test_suspect_compilations_are_asked_with_tracks_in_pages_of_their_own(
     kinds: Mapping[int, tuple[int, bool]],
 ) -> None:
     questions = [question(row, s, compilation=c) for row, (s, c) in kinds.items()]
@@ -103,5 +103,5 @@ def test_without_tracks_few_compilations_share_the_page_of_the_others() -> None:
     assert asked(questions, IncludeTracks.OFF) == [[1, 3, 2]]
 
 
-def test_nothing_is_asked_about_nobody() -> None:
+def test_no_questions_make_no_pages() -> None:
     assert not asked([])

@@ -55,7 +55,7 @@ async def test_fault_opens_it_and_is_kept_until_lml_replies() -> None:
     assert not circuit.paused_for()
 
 
-async def test_faults_during_the_silence_are_the_same_failure() -> None:
+async def test_faults_during_a_pause_are_one_failure() -> None:
     circuit = Circuit(Stream.LIBRARY)
     for _ in range(3):
         circuit.failed(DOWN)
@@ -64,7 +64,7 @@ async def test_faults_during_the_silence_are_the_same_failure() -> None:
     assert seconds(circuit.paused_for()) == pytest.approx(FIRST - 3.0, abs=JUST)
 
 
-async def test_silence_that_lml_asks_for_is_kept() -> None:
+async def test_pause_that_lml_asks_for_is_kept() -> None:
     circuit = Circuit(Stream.LIBRARY)
     circuit.failed(LmlUnavailableError("LML answered 503", timedelta(seconds=90)))
     circuit.heard(well=True)
@@ -73,7 +73,7 @@ async def test_silence_that_lml_asks_for_is_kept() -> None:
     assert not circuit.paused_for()
 
 
-async def test_one_row_is_tried_after_the_silence_and_the_others_wait_for_it() -> None:
+async def test_one_row_is_tried_after_the_pause_while_others_wait() -> None:
     circuit = Circuit(Stream.LIBRARY)
     circuit.failed(DOWN)
     await for_a_while(FIRST)
@@ -89,7 +89,7 @@ async def test_one_row_is_tried_after_the_silence_and_the_others_wait_for_it() -
     assert circuit.begin_trial() is None
 
 
-async def test_report_of_lml_that_it_is_well_ends_the_silence_once() -> None:
+async def test_healthy_lml_ends_the_pause_once() -> None:
     circuit = Circuit(Stream.LIBRARY)
     circuit.failed(DOWN)
     circuit.heard(well=True)

@@ -224,7 +224,7 @@ async def test_fault_of_lml_counts_though_a_part_of_the_batch_was_settled() -> N
         assert len(tenure.worker.batches) == 2
 
 
-async def test_nothing_is_claimed_or_asked_while_lml_is_left_alone() -> None:
+async def test_nothing_is_claimed_or_asked_while_calls_to_lml_are_paused() -> None:
     async with following(limits(in_flight=2)) as tenure:
         tenure.worker.answer = unavailable_until(tenure, now() + 3600, retry_after=100)
         tenure.record(1)
@@ -307,7 +307,7 @@ async def test_one_row_goes_ahead_alone_after_a_failure() -> None:
     assert sorted(set(tenure.outbox.settled)) == [(row + 1, row) for row in range(24)]
 
 
-async def test_call_that_hangs_keeps_nobody_from_trying_again() -> None:
+async def test_hanging_call_does_not_block_the_next_trial() -> None:
     async with following(limits(in_flight=2)) as tenure:
         tenure.worker.gate.clear()
         tenure.record(1, 2)
@@ -408,7 +408,7 @@ async def test_row_that_changed_while_its_answer_was_late_leaves_nothing_behind(
     assert tenure.outbox.claimed == [1, 2]
 
 
-async def test_changes_that_later_ones_stand_for_leave_the_outbox_at_once() -> None:
+async def test_superseded_changes_leave_the_outbox_at_once() -> None:
     async with following(limits(capacity=3)) as tenure:
         tenure.worker.gate.clear()
         tenure.record(1)
@@ -438,7 +438,7 @@ async def test_full_room_does_not_keep_lml_from_being_asked_when_it_is_back() ->
         await eventually(lambda: len(tenure.worker.batches) > before, within=2.3)
 
 
-async def test_what_others_found_out_about_lml_counts_here() -> None:
+async def test_findings_of_other_callers_about_lml_count_here() -> None:
     async with following() as tenure:
         tenure.circuit.failed(LmlUnavailableError("ConnectError", timedelta(seconds=600)))
         tenure.record(1)
@@ -467,7 +467,7 @@ async def test_late_rows_are_asked_again_after_the_cool_down() -> None:
     assert second - first == pytest.approx(2.0, abs=0.01)
 
 
-async def test_rows_set_apart_share_calls_and_are_all_handled() -> None:
+async def test_deferred_rows_share_calls_and_are_all_handled() -> None:
     async with following(limits(in_flight=2, batch_size=10, capacity=60)) as tenure:
 
         def defer_odd(batch: Batch) -> BatchOutcome:
@@ -518,7 +518,7 @@ async def test_stop_starts_no_batch_that_was_claimed_but_not_begun() -> None:
 
 
 @pytest.mark.parametrize("turns", [None, 0, 1, 2, 3, 4, 5])
-async def test_stop_is_heard_while_a_batch_ends(turns: int | None) -> None:
+async def test_stop_works_while_a_batch_ends(turns: int | None) -> None:
     async with following() as tenure:
         tenure.record(1)
         await eventually(lambda: not tenure.outbox.entries)
@@ -582,7 +582,7 @@ async def test_catching_up_with_nothing_ends_soon() -> None:
     assert not tenure.worker.batches
 
 
-async def test_catching_up_waits_for_what_becomes_of_the_batch_in_flight() -> None:
+async def test_catching_up_waits_for_the_batch_in_flight() -> None:
     def answer(batch: Batch) -> BatchOutcome:
         rows = frozenset(batch.changes)
         return BatchOutcome(late=rows) if len(tenure.worker.batches) == 1 else BatchOutcome(rows)
@@ -602,7 +602,7 @@ async def test_catching_up_waits_for_what_becomes_of_the_batch_in_flight() -> No
 
 
 @pytest.mark.parametrize("milliseconds", range(0, 40, 4))
-async def test_catching_up_takes_in_what_comes_meanwhile(milliseconds: int) -> None:
+async def test_catching_up_includes_changes_that_arrive_meanwhile(milliseconds: int) -> None:
     tenure = Tenure(limits(capacity=6))
     tenure.outbox.record(1)
     tenure.worker.gate.clear()
@@ -616,7 +616,7 @@ async def test_catching_up_takes_in_what_comes_meanwhile(milliseconds: int) -> N
     assert not tenure.outbox.entries
 
 
-async def test_fault_after_a_part_was_answered_begins_a_silence_of_its_own() -> None:
+async def test_fault_after_a_partial_answer_begins_a_pause() -> None:
     fault = CallInterruptedError("ReadTimeout")
     async with following(limits(in_flight=1, batch_size=20)) as tenure:
         tenure.worker.answer = lambda batch: BatchOutcome(
@@ -627,7 +627,7 @@ async def test_fault_after_a_part_was_answered_begins_a_silence_of_its_own() -> 
         assert tenure.worker.rows == [[*range(8)], *[[7]] * 4]
 
 
-async def test_what_came_during_the_silence_is_claimed_before_lml_is_tried_again() -> None:
+async def test_changes_of_a_pause_are_claimed_before_lml_is_tried_again() -> None:
     async with following(limits(in_flight=1, batch_size=20)) as tenure:
         tenure.worker.answer = lambda batch: BatchOutcome(
             frozenset(batch.changes) - {7}, fault=CallInterruptedError("ReadTimeout")
@@ -642,7 +642,7 @@ async def test_what_came_during_the_silence_is_claimed_before_lml_is_tried_again
         await eventually(lambda: list(tenure.outbox.entries.values()) == [7], within=30.0)
 
 
-async def test_lml_is_tried_again_though_nothing_came_during_the_silence() -> None:
+async def test_lml_is_tried_again_after_a_pause_without_changes() -> None:
     async with following(limits(in_flight=1, poll=1000)) as tenure:
         tenure.worker.answer = unavailable_until(tenure, now() + 5)
         await for_a_while(1)
@@ -752,7 +752,7 @@ async def test_catching_up_goes_on_when_a_service_answers_again() -> None:
 
 
 @pytest.mark.parametrize("turns", range(0, 40, 2))
-async def test_batch_that_the_end_of_a_tenure_met_does_not_hold_up_the_next_one(turns: int) -> None:
+async def test_batch_interrupted_by_the_end_of_a_tenure_does_not_block_the_next(turns: int) -> None:
     tenure = Tenure(limits(batch_size=10, in_flight=5), calls=lambda: 1)
     tenure.outbox.record(1, 2)
     with suppress(ExceptionGroup):

@@ -13,7 +13,7 @@ from listener.settings import Settings
 
 
 @pytest.mark.parametrize("unit", WRITTEN)
-def test_what_is_written_is_read_as_the_same(unit: str) -> None:
+def test_duration_survives_writing_and_reading(unit: str) -> None:
     duration = 7 * timedelta(seconds=WRITTEN[unit])
     assert shown(duration) == f"7{unit}"
     field = "linger" if unit == "ms" else "audit_interval"
@@ -28,5 +28,5 @@ def test_what_is_written_is_read_as_the_same(unit: str) -> None:
 
 
 @pytest.mark.parametrize("unit", SPOKEN)
-def test_what_is_told_is_the_largest_unit_that_is_filled(unit: str) -> None:
+def test_messages_use_the_largest_unit_that_fits(unit: str) -> None:
     assert span(3 * timedelta(seconds=SPOKEN[unit])) == f"3 {unit}"

@@ -135,7 +135,7 @@ async def test_row_that_lml_fails_at_is_isolated_within_forty_calls(
 @pytest.mark.parametrize("others_every", [10.0, None])
 @pytest.mark.parametrize("first", [1, 7, 245, 489])
 @pytest.mark.parametrize("many", [2, 5, 12])
-async def test_neighbours_that_lml_fails_at_keep_nobody_else_waiting(
+async def test_rows_that_crash_lml_do_not_delay_others(
     many: int, first: int, others_every: float | None
 ) -> None:
     deadly = frozenset(range(first, first + many))
@@ -255,7 +255,7 @@ async def test_row_that_keeps_failing_alone_is_never_parked(*, deadly: bool) -> 
     assert len(case.lml.asked[1]) > 24 * 11
 
 
-async def test_lml_that_refuses_everything_parks_nobody_and_opens_no_circuit() -> None:
+async def test_lml_that_refuses_everything_parks_no_row_and_opens_no_circuit() -> None:
     case = Case(Lml(poison=frozenset(range(1, 201))))
     case.outbox.record(*range(1, 201))
     await case.go_on(5 * HOUR)

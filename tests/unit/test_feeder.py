@@ -69,14 +69,14 @@ async def test_idle_feeder_sleeps_until_it_is_woken() -> None:
         await eventually(lambda: f.room.held(0), within=0.01)
 
 
-async def test_poll_finds_what_nobody_woke_for() -> None:
+async def test_poll_finds_changes_without_a_wake_up() -> None:
     async with feeding() as f:
         await eventually(lambda: f.asleep)
         f.outbox.record(7)
         await eventually(lambda: f.room.held(0), within=POLL + 0.1)
 
 
-async def test_lone_change_does_not_tell_writers_anything() -> None:
+async def test_lone_change_sends_writers_no_signal() -> None:
     async with feeding() as f:
         f.outbox.record(7)
         await eventually(lambda: f.asleep)
@@ -84,7 +84,7 @@ async def test_lone_change_does_not_tell_writers_anything() -> None:
         assert "rouse" not in f.outbox.calls
 
 
-async def test_lone_changes_with_a_rest_between_them_do_not_tell_writers_anything() -> None:
+async def test_lone_changes_with_a_rest_between_them_send_writers_no_signal() -> None:
     async with feeding() as f:
         for row in range(3):
             f.outbox.record(row)
@@ -111,7 +111,7 @@ async def test_late_commit_below_a_higher_seq_is_found_before_it_rests() -> None
         assert f.outbox.looks[looks][1] > late
 
 
-async def test_second_look_that_finds_something_tells_writers_not_to_wake() -> None:
+async def test_second_look_that_finds_changes_turns_wake_ups_off() -> None:
     async with feeding() as f:
         f.outbox.record(1)
         await eventually(lambda: f.room.held(0))
@@ -121,7 +121,7 @@ async def test_second_look_that_finds_something_tells_writers_not_to_wake() -> N
         await eventually(f.lane.awake, within=0.001)
 
 
-async def test_full_room_tells_writers_not_to_wake() -> None:
+async def test_full_room_turns_wake_ups_off() -> None:
     async with feeding(capacity=10, batch_size=5) as f:
         await eventually(lambda: f.asleep)
         for row in range(20):
@@ -133,7 +133,7 @@ async def test_full_room_tells_writers_not_to_wake() -> None:
         assert not f.lane.awake()
 
 
-async def test_silence_tells_writers_not_to_wake_and_its_end_to_do_so_again() -> None:
+async def test_pause_turns_wake_ups_off_and_its_end_turns_them_on() -> None:
     async with feeding() as f:
         await eventually(lambda: f.asleep)
         f.silent_until = now() + 10
@@ -144,7 +144,7 @@ async def test_silence_tells_writers_not_to_wake_and_its_end_to_do_so_again() ->
         await eventually(lambda: not f.lane.awake(), within=2)
 
 
-async def test_writers_are_told_to_wake_again_before_it_sleeps() -> None:
+async def test_wake_ups_are_turned_on_before_it_sleeps() -> None:
     async with feeding() as f:
         for row in range(5):
             f.outbox.record(row)
@@ -234,7 +234,7 @@ async def test_wake_up_does_not_make_it_read_from_the_very_beginning() -> None:
         assert f.outbox.looks[looks][1] > 0
 
 
-async def test_nothing_is_claimed_during_a_silence() -> None:
+async def test_nothing_is_claimed_during_a_pause() -> None:
     async with feeding() as f:
         await eventually(lambda: f.asleep)
         f.silent_until = now() + 60.0
@@ -246,7 +246,7 @@ async def test_nothing_is_claimed_during_a_silence() -> None:
         await eventually(lambda: f.room.held(0), within=1.1)
 
 
-async def test_lane_is_visited_at_least_every_second_during_a_silence() -> None:
+async def test_lane_is_visited_at_least_every_second_during_a_pause() -> None:
     async with feeding() as f:
         await eventually(lambda: f.asleep)
         f.silent_until = now() + 60.0
@@ -315,7 +315,7 @@ class DeafLane(Lane):
         return await super().wait(min(at_most, timedelta(seconds=1)))
 
 
-async def test_long_poll_does_not_keep_it_from_looking_while_nobody_can_wake_it() -> None:
+async def test_long_poll_interval_does_not_matter_while_wake_ups_are_down() -> None:
     f = Feeding()
     f.feeder = Feeder(
         Stream.LIBRARY, f.outbox, f.room, DeafLane(f.outbox), timedelta(seconds=100 * POLL)
@@ -328,7 +328,7 @@ async def test_long_poll_does_not_keep_it_from_looking_while_nobody_can_wake_it(
         running.cancel()
 
 
-async def test_changes_that_a_later_one_stands_for_leave_the_outbox_before_the_next_look() -> None:
+async def test_superseded_changes_leave_the_outbox_before_the_next_look() -> None:
     async with feeding(capacity=10, batch_size=5) as f:
         f.outbox.record(*[7] * 600, 8)
         await eventually(lambda: f.asleep)
@@ -345,7 +345,7 @@ async def test_changes_of_different_rows_stay_in_the_outbox() -> None:
         assert f.outbox.settled == []
 
 
-async def test_it_is_behind_from_a_silence_with_room_to_spare_until_its_next_look() -> None:
+async def test_it_is_behind_from_a_pause_with_a_free_room_until_its_next_look() -> None:
     async with feeding() as f:
         await eventually(lambda: f.asleep)
         f.silent_until = now() + 5

@@ -95,7 +95,7 @@ def test_commit_and_address_set_the_gate(env: pytest.MonkeyPatch, commit: str) -
 
 
 @pytest.mark.parametrize("commit", ["", "main", "0123ab", "a" * 41, "0123abc main"])
-def test_what_is_no_commit_is_refused(env: pytest.MonkeyPatch, commit: str) -> None:
+def test_invalid_commit_is_refused(env: pytest.MonkeyPatch, commit: str) -> None:
     env.setenv("GATE_COMMIT_SHA", commit)
     lines = refusal()
     assert any("7 to 40 hexadecimal digits" in line for line in lines)

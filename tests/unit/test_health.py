@@ -56,13 +56,13 @@ def test_daemon_that_stands_by_is_ready_while_others_follow() -> None:
     assert unready(reading(followed=True, oldest=OLD), (), LIMIT) == []
 
 
-def test_nobody_follows() -> None:
+def test_streams_without_a_daemon_make_it_unready() -> None:
     why = ["no daemon follows library", "no daemon follows rotation"]
     assert unready(reading(), (), LIMIT) == why
     assert unready(reading(), PULSES[:1], LIMIT) == why[1:]
 
 
-def test_daemon_that_begins_or_stops_is_not_ready() -> None:
+def test_daemon_that_starts_or_stops_is_not_ready() -> None:
     assert unready(None, (), LIMIT) == ["starting: the database has not been read yet"]
     assert unready(reading(), PULSES, LIMIT, stopping=True) == ["stopping"]
 
@@ -74,19 +74,19 @@ def test_daemon_that_begins_or_stops_is_not_ready() -> None:
         (reading(age=timedelta(seconds=31)), "the database has not answered for 31 s"),
     ],
 )
-def test_database_that_cannot_be_read(seen: Reading, why: str) -> None:
+def test_unreadable_database_makes_it_unready(seen: Reading, why: str) -> None:
     # What went wrong names hosts and roles, and a probe needs no token.
     assert unready(seen, PULSES, LIMIT) == [why]
 
 
-def test_loops_that_stand_still() -> None:
+def test_stuck_loops_make_it_unready() -> None:
     still = replace(PULSE, stalled=timedelta(seconds=13))
     assert unready(reading(), (still, PULSES[1]), LIMIT) == [
         "the library loops have been stuck for 13 s"
     ]
 
 
-def test_session_that_does_not_answer() -> None:
+def test_dead_session_makes_it_unready() -> None:
     lost = replace(PULSE, wake_mode=WakeMode.DOWN)
     assert unready(reading(), (lost, PULSES[1]), LIMIT) == [
         "the session that wakes library does not respond"
@@ -114,14 +114,14 @@ def test_polling_is_ready() -> None:
     assert unready(reading(), (polling, PULSES[1]), LIMIT) == []
 
 
-def test_old_change_is_told_with_the_limit() -> None:
+def test_old_change_is_reported_with_the_limit() -> None:
     assert unready(reading(oldest=OLD), PULSES, LIMIT) == [
         "the oldest change of library has waited 6 min, more than READY_MAX_LAG, 5 min"
     ]
     assert unready(reading(oldest=LIMIT), PULSES, LIMIT) == []
 
 
-def test_refreshes_may_wait_for_their_pace() -> None:
+def test_refreshes_may_wait_for_the_budget() -> None:
     seen = reading()
     paced = replace(seen.waiting[1], oldest=OLD, backlog=300)
     assert unready(replace(seen, waiting=(seen.waiting[0], paced)), PULSES, LIMIT) == []
@@ -151,12 +151,12 @@ def test_all_well() -> None:
     assert (wellness.word, wellness.why) == (Word.WELL, ("every change is answered",))
 
 
-def test_change_that_just_came_makes_nothing_busy() -> None:
+def test_fresh_change_does_not_make_it_busy() -> None:
     wellness = judge_wellness(first(backlog=1, oldest=timedelta(seconds=1)), FINE, LIMIT)
     assert (wellness.word, wellness.why) == (Word.WELL, ("changes are answered as they come",))
 
 
-def test_what_waits_for_a_person_is_told_and_makes_nothing_unwell() -> None:
+def test_work_for_a_person_is_reported_and_leaves_it_well() -> None:
     wellness = judge_wellness(STREAMS, replace(FINE, parked=1, never_asked=1200), LIMIT)
     assert wellness.word is Word.WELL
     assert wellness.why[1:] == (
@@ -165,7 +165,7 @@ def test_what_waits_for_a_person_is_told_and_makes_nothing_unwell() -> None:
     )
 
 
-def test_few_rows_that_failed_are_mentioned_and_make_nothing_unwell() -> None:
+def test_a_few_failed_rows_are_reported_and_leave_it_well() -> None:
     wellness = judge_wellness(STREAMS, replace(FINE, failed=9), LIMIT)
     assert wellness.word is Word.WELL
     assert wellness.why == (
@@ -256,14 +256,14 @@ def first(**changes: object) -> tuple[StreamState, ...]:
         ),
     ],
 )
-def test_word_is_that_of_the_worst(
+def test_word_follows_the_worst_finding(
     streams: tuple[StreamState, ...], findings: Findings, word: Word, why: str
 ) -> None:
     wellness = judge_wellness(streams, findings, LIMIT)
     assert (wellness.word, wellness.why[0]) == (word, why)
 
 
-def test_everything_that_is_wrong_is_told() -> None:
+def test_everything_wrong_is_reported() -> None:
     streams = first(
         followed=False, wake_mode=WakeMode.POLL, backlog=600, oldest=timedelta(seconds=90)
     )
@@ -272,5 +272,5 @@ def test_everything_that_is_wrong_is_told() -> None:
     assert len(wellness.why) == 4
 
 
-def test_stream_that_nobody_tells_of_is_not_blamed() -> None:
+def test_stream_of_unknown_state_is_not_blamed() -> None:
     assert judge_wellness(first(wake_mode=None, breaker=None), FINE, LIMIT).word is Word.WELL

@@ -132,7 +132,7 @@ async def test_answer_among_refusals_gives_the_others_another_chance() -> None:
     assert attempts.done == list(range(0, 500, 10))
 
 
-async def test_page_is_taken_apart_once_after_others_were_refused() -> None:
+async def test_page_is_split_once_after_others_were_refused() -> None:
     attempts, refusals = Attempts(*range(500)), Refusals(1000)
     await isolate(range(500), attempts.attempt, attempts.refuse, refusals)
     assert [len(part) for part in attempts.parts] == [500, *[63] * 7, 59]

@@ -20,7 +20,7 @@ def test_usual_verdict_is_not_odd() -> None:
     assert not list(oddities(identity("cross_source_agreement", *evidence)))
 
 
-def test_unknown_words_are_told_and_cut() -> None:
+def test_unknown_words_are_reported_and_cut() -> None:
     evidence = [Provenance("qobuz", "guess", 0.5, "1"), Provenance("discogs", "x" * 99, 0.5, "1")]
     assert list(oddities(identity("oracle", *evidence))) == [
         "method 'oracle'",
@@ -30,7 +30,7 @@ def test_unknown_words_are_told_and_cut() -> None:
     ]
 
 
-def test_main_and_provenance_that_disagree_are_told_without_the_ids() -> None:
+def test_disagreement_of_main_and_provenance_is_reported_without_ids() -> None:
     evidence = [
         Provenance("wikidata", "llm", 0.5, "Q2"),
         Provenance("spotify", "llm", 0.5, "sp1"),

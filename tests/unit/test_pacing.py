@@ -12,7 +12,7 @@ from listener.domain.pacing import Backoff, Breaker, BreakerState, Pause
 BACKOFF = Backoff(first=timedelta(seconds=1), most=timedelta(seconds=30))
 
 
-def test_delays_double_up_to_the_most() -> None:
+def test_delays_double_up_to_the_maximum() -> None:
     delays = [BACKOFF.delay(failures).total_seconds() for failures in range(1, 8)]
     assert delays == [1, 2, 4, 8, 16, 30, 30]
 
@@ -22,11 +22,11 @@ def test_delay_stays_within_its_bounds_however_long_it_fails(failures: int) -> N
     assert BACKOFF.first <= BACKOFF.delay(failures) <= BACKOFF.most
 
 
-def test_nothing_is_paused_before_a_failure() -> None:
+def test_there_is_no_pause_before_a_failure() -> None:
     assert Pause(BACKOFF).remaining(-1e9) == 0
 
 
-def test_pause_grows_with_every_failure_after_a_silence() -> None:
+def test_pause_grows_with_every_failure_after_it() -> None:
     pause = Pause(BACKOFF)
     now = 100.0
     for expected in (1, 2, 4):
@@ -44,17 +44,17 @@ def test_calls_that_fail_together_count_as_one_failure() -> None:
     assert pause.remaining(0.25) == 0.75
 
 
-def test_service_that_asks_for_more_silence_gets_it() -> None:
+def test_service_may_ask_for_a_longer_pause() -> None:
     pause = Pause(BACKOFF)
     assert pause.failed(0.0, timedelta(seconds=90)) == timedelta(seconds=90)
     assert pause.remaining(0.0) == 90
 
 
-def test_service_that_asks_for_less_silence_does_not_get_less() -> None:
+def test_service_cannot_shorten_the_pause() -> None:
     assert Pause(BACKOFF).failed(0.0, timedelta(0)) == timedelta(seconds=1)
 
 
-def test_longer_silence_asked_for_during_a_pause_is_kept() -> None:
+def test_request_during_a_pause_lengthens_it() -> None:
     pause = Pause(BACKOFF)
     pause.failed(0.0)
     assert pause.failed(0.5, timedelta(seconds=60)) == timedelta(seconds=60)
@@ -62,7 +62,7 @@ def test_longer_silence_asked_for_during_a_pause_is_kept() -> None:
     assert pause.failures == 1
 
 
-def test_answer_ends_the_pause_and_starts_the_count_anew() -> None:
+def test_answer_ends_the_pause_and_resets_the_count() -> None:
     pause = Pause(BACKOFF)
     pause.failed(0.0)
     pause.failed(5.0)
@@ -71,7 +71,7 @@ def test_answer_ends_the_pause_and_starts_the_count_anew() -> None:
     assert pause.failed(6.0) == timedelta(seconds=1)
 
 
-def test_breaker_opens_with_a_failure_and_lets_one_through_after_the_silence() -> None:
+def test_breaker_opens_with_a_failure_and_allows_one_call_after_the_pause() -> None:
     breaker = Breaker(BACKOFF)
     assert breaker.state(0.0) is BreakerState.CLOSED
     breaker.failed(0.0)
@@ -81,7 +81,7 @@ def test_breaker_opens_with_a_failure_and_lets_one_through_after_the_silence() -
     assert breaker.state(1.0) is BreakerState.CLOSED
 
 
-def test_word_of_the_service_counts_once_and_again_after_it_was_ill() -> None:
+def test_healthy_report_counts_once_and_again_after_an_unhealthy_one() -> None:
     breaker = Breaker(BACKOFF)
     breaker.failed(0.0)
     breaker.heard(0.1, well=True)
@@ -95,7 +95,7 @@ def test_word_of_the_service_counts_once_and_again_after_it_was_ill() -> None:
     assert breaker.state(0.5) is BreakerState.HALF_OPEN
 
 
-def test_silence_that_the_service_asked_for_is_kept_though_it_is_well() -> None:
+def test_requested_pause_is_kept_although_the_service_is_healthy() -> None:
     breaker = Breaker(BACKOFF)
     breaker.failed(0.0, timedelta(seconds=60))
     breaker.heard(30.0, well=True)
@@ -104,7 +104,7 @@ def test_silence_that_the_service_asked_for_is_kept_though_it_is_well() -> None:
     assert breaker.state(60.0) is BreakerState.HALF_OPEN
 
 
-def test_word_of_the_service_counts_from_the_very_end_of_the_silence_it_asked_for() -> None:
+def test_healthy_report_counts_from_the_end_of_the_requested_pause() -> None:
     breaker = Breaker(BACKOFF)
     breaker.failed(0.0)
     breaker.failed(1.0)
@@ -117,7 +117,7 @@ def test_word_of_the_service_counts_from_the_very_end_of_the_silence_it_asked_fo
     assert breaker.remaining(5.0) == 0
 
 
-def test_word_that_came_too_soon_does_not_use_up_the_one_that_counts() -> None:
+def test_early_report_does_not_use_up_the_one_that_counts() -> None:
     breaker = Breaker(BACKOFF)
     breaker.failed(0.0, timedelta(seconds=60))
     breaker.heard(1.0, well=True)
@@ -126,7 +126,7 @@ def test_word_that_came_too_soon_does_not_use_up_the_one_that_counts() -> None:
     assert breaker.state(60.5) is BreakerState.HALF_OPEN
 
 
-def test_nobody_else_asks_until_the_trial_has_ended() -> None:
+def test_other_callers_wait_until_the_trial_has_ended() -> None:
     breaker = Breaker(BACKOFF)
     assert not breaker.begin_trial(0.0)
     assert breaker.remaining(0.0) == 0
@@ -144,7 +144,7 @@ def test_nobody_else_asks_until_the_trial_has_ended() -> None:
     assert breaker.state(9.0) is BreakerState.CLOSED
 
 
-def test_trial_whose_end_is_never_told_does_not_last() -> None:
+def test_trial_that_never_reports_its_end_expires() -> None:
     breaker = Breaker(BACKOFF)
     breaker.failed(0.0)
     breaker.begin_trial(10.0)

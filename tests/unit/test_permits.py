@@ -123,7 +123,7 @@ async def test_retries_and_searches_together_leave_one_free_for_a_change() -> No
             call.ending.set()
 
 
-async def test_others_do_not_take_the_free_one_when_a_change_ends() -> None:
+async def test_others_leave_the_reserved_permit_when_a_change_ends() -> None:
     async with asyncio.TaskGroup() as tasks:
         callers = Callers(2, tasks)
         first, second, change = await callers.started(SEARCH, SEARCH, CHANGE)
@@ -187,7 +187,7 @@ async def test_change_waits_for_the_one_in_flight_at_most_where_there_is_one_per
 
 
 @pytest.mark.parametrize("priority", PATIENT)
-async def test_others_go_on_when_the_change_they_stood_back_for_gives_up(
+async def test_others_proceed_when_the_change_ahead_of_them_gives_up(
     priority: Priority,
 ) -> None:
     async with asyncio.TaskGroup() as tasks:
@@ -207,7 +207,7 @@ async def test_others_go_on_when_the_change_they_stood_back_for_gives_up(
 
 
 @pytest.mark.parametrize(("higher", "lower"), [(CHANGE, RETRY), (CHANGE, SEARCH), (RETRY, SEARCH)])
-async def test_nobody_stands_back_any_more_for_one_that_gave_up_waiting(
+async def test_caller_that_gave_up_waiting_no_longer_holds_others_back(
     higher: Priority, lower: Priority
 ) -> None:
     async with asyncio.TaskGroup() as tasks:
@@ -220,7 +220,7 @@ async def test_nobody_stands_back_any_more_for_one_that_gave_up_waiting(
         patient.ending.set()
 
 
-async def test_search_goes_at_once_when_the_retry_it_stood_back_for_gives_up() -> None:
+async def test_search_proceeds_at_once_when_the_retry_ahead_of_it_gives_up() -> None:
     async with asyncio.TaskGroup() as tasks:
         callers = Callers(2, tasks)
         first, search, retry = await callers.started(SEARCH, SEARCH, RETRY)
@@ -248,7 +248,7 @@ STEPS = st.tuples(
 
 
 @given(st.integers(1, 4), st.lists(STEPS, max_size=60))
-def test_no_caller_stalls_and_no_permit_is_lost_whoever_gives_up(
+def test_no_caller_stalls_and_no_permit_is_lost_when_any_caller_gives_up(
     total: int, steps: list[tuple[Priority | str, int]]
 ) -> None:
     virtually(give_up_at_any_point(total, steps))

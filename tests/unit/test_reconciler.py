@@ -401,7 +401,7 @@ async def test_rows_that_failed_together_in_one_run_are_asked_in_small_pages_in_
     assert [len(page) for page in case.lml.pages] == [100, 100, 50]
 
 
-async def test_row_that_lml_fails_at_is_isolated_in_place() -> None:
+async def test_row_that_crashes_lml_is_isolated_in_place() -> None:
     case = Case((), [due(*range(1, 401))], batch_size=400)
     case.lml.deadly = frozenset({250})
     tally = await case.run()
@@ -422,9 +422,7 @@ async def test_last_rows_that_fail_together_do_not_halt_a_run_that_went_well() -
 
 @pytest.mark.parametrize("first", [1, 95, 490])
 @pytest.mark.parametrize("many", [2, 12])
-async def test_neighbours_that_lml_fails_at_keep_nobody_else_from_an_answer(
-    first: int, many: int
-) -> None:
+async def test_rows_that_crash_lml_do_not_keep_others_unanswered(first: int, many: int) -> None:
     windows = [due(*range(begin, begin + 500)) for begin in range(1, 2001, 500)]
     case = Case((), windows, batch_size=500, batches=2)
     case.lml.deadly = frozenset(range(first, first + many))
@@ -447,7 +445,7 @@ async def test_rows_that_failed_together_count_once_though_lml_refuses_us_then()
     assert (tally.scanned, tally.skipped) == (40, {Skip.LML_ERROR: 40})
 
 
-async def test_rows_of_an_interrupted_call_count_though_the_next_one_finds_lml_gone() -> None:
+async def test_rows_of_an_interrupted_call_count_although_the_next_one_finds_lml_down() -> None:
     case = Case((), [due(*range(1, 41))], batch_size=40)
     faults: list[Exception] = [CallInterruptedError("ReadTimeout"), LmlUnavailableError("503")]
     case.lml.fault = lambda call: faults[call - 1]
@@ -539,7 +537,7 @@ async def test_lml_that_refuses_every_row_costs_few_calls_a_batch() -> None:
     assert case.circuit.failures == 0
 
 
-async def test_run_with_none_but_bad_rows_goes_to_its_end() -> None:
+async def test_run_over_only_bad_rows_completes() -> None:
     case = Case((), [due(*range(1, 21))], batch_size=20)
     case.lml.poison = frozenset(range(1, 21))
     assert (await case.run()).skipped == {Skip.LML_ERROR: 20}
@@ -591,7 +589,7 @@ async def test_run_asks_nothing_while_others_find_lml_down() -> None:
         await eventually(lambda: case.asked == [1, 2, 3])
 
 
-async def test_others_hear_of_a_batch_that_lml_failed_and_of_the_next_one() -> None:
+async def test_circuit_records_a_failed_batch_and_the_next_success() -> None:
     circuit = Circuit(Stream.LIBRARY)
     case = Case((), pages(3), circuit=circuit)
     case.lml.fault = fails(2)
@@ -685,7 +683,7 @@ async def test_untried_rows_of_a_failed_batch_count_and_stay_due(
     assert not case.verdicts.ledger.entries
 
 
-async def test_silence_towards_the_database_starts_over_after_a_batch_that_went_well() -> None:
+async def test_pause_for_the_database_starts_over_after_a_success() -> None:
     case = Case((), pages(3))
     gone = StoreUnavailableError("connection refused")
     case.library.faults = [gone, gone, None, gone, None]

@@ -31,7 +31,7 @@ def test_report_always_has_every_name() -> None:
     assert RotationTally().report().keys() == NAMES
 
 
-def test_warmed_identity_counts_what_lies_behind_it() -> None:
+def test_warmed_identity_counts_its_releases_and_artists() -> None:
     assert counted(Refreshed(1, Status.WARMED, releases=2, artists=5, parts=9)) == {
         "identities_scanned": 1,
         "identities_resolved": 1,
@@ -65,7 +65,7 @@ def test_status_of_a_newer_lml_is_an_error_that_is_not_tried_again() -> None:
     assert not Refreshed(1, Status.NOT_FOUND).worth_a_retry
 
 
-def test_identity_counts_once_by_what_was_said_last() -> None:
+def test_identity_counts_once_by_its_latest_status() -> None:
     assert counted(
         Refreshed(1, Status.ERROR), Refreshed(1, Status.WARMED, releases=1, artists=3)
     ) == {
@@ -76,7 +76,7 @@ def test_identity_counts_once_by_what_was_said_last() -> None:
     }
 
 
-def test_what_was_said_earlier_counts_only_where_nothing_was_said_since() -> None:
+def test_earlier_status_counts_only_without_a_later_one() -> None:
     tally = RotationTally()
     tally.count(Refreshed(1, Status.WARMED, releases=1))
     tally.count_former(1, Status.NOT_FOUND)
@@ -95,7 +95,7 @@ def test_scanned_is_always_resolved_and_failed(statuses: list[Status]) -> None:
         assert report["identities_scanned"] == report["identities_resolved"] + report["lml_error"]
 
 
-def test_log_and_book_have_the_calls_too() -> None:
+def test_fields_for_logs_and_runs_include_the_calls() -> None:
     fields = RotationTally(calls=7, latency=timedelta(seconds=0.75)).fields()
     assert fields.keys() - NAMES == {
         "refresh_calls",

@@ -214,7 +214,7 @@ def single_artist(row: int, skipped_sources: int = 0) -> Verdict:
     return Verdict(row, Kind.SINGLE_ARTIST, identity, skipped_sources)
 
 
-async def test_page_without_trouble_is_one_question_and_one_write() -> None:
+async def test_page_without_trouble_is_one_call_and_one_write() -> None:
     case = Case()
     handled = await case.handle()
     assert handled == BatchOutcome(settled=frozenset(PAGE))
@@ -276,7 +276,7 @@ async def test_outcomes_are_counted_by_kind() -> None:
     assert case.tally.scanned == 7
 
 
-async def test_what_became_of_identities_is_counted_beside_the_rows() -> None:
+async def test_changes_to_identities_are_counted_in_addition_to_rows() -> None:
     case = Case(range(1, 13))
     case.verdicts.withdrawn = frozenset((3, 4))
     case.verdicts.unstorable = frozenset((12,))
@@ -325,7 +325,7 @@ async def test_rows_that_the_reply_does_not_answer_fail_and_the_others_are_writt
     }
 
 
-async def test_reply_that_answers_nobody_writes_nothing() -> None:
+async def test_reply_without_answers_writes_nothing() -> None:
     case = Case([1, 2], lml=Lml(reply=lambda question: []))
     assert await case.handle() == all_but({1, 2}, {1, 2})
     assert not case.verdicts.pages
@@ -441,7 +441,7 @@ async def test_row_refused_alone_is_isolated_if_another_was_answered_since_it_fa
 
 
 @pytest.mark.parametrize("size", [100, 500, 1000])
-async def test_lml_that_refuses_everything_costs_few_calls_and_parks_nobody(size: int) -> None:
+async def test_lml_that_refuses_everything_costs_few_calls_and_parks_no_row(size: int) -> None:
     rows = range(1, size + 1)
     case = Case(rows, lml=Lml(frozenset(rows)))
     outcome = await case.handle()
@@ -504,7 +504,7 @@ async def test_lml_that_begins_to_refuse_everything_costs_few_calls_more() -> No
     assert case.verdicts.written
 
 
-async def test_database_that_refuses_everything_costs_few_writes_and_parks_nobody() -> None:
+async def test_database_that_refuses_everything_costs_few_writes_and_parks_no_row() -> None:
     case = Case()
     case.verdicts.unstorable = frozenset(PAGE)
     outcome = await case.handle()
@@ -539,7 +539,7 @@ async def test_rows_that_cannot_be_written_fail_alone(rows: range) -> None:
     assert set(case.suspicions.values()) == {ISOLATED}
 
 
-async def test_what_was_written_before_lml_went_away_stays() -> None:
+async def test_verdicts_written_before_lml_went_down_stay() -> None:
     gone = LmlUnavailableError("ConnectError")
     case = Case(
         range(1, 5), lml=Lml(frozenset({4}), fault=lambda call: gone if call == 3 else None)
@@ -550,7 +550,7 @@ async def test_what_was_written_before_lml_went_away_stays() -> None:
     assert (case.circuit.failures, case.circuit.fault) == (1, gone)
 
 
-async def test_what_failed_before_lml_went_away_is_recorded() -> None:
+async def test_failures_before_lml_went_down_are_recorded() -> None:
     gone = LmlUnavailableError("ConnectError")
     case = Case(
         range(1, 5), lml=Lml(frozenset({1}), fault=lambda call: gone if call == 4 else None)
@@ -579,7 +579,7 @@ async def test_lml_that_is_unavailable_opens_the_circuit_and_blames_no_row(
     assert case.circuit.paused_for() >= (fault.retry_after or timedelta(seconds=7.9))
 
 
-async def test_parseable_answer_closes_the_circuit_whatever_it_says() -> None:
+async def test_readable_reply_closes_the_circuit_whatever_its_content() -> None:
     gone = LmlUnavailableError("ConnectError")
     answers: list[Exception | None] = [gone, PageRefusedError("LML answered 422"), None]
     case = Case([1], lml=Lml(fault=lambda call: answers[call - 1]))
@@ -589,7 +589,7 @@ async def test_parseable_answer_closes_the_circuit_whatever_it_says() -> None:
     assert case.circuit.failures == 0
 
 
-async def test_trial_that_showed_nothing_lets_others_try() -> None:
+async def test_trial_without_a_reply_allows_the_next_call() -> None:
     case = Case([1], Library(gone=some(1)))
     case.circuit.failed(LmlUnavailableError("ConnectError"))
     await for_a_while(20.0)
@@ -599,7 +599,7 @@ async def test_trial_that_showed_nothing_lets_others_try() -> None:
     assert (case.circuit.failures, case.circuit.paused_for()) == (1, timedelta())
 
 
-async def test_database_that_goes_ends_the_batch_and_blames_no_row() -> None:
+async def test_database_that_goes_down_ends_the_batch_and_blames_no_row() -> None:
     gone = StoreUnavailableError("connection refused")
     case = Case()
     case.verdicts.fault = gone
@@ -635,7 +635,7 @@ async def test_unforeseen_exception_is_isolated_to_its_rows(
     assert case.circuit.failures == 0
 
 
-async def test_row_that_cannot_be_read_ends_in_the_ledger_alone() -> None:
+async def test_only_the_unreadable_row_is_recorded_as_failed() -> None:
     case = Case(library=Library(unreadable=some(123)))
     assert await case.handle() == all_but({123})
     failure = case.verdicts.failed[123]
@@ -646,7 +646,7 @@ async def test_row_that_cannot_be_read_ends_in_the_ledger_alone() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3, 500])
-async def test_where_no_row_can_be_read_the_database_is_at_fault(size: int) -> None:
+async def test_database_is_at_fault_if_no_row_can_be_read(size: int) -> None:
     rows = range(1, size + 1)
     case = Case(rows, Library(unreadable=frozenset(rows)))
     outcome = await case.handle()
@@ -658,7 +658,7 @@ async def test_where_no_row_can_be_read_the_database_is_at_fault(size: int) -> N
     assert case.tally.scanned == 0
 
 
-async def test_rows_of_an_interrupted_call_fail_together_where_lml_answers_none_alone() -> None:
+async def test_rows_of_an_interrupted_call_fail_together_if_lml_answers_none_alone() -> None:
     case = Case(lml=Lml(deadly=frozenset(PAGE)))
     outcome = await case.handle()
     assert outcome.settled == outcome.failed == case.suspects == frozenset(PAGE)
@@ -675,7 +675,7 @@ async def test_rows_of_an_interrupted_call_fail_together_where_lml_answers_none_
 
 
 @pytest.mark.parametrize("deadly", [1, 7, 250, 493, 500])
-async def test_row_that_lml_fails_at_is_isolated_at_once_where_another_is_answered(
+async def test_row_that_crashes_lml_is_isolated_at_once_if_another_is_answered(
     deadly: int,
 ) -> None:
     case = Case(lml=Lml(deadly=some(deadly)))
@@ -693,7 +693,7 @@ async def test_row_that_lml_fails_at_is_isolated_at_once_where_another_is_answer
 
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("position", [0, 1, -1])
-async def test_few_rows_with_one_that_lml_fails_at_are_answered_at_once(
+async def test_few_rows_with_one_that_crashes_lml_are_answered_at_once(
     size: int, position: int
 ) -> None:
     rows = range(1, size + 1)
@@ -706,7 +706,7 @@ async def test_few_rows_with_one_that_lml_fails_at_are_answered_at_once(
 
 @pytest.mark.parametrize("first", [1, 7, 245, 485])
 @pytest.mark.parametrize("many", [2, 5, 12])
-async def test_neighbours_that_lml_fails_at_are_isolated_at_once(first: int, many: int) -> None:
+async def test_adjacent_rows_that_crash_lml_are_isolated_at_once(first: int, many: int) -> None:
     deadly = frozenset(range(first, first + many))
     case = Case(lml=Lml(deadly=deadly))
     assert await case.handle() == all_but(deadly)
@@ -716,7 +716,7 @@ async def test_neighbours_that_lml_fails_at_are_isolated_at_once(first: int, man
 
 
 @pytest.mark.parametrize("many", [2, 5, 12])
-async def test_neighbours_at_the_end_cost_nobody_else_the_answer(many: int) -> None:
+async def test_bad_rows_at_the_end_leave_the_others_answered(many: int) -> None:
     deadly = frozenset(range(501 - many, 501))
     case = Case(lml=Lml(deadly=deadly))
     outcome = await case.handle()
@@ -786,9 +786,7 @@ async def test_nothing_is_probed_while_the_circuit_has_failures() -> None:
     assert case.circuit.state is BreakerState.OPEN
 
 
-async def test_suspects_whose_call_is_interrupted_are_taken_apart_once_others_were_answered() -> (
-    None
-):
+async def test_interrupted_suspects_are_split_once_others_were_answered() -> None:
     rows = range(1, 251)
     library = Library(failing=dict.fromkeys(rows, failing(suspicion=SUSPECT)))
     case = Case([], library, Lml(deadly=some(250)))
@@ -935,7 +933,7 @@ async def test_outage_is_never_blamed_on_a_row(answered_before: bool) -> None:
     assert not case.verdicts.ledger.entries
 
 
-async def test_what_was_answered_before_a_call_was_interrupted_stays_and_counts() -> None:
+async def test_answers_before_an_interrupted_call_stay_and_count() -> None:
     case = Case(range(1, 150), Library(compilations=frozenset(range(10, 150))))
     case.lml.deadly = frozenset(range(110, 150))
     outcome = await case.handle()
@@ -947,7 +945,7 @@ async def test_what_was_answered_before_a_call_was_interrupted_stays_and_counts(
     assert (case.tally.unresolved, case.tally.skipped) == (109, {Skip.LML_ERROR: 40})
 
 
-async def test_suspect_that_asks_something_else_by_now_is_late_and_counts() -> None:
+async def test_suspect_with_a_new_question_is_late_and_counts() -> None:
     case = Case(range(1, 4), lml=Lml(deadly=some(1, 2, 3)))
     case.verdicts.superseded = some(2)
     outcome = await case.handle()
@@ -1099,7 +1097,7 @@ async def test_few_compilations_among_others_are_handed_back_unasked() -> None:
     assert case.tally.scanned == 400
 
 
-async def test_without_tracks_nothing_is_set_apart() -> None:
+async def test_without_tracks_nothing_is_deferred() -> None:
     library = Library(compilations=frozenset({3}))
     case = Case(range(1, 11), library, include_tracks=IncludeTracks.OFF, defer_compilations=True)
     assert not (await case.handle()).deferred
@@ -1167,7 +1165,7 @@ async def test_page_refused_for_one_of_its_rows_keeps_asking_for_tracks() -> Non
     assert all(case.lml.with_tracks)
 
 
-async def test_visited_compilations_are_a_bucket_of_their_own() -> None:
+async def test_visited_compilations_are_counted_separately() -> None:
     case = Case(
         range(1, 5),
         Library(compilations=frozenset({1, 2, 3})),
@@ -1274,7 +1272,7 @@ async def test_long_detail_is_cut() -> None:
     assert case.verdicts.failed[1].detail == detail[:300]
 
 
-async def test_row_that_another_session_keeps_locked_ends_in_the_ledger() -> None:
+async def test_row_locked_by_another_session_is_recorded_as_failed() -> None:
     case = Case([1, 2, 3, 4], Library(failing={3: failing(2, suspicion=0)}))
     case.verdicts.locked = some(2, 3)
     assert await case.handle() == all_but({2, 3}, [1, 2, 3, 4])
@@ -1358,7 +1356,7 @@ async def test_reply_with_one_usable_answer_to_many_questions_charges_the_others
     assert case.verdicts.failed.keys() == others
 
 
-async def test_rows_that_were_not_tried_when_lml_went_are_not_counted() -> None:
+async def test_rows_not_tried_when_lml_went_down_are_not_counted() -> None:
     def fault(call: int) -> Exception | None:
         return LmlUnavailableError("ConnectError") if call == 2 else None
 
@@ -1376,7 +1374,7 @@ async def test_rows_that_were_not_tried_when_lml_went_are_not_counted() -> None:
     assert case.tally.lml_calls == 2
 
 
-async def test_latency_is_that_of_the_calls_without_the_wait_for_a_permit() -> None:
+async def test_latency_excludes_the_wait_for_a_permit() -> None:
     case = Case(range(1, 5), lml=SlowLml(frozenset({3})))
     async with asyncio.TaskGroup() as tasks:
         async with case.permits.hold(Priority.CHANGE), case.permits.hold(Priority.CHANGE):
@@ -1389,7 +1387,7 @@ async def test_latency_is_that_of_the_calls_without_the_wait_for_a_permit() -> N
     assert case.tally.lml_latency.total_seconds() == pytest.approx(10.0, abs=0.01)
 
 
-async def test_latency_counts_the_call_that_found_lml_gone() -> None:
+async def test_latency_includes_the_call_that_found_lml_down() -> None:
     case = Case([1], lml=SlowLml(fault=lambda call: LmlUnavailableError("ReadTimeout")))
     await case.handle()
     assert case.tally.lml_latency.total_seconds() == pytest.approx(2.0, abs=0.01)

@@ -118,7 +118,7 @@ async def test_full_page_of_which_nothing_settled_is_not_asked_about_over_and_ov
 @pytest.mark.parametrize(
     ("fault", "pauses"), [(DOWN, [1.0] * 6), (StoreUnavailableError("refused"), [2.0, 4.0])]
 )
-async def test_full_page_that_met_a_fault_is_not_followed_at_once(
+async def test_full_page_with_a_fault_is_not_followed_at_once(
     fault: LmlUnavailableError | StoreUnavailableError, pauses: list[float]
 ) -> None:
     ledger = Ledger(due=list(range(50)))
@@ -157,7 +157,7 @@ async def test_one_row_is_tried_while_it_is_not_known_whether_lml_is_back() -> N
     assert ledger.pauses[:2] == [0, 0]
 
 
-async def test_nobody_else_asks_during_its_trial() -> None:
+async def test_other_callers_wait_during_its_trial() -> None:
     ledger = Ledger(due=[1], takes=5.0)
     async with retrying(ledger) as circuit:
         circuit.failed(DOWN)
@@ -180,7 +180,7 @@ async def test_trial_that_others_began_while_it_looked_is_waited_for() -> None:
         await eventually(lambda: ledger.batches, within=1.1)
 
 
-async def test_looking_in_vain_begins_no_trial() -> None:
+async def test_finding_no_rows_begins_no_trial() -> None:
     ledger = Ledger()
     async with retrying(ledger) as circuit:
         circuit.failed(DOWN)

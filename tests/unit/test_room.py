@@ -251,7 +251,7 @@ class Rooms(RuleBasedStateMachine):
 TestRoom = Rooms.TestCase
 
 
-def test_rows_set_apart_leave_together_once_they_are_enough() -> None:
+def test_deferred_rows_leave_together_once_they_fill_a_page() -> None:
     room = Room(limits(batch_size=1, capacity=20))
     room.admit(changes((1, 1), (2, 2), (3, 3)), 0.0)
     for _ in range(3):
@@ -262,7 +262,7 @@ def test_rows_set_apart_leave_together_once_they_are_enough() -> None:
     assert batch_of(room, 1.0) == {1: (1,), 3: (3,)}
 
 
-def test_row_set_apart_waits_no_longer_than_it_may() -> None:
+def test_deferred_row_waits_at_most_ten_lingers() -> None:
     room = Room(limits(batch_size=1, capacity=20))
     room.admit(changes((1, 1), (2, 2)), 0.0)
     for _ in range(2):
@@ -274,7 +274,7 @@ def test_row_set_apart_waits_no_longer_than_it_may() -> None:
     assert batch.changes == {1: (1,)}
 
 
-def test_row_set_apart_does_not_wait_while_there_is_nothing_else_to_do() -> None:
+def test_deferred_row_does_not_wait_in_an_idle_room() -> None:
     room = Room(limits())
     room.admit(changes((1, 1), (2, 2)), 0.0)
     batch_of(room, 0.0)
@@ -283,7 +283,7 @@ def test_row_set_apart_does_not_wait_while_there_is_nothing_else_to_do() -> None
     assert batch_of(room, 0.0) == {2: (2,)}
 
 
-def test_row_set_apart_that_changes_again_is_one_question() -> None:
+def test_deferred_row_that_changes_again_is_one_question() -> None:
     room = Room(limits())
     room.admit(changes((1, 1)), 0.0)
     batch_of(room, 0.0)
@@ -311,7 +311,7 @@ def test_empty_room_has_nothing_to_wait_for() -> None:
     assert Room(limits()).next_batch(0.0) is None
 
 
-def test_latest_change_of_a_row_stands_for_those_before_it() -> None:
+def test_latest_change_of_a_row_supersedes_earlier_ones() -> None:
     room = Room(limits())
     superseded = room.admit(changes((1, 7), (2, 8), (3, 7), (4, 7)), 0.0)
     assert superseded == Superseded([(1, 7), (3, 7)], [0.0, 0.0])
@@ -416,7 +416,7 @@ def test_cooling_row_does_not_hold_others_back() -> None:
     assert batch_of(room, 0.0) == {8: (2,)}
 
 
-def test_released_row_can_leave_at_once_with_what_came_meanwhile() -> None:
+def test_released_row_can_leave_at_once_with_its_new_changes() -> None:
     room = Room(limits())
     room.admit(changes((1, 7)), 0.0)
     batch_of(room, 0.0)
@@ -491,7 +491,7 @@ def test_rows_just_asked_about_are_remembered_in_bounded_memory() -> None:
 
 
 @pytest.mark.parametrize("outcome", ["settle", "ask_again", "release", "defer"])
-def test_row_that_is_not_in_flight_has_no_outcome(outcome: str) -> None:
+def test_row_that_is_not_in_flight_cannot_be_settled_or_put_back(outcome: str) -> None:
     room = Room(limits())
     room.admit(changes((1, 7)), 0.0)
     with pytest.raises(KeyError):
@@ -508,7 +508,7 @@ def test_late_row_is_asked_again_after_the_cool_down_however_often_it_is_late() 
         assert room.next_batch(now) == COOL_DOWN
 
 
-def test_late_row_leaves_with_what_it_was_asked_for_and_what_came_meanwhile() -> None:
+def test_late_row_leaves_with_its_old_and_new_changes() -> None:
     room = Room(limits())
     room.admit(changes((1, 7)), 0.0)
     batch_of(room, 0.0)
@@ -540,7 +540,7 @@ def test_change_of_a_late_row_supersedes_all_that_it_was_asked_for() -> None:
     assert batch_of(room, 1.0 + COOL_DOWN) == {7: (3,)}
 
 
-def test_batch_has_no_more_rows_than_it_may() -> None:
+def test_batch_respects_its_row_limit() -> None:
     room = Room(limits())
     room.admit(changes((1, 1), (2, 2), (3, 3)), 0.0)
     batch = room.next_batch(0.0, most=2)

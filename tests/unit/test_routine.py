@@ -234,7 +234,7 @@ async def test_job_that_fails_is_tried_again_after_growing_delays(fault: Excepti
 
 
 @pytest.mark.parametrize(("fault", "event"), TOLD)
-async def test_failure_is_told_with_its_reason_and_a_bug_with_its_trace(
+async def test_failure_is_logged_with_its_reason_and_a_bug_with_its_trace(
     fault: Exception, event: str, logged: list[MutableMapping[str, Any]]
 ) -> None:
     daemon = Daemon().job("audit", 1000)

@@ -147,20 +147,20 @@ async def test_wait_ends_though_the_bell_does_not_ring() -> None:
         assert await waited(ringing, 7.0) == pytest.approx(7.0, abs=0.001)
 
 
-async def test_ring_that_nobody_waited_for_is_heard_later() -> None:
+async def test_ring_without_a_listener_is_heard_later() -> None:
     async with bell().ringing() as ringing:
         await for_a_while(11.0)
         assert await waited(ringing, 99.0) < 0.001
 
 
-async def test_rings_that_nobody_waited_for_are_heard_as_one() -> None:
+async def test_rings_without_a_listener_are_heard_as_one() -> None:
     async with bell().ringing() as ringing:
         await for_a_while(45.0)
         assert await waited(ringing, 99.0) < 0.001
         assert await waited(ringing, 99.0) > 1.0
 
 
-async def test_bell_that_nobody_hears_for_long_goes_on() -> None:
+async def test_bell_without_a_listener_keeps_ringing() -> None:
     async with bell(every=1.0).ringing() as ringing:
         await for_a_while(500.0)
         await waited(ringing, 99.0)

@@ -47,7 +47,7 @@ def refusal() -> list[str]:
     return str(caught.value).splitlines()
 
 
-def test_two_addresses_are_enough(env: pytest.MonkeyPatch) -> None:
+def test_two_urls_are_enough(env: pytest.MonkeyPatch) -> None:
     settings = load_settings(Settings)
     assert settings.database_url.get_secret_value() == DSN
     assert str(settings.library_metadata_url) == "https://lml.example/api/v1"
@@ -165,7 +165,7 @@ def test_durations_are_seconds_or_carry_their_unit(
 @pytest.mark.parametrize(
     "text", ["", "x", "5x", "-1s", "1e3", "1 s", "s", "1h30m", "inf", "nan", "1S", "P1D", "00:05"]
 )
-def test_what_is_no_duration_is_refused(env: pytest.MonkeyPatch, text: str) -> None:
+def test_invalid_duration_is_refused(env: pytest.MonkeyPatch, text: str) -> None:
     env.setenv("POLL_INTERVAL", text)
     (line,) = refusal()
     assert line.startswith("POLL_INTERVAL")
@@ -184,7 +184,7 @@ def test_time_of_day_is_hours_and_minutes_or_nothing(
 
 
 @pytest.mark.parametrize("text", ["9:00", "24:00", "12:60", "noon", "09:00:00", "0900", "1d"])
-def test_what_is_no_time_of_day_is_refused(env: pytest.MonkeyPatch, text: str) -> None:
+def test_invalid_time_of_day_is_refused(env: pytest.MonkeyPatch, text: str) -> None:
     env.setenv("ROTATION_WARM_AT", text)
     assert refusal() == [
         f"ROTATION_WARM_AT is {text!r}: must be a time of day like 09:00, or empty"
@@ -203,7 +203,7 @@ def test_endless_duration_is_refused(env: pytest.MonkeyPatch) -> None:
     refusal()
 
 
-def test_everything_wrong_is_told_at_once(env: pytest.MonkeyPatch) -> None:
+def test_all_errors_are_reported_at_once(env: pytest.MonkeyPatch) -> None:
     wrong = {
         "DATABASE_URL": "mysql://wxyc@db/wxyc",
         "LIBRARY_METADATA_URL": "lml.example",
@@ -231,7 +231,7 @@ def test_database_url_of_another_kind_is_refused_without_showing_it(
 
 
 @pytest.mark.parametrize("url", ["", "lml.example", "ftp://lml.example", "http://"])
-def test_lml_url_that_is_none_is_refused(env: pytest.MonkeyPatch, url: str) -> None:
+def test_invalid_lml_url_is_refused(env: pytest.MonkeyPatch, url: str) -> None:
     env.setenv("LIBRARY_METADATA_URL", url)
     (line,) = refusal()
     assert line.startswith("LIBRARY_METADATA_URL")
@@ -240,7 +240,7 @@ def test_lml_url_that_is_none_is_refused(env: pytest.MonkeyPatch, url: str) -> N
 @pytest.mark.parametrize(
     "url", ["http://geheim@lml", "http://:geheim@lml", "http://u:geheim@lml/x"]
 )
-def test_lml_url_with_somebody_in_it_is_refused_without_being_told(
+def test_lml_url_with_credentials_is_refused_without_showing_them(
     env: pytest.MonkeyPatch, url: str
 ) -> None:
     env.setenv("LIBRARY_METADATA_URL", url)
@@ -377,7 +377,7 @@ def test_address_is_split_and_known_for_local_or_not(
 @pytest.mark.parametrize(
     "address", ["8080", "localhost", ":8080", "::1:80", "a:b", "host:70000", "http://a:80"]
 )
-def test_address_that_is_none_is_refused(env: pytest.MonkeyPatch, address: str) -> None:
+def test_invalid_address_is_refused(env: pytest.MonkeyPatch, address: str) -> None:
     env.setenv("HTTP_BIND", address)
     assert refusal() == [
         f"HTTP_BIND is {address!r}: must be like 127.0.0.1:8080, [::1]:8080 or localhost:8080"
@@ -411,7 +411,7 @@ _TOKENS = ("HTTP_TOKEN", "LML_API_KEY", "GITHUB_TOKEN")
 @pytest.mark.parametrize(
     "token", ["open sesame", "s\u00e9same", "sesame\u20ac", "sesame\x7f", "a\nb"]
 )
-def test_token_that_no_header_carries_is_refused_and_not_told(
+def test_token_unfit_for_a_header_is_refused_without_showing_it(
     env: pytest.MonkeyPatch, name: str, token: str
 ) -> None:
     env.setenv(name, token)
@@ -442,7 +442,7 @@ _WRONG = {
 @pytest.mark.parametrize(
     "name", [name for name, field in Settings.model_fields.items() if kind_of(field) in _WRONG]
 )
-def test_wrong_value_is_told_with_its_name_and_all_that_is_allowed(
+def test_wrong_value_is_reported_with_its_name_and_the_allowed_values(
     env: pytest.MonkeyPatch, name: str
 ) -> None:
     field = Settings.model_fields[name]
@@ -468,7 +468,7 @@ def test_every_setting_says_what_it_is() -> None:
         assert not number or bounds_of(field), f"{name} needs its bounds: ge and le"
 
 
-def test_share_that_does_not_exist_is_told_with_all_else(env: pytest.MonkeyPatch) -> None:
+def test_nonexistent_share_is_reported_with_all_other_errors(env: pytest.MonkeyPatch) -> None:
     env.setenv("PARTITION_INDEX", "2")
     env.setenv("PARTITION_COUNT", "2")
     env.setenv("BATCH_SIZE", "0")

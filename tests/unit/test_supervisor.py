@@ -123,7 +123,7 @@ async def test_both_streams_are_followed() -> None:
     assert sorted(daemon.lanes.handed_over) == sorted(Stream)
 
 
-async def test_lane_that_another_daemon_holds_is_waited_for() -> None:
+async def test_daemon_stands_by_for_a_lane_held_elsewhere() -> None:
     async with running() as daemon:
         daemon.free[Stream.LIBRARY].clear()
         daemon.record(Stream.LIBRARY, 1)
@@ -135,7 +135,7 @@ async def test_lane_that_another_daemon_holds_is_waited_for() -> None:
         await eventually(lambda: daemon.handled(Stream.LIBRARY))
 
 
-async def test_stop_is_heard_while_standing_by() -> None:
+async def test_stop_ends_standing_by() -> None:
     async with running() as daemon:
         for event in daemon.free.values():
             event.clear()
@@ -161,7 +161,7 @@ async def test_daemon_stands_by_again_after_it_lost_its_lane() -> None:
 @pytest.mark.parametrize(
     "fault", [StoreUnavailableError("connection refused"), ZeroDivisionError("a bug")]
 )
-async def test_lane_that_breaks_starts_again_and_does_not_take_the_other_down(
+async def test_failed_lane_restarts_and_leaves_the_other_alone(
     fault: Exception,
 ) -> None:
     async with running() as daemon:
@@ -240,7 +240,7 @@ async def test_delay_starts_anew_after_a_steady_tenure() -> None:
             assert len(daemon.taken_at[Stream.LIBRARY]) == number + 2
 
 
-async def test_stop_waits_for_what_is_in_flight() -> None:
+async def test_stop_waits_for_batches_in_flight() -> None:
     async with running() as daemon:
         worker = daemon.workers[Stream.LIBRARY]
         worker.gate.clear()
@@ -255,7 +255,7 @@ async def test_stop_waits_for_what_is_in_flight() -> None:
     assert daemon.handled(Stream.LIBRARY)
 
 
-async def test_stop_gives_up_what_is_in_flight_for_too_long() -> None:
+async def test_stop_cancels_batches_in_flight_for_too_long() -> None:
     async with running() as daemon:
         worker = daemon.workers[Stream.LIBRARY]
         worker.gate.clear()
@@ -268,7 +268,7 @@ async def test_stop_gives_up_what_is_in_flight_for_too_long() -> None:
     assert sorted(daemon.lanes.handed_over) == sorted(Stream)
 
 
-async def test_stop_is_heard_while_a_lane_waits_to_start_again() -> None:
+async def test_stop_ends_the_wait_to_restart_a_lane() -> None:
     async with running() as daemon:
         daemon.faults[Stream.LIBRARY] = [StoreUnavailableError("refused") for _ in range(99)]
         await for_a_while(40.0)
@@ -297,7 +297,7 @@ async def test_until_cancels_the_work_once_stopped() -> None:
     assert cancelled.is_set()
 
 
-async def test_until_passes_the_fault_of_the_work_on() -> None:
+async def test_until_raises_the_error_of_the_work() -> None:
     async def work() -> int:
         raise StoreUnavailableError("refused")
 

@@ -30,7 +30,7 @@ def test_rows_scanned_are_the_sum_of_all_outcomes(
     assert fields["scanned"] == found + fields["rows_unresolved"] + skipped
 
 
-def test_source_rows_and_missed_changes_stand_apart_from_the_rows() -> None:
+def test_source_rows_and_missed_changes_are_not_counted_as_rows() -> None:
     tally = Tally(source_rows_skipped_null_confidence=3, capture_missed=2, lml_calls=5)
     tally.identities_withdrawn, tally.resolved_now_unresolved, tally.kept_manual = 6, 7, 8
     tally.lml_latency = timedelta(milliseconds=1234.6)
@@ -145,7 +145,7 @@ def test_failed_rows_are_those_without_a_usable_answer() -> None:
     assert every_count().failed == 6 + 7 + 8 + 9 + 10
 
 
-def test_part_that_is_added_adds_to_every_count() -> None:
+def test_adding_a_tally_adds_every_count() -> None:
     total = Tally(resolved=1000, skipped=Counter({Skip.GONE: 1000}), lml_latency=MILLISECOND)
     part = every_count()
     total.add(part)
@@ -170,7 +170,7 @@ def test_part_that_is_added_adds_to_every_count() -> None:
     )
 
 
-def test_what_was_counted_since_is_what_was_added() -> None:
+def test_difference_of_tallies_is_what_was_added() -> None:
     earlier = every_count()
     later = every_count()
     later.add(Tally(resolved=3, skipped=Counter({Skip.GONE: 2}), lml_latency=MILLISECOND))
@@ -180,7 +180,7 @@ def test_what_was_counted_since_is_what_was_added() -> None:
     assert earlier == every_count()
 
 
-def test_nothing_was_counted_since_just_now() -> None:
+def test_difference_from_itself_is_empty() -> None:
     assert every_count().minus(every_count()) == Tally()
     assert every_count().minus(Tally()) == every_count()
 

@@ -102,7 +102,7 @@ async def test_cold_rotation_is_walked_in_small_pages_within_the_budget() -> Non
     assert now() - began < 90 * 60
 
 
-async def test_rotation_that_nothing_is_known_of_stays_in_small_pages_though_it_is_warm() -> None:
+async def test_unknown_rotation_stays_in_small_pages_although_it_is_warm() -> None:
     case = Case(cold(310))
     began = now()
     await case.walk()
@@ -111,7 +111,7 @@ async def test_rotation_that_nothing_is_known_of_stays_in_small_pages_though_it_
     assert now() - began < 5 * 60
 
 
-async def test_page_that_is_cold_unexpectedly_is_not_followed_by_another() -> None:
+async def test_unexpectedly_cold_page_is_not_followed_by_another() -> None:
     case = Case(warm(200), Warming(cold=4.8))
     await case.walk()
     assert case.pages[0] == 50
@@ -142,7 +142,7 @@ async def test_nothing_to_walk_is_no_run() -> None:
     assert not case.runs.entered
 
 
-async def test_walk_counts_all_that_is_played_and_asks_for_what_did_not_answer_since() -> None:
+async def test_walk_counts_all_identities_and_asks_about_unanswered_ones() -> None:
     case = Case(warm(10))
     case.played.answered = {2: Status.WARMED, 5: Status.NOT_FOUND}
     assert await case.walk() == {
@@ -164,9 +164,7 @@ async def test_walk_after_all_have_answered_is_a_run_that_asks_nothing() -> None
     assert not case.warming.asked
 
 
-async def test_what_a_command_did_before_its_walk_counts_once_and_stays_if_the_walk_refuses() -> (
-    None
-):
+async def test_earlier_work_of_a_command_counts_once_and_stays_if_the_walk_refuses() -> None:
     case = Case(warm(3))
     case.tally.count(Refreshed(2, Status.WARMED, releases=5))
     case.played.answered = {2: Status.WARMED}
@@ -178,7 +176,7 @@ async def test_what_a_command_did_before_its_walk_counts_once_and_stays_if_the_w
     assert (counted["identities_scanned"], counted["warmed_releases"]) == (3, 7)
 
 
-async def test_walk_asks_for_what_was_not_refreshed_since_its_slot_began() -> None:
+async def test_walk_asks_about_identities_not_refreshed_in_its_slot() -> None:
     case = Case(warm(3))
     await case.walk()
     assert set(case.played.since) == {SINCE}
@@ -187,7 +185,7 @@ async def test_walk_asks_for_what_was_not_refreshed_since_its_slot_began() -> No
     assert case.runs.notes == 1
 
 
-async def test_walk_that_another_one_keeps_out_says_so_and_asks_nothing() -> None:
+async def test_second_walk_is_refused_and_asks_nothing() -> None:
     case = Case(warm(3))
     case.runs.busy = True
     with pytest.raises(RunHaltedError, match="already running"):
@@ -226,7 +224,7 @@ async def test_identity_that_failed_is_taken_to_be_cold_when_it_is_tried_again()
     assert [known for _, known, _ in case.refreshes.granted] == [True, False, False]
 
 
-async def test_identity_that_gets_well_is_counted_as_warmed() -> None:
+async def test_identity_that_recovers_is_counted_as_warmed() -> None:
     case = Case(warm(3), Warming({2: "error"}))
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(case.walk())
@@ -351,7 +349,7 @@ async def test_identity_in_error_is_no_answer_and_not_warmed(word: str) -> None:
 
 
 @pytest.mark.parametrize("word", ["warmed", "not_found", "not_implemented"])
-async def test_identity_that_something_of_use_is_said_about_is_an_answer(word: str) -> None:
+async def test_identity_with_a_useful_status_is_an_answer(word: str) -> None:
     case = Case(warm(3), Warming(dict.fromkeys((1, 2, 3), word)))
     counted = await case.walk()
     assert (counted["identities_scanned"], counted["identities_resolved"]) == (3, 3)

@@ -163,7 +163,7 @@ async def test_identity_whose_sources_all_failed_is_tried_again() -> None:
     assert (case.counted["not_found"], case.counted["lml_error"]) == (1, 1)
 
 
-async def test_identity_that_gets_well_is_forgotten_and_counted_as_warmed() -> None:
+async def test_identity_that_recovers_is_forgotten_and_counted_as_warmed() -> None:
     case = Case({1: 10}, Warming({10: "error"}))
     await case.handle(1)
     case.warming.statuses.clear()
@@ -233,7 +233,7 @@ async def test_unknown_status_is_an_error_logged_once_and_not_tried_again(logged
 
 
 @pytest.mark.parametrize("word", ["error", "deferred", "warmed", "not_found"])
-async def test_only_what_is_of_use_is_an_answer(word: str) -> None:
+async def test_only_a_useful_status_is_an_answer(word: str) -> None:
     case = Case({1: 10}, Warming({10: word}))
     await case.handle(1)
     assert case.circuit.answered_since(timedelta(hours=1)) is (word in ("warmed", "not_found"))
@@ -309,7 +309,7 @@ async def test_lost_race_is_counted_and_left_to_the_change_that_won() -> None:
     assert case.circuit.answered_since(timedelta(hours=1))
 
 
-async def test_row_that_another_session_keeps_locked_is_tried_again() -> None:
+async def test_row_locked_by_another_session_is_retried() -> None:
     case = Case()
     case.rotation.play(1, release=5)
     case.rotation.play(2, release=6)
@@ -380,7 +380,7 @@ async def test_lml_without_the_mint_route_still_warms(logged: Logged) -> None:
     assert await case.retry(2, 3, 4) == BatchOutcome(rows(2, 3, 4))
 
 
-async def test_what_was_done_before_lml_went_stays_done() -> None:
+async def test_work_done_before_lml_went_down_stays_done() -> None:
     fault = LmlUnavailableError("LML answered 503")
     case = Case({1: 10}, Warming(mint_faults={6: fault}))
     case.rotation.play(2, release=5)

@@ -153,7 +153,7 @@ async def test_observer_hears_of_every_change_that_was_settled() -> None:
         assert 2.9 <= took < 3.5
 
 
-async def test_observer_hears_of_changes_that_later_ones_stand_for_at_once() -> None:
+async def test_observer_hears_of_superseded_changes_at_once() -> None:
     async with following() as case:
         case.gate.clear()
         case.record(*[7] * 40)
@@ -275,7 +275,7 @@ async def recording() -> AsyncIterator[tuple[Recorder, Database, Pulses]]:
         yield recorder, database, pulses
 
 
-async def test_sample_tells_what_happened_since_the_last_one() -> None:
+async def test_sample_covers_the_time_since_the_last_one() -> None:
     async with recording() as (recorder, database, pulses):
         recorder.settled(Stream.LIBRARY, [0.5, 1.0, 9.0])
         pulses.become(claimed=3)

@@ -198,14 +198,14 @@ def test_wrong_part_costs_just_its_row(wrong: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("library_id", [None, "7", 7.0, True, [7], {}])
-def test_result_without_a_whole_number_as_its_id_belongs_to_nobody(library_id: object) -> None:
+def test_result_without_a_whole_number_as_its_id_is_unattributed(library_id: object) -> None:
     (result,) = read_results(body(changed(library_id=library_id)))
     assert isinstance(result, Invalid)
     assert result.library_id is None
 
 
 @pytest.mark.parametrize("item", [None, 7, "7", [], [7]])
-def test_result_that_is_no_object_belongs_to_nobody(item: object) -> None:
+def test_result_that_is_no_object_is_unattributed(item: object) -> None:
     (result,) = read_results(body(item))
     assert isinstance(result, Invalid)
     assert result.library_id is None
@@ -315,7 +315,7 @@ def test_every_status_is_read_in_our_terms(status: Status) -> None:
     assert read_refreshed(reply) == {1: Refreshed(1, status)}
 
 
-def test_identity_that_two_things_are_said_of_is_left_out() -> None:
+def test_identity_with_two_conflicting_statuses_is_left_out() -> None:
     once, twice = {"identity_id": 1, "status": "warmed"}, {"identity_id": 2, "status": "warmed"}
     reply = refresh_body(once, once, twice, twice | {"status": "error"})
     assert read_refreshed(reply) == {1: Refreshed(1, Status.WARMED)}
@@ -437,7 +437,7 @@ def test_malformed_entry_costs_itself_and_is_counted(entry: object) -> None:
 
 
 @pytest.mark.parametrize("tracks", [7, "x", {}, {"0": ENTRY}, True])
-def test_what_is_no_list_of_entries_is_one_that_is_malformed(tracks: object) -> None:
+def test_anything_but_a_list_counts_as_one_malformed_entry(tracks: object) -> None:
     assert tracks_of(tracks_attempted=True, tracks=tracks) == Tracks(invalid_entries=1)
     assert tracks_of(tracks_attempted=False, tracks=tracks) is None
 
@@ -456,7 +456,7 @@ def test_entry_may_leave_out_all_but_the_name() -> None:
 
 
 @pytest.mark.parametrize("kind", ["unresolved", "single_artist"])
-def test_tracks_of_what_is_no_compilation_are_left(kind: str) -> None:
+def test_tracks_of_other_releases_are_ignored(kind: str) -> None:
     result = (SINGLE_ARTIST if kind == "single_artist" else {"library_id": 7, "kind": kind}) | {
         "tracks_attempted": True,
         "tracks": [ENTRY],
