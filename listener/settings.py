@@ -174,8 +174,8 @@ class DatabaseSettings(BaseSettings):
         return value
 
 
-class DueSettings(DatabaseSettings):
-    """The settings that decide when a row is due."""
+class StatusSettings(DatabaseSettings):
+    """The settings that decide when a row is due, and whether all is well."""
 
     stale_threshold_days: Annotated[float, Unit("days")] = Field(
         7, gt=0, le=3650, description="Days until LML is asked again about a row with an identity."
@@ -188,9 +188,23 @@ class DueSettings(DatabaseSettings):
         description="Whether searches include rows without canonical_entity_id; "
         "set to false for a staged rollout.",
     )
+    rotation_min_coverage: Annotated[float, Unit("of 1")] = Field(
+        0.99,
+        ge=0,
+        le=1,
+        description="Share of the rotation rows with a Discogs release that must have an identity "
+        "before the whole rotation is refreshed; 0.99 is 99 %.",
+    )
+    ready_max_lag: Duration = Field(
+        timedelta(minutes=5),
+        ge=timedelta(seconds=1),
+        le=timedelta(days=30),
+        description="How long a library change may wait, while LML answers, before /readyz "
+        "reports the daemon as not ready.",
+    )
 
 
-class Settings(DueSettings):
+class Settings(StatusSettings):
     """All settings. A duration is a number of seconds, or like `250ms`, `30s`, `7d`."""
 
     library_metadata_url: AnyHttpUrl = Field(description="LML's base URL, with or without /api/v1.")
@@ -316,13 +330,6 @@ class Settings(DueSettings):
         "the start may be up to five minutes later. Avoid minutes in which another job that uses "
         "LML starts. Empty: no daily refresh, only changes are warmed.",
     )
-    rotation_min_coverage: Annotated[float, Unit("of 1")] = Field(
-        0.99,
-        ge=0,
-        le=1,
-        description="Share of the rotation rows with a Discogs release that must have an identity "
-        "before the whole rotation is refreshed; 0.99 is 99 %.",
-    )
     shutdown_timeout: Duration = Field(
         timedelta(seconds=10),
         ge=timedelta(0),
@@ -362,13 +369,6 @@ class Settings(DueSettings):
         "127.0.0.1:8080",
         description="HOST:PORT at which the daemon serves its page, metrics and health checks. "
         "Port 0: any free port. Empty: serve nothing.",
-    )
-    ready_max_lag: Duration = Field(
-        timedelta(minutes=5),
-        ge=timedelta(seconds=1),
-        le=timedelta(days=30),
-        description="How long a library change may wait, while LML answers, before /readyz "
-        "reports the daemon as not ready.",
     )
 
     sentry_dsn: SecretStr | None = Field(

@@ -21,6 +21,7 @@ from listener.adapters.postgres.connection import Database, open_pool
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
 from listener.adapters.postgres.library import AskAgain
 from listener.adapters.postgres.outbox import PostgresOutbox
+from listener.adapters.postgres.wakeups import LaneReport
 from listener.app.parts import Parts
 from listener.domain.change import Stream
 from listener.domain.faults import StoreUnavailableError
@@ -215,7 +216,7 @@ class Daemon:
             lanes = PostgresLanes(
                 self.database,
                 LaneTimes(beat=10 * second, patience=60 * second),
-                lambda _stream: (self.circuit.state, self.consumer.fault),
+                lambda _stream: LaneReport(self.circuit.state, self.consumer.fault),
             )
             self._ready.set()
             await Supervisor(lanes, beside, 10 * second).run(self._stop)

@@ -15,6 +15,7 @@ from listener.adapters.postgres.due import is_never_asked
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
 from listener.adapters.postgres.ledger import PostgresLedger
 from listener.adapters.postgres.slots import PostgresSlots
+from listener.adapters.postgres.wakeups import LaneReport
 from listener.adapters.schedule import Bell
 from listener.adapters.signals import Ending
 from listener.app.gate import require_gate
@@ -27,6 +28,7 @@ from listener.domain.change import Stream
 from listener.domain.refreshing import Status
 from listener.domain.run import RunKind
 from listener.engine.capture import CaptureWatch
+from listener.engine.circuit import Circuit
 from listener.engine.consumer import Consumer
 from listener.engine.resolver import Resolver
 from listener.engine.routine import Job, Routine
@@ -89,13 +91,24 @@ async def _follow(
         lanes = PostgresLanes(
             parts.database,
             LaneTimes(),
-            lambda stream: (parts.circuits[stream].state, consumers[stream].fault),
+            lambda stream: _lane_report(consumers[stream], parts.circuits[stream]),
         )
         workers = Workers(parts, resolver, warmer, capture, consumers)
         async with state.watching(workers, served.observers):
             with served.telemetry.windows(resolver.tally):
                 await Supervisor(lanes, followers, settings.shutdown_timeout).run(stop)
         _report(library, resolver, warmer)
+
+
+def _lane_report(consumer: Consumer, circuit: Circuit) -> LaneReport:
+    pulse = consumer.pulse()
+    return LaneReport(
+        breaker=circuit.state,
+        fault=consumer.fault,
+        stalled=pulse.stalled if pulse is not None else timedelta(),
+        lml_trouble=None if circuit.fault is None else circuit.fault.cause,
+        lml_pause=circuit.paused_for(),
+    )
 
 
 def _routine(parts: Parts, library: Consumer) -> tuple[Routine, Audit]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from importlib.metadata import version
 from typing import Any, TypeVar
@@ -14,23 +16,14 @@ import psycopg
 from listener import DISTRIBUTION
 from listener.adapters.postgres.installation import InstallationError
 from listener.adapters.postgres.parked import ParkedRow, list_parked
-from listener.adapters.postgres.status import RunStatus, Status, StreamStatus, read_status
-from listener.adapters.postgres.steps import LastWord, Step, read_history, read_last_words
+from listener.adapters.postgres.status import Status, read_status
+from listener.adapters.postgres.steps import Step, read_history
 from listener.adapters.postgres.viewer import Viewer
-from listener.app.report import as_json, dumped
-from listener.app.state import DaemonState
-from listener.domain.change import Stream
+from listener.app.report import dumped
+from listener.app.verdict import successes, verdict_on, with_verdict
 from listener.domain.faults import StoreUnavailableError
-from listener.domain.health import (
-    Findings,
-    Pulse,
-    StreamState,
-    WakeMode,
-    Wellness,
-    Word,
-    judge_wellness,
-)
-from listener.domain.pacing import BreakerState
+from listener.domain.health import Wellness, blind
+from listener.settings import StatusSettings
 
 _PARKED_SHOWN = 50
 _DAY = timedelta(days=1)
@@ -39,6 +32,11 @@ _SPANS = {
     "hour": (timedelta(hours=1), timedelta(seconds=30)),
     "day": (_DAY, timedelta(minutes=10)),
 }
+
+# To count a very large library takes a while: this share of the time at most.
+_JUDGE_EVERY = timedelta(seconds=15)
+_SHARE = 20
+_OUTDATED = timedelta(minutes=5)
 
 T = TypeVar("T")
 
@@ -49,43 +47,59 @@ class Seen:
 
     status: Status
     parked: Sequence[ParkedRow]
-    last_words: Sequence[LastWord]
 
 
 class Page:
-    """Makes the JSON that is served; raises `StoreUnavailableError` if it cannot look.
+    """Makes the JSON that is served; raises `StoreUnavailableError` if it cannot look."""
 
-    `include_null_canonical` is that of the searches' scope.
-    """
-
-    def __init__(
-        self, viewer: Viewer, state: DaemonState, *, include_null_canonical: bool = True
-    ) -> None:
+    def __init__(self, viewer: Viewer, settings: StatusSettings) -> None:
+        self.successes: Mapping[str, datetime] = {}
         self._viewer = viewer
-        self._state = state
-        self._read_status = partial(read_status, include_null_canonical=include_null_canonical)
+        self._settings = settings
+        self._wellness: Wellness | None = None
+        self._judged_at = float("-inf")
+        self._read_status = partial(
+            read_status, include_null_canonical=settings.include_null_canonical
+        )
 
     async def status(self) -> bytes:
         """Return what `listener status --json` prints."""
-        return as_json(await self._look(self._read_status)).encode()
+        status = await self._look(self._read_status)
+        return dumped(with_verdict(status, self._settings)).encode()
 
     async def state(self) -> bytes:
         """Return how all is now; that it cannot be seen is a state, too."""
-        pulses = self._state.pulses()
         shown: dict[str, Any] = {"version": version(DISTRIBUTION), "status": None, "parked": []}
         try:
             seen = await self._look(self._see)
         except StoreUnavailableError as fault:
-            why = f"the database cannot be looked at: {fault}"
-            shown["wellness"] = asdict(Wellness(Word.FAILING, (why,)))
+            shown["wellness"] = asdict(blind(str(fault)))
             return dumped(shown).encode()
-        streams = [self._state_of(each, seen, pulses) for each in seen.status.streams]
-        wellness = judge_wellness(streams, _findings(seen.status), self._state.max_lag)
-        shown["wellness"] = asdict(wellness)
+        shown["wellness"] = asdict(verdict_on(seen.status, self._settings))
         shown["status"] = asdict(seen.status)
-        shown["rungs"] = {each.stream: each.wake_mode for each in streams}
         shown["parked"] = [asdict(row) for row in seen.parked]
         return dumped(shown).encode()
+
+    def wellness(self) -> Wellness | None:
+        """Return the last verdict, None before the first; too old, it is one on what is unseen."""
+        age = timedelta(seconds=time.monotonic() - self._judged_at) if self._wellness else None
+        if age is not None and age > _OUTDATED:
+            return blind(f"the last look ended {age.total_seconds():.0f} s ago")
+        return self._wellness
+
+    async def judge(self) -> None:
+        """Keep a verdict for those who must not wait for a look, until cancelled."""
+        while True:
+            began = time.monotonic()
+            try:
+                status = await self._look(self._read_status)
+                self._wellness = verdict_on(status, self._settings)
+                self.successes = successes(status)
+            except StoreUnavailableError as fault:
+                self._wellness = blind(str(fault))
+            self._judged_at = time.monotonic()
+            took = timedelta(seconds=self._judged_at - began)
+            await asyncio.sleep(max(_JUDGE_EVERY, _SHARE * took).total_seconds())
 
     async def history(self) -> bytes:
         """Return how it went in the last hour and day, in columns."""
@@ -101,50 +115,7 @@ class Page:
         status = self._read_status(connection, backend)
         # To list them takes a walk over all that are parked: only where there are some.
         parked = list_parked(connection, backend, _PARKED_SHOWN) if status.coverage.parked else []
-        return Seen(status, parked, read_last_words(connection, backend))
-
-    def _state_of(self, told: StreamStatus, seen: Seen, pulses: Sequence[Pulse]) -> StreamState:
-        pulse = next((each for each in pulses if each.stream == told.stream), None)
-        word = next((each for each in seen.last_words if each.stream == told.stream), None)
-        return StreamState(
-            stream=Stream(told.stream),
-            backlog=told.backlog,
-            oldest=_duration(told.oldest_seconds),
-            followed=bool(told.holder_alive),
-            wake_mode=pulse.wake_mode if pulse is not None else _rung(word),
-            breaker=None if told.breaker is None else BreakerState(told.breaker),
-            stalled=pulse.stalled if pulse is not None else timedelta(),
-            fault=told.fault,
-        )
-
-
-def _duration(seconds: float | None) -> timedelta | None:
-    return None if seconds is None else timedelta(seconds=seconds)
-
-
-def _rung(word: LastWord | None) -> WakeMode | None:
-    if word is None:
-        return None
-    return WakeMode.NOTIFY if word.woken else WakeMode.POLL
-
-
-def _findings(status: Status) -> Findings:
-    lately = [run for run in status.runs if run.started_at > status.at - _DAY]
-    ended = [run for run in lately if run.outcome != "running"]
-    return Findings(
-        missing=status.missing,
-        parked=status.coverage.parked,
-        failed=status.coverage.failed,
-        never_asked=status.coverage.never,
-        failed_run=_failure(ended[0]) if ended else None,
-        capture_missed=status.capture_missed,
-    )
-
-
-def _failure(run: RunStatus) -> str | None:
-    if run.outcome not in {"failed", "lost"}:
-        return None
-    return f"{run.kind}, {run.reason or 'its process died'}"
+        return Seen(status, parked)
 
 
 def _remember(connection: psycopg.Connection[Any], backend: str) -> dict[str, Any]:

@@ -3,17 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
-
-from listener.adapters.postgres.status import Status
-from listener.adapters.postgres.story import Story
-
-
-def as_json(seen: Status | Story) -> str:
-    """Return one line of JSON; times are ISO 8601 in UTC."""
-    return dumped(asdict(seen))
 
 
 def dumped(seen: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ import structlog
 
 from listener.adapters.http.sockets import bound_socket, url_of
 from listener.adapters.log import dropped_lines
-from listener.app.state import DaemonState
+from listener.app.state import DaemonState, keep
 from listener.domain.budget import DISCOGS_CALLS
 from listener.engine.ports import Observer, Telemetry
 from listener.engine.supervisor import beside
@@ -20,6 +20,7 @@ from listener.settings import Settings, is_loopback, split_address
 
 if TYPE_CHECKING:
     from listener.adapters.http.metrics import Numbers
+    from listener.app.page import Page
 
 _log = structlog.stdlib.get_logger()
 
@@ -57,20 +58,20 @@ async def open_site(
 
     host, _ = split_address(settings.http_bind)
     token = settings.http_token.get_secret_value() if settings.http_token else None
-    metrics = Metrics(lambda: _numbers(state))
     dsn = settings.database_url.get_secret_value()
     async with open_viewer(dsn, settings.wxyc_schema_name) as viewer:
-        page = Page(viewer, state, include_null_canonical=settings.include_null_canonical)
+        page = Page(viewer, settings)
+        metrics = Metrics(lambda: _numbers(state, page))
         sources = Sources(state.unready, metrics.text, page.status, page.state, page.history)
         # Without a token only what comes from this machine, under its own name, may look.
         closed = token is None and is_loopback(host)
         site = make_site(sources, token, _LOCAL_NAMES | {host} if closed else None)
-        async with beside(SiteServer(site, bound).answer()):
+        async with beside(SiteServer(site, bound).answer(), keep(page.judge)):
             _log.info("page served", url=url_of(bound, host), token_needed=token is not None)
             yield Served(Metered(telemetry, metrics), (metrics,))
 
 
-def _numbers(state: DaemonState) -> Numbers:
+def _numbers(state: DaemonState, page: Page) -> Numbers:
     from listener.adapters.http.metrics import Numbers  # noqa: PLC0415
 
     workers, reading = state.workers, state.reading
@@ -87,4 +88,6 @@ def _numbers(state: DaemonState) -> Numbers:
         calls_in_flight=0 if workers is None else workers.parts.permits.in_flight,
         uncaptured=None if workers is None else workers.capture.uncaptured,
         log_lines_dropped=dropped_lines(),
+        wellness=page.wellness(),
+        successes=page.successes,
     )

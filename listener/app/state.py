@@ -87,11 +87,12 @@ class DaemonState:
         recorder = Recorder(samples, lambda: self.reading, self.pulses, workers.parts.neglected)
         for consumer in workers.consumers.values():
             consumer.observers += (recorder, *observers)
-        async with beside(_keep(watch.run), _keep(recorder.run)):
+        async with beside(keep(watch.run), keep(recorder.run)):
             yield
 
 
-async def _keep(run: Callable[[], Awaitable[None]]) -> None:
+async def keep(run: Callable[[], Awaitable[None]]) -> None:
+    """Run what only watches, again and again, whatever it raises."""
     while True:
         try:
             await run()

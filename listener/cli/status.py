@@ -22,7 +22,8 @@ from listener.adapters.postgres.status import (
     looking,
     read_status,
 )
-from listener.app.report import as_json as json_of
+from listener.app.report import dumped
+from listener.app.verdict import lml_trouble_of, verdict_on, with_verdict
 from listener.cli.errors import examples
 from listener.cli.look import (
     FittingTable,
@@ -32,20 +33,22 @@ from listener.cli.look import (
     printable,
     span,
 )
+from listener.domain.health import Wellness, Word
 from listener.domain.pacing import BreakerState
 from listener.domain.refreshing import RotationCoverage
 from listener.domain.run import RunKind
 from listener.domain.tally import FAILURES
 from listener.domain.words import plural
-from listener.settings import DueSettings, load_settings
+from listener.settings import StatusSettings, load_settings
 
 _REFRESH = timedelta(seconds=2)
 # Wide enough for whatever reads from a pipe; a terminal knows its own width.
 _PIPE_WIDTH = 120
 # Of those that are read: what fits one screen.
-_RUNS_SHOWN = 6
+_RUNS_SHOWN, _FEW_RUNS = 6, 2
 _LATE = timedelta(minutes=1)
 _FORGOTTEN = timedelta(days=1)
+_WORD_STYLES = {Word.WELL: "green", Word.STRAINED: "yellow", Word.FAILING: "red"}
 _STYLES = {"running": "green", "stopped": "yellow", "failed": "red", "lost": "red"}
 
 
@@ -60,12 +63,12 @@ _STYLES = {"running": "green", "stopped": "yellow", "failed": "red", "lost": "re
 @json_option
 @click.option("--watch", is_flag=True, help="Look again every 2 seconds until Ctrl-C.")
 def status_command(*, as_json: bool, watch: bool) -> None:
-    """Show backlog, coverage, runs and replicas.
+    """Show whether all is well, backlog, coverage, runs and replicas.
 
     As the database knows them: needs DATABASE_URL only, changes nothing, and exits 0, or 2 if it
     could not look. With --watch only the first look ends it; later ones are tried again.
     """
-    settings = load_settings(DueSettings)
+    settings = load_settings(StatusSettings)
     dsn, backend = settings.database_url.get_secret_value(), settings.wxyc_schema_name
 
     def look() -> Status:
@@ -74,23 +77,25 @@ def status_command(*, as_json: bool, watch: bool) -> None:
                 connection, backend, include_null_canonical=settings.include_null_canonical
             )
 
+    def printed(status: Status) -> None:
+        if as_json:
+            click.echo(dumped(with_verdict(status, settings)))
+        else:
+            console(_PIPE_WIDTH).print(screen(status, verdict_on(status, settings)))
+
     status = look()
-    if watch:
-        _watch(status, look, as_json=as_json)
+    if not watch:
+        printed(status)
+    elif as_json or not sys.stdout.isatty():
+        _watch_printing(_looks(status, look), printed, spaced=not as_json)
     else:
-        _print(status, as_json=as_json)
+        _watch_in_place(_looks(status, look), settings)
 
 
-def screen(status: Status, *, spaced: bool = True) -> Group:
-    """Return the status for a person: at most 40 lines, the oldest runs last."""
-    return Group(*(part for part in _parts(status) if part or spaced))
-
-
-def _watch(status: Status, look: Callable[[], Status], *, as_json: bool) -> None:
-    if as_json or not sys.stdout.isatty():
-        _watch_printing(_looks(status, look), as_json=as_json)
-    else:
-        _watch_in_place(_looks(status, look))
+def screen(status: Status, wellness: Wellness, *, spaced: bool = True) -> Group:
+    """Return the status for a person, the verdict first: at most 40 lines, the oldest runs last."""
+    parts = _parts(status, wellness, separator="\n  " if spaced else "; ")
+    return Group(*(part for part in parts if part or spaced))
 
 
 def _looks(status: Status, look: Callable[[], Status]) -> Iterator[tuple[Status, str]]:
@@ -106,49 +111,46 @@ def _looks(status: Status, look: Callable[[], Status]) -> Iterator[tuple[Status,
             trouble = f"could not look, trying again: {printable(str(error))}"
 
 
-def _watch_printing(looks: Iterator[tuple[Status, str]], *, as_json: bool) -> None:
+def _watch_printing(
+    looks: Iterator[tuple[Status, str]], printed: Callable[[Status], None], *, spaced: bool
+) -> None:
     for status, trouble in looks:
         if trouble:
             click.echo(f"listener: {trouble}", err=True)
             continue
-        _print(status, as_json=as_json)
-        if not as_json:
+        printed(status)
+        if spaced:
             click.echo()
 
 
-def _watch_in_place(looks: Iterator[tuple[Status, str]]) -> None:
+def _watch_in_place(looks: Iterator[tuple[Status, str]], settings: StatusSettings) -> None:
     with Live(console=console(_PIPE_WIDTH), auto_refresh=False) as live:
         for status, trouble in looks:
             said = [Text(trouble, style="red")] if trouble else []
-            shown = Group(*said, screen(status))
+            wellness = verdict_on(status, settings)
+            shown = Group(*said, screen(status, wellness))
             if len(live.console.render_lines(shown)) > live.console.height:
-                shown = Group(*said, screen(status, spaced=False))
+                shown = Group(*said, screen(status, wellness, spaced=False))
             live.update(shown, refresh=True)
 
 
-def _print(status: Status, *, as_json: bool) -> None:
-    if as_json:
-        click.echo(json_of(status))
-    else:
-        console(_PIPE_WIDTH).print(screen(status))
-
-
-def _parts(status: Status) -> Iterator[RenderableType]:
+def _parts(status: Status, wellness: Wellness, separator: str) -> Iterator[RenderableType]:
+    # What waits for a person without being wrong stands in the tables.
+    first, *others = (
+        printable(why.words)
+        for number, why in enumerate(wellness.why)
+        if why.cause is not None or not number
+    )
+    style = _WORD_STYLES[wellness.word]
+    yield Text.assemble(
+        (f"{wellness.word.capitalize()}: ", f"bold {style}"),
+        (separator.join((first, *others)), style),
+    )
     yield Text(f"listener on {printable(status.database)}, {clock(status.at)}", style="bold")
-    if status.missing:
-        missing = f"not complete: {', '.join(status.missing)}; run `listener migrate`"
-        yield Text(missing, style="red")
-    for stream in status.streams:
-        if stream.fault is not None:
-            refused = f"the database refuses every change of {stream.stream}"
-            yield Text(f"{refused}: {printable(stream.fault)}", style="red")
-    if status.capture_missed:
-        rows = plural(status.capture_missed, "row")
-        missed = f"{rows} had changed without a record in the last day"
-        yield Text(f"{missed}; see runbooks/capture-missed.md", style="red")
     yield ""
     yield _streams(status.streams)
-    yield _daemons(status)
+    if status.replicas:
+        yield _daemons(status)
     yield ""
     yield from _coverage(status)
     yield f"{_share_asked(status)}; {status.due_by_time:,} due by their time now"
@@ -159,7 +161,9 @@ def _parts(status: Status) -> Iterator[RenderableType]:
     yield _slots(status) if status.slots else "nothing scheduled yet"
     yield ""
     yield from _last_failure(status)
-    yield _runs(status) if status.runs else "no runs yet"
+    # The more is wrong, the fewer fit one screen.
+    shown = max(_FEW_RUNS, _RUNS_SHOWN - len(others))
+    yield _runs(status, shown) if status.runs else "no runs yet"
 
 
 def _streams(streams: tuple[StreamStatus, ...]) -> FittingTable:
@@ -176,8 +180,6 @@ def _streams(streams: tuple[StreamStatus, ...]) -> FittingTable:
 
 
 def _daemons(status: Status) -> str:
-    if not status.replicas:
-        return "nobody at work"
     following = {stream.holder for stream in status.streams if stream.holder_alive}
     named = ", ".join(
         f"{printable(name)} {'follows' if name in following else 'stands by'}"
@@ -187,15 +189,10 @@ def _daemons(status: Status) -> str:
 
 
 def _lml(stream: StreamStatus) -> Text:
-    match stream.breaker:
-        case BreakerState.OPEN:
-            return Text("fails, left alone", style="red")
-        case BreakerState.HALF_OPEN:
-            return Text("being tried", style="yellow")
-        case BreakerState.CLOSED:
-            return Text("ok")
-        case _:
-            return Text("-")
+    trouble = lml_trouble_of(stream)
+    if trouble is not None:
+        return Text(f"has {printable(trouble.cause)}", style="red")
+    return Text("ok" if stream.breaker == BreakerState.CLOSED and stream.holder_alive else "-")
 
 
 def _follower(stream: StreamStatus) -> Text:
@@ -273,7 +270,7 @@ def _last_failure(status: Status) -> Iterator[str]:
         yield f"last failure: {printable(failed.kind)}, started {started} ago: {reason}"
 
 
-def _runs(status: Status) -> FittingTable:
+def _runs(status: Status, shown: int) -> FittingTable:
     columns = (
         *("run", "cause", ">started", ">took", "outcome"),
         *(">asked", ">resolved", ">unresolved", ">failed"),
@@ -287,7 +284,7 @@ def _runs(status: Status) -> FittingTable:
             Text(run.outcome, style=_STYLES.get(run.outcome, "")),
             *_results(run),
         )
-        for run in status.runs[:_RUNS_SHOWN]
+        for run in status.runs[:shown]
     ]
     return FittingTable(columns, rows)
 

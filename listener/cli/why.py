@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from datetime import timedelta
 
 import click
@@ -17,14 +18,15 @@ from listener.adapters.postgres.story import (
     Story,
     read_story,
 )
-from listener.app.report import as_json as json_of
+from listener.app.report import dumped
+from listener.app.verdict import lml_trouble_of
 from listener.cli.errors import examples
 from listener.cli.find import search, show
 from listener.cli.history import former_line, ids_of
 from listener.cli.look import json_option, moment, printable
 from listener.domain.due import Reason
 from listener.domain.verdict import VISITED_COMPILATION, Kind
-from listener.settings import DueSettings, load_settings
+from listener.settings import StatusSettings, load_settings
 
 _NO_SUCH_ROW = 1
 _ID = click.IntRange(1, 2**31 - 1)
@@ -64,9 +66,11 @@ def why_command(*, row: tuple[str, ...], as_json: bool) -> None:
     Words are those of artist and title; several releases that have them are listed instead.
     Exits 0, or 1 if there is not exactly one such row.
     """
-    settings = load_settings(DueSettings)
+    settings = load_settings(StatusSettings)
     dsn, backend = settings.database_url.get_secret_value(), settings.wxyc_schema_name
     library_id = _id_of(row, dsn, backend)
+    settings = load_settings(StatusSettings)
+    backend = settings.wxyc_schema_name
     ask_again = AskAgain(
         resolved=timedelta(days=settings.stale_threshold_days),
         unresolved=timedelta(days=settings.unresolved_retry_days),
@@ -80,7 +84,7 @@ def why_command(*, row: tuple[str, ...], as_json: bool) -> None:
             include_null_canonical=settings.include_null_canonical,
         )
     if as_json:
-        click.echo(json_of(story))
+        click.echo(dumped(asdict(story)))
     else:
         for label, line in tell(story):
             click.echo(f"{label:<{_LABEL}}{line}")
@@ -107,6 +111,8 @@ def tell(story: Story) -> Iterator[tuple[str, str]]:
     """Yield the story as lines, each with a label or an empty one."""
     yield from _release(story)
     yield "changes", _changes(story)
+    if (trouble := lml_trouble_of(story.changes)) is not None:
+        yield "LML", printable(trouble.told(story.at))
     yield from _answer(story)
     yield from _identity(story)
     for number, source in enumerate(story.sources):

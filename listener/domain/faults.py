@@ -16,12 +16,19 @@ class StoreRefusedError(StoreUnavailableError):
 class LmlUnavailableError(Exception):
     """LML does not answer, or rejects our key; no row is to blame.
 
-    `retry_after` is the delay that LML or its edge asked for, if any.
+    `retry_after` is the delay that LML or its edge asked for, if any; `cause` is what LML has done,
+    as in "LML has answered 503".
     """
 
-    def __init__(self, reason: str, retry_after: timedelta | None = None) -> None:
+    def __init__(
+        self,
+        reason: str,
+        retry_after: timedelta | None = None,
+        cause: str = "given no usable answer",
+    ) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
+        self.cause = cause
 
 
 class LmlRefusedError(LmlUnavailableError):

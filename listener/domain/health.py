@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from listener.domain.change import Stream
 from listener.domain.durations import SPOKEN
 from listener.domain.pacing import BreakerState
+from listener.domain.run import RunKind
 from listener.domain.words import plural
 
 # A healthy loop turns at least every 5 s, whatever it waits for.
@@ -24,6 +25,10 @@ _MANY = 500
 _SLOW = timedelta(seconds=30)
 # A few rows may be bad; this many share a cause in LML or the database.
 _MANY_FAIL = 10
+# What fails by schedule is tried again within the hour: a run that failed longer ago is history.
+_LATELY = timedelta(days=1)
+# What is played is refreshed once a day.
+_WARM = timedelta(hours=36)
 
 
 class WakeMode(StrEnum):
@@ -104,7 +109,9 @@ def unready(
     for waiting in reading.waiting:
         pulse = following.get(waiting.stream)
         if pulse is not None:
-            reasons += _troubles(pulse, waiting.oldest, max_lag, limit)
+            reasons += (words for _, words in _troubles(pulse, waiting.oldest, max_lag, limit))
+            if pulse.wake_mode is WakeMode.DOWN:
+                reasons.append(f"the session that wakes {waiting.stream} does not respond")
         elif not waiting.followed:
             reasons.append(f"no daemon follows {waiting.stream}")
     return reasons
@@ -114,116 +121,217 @@ class Word(StrEnum):
     """The state of the pipeline in one word; the page gives each word its own colour."""
 
     WELL = "well"
-    BUSY = "busy"
     STRAINED = "strained"
     FAILING = "failing"
 
 
+class Cause(StrEnum):
+    """Why the pipeline is not well, the weightiest first; each is a series for alerts."""
+
+    UNREADABLE = "unreadable"
+    INCOMPLETE = "incomplete"
+    UNFOLLOWED = "unfollowed"
+    STALLED = "stalled"
+    REFUSED = "refused"
+    LAG = "lag"
+    LML = "lml"
+    POLLING = "polling"
+    CAPTURE = "capture"
+    RUNS = "runs"
+    FAILURES = "failures"
+    COVERAGE = "coverage"
+    WARMTH = "warmth"
+
+
+_FAILING = frozenset(list(Cause)[: list(Cause).index(Cause.LML)])
+_Wrong = tuple[Cause, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """A sentence for a person; one without a cause is worth knowing, and nothing is wrong."""
+
+    cause: Cause | None
+    words: str
+
+
 @dataclass(frozen=True, slots=True)
 class Wellness:
-    """The word, and the reasons as sentences for a person, most important first."""
+    """The word, and the reasons, the weightiest first."""
 
     word: Word
-    why: tuple[str, ...]
+    why: tuple[Why, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LmlTrouble:
+    """What LML does instead of answering, such as `answered 503`, and since when."""
+
+    cause: str
+    since: datetime
+    next_try: datetime
+
+    def told(self, at: datetime) -> str:
+        """Return the trouble as a sentence of the time `at`."""
+        since = self.since.astimezone(UTC)
+        day = f"{since:%Y-%m-%d} " if at - since > _LATELY else ""
+        left = self.next_try - at
+        then = f"next try in {_span(left)}" if left > timedelta() else "being tried now"
+        lasting = _span(max(timedelta(), at - since))
+        return f"LML has {self.cause} since {day}{since:%H:%M} UTC ({lasting}); {then}"
 
 
 @dataclass(frozen=True, slots=True)
 class StreamState(Waiting):
-    """One stream across all daemons; wake mode and breaker are None if no daemon follows it.
+    """One stream across all daemons; `woken` and `breaker` are None if no daemon follows it.
 
     `fault` says what prevents the daemon from handling any change.
     """
 
-    wake_mode: WakeMode | None = None
+    woken: bool | None = None
     breaker: BreakerState | None = None
     stalled: timedelta = timedelta()
     fault: str | None = None
+    lml: LmlTrouble | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LatestRun:
+    """The last run of a kind that was not started by command, and that ended.
+
+    `failure` is None if it did not fail; `succeeded_at` is of the last success, on command or not.
+    """
+
+    kind: RunKind
+    started_at: datetime
+    failure: str | None
+    succeeded_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """What is known of what is played, where it is refreshed daily.
+
+    `coverage` is the share that can be refreshed, `least` what that must be; since `warm_since` all
+    of it was refreshed.
+    """
+
+    coverage: float
+    least: float
+    warm_since: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """The facts besides the streams that decide wellness; the last two cover the last day."""
+    """All that wellness is judged by, at the time `at`.
 
-    missing: Sequence[str]
-    parked: int
-    failed: int
-    never_asked: int
-    failed_run: str | None
-    capture_missed: int
+    `capture_missed` is of the last day; `rotation` is None where nothing is refreshed daily.
+    """
 
-
-def judge_wellness(
-    streams: Sequence[StreamState], findings: Findings, max_lag: timedelta
-) -> Wellness:
-    """Judge the pipeline by its worst finding."""
-    failing = [*_failing(streams, findings, max_lag)]
-    strained = [*_strained(streams, findings)]
-    busy = [*_busy(streams)]
-    notes = [*_notes(findings)]
-    for word, whys in ((Word.FAILING, failing), (Word.STRAINED, strained), (Word.BUSY, busy)):
-        if whys:
-            return Wellness(word, (*failing, *strained, *busy, *notes))
-    waiting = any(each.backlog for each in streams) or findings.failed
-    answered = "changes are answered as they come" if waiting else "every change is answered"
-    return Wellness(Word.WELL, (answered, *notes))
+    at: datetime
+    max_lag: timedelta
+    streams: Sequence[StreamState]
+    missing: Sequence[str] = ()
+    parked: int = 0
+    failed: int = 0
+    never_asked: int = 0
+    capture_missed: int = 0
+    runs: Sequence[LatestRun] = ()
+    rotation: Rotation | None = None
 
 
-def _failing(
-    streams: Sequence[StreamState], findings: Findings, max_lag: timedelta
-) -> Iterator[str]:
-    if findings.missing:
-        yield f"not complete: {', '.join(findings.missing)}; run listener migrate"
-    for each in streams:
+def blind(fault: str) -> Wellness:
+    """Return the verdict where nothing can be seen."""
+    why = Why(Cause.UNREADABLE, f"the database cannot be looked at: {fault}")
+    return Wellness(Word.FAILING, (why,))
+
+
+def judge(findings: Findings) -> Wellness:
+    """Return how the pipeline is, by the worst that is known of it."""
+    wrong = [*_of_streams(findings), *_of_searches(findings), *_of_rotation(findings)]
+    wrong.sort(key=lambda each: list(Cause).index(each[0]))
+    why = [Why(*each) for each in wrong]
+    notes = [Why(None, words) for words in _notes(findings)]
+    if not why:
+        waiting = any(each.backlog for each in findings.streams) or findings.failed
+        answered = "changes are answered as they come" if waiting else "every change is answered"
+        return Wellness(Word.WELL, (Why(None, answered), *notes))
+    failing = any(cause in _FAILING for cause, _ in wrong)
+    return Wellness(Word.FAILING if failing else Word.STRAINED, (*why, *notes))
+
+
+def _of_streams(findings: Findings) -> Iterator[_Wrong]:
+    for each in findings.streams:
         if not each.followed:
-            yield f"no daemon follows {each.stream}; start one"
-        yield from _troubles(each, each.oldest, max_lag)
+            yield Cause.UNFOLLOWED, f"no daemon follows {each.stream}; start one"
+        yield from _troubles(each, each.oldest, findings.max_lag)
+        if each.woken is False:
+            yield Cause.POLLING, f"wake-ups for {each.stream} do not arrive; polling every second"
+    # Both streams ask the same LML.
+    troubles = sorted((each.lml for each in findings.streams if each.lml), key=lambda t: t.since)
+    for trouble in {trouble.cause: trouble for trouble in reversed(troubles)}.values():
+        yield Cause.LML, trouble.told(findings.at)
 
 
 def _troubles(
     state: Pulse | StreamState, oldest: timedelta | None, max_lag: timedelta, limit: str = ""
-) -> Iterator[str]:
-    """Yield the faults in following a stream; `limit` completes the sentence about its lag."""
+) -> Iterator[_Wrong]:
+    """Yield what is wrong with how a stream is followed; `limit` ends the sentence on its lag."""
     stream = state.stream
     if state.stalled > _STALLED:
-        yield f"the {stream} loops have been stuck for {_span(state.stalled)}"
+        yield Cause.STALLED, f"the {stream} loops have been stuck for {_span(state.stalled)}"
     if state.fault is not None:
         # No details for a probe, which needs no token: the reason may name hosts.
         reason = "" if limit else f": {state.fault}"
-        yield f"the database refuses every change of {stream}{reason}"
-    if state.wake_mode is WakeMode.DOWN:
-        yield f"the session that wakes {stream} does not respond"
-    excused = _lml_is_unavailable(state) or stream in _PACED
+        yield Cause.REFUSED, f"the database refuses every change of {stream}{reason}"
+    excused = state.breaker not in {None, BreakerState.CLOSED} or stream in _PACED
     if oldest is not None and oldest > max_lag and not excused:
-        yield f"the oldest change of {stream} has waited {_span(oldest)}{limit}"
+        yield Cause.LAG, f"the oldest change of {stream} has waited {_span(oldest)}{limit}"
 
 
-def _lml_is_unavailable(state: Pulse | StreamState) -> bool:
-    return state.breaker not in {None, BreakerState.CLOSED}
-
-
-def _strained(streams: Sequence[StreamState], findings: Findings) -> Iterator[str]:
-    if any(map(_lml_is_unavailable, streams)):
-        yield "LML does not answer; changes are kept until it does"
-    for each in streams:
-        if each.wake_mode is WakeMode.POLL:
-            yield f"wake-ups for {each.stream} do not arrive; polling every second"
+def _of_searches(findings: Findings) -> Iterator[_Wrong]:
+    if findings.missing:
+        missing = ", ".join(findings.missing)
+        yield Cause.INCOMPLETE, f"not complete: {missing}; run listener migrate"
     if findings.capture_missed:
-        rows = plural(findings.capture_missed, "row")
-        yield f"{rows} had changed without a record in the last day; see capture missed"
-    if findings.failed_run is not None:
-        yield f"the last run failed: {findings.failed_run}"
+        missed = f"{plural(findings.capture_missed, 'row')} had changed without a record"
+        yield Cause.CAPTURE, f"{missed} in the last day; see runbooks/capture-missed.md"
+    for run in findings.runs:
+        if run.failure is not None and _still_counts(run, findings):
+            yield Cause.RUNS, f"the last {run.kind.value} run failed: {run.failure}"
     if findings.failed >= _MANY_FAIL:
-        yield _failed(findings.failed)
+        yield Cause.FAILURES, _failed(findings.failed)
 
 
-def _busy(streams: Sequence[StreamState]) -> Iterator[str]:
-    for each in streams:
-        if each.backlog > _MANY or (each.oldest is not None and each.oldest > _SLOW):
-            waiting = plural(each.backlog, "change")
-            yield f"{waiting} of {each.stream} waiting, the oldest for {_span(each.oldest)}"
+def _still_counts(run: LatestRun, findings: Findings) -> bool:
+    # Another kind may have searched for the same, and more, since then.
+    successes = (
+        other.succeeded_at
+        for other in findings.runs
+        if other.succeeded_at and run.kind.searches <= other.kind.searches
+    )
+    return run.started_at > max((findings.at - _LATELY, *successes))
+
+
+def _of_rotation(findings: Findings) -> Iterator[_Wrong]:
+    rotation = findings.rotation
+    if rotation is None:
+        return
+    if rotation.coverage < rotation.least:
+        # Never rounded up to enough.
+        share = f"{int(1000 * rotation.coverage) / 10:.1f} % of the rotation on Discogs"
+        least = f"ROTATION_MIN_COVERAGE, {100 * rotation.least:g} %"
+        yield Cause.COVERAGE, f"{share} has an identity, less than {least}"
+    age = findings.at - rotation.warm_since
+    if age > _WARM:
+        yield Cause.WARMTH, f"what is played was last refreshed in full {_span(age)} ago"
 
 
 def _notes(findings: Findings) -> Iterator[str]:
+    for each in findings.streams:
+        if each.backlog > _MANY or (each.oldest is not None and each.oldest > _SLOW):
+            waiting = plural(each.backlog, "change")
+            yield f"{waiting} of {each.stream} waiting, the oldest for {_span(each.oldest)}"
     if 0 < findings.failed < _MANY_FAIL:
         yield _failed(findings.failed)
     if findings.parked:

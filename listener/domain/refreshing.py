@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from listener.domain.question import Failing
@@ -71,8 +71,9 @@ class RotationCoverage:
     """How many of the rows being played can be warmed.
 
     `resolved` rows have both a Discogs release and an identity; `coverage` is their share (0..1) of
-    the rows with a Discogs release, 1 if there are none. `identities` counts each identity once;
-    `warmed_24h` counts rows whose identity was warmed within a day.
+    those with a Discogs release, 1 if there are none. `identities` counts each once; the identity
+    of `warmed_24h` rows was warmed within a day. `coldest` is when LML last said something of use
+    about the identity that has waited longest.
     """
 
     active: int
@@ -82,6 +83,7 @@ class RotationCoverage:
     coverage: float
     identities: int
     warmed_24h: int
+    coldest: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,13 @@ SELECT
         1
     ) AS coverage,
     count(DISTINCT r.lml_identity_id) AS identities,
-    count(*) FILTER (WHERE w.warmed) AS warmed_24h
+    count(*) FILTER (WHERE w.warmed) AS warmed_24h,
+    min(w.renewed_at) AS coldest
 FROM {backend}.rotation AS r
 LEFT JOIN LATERAL (
-    SELECT w.status = 'warmed' AND w.asked_at > now() - interval '24 hours' AS warmed
+    SELECT
+        w.status = 'warmed' AND w.asked_at > now() - interval '24 hours' AS warmed,
+        w.renewed_at
     FROM listener.warmth AS w
     WHERE w.identity_id = r.lml_identity_id
     OFFSET 0

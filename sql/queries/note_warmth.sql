@@ -10,4 +10,5 @@ ORDER BY n.identity_id
 ON CONFLICT (identity_id) DO UPDATE
 SET status = excluded.status,
     asked_at = excluded.asked_at,
+    renewed_at = CASE WHEN excluded.status = 'error' THEN w.renewed_at ELSE excluded.asked_at END,
     failures = CASE WHEN excluded.status = 'error' THEN w.failures + 1 ELSE 0 END

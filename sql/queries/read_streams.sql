@@ -1,5 +1,5 @@
--- Tells of each stream what waits in the outbox, who follows it and whether that session is still there. Another
--- role's backend_start is not shown to us.
+-- Reads of each stream what waits in the outbox, who follows it, how that gets on, and whether that session is still
+-- there. Another role's backend_start is not shown to us.
 SELECT
     l.stream,
     c.backlog,
@@ -14,7 +14,13 @@ SELECT
         )
     END AS holder_alive,
     l.breaker,
-    l.fault
+    l.fault,
+    l.held_since,
+    date_part('epoch', clock_timestamp() - l.turned_at) AS stalled_seconds,
+    l.woken,
+    l.lml_trouble,
+    l.lml_trouble_since,
+    l.lml_next_try
 FROM listener.lane AS l
 CROSS JOIN LATERAL (
     SELECT

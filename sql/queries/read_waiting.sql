@@ -1,5 +1,5 @@
--- Tells which changes of a row of the library wait in the outbox, who follows the library and whether that session
--- is still there.
+-- Tells which changes of a row of the library wait in the outbox, who follows the library, whether that session is
+-- still there, and what LML does to it instead of answering.
 SELECT
     c.waiting,
     c.first_at,
@@ -12,7 +12,10 @@ SELECT
             WHERE a.pid = l.holder_pid
                 AND (a.backend_start IS NULL OR a.backend_start = l.holder_started)
         )
-    END AS holder_alive
+    END AS holder_alive,
+    l.lml_trouble,
+    l.lml_trouble_since,
+    l.lml_next_try
 FROM listener.lane AS l
 CROSS JOIN LATERAL (
     SELECT

@@ -3,6 +3,8 @@ UPDATE listener.lane AS l
 SET holder = %(holder)s,
     holder_pid = pg_backend_pid(),
     holder_started = (SELECT a.backend_start FROM pg_stat_activity AS a WHERE a.pid = pg_backend_pid()),
+    held_since = now(),
+    turned_at = now(),
     beat = l.beat + 1
 WHERE l.stream = %(stream)s
     AND l.beat = %(beat)s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 import signal
@@ -14,6 +15,7 @@ import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from listener.domain.health import Cause
 from listener.simulator import Simulator
 from tests.acceptance.conftest import Commands, Daemon, eventually
 from tests.acceptance.proxy import proxy_before
@@ -56,12 +58,13 @@ class Site:
 
     def metric(self, name: str, **labels: str) -> float:
         families = text_string_to_metric_families(self.get("metrics").text)
-        return next(
+        found = (
             sample.value
             for family in families
             for sample in family.samples
             if sample.name == f"listener_{name}" and dict(sample.labels) == labels
         )
+        return next(found, math.nan)
 
     def ready(self) -> Site:
         eventually(lambda: not self.why)
@@ -108,6 +111,9 @@ def test_ready_once_it_follows_and_the_numbers_are_those_of_the_database(
         both = [listener.run("status", "--json").report, site.get("status.json").json()]
         for each in both:
             del each["at"]
+            for stream in each["streams"]:
+                # What is as of the last beat, or grows.
+                del stream["stalled_seconds"]
         return both
 
     # The ends of runs and slots are written down a moment after they are counted.
@@ -115,6 +121,16 @@ def test_ready_once_it_follows_and_the_numbers_are_those_of_the_database(
     coverage = site.get("status.json").json()["coverage"]
     assert coverage["resolved"] == len(rows)
     assert coverage["nameless"] == len([nameless])
+    wellness = site.get("status.json").json()["wellness"]
+    assert wellness == {
+        "word": "well",
+        "why": [{"cause": None, "words": "every change is answered"}],
+    }
+    assert site.get("page.json").json()["wellness"] == wellness
+    assert listener.run("status").stdout.splitlines()[0] == "Well: every change is answered"
+    eventually(lambda: site.metric("wellness") == 0, seconds=30)
+    assert {site.metric("cause", cause=cause) for cause in Cause} == {0}
+    eventually(lambda: site.metric("last_success_timestamp_seconds", job="audit") > 0, seconds=30)
     assert daemon.stop() == 0
 
 
@@ -199,10 +215,14 @@ def test_loop_that_stands_still_turns_it_red(
     daemon.kill(loop)
     # Who hands out batches is stopped by the next one.
     add_release(db)
-    assert "library" in red_within(site, "stand still")
+    assert "library" in red_within(site, "have been stuck")
     # The process lives: it is not its end that is noticed.
     assert site.get("livez").status_code == 200
-    assert site.get("page.json").json()["wellness"]["word"] == "failing"
+    eventually(lambda: "stalled" in causes_on(site))
+
+
+def causes_on(site: Site) -> list[str | None]:
+    return [why["cause"] for why in site.get("page.json").json()["wellness"]["why"]]
 
 
 def test_blocked_loop_fails_every_probe(start: Start) -> None:
@@ -279,7 +299,7 @@ def test_half_open_session_that_listens_turns_it_red(dsn: str, start: Start) -> 
     with proxy_before(dsn, b"LISTEN ") as (through, proxy):
         site = Site(start(HTTP_BIND=ANY_PORT, DATABASE_URL=through)).ready()
         proxy.dead.set()
-        assert "does not answer" in red_within(site, "woken by")
+        assert "does not respond" in red_within(site, "the session that wakes")
         # It takes another session by itself.
         site.ready()
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 
 from listener.adapters.postgres.connection import Database, Pool, open_session
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
@@ -17,20 +18,20 @@ from listener.adapters.postgres.outbox import PostgresOutbox
 from listener.adapters.postgres.samples import PostgresReadings, PostgresSamples
 from listener.adapters.postgres.statements import query
 from listener.adapters.postgres.status import looking, read_status
-from listener.adapters.postgres.steps import LastWord, read_history, read_last_words
+from listener.adapters.postgres.steps import read_history
 from listener.adapters.postgres.viewer import Viewer, open_viewer
+from listener.adapters.postgres.wakeups import LaneReport
 from listener.app.page import Page
-from listener.app.state import DaemonState
 from listener.domain.change import Batch, Stream
 from listener.domain.faults import StoreUnavailableError, first_of
 from listener.domain.health import Reading, Waiting, WakeMode, unready
-from listener.domain.pacing import BreakerState
 from listener.domain.room import RoomLimits
 from listener.domain.sample import Sample
 from listener.engine.circuit import Circuit
 from listener.engine.consumer import Consumer
 from listener.engine.outcome import BatchOutcome
 from listener.engine.tenure import ConsumerLimits
+from listener.settings import StatusSettings
 from tests.catalogue import add_release
 from tests.conftest import BACKEND, Connection
 from tests.integration.conftest import Answers
@@ -146,13 +147,6 @@ async def test_sample_is_kept_as_it_was(
     assert (library.worst, library.silent, library.coverage) == (2, 0, None)
     assert (rotation.oldest, rotation.typical, rotation.silent) == (None, None, 4)
     assert rotation.coverage == [2, 0, 0, 0, 0, 1, 1]
-    words = read_last_words(db, BACKEND)
-    assert words == (LastWord("library", woken=True), LastWord("rotation", woken=False))
-
-
-def test_word_of_long_ago_says_nothing(db: Connection) -> None:
-    enter(db, 2)
-    assert read_last_words(db, BACKEND) == ()
 
 
 def test_history_is_told_in_steps(db: Connection) -> None:
@@ -251,7 +245,8 @@ async def test_page_tells_what_the_database_holds(
         page = _page(viewer)
         alone = json.loads(await page.state())
         assert alone["wellness"]["word"] == "failing"
-        assert "no daemon follows library; start one" in alone["wellness"]["why"]
+        unfollowed = {"cause": "unfollowed", "words": "no daemon follows library; start one"}
+        assert alone["wellness"]["why"][0] == unfollowed
         async with (
             PostgresLanes(database, LaneTimes()).hold(Stream.LIBRARY) as library,
             PostgresLanes(database, LaneTimes()).hold(Stream.ROTATION) as rotation,
@@ -261,8 +256,12 @@ async def test_page_tells_what_the_database_holds(
             state = json.loads(await page.state())
             assert state["wellness"] == {
                 "word": "well",
-                "why": ["every change is answered", "1 row parked for a person to look at"],
+                "why": [
+                    {"cause": None, "words": "every change is answered"},
+                    {"cause": None, "words": "1 row parked for a person to look at"},
+                ],
             }
+            assert json.loads(await page.status())["wellness"] == state["wellness"]
         assert state["status"]["coverage"]["resolved"] == 2
         assert [row["library_id"] for row in state["parked"]] == [parked]
         enter(db, 1)
@@ -278,7 +277,7 @@ async def test_page_and_status_tell_what_keeps_a_lane_from_its_work(
     lanes = PostgresLanes(
         database,
         LaneTimes(),
-        lambda stream: (BreakerState.CLOSED, reason if stream is Stream.LIBRARY else None),
+        lambda stream: LaneReport(fault=reason if stream is Stream.LIBRARY else None),
     )
     add_release(db)
     async with open_viewer(dsn, BACKEND) as viewer:
@@ -290,8 +289,11 @@ async def test_page_and_status_tell_what_keeps_a_lane_from_its_work(
             assert wellness == {
                 "word": "failing",
                 "why": [
-                    f"the database refuses every change of library: {reason}",
-                    "1 row not asked about yet",
+                    {
+                        "cause": "refused",
+                        "words": f"the database refuses every change of library: {reason}",
+                    },
+                    {"cause": None, "words": "1 row not asked about yet"},
                 ],
             }
         streams = json.loads(await page.status())["streams"]
@@ -318,7 +320,7 @@ async def test_daemon_whose_changes_are_all_refused_is_not_ready_and_tells_a_pro
     lanes = PostgresLanes(
         database,
         LaneTimes(),
-        lambda stream: (BreakerState.CLOSED, consumer.fault if stream == "library" else None),
+        lambda stream: LaneReport(fault=consumer.fault if stream == "library" else None),
     )
     readings = PostgresReadings(pool, BACKEND, database.holder)
 
@@ -354,13 +356,15 @@ async def test_page_without_a_database_says_so(dsn: str) -> None:
         page = _page(v)
         state = json.loads(await page.state())
         assert (state["status"], state["wellness"]["word"]) == (None, "failing")
-        assert state["wellness"]["why"][0].startswith("the database cannot be looked at: ")
+        (why,) = state["wellness"]["why"]
+        assert why["cause"] == "unreadable"
+        assert why["words"].startswith("the database cannot be looked at: ")
         with pytest.raises(StoreUnavailableError):
             await page.status()
 
 
 def _page(viewer: Viewer) -> Page:
-    return Page(viewer, DaemonState(timedelta(minutes=5), asyncio.Event()))
+    return Page(viewer, StatusSettings(database_url=SecretStr("postgresql://db/x")))
 
 
 async def test_reading_looks_at_the_head_of_the_outbox_and_at_what_is_parked(

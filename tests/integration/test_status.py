@@ -11,7 +11,9 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.types.json import Jsonb
+from pydantic import SecretStr
 from rich.console import Console
 
 from listener.adapters.postgres.connection import Database, Pool
@@ -28,15 +30,22 @@ from listener.adapters.postgres.status import (
     looking,
     read_status,
 )
+from listener.adapters.postgres.wakeups import LaneReport, Wakeups
+from listener.app.verdict import successes, verdict_on
 from listener.cli.status import screen
 from listener.domain.change import Stream
 from listener.domain.due import Scope
+from listener.domain.health import Cause, Word
 from listener.domain.pacing import BreakerState
 from listener.domain.refreshing import RotationCoverage
+from listener.domain.run import RunKind
 from listener.domain.tally import Skip, Tally
-from tests.catalogue import add_release, delete_release, set_column
+from listener.settings import StatusSettings
+from tests.catalogue import add_release, delete_release, set_column, table
 from tests.conftest import BACKEND, Connection, with_database
 from tests.integration.conftest import ASK_AGAIN
+
+SETTINGS = StatusSettings(database_url=SecretStr("postgresql://db/x"))
 
 
 def look(dsn: str, *, include_null_canonical: bool = True) -> Status:
@@ -194,7 +203,7 @@ async def test_state_of_the_breaker_is_seen_as_of_the_last_beat(
     state = BreakerState.OPEN
     # A beat is also how long the server may take to answer.
     times = LaneTimes(beat=timedelta(milliseconds=500))
-    lanes = PostgresLanes(database, times, lambda _stream: (state, None))
+    lanes = PostgresLanes(database, times, lambda _stream: LaneReport(state))
     async with lanes.hold(Stream.ROTATION) as lane, asyncio.timeout(10):
         for word in ("open", "half-open"):
             while look(dsn).streams[1].breaker != word:
@@ -208,7 +217,7 @@ async def test_fault_is_seen_until_the_next_good_beat_and_after_the_lane_was_giv
 ) -> None:
     faults: dict[Stream, str | None] = {Stream.LIBRARY: "permission denied for table change"}
     times = LaneTimes(beat=timedelta(milliseconds=500))
-    lanes = PostgresLanes(database, times, lambda stream: (BreakerState.CLOSED, faults.get(stream)))
+    lanes = PostgresLanes(database, times, lambda stream: LaneReport(fault=faults.get(stream)))
 
     def told() -> list[tuple[str | None, str | None]]:
         return [(stream.breaker, stream.fault) for stream in look(dsn).streams]
@@ -377,7 +386,7 @@ def shown(status: Status, width: int) -> list[str]:
     console = Console(
         file=io.StringIO(), width=width, highlight=False, markup=False, force_terminal=False
     )
-    console.print(screen(status))
+    console.print(screen(status, verdict_on(status, SETTINGS)))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
 
@@ -421,6 +430,9 @@ def full_status(dsn: str) -> Status:
                 holder_alive=True,
                 breaker="open",
                 fault=None,
+                lml_trouble="answered 503",
+                lml_trouble_since=now - timedelta(minutes=3),
+                lml_next_try=now + timedelta(seconds=9),
             ),
         ),
         replicas=tuple(f"listener 1234567{number}" for number in range(4)),
@@ -452,14 +464,14 @@ def test_full_screen_stays_readable(dsn: str, width: int) -> None:
     assert max(map(len, lines)) <= width
     assert not any("\x1b" in line for line in lines)
     text = words(lines)
-    assert "library 64,676 2 h ok listener 12345678, but its session is gone" in text
-    assert "rotation 1 0 s fails, left alone listener 12345670" in text
+    assert "library 64,676 2 h - listener 12345678, but its session is gone" in text
+    assert "rotation 1 0 s has answered 503 listener 12345670" in text
     assert "rows no artist name never asked failed parked 64,676 76 1 500 99" in text
     assert "resolved unresolved compilation visited 40,000 20,000 4,000 1,000" in text
     assert "99.9 % of the rows with an artist name asked" in text
     assert "1,005 1,004 1,003 99.8 % 1,001 1,000" in text
     assert "schedule 50 min ago 40 min failed 61,234 40,000 20,000 1,234" in text
-    assert "not complete: triggers/library; run `listener migrate`" in text
+    assert "not complete: triggers/library; run listener migrate" in text
     assert "sweep in 7 min slot of 2026-03-01 12:00:00 UTC, done by listener a" in text
 
 
@@ -482,7 +494,7 @@ def test_fault_of_a_lane_is_told_with_its_reason(db: Connection, dsn: str) -> No
     assert not any("refuses" in line for line in shown(look(dsn), 80))
     db.execute("UPDATE listener.lane SET fault = 'no \x1b[2Jspace' WHERE stream = 'library'")
     refused = "the database refuses every change of library: no \\x1b[2Jspace"
-    assert refused in shown(look(dsn), 80)
+    assert refused in words(shown(look(dsn), 80))
 
 
 def test_last_failure_is_told_with_its_reason(db: Connection, dsn: str) -> None:
@@ -503,3 +515,148 @@ def test_daemons_that_stand_by_are_told_from_those_that_follow(dsn: str) -> None
     assert f"4 daemons: {one_follows}, " in words(shown(status, 80))
     alone = replace(status, replicas=status.replicas[:1])
     assert "1 daemon: listener 12345670 follows" in shown(alone, 80)
+
+
+async def test_trouble_with_lml_has_a_start_that_further_failures_do_not_move(
+    dsn: str, database: Database
+) -> None:
+    report = LaneReport(lml_trouble="answered 503", lml_pause=timedelta(seconds=12))
+    lanes = PostgresLanes(database, LaneTimes(beat=timedelta(milliseconds=500)), lambda _: report)
+
+    async def until_told(lane: Wakeups, cause: str | None) -> StreamStatus:
+        async with asyncio.timeout(10):
+            while (told := look(dsn).streams[0]).lml_trouble != cause:
+                await lane.wait(timedelta(milliseconds=50))
+        return told
+
+    async with lanes.hold(Stream.LIBRARY) as lane, lanes.hold(Stream.ROTATION):
+        first = await until_told(lane, "answered 503")
+        report = replace(report, lml_trouble="refused our key (403)")
+        second = await until_told(lane, "refused our key (403)")
+        assert first.lml_trouble_since is not None
+        assert second.lml_trouble_since == first.lml_trouble_since
+        assert second.lml_next_try is not None
+        status = look(dsn)
+        (why,) = (why for why in verdict_on(status, SETTINGS).why if why.cause is Cause.LML)
+        start = f"{first.lml_trouble_since:%H:%M} UTC ("
+        assert why.words.startswith(f"LML has refused our key (403) since {start}")
+        assert any("has refused our key (403)" in line for line in shown(status, 120))
+        report = LaneReport()
+        answered = await until_told(lane, None)
+        assert (answered.lml_trouble_since, answered.lml_next_try) == (None, None)
+
+
+async def test_holder_that_does_not_beat_any_more_has_stalled(
+    db: Connection, dsn: str, database: Database
+) -> None:
+    lanes = PostgresLanes(database, LaneTimes())
+    async with lanes.hold(Stream.LIBRARY) as library, lanes.hold(Stream.ROTATION) as rotation:
+        await library.wait(timedelta(0))
+        await rotation.wait(timedelta(0))
+        assert verdict_on(look(dsn), SETTINGS).word is Word.WELL
+        db.execute("UPDATE listener.lane SET turned_at = now() - interval '1 min'")
+        stalled = verdict_on(look(dsn), SETTINGS)
+        assert [why.cause for why in stalled.why] == [Cause.STALLED, Cause.STALLED]
+
+
+def test_verdict_is_the_first_line(db: Connection, dsn: str) -> None:
+    add_release(db)
+    db.execute("TRUNCATE listener.change")
+    lines = shown(look(dsn), 120)
+    assert lines[:2] == [
+        "Failing: no daemon follows library; start one",
+        "  no daemon follows rotation; start one",
+    ]
+    assert lines[2].startswith("listener on ")
+
+
+def enter_run(db: Connection, kind: RunKind, hours: float, outcome: str, cause: str) -> None:
+    """Write a run that began so many hours ago and took a minute."""
+    db.execute(
+        "INSERT INTO listener.run (kind, cause, holder, started_at, ended_at, outcome, reason)"
+        " SELECT %s, %s, 'listener gone', b.began, b.began + interval '1 min', %s, 'why'"
+        " FROM (SELECT now() - %s::interval) AS b (began)",
+        (kind.value, cause, outcome, timedelta(hours=hours)),
+    )
+
+
+def test_latest_run_of_each_kind_is_judged_whatever_else_ran_since(
+    db: Connection, dsn: str
+) -> None:
+    enter_run(db, RunKind.ROTATION, 30, "done", "schedule")
+    enter_run(db, RunKind.ROTATION, 6, "failed", "schedule")
+    for number in range(20):
+        enter_run(db, RunKind.REFRESH, 5 - number / 4, "done", "schedule")
+    enter_run(db, RunKind.SWEEP, 0.1, "failed", "command")
+    db.execute(
+        "INSERT INTO listener.run (kind, cause, holder) VALUES ('audit', 'start', 'listener here')"
+    )
+    with sessions((dsn, "listener here")):
+        status = look(dsn)
+    told = {run.kind: (run.outcome, run.reason) for run in status.latest_runs}
+    assert told == {"rotation": ("failed", "why"), "refresh": ("done", "why")}
+    words = [why.words for why in verdict_on(status, SETTINGS).why if why.cause is Cause.RUNS]
+    assert words == ["the last rotation run failed: why"]
+    lost = {run.kind: run.outcome for run in look(dsn).latest_runs}
+    assert lost["audit"] == "lost"
+
+
+def test_walk_on_command_makes_up_for_a_scheduled_one_that_failed(db: Connection, dsn: str) -> None:
+    enter_run(db, RunKind.ROTATION, 6, "failed", "schedule")
+    enter_run(db, RunKind.ROTATION, 1, "done", "command")
+    causes = {why.cause for why in verdict_on(look(dsn), SETTINGS).why}
+    assert Cause.RUNS not in causes
+
+
+def schedule(db: Connection, job: str, next_in: timedelta) -> None:
+    db.execute(
+        "INSERT INTO listener.slot (job, slot, next_at, holder, done)"
+        " VALUES (%s, now() - interval '1 h', now() + %s::interval, 'listener a', true)",
+        (job, next_in),
+    )
+
+
+def test_success_of_a_job_is_that_of_any_run_that_does_its_work(db: Connection, dsn: str) -> None:
+    for job in ("sweep", "audit"):
+        schedule(db, job, timedelta(hours=1))
+    # Switched off days ago.
+    schedule(db, "rotation", -timedelta(days=2))
+    enter_run(db, RunKind.BACKFILL, 3, "done", "schedule")
+    status = look(dsn)
+    fresh = status.installed_at
+    ended = next(run.succeeded_at for run in status.latest_runs if run.kind == "backfill")
+    assert successes(status) == {"sweep": fresh, "audit": max(fresh, ended or fresh)}
+    db.execute("UPDATE listener.installed SET installed_at = now() - interval '9 d'")
+    status = look(dsn)
+    assert successes(status) == {"sweep": status.installed_at, "audit": ended}
+
+
+def test_what_is_played_grows_cold_only_where_it_is_refreshed_daily(
+    db: Connection, dsn: str
+) -> None:
+    row = add_release(db)
+    db.execute(
+        sql.SQL(
+            "INSERT INTO {} (album_id, rotation_bin, add_date, lml_identity_id)"
+            " VALUES (%s, 'H', current_date, 7)"
+        ).format(table("rotation")),
+        (row,),
+    )
+    db.execute("UPDATE listener.installed SET installed_at = now() - interval '9 d'")
+    enter_run(db, RunKind.ROTATION, 1, "done", "schedule")
+
+    def is_cold() -> bool:
+        return Cause.WARMTH in {why.cause for why in verdict_on(look(dsn), SETTINGS).why}
+
+    schedule(db, "rotation", timedelta(hours=1))
+    assert not is_cold()
+    db.execute(
+        "INSERT INTO listener.warmth (identity_id, status, asked_at, failures, renewed_at)"
+        " VALUES (7, 'error', now(), 3, now() - interval '37 h')"
+    )
+    assert is_cold()
+    db.execute("UPDATE listener.slot SET next_at = now() - interval '2 d'")
+    assert not is_cold()
+    db.execute("UPDATE listener.slot SET next_at = now(); DELETE FROM listener.warmth")
+    db.execute("UPDATE listener.run SET ended_at = now() - interval '37 h'")
+    assert is_cold()

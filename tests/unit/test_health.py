@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import reduce
+from itertools import combinations
 
 import pytest
 
 from listener.domain.change import Stream
 from listener.domain.health import (
+    Cause,
     Findings,
+    LatestRun,
+    LmlTrouble,
     Pulse,
     Reading,
+    Rotation,
     StreamState,
     Waiting,
     WakeMode,
+    Wellness,
+    Why,
     Word,
-    judge_wellness,
+    blind,
+    judge,
     unready,
 )
 from listener.domain.pacing import BreakerState
+from listener.domain.run import RunKind
 
 LIMIT = timedelta(minutes=5)
 PULSE = Pulse(
@@ -125,10 +136,12 @@ def test_refreshes_may_wait_for_the_budget() -> None:
     seen = reading()
     paced = replace(seen.waiting[1], oldest=OLD, backlog=300)
     assert unready(replace(seen, waiting=(seen.waiting[0], paced)), PULSES, LIMIT) == []
-    streams = (STREAMS[0], replace(STREAMS[1], oldest=OLD, backlog=300))
-    wellness = judge_wellness(streams, FINE, LIMIT)
-    assert wellness.word is Word.BUSY
-    assert wellness.why == ("300 changes of rotation waiting, the oldest for 6 min",)
+    paced_stream = replace(STREAMS[1], oldest=OLD, backlog=300)
+    assert told(replace(FINE, streams=(STREAMS[0], paced_stream))) == (
+        Word.WELL,
+        "changes are answered as they come",
+        "300 changes of rotation waiting, the oldest for 6 min",
+    )
 
 
 @pytest.mark.parametrize("breaker", [BreakerState.OPEN, BreakerState.HALF_OPEN])
@@ -137,140 +150,219 @@ def test_old_change_is_excused_while_lml_is_down(breaker: BreakerState) -> None:
     assert unready(reading(oldest=OLD), (silent, PULSES[1]), LIMIT) == []
 
 
+NOW = datetime(2026, 3, 1, 16, 13, 30, tzinfo=UTC)
 STREAMS = tuple(
-    StreamState(
-        stream, 0, None, followed=True, wake_mode=WakeMode.NOTIFY, breaker=BreakerState.CLOSED
-    )
+    StreamState(stream, 0, None, followed=True, woken=True, breaker=BreakerState.CLOSED)
     for stream in Stream
 )
-FINE = Findings(missing=(), parked=0, failed=0, never_asked=0, failed_run=None, capture_missed=0)
+DONE = LatestRun(RunKind.AUDIT, NOW - timedelta(hours=2), None, NOW - timedelta(hours=1))
+WALKED = Rotation(coverage=1.0, least=0.99, warm_since=NOW - timedelta(hours=20))
+FINE = Findings(NOW, LIMIT, STREAMS, runs=(DONE,), rotation=WALKED)
+
+
+def told(findings: Findings) -> tuple[str, ...]:
+    wellness = judge(findings)
+    return (wellness.word, *(why.words for why in wellness.why))
+
+
+def with_first(findings: Findings, **changes: object) -> Findings:
+    first, *others = findings.streams
+    return replace(findings, streams=(replace(first, **changes), *others))  # type: ignore[arg-type]
+
+
+def failed(kind: RunKind, **changes: object) -> LatestRun:
+    run = LatestRun(kind, NOW - timedelta(hours=1), "LML is gone")
+    return replace(run, **changes)  # type: ignore[arg-type]
+
+
+SINCE = NOW - timedelta(minutes=4, seconds=10)
+TROUBLE = LmlTrouble("answered 503", SINCE, NOW + timedelta(seconds=12))
+
+CAUSES: dict[Cause, tuple[Callable[[Findings], Findings], str]] = {
+    Cause.INCOMPLETE: (
+        lambda findings: replace(findings, missing=("triggers/library",)),
+        "not complete: triggers/library; run listener migrate",
+    ),
+    Cause.UNFOLLOWED: (
+        lambda findings: with_first(findings, followed=False),
+        "no daemon follows library; start one",
+    ),
+    Cause.STALLED: (
+        lambda findings: with_first(findings, stalled=timedelta(seconds=20)),
+        "the library loops have been stuck for 20 s",
+    ),
+    Cause.REFUSED: (
+        lambda findings: with_first(findings, fault="permission denied for table ledger"),
+        "the database refuses every change of library: permission denied for table ledger",
+    ),
+    Cause.LAG: (
+        lambda findings: with_first(findings, oldest=OLD, backlog=1),
+        "the oldest change of library has waited 6 min",
+    ),
+    Cause.LML: (
+        lambda findings: with_first(findings, lml=TROUBLE),
+        "LML has answered 503 since 16:09 UTC (4 min); next try in 12 s",
+    ),
+    Cause.POLLING: (
+        lambda findings: with_first(findings, woken=False),
+        "wake-ups for library do not arrive; polling every second",
+    ),
+    Cause.CAPTURE: (
+        lambda findings: replace(findings, capture_missed=2),
+        "2 rows had changed without a record in the last day; see runbooks/capture-missed.md",
+    ),
+    Cause.RUNS: (
+        lambda findings: replace(findings, runs=(*findings.runs, failed(RunKind.ROTATION))),
+        "the last rotation run failed: LML is gone",
+    ),
+    Cause.FAILURES: (
+        lambda findings: replace(findings, failed=10),
+        "10 rows could not be answered and will be tried again",
+    ),
+    Cause.COVERAGE: (
+        lambda findings: replace(
+            findings, rotation=replace(findings.rotation or WALKED, coverage=0.98999)
+        ),
+        "98.9 % of the rotation on Discogs has an identity, less than ROTATION_MIN_COVERAGE, 99 %",
+    ),
+    Cause.WARMTH: (
+        lambda findings: replace(
+            findings,
+            rotation=replace(
+                findings.rotation or WALKED, warm_since=NOW - timedelta(hours=36, minutes=1)
+            ),
+        ),
+        "what is played was last refreshed in full 36 h ago",
+    ),
+}
+FAILING = (Cause.INCOMPLETE, Cause.UNFOLLOWED, Cause.STALLED, Cause.REFUSED, Cause.LAG)
+ALONE_AND_IN_PAIRS = [*combinations(CAUSES, 1), *combinations(CAUSES, 2)]
+
+
+def test_table_has_every_cause() -> None:
+    assert {*CAUSES, Cause.UNREADABLE} == set(Cause)
+
+
+@pytest.mark.parametrize("present", [*ALONE_AND_IN_PAIRS, tuple(CAUSES)], ids="+".join)
+def test_every_cause_is_reported_alone_and_beside_others(present: tuple[Cause, ...]) -> None:
+    wellness = judge(reduce(lambda findings, cause: CAUSES[cause][0](findings), present, FINE))
+    notes = [why for why in wellness.why if why.cause is None]
+    assert wellness.why == (*(Why(cause, CAUSES[cause][1]) for cause in present), *notes)
+    failing = any(cause in FAILING for cause in present)
+    assert wellness.word is (Word.FAILING if failing else Word.STRAINED)
+    # What waits for more than half a minute is worth a note, too.
+    assert len(notes) == (Cause.LAG in present)
 
 
 def test_all_well() -> None:
-    wellness = judge_wellness(STREAMS, FINE, LIMIT)
-    assert (wellness.word, wellness.why) == (Word.WELL, ("every change is answered",))
+    assert told(FINE) == (Word.WELL, "every change is answered")
+    assert told(replace(FINE, runs=(), rotation=None)) == told(FINE)
 
 
-def test_fresh_change_does_not_make_it_busy() -> None:
-    wellness = judge_wellness(first(backlog=1, oldest=timedelta(seconds=1)), FINE, LIMIT)
-    assert (wellness.word, wellness.why) == (Word.WELL, ("changes are answered as they come",))
+def test_what_cannot_be_seen_is_failing() -> None:
+    why = Why(Cause.UNREADABLE, "the database cannot be looked at: no route to host")
+    assert blind("no route to host") == Wellness(Word.FAILING, (why,))
+
+
+def test_fresh_change_is_well() -> None:
+    found = with_first(FINE, backlog=1, oldest=timedelta(seconds=1))
+    assert told(found) == (Word.WELL, "changes are answered as they come")
+
+
+@pytest.mark.parametrize(
+    ("backlog", "oldest", "note"),
+    [
+        (501, timedelta(seconds=3), "501 changes of library waiting, the oldest for 3 s"),
+        (1, timedelta(seconds=40), "1 change of library waiting, the oldest for 40 s"),
+    ],
+)
+def test_backlog_that_is_worked_on_is_noted_and_well(
+    backlog: int, oldest: timedelta, note: str
+) -> None:
+    word, *why = told(with_first(FINE, backlog=backlog, oldest=oldest))
+    assert (word, why[1:]) == (Word.WELL, [note])
 
 
 def test_work_for_a_person_is_reported_and_leaves_it_well() -> None:
-    wellness = judge_wellness(STREAMS, replace(FINE, parked=1, never_asked=1200), LIMIT)
-    assert wellness.word is Word.WELL
-    assert wellness.why[1:] == (
-        "1 row parked for a person to look at",
-        "1,200 rows not asked about yet",
-    )
+    word, *why = told(replace(FINE, parked=1, never_asked=1200))
+    assert word is Word.WELL
+    assert why[1:] == ["1 row parked for a person to look at", "1,200 rows not asked about yet"]
 
 
 def test_a_few_failed_rows_are_reported_and_leave_it_well() -> None:
-    wellness = judge_wellness(STREAMS, replace(FINE, failed=9), LIMIT)
-    assert wellness.word is Word.WELL
-    assert wellness.why == (
+    assert told(replace(FINE, failed=9)) == (
+        Word.WELL,
         "changes are answered as they come",
         "9 rows could not be answered and will be tried again",
     )
 
 
-def first(**changes: object) -> tuple[StreamState, ...]:
-    return (replace(STREAMS[0], **changes), STREAMS[1])  # type: ignore[arg-type]
+@pytest.mark.parametrize("breaker", [BreakerState.OPEN, BreakerState.HALF_OPEN])
+def test_old_changes_are_no_failure_while_lml_is_down(breaker: BreakerState) -> None:
+    silent = with_first(FINE, breaker=breaker, lml=TROUBLE, backlog=9000, oldest=OLD)
+    assert judge(silent).word is Word.STRAINED
+
+
+def test_stream_without_a_report_is_not_blamed() -> None:
+    assert judge(with_first(FINE, woken=None, breaker=None)).word is Word.WELL
+
+
+def test_same_trouble_of_both_streams_is_told_once_with_its_first_moment() -> None:
+    later = replace(TROUBLE, since=SINCE + timedelta(minutes=2))
+    both = replace(FINE, streams=(replace(STREAMS[0], lml=later), replace(STREAMS[1], lml=TROUBLE)))
+    assert told(both)[1:] == (CAUSES[Cause.LML][1],)
+    other = replace(TROUBLE, cause="refused our key (403)")
+    two = replace(FINE, streams=(replace(STREAMS[0], lml=later), replace(STREAMS[1], lml=other)))
+    assert len(told(two)) == 3
 
 
 @pytest.mark.parametrize(
-    ("streams", "findings", "word", "why"),
+    ("trouble", "words"),
     [
         (
-            first(backlog=501, oldest=timedelta(seconds=3)),
-            FINE,
-            Word.BUSY,
-            "501 changes of library waiting, the oldest for 3 s",
+            replace(TROUBLE, cause="refused our key (403)", next_try=NOW),
+            "LML has refused our key (403) since 16:09 UTC (4 min); being tried now",
         ),
         (
-            first(backlog=1, oldest=timedelta(seconds=40)),
-            FINE,
-            Word.BUSY,
-            "1 change of library waiting, the oldest for 40 s",
+            replace(TROUBLE, since=NOW - timedelta(days=2)),
+            "LML has answered 503 since 2026-02-27 16:13 UTC (48 h); next try in 12 s",
         ),
+        # The clock of the database was set back.
         (
-            first(breaker=BreakerState.OPEN, backlog=9000, oldest=OLD),
-            FINE,
-            Word.STRAINED,
-            "LML does not answer; changes are kept until it does",
-        ),
-        (
-            first(wake_mode=WakeMode.POLL),
-            FINE,
-            Word.STRAINED,
-            "wake-ups for library do not arrive; polling every second",
-        ),
-        (
-            STREAMS,
-            replace(FINE, capture_missed=2),
-            Word.STRAINED,
-            "2 rows had changed without a record in the last day; see capture missed",
-        ),
-        (
-            STREAMS,
-            replace(FINE, failed_run="sweep, LML is gone"),
-            Word.STRAINED,
-            "the last run failed: sweep, LML is gone",
-        ),
-        (
-            STREAMS,
-            replace(FINE, failed=10),
-            Word.STRAINED,
-            "10 rows could not be answered and will be tried again",
-        ),
-        (
-            STREAMS,
-            replace(FINE, missing=("triggers/library",)),
-            Word.FAILING,
-            "not complete: triggers/library; run listener migrate",
-        ),
-        (first(followed=False), FINE, Word.FAILING, "no daemon follows library; start one"),
-        (
-            first(wake_mode=WakeMode.DOWN),
-            FINE,
-            Word.FAILING,
-            "the session that wakes library does not respond",
-        ),
-        (
-            first(fault="permission denied for table ledger"),
-            FINE,
-            Word.FAILING,
-            "the database refuses every change of library: permission denied for table ledger",
-        ),
-        (
-            first(stalled=timedelta(seconds=20)),
-            FINE,
-            Word.FAILING,
-            "the library loops have been stuck for 20 s",
-        ),
-        (
-            first(oldest=OLD, backlog=1),
-            FINE,
-            Word.FAILING,
-            "the oldest change of library has waited 6 min",
+            replace(TROUBLE, since=NOW + timedelta(minutes=1)),
+            "LML has answered 503 since 16:14 UTC (0 s); next try in 12 s",
         ),
     ],
 )
-def test_word_follows_the_worst_finding(
-    streams: tuple[StreamState, ...], findings: Findings, word: Word, why: str
-) -> None:
-    wellness = judge_wellness(streams, findings, LIMIT)
-    assert (wellness.word, wellness.why[0]) == (word, why)
+def test_trouble_of_lml_has_a_cause_and_a_start(trouble: LmlTrouble, words: str) -> None:
+    assert trouble.told(NOW) == words
 
 
-def test_everything_wrong_is_reported() -> None:
-    streams = first(
-        followed=False, wake_mode=WakeMode.POLL, backlog=600, oldest=timedelta(seconds=90)
+def test_failed_run_is_not_hidden_by_runs_of_another_kind() -> None:
+    refreshed = replace(DONE, kind=RunKind.REFRESH, succeeded_at=NOW)
+    found = replace(FINE, runs=(failed(RunKind.ROTATION), refreshed, failed(RunKind.AUDIT)))
+    assert told(found)[1:] == (
+        "the last rotation run failed: LML is gone",
+        "the last audit run failed: LML is gone",
     )
-    wellness = judge_wellness(streams, replace(FINE, parked=3), LIMIT)
-    assert wellness.word is Word.FAILING
-    assert len(wellness.why) == 4
 
 
-def test_stream_of_unknown_state_is_not_blamed() -> None:
-    assert judge_wellness(first(wake_mode=None, breaker=None), FINE, LIMIT).word is Word.WELL
+@pytest.mark.parametrize(
+    "healed",
+    [
+        # An operator's walk did what the scheduled one could not.
+        (failed(RunKind.ROTATION, succeeded_at=NOW),),
+        # After a backfill that failed the daemon looks at every row again, which is an audit.
+        (failed(RunKind.BACKFILL), replace(DONE, succeeded_at=NOW)),
+        (failed(RunKind.REFRESH), replace(DONE, kind=RunKind.SWEEP, succeeded_at=NOW)),
+        # It would have been tried again: nobody schedules it any more.
+        (failed(RunKind.ROTATION, started_at=NOW - timedelta(hours=25)),),
+    ],
+)
+def test_failed_run_that_was_made_up_for_is_forgotten(healed: tuple[LatestRun, ...]) -> None:
+    assert judge(replace(FINE, runs=healed)).word is Word.WELL
+
+
+def test_success_before_the_failure_makes_up_for_nothing() -> None:
+    run = failed(RunKind.ROTATION, succeeded_at=NOW - timedelta(hours=25))
+    assert judge(replace(FINE, runs=(run,))).word is Word.STRAINED

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from importlib.metadata import version
 
@@ -25,7 +26,7 @@ from prometheus_client.registry import Collector
 
 from listener import DISTRIBUTION
 from listener.domain.change import Stream
-from listener.domain.health import Pulse, Reading, WakeMode
+from listener.domain.health import Cause, Pulse, Reading, WakeMode, Wellness, Word
 from listener.domain.housekeeping import Duty
 from listener.domain.pacing import BreakerState
 from listener.domain.refreshing import RotationTally, Status
@@ -50,6 +51,7 @@ class Numbers:
     `claimed` and `captured` count changes since the start. `tallies` are those that still grow;
     `tokens` are the Discogs calls that refreshes may still cost, None before it is known.
     `uncaptured` streams lack triggers, None where that is not watched.
+    `successes` are those of the scheduled jobs.
     """
 
     ready: bool
@@ -64,6 +66,8 @@ class Numbers:
     tokens: int | None = None
     log_lines_dropped: int = 0
     uncaptured: AbstractSet[Stream] | None = None
+    wellness: Wellness | None = None
+    successes: Mapping[str, datetime] = field(default_factory=dict)
 
 
 class Metrics:
@@ -156,6 +160,7 @@ class Metrics:
             total.add(tally)
         yield _one("build_info", "What runs.", {"version": version(DISTRIBUTION), **_PYTHON}, 1)
         yield _one("ready", "Whether /readyz says yes.", {}, numbers.ready)
+        yield from _of_verdict(numbers)
         yield from _of_pulses(numbers)
         yield from _of_reading(numbers.reading)
         yield _counts("verdicts", "What became of rows.", "outcome", _outcomes(total))
@@ -199,6 +204,27 @@ class _Reader(Collector):
     def describe(self) -> Iterator[Metric]:
         # Asked at the registration, when there is nothing to read yet.
         return iter(())
+
+
+def _of_verdict(numbers: Numbers) -> Iterator[Metric]:
+    succeeded = _family(
+        "last_success_timestamp_seconds",
+        "When a job last succeeded, or since when it could have; absent while it is switched off.",
+        "job",
+    )
+    for job, at in numbers.successes.items():
+        succeeded.add_metric([job], at.timestamp())
+    yield succeeded
+    wellness = numbers.wellness
+    if wellness is None:
+        return
+    level = list(Word).index(wellness.word)
+    yield _one("wellness", "The verdict: 0 well, 1 strained, 2 failing.", {}, level)
+    cause = _family("cause", "Why all is not well, 1 for what is.", "cause")
+    present = {why.cause for why in wellness.why}
+    for each in Cause:
+        cause.add_metric([each], each in present)
+    yield cause
 
 
 def _of_pulses(numbers: Numbers) -> Iterator[Metric]:

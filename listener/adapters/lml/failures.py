@@ -8,6 +8,7 @@ import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import assert_never
 
 import httpx
@@ -25,6 +26,7 @@ from listener.domain.faults import (
 _RETRY_AFTER_CAP = timedelta(minutes=5)
 # No pause that anybody means has more digits; a longer number might not fit a duration.
 _LONGEST_RETRY_AFTER = 9
+_KEY_REFUSED = frozenset((HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN))
 
 
 # Refused twice: parts of the page may go through, the same page will not.
@@ -47,6 +49,9 @@ class StatusError(Exception):
 
     def __init__(self, response: httpx.Response) -> None:
         super().__init__(f"LML answered {response.status_code} to {response.request.url.path}")
+        refused = response.status_code in _KEY_REFUSED
+        words = "refused our key ({})" if refused else "answered {}"
+        self.cause = words.format(response.status_code)
         says_json = "json" in response.headers.get("content-type", "")
         self.disposition = dispose(response.status_code, says_json=says_json)
         self.retry_after = _retry_after(response)
@@ -83,7 +88,8 @@ def failed(error: Exception, path: str, refused: type[PageRefusedError]) -> Fail
         return Failed(unreadable(refused)(str(error)), tries=1)
     if isinstance(error, NotLmlError):
         return Failed(LmlUnavailableError(str(error)))
-    message = f"no answer to {path}: {reason_of(error)}"
+    reason = reason_of(error)
+    message = f"no answer to {path}: {reason}"
     # What LML took too long for would take as long again, and others wait for its place.
     tries = (
         1 if isinstance(error, _TOO_LONG) or not isinstance(error, httpx.TransportError) else None
@@ -92,7 +98,8 @@ def failed(error: Exception, path: str, refused: type[PageRefusedError]) -> Fail
     if refused is TracksRefusedError and isinstance(error, _NO_ANSWER_IN_TIME):
         return Failed(refused(message), tries)
     interrupted = isinstance(error, _AFTER_CONNECTING)
-    return Failed((CallInterruptedError if interrupted else LmlUnavailableError)(message), tries)
+    fault = CallInterruptedError if interrupted else LmlUnavailableError
+    return Failed(fault(message, cause=f"not answered ({reason})"), tries)
 
 
 def unreadable(refused: type[PageRefusedError]) -> type[Exception]:
@@ -126,11 +133,11 @@ def meaning(error: StatusError, refused: type[PageRefusedError]) -> Exception:
     """Return the fault that a status stands for; `refused` if the rows may be to blame."""
     match error.disposition:
         case Disposition.WAIT:
-            return LmlUnavailableError(str(error), error.retry_after)
+            return LmlUnavailableError(str(error), error.retry_after, error.cause)
         case Disposition.INTERRUPTED:
-            return CallInterruptedError(str(error), error.retry_after)
+            return CallInterruptedError(str(error), error.retry_after, error.cause)
         case Disposition.HALT:
-            return LmlRefusedError(str(error))
+            return LmlRefusedError(str(error), cause=error.cause)
         case Disposition.SPLIT:
             return PageRefusedError(str(error))
         case Disposition.TRY_THEN_SPLIT:

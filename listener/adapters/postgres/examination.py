@@ -28,6 +28,7 @@ from listener.adapters.postgres.pooler import keeps_backend
 from listener.adapters.postgres.rehearsal import refused_statements, refused_writes
 from listener.adapters.postgres.rights import list_hidden, list_rights
 from listener.adapters.postgres.statements import query
+from listener.adapters.postgres.status import StreamStatus
 
 DOCTOR = "listener-doctor"
 _LIMITS = {"statement_timeout": "5s", "lock_timeout": "2s"}
@@ -204,9 +205,9 @@ def read_refused(connection: psycopg.Connection[Any], backend: str) -> dict[str,
 
 def read_faults(connection: psycopg.Connection[Any], backend: str) -> dict[str, str]:
     """Return by stream what keeps a daemon from handling any change of it."""
-    with _looking(connection):
-        streams = connection.execute(query("read_streams", backend)).fetchall()
-    return {stream: fault for stream, *_, fault in streams if fault is not None}
+    with _looking(connection), connection.cursor(row_factory=class_row(StreamStatus)) as cursor:
+        streams = cursor.execute(query("read_streams", backend)).fetchall()
+    return {each.stream: each.fault for each in streams if each.fault is not None}
 
 
 async def try_wakeups(dsn: str) -> Wakeups:

@@ -17,7 +17,6 @@ from listener.adapters.postgres.statements import query
 from listener.adapters.postgres.wakeups import LaneReport, Wakeups
 from listener.domain.change import Stream
 from listener.domain.faults import LaneLostError, StoreUnavailableError
-from listener.domain.pacing import BreakerState
 
 _log = structlog.stdlib.get_logger()
 
@@ -38,15 +37,14 @@ class LaneTimes:
 class PostgresLanes:
     """Lanes as rows of `listener.lane`, each held by a session that listens on its channel.
 
-    `report` returns how LML's breaker stands for a stream, and what keeps its changes from being
-    handled, if anything: both are noted in the lane for others to see.
+    `report` returns how we get on with a stream, which is noted in the lane for others to see.
     """
 
     def __init__(
         self,
         database: Database,
         times: LaneTimes,
-        report: Callable[[Stream], LaneReport] = lambda _stream: (BreakerState.CLOSED, None),
+        report: Callable[[Stream], LaneReport] = lambda _stream: LaneReport(),
     ) -> None:
         self._report = report
         self._database = database

@@ -22,6 +22,7 @@ from listener.adapters.postgres.installation import (
 )
 from listener.adapters.postgres.statements import query
 from listener.domain.refreshing import RotationCoverage
+from listener.domain.run import RunKind
 
 # Names of sessions; with a hyphen, because those are no replicas.
 STATUS, STORY = "listener-status", "listener-why"
@@ -40,8 +41,10 @@ AGES = ("0-1", "1-2", "2-3", "3-4", "4-5", "5-6", "6-7", "7+")
 class StreamStatus:
     """What waits of one stream, and who follows it; `holder_alive` is None without a holder.
 
-    `breaker` says how LML answered the holder at its last beat: closed, open or half-open; `fault`
-    what kept it from handling any change, or made it give the stream up.
+    All further down is as of the holder's last beat. `breaker` says how LML answered: closed, open
+    or half-open; `fault` what kept it from handling any change, or made it give the stream up;
+    `stalled_seconds` how long ago the slower of its loops turned; `woken` whether wake-ups arrive;
+    `lml_trouble` what LML does instead of answering.
     """
 
     stream: str
@@ -51,6 +54,12 @@ class StreamStatus:
     holder_alive: bool | None
     breaker: str | None
     fault: str | None
+    held_since: datetime | None = None
+    stalled_seconds: float | None = None
+    woken: bool | None = None
+    lml_trouble: str | None = None
+    lml_trouble_since: datetime | None = None
+    lml_next_try: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +101,20 @@ class RunStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class LatestRunStatus:
+    """The last run of a kind that was not started by command and that ended.
+
+    All about it is None if there was none. `succeeded_at` is of the last success, on command, too.
+    """
+
+    kind: str
+    started_at: datetime | None
+    outcome: str | None
+    reason: str | None
+    succeeded_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class SlotStatus:
     """The last scheduled time of a job that a daemon took, and the next one."""
 
@@ -108,11 +131,13 @@ class Status:
 
     `missing` are the parts of the installation that are missing or disabled. `staleness_days`
     counts rows by the age of their last answer, under the keys `AGES`; `due_by_time` those whose
-    time to be asked has come, as far as searches take them in. `runs` begins with the latest.
+    time to be asked has come, as far as searches take them in. `runs` begins with the latest;
+    `latest_runs` has one of each kind that was ever made.
     `capture_missed` counts the rows of the last day that had changed without a record.
     """
 
     at: datetime
+    installed_at: datetime
     database: str
     missing: tuple[str, ...]
     streams: tuple[StreamStatus, ...]
@@ -122,6 +147,7 @@ class Status:
     due_by_time: int
     rotation: RotationCoverage
     runs: tuple[RunStatus, ...]
+    latest_runs: tuple[LatestRunStatus, ...]
     capture_missed: int
     slots: tuple[SlotStatus, ...]
 
@@ -151,16 +177,19 @@ def read_status(
 ) -> Status:
     """Look at everything once; `include_null_canonical` is that of the searches' scope."""
 
-    def read(kind: type[Any], name: str) -> tuple[Any, ...]:
+    def read(kind: type[Any], name: str, **parameters: object) -> tuple[Any, ...]:
         with connection.cursor(row_factory=class_row(kind)) as cursor:
-            return tuple(cursor.execute(query(name, backend)).fetchall())
+            return tuple(cursor.execute(query(name, backend), parameters).fetchall())
 
-    database, at = connection.execute("SELECT current_database(), now()").fetchall()[0]
+    database, at, installed_at = connection.execute(
+        "SELECT current_database(), now(), min(i.installed_at) FROM listener.installed AS i"
+    ).fetchall()[0]
     replicas = connection.execute(query("list_replicas", backend))
     scope = {"include_null_canonical": include_null_canonical}
     counted = connection.execute(query("count_coverage", backend), scope).fetchall()
     return Status(
         at=at,
+        installed_at=installed_at,
         database=database,
         missing=tuple(part.label for part in missing_parts(connection, backend)),
         streams=read(StreamStatus, "read_streams"),
@@ -173,6 +202,9 @@ def read_status(
         due_by_time=sum(due for *_, due in counted),
         rotation=read(RotationCoverage, "count_rotation")[0],
         runs=read(RunStatus, "read_runs"),
+        latest_runs=read(
+            LatestRunStatus, "read_latest_runs", kinds=[kind.value for kind in RunKind]
+        ),
         capture_missed=connection.execute(query("count_missed", backend)).fetchall()[0][0],
         slots=read(SlotStatus, "read_slots"),
     )

@@ -31,14 +31,6 @@ class Step:
     coverage: Sequence[int] | None
 
 
-@dataclass(frozen=True, slots=True)
-class LastWord:
-    """What the follower of a stream wrote down last: whether wake-ups arrive."""
-
-    stream: str
-    woken: bool
-
-
 def read_history(
     connection: psycopg.Connection[Any], backend: str, span: timedelta, step: timedelta
 ) -> tuple[Step, ...]:
@@ -46,9 +38,3 @@ def read_history(
     with connection.cursor(row_factory=class_row(Step)) as cursor:
         parameters = {"span": span, "step": step}
         return tuple(cursor.execute(query("read_samples", backend), parameters).fetchall())
-
-
-def read_last_words(connection: psycopg.Connection[Any], backend: str) -> tuple[LastWord, ...]:
-    """Return what the followers told within the last half minute."""
-    with connection.cursor(row_factory=class_row(LastWord)) as cursor:
-        return tuple(cursor.execute(query("read_last_samples", backend)).fetchall())

@@ -26,13 +26,16 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Changes of the row in the outbox, and who follows the library."""
+    """Changes of the row in the outbox, who follows the library, and LML's trouble with that."""
 
     waiting: int
     first_at: datetime | None
     last_at: datetime | None
     holder: str | None
     holder_alive: bool | None
+    lml_trouble: str | None
+    lml_trouble_since: datetime | None
+    lml_next_try: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any, LiteralString
 
@@ -20,7 +21,7 @@ from listener.adapters.postgres.statements import query
 from listener.domain.change import Stream
 from listener.domain.faults import LaneLostError, StoreUnavailableError
 from listener.domain.health import WakeMode
-from listener.domain.pacing import Backoff
+from listener.domain.pacing import Backoff, BreakerState
 
 _log = structlog.stdlib.get_logger()
 
@@ -32,8 +33,22 @@ _RECONNECT = Backoff(first=timedelta(milliseconds=100), most=timedelta(seconds=5
 # A beat that is so late was not answered, and the session is as good as lost.
 _LATE_BEAT = timedelta(seconds=2)
 
-# How LML's breaker stands, and what keeps changes from being handled.
-LaneReport = tuple[str, str | None]
+
+@dataclass(frozen=True, slots=True)
+class LaneReport:
+    """How a holder gets on with its stream, as each beat notes it in the lane.
+
+    `fault` is what keeps changes from being handled, `stalled` how long ago the slower loop turned,
+    `lml_trouble` what LML does instead of answering, and `lml_pause` for how long it is left
+    alone.
+    """
+
+    breaker: BreakerState = BreakerState.CLOSED
+    fault: str | None = None
+    stalled: timedelta = timedelta()
+    lml_trouble: str | None = None
+    lml_pause: timedelta = timedelta()
+
 
 _BROKEN = (psycopg.OperationalError, psycopg.InterfaceError)
 
@@ -163,7 +178,7 @@ class Wakeups:
                 {
                     "stream": self._stream,
                     "holder": self._database.holder,
-                    "fault": self._report()[1],
+                    "fault": self._report().fault,
                 },
             )
         except (*_BROKEN, StoreUnavailableError) as error:
@@ -216,7 +231,7 @@ class Wakeups:
         self._listening = self._echoed = True
 
     async def _beat(self, connection: psycopg.AsyncConnection[Any]) -> None:
-        breaker, fault = self._report()
+        report = self._report()
         cursor = await self._bounded(
             connection,
             query("beat_lane", self._database.backend),
@@ -224,8 +239,8 @@ class Wakeups:
                 "stream": self._stream,
                 "holder": self._database.holder,
                 "echo": self._echo,
-                "breaker": breaker,
-                "fault": fault,
+                "woken": self._arriving,
+                **asdict(report),
             },
         )
         if await cursor.fetchone() is None:

@@ -11,7 +11,7 @@ const NAMES = {
 };
 const OUTCOMES = { done: "good", running: "working", stopped: "warn", failed: "bad", lost: "bad" };
 const BREAKERS = { closed: ["answers", "good"], open: ["left alone", "bad"], "half-open": ["being tried", "warn"] };
-const RUNGS = { notify: ["woken", "good"], poll: ["polling", "warn"], down: ["no session", "bad"] };
+const WOKEN = { true: ["woken", "good"], false: ["polling", "warn"] };
 
 const at = (id) => document.getElementById(id);
 const state = { seen: null, history: null, historyAt: 0, failures: 0, shown: new Map(), wake: () => {} };
@@ -74,7 +74,7 @@ function showWellness({ word, why }) {
   document.documentElement.dataset.word = word;
   document.title = `${capital(word)} · listener`;
   text("word", capital(word));
-  show("why", why, () => why.map((each) => make("li", {}, each)));
+  show("why", why, () => why.map((each) => make("li", {}, each.words)));
 }
 
 function showTiles(status) {
@@ -149,18 +149,18 @@ function showRotation(rotation) {
   ]);
 }
 
-function showStreams(status, rungs) {
+function showStreams(status) {
   const follower = (each) => {
     if (!each.holder) return make("span", { class: "bad" }, "nobody");
     return each.holder_alive ? each.holder : make("span", { class: "bad" }, `${each.holder}, gone`);
   };
-  const facts = status.streams.map((each) => [each.stream, each.backlog, span(each.oldest_seconds), each.holder, each.holder_alive, each.breaker, rungs[each.stream]]);
+  const facts = status.streams.map((each) => [each.stream, each.backlog, span(each.oldest_seconds), each.holder, each.holder_alive, each.breaker, each.woken]);
   show("streams", facts, () => table("Streams", ["stream", ">waiting", ">oldest", "woken", "LML", "followed by"],
     status.streams.map((each) => [
       each.stream,
       [make("span", { "data-value": `backlog.${each.stream}` }, number(each.backlog)), "n"],
       [span(each.oldest_seconds), "n nowrap"],
-      RUNGS[rungs[each.stream]] ? pill(RUNGS[rungs[each.stream]]) : "–",
+      WOKEN[each.woken] ? pill(WOKEN[each.woken]) : "–",
       BREAKERS[each.breaker] ? pill(BREAKERS[each.breaker]) : "–",
       [follower(each), "nowrap"],
     ])));
@@ -284,7 +284,7 @@ function showAll(seen) {
   showCoverage(seen.status.coverage);
   showStaleness(seen.status.staleness_days);
   showRotation(seen.status.rotation);
-  showStreams(seen.status, seen.rungs ?? {});
+  showStreams(seen.status);
   showParked(seen.parked, seen.status.coverage.parked);
   showRuns(seen.status, now);
 }
@@ -315,7 +315,7 @@ async function look() {
     state.failures += 1;
     if (state.failures >= SILENT_AFTER) {
       const since = state.seen?.status ? `; what is shown is of ${state.seen.status.at.slice(11, 19)} UTC` : "";
-      showWellness({ word: "unknown", why: [`this daemon does not answer${since}`] });
+      showWellness({ word: "unknown", why: [{ words: `this daemon does not answer${since}` }] });
       tellLive(false, "no answer");
     }
   }
