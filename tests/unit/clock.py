@@ -19,13 +19,13 @@ class _Jumping(selectors.SelectSelector):
         if timeout is None:
             message = "everybody waits for somebody else"
             raise RuntimeError(message)
-        # As in the world, no two turns of the loop happen at the same time.
+        # As in real time, no two turns of the loop happen at the same moment.
         self.now += max(1e-6, timeout)
         return super().select(0)
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Does not wait until a timer is due, but sets its clock to it."""
+    """Advances its clock to the next timer instead of waiting for it."""
 
     def __init__(self) -> None:
         self._jumping = _Jumping()
@@ -36,7 +36,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def virtually(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end, for tests that hypothesis calls again and again."""
+    """Run a coroutine to its end, for tests that Hypothesis calls repeatedly."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(work)
 
@@ -46,7 +46,7 @@ def now() -> float:
 
 
 async def eventually(fact: Callable[[], object], within: float = 60.0) -> None:
-    """Let time pass until a fact has come true, at most `within` seconds of virtual time."""
+    """Let virtual time pass until a fact is true, for at most `within` seconds."""
     deadline, pause = now() + within, 0.0005
     while not fact():
         assert now() < deadline, f"did not come true within {within} s"

@@ -1,4 +1,4 @@
-"""The loop of the unit tests: time passes as soon as nobody has anything else to do."""
+"""The event loop of the unit tests, whose time passes only while all tasks wait."""
 
 from __future__ import annotations
 
@@ -23,6 +23,6 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], Any]]:
 
 @pytest.fixture(autouse=True)
 def logged() -> Iterator[list[MutableMapping[str, Any]]]:
-    """Collect what is logged; printing it costs more than the tests do."""
+    """Collect log entries; printing them takes longer than the tests."""
     with capture_logs() as events:
         yield events

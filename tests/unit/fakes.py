@@ -30,7 +30,7 @@ from tests.unit.clock import now
 class Outbox:
     """A list of committed entries; `xmin` stands still while a transaction is open.
 
-    `calls` tells what was asked of the outbox and of its lane, in order.
+    `calls` lists the calls to the outbox and to its lane, in order.
     """
 
     entries: dict[int, int] = field(default_factory=dict)
@@ -106,7 +106,7 @@ class Lane:
         self.wake()
 
     def awake(self) -> bool:
-        """Whether writers are told not to wake anybody."""
+        """Whether writers skip wake-ups."""
         return self._awake
 
     async def rouse(self) -> None:
@@ -140,7 +140,7 @@ class Lane:
 
 @dataclass
 class Lanes:
-    """Hands out what `take` gives, each time anew, and notes when it comes back."""
+    """Holds the lane that `take` returns, and records when it is handed over."""
 
     take: Callable[[Stream], Awaitable[Lane]]
     held: dict[Stream, int] = field(default_factory=dict)
@@ -158,7 +158,7 @@ class Lanes:
 
 @dataclass
 class Worker:
-    """Handles batches: settles their entries once `gate` is open, unless told to fail."""
+    """Handles batches: settles their entries once `gate` is open; `answer` decides the outcome."""
 
     outbox: Outbox
     stream: Stream = Stream.LIBRARY
@@ -198,7 +198,7 @@ class Worker:
 
 @dataclass
 class Ledger:
-    """What a database remembers of rows that failed, as time passes."""
+    """The failures that a database remembers, as time passes."""
 
     entries: dict[int, tuple[float, float, Failure]] = field(default_factory=dict)
 
@@ -216,7 +216,7 @@ class Ledger:
         return Failing(retry.failures, lasting, ago, failure.suspicion, retry.parked)
 
     def due_at(self, *, suspects: bool | None = None) -> dict[int, float]:
-        """Return when rows are tried again: suspects, others, or both."""
+        """Return the retry times of suspects, of other rows, or of both."""
         return {
             row: at + failure.retry.after.total_seconds()
             for row, (_, at, failure) in self.entries.items()
@@ -224,7 +224,7 @@ class Ledger:
         }
 
     def due(self, limit: int, *, suspects: bool) -> list[int]:
-        """Return rows whose time has come, the longest due first."""
+        """Return rows whose retry time has come, the longest due first."""
         times = self.due_at(suspects=suspects)
         ripe = sorted((time, row) for row, time in times.items() if time <= now())
         return [row for _, row in ripe][:limit]
@@ -232,7 +232,7 @@ class Ledger:
 
 @dataclass
 class Library:
-    """Rows that all have something to ask, but for the groups named."""
+    """Rows that all have a question, except those in the named groups."""
 
     answered: frozenset[int] = frozenset()
     nameless: frozenset[int] = frozenset()
@@ -271,7 +271,7 @@ def unresolved(question: Question) -> list[Verdict | Invalid]:
 
 @dataclass
 class Reply:
-    """What was answered, as it is read."""
+    """A reply whose results are given."""
 
     results: Sequence[Verdict | Invalid]
     cache_stats: Mapping[str, float] = field(default_factory=dict)
@@ -284,7 +284,7 @@ class Reply:
 class Lml:
     """Answers each question by `reply`; refuses every page that holds a poison row.
 
-    At a deadly one it fails as if it were gone.
+    A deadly row interrupts the call, as if LML were down.
     """
 
     poison: frozenset[int] = frozenset()
@@ -319,9 +319,9 @@ class Lml:
 
 @dataclass
 class Verdicts:
-    """Writes what is not superseded; refuses every page that holds a row it cannot store.
+    """Writes verdicts that are not superseded; refuses every page with a row it cannot store.
 
-    Failures of a row of `unrecordable` are refused: its row in the ledger is locked.
+    It does not record failures of `unrecordable` rows, whose ledger entries are locked.
     """
 
     outbox: Outbox

@@ -1,4 +1,4 @@
-"""Both ends of what refreshes the rotation, in memory."""
+"""In-memory fakes for both ends of the rotation refreshes."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def warmed(identity: int) -> Refreshed:
 
 @dataclass
 class Warming:
-    """Says of each identity what `statuses` says, else that it is warmed; mints 1000 + release.
+    """Reports each identity as in `statuses`, by default warmed; mints identity 1000 + release.
 
-    A page takes `fixed` seconds, and `cold` seconds for each identity that is new to it. `fault` is
-    told how many calls there were, and returns what the call fails with. Pages with a `poison`
-    identity are refused, those with a `deadly` one interrupted; `silent` ones are left out of
-    replies.
+    A page takes `fixed` seconds, plus `cold` seconds for each identity that is new to it. `fault`
+    receives the number of calls so far and returns the error of the current one. Pages with a
+    `poison` identity are refused, pages with a `deadly` one interrupted; `silent` identities are
+    left out of replies.
     """
 
     statuses: dict[int, str] = field(default_factory=dict)
@@ -115,7 +115,7 @@ class _Call:
 
 @dataclass
 class Refreshes:
-    """The book of refresh calls in memory; `spent_by_others` is added to what a window cost."""
+    """The recorded refresh calls in memory; `spent_by_others` adds to the cost of a window."""
 
     limits: RefreshLimits = LIMITS
     calls: list[_Call] = field(default_factory=list)
@@ -165,10 +165,9 @@ class Refreshes:
 
 @dataclass
 class Rotation:
-    """Rows being played, by id; `locked` ones cannot be written, `faster` ones were meanwhile.
+    """Rows being played; `locked` ones cannot be written, others wrote `faster` ones first.
 
-    `failures` holds what is remembered of rows that failed, with the time of the first and of the
-    last failure.
+    `failures` holds the recorded failures of rows, with the times of the first and last one.
     """
 
     outbox: Outbox = field(default_factory=Outbox)
@@ -236,7 +235,7 @@ class Rotation:
 
 @dataclass
 class PlayedIdentities:
-    """What is being played: identities with whether each is known, and what was said of some."""
+    """The identities being played: whether each is known, and the latest status of some."""
 
     known: dict[int, bool]
     answered: dict[int, Status] = field(default_factory=dict)
@@ -256,7 +255,7 @@ class PlayedIdentities:
 
 @dataclass
 class Runs:
-    """The book of runs; `busy` while another walk goes on."""
+    """The record of runs; `busy` while another walk is running."""
 
     busy: bool = False
     entered: list[tuple[RunKind, str]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""The architecture page and CONTRIBUTING: they name what there is."""
+"""The architecture page and CONTRIBUTING match the code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 _ROOT = Path(__file__).parents[2]
 _PAGE = (_ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-# Parts of names that any reader of English or of Python knows.
+# Words in names that need no explanation.
 _PLAIN_TEXT = """
     call count goes halted id include interrupted key limits lost named no on part refused row
     statement status store unavailable

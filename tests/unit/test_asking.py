@@ -1,4 +1,4 @@
-"""How questions are put: what is asked together, and in which order."""
+"""Which questions are asked together, and in which order."""
 
 from __future__ import annotations
 

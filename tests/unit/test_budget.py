@@ -1,4 +1,4 @@
-"""How many identities may be refreshed at a time, and what that is taken to cost."""
+"""How many identities may be refreshed at a time, and their expected cost."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_identities_in_flight_that_may_be_cold_leave_a_permit_to_questions(
     walk, change = size(spent, WALK), size(spent, CHANGE)
     assert walk + walking <= 3
     assert change + walking <= 4
-    # A change finds room beside the walk.
+    # The walk leaves room for a change.
     assert change >= 1
     mixed = size(spent, WALK, known=True)
     each = min(COLD_COST, (learned_cost + 0.24) / (identities + 3))
@@ -133,7 +133,7 @@ def test_cost_is_what_the_reply_reports_but_no_more_than_its_time_allows() -> No
     assert cost_of(LIMITS, 50, 200, timedelta(milliseconds=10_500)) == 100
     assert cost_of(LIMITS, 50, 200, timedelta(minutes=4)) == 200
     assert cost_of(LIMITS, 50, 0, timedelta(minutes=4)) == 0
-    # A single one that had one release fetched.
+    # A single identity for which LML fetched one release.
     assert cost_of(LIMITS, 1, 1, timedelta(milliseconds=400)) == 1
     assert cost_of(LIMITS, 1, 4, timedelta(milliseconds=50)) == 0
 

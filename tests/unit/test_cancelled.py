@@ -1,4 +1,4 @@
-"""What is cancelled ends, though something in it fails at that moment."""
+"""Cancelled work ends, even if part of it fails at that moment."""
 
 from __future__ import annotations
 

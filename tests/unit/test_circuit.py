@@ -1,4 +1,4 @@
-"""The circuit towards LML: opened by silence, never by what LML says, shared by all that ask."""
+"""The circuit towards LML: unanswered calls open it, answers never do; all callers share it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeping up with a stream: one question a row, bounded calls, nothing lost."""
+"""Keeping up with a stream: one question per row, bounded calls, nothing lost."""
 
 from __future__ import annotations
 
@@ -278,7 +278,7 @@ async def test_lml_that_says_it_is_well_and_fails_is_believed_once() -> None:
         tenure.worker.answer = unavailable_until(tenure, now() + 3600)
         tenure.record(1)
         await for_a_while(300.0)
-    # The first try, one upon its word, and four a minute.
+    # The first attempt, one after a healthy report, and four a minute.
     assert len(tenure.worker.batches) <= 2 + 4 * 5
 
 
@@ -293,7 +293,7 @@ async def test_one_row_goes_ahead_alone_after_a_failure() -> None:
         await eventually(lambda: tenure.worker.in_flight == 1, within=10.0)
         await for_a_while(14.0)
         assert [len(rows) for rows in tenure.worker.rows[before:]] == [1]
-        # A trial that hangs keeps others waiting only for as long as a silence may last.
+        # A hanging trial holds others back for the length of the longest pause.
         await for_a_while(46.0)
         assert [len(rows) for rows in tenure.worker.rows[before:]] == [1, 1, 1]
         begun_at = tenure.worker.begun_at[before:]
@@ -522,7 +522,7 @@ async def test_stop_works_while_a_batch_ends(turns: int | None) -> None:
     async with following() as tenure:
         tenure.record(1)
         await eventually(lambda: not tenure.outbox.entries)
-        # A row that cools down has the dispatcher wait with a time limit.
+        # While a row cools down, the dispatcher waits with a timeout.
         tenure.record(1)
         await eventually(lambda: len(tenure.outbox.claimed) == 2)
 
@@ -636,7 +636,7 @@ async def test_changes_of_a_pause_are_claimed_before_lml_is_tried_again() -> Non
         await for_a_while(30)
         tenure.record(*range(100, 104))
         await for_a_while(15)
-        # Row 7 failed before: another one tells more.
+        # Row 7 failed before, so another row makes the better trial.
         assert tenure.worker.rows[-1] == [100]
         assert sorted(tenure.outbox.entries.values()) == [7, 101, 102, 103]
         await eventually(lambda: list(tenure.outbox.entries.values()) == [7], within=30.0)

@@ -1,4 +1,4 @@
-"""How the demo's week is spread over the time there is."""
+"""How the demo's week is spread over the available time."""
 
 from __future__ import annotations
 

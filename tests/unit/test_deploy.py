@@ -1,4 +1,4 @@
-"""What is deployed: manifests, units and alerts are whole, careful, and lead to a runbook."""
+"""Manifests, units and alerts are complete and careful, and lead to a runbook."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_pods_may_do_nothing_but_their_work(document: dict[str, Any]) -> None:
             "capabilities": {"drop": ["ALL"]},
         }
         assert "memory" in container["resources"]["limits"]
-        # What is run exists, and is understood.
+        # The command exists and accepts its arguments.
         name, *arguments = container["args"]
         with main.commands[name].make_context(name, list(arguments)):
             pass

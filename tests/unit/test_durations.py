@@ -1,4 +1,4 @@
-"""The units of durations, wherever they are read, written or told."""
+"""The units of durations, in settings and in messages."""
 
 from __future__ import annotations
 

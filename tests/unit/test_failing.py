@@ -1,4 +1,4 @@
-"""Rows that fail, as hours pass: when each is asked, and which are taken to be at fault."""
+"""Rows that fail, over hours: when each is asked about, and which are blamed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OTHERS = 100_000
 
 @dataclass
 class Lml(fakes.Lml):
-    """Takes a second for each page; notes when each row was asked, and in what page."""
+    """Takes a second per page; records when each row was asked about, and in which page."""
 
     asked: dict[int, list[tuple[float, int]]] = field(default_factory=dict)
 
@@ -69,7 +69,7 @@ class Case:
         )
 
     async def go_on(self, seconds: float, until: Callable[[], object] = lambda: False) -> None:
-        """Work for so long, or until a fact has come true."""
+        """Work for some seconds, or until a fact is true."""
         end = now() + seconds
         while now() < end and not until():
             self._change_others()
@@ -114,7 +114,7 @@ class Case:
 
     @property
     def calls(self) -> int:
-        """The calls that were not about another row alone."""
+        """The number of calls that were not only about other rows."""
         return sum(min(page) < OTHERS for page in self.lml.pages)
 
 
@@ -143,7 +143,7 @@ async def test_rows_that_crash_lml_do_not_delay_others(
     case.outbox.record(*range(1, 501))
     rest = set(range(1, 501)) - deadly
     await case.go_on(2 * MINUTE, until=lambda: case.answered == rest)
-    # At the very end nobody is left whose answer could tell.
+    # At the very end there is no other row left whose answer could prove that LML is up.
     assert case.opened <= (first + many > 500)
     assert case.calls <= 80
     await case.go_on(HOUR)
@@ -179,7 +179,7 @@ async def test_no_row_is_blamed_while_lml_is_down_for_ten_minutes(
     assert case.suspicions <= {SUSPECT}
     assert not case.parked
     assert not case.verdicts.written
-    # Four tries a minute.
+    # Four attempts a minute.
     assert len(case.lml.pages) <= 4 * 10 + 2
     calls, began = len(case.lml.pages), now()
     case.lml.fault = lambda call: None
@@ -188,7 +188,7 @@ async def test_no_row_is_blamed_while_lml_is_down_for_ten_minutes(
     )
     assert case.answered == set(range(1, 501))
     assert now() - began <= 5 * MINUTE
-    # Nobody had to be isolated.
+    # No row had to be isolated.
     assert len(case.lml.pages) - calls <= 60
 
 
@@ -204,7 +204,7 @@ def test_outage_is_over_for_every_row_within_its_own_length(outage: float, *, wh
         await case.go_on(outage)
         assert not case.parked
         case.lml.fault = lambda call: None
-        # The first delay and the calls themselves come on top.
+        # Plus the first delay and the calls themselves.
         within = min(5 * MINUTE, outage + 5.0) + 90.0
         await case.go_on(within, until=lambda: len(case.answered) == 20)
         assert case.answered == set(range(1, 21))

@@ -1,4 +1,4 @@
-"""Feeding the waiting room: when it looks, when it sleeps, and what it tells writers."""
+"""Feeding the waiting room: when to look, when to sleep, and when writers need not wake it."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ async def test_it_looks_on_while_a_transaction_is_open_that_may_have_spared_the_
         await for_a_while(10 * POLL)
         assert not f.asleep
         assert max(f.lane.waits) <= 0.25
-        # It ends without waking anybody.
+        # It ends without a wake-up.
         f.outbox.record(99)
         f.outbox.open_since = None
         await eventually(lambda: len(f.room.held(0)) == 6, within=0.3)
@@ -309,7 +309,7 @@ async def test_long_sleep_is_cut_into_turns_and_is_one_sleep_all_the_same() -> N
 
 
 class DeafLane(Lane):
-    """Hears of no writer, and lets its caller look once a second instead."""
+    """Receives no wake-ups, and lets its caller look once a second instead."""
 
     async def wait(self, at_most: timedelta) -> bool:
         return await super().wait(min(at_most, timedelta(seconds=1)))

@@ -1,4 +1,4 @@
-"""Ready or not, well or not, and why."""
+"""Whether a daemon is ready and the pipeline well, and why."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_daemon_that_starts_or_stops_is_not_ready() -> None:
     ],
 )
 def test_unreadable_database_makes_it_unready(seen: Reading, why: str) -> None:
-    # What went wrong names hosts and roles, and a probe needs no token.
+    # The reason may name hosts and roles, and a probe needs no token.
     assert unready(seen, PULSES, LIMIT) == [why]
 
 

@@ -26,7 +26,7 @@ Logged = list[MutableMapping[str, Any]]
 
 
 class Attempts:
-    """Refuses every part that holds a bad item; `gone` are parts refused as they were."""
+    """Refuses every part that holds a bad item; `refused` lists the parts that stayed refused."""
 
     def __init__(self, *bad: int, fault: Exception | None = None) -> None:
         self.bad = frozenset(bad)
@@ -117,7 +117,7 @@ async def test_where_everything_is_refused_the_rest_is_refused_in_its_parts(size
     attempts = Attempts(*range(size))
     await attempts.isolate(range(size))
     assert [item for part in attempts.refused for item in part] == list(range(size))
-    # Each division leaves at most seven parts behind.
+    # Each split leaves at most seven parts over.
     assert len(attempts.parts) <= 66 + 4 * 7
     assert max(attempts.times.values()) <= 5
     if size <= 50:
@@ -125,7 +125,7 @@ async def test_where_everything_is_refused_the_rest_is_refused_in_its_parts(size
 
 
 async def test_answer_among_refusals_gives_the_others_another_chance() -> None:
-    # Every tenth goes through: never many refusals in a row.
+    # Every tenth item goes through, so there are never many refusals in a row.
     attempts = Attempts(*(item for item in range(500) if item % 10))
     await attempts.isolate(range(500))
     assert all(len(part) == 1 for part in attempts.refused)
@@ -172,7 +172,7 @@ async def test_unforeseen_exception_is_isolated_and_logged_once(logged: Logged) 
     attempts = Attempts(3, 11, fault=KeyError("Broadcast"))
     await attempts.isolate(range(16))
     assert attempts.refused == [[3], [11]]
-    # What the exception says may be the contents of a row.
+    # The exception's message may contain row data.
     assert attempts.reasons == {"unexpected KeyError"}
     (event,) = logged
     assert event["event"] == "unexpected error, isolating its rows"

@@ -1,4 +1,4 @@
-"""What a reply means for the questions that were put."""
+"""Matching a reply with its questions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from listener.domain.question import Question
 from listener.domain.tally import Skip
 from listener.domain.verdict import Kind, Verdict
 
-# So few that the same row often comes several times.
+# So few ids that a row often occurs several times.
 ROWS = st.integers(1, 3)
 FINDINGS = st.builds(
     Verdict,
@@ -131,7 +131,7 @@ def test_row_answered_once_well_and_once_badly_is_invalid() -> None:
 def test_foreign_rows_do_not_make_up_for_missing_ones() -> None:
     judgement = judge(questions([1, 2]), [unresolved(1), unresolved(3), Invalid(4, "kind: enum")])
     assert judgement.foreign == {3, 4}
-    # One of the answers to other rows may be meant for it.
+    # One of the answers about other rows may be meant for it.
     assert reasons(judgement) == {2: Skip.UNTRUSTED}
 
 

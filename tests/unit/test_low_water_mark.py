@@ -1,4 +1,4 @@
-"""From where the outbox is read: a lower bound may save work, but never hide an entry."""
+"""Where reading the outbox starts: the lower bound may save work, but never hide an entry."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Database:
 
 
 class Follower:
-    """Looks as the feeder does; what it found it holds until it is settled."""
+    """Looks as the feeder does, and holds the entries it found until they are settled."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -187,7 +187,7 @@ class Outboxes(RuleBasedStateMachine):
             self.database.end(xid, commit=number % 3 != 2)
         patient = len(self.follower.hidden) // self.limit + 1
         for _ in range(2 * patient + 3):
-            # Without any time passing: it takes a look upwards before each look from the floor.
+            # No time passes: before each look from the floor it needs one above it.
             if self.follower.look(self.limit) and not self.follower.hidden:
                 break
         assert not self.follower.hidden
@@ -345,7 +345,7 @@ def test_look_that_did_not_start_at_the_floor_does_not_show_everything() -> None
     follower.now += STEP
     assert not follower.look(10)
     assert follower.starts[-1] > 0
-    # It found nothing, so the next one tells whether there is anything at all.
+    # It found nothing, so the next look covers the whole outbox.
     assert follower.look(10)
     assert follower.starts[-1] == 0
 

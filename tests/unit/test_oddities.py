@@ -1,4 +1,4 @@
-"""What is odd about a verdict is told, and the verdict is used all the same."""
+"""Oddities of a verdict are reported, and the verdict is still used."""
 
 from __future__ import annotations
 

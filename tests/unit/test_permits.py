@@ -1,4 +1,4 @@
-"""Sharing the calls in flight: bounded, by priority, nobody stalled by who gave up."""
+"""Sharing the calls in flight: bounded, by priority, no caller stalled by one that gave up."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.unit.clock import for_a_while, now, virtually
 CHANGE, RETRY, SEARCH = Priority
 PATIENT = (RETRY, SEARCH)
 
-# After so many turns of the loop every caller that can go on has gone on.
+# After this many turns of the loop every caller that can proceed has done so.
 TURNS = 6
 
 
 @dataclass
 class Call:
-    """Somebody who wants a permit, and keeps it until told to end."""
+    """A caller that wants a permit, and keeps it until it is told to end."""
 
     priority: Priority
     task: asyncio.Task[None]
@@ -34,7 +34,7 @@ class Call:
 
 
 class Callers:
-    """Everybody who shares one set of permits."""
+    """All callers that share one set of permits."""
 
     def __init__(self, total: int, tasks: asyncio.TaskGroup) -> None:
         self.total = total
@@ -57,7 +57,7 @@ class Callers:
         return call
 
     async def started(self, *priorities: Priority) -> list[Call]:
-        """Start some calls, and let those go that can."""
+        """Start some calls, and let those proceed that can."""
         calls = [self.start(priority) for priority in priorities]
         await self.settle()
         return calls
@@ -195,7 +195,7 @@ async def test_others_proceed_when_the_change_ahead_of_them_gives_up(
         change, other, third, patient, late = await callers.started(
             CHANGE, CHANGE, CHANGE, priority, CHANGE
         )
-        # In one turn of the loop: a permit comes free, and who it was meant for gives up.
+        # In one turn of the loop a permit becomes free and the caller next in line gives up.
         change.ending.set()
         await asyncio.sleep(0)
         late.task.cancel()
@@ -265,7 +265,7 @@ async def give_up_at_any_point(total: int, steps: list[tuple[Priority | str, int
             callers.check_nobody_waits_in_vain()
             for call in [call for call in callers.calls if call.inside][:1]:
                 call.ending.set()
-        # Every permit is there again, for each priority.
+        # All permits are free again, for each priority.
         for priority in Priority:
             most = total if priority is CHANGE else callers.permits.for_patient
             calls = await callers.started(*[priority] * most)

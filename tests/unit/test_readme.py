@@ -1,4 +1,4 @@
-"""What the README says is what the code does."""
+"""The README matches the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Having due rows answered: all of them once, in bounded portions, until too much fails."""
+"""Getting answers for due rows: each once, in bounded pages, until too many calls fail."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Due:
 
 @dataclass
 class Runs:
-    """Notes who entered and how it ended; `fault` is raised when the tally is noted."""
+    """Records runs and how they ended; saving the tally raises `fault`."""
 
     entered: list[tuple[RunKind, Scope, str]] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
@@ -107,7 +107,7 @@ class Runs:
 
 @dataclass
 class Lml(fakes.Lml):
-    """Takes its time for each page."""
+    """Takes some time for each page."""
 
     seconds: float = CALL
     in_flight: int = 0
@@ -127,7 +127,7 @@ class Lml(fakes.Lml):
 
 @dataclass
 class Library(fakes.Library):
-    """Fails with the faults that are left, read by read; None is none."""
+    """Fails with the next of `faults` at each read; None lets the read succeed."""
 
     faults: list[Exception | None] = field(default_factory=list)
     reads: list[tuple[float, list[int]]] = field(default_factory=list)
@@ -194,7 +194,7 @@ def due(*rows: int, reason: Reason = Reason.NEVER) -> list[DueRow]:
 
 
 def pages(count: int) -> list[list[DueRow]]:
-    """Make so many windows that fill one page each."""
+    """Make windows that fill one page each."""
     return [due(3 * number + 1, 3 * number + 2, 3 * number + 3) for number in range(count)]
 
 
@@ -282,7 +282,7 @@ async def test_rows_of_both_searches_share_a_call() -> None:
 async def test_changed_rows_that_were_asked_are_those_that_capture_missed() -> None:
     changed = due(1, 2, 3, 4, 5, 6, reason=Reason.CHANGED)
     case = Case((), [changed, due(7), due(8, reason=Reason.FAILED)])
-    # A change was being handled while the search ran: nothing was missed.
+    # A change to this row was being handled while the search ran: nothing was missed.
     case.library.answered = frozenset({2})
     case.library.gone = frozenset({3})
     case.library.nameless = frozenset({4})
@@ -463,7 +463,7 @@ async def test_rows_that_never_get_an_answer_count_once() -> None:
     )
     tally = await case.run()
     left = case.verdicts.ledger.entries.keys()
-    # The last page is 38 to 40: the trial failed, and nobody asked about the other two.
+    # The last page is 38 to 40: its trial failed, so the other two were not asked about.
     untried = {39, 40}
     assert left >= set(range(21, 39))
     assert untried.isdisjoint(case.asked)
@@ -516,13 +516,13 @@ async def test_calls_that_are_all_interrupted_halt_a_run_and_each_row_counts_onc
     with pytest.raises(RunHaltedError, match=r"^gave up after 5 failures in a row"):
         await case.run(tally=tally)
     assert case.verdicts.written.keys() == set(range(1, good + 1))
-    # All of the first batch was asked about, of the next ones as much as finds out.
+    # All rows of the first batch were asked about, and the trial rows of the next ones.
     assert len(case.verdicts.ledger.entries) == 20 + 4 * TRIAL
     assert {failure.suspicion for failure in case.verdicts.failed.values()} == {SUSPECT}
-    # What was not asked because of them is due, and counts, too.
+    # The rows not asked about stay due, and count as well.
     assert tally.skipped == {Skip.LML_ERROR: 5 * 20}
     assert tally.scanned == good + 5 * 20
-    # Two rows of the first one alone.
+    # Two rows of the first batch were asked about alone.
     assert len(case.lml.pages) == good / 20 + 5 + 2
 
 
@@ -569,7 +569,7 @@ async def test_lml_that_is_down_from_the_beginning_halts_a_run_at_little_cost() 
     case.lml.fault = fails(*range(99))
     with pytest.raises(RunHaltedError, match="gave up after 5 failures in a row"):
         await case.run()
-    # One row each but for the first.
+    # All but the first are about one row.
     assert [len(page) for page in case.lml.pages] == [3, 1, 1, 1, 1]
 
 
@@ -655,7 +655,7 @@ async def test_runs_and_changes_together_ask_lml_that_is_down_four_times_a_minut
         for task in working:
             task.cancel()
     calls = sorted(others + case.lml.asked_at)
-    # The first calls find it out: they may be on their way together.
+    # The first calls may be in flight together when they find LML down.
     later = [at for at in calls if at > began + 1.0]
     assert others
     assert len(later) <= 4 * 10
@@ -672,7 +672,7 @@ async def test_untried_rows_of_a_failed_batch_count_and_stay_due(
     case.library.gone = frozenset({1})
     case.lml.fault = lambda call: fault if call == 2 else None
     tally = Tally()
-    # Row 1 shows nothing; row 2 shows that LML is back.
+    # Row 1 proves nothing; row 2 proves that LML is back.
     if isinstance(fault, LmlRefusedError):
         with pytest.raises(RunHaltedError, match="401"):
             await case.run(tally=tally)
@@ -690,7 +690,7 @@ async def test_pause_for_the_database_starts_over_after_a_success() -> None:
     await case.run()
     tries = [at for at, _ in case.library.reads]
     waits = [round(b - a, 1) for a, b in pairwise(tries)]
-    # Between those that went well lies one call.
+    # One call separates the successful reads.
     assert waits == [0.5, 1.0, CALL, 0.5, CALL]
     assert case.asked == list(range(1, 10))
 
@@ -732,7 +732,7 @@ async def test_search_does_not_run_ahead_of_the_asking() -> None:
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(case.run())
         await for_a_while(100.0)
-        # Two are asked, one waits, one was found and cannot be handed on.
+        # Two pages are asked, one is queued, and one was found and waits for the queue.
         assert case.due.windows == 4
         running.cancel()
 
@@ -811,7 +811,7 @@ async def test_unforeseen_exception_at_one_row_ends_neither_its_batch_nor_the_ru
     case.library.faults = [ZeroDivisionError("a bug")]
     tally = await case.run()
     assert case.runs.ended == ["done"]
-    # The rows of the first batch are read again, one by one.
+    # The rows of the first batch are read again one by one.
     assert (tally.scanned, tally.unresolved) == (15, 15)
 
 

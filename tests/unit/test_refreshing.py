@@ -1,4 +1,4 @@
-"""What becomes of identities is counted, each once."""
+"""The outcome of each identity is counted once."""
 
 from __future__ import annotations
 

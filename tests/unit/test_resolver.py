@@ -1,4 +1,4 @@
-"""Getting library rows their verdicts, whatever LML and the database say to some of them."""
+"""Getting verdicts for library rows, whatever happens to some of them."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ from tests.unit.clock import for_a_while, virtually
 from tests.unit.fakes import Library, Lml, Outbox, Reply, Verdicts, unresolved
 
 PAGE = range(1, 501)
-# What a page of 500 costs that is refused as everything before it was.
+# What a page of 500 costs if it is refused like everything before it.
 CALLS = 9
 Logged = list[MutableMapping[str, Any]]
 
 
 @dataclass
 class NotingVerdicts(Verdicts):
-    """Notes the order, rows and entries that failures are recorded with.
+    """Keeps the order, rows and entries of recorded failures.
 
     At a row of `crashing` it fails as nobody foresaw.
     """
@@ -81,7 +81,7 @@ class CrashingLibrary(Library):
 
 @dataclass
 class CrashingLml(Lml):
-    """Fails as nobody foresaw, when it is asked or when its reply is read."""
+    """Raises an unforeseen exception when it is asked or when its reply is read."""
 
     crashing: frozenset[int] = frozenset()
     while_reading: bool = False
@@ -159,7 +159,7 @@ class Case:
         return await self.resolver.handle(Batch(rows))
 
     async def retry(self, *rows: int) -> BatchOutcome:
-        """Handle rows that no change tells of."""
+        """Handle rows without a change in the outbox."""
         return await self.resolver.handle(Batch(dict.fromkeys(rows, ())))
 
     @property
@@ -282,7 +282,7 @@ async def test_changes_to_identities_are_counted_in_addition_to_rows() -> None:
     case.verdicts.unstorable = frozenset((12,))
     with capture_logs() as logs:
         await case.handle()
-    # Each page that was written counts, and none that was refused.
+    # Pages that were written count, refused ones do not.
     answered = [{verdict.library_id for verdict in page.verdicts} for page in case.verdicts.pages]
     pages = sum(12 not in rows for rows in answered)
     tally = case.tally
@@ -313,7 +313,7 @@ async def test_rows_that_the_reply_does_not_answer_fail_and_the_others_are_writt
     assert told["reasons"] == {"lml_untrusted_library_id": 1, "lml_invalid": 2}
     assert case.verdicts.written.keys() == {4, 5}
     assert not case.waiting
-    # One answer to a row that was not asked about stands in the place of the one that is missing.
+    # An answer about another row takes the place of the missing one.
     assert case.tally.skipped == {Skip.UNTRUSTED: 1, Skip.INVALID: 2}
     assert {
         row: (failure.reason, failure.detail, failure.suspicion)
@@ -369,7 +369,7 @@ def test_few_poison_rows_anywhere_are_isolated(size: int, count: int, random: Ra
     assert case.verdicts.written.keys() == set(rows) - poison
     assert len(case.lml.pages) <= (60 if size <= 500 else 64)
     assert max(asked_of(case.lml.pages).values()) <= 5
-    # Where nothing was answered LML may be at fault.
+    # If nothing was answered, LML may be at fault.
     assert set(case.suspicions.values()) == {ISOLATED if len(poison) < size else SUSPECT}
 
 
@@ -434,7 +434,7 @@ async def test_row_refused_alone_is_isolated_if_another_was_answered_since_it_fa
     await case.retry(2)
     assert await case.retry(1) == all_but({1}, {1})
     assert case.suspicions == {1: ISOLATED}
-    # It stays so, whatever is answered later.
+    # It stays isolated, whatever is answered later.
     await for_a_while(5.0)
     await case.retry(1)
     assert case.suspicions == {1: ISOLATED}
@@ -452,7 +452,7 @@ async def test_lml_that_refuses_everything_costs_few_calls_and_parks_no_row(size
     assert not case.verdicts.pages
     assert not case.waiting
     assert not any(failure.retry.parked for failure in case.verdicts.failed.values())
-    # All may be well, those that were refused alone, too.
+    # None of the rows is blamed, not even those refused alone.
     assert any(len(page) == 1 for page in case.lml.pages)
     assert case.suspects == set(rows)
     assert case.tally.scanned == case.tally.skipped[Skip.LML_ERROR] == size
@@ -518,7 +518,7 @@ async def test_database_that_refuses_everything_costs_few_writes_and_parks_no_ro
     assert {failure.reason for failure in case.verdicts.failed.values()} == {Skip.WRITER_ERROR}
     assert any(len(page.verdicts) == 1 for page in case.verdicts.pages)
     assert case.suspects == set(PAGE)
-    # It goes on refusing: the next batch costs less.
+    # LML keeps refusing: the next batch costs less.
     before = len(case.verdicts.pages)
     case.verdicts.unstorable = frozenset(range(1, 1001))
     await case.retry(*range(501, 1001))
@@ -686,7 +686,7 @@ async def test_row_that_crashes_lml_is_isolated_at_once_if_another_is_answered(
     assert case.circuit.state is BreakerState.CLOSED
     assert len(case.lml.pages) <= 40
     assert asked_of(case.lml.pages)[deadly] <= 4
-    # Calls that isolate are not made again at once.
+    # Calls that isolate rows are not repeated at once.
     assert case.lml.once == [False] + [True] * (len(case.lml.pages) - 1)
     assert (case.tally.scanned, case.tally.skipped) == (500, {Skip.LML_ERROR: 1})
 
@@ -721,7 +721,7 @@ async def test_bad_rows_at_the_end_leave_the_others_answered(many: int) -> None:
     case = Case(lml=Lml(deadly=deadly))
     outcome = await case.handle()
     assert case.verdicts.written.keys() == set(PAGE) - deadly
-    # Nobody is left whose answer could tell: it may be LML by then.
+    # No other row is left whose answer could prove that LML is up.
     assert outcome.settled == frozenset(PAGE)
     assert outcome.failed == deadly
     assert set(case.suspicions.values()) <= {SUSPECT, ISOLATED}
@@ -758,7 +758,7 @@ async def test_lml_that_dies_while_it_isolates_is_noticed_by_the_next_call_of_se
     outcome = await case.handle()
     assert type(outcome.fault) is CallInterruptedError
     assert case.circuit.state is BreakerState.OPEN
-    # Then what it was asked next in vain, and the rows at both ends.
+    # Then the next call in vain, and the rows at both ends.
     assert len(case.lml.pages) <= 20 + 1 + 8 + 3
     assert outcome.settled == frozenset(PAGE)
     blamed = {row for row, suspicion in case.suspicions.items() if suspicion == ISOLATED}
@@ -793,7 +793,7 @@ async def test_interrupted_suspects_are_split_once_others_were_answered() -> Non
     case.circuit.answered()
     outcome = await case.retry(*rows)
     assert [len(page) for page in case.lml.pages] == [100, 100, 50, *[7] * 7, 1]
-    # The calls of suspects are not made again at once.
+    # Calls about suspects are not repeated at once.
     assert set(case.lml.once) == {True}
     assert outcome == all_but({250}, rows)
     assert case.suspicions == {250: ISOLATED}
@@ -818,7 +818,7 @@ async def test_many_suspects_that_are_all_to_blame_are_isolated_bit_by_bit() -> 
     case = Case([], library, Lml(deadly=frozenset(rows)))
     case.circuit.answered()
     outcome = await case.retry(*rows)
-    # LML may have gone since the others were answered.
+    # LML may have gone down since the others were answered.
     assert type(outcome.fault) is CallInterruptedError
     assert outcome.failed - case.suspects == {1, 40}
     assert outcome.settled == frozenset(rows)
@@ -874,7 +874,7 @@ async def test_answer_before_the_last_failure_of_a_suspect_shows_nothing() -> No
     outcome = await case.retry(1, 2)
     assert type(outcome.fault) is CallInterruptedError
     assert case.circuit.state is BreakerState.OPEN
-    # It may be LML: nobody becomes more suspect.
+    # LML may be at fault, so no row becomes more suspect.
     assert case.suspicions == {1: SUSPECT, 2: SUSPECT}
 
 
@@ -882,7 +882,7 @@ async def test_trial_that_is_interrupted_blames_no_suspect_though_others_were_an
     failed = failing(suspicion=SUSPECT, ago=timedelta(seconds=30))
     case = Case([], Library(failing={1: failed}), Lml(deadly=some(1)))
     case.circuit.answered()
-    # LML may be gone since.
+    # LML may have gone down since.
     case.circuit.failed(LmlUnavailableError("ConnectError"))
     outcome = await case.retry(1)
     assert type(outcome.fault) is CallInterruptedError
@@ -922,7 +922,7 @@ async def test_outage_is_never_blamed_on_a_row(answered_before: bool) -> None:
         calls = len(case.lml.pages)
         await for_a_while(60.0)
         assert type((await case.retry(*rows)).fault) is CallInterruptedError
-        # Only the first time it is worth while to ask two of them alone.
+        # Asking about two of them alone is worthwhile only the first time.
         assert len(case.lml.pages) == calls + (1 if number else 3)
     assert set(case.suspicions.values()) == {SUSPECT}
     assert not any(failure.retry.parked for failure in case.verdicts.failed.values())
@@ -1043,7 +1043,7 @@ def test_every_row_is_counted_once_and_kept_unless_it_is_settled(outcomes: list[
     assert tally.scanned == tally.resolved + tally.unresolved + tally.skipped.total()
     assert tally.resolved == len(by[Kind.SINGLE_ARTIST])
     assert tally.unresolved == len(by[Kind.UNRESOLVED] | by["foreign"])
-    # The parts of a page are judged each for itself.
+    # Each part of a page is judged separately.
     untrusted = tally.skipped[Skip.UNTRUSTED]
     assert untrusted <= min(len(by["missing"]), len(by["foreign"]))
     divided = by["poison"] or by["unreadable"]
@@ -1177,7 +1177,7 @@ async def test_visited_compilations_are_counted_separately() -> None:
     assert case.tally.resolved_compilations == 1
     assert case.tally.skipped == {Skip.COMPILATION: 2, Skip.SUPERSEDED: 1}
     assert case.tally.scanned == 4
-    # Of what was not written, nothing is counted.
+    # Nothing is counted for verdicts that were not written.
     assert case.tally.tracks == {
         TrackCount.ENTRIES_INVALID: 2,
         TrackCount.CONFIDENCES_INVALID: 1,
@@ -1208,7 +1208,7 @@ async def test_row_that_fails_is_charged_on_top_of_the_failures_of_its_question(
     assert {row: failure.retry for row, failure in case.verdicts.failed.items()} == {
         1: Retry(1, timedelta(seconds=5)),
         2: Retry(2, timedelta(seconds=10)),
-        # Nothing else is answered: it may be LML.
+        # No other row is answered, so LML may be at fault.
         3: Retry(7, timedelta(minutes=5)),
     }
     assert not case.waiting
@@ -1326,7 +1326,7 @@ async def test_contradictory_answers_are_never_mistaken_for_an_outage() -> None:
     assert len(case.lml.pages) == 1
     assert {failure.reason for failure in case.verdicts.failed.values()} == {Skip.INVALID}
     assert set(case.suspicions.values()) == {0}
-    # Again without any other row beside them.
+    # And once more without any other row.
     for failures in range(2, 6):
         await for_a_while(400.0)
         assert await case.retry(*artist) == all_but(artist, artist)
@@ -1382,7 +1382,7 @@ async def test_latency_excludes_the_wait_for_a_permit() -> None:
             await for_a_while(60.0)
             assert not case.lml.pages
         await handling
-    # Those that were refused took their time, too.
+    # Refused calls took time, too.
     assert len(case.lml.pages) == case.tally.lml_calls == 5
     assert case.tally.lml_latency.total_seconds() == pytest.approx(10.0, abs=0.01)
 

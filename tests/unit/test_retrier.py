@@ -1,4 +1,4 @@
-"""Trying again what failed: when its time has come, in small steps, and whatever goes wrong."""
+"""Retrying failed rows: in time, in small steps, and whatever goes wrong."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ async def test_it_waits_for_a_database_that_is_unavailable(where: str, logged: L
         looks = len(ledger.looked_at)
         ledger.fault = fault
         await eventually(lambda: len(ledger.looked_at) == looks + 2)
-    # What went well meanwhile ended the growth.
+    # The success in between reset the delays.
     assert ledger.pauses[-1] == 2
 
 
@@ -238,13 +238,13 @@ async def test_it_survives_anything_with_growing_pauses(where: str, logged: Logs
         looks = len(ledger.looked_at)
         ledger.fault = ZeroDivisionError()
         await eventually(lambda: len(ledger.looked_at) == looks + 2)
-    # What went well meanwhile ended the growth.
+    # The success in between reset the delays.
     assert ledger.pauses[-1] == 2
 
 
 @dataclass
 class Deployed:
-    """The release of LML that answers, and what is noted of it."""
+    """The release that LML reports, and the releases that were recorded."""
 
     release: str | None = "1.0 aaa"
     noted: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What becomes of a row that could not be answered."""
+"""When a row that failed is retried or parked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The waiting room: one question a row, one batch a row at a time, nothing lost."""
+"""The waiting room: one question per row, a row in one batch at a time, nothing lost."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Rooms(RuleBasedStateMachine):
             self.last_seq += 1
             self.recorded_at[self.last_seq] = self.now - waited
             found.append((self.last_seq, row))
-        # Changes of one page come in order; those of several pages need not.
+        # One look returns changes in order; several looks need not.
         found = found[::-1] if reverse else found
         self.take_in(found, waited)
 
@@ -95,7 +95,7 @@ class Rooms(RuleBasedStateMachine):
         for seq, row in found:
             self.rows[seq] = row
             if row not in self.waiting.keys() | self.in_flight.keys() | set(self.asked):
-                # That it was asked about is forgotten by now.
+                # The room has already forgotten that it was asked about.
                 self.not_before.pop(row, None)
             entries = self.waiting.setdefault(row, set())
             entries.add(seq)
@@ -124,7 +124,7 @@ class Rooms(RuleBasedStateMachine):
 
     @rule()
     def wait_as_told_and_take(self) -> None:
-        # For a row to be ready, for the linger of a batch that is not full, for rows set apart.
+        # For a row to be ready, for the linger of a batch that is not full, for deferred rows.
         for _ in range(4):
             told = self.take_one()
             if told is None:
@@ -226,7 +226,7 @@ class Rooms(RuleBasedStateMachine):
         assert self.room.claimable == min(self.room.free, 4 * self.batch_size)
         assert self.room.size <= 2 * self.capacity
         assert self.room.free <= 2 * self.capacity - len(self.rows)
-        # Only rows that cool down take no place; some may have cooled down by now.
+        # Only rows that cool down take no place; some may have finished already.
         placed = self.in_flight.keys() | self.deferred
         idle = self.waiting.keys() - placed
         cooling = {row for row in idle if self.not_before.get(row, 0.0) > self.now}
@@ -455,7 +455,7 @@ def test_rows_that_cool_down_take_no_place_up_to_as_many_as_the_room_holds() -> 
     assert (room.free, room.size) == (1, 7)
     batch_of(room, 1.0)
     room.ask_again(range(5, 8), 1.0)
-    # Nothing is asked, and yet the room is bounded.
+    # The room is bounded even if nothing is asked.
     assert (room.free, room.size) == (1, 7)
     room.admit(changes((8, 8)), 1.0)
     assert (room.free, room.claimable, room.size) == (0, 0, 8)

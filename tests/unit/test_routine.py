@@ -1,4 +1,4 @@
-"""Doing jobs by the clock: once a slot, retried on their own, none stopping another."""
+"""Scheduled jobs: once per slot, each retried on its own, none stopping another."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Slots:
 
 @dataclass
 class Bell:
-    """Rings for all jobs when told to."""
+    """Rings for all jobs on request."""
 
     rung: dict[str, asyncio.Event] = field(default_factory=dict)
     at_most: dict[str, list[float]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Keeping the lanes going until told to stop."""
+"""Keeping the lanes going until a stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Holding a lane while the database refuses: a few tries, then it is given up, and that is seen."""
+"""Holding a lane while the database refuses: a few attempts, then the lane is given up."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LIMITS = ConsumerLimits(
 
 
 class Case:
-    """A consumer whose database refuses everything about a batch as long as `refusing`."""
+    """A consumer whose database refuses every batch while `refusing`."""
 
     def __init__(self) -> None:
         self.outbox = Outbox()
@@ -60,7 +60,7 @@ class Case:
 
     @property
     def faults(self) -> tuple[str | None, str | None]:
-        """What the consumer, and its pulse, say of what keeps changes from being handled."""
+        """The fault that the consumer and its pulse report."""
         pulse = self.consumer.pulse()
         assert pulse is not None
         return self.consumer.fault, pulse.fault
@@ -69,7 +69,7 @@ class Case:
         await self.consumer.follow(self.lane, self.stop)
 
     async def lose_to(self, fault: type[Exception]) -> None:
-        """Follow until the tenure breaks with that, and with nothing else."""
+        """Follow until the tenure fails with this error and no other."""
         with pytest.raises(ExceptionGroup) as caught:
             await self.follow()
         rest = caught.value
@@ -265,5 +265,5 @@ async def test_second_tenure_starts_with_an_empty_room() -> None:
     case.lane.fault = None
     case.worker.answer = case.answer
     async with following(case):
-        # They would still cool down.
+        # They would still be cooling down.
         await eventually(lambda: not case.outbox.entries, within=0.1)

@@ -1,4 +1,4 @@
-"""What several entries of LML come to for one row, and how questions are paged for them."""
+"""How several entries of LML are merged for one row, and how their questions are paged."""
 
 from __future__ import annotations
 

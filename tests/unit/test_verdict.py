@@ -1,4 +1,4 @@
-"""Verdicts, changes and batches that cannot be built wrong."""
+"""Invalid verdicts, changes and batches cannot be built."""
 
 from __future__ import annotations
 

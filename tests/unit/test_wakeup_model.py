@@ -128,7 +128,7 @@ class Protocol:
                 yield from self._write(s, number, writer)
                 # Writers are alike, so they may as well begin in their order.
                 break
-        # Nobody reads any more what the session is sent, but it keeps its lock until it ends.
+        # No one reads from this session any more, but it keeps its lock until it ends.
         s = s._replace(session=Session(lock=s.session.lock))
         yield "daemon dies, another takes over", s._replace(daemon=self.newcomer())
         yield "session breaks", s._replace(daemon=s.daemon._replace(plan=self.joins))

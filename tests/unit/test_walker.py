@@ -1,4 +1,4 @@
-"""The walk over all that is being played."""
+"""The walk over everything that is being played."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ async def test_identity_in_error_is_tried_again_alone_and_counted_once() -> None
     assert counted["identities_resolved"] == counted["warmed_releases"] == 59
     assert counted["lml_error"] == 1
     assert case.warming.asked[2:] == [[13], [13]]
-    # Longer than LML leaves Discogs alone.
+    # Longer than LML pauses its calls to Discogs.
     assert now() - began > 20
 
 
@@ -275,7 +275,7 @@ async def test_lml_that_is_down_ends_the_walk_at_little_cost_and_counts_what_was
     case = Case(warm(100), Warming(fault=lambda _: UNAVAILABLE))
     with pytest.raises(RunHaltedError, match=r"gave up after 5 failures in a row.*503"):
         await case.walk()
-    # All but the first only try whether LML is back.
+    # All but the first only test whether LML is back.
     assert case.pages == [50, 1, 1, 1, 1]
     assert case.counted == {"identities_scanned": 54, "lml_error": 54}
     assert case.runs.ended == ["RunHaltedError"]

@@ -1,4 +1,4 @@
-"""Warming LML's caches for what is being played, as soon as it is."""
+"""Warming LML's caches for rotation rows as soon as they are played."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Logged = list[MutableMapping[str, Any]]
 
 @dataclass
 class CrashingWarming(Warming):
-    """Fails as nobody foresaw at this release or identity."""
+    """Raises an unforeseen exception at this release or identity."""
 
     crashing: int = 0
 
@@ -93,12 +93,12 @@ class Case:
         return await self.warmer.handle(Batch(entries))
 
     async def retry(self, *rows: int) -> BatchOutcome:
-        """Handle rows that no change tells of."""
+        """Handle rows without a change in the outbox."""
         return await self.warmer.handle(Batch(dict.fromkeys(rows, ())))
 
     @property
     def failures(self) -> dict[int, int]:
-        """How often in a row each row failed that is to be tried again."""
+        """How many times in a row each row that will be retried has failed."""
         failures = self.rotation.failures
         return {row: failures[row][2].retry.failures for row in sorted(failures)}
 
@@ -182,7 +182,7 @@ async def test_identity_that_keeps_failing_is_left_to_the_walk_and_counted_once(
         waits.append(case.rotation.failed[-1].retry.after)
         assert len(waits) < 30
         await for_a_while(waits[-1].total_seconds())
-        # Others go on being refreshed.
+        # Other identities are still refreshed.
         await case.handle(2)
         await case.retry(1)
     seconds = [wait.total_seconds() for wait in waits]
@@ -305,7 +305,7 @@ async def test_lost_race_is_counted_and_left_to_the_change_that_won() -> None:
     assert await case.handle(1) == BatchOutcome(settled=rows(1))
     assert case.warmer.tally.mints == {"minted": 0, "raced": 1}
     assert not case.warming.asked
-    # That it was minted is an answer, though somebody else wrote it.
+    # Minting counts as an answer, although another session wrote the identity.
     assert case.circuit.answered_since(timedelta(hours=1))
 
 
@@ -369,13 +369,13 @@ async def test_lml_without_the_mint_route_still_warms(logged: Logged) -> None:
         case.rotation.play(row, release=row + 3)
     assert await case.handle(1, 2, 3, 4) == BatchOutcome(rows(1, 2, 3, 4), failed=rows(2, 3, 4))
     assert case.warming.asked == [[10]]
-    # The others need not be tried to know it.
+    # There is no need to try the others.
     assert case.warming.minted == [5]
     assert case.failures == {2: 1, 3: 1, 4: 1}
     assert case.circuit.failures == 0
     told = [event["event"] for event in logged if event["log_level"] == "error"]
     assert told == ["identities cannot be minted"]
-    # The next batch finds out anew.
+    # The next batch tries again.
     case.warming.mint_faults.clear()
     assert await case.retry(2, 3, 4) == BatchOutcome(rows(2, 3, 4))
 
@@ -399,18 +399,18 @@ async def test_release_that_interrupts_its_calls_holds_up_no_other() -> None:
     case = Case(warming=Warming(mint_faults={5: fault}))
     case.rotation.play(1, release=5)
     case.rotation.play(2, release=6)
-    # It may be LML: nobody else is tried now.
+    # LML may be at fault, so no other row is tried now.
     assert await case.handle(1, 2) == BatchOutcome(rows(1), failed=rows(1), fault=fault)
     assert case.warming.minted == [5]
     assert case.circuit.state is BreakerState.OPEN
     assert await case.again() == BatchOutcome(rows(2))
     assert case.circuit.failures == 0
-    # Something else was answered since it failed: it is about that release.
+    # Another row was answered since, so this release is at fault.
     await for_a_while(5.0)
     assert await case.retry(1) == BatchOutcome(rows(1), failed=rows(1))
     assert case.failures == {1: 2}
     assert case.circuit.failures == 0
-    # Nothing was since: it may be LML again.
+    # No other row was answered since, so LML may be at fault again.
     await for_a_while(10.0)
     assert await case.retry(1) == BatchOutcome(rows(1), failed=rows(1), fault=fault)
     assert case.circuit.failures == 1
@@ -426,7 +426,7 @@ async def test_release_is_not_blamed_while_nothing_else_is_answered() -> None:
     for _ in range(60):
         await for_a_while(300.0)
         assert (await case.retry(1, 2)).fault == fault
-    # One call a try.
+    # One call per attempt.
     assert len(case.warming.minted) == 62
     assert case.circuit.state is BreakerState.OPEN
     assert not case.warmer.tally.mints["refused"]

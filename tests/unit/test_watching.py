@@ -1,4 +1,4 @@
-"""What a daemon notices of itself: pulses, readings, and the samples that it writes down."""
+"""A daemon's view of itself: pulses, readings and samples."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ PULSE = Pulse(
 
 @dataclass
 class Observed:
-    """What a consumer told its observer."""
+    """The calls of a consumer to its observer."""
 
     ages: list[float] = field(default_factory=list)
     batches: list[tuple[int, float]] = field(default_factory=list)
@@ -115,7 +115,7 @@ async def test_pulse_counts_what_is_claimed_and_held() -> None:
         case.gate.clear()
         case.record(1, 2, 2)
         await eventually(lambda: case.pulse.claimed == 3)
-        # The second change of row 2 stands for the first.
+        # The second change of row 2 supersedes the first.
         assert (case.pulse.claimed, case.pulse.held) == (3, 2)
         case.gate.set()
         await eventually(lambda: not case.outbox.entries)
@@ -157,7 +157,7 @@ async def test_observer_hears_of_superseded_changes_at_once() -> None:
     async with following() as case:
         case.gate.clear()
         case.record(*[7] * 40)
-        # One is being asked about, and the last one waits.
+        # One row is being asked about, and the last one waits.
         await eventually(lambda: len(case.outbox.entries) == 2)
         assert len(case.observed.ages) == 38
         case.gate.set()
@@ -167,7 +167,7 @@ async def test_observer_hears_of_superseded_changes_at_once() -> None:
 
 
 class Database:
-    """Tells readings, and takes samples, while it is there."""
+    """Returns readings, and stores samples, while it is available."""
 
     def __init__(self) -> None:
         self.backlog = 0

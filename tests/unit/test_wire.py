@@ -1,4 +1,4 @@
-"""Reading LML's replies: whatever is in them, only sound verdicts come out."""
+"""Reading LML's replies: whatever they contain, only valid verdicts come out."""
 
 from __future__ import annotations
 
@@ -366,7 +366,7 @@ def test_health_reply_that_is_junk_names_no_release(noise: bytes) -> None:
 
 
 def tracks_of(contract: object = 1, **fields: object) -> Tracks | None:
-    """Return what is read of one compilation with these fields."""
+    """Read the tracks of a compilation with these fields."""
     result = {name: COMPILATION[name] for name in ("library_id", "kind", "main")} | fields
     reply = {"results": [result], "tracks_contract_version": contract}
     (verdict,) = read_results(json.dumps(reply).encode())
@@ -387,9 +387,9 @@ def tracks_of(contract: object = 1, **fields: object) -> Tracks | None:
         ({"tracks_attempted": True, "tracks": None}, Tracks()),
         ({"tracks_attempted": True}, Tracks()),
         ({"tracks_attempted": True, "tracks": [ENTRY]}, Tracks(gather([CREDIT]))),
-        # Not allowed, and read as visited.
+        # Not allowed by the contract, but read as visited.
         ({"tracks_attempted": False, "tracks": [ENTRY]}, Tracks(gather([CREDIT]))),
-        # No state at all.
+        # No state.
         ({"tracks_attempted": None, "tracks": [ENTRY]}, None),
         ({"tracks_attempted": "yes", "tracks": [ENTRY]}, None),
         ({"tracks_attempted": 1, "tracks": [ENTRY]}, None),
