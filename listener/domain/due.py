@@ -61,7 +61,7 @@ def spread(rows: Sequence[DueRow]) -> list[DueRow]:
 
 @dataclass(slots=True)
 class Pages:
-    """Groups due rows into pages, those of compilations apart: their answers may be long."""
+    """Groups due rows into pages; compilations get their own, because their answers may be long."""
 
     batch_size: int
     compilation_batch_size: int

@@ -17,7 +17,7 @@ class _Jumping(selectors.SelectSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
-            message = "everybody waits for somebody else"
+            message = "deadlock: every task waits for another one"
             raise RuntimeError(message)
         # As in real time, no two turns of the loop happen at the same moment.
         self.now += max(1e-6, timeout)

@@ -275,7 +275,7 @@ class Runs:
     ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
         assert not wait
         if self.busy:
-            message = "another run over the same goes on already"
+            message = "another walk is already running"
             raise RunGoesOnError(message)
         self.entered.append((kind, cause))
         try:

@@ -42,7 +42,7 @@ def limits(
 class Tenure:
     """A consumer that follows a lane; `end` stops it and waits until it is done.
 
-    As a resolver does, its worker tells the circuit how LML answered.
+    Like a resolver, its worker reports to the circuit how LML answered.
     """
 
     def __init__(

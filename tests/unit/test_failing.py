@@ -46,7 +46,7 @@ class Lml(fakes.Lml):
 class Case:
     """The part of a daemon that handles changes and retries what failed, one batch at a time.
 
-    Beside the rows of a test another row changes every so many seconds.
+    Besides the rows of a test, another row changes every few seconds.
     """
 
     def __init__(self, lml: Lml | None = None, others_every: float | None = None) -> None:

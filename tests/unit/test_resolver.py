@@ -49,7 +49,7 @@ Logged = list[MutableMapping[str, Any]]
 class NotingVerdicts(Verdicts):
     """Keeps the order, rows and entries of recorded failures.
 
-    At a row of `crashing` it fails as nobody foresaw.
+    A row of `crashing` raises an unforeseen exception.
     """
 
     crashing: frozenset[int] = frozenset()
@@ -289,8 +289,8 @@ async def test_changes_to_identities_are_counted_in_addition_to_rows() -> None:
     assert (tally.identities_withdrawn, tally.kept_manual) == (2, pages)
     assert tally.resolved_now_unresolved == 2 * pages
     assert tally.scanned == 12
-    told = [entry["rows"] for entry in logs if entry["event"].startswith("identities withdrawn")]
-    assert told == [[3, 4]]
+    entries = [entry["rows"] for entry in logs if entry["event"].startswith("identities withdrawn")]
+    assert entries == [[3, 4]]
 
 
 async def test_rows_that_the_reply_does_not_answer_fail_and_the_others_are_written() -> None:
@@ -308,9 +308,9 @@ async def test_rows_that_the_reply_does_not_answer_fail_and_the_others_are_writt
     case = Case([1, 2, 3, 4, 5], lml=Lml(reply=reply))
     with capture_logs() as logs:
         assert await case.handle() == all_but({1, 2, 3}, range(1, 6))
-    (told,) = (log for log in logs if log["event"] == "rows cannot be answered")
-    assert (told["rows"], told["count"]) == ([1, 2, 3], 3)
-    assert told["reasons"] == {"lml_untrusted_library_id": 1, "lml_invalid": 2}
+    (entry,) = (log for log in logs if log["event"] == "rows cannot be answered")
+    assert (entry["rows"], entry["count"]) == ([1, 2, 3], 3)
+    assert entry["reasons"] == {"lml_untrusted_library_id": 1, "lml_invalid": 2}
     assert case.verdicts.written.keys() == {4, 5}
     assert not case.waiting
     # An answer about another row takes the place of the missing one.
@@ -627,8 +627,8 @@ async def test_unforeseen_exception_is_isolated_to_its_rows(
         bad, (reason, "unexpected KeyError")
     )
     assert (case.tally.scanned, case.tally.skipped) == (500, {reason: len(bad)})
-    told = [event for event in logged if event["log_level"] == "error"]
-    assert [(event["event"], event["exc_info"]) for event in told] == [
+    entries = [event for event in logged if event["log_level"] == "error"]
+    assert [(event["event"], event["exc_info"]) for event in entries] == [
         ("unexpected error, isolating its rows", True)
     ]
     assert len(lml.pages) <= 60
@@ -967,8 +967,8 @@ async def test_failure_whose_ledger_row_is_locked_is_late_and_the_others_are_rec
     assert outcome.late == some(151)
     assert case.waiting == {151}
     assert case.verdicts.failed.keys() == poison - {151}
-    told = [event for event in logged if event["event"] == "cannot record failures"]
-    assert [(event["rows"], event["reason"]) for event in told] == [
+    entries = [event for event in logged if event["event"] == "cannot record failures"]
+    assert [(event["rows"], event["reason"]) for event in entries] == [
         (1, "canceling statement due to lock timeout")
     ]
 
@@ -1185,8 +1185,8 @@ async def test_visited_compilations_are_counted_separately() -> None:
     }
 
 
-@pytest.mark.parametrize(("unmatched", "told"), [(10, 1), (9, 0), (20, 1)])
-async def test_page_whose_credits_match_few_rows_is_logged(unmatched: int, told: int) -> None:
+@pytest.mark.parametrize(("unmatched", "warnings"), [(10, 1), (9, 0), (20, 1)])
+async def test_page_whose_credits_match_few_rows_is_logged(unmatched: int, warnings: int) -> None:
     case = Case([1, 2], Library(compilations=frozenset({1, 2})), Lml(reply=compilation_of_ten))
     missed = {1: unmatched // 2 + unmatched % 2, 2: unmatched // 2}
     case.verdicts.tracks = lambda row: Counter({TrackCount.ROWS_NO_MATCH: missed[row]})
@@ -1195,7 +1195,7 @@ async def test_page_whose_credits_match_few_rows_is_logged(unmatched: int, told:
     drifts = [
         line for line in logs if line["event"].startswith("many credits from LML match no row")
     ]
-    assert len(drifts) == told
+    assert len(drifts) == warnings
     for line in drifts:
         assert (line["credits"], line["unmatched"], line["rows"]) == (20, unmatched, [1, 2])
         assert "Artist" not in str(line)
@@ -1239,8 +1239,8 @@ async def test_row_that_failed_for_hours_while_others_were_answered_is_parked(
     assert not case.verdicts.failed[1].retry.parked
     assert not case.waiting
     assert case.tally.skipped == {Skip.LML_ERROR: 2}
-    (told,) = (event for event in logged if event["event"] == "row parked")
-    assert (told["library_id"], told["failures"]) == (2, 3)
+    (entry,) = (event for event in logged if event["event"] == "row parked")
+    assert (entry["library_id"], entry["failures"]) == (2, 3)
 
 
 async def test_row_is_not_parked_while_nothing_else_is_answered() -> None:

@@ -123,14 +123,14 @@ class Rooms(RuleBasedStateMachine):
         self.take_one(most)
 
     @rule()
-    def wait_as_told_and_take(self) -> None:
+    def wait_and_take(self) -> None:
         # For a row to be ready, for the linger of a batch that is not full, for deferred rows.
         for _ in range(4):
-            told = self.take_one()
-            if told is None:
+            delay = self.take_one()
+            if delay is None:
                 return
-            self.now += told
-        message = "waited as told four times, and nothing came of it"
+            self.now += delay
+        message = "waited four times as long as requested without getting a batch"
         raise AssertionError(message)
 
     def take_one(self, most: int | None = None) -> float | None:
@@ -239,9 +239,9 @@ class Rooms(RuleBasedStateMachine):
             return
         for _ in range(60):
             self.settle_rows(set(self.in_flight))
-            told = self.take_one()
-            self.now += told or 0
-            if told is None and not self.in_flight:
+            delay = self.take_one()
+            self.now += delay or 0
+            if delay is None and not self.in_flight:
                 break
         assert self.room.free == self.capacity
         assert self.room.size == 0

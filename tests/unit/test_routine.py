@@ -22,7 +22,7 @@ FAULTS = [
     RunHaltedError("gave up after 5 failures in a row"),
     ZeroDivisionError("a bug"),
 ]
-TOLD = list(zip(FAULTS, ["job failed", "job failed", "job broke"], strict=True))
+EVENTS = list(zip(FAULTS, ["job failed", "job failed", "job broke"], strict=True))
 
 
 @dataclass
@@ -233,7 +233,7 @@ async def test_job_that_fails_is_tried_again_after_growing_delays(fault: Excepti
     assert delays == [15, 30, 60, 120, 240, 480, 960, 1800, 1800, 1800, 1800]
 
 
-@pytest.mark.parametrize(("fault", "event"), TOLD)
+@pytest.mark.parametrize(("fault", "event"), EVENTS)
 async def test_failure_is_logged_with_its_reason_and_a_bug_with_its_trace(
     fault: Exception, event: str, logged: list[MutableMapping[str, Any]]
 ) -> None:
@@ -241,7 +241,7 @@ async def test_failure_is_logged_with_its_reason_and_a_bug_with_its_trace(
     daemon.faults["audit"] = lambda: fault
     async with daemon.running():
         await for_a_while(20.0)
-    assert [(told["event"], told["job"], told["failures"]) for told in logged] == [
+    assert [(entry["event"], entry["job"], entry["failures"]) for entry in logged] == [
         (event, "audit", 1),
         (event, "audit", 2),
     ]

@@ -448,10 +448,10 @@ def test_wrong_value_is_reported_with_its_name_and_the_allowed_values(
     field = Settings.model_fields[name]
     wrong = _WRONG[kind_of(field)]
     env.setenv(name.upper(), wrong)
-    told = [line for line in refusal() if line.startswith(name.upper())]
+    lines = [line for line in refusal() if line.startswith(name.upper())]
     shown = wrong.upper() if name == "log_level" else wrong
-    assert told == [f"{name.upper()} is {shown!r}: {demand_of(field)}"]
-    assert bounds_of(field) in told[0]
+    assert lines == [f"{name.upper()} is {shown!r}: {demand_of(field)}"]
+    assert bounds_of(field) in lines[0]
 
 
 def test_question_outlasts_the_cold_pages_of_two_other_callers() -> None:

@@ -29,7 +29,7 @@ LIMITS = ConsumerLimits(RoomLimits(20, 5, timedelta(0), timedelta(0)), 2, timede
 
 @dataclass
 class Beside:
-    """Work that goes on until it is cancelled, or breaks with `fault` once that is set."""
+    """Work that runs until cancelled, or fails with `fault` once that is set."""
 
     begun_at: list[float] = field(default_factory=list)
     cancelled_at: list[float] = field(default_factory=list)
@@ -56,7 +56,7 @@ class Beside:
 
 
 class Daemon:
-    """A supervisor over one lane a stream, with two kinds of work beside that of the library.
+    """A supervisor with one lane per stream, and two kinds of background work for the library.
 
     `faults` are raised when a lane is taken.
     """

@@ -207,10 +207,10 @@ async def test_each_refusal_is_logged_until_the_lane_is_given_up(
     case.refusing = True
     case.outbox.record(1)
     await case.lose_to(StoreUnavailableError)
-    told = [entry for entry in logged if entry["event"].startswith("database unavailable")]
-    assert [entry["failures"] for entry in told] == [1, 2, 3]
-    assert {(entry["reason"], entry["stream"]) for entry in told} == {(REFUSED, "library")}
-    assert [entry["next_try_in_seconds"] for entry in told] == [0.5, 1, 2]
+    entries = [entry for entry in logged if entry["event"].startswith("database unavailable")]
+    assert [entry["failures"] for entry in entries] == [1, 2, 3]
+    assert {(entry["reason"], entry["stream"]) for entry in entries} == {(REFUSED, "library")}
+    assert [entry["next_try_in_seconds"] for entry in entries] == [0.5, 1, 2]
 
 
 async def test_refusal_is_not_logged_as_an_outage(logged: list[MutableMapping[str, Any]]) -> None:

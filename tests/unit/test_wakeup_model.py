@@ -1,6 +1,6 @@
-"""Falling asleep, as a model: whatever the order of the steps, no committed change stays unseen.
+"""A model of falling asleep: in no order of the steps does a committed change stay unseen.
 
-A step is what one statement does. There is no poll: once asleep, the daemon looks only if notified.
+A step is one statement. There is no poll: once asleep, the daemon looks only if notified.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ASLEEP = ()
 
 
 class Writer(NamedTuple):
-    """A transaction of the backend and the steps it has left; `id` and `seq` are 0 until drawn."""
+    """A backend transaction and its remaining steps; `id` and `seq` are 0 until drawn."""
 
     left: tuple[str, ...]
     id: int = 0
@@ -27,7 +27,7 @@ class Writer(NamedTuple):
 
 
 class Session(NamedTuple):
-    """What the server knows of the daemon's session; `lock` is "", "waiting" or "held"."""
+    """The server's state of the daemon's session; `lock` is "", "waiting" or "held"."""
 
     listening: bool = False
     notified: bool = False
@@ -35,9 +35,10 @@ class Session(NamedTuple):
 
 
 class Daemon(NamedTuple):
-    """What the daemon knows. A mark is kept as the open transactions below it.
+    """The daemon's knowledge. A mark is represented by the open transactions below it.
 
-    `proof` is the highest seq seen and a mark drawn later; that seq is the floor once they ended.
+    `proof` is the highest seq seen and a mark drawn later; once the transactions below the mark
+    have ended, that seq becomes the floor.
     """
 
     plan: tuple[str, ...]
@@ -50,7 +51,7 @@ class Daemon(NamedTuple):
 
 
 class State(NamedTuple):
-    """All that can differ; `stale` says that a former session lives on and has the lock."""
+    """The whole state; `stale` says that a former session is still alive and holds the lock."""
 
     writers: tuple[Writer, ...]
     daemon: Daemon
@@ -84,7 +85,7 @@ Steps = Iterator[tuple[str, State]]
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """The rules as they are meant; the tests change one or a few of them."""
+    """The intended rules; the tests change one or a few of them."""
 
     writer: tuple[str, ...] = ("begin", "record", "try")
     joins: tuple[str, ...] = ("connect", "listen", "look")
@@ -104,7 +105,7 @@ class Protocol:
         return Daemon(self.joins, spared=self.watches_after_take_over)
 
     def moves(self, s: State) -> Steps:
-        """Yield what goes on by itself, in words, and the state it leads to."""
+        """Yield the steps that happen by themselves, in words, and the states they lead to."""
         for number, writer in enumerate(s.writers):
             if len(writer.left) <= len(self.writer):
                 yield from self._write(s, number, writer)
@@ -122,11 +123,11 @@ class Protocol:
             yield "former session ends", s._replace(session=Session())
 
     def events(self, s: State) -> Steps:
-        """Yield what may as well never happen: further writers, and faults."""
+        """Yield the steps that may never happen: further writers, and faults."""
         for number, writer in enumerate(s.writers):
             if len(writer.left) > len(self.writer):
                 yield from self._write(s, number, writer)
-                # Writers are alike, so they may as well begin in their order.
+                # All writers are equal, so it suffices that they begin in their order.
                 break
         # No one reads from this session any more, but it keeps its lock until it ends.
         s = s._replace(session=Session(lock=s.session.lock))
@@ -237,7 +238,7 @@ class Protocol:
 
 
 def explore(protocol: Protocol, writers: int = 2) -> tuple[int, list[str]]:
-    """Return the number of states, and the shortest way to a change unseen for ever, if any."""
+    """Return the number of states, and the shortest path to a change that stays unseen, if any."""
     start = State((Writer((*protocol.writer, "end")),) * writers, protocol.newcomer())
     came_by: dict[State, tuple[State, str] | None] = {start: None}
     before: dict[State, list[State]] = {}
@@ -247,7 +248,7 @@ def explore(protocol: Protocol, writers: int = 2) -> tuple[int, list[str]]:
         moves = [(does, after) for does, after in protocol.moves(s) if after != s]
         if not moves:
             if unseen := s.committed - s.daemon.seen:
-                return len(came_by), [*_way(came_by, s), f"nobody sees {sorted(unseen)}"]
+                return len(came_by), [*_way(came_by, s), f"unseen for ever: {sorted(unseen)}"]
             at_rest.append(s)
         for _, after in moves:
             before.setdefault(after, []).append(s)
@@ -255,7 +256,7 @@ def explore(protocol: Protocol, writers: int = 2) -> tuple[int, list[str]]:
             if after not in came_by:
                 came_by[after] = s, does
                 to_do.append(after)
-    # Nor may it go round in circles: from every state it can come to rest with no further event.
+    # There must be no endless cycle: from every state it can come to rest without another event.
     resting = set(at_rest)
     while at_rest:
         earlier = set(before.get(at_rest.pop(), ())) - resting
@@ -319,7 +320,7 @@ def test_way_to_an_unseen_change_is_short_and_readable() -> None:
         "daemon looks after 0, finds nothing, sleeps",
         "writer 1 commits",
         "former session ends",
-        "nobody sees [1]",
+        "unseen for ever: [1]",
     ]
 
 

@@ -373,9 +373,9 @@ async def test_count_asks_nothing() -> None:
 
 
 async def test_expected_number_of_identities_is_reported() -> None:
-    case, told = Case(warm(7)), list[int]()
-    await case.walker.run(SINCE, cause="test", expect=told.append)
-    assert told == [7]
+    case, expected = Case(warm(7)), list[int]()
+    await case.walker.run(SINCE, cause="test", expect=expected.append)
+    assert expected == [7]
 
 
 async def test_shared_circuit_notes_failures_and_success() -> None:

@@ -373,8 +373,8 @@ async def test_lml_without_the_mint_route_still_warms(logged: Logged) -> None:
     assert case.warming.minted == [5]
     assert case.failures == {2: 1, 3: 1, 4: 1}
     assert case.circuit.failures == 0
-    told = [event["event"] for event in logged if event["log_level"] == "error"]
-    assert told == ["identities cannot be minted"]
+    events = [event["event"] for event in logged if event["log_level"] == "error"]
+    assert events == ["identities cannot be minted"]
     # The next batch tries again.
     case.warming.mint_faults.clear()
     assert await case.retry(2, 3, 4) == BatchOutcome(rows(2, 3, 4))
@@ -478,8 +478,8 @@ async def test_unforeseen_exception_is_isolated_to_its_row(crashing: int, logged
     assert case.details == {"LML answered 422", "unexpected KeyError"}
     assert not case.waiting
     assert case.circuit.failures == 0
-    told = [event for event in logged if event["event"].startswith("unexpected")]
-    assert [(event["event"], event["exc_info"]) for event in told] == [
+    entries = [event for event in logged if event["event"].startswith("unexpected")]
+    assert [(event["event"], event["exc_info"]) for event in entries] == [
         ("unexpected error, isolating its rows", True)
     ]
 
