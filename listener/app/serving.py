@@ -15,7 +15,7 @@ from listener.adapters.log import dropped_lines
 from listener.app.state import DaemonState, keep
 from listener.domain.budget import DISCOGS_CALLS
 from listener.engine.ports import Observer, Telemetry
-from listener.engine.supervisor import beside
+from listener.engine.supervisor import in_background
 from listener.settings import Settings, is_loopback, split_address
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ async def open_site(
         # Without a token only what comes from this machine, under its own name, may look.
         closed = token is None and is_loopback(host)
         site = make_site(sources, token, _LOCAL_NAMES | {host} if closed else None)
-        async with beside(SiteServer(site, bound).answer(), keep(page.judge)):
+        async with in_background(SiteServer(site, bound).answer(), keep(page.judge)):
             _log.info("page served", url=url_of(bound, host), token_needed=token is not None)
             yield Served(Metered(telemetry, metrics), (metrics,))
 

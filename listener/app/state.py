@@ -19,7 +19,7 @@ from listener.engine.consumer import Consumer
 from listener.engine.ports import Observer
 from listener.engine.recorder import Recorder
 from listener.engine.resolver import Resolver
-from listener.engine.supervisor import beside
+from listener.engine.supervisor import in_background
 from listener.engine.warmer import Warmer
 from listener.engine.watch import Watch
 
@@ -87,7 +87,7 @@ class DaemonState:
         recorder = Recorder(samples, lambda: self.reading, self.pulses, workers.parts.neglected)
         for consumer in workers.consumers.values():
             consumer.observers += (recorder, *observers)
-        async with beside(keep(watch.run), keep(recorder.run)):
+        async with in_background(keep(watch.run), keep(recorder.run)):
             yield
 
 

@@ -112,7 +112,7 @@ def tell(story: Story) -> Iterator[tuple[str, str]]:
     yield from _release(story)
     yield "changes", _changes(story)
     if (trouble := lml_trouble_of(story.changes)) is not None:
-        yield "LML", printable(trouble.told(story.at))
+        yield "LML", printable(trouble.sentence(story.at))
     yield from _answer(story)
     yield from _identity(story)
     for number, source in enumerate(story.sources):

@@ -39,10 +39,10 @@ def pages(
         alike = [question for question in questions if question.suspicion == degree]
         together = TOGETHER.get(degree, len(alike))
         for group in _groups(alike, together):
-            yield from _alike(group, min(compilation_batch_size, together), include)
+            yield from _pages_of(group, min(compilation_batch_size, together), include)
 
 
-def _alike(
+def _pages_of(
     questions: Sequence[Question], size: int, include: IncludeTracks
 ) -> Iterator[QuestionPage]:
     match include:

@@ -13,8 +13,8 @@ from listener.domain.refreshing import LML_REFRESH_BATCH_CAP
 DISCOGS_CALLS = 50 - 20
 # A release and about three artists.
 COLD_COST = 4.0
-# LML works on five rows and identities at a time, for all callers. A cold identity is worked on for
-# as long as Discogs keeps it waiting, so that many leave one for questions about the library.
+# LML works on five rows and identities at a time, for all callers. A cold identity holds its place
+# while Discogs keeps LML waiting; this many leave one place for questions about the library.
 COLD_AT_ONCE = 4
 # LML makes this many concurrent Discogs calls for all refreshes together.
 LANE_WIDTH = 2

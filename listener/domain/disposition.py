@@ -24,7 +24,7 @@ class Disposition(Enum):
     TRY_THEN_SPLIT = "try, then split"
 
 
-_NO_ENTRY = frozenset(
+_ACCESS_ERRORS = frozenset(
     (
         HTTPStatus.UNAUTHORIZED,
         HTTPStatus.FORBIDDEN,
@@ -32,8 +32,8 @@ _NO_ENTRY = frozenset(
         HTTPStatus.METHOD_NOT_ALLOWED,
     )
 )
-_NO_ANSWER = frozenset((HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT))
-_ABOUT_THE_PAGE = frozenset(
+_EDGE_ERRORS = frozenset((HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT))
+_PAGE_ERRORS = frozenset(
     (
         HTTPStatus.BAD_REQUEST,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -49,10 +49,10 @@ def dispose(status: int, *, says_json: bool) -> Disposition:
     a single input may trigger. We follow no redirect, which would leak our key: the address is
     wrong.
     """
-    if status in _NO_ENTRY or HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
+    if status in _ACCESS_ERRORS or HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
         return Disposition.HALT
-    if status in _ABOUT_THE_PAGE:
+    if status in _PAGE_ERRORS:
         return Disposition.SPLIT
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return Disposition.HALT if says_json else Disposition.TRY_THEN_SPLIT
-    return Disposition.INTERRUPTED if status in _NO_ANSWER else Disposition.WAIT
+    return Disposition.INTERRUPTED if status in _EDGE_ERRORS else Disposition.WAIT

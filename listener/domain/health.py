@@ -25,9 +25,9 @@ _MANY = 500
 _SLOW = timedelta(seconds=30)
 # A few rows may be bad; this many share a cause in LML or the database.
 _MANY_FAIL = 10
-# What fails by schedule is tried again within the hour: a run that failed longer ago is history.
+# A scheduled run that fails is retried within the hour, so an older failure no longer matters.
 _LATELY = timedelta(days=1)
-# What is played is refreshed once a day.
+# Everything that is played is refreshed once a day.
 _WARM = timedelta(hours=36)
 
 
@@ -126,7 +126,7 @@ class Word(StrEnum):
 
 
 class Cause(StrEnum):
-    """Why the pipeline is not well, the weightiest first; each is a series for alerts."""
+    """Why the pipeline is not well, most important first; alerts have a series for each."""
 
     UNREADABLE = "unreadable"
     INCOMPLETE = "incomplete"
@@ -149,7 +149,7 @@ _Wrong = tuple[Cause, str]
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """A sentence for a person; one without a cause is worth knowing, and nothing is wrong."""
+    """A sentence for a person; without a cause it is a remark, and nothing is wrong."""
 
     cause: Cause | None
     words: str
@@ -157,7 +157,7 @@ class Why:
 
 @dataclass(frozen=True, slots=True)
 class Wellness:
-    """The word, and the reasons, the weightiest first."""
+    """The word, and the reasons, most important first."""
 
     word: Word
     why: tuple[Why, ...]
@@ -165,14 +165,14 @@ class Wellness:
 
 @dataclass(frozen=True, slots=True)
 class LmlTrouble:
-    """What LML does instead of answering, such as `answered 503`, and since when."""
+    """How LML fails, such as `answered 503`, and since when."""
 
     cause: str
     since: datetime
     next_try: datetime
 
-    def told(self, at: datetime) -> str:
-        """Return the trouble as a sentence of the time `at`."""
+    def sentence(self, at: datetime) -> str:
+        """Return the trouble as a sentence, as of the time `at`."""
         since = self.since.astimezone(UTC)
         day = f"{since:%Y-%m-%d} " if at - since > _LATELY else ""
         left = self.next_try - at
@@ -197,9 +197,10 @@ class StreamState(Waiting):
 
 @dataclass(frozen=True, slots=True)
 class LatestRun:
-    """The last run of a kind that was not started by command, and that ended.
+    """The last scheduled run of a kind that has ended.
 
-    `failure` is None if it did not fail; `succeeded_at` is of the last success, on command or not.
+    `failure` is None if it succeeded. `succeeded_at` is the time of the last success, scheduled or
+    started by a command.
     """
 
     kind: RunKind
@@ -210,7 +211,7 @@ class LatestRun:
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """What is known of what is played, where it is refreshed daily.
+    """The state of the rotation, if it is refreshed daily.
 
     `coverage` is the share that can be refreshed, `least` what that must be; since `warm_since` all
     of it was refreshed.
@@ -223,9 +224,9 @@ class Rotation:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """All that wellness is judged by, at the time `at`.
+    """The facts that decide wellness at the time `at`.
 
-    `capture_missed` is of the last day; `rotation` is None where nothing is refreshed daily.
+    `capture_missed` covers the last day; `rotation` is None if it is not refreshed daily.
     """
 
     at: datetime
@@ -241,13 +242,13 @@ class Findings:
 
 
 def blind(fault: str) -> Wellness:
-    """Return the verdict where nothing can be seen."""
-    why = Why(Cause.UNREADABLE, f"the database cannot be looked at: {fault}")
+    """Return the wellness while the database cannot be read."""
+    why = Why(Cause.UNREADABLE, f"cannot read the database: {fault}")
     return Wellness(Word.FAILING, (why,))
 
 
 def judge(findings: Findings) -> Wellness:
-    """Return how the pipeline is, by the worst that is known of it."""
+    """Judge the pipeline by its worst finding."""
     wrong = [*_of_streams(findings), *_of_searches(findings), *_of_rotation(findings)]
     wrong.sort(key=lambda each: list(Cause).index(each[0]))
     why = [Why(*each) for each in wrong]
@@ -270,7 +271,7 @@ def _of_streams(findings: Findings) -> Iterator[_Wrong]:
     # Both streams ask the same LML.
     troubles = sorted((each.lml for each in findings.streams if each.lml), key=lambda t: t.since)
     for trouble in {trouble.cause: trouble for trouble in reversed(troubles)}.values():
-        yield Cause.LML, trouble.told(findings.at)
+        yield Cause.LML, trouble.sentence(findings.at)
 
 
 def _troubles(
@@ -294,7 +295,7 @@ def _of_searches(findings: Findings) -> Iterator[_Wrong]:
         missing = ", ".join(findings.missing)
         yield Cause.INCOMPLETE, f"not complete: {missing}; run listener migrate"
     if findings.capture_missed:
-        missed = f"{plural(findings.capture_missed, 'row')} had changed without a record"
+        missed = f"changes of {plural(findings.capture_missed, 'row')} were not captured"
         yield Cause.CAPTURE, f"{missed} in the last day; see runbooks/capture-missed.md"
     for run in findings.runs:
         if run.failure is not None and _still_counts(run, findings):
@@ -324,7 +325,7 @@ def _of_rotation(findings: Findings) -> Iterator[_Wrong]:
         yield Cause.COVERAGE, f"{share} has an identity, less than {least}"
     age = findings.at - rotation.warm_since
     if age > _WARM:
-        yield Cause.WARMTH, f"what is played was last refreshed in full {_span(age)} ago"
+        yield Cause.WARMTH, f"the rotation was last fully refreshed {_span(age)} ago"
 
 
 def _notes(findings: Findings) -> Iterator[str]:
@@ -341,7 +342,7 @@ def _notes(findings: Findings) -> Iterator[str]:
 
 
 def _failed(rows: int) -> str:
-    return f"{plural(rows, 'row')} could not be answered and will be tried again"
+    return f"{plural(rows, 'row')} failed and will be retried"
 
 
 def _span(duration: timedelta | None) -> str:

@@ -57,7 +57,7 @@ class Feeder:
         """
         while True:
             self.turned_at = now()
-            if pause := self._keep_from_looking(paused_for()):
+            if pause := self._wait_before_look(paused_for()):
                 # With a full room there is no point in looking before something leaves it.
                 self.behind = self.room.free > 0
                 # Writers need not wake it: it will look again anyway.
@@ -73,7 +73,7 @@ class Feeder:
                     resting()
                     await self._rest(look.snapshot.xmin)
 
-    def _keep_from_looking(self, quiet_for: timedelta) -> timedelta:
+    def _wait_before_look(self, quiet_for: timedelta) -> timedelta:
         """Return how long to wait before looking: while calls are paused, or the room is full."""
         if quiet_for:
             return min(quiet_for, _PAUSE_SLICE)

@@ -184,24 +184,24 @@ class Resolver:
         if not rest:
             return
         try:
-            await self._put(work, rest)
+            await self._ask_part(work, rest)
         except CallInterruptedError as fault:
-            if await self._about_rows(work, rest):
+            if await self._rows_to_blame(work, rest):
                 raise PageRefusedError(str(fault)) from fault
             raise
 
-    async def _put(self, work: _Work, questions: Sequence[Question]) -> None:
+    async def _ask_part(self, work: _Work, questions: Sequence[Question]) -> None:
         try:
             results = await self._results(work, QuestionPage(questions, work.page.with_tracks))
         except TracksRefusedError as fault:
             _log.warning("asking without tracks", questions=len(questions), reason=str(fault))
             # The parts of this page do without tracks, too: each would cost another call.
             work.page = QuestionPage(work.page.questions)
-            await self._put(work, questions)
+            await self._ask_part(work, questions)
         else:
             await self._write(work, self._judge(work, questions, results))
 
-    async def _about_rows(self, work: _Work, questions: Sequence[Question]) -> bool:
+    async def _rows_to_blame(self, work: _Work, questions: Sequence[Question]) -> bool:
         """Return whether the rows are to blame for an interrupted call: LML answers others."""
         work.interrupted.append(self.circuit.answers)
         if questions[0].suspicion == ISOLATED:
@@ -236,7 +236,7 @@ class Resolver:
         for question in ends:
             try:
                 with suppress(PageRefusedError):
-                    await self._put(work, [question])
+                    await self._ask_part(work, [question])
             except CallInterruptedError as fault:
                 interrupted.append((question, str(fault)))
             else:
@@ -337,7 +337,7 @@ class Resolver:
         row, digest, detail = question.library_id, question.digest, detail[:LONGEST_DETAIL]
         work.failures.append(Failure(row, digest, reason, detail, retry, suspect))
 
-    def _unsure(self, work: _Work, failure: Failure) -> Failure:
+    def _with_doubt(self, work: _Work, failure: Failure) -> Failure:
         question = work.asked.get(failure.library_id)
         if question is None or self._others_answered(work, question):
             return failure
@@ -364,7 +364,7 @@ class Resolver:
             return
         if self.circuit.answers == work.answers:
             # Everything may be failing, so no row counts as isolated without other evidence.
-            failures = [self._unsure(work, failure) for failure in failures]
+            failures = [self._with_doubt(work, failure) for failure in failures]
         await isolate(failures, record, refuse)
         for failure in failures:
             self.tally.skip(failure.reason)

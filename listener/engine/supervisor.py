@@ -86,7 +86,7 @@ class Supervisor:
 
 
 @asynccontextmanager
-async def beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def in_background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Run work in the background for the length of the block, then cancel it.
 
     An exception of the block is raised as it is, not in a group.

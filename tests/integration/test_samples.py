@@ -358,7 +358,7 @@ async def test_page_without_a_database_says_so(dsn: str) -> None:
         assert (state["status"], state["wellness"]["word"]) == (None, "failing")
         (why,) = state["wellness"]["why"]
         assert why["cause"] == "unreadable"
-        assert why["words"].startswith("the database cannot be looked at: ")
+        assert why["words"].startswith("cannot read the database: ")
         with pytest.raises(StoreUnavailableError):
             await page.status()
 

@@ -26,7 +26,7 @@ from listener.domain.health import Pulse, Reading, Waiting, WakeMode
 from listener.domain.housekeeping import Duty
 from listener.domain.pacing import BreakerState
 from listener.domain.tally import Skip, Tally
-from listener.engine.supervisor import beside
+from listener.engine.supervisor import in_background
 
 TOKEN = "a-token-of-the-tests"
 ALL = ("/", "/app.js", "/chart.js", "/style.css", "/icon.svg", "/metrics", "/status.json")
@@ -65,7 +65,7 @@ async def site(
     bound = bound_socket("127.0.0.1", 0)
     url = url_of(bound, "127.0.0.1")
     async with (
-        beside(SiteServer(make_site(sources, token, hosts), bound).answer()),
+        in_background(SiteServer(make_site(sources, token, hosts), bound).answer()),
         httpx.AsyncClient(base_url=url, trust_env=False) as client,
     ):
         yield client

@@ -309,7 +309,7 @@ def test_missed_captures_of_a_day_are_summed_up_however_many_runs_followed(
     )
     status = look(dsn)
     assert status.capture_missed == 412
-    assert any("412 rows had changed without a record" in line for line in shown(status, 120))
+    assert any("changes of 412 rows were not captured" in line for line in shown(status, 120))
 
 
 def test_slot_of_a_job_that_was_switched_off_is_not_overdue(db: Connection, dsn: str) -> None:

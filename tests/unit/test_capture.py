@@ -9,7 +9,7 @@ from typing import Any
 from listener.domain.change import Stream
 from listener.engine.capture import CaptureWatch
 from listener.engine.reconciler import RunHaltedError
-from listener.engine.supervisor import beside
+from listener.engine.supervisor import in_background
 from tests.unit.clock import for_a_while
 
 Logs = list[MutableMapping[str, Any]]
@@ -45,7 +45,7 @@ def seen_by(watching: CaptureWatch) -> frozenset[Stream] | None:
 async def test_nothing_is_searched_for_while_all_is_captured(logged: Logs) -> None:
     triggers = Triggers()
     watching = watch(triggers)
-    async with beside(watching.run()):
+    async with in_background(watching.run()):
         await for_a_while(3600.0)
         assert seen_by(watching) == frozenset()
     assert seen_by(watching) is None
@@ -56,7 +56,7 @@ async def test_nothing_is_searched_for_while_all_is_captured(logged: Logs) -> No
 async def test_missing_triggers_are_logged_once_and_made_up_for(logged: Logs) -> None:
     triggers = Triggers(gone=BOTH)
     watching = watch(triggers)
-    async with beside(watching.run()):
+    async with in_background(watching.run()):
         await for_a_while(600.0)
         assert watching.uncaptured == BOTH
         assert [(entry["log_level"], entry["stream"]) for entry in logged] == [
@@ -74,7 +74,7 @@ async def test_missing_triggers_are_logged_once_and_made_up_for(logged: Logs) ->
 async def test_search_that_fails_is_made_again(logged: Logs) -> None:
     faults = [RunHaltedError("LML is down"), ZeroDivisionError()]
     triggers = Triggers(gone=frozenset((Stream.LIBRARY,)), faults=faults)
-    async with beside(watch(triggers).run()):
+    async with in_background(watch(triggers).run()):
         await for_a_while(60.0)
         triggers.gone = frozenset()
         await for_a_while(600.0)

@@ -209,7 +209,7 @@ CAUSES: dict[Cause, tuple[Callable[[Findings], Findings], str]] = {
     ),
     Cause.CAPTURE: (
         lambda findings: replace(findings, capture_missed=2),
-        "2 rows had changed without a record in the last day; see runbooks/capture-missed.md",
+        "changes of 2 rows were not captured in the last day; see runbooks/capture-missed.md",
     ),
     Cause.RUNS: (
         lambda findings: replace(findings, runs=(*findings.runs, failed(RunKind.ROTATION))),
@@ -217,7 +217,7 @@ CAUSES: dict[Cause, tuple[Callable[[Findings], Findings], str]] = {
     ),
     Cause.FAILURES: (
         lambda findings: replace(findings, failed=10),
-        "10 rows could not be answered and will be tried again",
+        "10 rows failed and will be retried",
     ),
     Cause.COVERAGE: (
         lambda findings: replace(
@@ -232,7 +232,7 @@ CAUSES: dict[Cause, tuple[Callable[[Findings], Findings], str]] = {
                 findings.rotation or WALKED, warm_since=NOW - timedelta(hours=36, minutes=1)
             ),
         ),
-        "what is played was last refreshed in full 36 h ago",
+        "the rotation was last fully refreshed 36 h ago",
     ),
 }
 FAILING = (Cause.INCOMPLETE, Cause.UNFOLLOWED, Cause.STALLED, Cause.REFUSED, Cause.LAG)
@@ -260,7 +260,7 @@ def test_all_well() -> None:
 
 
 def test_what_cannot_be_seen_is_failing() -> None:
-    why = Why(Cause.UNREADABLE, "the database cannot be looked at: no route to host")
+    why = Why(Cause.UNREADABLE, "cannot read the database: no route to host")
     assert blind("no route to host") == Wellness(Word.FAILING, (why,))
 
 
@@ -293,7 +293,7 @@ def test_a_few_failed_rows_are_reported_and_leave_it_well() -> None:
     assert told(replace(FINE, failed=9)) == (
         Word.WELL,
         "changes are answered as they come",
-        "9 rows could not be answered and will be tried again",
+        "9 rows failed and will be retried",
     )
 
 
@@ -335,7 +335,7 @@ def test_same_trouble_of_both_streams_is_told_once_with_its_first_moment() -> No
     ],
 )
 def test_trouble_of_lml_has_a_cause_and_a_start(trouble: LmlTrouble, words: str) -> None:
-    assert trouble.told(NOW) == words
+    assert trouble.sentence(NOW) == words
 
 
 def test_failed_run_is_not_hidden_by_runs_of_another_kind() -> None:

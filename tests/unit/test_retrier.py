@@ -17,7 +17,7 @@ from listener.domain.faults import LmlUnavailableError, StoreUnavailableError
 from listener.engine.circuit import Circuit
 from listener.engine.outcome import BatchOutcome
 from listener.engine.retrier import ReleaseWatch, Retrier
-from listener.engine.supervisor import beside
+from listener.engine.supervisor import in_background
 from tests.unit.clock import eventually, for_a_while, now
 
 Logs = list[MutableMapping[str, Any]]
@@ -75,7 +75,7 @@ class Ledger:
 async def retrying(ledger: Ledger) -> AsyncIterator[Circuit]:
     circuit = Circuit(Stream.LIBRARY)
     retrier = Retrier(ledger.find, ledger.handle, circuit, batch_size=BATCH_SIZE)
-    async with beside(retrier.run()):
+    async with in_background(retrier.run()):
         yield circuit
 
 
@@ -267,7 +267,7 @@ def watch(deployed: Deployed) -> ReleaseWatch:
 
 async def test_release_is_noted_at_once_and_every_minute() -> None:
     deployed = Deployed()
-    async with beside(watch(deployed).run()):
+    async with in_background(watch(deployed).run()):
         await for_a_while(130.0)
         assert deployed.noted == ["1.0 aaa"] * 3
         deployed.release = "1.1 bbb"
@@ -298,7 +298,7 @@ async def test_release_that_cannot_be_noted_is_noted_later(
     deployed = Deployed(fault=fault)
     with pytest.raises(type(fault)):
         await watch(deployed).look()
-    async with beside(watch(deployed).run()):
+    async with in_background(watch(deployed).run()):
         await for_a_while(90.0)
         assert {entry["log_level"] for entry in logged} == {level}
         deployed.fault, deployed.rows = None, 7

@@ -22,7 +22,7 @@ from listener.engine.circuit import Circuit
 from listener.engine.consumer import Consumer
 from listener.engine.outcome import BatchOutcome
 from listener.engine.recorder import Recorder
-from listener.engine.supervisor import beside
+from listener.engine.supervisor import in_background
 from listener.engine.tenure import ConsumerLimits
 from listener.engine.watch import Watch
 from tests.unit.clock import eventually, for_a_while
@@ -221,7 +221,7 @@ class Pulses:
 async def test_reading_is_renewed_and_ages_meanwhile() -> None:
     database = Database()
     watch = Watch(database.read, Pulses())
-    async with beside(watch.run()):
+    async with in_background(watch.run()):
         await eventually(lambda: watch.reading is not None)
         assert database.reads == 1
         await for_a_while(1.5)
@@ -233,7 +233,7 @@ async def test_reading_is_renewed_and_ages_meanwhile() -> None:
 async def test_database_that_goes_leaves_the_last_reading_with_the_fault() -> None:
     database = Database()
     watch = Watch(database.read, Pulses())
-    async with beside(watch.run()):
+    async with in_background(watch.run()):
         await eventually(lambda: watch.reading is not None)
         database.fault = StoreUnavailableError("it is gone")
         await eventually(lambda: watch.reading is not None and watch.reading.fault is not None, 5)
@@ -246,7 +246,7 @@ async def test_database_that_goes_leaves_the_last_reading_with_the_fault() -> No
 async def test_slow_reading_takes_a_tenth_of_the_time() -> None:
     database = Database()
     database.takes = 1.0
-    async with beside(Watch(database.read, Pulses()).run()):
+    async with in_background(Watch(database.read, Pulses()).run()):
         await for_a_while(60)
     assert database.reads <= 6
 
@@ -256,7 +256,7 @@ async def test_captured_is_what_was_claimed_and_what_is_still_to_be() -> None:
     database.backlog = 10
     pulses.become(claimed=4, held=3)
     watch = Watch(database.read, pulses)
-    async with beside(watch.run()):
+    async with in_background(watch.run()):
         await eventually(lambda: watch.captured)
         assert watch.captured == {Stream.LIBRARY: 11}
         database.backlog = 0
@@ -271,7 +271,7 @@ async def recording() -> AsyncIterator[tuple[Recorder, Database, Pulses]]:
     database, pulses = Database(), Pulses()
     watch = Watch(database.read, pulses)
     recorder = Recorder(database, lambda: watch.reading, pulses, Counter())
-    async with beside(watch.run(), recorder.run()):
+    async with in_background(watch.run(), recorder.run()):
         yield recorder, database, pulses
 
 

@@ -37,7 +37,7 @@ class Sources:
     """Where the routes have it from.
 
     `unready` tells why this daemon is not ready, `metrics` the text of the metrics. The others make
-    JSON, and raise `StoreUnavailableError` if the database cannot be looked at.
+    JSON, and raise `StoreUnavailableError` if the database cannot be read.
     """
 
     unready: Callable[[], Sequence[str]]
