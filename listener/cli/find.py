@@ -11,34 +11,38 @@ import click
 
 from listener.adapters.postgres.finding import FIND, FoundRelease, find_releases
 from listener.adapters.postgres.status import looking
-from listener.cli.errors import examples
+from listener.cli.errors import Number, examples
 from listener.cli.look import FittingTable, clock, console, printable
 from listener.settings import DatabaseSettings, load_settings
 
 _NOTHING_FOUND = 1
 _MOST = 20
-# Wide enough for the longest names: what reads from a pipe gets one line a release.
+# Wide enough for the longest names, so that a pipe gets one line per release.
 _PIPE_WIDTH = 500
 
 
 @click.command(
     name="find",
     epilog=examples(
-        ("listener find broadcast tender", "case, accents and order do not matter"),
-        ("listener find bjork --limit 100", "more than the best 20"),
-        ("listener find stereolab --json", "for a machine"),
+        ("listener find broadcast tender", "case, accents and order are ignored"),
+        ("listener find bjork --limit 100", "show more than the best 20"),
+        ("listener find stereolab --json", "machine-readable"),
     ),
 )
 @click.argument("words", nargs=-1, required=True)
 @click.option(
-    "--limit", type=click.IntRange(1, 10_000), default=_MOST, show_default=True, help="At most."
+    "--limit",
+    type=Number(1, 10_000),
+    default=_MOST,
+    show_default=True,
+    help="Most releases to list.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 def find_command(*, words: tuple[str, ...], limit: int, as_json: bool) -> None:
-    """Find releases by words of artist and title, best matches first.
+    """Find releases by words in artist and title, best matches first.
 
     Shows each with its id, the last answer and the next attempt; `listener why ID` shows more.
-    Needs only DATABASE_URL, and changes nothing. Exits 0, or 1 if nothing is found.
+    Needs only DATABASE_URL and changes nothing. Exits 0, or 1 if nothing matches.
     """
     settings = load_settings(DatabaseSettings)
     dsn, backend = settings.database_url.get_secret_value(), settings.wxyc_schema_name
@@ -48,13 +52,13 @@ def find_command(*, words: tuple[str, ...], limit: int, as_json: bool) -> None:
     elif found:
         show(found)
     else:
-        click.echo("no release has all of these words", err=True)
+        click.echo("no release contains all of these words", err=True)
     if not found:
         raise SystemExit(_NOTHING_FOUND)
 
 
 def search(dsn: str, backend: str, words: str, *, limit: int = _MOST) -> Sequence[FoundRelease]:
-    """Return releases that hold the words, best first; raises `SlowSearchError`."""
+    """Return releases that contain the words, best first; raises `SlowSearchError`."""
     with looking(dsn, backend, FIND) as connection:
         return find_releases(connection, backend, words, limit=limit)
 

@@ -21,7 +21,7 @@ from listener.adapters.postgres.former import (
 from listener.adapters.postgres.status import looking
 from listener.adapters.postgres.story import StandingIdentity, read_standing
 from listener.app.report import utc
-from listener.cli.errors import examples
+from listener.cli.errors import RowId, examples
 from listener.cli.look import moment, printable
 from listener.settings import DatabaseSettings, load_settings
 
@@ -31,8 +31,8 @@ _LABEL = 10
 _REASONS = {
     "verdict_changed": "LML's verdict changed",
     "question_changed": "the row changed, and so did LML's verdict",
-    "withdrawn": "the row changed, and LML knew no single artist for it",
-    "restored": "a person put a former one back",
+    "withdrawn": "the row changed, and LML found no single artist",
+    "restored": "a person restored an earlier one",
 }
 _IDS = {
     "wikidata": "wikidata_qid",
@@ -44,36 +44,38 @@ _IDS = {
     "musicbrainz release": "musicbrainz_release_mbid",
     "musicbrainz recording": "musicbrainz_recording_mbid",
 }
-_row_id = click.IntRange(1, 2**31 - 1)
 
 
 @click.command(
     name="history",
     epilog=examples(
-        ("listener history 4711", "what stood there before"),
-        ("listener history 4711 --restore 17", "put that one back, after a question"),
+        ("listener history 4711", "list the former identities"),
+        ("listener history 4711 --restore 17", "restore number 17, after confirmation"),
     ),
 )
-@click.argument("library_id", type=_row_id)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array of former identities.")
+@click.argument("library_id", type=RowId())
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array of former identities.")
 @click.option(
-    "--restore", "history_id", type=_row_id, help="Put this former identity back, for good."
+    "--restore",
+    "history_id",
+    type=RowId(),
+    help="Restore this former identity. Verdicts will not replace it.",
 )
-@click.option("--yes", is_flag=True, help="Do not ask before putting one back.")
+@click.option("--yes", is_flag=True, help="Restore without confirmation.")
 def history_command(*, library_id: int, as_json: bool, history_id: int | None, yes: bool) -> None:
-    """List the former identities of a row; put one back.
+    """List the former identities of a row, or restore one.
 
-    The latest stands first. What is put back counts as a person's work: verdicts leave it as it
-    is from then on. What stands there now goes to the history.
+    The latest comes first. A restored identity counts as a person's work: verdicts never replace
+    it. The identity that it replaces goes to the history.
 
-    Needs DATABASE_URL only. Exits 0, or 1 if there is no such row and no former identity of one;
-    with --restore also if the row has no such former identity, is no more, or changed meanwhile.
+    Needs only DATABASE_URL. Exits 0, or 1 if neither the row nor a former identity exists. With
+    --restore also 1 if the row has no such former identity, was deleted, or changed meanwhile.
     """
     if as_json and history_id is not None:
-        raise click.UsageError("--json lists, --restore puts back: say one of the two")
+        raise click.UsageError("give --json or --restore, not both")
     settings = load_settings(DatabaseSettings)
     dsn, backend = settings.database_url.get_secret_value(), settings.wxyc_schema_name
-    # Closed before a person is asked: nothing waits for an answer.
+    # Disconnect before asking, so that no session stays open for an answer.
     with looking(dsn, backend, HISTORY) as connection:
         require_history(connection, backend)
         former = read_former(connection, backend, library_id) or ()
@@ -81,33 +83,33 @@ def history_command(*, library_id: int, as_json: bool, history_id: int | None, y
     if as_json:
         click.echo(json.dumps([asdict(state) for state in former], default=utc))
     if not there and not former:
-        _refuse(f"there is no row {library_id} in the library, nor a former identity of one")
+        _refuse(f"the library has no row {library_id}, and the history no identities of it")
     if as_json:
         return
     if history_id is None:
-        for label, line in _tell_all(former, standing, at):
+        for label, line in _lines(former, standing, at):
             click.echo(f"{label:<{_LABEL}}{line}")
         return
     state = _chosen(library_id, former, history_id, there=there)
-    for label, line in _tell_all([state], standing, at):
+    for label, line in _lines([state], standing, at):
         click.echo(f"{label:<{_LABEL}}{line}")
     if not yes:
-        click.confirm("Put it back? Verdicts will leave it as it is.", abort=True)
+        click.confirm("Restore it? Verdicts will not replace it.", abort=True)
     with looking(dsn, backend, HISTORY) as connection:
-        _tell(restore(connection, backend, library_id, history_id), library_id)
+        _report(restore(connection, backend, library_id, history_id), library_id)
 
 
 def former_line(state: FormerIdentity, now: datetime) -> str:
-    """Tell a former identity, without its number, in one line."""
+    """Describe a former identity in one line, without its number."""
     until = moment(state.superseded_at, now)
-    return f"{_ids_and_method(state)}; stood until {until}: {_reason_of(state)}"
+    return f"{_ids_and_method(state)}; until {until}: {_reason_of(state)}"
 
 
 def ids_of(identity: FormerIdentity | StandingIdentity) -> str:
-    """Tell all ids of an identity with their catalogues."""
+    """List the ids of an identity, each with its catalogue."""
     values = {name: getattr(identity, column, None) for name, column in _IDS.items()}
     shown = [f"{name} {printable(str(value))}" for name, value in values.items() if value]
-    return ", ".join(shown) or "no id of an artist"
+    return ", ".join(shown) or "no artist id"
 
 
 def _reason_of(state: FormerIdentity) -> str:
@@ -124,10 +126,12 @@ def _chosen(
 ) -> FormerIdentity:
     state = next((state for state in former if state.history_id == history_id), None)
     if state is None:
-        known = ", ".join(str(state.history_id) for state in former) or "none"
-        _refuse(f"{history_id} is no former identity of row {library_id}; it has: {known}")
+        if not former:
+            _refuse(f"row {library_id} has no former identities")
+        known = ", ".join(str(state.history_id) for state in former)
+        _refuse(f"row {library_id} has no former identity {history_id}; choose from: {known}")
     if not there:
-        _refuse(f"row {library_id} of the library is no more; nothing can be put back")
+        _refuse(f"row {library_id} was deleted from the library; nothing can be restored")
     return state
 
 
@@ -136,21 +140,21 @@ def _refuse(message: str) -> NoReturn:
     raise SystemExit(_REFUSED)
 
 
-def _tell(restored: Restored, library_id: int) -> None:
+def _report(restored: Restored, library_id: int) -> None:
     match restored:
         case Restored.DONE:
-            click.echo("put back; verdicts leave it as it is from now on")
+            click.echo("restored; verdicts will not replace it")
         case Restored.STOOD_ALREADY:
-            click.echo("it stands there already; nothing was changed")
+            click.echo("this is the current identity already; nothing changed")
         case Restored.MEANWHILE:
-            _refuse(f"row {library_id} changed meanwhile; nothing was put back, try again")
+            _refuse(f"row {library_id} changed meanwhile; nothing was restored, try again")
 
 
-def _tell_all(
+def _lines(
     former: Sequence[FormerIdentity], standing: StandingIdentity | None, now: datetime
 ) -> Iterator[tuple[str, str]]:
     yield "now", _ids_and_method(standing) if standing else "none"
     for state in former:
         yield str(state.history_id), former_line(state, now)
     if not former:
-        yield "", "nothing else stood there before"
+        yield "", "no former identities"

@@ -1,4 +1,4 @@
-"""What the commands that look have in common: tables, and how times and texts are shown."""
+"""How commands print what they read: tables, times and text."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from rich.text import Text
 
 from listener.domain.durations import SPOKEN
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        # Ends as with every other command, not as rich would have it.
+        # `Commands` handles it as for every other command; rich would exit by itself.
         raise  # noqa: PLE0704 - called while the error is handled
 
 
 def console(pipe_width: int) -> Console:
-    """Return a console on standard output; `pipe_width` holds where it is no terminal."""
+    """Return a console on standard output; `pipe_width` applies unless it is a terminal."""
     width = None if sys.stdout.isatty() else pipe_width
     return _Console(width=width, highlight=False, markup=False, emoji=False)
 
 
 def plain_table(*columns: str, gap: int = 2) -> Table:
-    """Make a table without lines; `>so` names a column of numbers, the last one may be folded."""
+    """Make a borderless table; `>name` aligns a column right, and the last column may wrap."""
     table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
     for column in columns:
         table.add_column(
@@ -45,7 +45,7 @@ def plain_table(*columns: str, gap: int = 2) -> Table:
 
 @dataclass(frozen=True, slots=True)
 class FittingTable:
-    """A plain table of which nothing is cut: where it is too wide, its rows are told in words."""
+    """A plain table that is never cut: where it is too wide, each row becomes a sentence."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str | Text]]
@@ -74,7 +74,7 @@ class FittingTable:
 
 
 def span(duration: timedelta) -> str:
-    """Return a duration in the largest unit that it fills: 12 s, 3 min, 5 h, 2 d."""
+    """Return a duration in its largest whole unit: 12 s, 3 min, 5 h, 2 d."""
     seconds = max(0, int(duration.total_seconds()))
     unit, size = next((unit, size) for unit, size in SPOKEN.items() if seconds >= size or size == 1)
     return f"{seconds // size} {unit}"
@@ -92,7 +92,7 @@ def clock(at: datetime) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text from the database with all that could command a terminal escaped."""
+    """Escape what could control a terminal in a text from the database."""
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in text

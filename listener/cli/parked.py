@@ -17,28 +17,29 @@ from listener.adapters.postgres.parked import (
     requeue_parked,
 )
 from listener.adapters.postgres.status import looking
-from listener.cli.errors import examples
+from listener.cli.errors import RowId, examples
 from listener.cli.look import clock, console, plain_table, printable
+from listener.domain.words import plural
 from listener.settings import DatabaseSettings, load_settings
 
 _SOME_NOT_PARKED = 1
-# Wide enough for the longest detail: what reads from a pipe gets one line a row.
+# Wide enough for the longest detail, so that a pipe gets one line per row.
 _PIPE_WIDTH = 500
 
 
 @click.command(
     name="parked",
     epilog=examples(
-        ("listener parked", "which rows, and why"),
-        ("listener parked --json", "for a machine"),
+        ("listener parked", "list the rows and the reasons"),
+        ("listener parked --json", "machine-readable"),
     ),
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 def parked_command(*, as_json: bool) -> None:
-    """List the rows that failed too often and are set aside for days.
+    """List the rows that failed too often.
 
-    The longest parked stand first. Needs DATABASE_URL only, and changes nothing. Exits 0, also if
-    there are none.
+    A parked row is left alone for days. The row that has been parked longest comes first. Needs
+    only DATABASE_URL and changes nothing. Exits 0 even if no row is parked.
     """
     settings = load_settings(DatabaseSettings)
     backend = settings.wxyc_schema_name
@@ -49,35 +50,37 @@ def parked_command(*, as_json: bool) -> None:
     elif rows:
         _print(rows)
     else:
-        click.echo("nothing is parked")
+        click.echo("no rows are parked")
 
 
 @click.command(
     name="requeue",
     epilog=examples(
-        ("listener requeue 4711 4712", "these rows"),
-        ("listener requeue --all", "all that are parked"),
+        ("listener requeue 4711 4712", "requeue these rows"),
+        ("listener requeue --all", "requeue every parked row"),
     ),
 )
-@click.argument("library_ids", metavar="[ID]...", type=click.IntRange(1, 2**31 - 1), nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Put back all rows that are parked.")
+@click.argument("library_ids", metavar="[ID]...", type=RowId(), nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Requeue every parked row.")
 def requeue_command(*, library_ids: tuple[int, ...], everything: bool) -> None:
-    """Put parked rows back, with all their tries again.
+    """Requeue parked rows: LML is asked about them at once.
 
-    The daemon asks them at once. Needs DATABASE_URL only, and LML to be fixed first. Exits 0, or
-    1 if some of the rows named are not parked; the others are put back.
+    Needs only DATABASE_URL. Fix LML first. Each row gets its full number of attempts again. Exits
+    0, or 1 if some of the given rows are not parked; the others are requeued.
     """
-    if everything == bool(library_ids):
-        raise click.UsageError("name the rows to put back or say --all, one of the two")
+    if everything and library_ids:
+        raise click.UsageError("give row ids or --all, not both")
+    if not everything and not library_ids:
+        raise click.UsageError("give row ids or --all")
     settings = load_settings(DatabaseSettings)
     backend = settings.wxyc_schema_name
     wanted = None if everything else frozenset(library_ids)
     with looking(settings.database_url.get_secret_value(), backend, REQUEUE) as connection:
         requeued = requeue_parked(connection, backend, wanted)
-    click.echo(f"{len(requeued):,} put back")
+    click.echo(f"{plural(len(requeued), 'row')} requeued")
     not_parked = sorted(wanted - requeued) if wanted else []
     for library_id in not_parked:
-        click.echo(f"{library_id} is not parked", err=True)
+        click.echo(f"row {library_id} is not parked", err=True)
     if not_parked:
         raise SystemExit(_SOME_NOT_PARKED)
 
@@ -99,7 +102,7 @@ def _print(rows: Sequence[ParkedRow]) -> None:
         )
     out = console(_PIPE_WIDTH)
     out.print(table)
-    out.print(f"{len(rows):,} parked; put back with: listener requeue ID... (or --all)")
+    out.print(f"{plural(len(rows), 'row')} parked; to requeue: listener requeue ID... (or --all)")
 
 
 def _since(at: datetime | None) -> str:

@@ -1,4 +1,4 @@
-"""How far a run is, on standard error: a moving line on a terminal, else one now and then."""
+"""A run's progress on standard error: a live line on a terminal, else a line now and then."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LINE_EVERY = timedelta(seconds=10)
 def show_progress(tally: Tally | RotationTally) -> Iterator[Callable[[int], None] | None]:
     """Show the tally for the length of the block, within a running loop.
 
-    Yields what wants to know how many rows there will be, if anything does.
+    Yields a function that takes the number of expected rows, or None if it is not needed.
     """
     if not sys.stderr.isatty():
         with _every(_LINE_EVERY, lambda: write_line(_line(tally))):
@@ -45,7 +45,7 @@ def show_progress(tally: Tally | RotationTally) -> Iterator[Callable[[int], None
 
 @contextmanager
 def _every(interval: timedelta, show: Callable[[], None]) -> Iterator[None]:
-    # Not a task: errors of the block would come out of its group as a group.
+    # Not a task: a task group would wrap errors of the block in an exception group.
     loop = asyncio.get_running_loop()
     next_time: asyncio.TimerHandle
 
@@ -71,7 +71,7 @@ def _line(tally: Tally | RotationTally) -> str:
             f"{not_found:,} not found, {failed:,} failed"
         )
     if not tally.scanned:
-        return "looking for due rows"
+        return "searching for due rows"
     compilations = tally.resolved_compilations + tally.skipped[Skip.COMPILATION]
     return (
         f"{tally.scanned:,} asked: {tally.resolved:,} resolved, {tally.unresolved:,} unresolved, "

@@ -20,7 +20,7 @@ from listener.app.commands import (
     require_ready,
     run_command,
 )
-from listener.cli.errors import SOME_FAILED, examples
+from listener.cli.errors import SOME_FAILED, Number, examples
 from listener.cli.progress import show_progress
 from listener.cli.walk import Walk
 from listener.domain.change import Stream
@@ -37,7 +37,7 @@ from listener.settings import Settings, load_settings
 
 
 class _Partition(click.ParamType[tuple[int, int]]):
-    """I/N: share I, from 0, of N."""
+    """I/N: share I of N, counted from 0."""
 
     name = "I/N"
 
@@ -46,36 +46,36 @@ class _Partition(click.ParamType[tuple[int, int]]):
     ) -> tuple[int, int]:
         match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", value)
         if match is None or not int(match[1]) < int(match[2]) <= 1000:  # noqa: PLR2004 - see below
-            self.fail(f"{value!r} is not I/N with 0 <= I < N <= 1000, like 0/4", param, ctx)
+            self.fail(f"{value!r} is not I/N with 0 <= I < N <= 1000, such as 0/4", param, ctx)
         return int(match[1]), int(match[2])
 
 
-_limit = click.option("--limit", type=click.IntRange(1), help="Ask about N rows at most.")
+_limit = click.option("--limit", type=Number(1), help="Ask about at most this many rows.")
 _since = click.option(
     "--since-id",
-    type=click.IntRange(0, 2**31 - 1),
+    type=Number(0, 2**31 - 1),
     default=0,
-    help="Leave out rows with a lower id.",
+    help="Skip rows with a lower id.",
 )
 _partition = click.option(
     "--partition",
     type=_Partition(),
-    help="Search share I (from 0) of N disjoint ones, each for a machine of its own.",
+    help="Search only share I (from 0) of N, to split the work between machines.",
 )
 _dry_run = click.option(
     "--dry-run",
     is_flag=True,
-    help="Ask LML, write nothing; print what would become of the rows as JSON.",
+    help="Ask LML but write nothing. Print the results as JSON.",
 )
-_json = click.option("--json", "as_json", is_flag=True, help="Print the counts as one JSON object.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print the counts as a JSON object.")
 
 
 @click.command(
     epilog=examples(
-        ("listener sweep", "everything that is due"),
-        ("listener sweep --dry-run --limit 100", "what would become of 100 rows"),
-        ("listener sweep --only failed", "what failed last time"),
-        ("listener sweep --stream rotation", "refresh all that is being played"),
+        ("listener sweep", "ask about everything that is due"),
+        ("listener sweep --dry-run --limit 100", "try 100 rows, write nothing"),
+        ("listener sweep --only failed", "ask again where the last attempt failed"),
+        ("listener sweep --stream rotation", "refresh the rotation"),
     )
 )
 @_limit
@@ -84,22 +84,22 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print the counts a
 @click.option(
     "--only",
     type=click.Choice([str(reason) for reason in Reason]),
-    help="Ask only rows whose last answer was this; changed: since it; never: there was none.",
+    help="Ask only about rows that are due for this reason.",
 )
 @click.option(
     "--recheck",
     is_flag=True,
-    help="Ask every compilation that was asked before, whenever it would be asked again.",
+    help="Ask again about every compilation asked before, whether or not it is due.",
 )
 @click.option(
     "--stream",
     type=click.Choice([str(stream) for stream in Stream]),
-    help="Sweep this one alone.  [default: both; the library, if only a part of it is asked for]",
+    help="Sweep only this stream.  [default: both; only the library with options that restrict it]",
 )
 @click.option(
     "--force",
     is_flag=True,
-    help="Refresh the rotation though too many of its rows lack an identity.",
+    help="Refresh the rotation even if too many of its rows lack an identity.",
 )
 @_dry_run
 @_json
@@ -115,14 +115,14 @@ def sweep(  # noqa: PLR0913 - one for each option
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Ask now about everything that is due.
+    """Ask LML now about everything that is due.
 
-    In the library that is every row whose answer is missing or old, in the rotation every identity
-    that is being played: it is refreshed, which costs nothing where it is fresh.
+    In the library that is every row whose answer is missing or old. In the rotation every identity
+    is refreshed, which costs nothing for a fresh one.
 
-    Changes that no daemon follows are asked first. Exits 0 if all went well (rows without an
-    identity and compilations are normal), 1 if some rows failed, 2 if it could not run or gave up;
-    what was not asked then stays due.
+    If no daemon follows the library, its waiting changes come first. Exits 0 on success (rows
+    without an identity and compilations are normal), 1 if some rows failed, 2 if it could not run
+    or gave up. Rows that were not asked about stay due.
     """
     settings = load_settings(Settings)
     scope = _scope(settings, since_id, partition)
@@ -131,7 +131,10 @@ def sweep(  # noqa: PLR0913 - one for each option
     dry = dry_run or settings.dry_run
     whole = limit is None and only is None and not since_id and not recheck
     if stream == Stream.ROTATION and not (whole and partition is None):
-        message = "--limit, --since-id, --partition, --only and --recheck are about the library"
+        message = (
+            "--limit, --since-id, --partition, --only and --recheck work on the library only; "
+            "remove them or --stream rotation"
+        )
         raise click.UsageError(message)
     walks = stream == Stream.ROTATION or (stream is None and whole and scope.partitions == 1)
     command = None
@@ -144,15 +147,15 @@ def sweep(  # noqa: PLR0913 - one for each option
 
 @click.command(
     epilog=examples(
-        ("listener backfill --plan", "rows, calls and time; asks nothing"),
-        ("listener backfill", "all that was never asked"),
-        ("listener backfill --partition 0/2", "the first half of it"),
+        ("listener backfill --plan", "estimate rows, calls and time"),
+        ("listener backfill", "ask about every row never asked"),
+        ("listener backfill --partition 0/2", "the first of two halves"),
     )
 )
 @_limit
 @_since
 @_partition
-@click.option("--plan", is_flag=True, help="Tell rows, calls and time; ask nothing.")
+@click.option("--plan", is_flag=True, help="Estimate rows, calls and time without asking LML.")
 @_dry_run
 @_json
 def backfill(
@@ -164,10 +167,10 @@ def backfill(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Ask about all rows that were never asked: the initial load.
+    """Ask LML about every row never asked: the initial load.
 
-    May be broken off and run again at any time: what was answered is not asked again. Exit codes
-    are those of sweep.
+    Can be stopped and run again at any time: it skips rows already answered. Exits with the same
+    codes as sweep.
     """
     settings = load_settings(Settings)
     scope = replace(_scope(settings, since_id, partition), only=frozenset((Reason.NEVER,)))
@@ -198,12 +201,12 @@ def _scope(settings: Settings, since_id: int, partition: tuple[int, int] | None)
 def _run(settings: Settings, command: Command | None, walk: Walk | None, *, as_json: bool) -> None:
     configure_logs(_quieter(settings.log_level))
     tally = Tally()
-    ending = Ending(settings.shutdown_timeout, _say_stopped)
+    ending = Ending(settings.shutdown_timeout, _report_stop)
     try:
         asyncio.run(_running(settings, command, walk, tally, ending))
     except asyncio.CancelledError:
         _print(command, tally, walk, as_json=as_json)
-        _say_stopped()
+        _report_stop()
         raise SystemExit(128 + (ending.heard or 0)) from None
     except (RunHaltedError, StoreUnavailableError):
         _print(command, tally, walk, as_json=as_json)
@@ -213,8 +216,8 @@ def _run(settings: Settings, command: Command | None, walk: Walk | None, *, as_j
         raise SystemExit(SOME_FAILED)
 
 
-def _say_stopped() -> None:
-    write_line("listener: stopped; what was not asked stays due")
+def _report_stop() -> None:
+    write_line("listener: stopped; rows not yet asked about stay due")
     drain_logs()
 
 
@@ -275,7 +278,7 @@ def _lines(tally: Tally) -> list[str]:
         missed = plural(tally.capture_missed, "change")
         lines.append(f"capture missed {missed}; see runbooks/capture-missed.md")
     lines += _about_identities(tally)
-    calls = f"{plural(tally.lml_calls, 'call')} of LML"
+    calls = f"{plural(tally.lml_calls, 'call')} to LML"
     if tally.lml_calls:
         calls += f", {tally.latency_ms / tally.lml_calls:,.0f} ms each"
     return [*lines, calls]
@@ -287,16 +290,16 @@ def _spoken(count: TrackCount) -> str:
 
 def _about_identities(tally: Tally) -> Iterator[str]:
     for count, one, several in (
-        (tally.identities_withdrawn, "identity was withdrawn", "identities were withdrawn"),
+        (tally.identities_withdrawn, "identity withdrawn", "identities withdrawn"),
         (
             tally.resolved_now_unresolved,
-            "identity stays though LML finds none now",
-            "identities stay though LML finds none now",
+            "identity kept, although LML finds none now",
+            "identities kept, although LML finds none now",
         ),
         (
             tally.kept_manual,
-            "identity of a person was left as it is",
-            "identities of people were left as they are",
+            "identity kept, because a person set it",
+            "identities kept, because a person set them",
         ),
     ):
         if count:
@@ -304,9 +307,11 @@ def _about_identities(tally: Tally) -> Iterator[str]:
 
 
 def _plan_text(expected: Forecast) -> str:
+    if not expected.rows:
+        return "nothing to do"
     return (
         f"{plural(expected.rows, 'row')}, {expected.compilations:,} of them compilations\n"
-        f"{plural(expected.calls, 'call')} of LML, {expected.in_flight} at a time\n"
+        f"{plural(expected.calls, 'call')} to LML, {expected.in_flight} at a time\n"
         f"about {_whole_seconds(expected.duration)} at {expected.call.total_seconds():.1f} s a call"
     )
 
@@ -325,7 +330,7 @@ def _plan_json(expected: Forecast) -> str:
 
 
 def _quieter(level: str) -> str:
-    # What a daemon tells about its work a person sees in the counts.
+    # A person sees in the counts what the daemon logs.
     return "WARNING" if level == "INFO" else level
 
 

@@ -13,23 +13,24 @@ from listener.settings import DatabaseSettings, load_settings
 @click.command(
     name="roles",
     epilog=examples(
-        ("listener roles --role listener_daemon", "what would be granted, as SQL"),
-        ("listener roles --role listener_daemon --apply", "grant it; safe to run twice"),
+        ("listener roles --role listener_daemon", "print the SQL"),
+        ("listener roles --role listener_daemon --apply", "run it; safe to repeat"),
     ),
 )
-@click.option("--role", required=True, help="The daemon's role; it is made if there is none.")
-@click.option("--apply", "applying", is_flag=True, help="Run the statements, all or none.")
+@click.option("--role", required=True, help="The daemon's role. It is created if missing.")
+@click.option("--apply", "applying", is_flag=True, help="Run the statements in one transaction.")
 def roles_command(*, role: str, applying: bool) -> None:
-    """Print the SQL that lets a role do just what the daemon does.
+    """Print the SQL that grants a role what the daemon needs.
 
-    To be run as the role that migrates, with DATABASE_URL, after every `listener migrate`. What the
-    backend's own triggers need when the daemon writes is found by trying each kind of write with no
-    rows, as that role, in a transaction that is rolled back. What
-    the role may do in schema listener beyond that is taken from it, so the role that migrates is
-    refused. A new role has no password, and to make it needs CREATEROLE.
+    Run it after every `listener migrate`, with the DATABASE_URL of the role that migrates. To find
+    what the backend's own triggers need, it tries each kind of write as the daemon's role, without
+    rows, in a transaction that it rolls back.
+
+    It revokes every other right in schema listener, and therefore rejects the role that migrates.
+    Creating a role takes CREATEROLE; the new role has no password.
     """
     if not role:
-        message = "--role is empty; name the role that the daemon connects as"
+        message = "--role is empty; give the role that the daemon connects as"
         raise click.UsageError(message)
     settings = load_settings(DatabaseSettings)
     backend = settings.wxyc_schema_name
@@ -41,7 +42,7 @@ def roles_command(*, role: str, applying: bool) -> None:
         click.echo(f"{statement};")
     if grants.untried is not None:
         click.echo(
-            f"listener: what {role} needs for triggers of the backend could not be tried: "
+            f"listener: could not test what {role} needs for the backend's triggers: "
             f"{grants.untried}; run `listener doctor` as {role}",
             err=True,
         )

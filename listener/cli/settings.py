@@ -19,25 +19,25 @@ _MASK = "********"
 _PASSWORD = re.compile(r"(?<=://)([^:/@]*):[^@]*@")
 _PASSWORD_PARAMETER = re.compile(r"([?&](?:ssl)?password=)[^&]*")
 _SOMEBODY = re.compile(r"(?<=://)[^/@]*@")
-# What reads from a pipe gets two lines a setting.
+# A pipe gets two lines per setting.
 _PIPE_WIDTH = 500
 
 
 @click.command(
     name="settings",
     epilog=examples(
-        ("listener settings", "what is in force, where it comes from, and what it means"),
-        ("listener settings --changed", "only what differs from the default"),
-        ("listener settings --json", "for a machine"),
+        ("listener settings", "all values, their sources and meanings"),
+        ("listener settings --changed", "only values that differ from the default"),
+        ("listener settings --json", "machine-readable"),
     ),
 )
-@click.option("--changed", is_flag=True, help="Leave out what has its default.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+@click.option("--changed", is_flag=True, help="Leave out settings at their default.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 def settings_command(*, changed: bool, as_json: bool) -> None:
-    """Print the settings in force, and where each comes from.
+    """Print the effective settings and their sources.
 
-    From the environment, the file .env or the default, in this order. Secrets are masked. Exits 2
-    if any is missing or wrong, and names them all.
+    A setting comes from the environment, the file .env or its default, in this order. Secrets are
+    masked. Exits 2 if any setting is missing or invalid, and lists every one that is.
     """
     settings, origin = load_settings(Settings), origins(Settings)
     entries = [
@@ -68,7 +68,7 @@ def _with_unit(entry: Mapping[str, str | None]) -> str:
 
 
 def masked(name: str, value: object) -> str | None:
-    """Return a value as it would be written, without what is secret in it."""
+    """Return a value as it would be written, with its secrets masked."""
     if value is None:
         return None
     text = shown(value)

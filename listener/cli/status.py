@@ -42,9 +42,9 @@ from listener.domain.words import plural
 from listener.settings import StatusSettings, load_settings
 
 _REFRESH = timedelta(seconds=2)
-# Wide enough for whatever reads from a pipe; a terminal knows its own width.
+# For a pipe; a terminal knows its own width.
 _PIPE_WIDTH = 120
-# Of those that are read: what fits one screen.
+# As many of the runs that are read as fit one screen.
 _RUNS_SHOWN, _FEW_RUNS = 6, 2
 _LATE = timedelta(minutes=1)
 _FORGOTTEN = timedelta(days=1)
@@ -56,17 +56,17 @@ _STYLES = {"running": "green", "stopped": "yellow", "failed": "red", "lost": "re
     name="status",
     epilog=examples(
         ("listener status", "one screen"),
-        ("listener status --watch", "again every 2 seconds"),
-        ("listener status --json", "for a machine"),
+        ("listener status --watch", "refresh every 2 seconds"),
+        ("listener status --json", "machine-readable"),
     ),
 )
 @json_option
-@click.option("--watch", is_flag=True, help="Look again every 2 seconds until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Refresh every 2 seconds until Ctrl-C.")
 def status_command(*, as_json: bool, watch: bool) -> None:
     """Show whether all is well, backlog, coverage, runs and replicas.
 
-    As the database knows them: needs DATABASE_URL only, changes nothing, and exits 0, or 2 if it
-    could not look. With --watch only the first look ends it; later ones are tried again.
+    Reads the database only: needs just DATABASE_URL and changes nothing. Exits 0, or 2 if it cannot
+    read the database. With --watch, only a failure of the first read ends it.
     """
     settings = load_settings(StatusSettings)
     dsn, backend = settings.database_url.get_secret_value(), settings.wxyc_schema_name
@@ -93,13 +93,13 @@ def status_command(*, as_json: bool, watch: bool) -> None:
 
 
 def screen(status: Status, wellness: Wellness, *, spaced: bool = True) -> Group:
-    """Return the status for a person, the verdict first: at most 40 lines, the oldest runs last."""
+    """Return the status for a person, verdict first, oldest runs last: at most 40 lines."""
     parts = _parts(status, wellness, separator="\n  " if spaced else "; ")
     return Group(*(part for part in parts if part or spaced))
 
 
 def _looks(status: Status, look: Callable[[], Status]) -> Iterator[tuple[Status, str]]:
-    """Yield what was seen last, and what kept us from looking since, or nothing."""
+    """Yield the last status read, and the error that has prevented reading since, if any."""
     never = Event()
     trouble = ""
     while True:
@@ -108,7 +108,7 @@ def _looks(status: Status, look: Callable[[], Status]) -> Iterator[tuple[Status,
         try:
             status, trouble = look(), ""
         except InstallationError as error:
-            trouble = f"could not look, trying again: {printable(str(error))}"
+            trouble = f"cannot read the status, retrying: {printable(str(error))}"
 
 
 def _watch_printing(
@@ -135,7 +135,7 @@ def _watch_in_place(looks: Iterator[tuple[Status, str]], settings: StatusSetting
 
 
 def _parts(status: Status, wellness: Wellness, separator: str) -> Iterator[RenderableType]:
-    # What waits for a person without being wrong stands in the tables.
+    # What waits for a person but is not wrong is in the tables.
     first, *others = (
         printable(why.words)
         for number, why in enumerate(wellness.why)
@@ -153,7 +153,7 @@ def _parts(status: Status, wellness: Wellness, separator: str) -> Iterator[Rende
         yield _daemons(status)
     yield ""
     yield from _coverage(status)
-    yield f"{_share_asked(status)}; {status.due_by_time:,} due by their time now"
+    yield f"{_share_asked(status)}; {status.due_by_time:,} due now"
     yield _staleness(status)
     yield ""
     yield _rotation(status.rotation)
@@ -197,9 +197,9 @@ def _lml(stream: StreamStatus) -> Text:
 
 def _follower(stream: StreamStatus) -> Text:
     if stream.holder is None:
-        return Text("nobody", style="yellow")
+        return Text("no daemon", style="yellow")
     if not stream.holder_alive:
-        return Text(f"{printable(stream.holder)}, but its session is gone", style="red")
+        return Text(f"{printable(stream.holder)}, disconnected", style="red")
     return Text(printable(stream.holder))
 
 
@@ -233,16 +233,16 @@ def _counts(counts: Mapping[str, int]) -> FittingTable:
 def _share_asked(status: Status) -> str:
     named = status.coverage.rows - status.coverage.nameless
     if not named:
-        return "nothing to ask about"
-    # Never rounded up to all.
+        return "no rows to ask about"
+    # Rounded down: 100 % means all.
     share = int(1000 * status.coverage.asked / named) / 10
-    return f"{share:.1f} % of the rows with an artist name asked"
+    return f"asked about {share:.1f} % of the rows with an artist name"
 
 
 def _staleness(status: Status) -> FittingTable:
     ages = status.staleness_days
     return FittingTable(
-        ["days since the answer", *(f">{age}" for age in ages)],
+        ["days since last answer", *(f">{age}" for age in ages)],
         [["rows", *(f"{count:,}" for count in ages.values())]],
     )
 
@@ -252,7 +252,7 @@ def _rotation(rotation: RotationCoverage) -> FittingTable:
         "in rotation": f"{rotation.active:,}",
         "on Discogs": f"{rotation.with_discogs_id:,}",
         "with identity": f"{rotation.with_identity:,}",
-        # Never rounded up to all.
+        # Rounded down: 100 % means all.
         "coverage": f"{int(1000 * rotation.coverage) / 10:.1f} %",
         "identities": f"{rotation.identities:,}",
         "warmed in 24 h": f"{rotation.warmed_24h:,}",
@@ -263,9 +263,9 @@ def _rotation(rotation: RotationCoverage) -> FittingTable:
 def _last_failure(status: Status) -> Iterator[str]:
     failed = next((run for run in status.runs if run.outcome in {"failed", "lost"}), None)
     if failed is not None:
-        reason = "lost with its process or its session"
+        reason = "its process died or lost its connection"
         if failed.outcome == "failed":
-            reason = printable(failed.reason or "no reason")
+            reason = printable(failed.reason or "no reason recorded")
         started = span(status.at - failed.started_at)
         yield f"last failure: {printable(failed.kind)}, started {started} ago: {reason}"
 
@@ -303,7 +303,7 @@ def _results(run: RunStatus) -> list[str]:
         names = ("scanned", "rows_resolved", "rows_unresolved")
         failed = sum(run.tally.get("rows_skipped", {}).get(reason, 0) for reason in FAILURES)
     counts = [run.tally.get(name, 0) for name in names]
-    # Those whose tracks are known stand with those that have one artist.
+    # Compilations whose tracks are known count as resolved.
     counts[1] += run.tally.get("rows_resolved_compilation", 0)
     return [f"{count:,}" for count in (*counts, failed)]
 
@@ -316,8 +316,8 @@ def _slots(status: Status) -> FittingTable:
 def _next(slot: SlotStatus, at: datetime) -> str:
     if slot.next_at > at:
         return f"in {span(slot.next_at - at)}"
-    # Of a job that was switched off the last time is kept.
-    return "overdue" if slot.next_at > at - _FORGOTTEN else "nobody takes it"
+    # A job that was switched off keeps its last slot.
+    return "overdue" if slot.next_at > at - _FORGOTTEN else "off"
 
 
 def _last(slot: SlotStatus) -> str:

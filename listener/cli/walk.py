@@ -1,4 +1,4 @@
-"""What `sweep` does with the rotation, and how it tells of it."""
+"""What `sweep` does with the rotation, and how it reports on it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from listener.settings import Settings
 
 @dataclass(slots=True)
 class Walk:
-    """A walk as asked for, and what it came to; a `dry` one only counts, in `found`."""
+    """A walk as requested, with its result; a `dry` one only counts, in `found`."""
 
     dry: bool
     force: bool
@@ -30,7 +30,7 @@ class Walk:
 
     @property
     def did_something(self) -> bool:
-        """Whether there was anything to refresh: an empty rotation is not told of."""
+        """Whether there was anything to refresh; an empty rotation is not reported."""
         return bool(self.tally.scanned or self.tally.mints.total() or self.found)
 
     def report(self) -> dict[str, int]:
@@ -42,7 +42,7 @@ class Walk:
         tally = self.tally
         if not self.did_something:
             return ["rotation            0 identities"]
-        calls = f"{plural(tally.calls, 'refresh call')} of LML"
+        calls = f"{plural(tally.calls, 'refresh call')} to LML"
         if tally.calls:
             calls += f", {tally.latency.total_seconds() * 1000 / tally.calls:,.0f} ms each"
         counts = tally.fields()

@@ -286,7 +286,7 @@ def _take_terminal(descriptor: int) -> None:
 def test_question_that_nobody_can_answer_says_what_to_do(dsn: str) -> None:
     ran = run("uninstall", DATABASE_URL=dsn)
     assert (ran.returncode, ran.stdout) == (NOT_WANTED, "")
-    assert "say --yes" in ran.stderr
+    assert "use --yes" in ran.stderr
 
 
 def test_reader_that_leaves_is_no_error(dsn: str) -> None:

@@ -28,7 +28,7 @@ def test_releases_are_listed_and_counted_by_the_exit_code(
 
     nothing = listener.run("find", "autechre")
     assert (nothing.code, nothing.stdout) == (1, "")
-    assert nothing.stderr == "no release has all of these words\n"
+    assert nothing.stderr == "no release contains all of these words\n"
     assert json.loads(listener.run("find", "autechre", "--json").stdout) == []
 
 
@@ -44,7 +44,7 @@ def test_story_is_found_by_words_or_the_candidates_are_listed(
     several = listener.run("why", "bjork", "post")
     assert several.code == 1
     assert [line.split()[0] for line in several.stdout.splitlines()[1:]] == [str(post), str(live)]
-    assert several.stderr == "several releases have these words: give more of them, or an id\n"
+    assert several.stderr == "several releases match; give more words, or an id\n"
 
     assert listener.run("why", "autechre").code == 1
     beyond = listener.run("why", str(2**31))

@@ -98,7 +98,7 @@ def test_lml_that_is_rebuilding_costs_no_identity_and_no_hot_loop(
     age(db, 8)
     simulator.knowledge = UNKNOWN
     ran = listener.run("sweep")
-    assert "4 identities stay though LML finds none now" in ran.stdout
+    assert "4 identities kept, although LML finds none now" in ran.stdout
     simulator.calls.reset()
     for _ in range(3):
         report = listener.run("sweep", "--json").report
@@ -119,7 +119,7 @@ def test_identities_with_foreign_notes_are_not_asked_about_in_a_loop(
     set_column(db, "library_identity", row, "notes", "seen by Jo")
     age(db, 8)
     ran = listener.run("sweep")
-    assert "1 identity of a person was left as it is" in ran.stdout
+    assert "1 identity kept, because a person set it" in ran.stdout
     simulator.calls.reset()
     for _ in range(3):
         assert listener.run("sweep", "--json").report["scanned"] == 0
@@ -133,7 +133,7 @@ def test_restored_identity_is_never_touched_again(
     done = look(dsn, "history", str(withdrawn), "--restore", str(state), "--yes")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[0] == "now       none"
-    assert done.stdout.splitlines()[-1] == "put back; verdicts leave it as it is from now on"
+    assert done.stdout.splitlines()[-1] == "restored; verdicts will not replace it"
     stands = [(withdrawn, "manual", f"restored from history {state}")]
     assert identities(db) == stands
     assert db.execute("SELECT FROM listener.change").fetchall() == []
@@ -148,7 +148,7 @@ def test_restored_identity_is_never_touched_again(
     again = look(dsn, "history", str(withdrawn), "--restore", str(state), "--yes")
     assert (again.returncode, again.stdout.splitlines()[-1]) == (
         0,
-        "it stands there already; nothing was changed",
+        "this is the current identity already; nothing changed",
     )
     assert states(db) == [(withdrawn, "withdrawn")]
 
@@ -179,9 +179,7 @@ def test_former_identities_are_listed(db: Connection, dsn: str, withdrawn: int) 
     assert listed.returncode == 0
     now, state = listed.stdout.splitlines()
     assert now == "now       none"
-    assert re.match(
-        r"\d+ +.+; method .+, confidence \d\.\d\d; stood until .+ ago\): the row", state
-    )
+    assert re.match(r"\d+ +.+; method .+, confidence \d\.\d\d; until .+ ago\): the row", state)
     (told,) = json.loads(look(dsn, "history", str(withdrawn), "--json").stdout)
     assert tuple(told) == STATE
     assert told["superseded_reason"] == "withdrawn"
@@ -189,7 +187,7 @@ def test_former_identities_are_listed(db: Connection, dsn: str, withdrawn: int) 
     why = look(dsn, "why", str(withdrawn)).stdout
     (line,) = [line for line in why.splitlines() if line.startswith("history")]
     assert f"{told['history_id']}: " in line
-    assert "stood until" in line
+    assert "; until " in line
 
 
 def test_restore_refuses_what_is_not_there(db: Connection, dsn: str, withdrawn: int) -> None:
@@ -197,16 +195,14 @@ def test_restore_refuses_what_is_not_there(db: Connection, dsn: str, withdrawn: 
     state = str(last_state(dsn, withdrawn))
     foreign = look(dsn, "history", str(other), "--restore", state, "--yes")
     assert (foreign.returncode, foreign.stdout) == (1, "")
-    assert foreign.stderr == (
-        f"listener: {state} is no former identity of row {other}; it has: none\n"
-    )
+    assert foreign.stderr == (f"listener: row {other} has no former identities\n")
     unknown = look(dsn, "history", str(withdrawn), "--restore", "999", "--yes")
     assert unknown.stderr.endswith(f"it has: {state}\n")
     delete_release(db, withdrawn)
     gone = look(dsn, "history", str(withdrawn), "--restore", state, "--yes")
     assert (gone.returncode, gone.stderr) == (
         1,
-        f"listener: row {withdrawn} of the library is no more; nothing can be put back\n",
+        f"listener: row {withdrawn} was deleted from the library; nothing can be restored\n",
     )
     # What stood there is still told.
     assert state in look(dsn, "history", str(withdrawn)).stdout
@@ -214,13 +210,13 @@ def test_restore_refuses_what_is_not_there(db: Connection, dsn: str, withdrawn: 
     never = look(dsn, "history", str(other + 1))
     assert (never.returncode, never.stdout) == (1, "")
     assert never.stderr == (
-        f"listener: there is no row {other + 1} in the library, nor a former identity of one\n"
+        f"listener: the library has no row {other + 1}, and the history no identities of it\n"
     )
     as_json = look(dsn, "history", str(other + 1), "--json")
     assert (as_json.returncode, as_json.stdout) == (1, "[]\n")
     nothing = look(dsn, "history", str(other))
     assert nothing.returncode == 0
-    assert nothing.stdout.splitlines()[1].strip() == "nothing else stood there before"
+    assert nothing.stdout.splitlines()[1].strip() == "no former identities"
 
 
 def test_backend_without_a_history_is_told_and_works(

@@ -151,7 +151,7 @@ def test_network_that_swallows_the_database_does_not_keep_a_command(
         process.send_signal(signal.SIGTERM)
         _, stderr = process.communicate(timeout=BOUND)
     assert process.returncode == 128 + signal.SIGTERM
-    assert stderr.endswith("listener: stopped; what was not asked stays due\n")
+    assert stderr.endswith("listener: stopped; rows not yet asked about stay due\n")
 
 
 @contextmanager

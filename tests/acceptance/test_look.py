@@ -125,7 +125,7 @@ def test_status_needs_nothing_but_the_database(db: Connection, dsn: str) -> None
     done = look(dsn, "status")
     assert (done.returncode, done.stderr) == (0, "")
     assert "\x1b" not in done.stdout
-    assert re.search(r"library +1 +\d+ s +\S+ +nobody", done.stdout)
+    assert re.search(r"library +1 +\d+ s +\S+ +no daemon", done.stdout)
     assert done.stdout.startswith("Failing: no daemon follows library; start one\n")
     assert "no runs yet" in done.stdout
     assert len(done.stdout.splitlines()) <= 40
@@ -158,7 +158,7 @@ def test_status_counts_as_due_what_the_searches_take_in(db: Connection, dsn: str
     for taken_in, due in (("true", 1), ("false", 0)):
         done = look(dsn, "status", INCLUDE_NULL_CANONICAL=taken_in)
         assert (done.returncode, done.stderr) == (0, "")
-        assert f"; {due} due by their time now" in done.stdout
+        assert f"; {due} due now" in done.stdout
 
 
 LML_TROUBLE = ("lml_trouble", "lml_trouble_since", "lml_next_try")
@@ -300,9 +300,9 @@ def test_watch_outlasts_a_database_that_cannot_be_reached(
         watched.shows("no runs yet", 1)
         other.execute(allow.format(name, sql.SQL("false")))
         if terminal:
-            watched.shows("could not look, trying again", 1)
+            watched.shows("cannot read the status, retrying", 1)
         else:
-            assert "could not look, trying again" in watched.complaint()
+            assert "cannot read the status, retrying" in watched.complaint()
         other.execute(allow.format(name, sql.SQL("true")))
         add_release(db)
         eventually(lambda: re.search(r"library +1 ", watched.text) is not None, WAIT_SECONDS)
@@ -317,8 +317,11 @@ def test_why_tells_by_its_exit_code_whether_the_row_is_there(db: Connection, dsn
     assert "artist    Stereolab\ntitle     Dots and Loops\nletters   Za\n" in there.stdout
     gone = look(dsn, "why", str(row + 1))
     assert (gone.returncode, gone.stderr) == (1, "")
-    assert "there is no such row" in gone.stdout
+    assert "no such row" in gone.stdout
     assert look(dsn, "why", "many").returncode == 1
+    wrong = look(dsn, "history", "many")
+    assert wrong.returncode == 2
+    assert "'many' is not a row id (a whole number)" in wrong.stderr
 
 
 def test_keys_of_the_story_stay(db: Connection, dsn: str) -> None:

@@ -91,7 +91,7 @@ def test_poison_row_is_parked_alone_and_asked_again_when_a_person_says_so(
 
     simulator.faults.clear()
     ran = listener.run("requeue", str(row))
-    assert (ran.code, ran.stdout, ran.stderr) == (0, "1 put back\n", "")
+    assert (ran.code, ran.stdout, ran.stderr) == (0, "1 row requeued\n", "")
     # Long before it would look by itself.
     eventually(lambda: all_answered(db))
     assert parked(listener) == []
@@ -158,7 +158,7 @@ def test_sweep_leaves_parked_rows_alone(
 
 def test_parked_rows_are_shown_one_a_line_in_a_pipe(db: Connection, dsn: str) -> None:
     nothing = look(dsn, "parked")
-    assert (nothing.returncode, nothing.stdout) == (0, "nothing is parked\n")
+    assert (nothing.returncode, nothing.stdout) == (0, "no rows are parked\n")
     assert look(dsn, "parked", "--json").stdout == "[]\n"
     long, odd = add_release(db), add_release(db)
     park(db, long, "x" * 300, "lml_error")
@@ -169,7 +169,7 @@ def test_parked_rows_are_shown_one_a_line_in_a_pipe(db: Connection, dsn: str) ->
     assert header.split() == ["row", "reason", "failures", "parked", "since", "detail"]
     assert re.fullmatch(rf" *{long}  lml_error +8  2\d{{3}}-[-\d: ]+ UTC  x{{300}} *", first)
     assert second.rstrip().endswith("  \\x1b[2Jodd [bold]\\r\\n")
-    assert last == "2 parked; put back with: listener requeue ID... (or --all)"
+    assert last == "2 rows parked; to requeue: listener requeue ID... (or --all)"
 
 
 def test_what_is_not_parked_is_named_and_the_others_are_put_back(db: Connection, dsn: str) -> None:
@@ -179,11 +179,11 @@ def test_what_is_not_parked_is_named_and_the_others_are_put_back(db: Connection,
     db.execute("DELETE FROM listener.change")
     unknown = rows[2] + 1
     done = look(dsn, "requeue", *(str(row) for row in (unknown, *rows, rows[0])))
-    assert (done.returncode, done.stdout) == (1, "2 put back\n")
-    assert done.stderr == f"{rows[2]} is not parked\n{unknown} is not parked\n"
+    assert (done.returncode, done.stdout) == (1, "2 rows requeued\n")
+    assert done.stderr == f"row {rows[2]} is not parked\nrow {unknown} is not parked\n"
     assert outbox_size(db) == 2
     done = look(dsn, "requeue", "--all")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "0 put back\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0 rows requeued\n", "")
 
 
 @pytest.mark.parametrize("arguments", [(), ("1", "--all"), ("0",), ("many",), ("4294967296",)])

@@ -461,7 +461,7 @@ def test_counts_stand_in_columns_whatever_they_are_called(
     assert len({len(line) for line in counts}) == 1
     assert len(counts) == 6
     add_release(quiet, "Stereolab")
-    assert re.search(r"^1 call of LML", listener.run("sweep", "--limit", "1").stdout, re.MULTILINE)
+    assert re.search(r"^1 call to LML", listener.run("sweep", "--limit", "1").stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -609,7 +609,7 @@ def test_two_replicas_share_one_slot(quiet: Connection, start: Start) -> None:
 def test_daemon_refuses_a_dry_run(listener: Commands) -> None:
     ran = listener.run("run", DRY_RUN="1")
     assert ran.code == 2
-    assert "DRY_RUN is for sweep and backfill" in ran.stderr
+    assert "DRY_RUN applies to sweep and backfill" in ran.stderr
 
 
 def test_killed_daemon_leaves_its_slot_to_the_next_one(

@@ -319,7 +319,7 @@ def test_slot_of_a_job_that_was_switched_off_is_not_overdue(db: Connection, dsn:
         " ('sweep', now() - interval '2 h', now() - interval '1 h', 'listener a', true)"
     )
     rows = [" ".join(line.split()[:4]) for line in shown(look(dsn), 120)]
-    assert "rotation nobody takes it" in rows
+    assert "rotation off" in rows
     assert any(row.startswith("sweep overdue") for row in rows)
 
 
@@ -464,11 +464,11 @@ def test_full_screen_stays_readable(dsn: str, width: int) -> None:
     assert max(map(len, lines)) <= width
     assert not any("\x1b" in line for line in lines)
     text = words(lines)
-    assert "library 64,676 2 h - listener 12345678, but its session is gone" in text
+    assert "library 64,676 2 h - listener 12345678, disconnected" in text
     assert "rotation 1 0 s has answered 503 listener 12345670" in text
     assert "rows no artist name never asked failed parked 64,676 76 1 500 99" in text
     assert "resolved unresolved compilation visited 40,000 20,000 4,000 1,000" in text
-    assert "99.9 % of the rows with an artist name asked" in text
+    assert "asked about 99.9 % of the rows with an artist name" in text
     assert "1,005 1,004 1,003 99.8 % 1,001 1,000" in text
     assert "schedule 50 min ago 40 min failed 61,234 40,000 20,000 1,234" in text
     assert "not complete: triggers/library; run listener migrate" in text
@@ -505,7 +505,7 @@ def test_last_failure_is_told_with_its_reason(db: Connection, dsn: str) -> None:
     )
     assert "last failure: audit, started 2 h ago: LML went" in shown(look(dsn), 80)
     db.execute("INSERT INTO listener.run (kind, cause, holder) VALUES ('refresh', 'x', 'gone')")
-    lost = "last failure: refresh, started 0 s ago: lost with its process or its session"
+    lost = "last failure: refresh, started 0 s ago: its process died or lost its connection"
     assert lost in shown(look(dsn), 80)
 
 

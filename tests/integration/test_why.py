@@ -16,7 +16,7 @@ from listener.adapters.postgres.library import AskAgain, PostgresLibrary
 from listener.adapters.postgres.status import looking
 from listener.adapters.postgres.story import Release, Story, read_story
 from listener.adapters.postgres.verdicts import PostgresVerdicts
-from listener.cli.why import tell
+from listener.cli.why import lines_of
 from listener.domain.change import Stream
 from listener.domain.due import Scope
 from listener.domain.retrying import Failure, Retry
@@ -38,7 +38,7 @@ def story_of(dsn: str, row: int, *, include_null_canonical: bool = True) -> Stor
 
 
 def text_of(story: Story) -> str:
-    return "\n".join(f"{label}: {line}" for label, line in tell(story))
+    return "\n".join(f"{label}: {line}" for label, line in lines_of(story))
 
 
 def settle_all(db: Connection) -> None:
@@ -96,7 +96,7 @@ def test_row_that_is_not_there(db: Connection, dsn: str) -> None:
     assert (story.release, story.answer, story.identity) == (None, None, None)
     assert story.next_asking is None
     assert story.changes.waiting == 1
-    assert "next: never asked: there is no such row" in text_of(story)
+    assert "next: nothing: no such row" in text_of(story)
 
 
 def test_row_without_an_artist_name_is_never_asked(db: Connection, dsn: str) -> None:
@@ -105,7 +105,7 @@ def test_row_without_an_artist_name_is_never_asked(db: Connection, dsn: str) -> 
     story = story_of(dsn, row)
     assert story.release == Release(None, "Dots and Loops", "Za")
     assert story.next_asking is None
-    assert "next: never asked, as long as it has no artist name" in text_of(story)
+    assert "next: nothing, until it has an artist name" in text_of(story)
 
 
 async def test_changes_are_left_to_whoever_follows(
@@ -126,7 +126,7 @@ async def test_changes_are_left_to_whoever_follows(
     assert "2 in the outbox, the first recorded 2026-03-01 00:00:00 UTC" in text_of(story)
     assert "listener test follows the library" in text_of(story)
     assert "next: asked once its change is read" in text_of(story)
-    assert "nobody follows the library" in text_of(story_of(dsn, row))
+    assert "no daemon follows the library" in text_of(story_of(dsn, row))
 
 
 async def test_answer_to_another_question_is_told(
@@ -142,7 +142,7 @@ async def test_answer_to_another_question_is_told(
     assert not before.next_asking.due
     assert before.answer.answered_at is not None
     assert before.next_asking.due_at == before.answer.answered_at + timedelta(days=3)
-    assert "the row still says what was last asked" in text_of(before)
+    assert "the row has not changed since it was last asked about" in text_of(before)
 
     rename(db, row, "Broadcast")
     settle_all(db)
@@ -151,7 +151,7 @@ async def test_answer_to_another_question_is_told(
     assert not after.answer.same_question
     assert after.next_asking is not None
     assert (after.next_asking.job, after.next_asking.reason) == ("audit", "changed")
-    assert "due now: it says something else than what was asked" in text_of(after)
+    assert "due now: the row changed since LML was asked" in text_of(after)
 
 
 async def test_failures_are_told_with_what_comes_next(
@@ -174,8 +174,8 @@ async def test_failures_are_told_with_what_comes_next(
     assert not story.next_asking.due
     assert story.next_asking.next_at is None
     assert "failures: 3 in a row" in text_of(story)
-    assert re.search(r"to be tried again .* \(in \d+ min\)", text_of(story))
-    who = "asked by the daemon that follows the library, or by a sweep"
+    assert re.search(r"next attempt .* \(in \d+ min\)", text_of(story))
+    who = "the daemon that follows the library will ask, or a sweep"
     due = r"next: due .* \(in \d+ min\)"
     assert re.search(f"{due}: the last try failed; {who}", text_of(story))
 
@@ -188,8 +188,8 @@ async def test_failures_are_told_with_what_comes_next(
     assert parked.next_asking is not None
     assert parked.next_asking.due_at == parked.answer.next_ask_at
     told = text_of(parked)
-    assert f"parked until the row or LML changes, or `listener requeue {row}` puts it back" in told
-    assert re.search(r"to be tried again .* \(in \d+ \w+\)", told)
+    assert f"parked until the row or LML changes, or until `listener requeue {row}`" in told
+    assert re.search(r"next attempt .* \(in \d+ \w+\)", told)
     db.execute("UPDATE listener.ledger SET next_ask_at = now()")
     assert f"next: due now: the last try failed; {who}" in text_of(story_of(dsn, row))
 
@@ -205,7 +205,7 @@ async def test_answer_before_a_failure_is_not_taken_for_that_to_the_last_questio
     told = text_of(story_of(dsn, row))
     assert re.search(r"asked: last answered .+: unresolved\n", told)
     assert "asked again since, and not answered: the answer may be to another question" in told
-    assert "the row still says what was last asked" in told
+    assert "the row has not changed since it was last asked about" in told
 
     await answer(library, verdicts, row, None)
     assert "not answered" not in text_of(story_of(dsn, row))
@@ -221,11 +221,11 @@ async def test_row_out_of_scope_is_told_so(
     settle_all(db)
     story = story_of(dsn, outside, include_null_canonical=False)
     assert story.next_asking is None
-    assert "next: not searched for: out of scope" in text_of(story)
+    assert "next: no search: out of scope" in text_of(story)
     assert "INCLUDE_NULL_CANONICAL is false" in text_of(story)
     for told in (story_of(dsn, inside, include_null_canonical=False), story_of(dsn, outside)):
         assert told.next_asking is not None
-        assert "next: due now: it was never asked about" in text_of(told)
+        assert "next: due now: LML was never asked about it" in text_of(told)
 
 
 async def test_row_that_failed_is_searched_for_though_it_is_out_of_scope(
@@ -248,9 +248,9 @@ async def test_parked_row_out_of_scope_is_told_what_would_help(
     settle_all(db)
     # A search by content would find that it changed, were it in scope.
     changed = text_of(story_of(dsn, row, include_null_canonical=False))
-    assert f"or `listener requeue {row}` puts it back" in changed
+    assert f"or until `listener requeue {row}`" in changed
     assert re.search(r"next: due .* \(in \d+ \w+\): the last try failed", changed)
-    assert "next: due now: it says something else" in text_of(story_of(dsn, row))
+    assert "next: due now: the row changed since" in text_of(story_of(dsn, row))
     db.execute("UPDATE listener.ledger SET next_ask_at = now()")
     assert "next: due now: the last try failed" in text_of(story_of(dsn, row))
 
@@ -302,7 +302,7 @@ async def test_identity_that_is_a_persons_work_is_kept(
     # The writer left it, and the story says so.
     assert (story.identity.method, story.identity.wikidata_qid) == ("manual", None)
     assert (story.identity.kept, story.identity.ours) == (True, notes is not None)
-    assert "a person's work: the verdict single_artist left it as it is" in text_of(story)
+    assert "a person's work: the verdict single_artist did not replace it" in text_of(story)
     assert story.next_asking is not None
     assert story.answer is not None
     assert story.answer.answered_at is not None
@@ -353,7 +353,7 @@ async def test_compilation_tells_what_became_of_its_tracks(
     }
     text = text_of(story)
     assert ": visited_compilation\n" in text
-    assert "tracks: 1 of 3 that LML names linked to an artist; 2 match no row of ours" in text
+    assert "tracks: 1 of 3 credits linked to an artist; 2 match no row of the backend" in text
     assert "what was found is to be verified again" in text
 
 
@@ -365,7 +365,7 @@ async def test_compilation_that_lml_visited_in_vain_says_so(
     questions = {question.library_id: question for question in asking.questions}
     found = Verdict(row, Kind.COMPILATION, tracks=Tracks())
     await verdicts.write(VerdictPage(asking.order, questions, [found], []))
-    assert "tracks: LML has visited them, and names nobody" in text_of(story_of(dsn, row))
+    assert "tracks: LML visited them and found no credits" in text_of(story_of(dsn, row))
 
 
 def test_row_that_could_command_a_terminal_is_escaped(db: Connection, dsn: str) -> None:
