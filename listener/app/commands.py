@@ -32,13 +32,13 @@ from listener.settings import Settings
 
 _log = structlog.stdlib.get_logger()
 
-# What a full page takes in LML where no run of ours has measured it yet.
+# How long LML takes for a full page, until a run of ours has measured it.
 _USUAL_CALL = timedelta(seconds=1.9)
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One run as asked for: `limit` bounds the rows; a `dry` one writes nothing.
+    """One requested run: `limit` bounds the rows; a `dry` one writes nothing.
 
     With `leftovers` the changes of the library that no daemon follows are handled first.
     """
@@ -57,7 +57,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a run would come to: the compilations are among the rows."""
+    """Estimate of a run; `rows` includes the compilations."""
 
     rows: int
     compilations: int
@@ -87,10 +87,10 @@ async def run_command(
     tally: Tally,
     expect: Callable[[int], None] | None = None,
 ) -> None:
-    """Make one run, counting in `tally`; `expect` is told how many rows are due, if it is given.
+    """Make one run, counting in `tally`; `expect`, if given, receives the number of due rows.
 
-    Raises `RunHaltedError` if LML or the database fail one batch after another,
-    `StoreUnavailableError` if the database goes.
+    Raises `RunHaltedError` if LML or the database fails repeatedly, `StoreUnavailableError` if the
+    database is lost.
     """
     async with open_telemetry(settings) as telemetry:
         name = f"listener-{command.kind.value}"
@@ -100,7 +100,7 @@ async def run_command(
 
 
 async def forecast(settings: Settings, kind: RunKind, scope: Scope) -> Forecast:
-    """Tell what a run would come to without asking anything."""
+    """Estimate a run without asking LML."""
     async with open_parts(settings, "listener-plan") as parts:
         found = await parts.reconciler().count(kind, scope)
         pace = await read_pace(parts.pool, parts.database.backend)
@@ -149,6 +149,6 @@ async def handle_leftovers(parts: Parts, stream: Stream, consumer: Consumer) -> 
         fault = first_of(error)
         if not isinstance(fault, LaneLostError):
             raise fault from error
-        _log.info("a daemon follows the changes, they are left to it", stream=str(stream))
+        _log.info("a daemon follows the changes, leaving them to it", stream=str(stream))
     except (LmlUnavailableError, StoreUnavailableError) as fault:
         raise RunHaltedError(f"changes of {stream} could not be handled: {fault}") from fault

@@ -60,7 +60,7 @@ async def run_daemon(settings: Settings, ending: Ending) -> None:
         open_telemetry(settings) as telemetry,
         open_site(settings, bound, state, telemetry) as served,
     ):
-        # A full collection would look through every module again, and stop the loop for 60 ms.
+        # A full collection would scan every module again and stop the loop for 60 ms.
         gc.freeze()
         await _follow(settings, served, state, stop)
     ending.hurry()
@@ -121,29 +121,29 @@ def _routine(parts: Parts, library: Consumer) -> tuple[Routine, Audit]:
         # The server that we are connected to again may be a logical copy.
         raised = await ledger.raise_sequences()
         if raised:
-            _log.warning("sequences were behind their rows, as a copy leaves them", raised=raised)
+            _log.warning("sequences lagged behind their rows, as after a copy", raised=raised)
         # Without LML the search ends early, and is tried again: the outbox is bounded all the same.
         coalesced = await housekeeping.coalesce()
         if coalesced:
-            _log.info("left one change of each row in the outbox", removed=coalesced)
+            _log.info("reduced the outbox to one change per row", removed=coalesced)
         tally = await reconciler.run(RunKind.REFRESH, parts.scope, cause=cause)
-        _log.info("refreshed what was due", **tally.fields())
+        _log.info("asked about due rows", **tally.fields())
         await housekeeping.analyze_tracks(tally)
 
     async def audit(cause: str, _slot: datetime | None = None) -> None:
-        # What waits in the outbox would be looked for in vain.
+        # The audit skips rows that wait in the outbox.
         await _let_changes_go_first(library)
         kind = RunKind.AUDIT
         if await is_never_asked(parts.pool, parts.database.backend):
-            _log.info("nothing was ever asked, beginning the backfill")
+            _log.info("LML was never asked, starting the backfill")
             kind = RunKind.BACKFILL
         tally = await reconciler.run(kind, parts.scope, cause=cause)
         level = _log.warning if tally.capture_missed else _log.info
-        level("looked at every row", **tally.fields())
+        level("checked every row", **tally.fields())
         await housekeeping.analyze_tracks(tally)
         cleared = await housekeeping.clear()
         if cleared:
-            _log.info("forgot deleted releases", rows=cleared)
+            _log.info("cleared deleted releases from the ledger", rows=cleared)
 
     jobs = [
         Job("sweep", settings.sweep_interval, sweep, begins=SWEEP_BEGINS),
@@ -185,11 +185,11 @@ def _rotation_routine(parts: Parts, changes: Consumer) -> Routine:
     async def walk(cause: str, slot: datetime) -> None:
         unminted = await rotation.raise_unminted()
         if unminted:
-            _log.info("having identities minted", rows=unminted)
+            _log.info("requesting new identities", rows=unminted)
         await _let_changes_go_first(changes)
-        # What was refreshed since the slot began is done: so an interrupted walk is continued.
+        # Skip what was refreshed since the slot began: an interrupted walk continues.
         tally = await walker.run(slot, cause=cause)
-        _log.info("refreshed what is being played", **tally.fields())
+        _log.info("refreshed the rotation", **tally.fields())
 
     at = parts.settings.rotation_warm_at
     if at is None:

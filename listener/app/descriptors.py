@@ -1,4 +1,4 @@
-"""Room for the connections that a daemon may hold."""
+"""Ensures enough file descriptors for a daemon's connections."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import resource
 
 from listener.settings import SettingsError
 
-# Viewers of the page, sessions of the database, calls of LML and Sentry, and what Python opens.
+# Viewers of the page, database sessions, calls to LML and Sentry, and Python's own files.
 _NEEDED = 256
 
 
 def require_descriptors() -> None:
-    """Allow this process as many open files as it needs; raises `SettingsError` if it may not."""
+    """Raise this process's limit of open files if needed; raises `SettingsError` if it may not."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= _NEEDED:
         return

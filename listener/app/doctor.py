@@ -1,4 +1,4 @@
-"""Looks at all that the listener needs, and tells what is wrong and what to do about it."""
+"""Checks everything that the listener needs, and suggests fixes."""
 
 from __future__ import annotations
 
@@ -38,31 +38,28 @@ from listener.settings import DatabaseSettings, Settings, SettingsError, load_se
 
 _TOLERATED = timedelta(seconds=2)
 _OLDEST, _NEWEST = 14, 18
-# From these on VACUUM keeps the commit log that unread NOTIFY messages still need; before, LISTEN
-# may fail for good with "could not access status of transaction" (release notes of 2026-02-12).
-_NOTIFY_MENDED = {14: 21, 15: 16, 16: 12, 17: 8, 18: 2}
+# Before these releases VACUUM could drop the commit log that unread NOTIFY messages need. LISTEN
+# then failed until a restart: "could not access status of transaction" (notes of 2026-02-12).
+_NOTIFY_FIXED = {14: 21, 15: 16, 16: 12, 17: 8, 18: 2}
 
 _CONNECT = "start PostgreSQL, or correct DATABASE_URL"
 _MIGRATION = "see runbooks/database-down.md; undo the migration, or upgrade the listener"
 _WRITABLE = (
-    "turn it off where it is on: the server, the database, the role or DATABASE_URL; "
-    "then restart the daemon"
+    "turn it off for the server, the database, the role or in DATABASE_URL; then restart the daemon"
 )
 _MIGRATE = "run `listener migrate` as the owner of the backend's tables"
 _SCHEMA_NAME = "set WXYC_SCHEMA_NAME to the backend's schema"
-_HISTORY_TABLE = "have the backend add the table, as runbooks/identity-history.md tells"
-_DIRECT = (
-    "connect directly: point DATABASE_URL at PostgreSQL itself, or at a pooler in session mode"
-)
-_LML_DOWN = "see runbooks/lml-down.md; correct LIBRARY_METADATA_URL if it is another"
-_LML_KEY = "set LML_API_KEY to a key that LML knows; after a rotation it takes up to 5 minutes"
+_HISTORY_TABLE = "add the table to the backend, see runbooks/identity-history.md"
+_DIRECT = "point DATABASE_URL at PostgreSQL itself, or at a pooler in session mode"
+_LML_DOWN = "check LIBRARY_METADATA_URL; see runbooks/lml-down.md"
+_LML_KEY = "set LML_API_KEY to a valid key; LML may take 5 minutes to accept a new one"
 _LML_ROUTE = "correct LIBRARY_METADATA_URL, or deploy an LML that has the route"
-_NOT_LML = "correct LIBRARY_METADATA_URL, or what stands between: another service answers there"
+_NOT_LML = "correct LIBRARY_METADATA_URL, or fix the proxy in front of LML"
 _LML_SLOW = "LML is overloaded; wait before a backfill"
 
 
 class State(StrEnum):
-    """How a check ended; a skipped one needs what another one found missing."""
+    """Result of a check; a skipped one depends on another that failed."""
 
     OK = "ok"
     WARN = "warn"
@@ -72,7 +69,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found; there is advice where something is to be done."""
+    """What one check found, with advice unless all is well."""
 
     check: str
     state: State
@@ -94,15 +91,15 @@ _ROUTES = dict(zip(Route, _ON_LML, strict=True))
 
 
 async def examine() -> list[Finding]:
-    """Read the settings and make every check that they allow; nothing is changed anywhere."""
+    """Read the settings and run every check that they allow, changing nothing."""
     try:
         settings = load_settings(Settings)
     except SettingsError as error:
-        wrong = Finding("settings", State.FAIL, str(error), "correct them; README.md has them all")
+        wrong = Finding("settings", State.FAIL, str(error), "correct them; README.md lists them")
         return [wrong, *await _database(_database_settings()), *_skipped("settings", *_FURTHER)]
     found = await asyncio.gather(_database(settings), _lml(settings), _gate(settings))
     return [
-        Finding("settings", State.OK, "all are in their bounds"),
+        Finding("settings", State.OK, "all valid"),
         *(finding for findings in found for finding in findings),
         judge_sentry(settings.sentry_dsn.get_secret_value() if settings.sentry_dsn else None),
     ]
@@ -130,7 +127,7 @@ async def _database(settings: DatabaseSettings | None) -> list[Finding]:
     try:
         return [*looked, judge_wakeups(await try_wakeups(dsn))]
     except UnreadableError as error:
-        finding = f"LISTEN fails, the daemon polls: {error}"
+        finding = f"LISTEN fails, so the daemon polls: {error}"
         return [*looked, Finding("wake-ups", State.WARN, finding, _DIRECT)]
 
 
@@ -160,15 +157,15 @@ def _statements(connection: psycopg.Connection[Any], backend: str) -> list[Findi
     try:
         return list(judge_statements(read_refused(connection, backend)))
     except UnreadableError as error:
-        finding = f"could not be tried: {error}"
-        return [Finding(*_STATEMENTS, State.WARN, finding, "run it again")]
+        finding = f"could not be checked: {error}"
+        return [Finding(*_STATEMENTS, State.WARN, finding, "run `listener doctor` again")]
 
 
 def _changes(connection: psycopg.Connection[Any], backend: str) -> list[Finding]:
     try:
         return list(judge_changes(read_faults(connection, backend)))
     except UnreadableError:
-        # What keeps us from reading is named by the checks before.
+        # An earlier check reports why they cannot be read.
         return _skipped("schema", *_CHANGES)
 
 
@@ -182,16 +179,16 @@ def _read(checks: tuple[str, ...], look: Callable[[], Iterator[Finding]]) -> lis
 
 
 def judge_server(server: Server) -> Iterator[Finding]:
-    """Judge where we got to, the version there, and its clock."""
-    where = f"{server.role} on {server.database}"
+    """Judge the database, the server's version, and its clock."""
+    where = f"connected to {server.database} as {server.role}"
     if server.standby:
         advice = "point DATABASE_URL at the primary"
-        yield Finding("database", State.FAIL, f"{where}, a standby: it takes no writes", advice)
+        yield Finding("database", State.FAIL, f"{where}, but it is a read-only standby", advice)
     elif server.encoding != UNICODE:
         finding, _, advice = unfit(server.encoding).partition("; ")
-        yield Finding("database", State.FAIL, f"{where} is {finding}", advice)
+        yield Finding("database", State.FAIL, f"{where}, but it is {finding}", advice)
     elif server.read_only:
-        finding = f"{where} takes no writes: default_transaction_read_only is on"
+        finding = f"{where}, but it is read-only: default_transaction_read_only is on"
         yield Finding("database", State.FAIL, finding, _WRITABLE)
     else:
         yield Finding("database", State.OK, where)
@@ -205,77 +202,78 @@ def _judge_version(server: Server) -> Finding:
     named = f"PostgreSQL {server.version_name}"
     if major < _OLDEST:
         advice = f"upgrade the server to PostgreSQL {_OLDEST} or later"
-        return Finding("server version", State.FAIL, f"{named}, which is not supported", advice)
+        return Finding("server version", State.FAIL, f"{named} is not supported", advice)
     if major > _NEWEST:
-        advice = "look for a newer listener"
-        return Finding("server version", State.WARN, f"{named}, never tried with this", advice)
-    if minor < _NOTIFY_MENDED[major]:
-        finding = f"{named}: LISTEN may fail for good when wake-ups stay unread for long"
-        advice = f"upgrade the server to {major}.{_NOTIFY_MENDED[major]} or later"
+        advice = "check for a newer listener"
+        finding = f"{named} is newer than this listener was tested with"
+        return Finding("server version", State.WARN, finding, advice)
+    if minor < _NOTIFY_FIXED[major]:
+        finding = f"{named} has a bug that can break LISTEN until the server restarts"
+        advice = f"upgrade the server to {major}.{_NOTIFY_FIXED[major]} or later"
         return Finding("server version", State.WARN, finding, advice)
     return Finding("server version", State.OK, named)
 
 
 def _judge_clock(ahead: timedelta) -> Finding:
     seconds = ahead.total_seconds()
-    finding = f"{abs(seconds):.1f} s {'ahead of' if seconds > 0 else 'behind'} the server's"
+    finding = f"{abs(seconds):.1f} s {'ahead of' if seconds > 0 else 'behind'} the server's clock"
     if abs(ahead) <= _TOLERATED:
         return Finding("clock", State.OK, finding)
-    advice = "set both by NTP: times in the log do not match those in the database"
+    advice = "synchronise both with NTP; log times do not match those in the database"
     return Finding("clock", State.WARN, finding, advice)
 
 
 def _judge_deadlock_timeout(timeout: timedelta) -> Finding:
-    finding = f"{timeout.total_seconds():g} s until the server looks for one"
+    finding = f"deadlock_timeout is {timeout.total_seconds():g} s"
     if timeout >= _USUAL_DEADLOCK_TIMEOUT:
         return Finding("deadlocks", State.OK, finding)
-    finding += "; locks are waited for a fifth of that, so rows are often tried again"
-    advice = "raise deadlock_timeout, 1s by default: a transaction may become the victim sooner"
+    finding += "; the daemon waits a fifth of that for a lock, so locked rows are retried often"
+    advice = "raise deadlock_timeout to 1 s, the default, or more"
     return Finding("deadlocks", State.WARN, finding, advice)
 
 
 def judge_parts(schema: list[str], triggers: list[str], lagging: list[str]) -> Iterator[Finding]:
-    """Judge what is missing of our schema and of the triggers, and sequences that are behind."""
+    """Judge which parts of our schema and triggers are missing, and which sequences lag."""
     if schema:
         yield Finding("schema", State.FAIL, f"missing: {', '.join(schema)}", _MIGRATE)
     elif lagging:
-        finding = f"behind their rows, as a logical copy leaves them: {', '.join(lagging)}"
+        finding = f"sequences behind their rows, as after a logical copy: {', '.join(lagging)}"
         yield Finding("schema", State.FAIL, finding, _MIGRATE)
     else:
         yield Finding("schema", State.OK, "complete")
     if triggers:
-        finding = f"missing, disabled or of another version: {', '.join(triggers)}"
+        finding = f"missing, disabled or outdated: {', '.join(triggers)}"
         yield Finding("triggers", State.FAIL, finding, _MIGRATE)
     else:
-        yield Finding("triggers", State.OK, "present, enabled, and of this version")
+        yield Finding("triggers", State.OK, "installed, enabled and up to date")
 
 
 def judge_changes(faults: Mapping[str, str]) -> Iterator[Finding]:
-    """Judge whether the database lets a daemon handle changes; `faults` are by stream."""
+    """Judge whether the database accepts what the daemon writes; `faults` are by stream."""
     if faults:
-        refused = "; ".join(f"every change of {stream}: {why}" for stream, why in faults.items())
-        yield Finding("changes", State.FAIL, f"refused: {refused}", _MIGRATION)
+        rejected = "; ".join(f"every change of {stream}: {why}" for stream, why in faults.items())
+        yield Finding("changes", State.FAIL, f"the database rejects {rejected}", _MIGRATION)
     else:
-        yield Finding("changes", State.OK, "none refused by the database")
+        yield Finding("changes", State.OK, "none rejected by the database")
 
 
 def judge_statements(refused: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
-    """Judge whether the database would run every statement of ours; `refused` are by reason."""
+    """Judge whether the database can run every statement of ours; `refused` are by reason."""
     if refused:
         named = "; ".join(f"{why} ({', '.join(names)})" for why, names in refused.items())
-        yield Finding("statements", State.FAIL, f"refused: {named}", _MIGRATION)
+        yield Finding("statements", State.FAIL, f"cannot run: {named}", _MIGRATION)
     else:
-        yield Finding("statements", State.OK, "the database knows all that they name")
+        yield Finding("statements", State.OK, "all can run")
 
 
 def judge_rights(rights: Rights) -> Iterator[Finding]:
-    """Judge what the role may not do; what is missing of our own schema was told before."""
+    """Judge which rights the role lacks; `judge_parts` reports what our schema lacks."""
     ours = ("listener.", "schema listener.")
     absent = [name for name in rights.absent if not f"{name}.".startswith(ours)]
-    # Without the schema there is none of its tables either.
+    # A missing schema implies that its tables are missing too.
     schemas = [name for name in absent if name.startswith("schema ")]
     if absent:
-        finding = f"there is no {', '.join(schemas or absent)}"
+        finding = f"not found: {', '.join(schemas or absent)}"
         yield Finding("rights", State.FAIL, finding, _SCHEMA_NAME)
     elif rights.lacking:
         yield Finding("rights", State.FAIL, f"missing: {', '.join(rights.lacking)}", GRANT)
@@ -283,37 +281,37 @@ def judge_rights(rights: Rights) -> Iterator[Finding]:
         finding = f"row level security may hide rows of {', '.join(rights.hidden)}"
         yield Finding("rights", State.FAIL, finding, SEE_ALL_ROWS)
     elif rights.refused:
-        finding = f"a trigger of the backend refuses writes: {'; '.join(rights.refused)}"
+        finding = f"a trigger of the backend rejects writes: {'; '.join(rights.refused)}"
         yield Finding("rights", State.FAIL, finding, GRANT)
     elif rights.untried is not None:
-        finding = f"none is missing, but writes could not be tried: {rights.untried}"
-        yield Finding("rights", State.WARN, finding, "run it again")
+        finding = f"complete, but test writes failed: {rights.untried}"
+        yield Finding("rights", State.WARN, finding, "run `listener doctor` again")
     else:
-        yield Finding("rights", State.OK, "all that a daemon needs")
+        yield Finding("rights", State.OK, "the role has every right it needs")
 
 
 def judge_history(table: HistoryTable) -> Iterator[Finding]:
-    """Judge whether former identities are kept; verdicts land all the same."""
+    """Judge whether former identities are kept; verdicts are written either way."""
     if table.obstacle is not None:
         advice = GRANT if table.lacking else _HISTORY_TABLE
         finding = f"former identities are not kept: {table.obstacle}"
         yield Finding("history", State.WARN, finding, f"{advice}; then restart the daemon")
     elif not table.readable:
-        finding = "former identities are kept, but may not be read: SELECT is missing"
+        finding = "former identities are kept, but the role may not read them: SELECT is missing"
         yield Finding("history", State.WARN, finding, GRANT)
     else:
         yield Finding("history", State.OK, "former identities are kept")
 
 
 def judge_wakeups(wakeups: Wakeups) -> Finding:
-    """Judge whether NOTIFY reaches who listens, and whether a pooler stands in between."""
+    """Judge whether wake-ups arrive, and whether the connection goes through a pooler."""
     arrive = wakeups.from_itself and wakeups.from_another
     if arrive and wakeups.same_backend:
-        return Finding("wake-ups", State.OK, "LISTEN works, no pooler hands our backend away")
+        return Finding("wake-ups", State.OK, "LISTEN works; direct connection")
     if not wakeups.same_backend:
-        finding = "a pooler in between hands our backend to other clients; all but doctor refuse it"
+        finding = "a pooler shares our session with other clients; only doctor runs through it"
         return Finding("wake-ups", State.FAIL, finding, _DIRECT)
-    return Finding("wake-ups", State.WARN, "LISTEN does not work here, the daemon polls", _DIRECT)
+    return Finding("wake-ups", State.WARN, "LISTEN does not work, so the daemon polls", _DIRECT)
 
 
 async def _lml(settings: Settings) -> list[Finding]:
@@ -327,14 +325,14 @@ async def _health(lml: LmlProbe) -> Finding:
         health = await lml.health()
     except NoAnswerError as error:
         return Finding("LML", State.FAIL, str(error), _LML_DOWN)
-    finding = f"reachable, {health.status}; commit {health.commit or 'not named'}"
+    finding = f"reachable, {health.status}; commit {health.commit or 'unknown'}"
     match health.status:
         case "healthy":
             return Finding("LML", State.OK, finding)
         case "unhealthy":
             return Finding("LML", State.FAIL, finding, _LML_DOWN)
         case _:
-            return Finding("LML", State.WARN, finding, "look at LML's own log")
+            return Finding("LML", State.WARN, finding, "check LML's log")
 
 
 async def _route(lml: LmlProbe, route: Route) -> Finding:
@@ -345,28 +343,34 @@ async def _route(lml: LmlProbe, route: Route) -> Finding:
 
 
 def judge_probe(check: str, probe: Probe) -> Finding:
-    """Judge what a route answered to a question about nothing, and how long that took."""
-    took = f"{probe.took.total_seconds():.2f} s"
+    """Judge how a route answered an empty request, and how long that took."""
+    took = _spoken(probe.took)
     match probe.status:
         case HTTPStatus.OK if not probe.is_lml:
-            return Finding(check, State.FAIL, f"what answers there is not LML; {took}", _NOT_LML)
+            return Finding(
+                check, State.FAIL, f"another service answers, not LML ({took})", _NOT_LML
+            )
         case HTTPStatus.OK | HTTPStatus.BAD_REQUEST | HTTPStatus.UNPROCESSABLE_ENTITY:
             return _judge_pace(check, probe.took)
         case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
-            return Finding(check, State.FAIL, f"we are not let in ({probe.status})", _LML_KEY)
+            return Finding(check, State.FAIL, f"key rejected ({probe.status})", _LML_KEY)
         case status if status in ABSENT:
             return Finding(check, State.FAIL, f"LML has no such route ({status})", _LML_ROUTE)
         case HTTPStatus.TOO_MANY_REQUESTS:
-            return Finding(check, State.WARN, f"asked too often (429); {took}", _LML_SLOW)
+            return Finding(check, State.WARN, f"too many requests (429, {took})", _LML_SLOW)
         case status:
-            return Finding(check, State.FAIL, f"LML answers {status}; {took}", _LML_DOWN)
+            return Finding(check, State.FAIL, f"LML answers {status} ({took})", _LML_DOWN)
 
 
 def _judge_pace(check: str, took: timedelta) -> Finding:
-    seconds = f"{took.total_seconds():.2f} s"
     if took <= _TOLERATED:
-        return Finding(check, State.OK, f"mounted, we are let in; {seconds}")
-    return Finding(check, State.WARN, f"mounted, but took {seconds}", _LML_SLOW)
+        return Finding(check, State.OK, f"reachable, key accepted ({_spoken(took)})")
+    return Finding(check, State.WARN, f"reachable, but took {_spoken(took)}", _LML_SLOW)
+
+
+def _spoken(took: timedelta) -> str:
+    seconds = took.total_seconds()
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
 
 
 async def _gate(settings: Settings) -> list[Finding]:
@@ -379,19 +383,19 @@ async def _gate(settings: Settings) -> list[Finding]:
 
 
 def judge_sentry(dsn: str | None) -> Finding:
-    """Judge whether what SENTRY_DSN is set to is one; nothing is sent."""
+    """Judge whether SENTRY_DSN is well-formed, without sending anything."""
     if dsn is None:
         return Finding("Sentry", State.OK, "not set")
-    # Takes a third of a second to import, which no other command shall pay.
+    # Takes a third of a second to import, which no other command should pay for.
     from sentry_sdk.utils import Dsn  # noqa: PLC0415
 
     try:
         Dsn(dsn)
     except ValueError:
         advice = "copy SENTRY_DSN from the project's page in Sentry, or unset it"
-        return Finding("Sentry", State.FAIL, "SENTRY_DSN is not well formed", advice)
-    return Finding("Sentry", State.OK, "SENTRY_DSN is well formed")
+        return Finding("Sentry", State.FAIL, "SENTRY_DSN is malformed", advice)
+    return Finding("Sentry", State.OK, "SENTRY_DSN is well-formed")
 
 
 def _skipped(needed: str, *checks: str) -> list[Finding]:
-    return [Finding(check, State.SKIP, f"needs {needed}") for check in checks]
+    return [Finding(check, State.SKIP, f"requires {needed}") for check in checks]

@@ -1,4 +1,4 @@
-"""What a dry run writes to: nothing."""
+"""Stand-ins for a dry run, which writes nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from listener.domain.verdict import VerdictPage, Written
 
 
 class DryVerdicts:
-    """Takes every verdict for written."""
+    """Pretends that every verdict was written."""
 
     async def write(self, page: VerdictPage) -> Written:
         """Return all rows of the page."""
@@ -23,12 +23,12 @@ class DryVerdicts:
     async def fail(
         self, order: int, failures: Sequence[Failure], entries: Sequence[tuple[int, int]]
     ) -> frozenset[int]:
-        """Remember nothing, and take every row for remembered."""
+        """Record nothing, and pretend that every row was recorded."""
         return frozenset(failure.library_id for failure in failures)
 
 
 class DryRuns:
-    """Enters no run, and keeps none out: nothing is written that could be written twice."""
+    """Records no run and excludes no other: a dry run writes nothing twice."""
 
     @asynccontextmanager
     async def enter(
@@ -40,7 +40,7 @@ class DryRuns:
         *,
         wait: bool = True,
     ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-        """Yield what notes nothing."""
+        """Yield a function that records nothing."""
         yield _nothing
 
 

@@ -1,4 +1,4 @@
-"""Nothing is asked of an LML older than the commit that GATE_COMMIT_SHA names."""
+"""Keeps LML from being asked while it lacks the commit that GATE_COMMIT_SHA names."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def require_gate(
 ) -> None:
     """Return if the gate is open or not set, or `stop` is set; raises `GateError`.
 
-    `routes` are what will be asked; whether LML has others does not matter.
+    `routes` are those that will be called; LML may lack others.
     """
     if settings.gate_commit_sha is None:
         return
@@ -47,7 +47,7 @@ async def require_gate(
 
 
 async def ask_gate(settings: Settings, required: str, routes: Iterable[Route]) -> Open | Shut:
-    """Tell whether LML is new enough; whoever does not answer shuts the gate."""
+    """Decide whether LML is new enough; if LML or the code host is silent, the gate is shut."""
     key = settings.lml_api_key.get_secret_value() if settings.lml_api_key else None
     try:
         async with open_probe(str(settings.library_metadata_url), key) as lml:
@@ -62,7 +62,7 @@ async def ask_gate(settings: Settings, required: str, routes: Iterable[Route]) -
                     case ProbeRoutes():
                         facts = replace(facts, statuses=await _statuses(lml, routes))
     except NoAnswerError as error:
-        return Shut(str(error), "try again once that is fixed, or unset GATE_COMMIT_SHA")
+        return Shut(str(error), "fix that and try again, or unset GATE_COMMIT_SHA")
 
 
 async def _compare(settings: Settings, base: str, head: str) -> Relation:

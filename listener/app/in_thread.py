@@ -12,29 +12,29 @@ T = TypeVar("T")
 
 
 async def in_thread(work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-    """Do it in a thread of its own; whoever is cancelled does not wait for its end.
+    """Run `work` in its own thread; a cancelled caller does not wait for it to end.
 
-    Threads of `asyncio.to_thread` are waited for at the end of the loop and of the process: a
-    database that does not answer would hold up Ctrl-C.
+    The loop and the process wait at their end for threads of `asyncio.to_thread`, so a database
+    that does not answer would block Ctrl-C.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
-    def tell(result: Callable[[], None]) -> None:
+    def deliver(result: Callable[[], None]) -> None:
         try:
             loop.call_soon_threadsafe(lambda: None if done.done() else result())
         except RuntimeError:
-            # The loop has ended: nobody waits any more.
+            # The loop has ended, so there is no caller left.
             return
 
     def run() -> None:
         try:
             found = work(*arguments, **options)
-        except Exception as error:  # noqa: BLE001 - raised again by whoever waits
+        except Exception as error:  # noqa: BLE001 - raised again in the caller
             failed = error
-            tell(lambda: done.set_exception(failed))
+            deliver(lambda: done.set_exception(failed))
         else:
-            tell(lambda: done.set_result(found))
+            deliver(lambda: done.set_result(found))
 
     Thread(target=run, name=getattr(work, "__name__", "in_thread"), daemon=True).start()
     return await done

@@ -28,9 +28,9 @@ _CONNECT = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=15))
 
 
 async def require_installation(settings: Settings, stop: asyncio.Event) -> None:
-    """Return once the database is there and ready, or `stop` is set.
+    """Return once the database is reachable and ready, or `stop` is set.
 
-    Raises `InstallationError` if it is there and not ready.
+    Raises `InstallationError` if it is reachable but not ready.
     """
     failures = 0
     while not stop.is_set():
@@ -48,9 +48,9 @@ async def require_installation(settings: Settings, stop: asyncio.Event) -> None:
 
 
 def check_installation(settings: Settings, *, dry: bool = False) -> None:
-    """Raise `InstallationError` if the database is not ready, `UnreachableError` if not there.
+    """Raise `InstallationError` if the database is not ready, `UnreachableError` if unreachable.
 
-    Triggers that do not work are told in the log; without a history verdicts are still written.
+    Logs triggers that do not work; without a history, verdicts are still written.
     Sequences that a logical copy left behind its rows are brought up to them, unless `dry`.
     """
     with installing(settings.database_url.get_secret_value(), GRANT) as connection:
@@ -59,13 +59,13 @@ def check_installation(settings: Settings, *, dry: bool = False) -> None:
         newer = newer_version(connection)
         history = look_at_history(connection, settings.wxyc_schema_name)
     if newer is not None:
-        _log.info("a newer version installed this database, it is used as it is", version=newer)
+        _log.info("a newer version installed this database", version=newer)
     if raised:
-        _log.warning("sequences were behind their rows, as a copy leaves them", raised=raised)
+        _log.warning("sequences lagged behind their rows, as after a copy", raised=raised)
     if missing:
-        # What they miss the audits find.
+        # The audits find what the triggers miss.
         _log.error(
-            "changes are not captured as they should be, run `listener migrate`",
+            "changes are not captured, run `listener migrate`",
             parts=", ".join(part.label for part in missing),
         )
     tell(history)

@@ -1,4 +1,4 @@
-"""Tells the metrics, too, what telemetry is told."""
+"""Passes what telemetry receives on to the metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from listener.engine.ports import Telemetry
 
 
 class Metered:
-    """Telemetry whose runs and calls are counted in the metrics, too."""
+    """Telemetry that also counts runs and calls in the metrics."""
 
     def __init__(self, telemetry: Telemetry, metrics: Metrics) -> None:
         self._telemetry = telemetry
@@ -20,20 +20,20 @@ class Metered:
 
     @contextmanager
     def run(self, kind: str, tally: Tally | RotationTally, /) -> Iterator[None]:
-        """Tell of a run."""
+        """Report a run."""
         with self._metrics.run(kind, tally), self._telemetry.run(kind, tally):
             yield
 
     @contextmanager
     def call(self, batch_size: int, /) -> Iterator[Callable[[Mapping[str, float]], None]]:
-        """Tell of a call of LML."""
+        """Report a call to LML."""
         with self._metrics.call(), self._telemetry.call(batch_size) as answered:
             yield answered
 
     def refresh(self, identities: int, /) -> AbstractContextManager[None]:
-        """Tell of a call that refreshes identities; metrics count what it comes to."""
+        """Report a refresh call; the metrics count its outcome elsewhere."""
         return self._telemetry.refresh(identities)
 
     def windows(self, tally: Tally, /) -> AbstractContextManager[None]:
-        """Tell of windows; metrics are asked for."""
+        """Report windows; the metrics are pulled instead."""
         return self._telemetry.windows(tally)

@@ -1,4 +1,4 @@
-"""What the page shows: the state of all, and how it went."""
+"""What the page shows: the current state, and its history."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Seen:
 
 
 class Page:
-    """Makes the JSON that is served; raises `StoreUnavailableError` if it cannot look."""
+    """Makes the JSON that is served; raises `StoreUnavailableError` if the database fails."""
 
     def __init__(self, viewer: Viewer, settings: StatusSettings) -> None:
         self.successes: Mapping[str, datetime] = {}
@@ -68,7 +68,7 @@ class Page:
         return dumped(with_verdict(status, self._settings)).encode()
 
     async def state(self) -> bytes:
-        """Return how all is now; that it cannot be seen is a state, too."""
+        """Return the current state; an unreachable database is a state, too."""
         shown: dict[str, Any] = {"version": version(DISTRIBUTION), "status": None, "parked": []}
         try:
             seen = await self._look(self._see)
@@ -81,14 +81,14 @@ class Page:
         return dumped(shown).encode()
 
     def wellness(self) -> Wellness | None:
-        """Return the last verdict, None before the first; too old, it is one on what is unseen."""
+        """Return the last verdict, None before the first; if outdated, one that says so."""
         age = timedelta(seconds=time.monotonic() - self._judged_at) if self._wellness else None
         if age is not None and age > _OUTDATED:
             return blind(f"the last look ended {age.total_seconds():.0f} s ago")
         return self._wellness
 
     async def judge(self) -> None:
-        """Keep a verdict for those who must not wait for a look, until cancelled."""
+        """Keep a verdict at hand for callers that must not wait, until cancelled."""
         while True:
             began = time.monotonic()
             try:
@@ -102,7 +102,7 @@ class Page:
             await asyncio.sleep(max(_JUDGE_EVERY, _SHARE * took).total_seconds())
 
     async def history(self) -> bytes:
-        """Return how it went in the last hour and day, in columns."""
+        """Return the history of the last hour and day, in columns."""
         return dumped(await self._look(_remember)).encode()
 
     async def _look(self, read: Callable[[psycopg.Connection[Any], str], T]) -> T:
@@ -113,7 +113,7 @@ class Page:
 
     def _see(self, connection: psycopg.Connection[Any], backend: str) -> Seen:
         status = self._read_status(connection, backend)
-        # To list them takes a walk over all that are parked: only where there are some.
+        # Listing them scans all parked rows, so skip it if there are none.
         parked = list_parked(connection, backend, _PARKED_SHOWN) if status.coverage.parked else []
         return Seen(status, parked)
 

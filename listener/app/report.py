@@ -1,4 +1,4 @@
-"""What is seen, as JSON: the same for commands and for the page."""
+"""Status and stories as JSON, the same for commands and for the page."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 
 def dumped(seen: dict[str, Any]) -> str:
-    """Return one line of JSON of what may hold times."""
+    """Return one line of JSON; the values may include times."""
     return json.dumps(seen, default=utc)
 
 
 def utc(value: object) -> str:
-    """Return a time as JSON has it; anything else has no place there."""
+    """Return a time as a JSON string; raises `TypeError` for anything else."""
     if not isinstance(value, datetime):
-        message = f"{value!r} has no place in JSON"
+        message = f"{value!r} cannot be written as JSON"
         raise TypeError(message)
     return value.astimezone(UTC).isoformat()

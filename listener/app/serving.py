@@ -1,4 +1,4 @@
-"""Serves health, metrics and the page, if they are wanted; else nothing of it is imported."""
+"""Serves health, metrics and the page; imports nothing of it if HTTP_BIND is empty."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _LOCAL_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What those who work should tell: their calls and runs, and what they observe."""
+    """Where the workers report their calls, runs and observations."""
 
     telemetry: Telemetry
     observers: Sequence[Observer] = field(default=())
 
 
 def open_socket(settings: Settings) -> socket.socket | None:
-    """Listen where HTTP_BIND says, None if it is empty; raises `BindError`."""
+    """Listen at HTTP_BIND; return None if it is empty. Raises `BindError`."""
     return bound_socket(*split_address(settings.http_bind)) if settings.http_bind else None
 
 
@@ -44,11 +44,11 @@ def open_socket(settings: Settings) -> socket.socket | None:
 async def open_site(
     settings: Settings, bound: socket.socket | None, state: DaemonState, telemetry: Telemetry
 ) -> AsyncIterator[Served]:
-    """Serve on the socket for the length of the block, if there is one."""
+    """Serve on the socket, if any, for the length of the block."""
     if bound is None:
         yield Served(telemetry)
         return
-    # Nothing of it is loaded where nothing is served.
+    # Imported only if something is served.
     from listener.adapters.http.metrics import Metrics  # noqa: PLC0415
     from listener.adapters.http.server import SiteServer  # noqa: PLC0415
     from listener.adapters.http.site import Sources, make_site  # noqa: PLC0415
@@ -63,7 +63,7 @@ async def open_site(
         page = Page(viewer, settings)
         metrics = Metrics(lambda: _numbers(state, page))
         sources = Sources(state.unready, metrics.text, page.status, page.state, page.history)
-        # Without a token only what comes from this machine, under its own name, may look.
+        # Without a token, accept only requests to this machine under its own names.
         closed = token is None and is_loopback(host)
         site = make_site(sources, token, _LOCAL_NAMES | {host} if closed else None)
         async with in_background(SiteServer(site, bound).answer(), keep(page.judge)):

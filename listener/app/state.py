@@ -1,4 +1,4 @@
-"""What a daemon knows of itself: pulses, readings, samples and numbers."""
+"""What a daemon knows about itself: pulses, readings, samples and numbers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _AGAIN = timedelta(seconds=15)
 
 @dataclass(slots=True)
 class Workers:
-    """Those who do the work, as far as they can be asked about it."""
+    """The objects that do the work and can report on it."""
 
     parts: Parts
     resolver: Resolver
@@ -40,7 +40,7 @@ class Workers:
 
 
 class DaemonState:
-    """Tells how this daemon is; there is less to tell before it has begun."""
+    """Reports the state of this daemon; before it starts, most of it is unknown."""
 
     def __init__(self, max_lag: timedelta, stop: asyncio.Event) -> None:
         self.max_lag = max_lag
@@ -50,11 +50,11 @@ class DaemonState:
 
     @property
     def reading(self) -> Reading | None:
-        """What the database told last."""
+        """What was last read from the database."""
         return None if self._watch is None else self._watch.reading
 
     def pulses(self) -> Sequence[Pulse]:
-        """Return how each stream is followed that is followed from here."""
+        """Return how this daemon follows each of its streams."""
         if self.workers is None:
             return ()
         pulses = (consumer.pulse() for consumer in self.workers.consumers.values())
@@ -66,7 +66,7 @@ class DaemonState:
         return {stream: each.claim_lag.count for stream, each in consumers.items()}
 
     def captured(self) -> dict[Stream, int]:
-        """Return how many changes were recorded, as far as they were followed from here."""
+        """Return how many changes were recorded while this daemon followed them."""
         known = self._watch.captured if self._watch is not None else {}
         return {s: max(claimed, known.get(s, 0)) for s, claimed in self.claimed().items()}
 
@@ -78,7 +78,7 @@ class DaemonState:
     async def watching(
         self, workers: Workers, observers: Sequence[Observer]
     ) -> AsyncIterator[None]:
-        """Watch the workers, and write down how it goes, for the length of the block."""
+        """Watch the workers and record samples for the length of the block."""
         self.workers = workers
         pool, database = workers.parts.pool, workers.parts.database
         readings = PostgresReadings(pool, database.backend, database.holder)
@@ -96,6 +96,6 @@ async def keep(run: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await run()
-        except Exception:  # noqa: BLE001 - who watches must never stop those who work
-            _log.exception("watching broke, it begins again")
+        except Exception:  # noqa: BLE001 - watching must never stop the work
+            _log.exception("watching failed, restarting it")
         await asyncio.sleep(_AGAIN.total_seconds())

@@ -1,4 +1,4 @@
-"""Opens what tells of runs and errors, if somebody is to be told."""
+"""Opens Sentry for runs and errors, if it is configured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from listener.settings import Settings
 
 @asynccontextmanager
 async def open_telemetry(settings: Settings) -> AsyncIterator[Telemetry]:
-    """Tell Sentry for the length of the block; without a DSN it is not even imported."""
+    """Report to Sentry for the length of the block; without a DSN it is not even imported."""
     if settings.sentry_dsn is None:
         yield NoTelemetry()
         return

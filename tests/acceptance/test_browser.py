@@ -173,7 +173,7 @@ def test_daemon_that_went_is_told(start: Start, browser: Browser) -> None:
     page.wait_for_selector("#coverage-legend div")
     daemon.kill()
     soon(lambda: page.inner_text("#word") == "Unknown", page)
-    assert "this daemon does not answer; what is shown is of" in page.inner_text("#why")
+    assert "this daemon does not answer; showing the state of" in page.inner_text("#why")
     page.close()
 
 

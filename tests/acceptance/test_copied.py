@@ -42,7 +42,7 @@ def test_daemon_that_starts_on_a_copy_goes_on(
     before = verdict_order(db)
     db.execute(BEHIND)
     daemon = start(DATABASE_URL=as_role(dsn, role)).following()
-    daemon.wait_for("sequences were behind their rows, as a copy leaves them")
+    daemon.wait_for("sequences lagged behind their rows, as after a copy")
     rename(db, answered, "Broadcast")
     eventually(lambda: outbox_size(db) == 0 and verdict_order(db) != before)
     assert daemon.stop() == 0
@@ -53,7 +53,7 @@ def test_daemon_whose_server_is_replaced_by_a_copy_goes_on_after_a_sweep(
 ) -> None:
     daemon = start(SWEEP_INTERVAL="1s").following()
     db.execute(BEHIND)
-    daemon.wait_for("sequences were behind their rows, as a copy leaves them")
+    daemon.wait_for("sequences lagged behind their rows, as after a copy")
     before = verdict_order(db)
     rename(db, answered, "Broadcast")
     eventually(lambda: outbox_size(db) == 0 and verdict_order(db) != before)

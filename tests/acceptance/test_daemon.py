@@ -458,7 +458,7 @@ def test_rotation_of_an_active_identity_is_warmed_once(
     db: Connection, start: Start, simulator: Simulator
 ) -> None:
     daemon = start().following()
-    daemon.wait_for("refreshed what is being played")
+    daemon.wait_for("refreshed the rotation")
     db.execute(
         sql.SQL(
             "INSERT INTO {} (rotation_bin, lml_identity_id, kill_date) VALUES"
@@ -512,7 +512,7 @@ def test_daemon_without_a_trigger_says_so_and_finds_what_is_there(
     db.execute(sql.SQL("DROP TRIGGER listener_capture_insert ON {}").format(table("library")))
     add_release(db, "Not captured")
     daemon = start()
-    daemon.wait_for("changes are not captured as they should be, run `listener migrate`")
+    daemon.wait_for("changes are not captured, run `listener migrate`")
     eventually(lambda: all_answered(db))
 
 

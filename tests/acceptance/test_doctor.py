@@ -129,9 +129,7 @@ def test_screen_is_readable_in_a_pipe(listener: Commands) -> None:
     assert len(lines) == len(CHECKS) + 1
     assert re.match(r"check +state +finding +what to do$", lines[0])
     assert [line[: lines[0].index("state")].strip() for line in lines[1:]] == CHECKS
-    assert re.match(
-        r"LML library route +fail +we are not let in \(403\) +set LML_API_KEY", lines[14]
-    )
+    assert re.match(r"LML library route +fail +key rejected \(403\) +set LML_API_KEY", lines[14])
     assert "\x1b" not in ran.stdout
     assert not any(line.endswith(" ") for line in lines)
 
@@ -161,7 +159,7 @@ def test_screen_is_coloured_on_a_terminal_unless_told_not_to(
     os.close(ours)
     shown = read.decode()
     assert process.wait(WAIT_SECONDS) == 1
-    assert "we are not let in (401)" in shown
+    assert "key rejected (401)" in shown
     assert bool(re.search(r"\x1b\[[0-9;]*3[0-9]m", shown)) == coloured
 
 
@@ -223,7 +221,7 @@ def test_database_that_takes_no_writes_is_told(db: Connection, doctor: Doctor) -
     db.execute(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name))
     findings = doctor()
     assert states(findings) == {"database": "fail", "rights": "warn"}
-    assert "takes no writes" in findings["database"]["finding"]
+    assert "read-only" in findings["database"]["finding"]
     assert "turn it off" in findings["database"]["advice"]
 
 
@@ -249,7 +247,7 @@ def test_database_without_the_listener_is_told(db: Connection, doctor: Doctor) -
 def test_wrong_schema_of_the_backend_is_told(doctor: Doctor) -> None:
     findings = doctor(WXYC_SCHEMA_NAME="elsewhere")
     assert findings["rights"]["state"] == "fail"
-    assert findings["rights"]["finding"] == "there is no schema elsewhere"
+    assert findings["rights"]["finding"] == "not found: schema elsewhere"
     assert "WXYC_SCHEMA_NAME" in findings["rights"]["advice"]
 
 
@@ -384,5 +382,8 @@ def test_stream_whose_changes_are_all_refused_is_named(db: Connection, doctor: D
     db.execute("UPDATE listener.lane SET fault = 'no such column' WHERE stream = 'library'")
     findings = doctor()
     assert states(findings) == {"changes": "fail"}
-    assert findings["changes"]["finding"] == "refused: every change of library: no such column"
+    assert (
+        findings["changes"]["finding"]
+        == "the database rejects every change of library: no such column"
+    )
     assert "database-down.md" in findings["changes"]["advice"]

@@ -170,7 +170,7 @@ def test_person_is_asked_first_and_nothing_is_locked_meanwhile(
     asking = listener.begin("history", str(withdrawn), "--restore", state)
     output, _ = asking.communicate("y\n", timeout=30)
     assert asking.returncode == 0
-    assert "Put it back? Verdicts will leave it as it is. [y/N]" in output
+    assert "Restore it? Verdicts will not replace it. [y/N]" in output
     assert [identity[1] for identity in identities(db)] == ["manual"]
 
 
@@ -197,7 +197,7 @@ def test_restore_refuses_what_is_not_there(db: Connection, dsn: str, withdrawn: 
     assert (foreign.returncode, foreign.stdout) == (1, "")
     assert foreign.stderr == (f"listener: row {other} has no former identities\n")
     unknown = look(dsn, "history", str(withdrawn), "--restore", "999", "--yes")
-    assert unknown.stderr.endswith(f"it has: {state}\n")
+    assert unknown.stderr.endswith(f"choose from: {state}\n")
     delete_release(db, withdrawn)
     gone = look(dsn, "history", str(withdrawn), "--restore", state, "--yes")
     assert (gone.returncode, gone.stderr) == (
@@ -229,8 +229,8 @@ def test_backend_without_a_history_is_told_and_works(
     rename(db, row, "Broadcast")
     eventually(lambda: all_answered(db))
     assert daemon.stop() == 0
-    told = "former identities are not kept, verdicts are written all the same"
-    reason = "there is no table library_identity_history"
+    told = "former identities are not kept, but verdicts are written"
+    reason = "table library_identity_history does not exist"
     assert daemon.logged(told) == daemon.logged(told, reason=reason, level="warning") == 1
     ran = listener.run("sweep")
     assert ran.code == 0

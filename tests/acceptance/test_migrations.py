@@ -132,7 +132,7 @@ def test_swapped_table_is_noticed_and_made_up_for(
     assert metric(daemon, 'listener_capturing{stream="rotation"}') == "1.0"
     assert look(owner_dsn, "migrate").returncode == 0
     assert look(owner_dsn, "roles", "--role", role, "--apply").returncode == 0
-    daemon.wait_for("looked at every row", 60, capture_missed=1)
+    daemon.wait_for("checked every row", 60, capture_missed=1)
     assert metric(daemon, 'listener_capturing{stream="library"}') == "1.0"
 
 

@@ -81,7 +81,7 @@ def test_doctor_names_the_pooler_and_leaves_nothing(in_between: str, listener: C
     with psycopg.connect(in_between, autocommit=True, prepare_threshold=None) as backend:
         before = [settings_of(backend) for _ in range(4)]
         ran = listener.run("doctor", DATABASE_URL=in_between)
-        assert "a pooler in between" in ran.stdout
+        assert "a pooler shares our session" in ran.stdout
         assert [settings_of(backend) for _ in range(4)] == before
 
 

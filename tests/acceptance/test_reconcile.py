@@ -209,7 +209,7 @@ def test_sweep_leaves_changes_to_the_daemon_that_follows_them(
     db: Connection, start: Start, listener: Commands, simulator: Simulator
 ) -> None:
     daemon = start().following()
-    daemon.wait_for("looked at every row")
+    daemon.wait_for("checked every row")
     simulator.gate.shut()
     add_releases(db, 5)
     simulator.calls.wait_for(1)
@@ -530,7 +530,7 @@ def test_daemon_that_finds_nothing_ever_asked_backfills_while_changes_go_first(
     capture_again(quiet)
     simulator.gate.shut()
     daemon = start(BATCH_SIZE="20")
-    daemon.wait_for("nothing was ever asked, beginning the backfill")
+    daemon.wait_for("LML was never asked, starting the backfill")
     simulator.calls.wait_for(1)
     row = add_release(quiet, "Live")
     # A call is free for it though the backfill gets no answer to its own.
@@ -539,7 +539,7 @@ def test_daemon_that_finds_nothing_ever_asked_backfills_while_changes_go_first(
     simulator.gate.open()
     eventually(lambda: all_answered(quiet), 30)
     assert Counter(asked(simulator)).most_common(1)[0][1] == 1
-    daemon.wait_for("looked at every row")
+    daemon.wait_for("checked every row")
     assert daemon.stop() == 0
     assert ("backfill", "start", "done") in runs(quiet)
 
@@ -557,7 +557,7 @@ def test_backfill_beside_a_daemon_live_writers_and_a_bulk_import(
     rename(quiet, row, "Live again")
     assert listener.finish(process).code == 0
     eventually(lambda: all_answered(quiet), 30)
-    daemon.wait_for("looked at every row", 30)
+    daemon.wait_for("checked every row", 30)
     assert count(quiet, "library_identity") == 2501
     assert daemon.stop() == 0
 
@@ -570,7 +570,7 @@ def test_daemon_asks_by_the_clock_what_is_due_and_what_was_missed(
     eventually(lambda: not unanswered(quiet))
     rename(quiet, rows[0], "Missed")
     eventually(lambda: not unanswered(quiet))
-    daemon.wait_for("looked at every row", capture_missed=1)
+    daemon.wait_for("checked every row", capture_missed=1)
     age(quiet, 8)
     eventually(
         lambda: (
@@ -623,7 +623,7 @@ def test_killed_daemon_leaves_its_slot_to_the_next_one(
     simulator.gate.open()
     second = start()
     eventually(lambda: not unanswered(quiet), 30)
-    second.wait_for("looked at every row")
+    second.wait_for("checked every row")
     with psycopg.connect(dsn, autocommit=True) as other:
         eventually(
             lambda: other.execute("SELECT bool_and(done) FROM listener.slot").fetchone() == (True,)

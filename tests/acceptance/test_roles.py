@@ -97,7 +97,7 @@ def test_role_that_would_lose_what_it_owns_is_refused(
     owner = str(db.execute("SELECT current_user").fetchall()[0][0])
     itself = look(owner_dsn, "roles", "--role", owner, *applying)
     assert (itself.returncode, itself.stdout) == (2, "")
-    assert f"role {owner} is who we are" in itself.stderr
+    assert f"connected as role {owner}" in itself.stderr
     of_another = look(dsn, "roles", "--role", owner, *applying)
     assert (of_another.returncode, of_another.stdout) == (2, "")
     assert f"role {owner} owns schema listener" in of_another.stderr

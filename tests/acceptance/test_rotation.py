@@ -80,7 +80,7 @@ def test_row_without_identity_is_minted_warmed_and_its_release_asked_about(
     db: Connection, start: Start, simulator: Simulator
 ) -> None:
     simulator.identities.mix = WARM
-    start().following().wait_for("refreshed what is being played")
+    start().following().wait_for("refreshed the rotation")
     album = add_release(db)
     eventually(lambda: outbox_size(db) == 0)
     db.execute("UPDATE listener.ledger SET next_ask_at = now()")
@@ -108,7 +108,7 @@ def test_daily_walk_asks_each_identity_once_and_not_again_in_its_slot(
     assert runs(db) == ["done"]
     assert first.stop() == 0
     second = start().following()
-    second.wait_for("looked at every row")
+    second.wait_for("checked every row")
     assert second.stop() == 0
     assert pages(simulator) == [50, 50, 20]
 
@@ -206,7 +206,7 @@ def test_daily_walk_counts_identities_that_changes_had_refreshed_in_its_slot(
     unseen(db)
     db.execute("UPDATE listener.warmth SET asked_at = now() WHERE identity_id <= 5")
     daemon = start().following()
-    daemon.wait_for("refreshed what is being played", identities_scanned=20, refresh_calls=1)
+    daemon.wait_for("refreshed the rotation", identities_scanned=20, refresh_calls=1)
     assert pages(simulator) == [15]
 
 
@@ -333,7 +333,7 @@ def test_daemon_behind_low_coverage_mints_and_then_walks(
     play(db, count=3)
     unseen(db)
     daemon = start().following()
-    daemon.wait_for("having identities minted", rows=1)
+    daemon.wait_for("requesting new identities", rows=1)
     eventually(lambda: 100_001 in [i for c in simulator.calls.recent("refresh") for i in c.ids])
     assert daemon.stop() == 0
     assert daemon.logged("stopped", rows_minted=1, mints_raced=0)
@@ -423,7 +423,7 @@ def test_change_of_the_library_is_asked_once_behind_a_cold_page_of_another_calle
     simulator.clock.change(20)
     simulator.discogs = DiscogsLimits(burst=5)
     daemon = start(ROTATION_WARM_AT="").following()
-    daemon.wait_for("looked at every row")
+    daemon.wait_for("checked every row")
     others = {"identity_ids": list(range(1, 51))}
     headers = {"authorization": f"Bearer {simulator.api_key}"}
     url = f"{lml}/api/v1/cache/refresh-for-identities"

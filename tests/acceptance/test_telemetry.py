@@ -212,7 +212,7 @@ def test_daemon_tells_at_its_end_what_it_did_last(
     db: Connection, start: Start, simulator: Simulator, sentry: Sentry, settings: dict[str, str]
 ) -> None:
     daemon = start(**settings).following()
-    daemon.wait_for("looked at every row")
+    daemon.wait_for("checked every row")
     row = add_release(db, ARTIST)
     eventually(lambda: row in {q.library_id for q in simulator.calls.questions()})
     assert daemon.stop() == 0

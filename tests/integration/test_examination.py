@@ -182,7 +182,7 @@ async def test_pooler_that_lends_each_statement_a_backend_is_found(dsn: str) -> 
     assert not wakeups.same_backend
     finding = judge_wakeups(wakeups)
     assert finding.state is State.FAIL
-    assert "a pooler in between" in finding.finding
+    assert "a pooler shares our session" in finding.finding
     assert "directly" in finding.advice
 
 

@@ -170,8 +170,8 @@ def test_sequences_that_a_copy_of_the_rows_left_behind_are_brought_up(bare: str)
         behind = ["listener.ask_order", "listener.change_seq_seq"]
         assert lagging_sequences(connection, BACKEND) == behind
         assert install(connection, BACKEND) == [
-            "brought listener.ask_order up to its rows",
-            "brought listener.change_seq_seq up to its rows",
+            "raised listener.ask_order to match its rows",
+            "raised listener.change_seq_seq to match its rows",
         ]
         assert connection.execute("SELECT nextval('listener.ask_order')").fetchone() == (4712,)
         connection.execute("INSERT INTO listener.change (stream, row_id) VALUES ('library', 7)")
@@ -280,7 +280,7 @@ def test_older_database_is_told_from_one_without_the_listener(bare: str) -> None
         install(connection, BACKEND)
         assert require_installed(connection, BACKEND) == []
         connection.execute("DELETE FROM listener.installed WHERE name LIKE 'schema/0002%'")
-        with pytest.raises(InstallationError, match=r"of an older version: schema/0002\w+ missing"):
+        with pytest.raises(InstallationError, match=r"by an older version: schema/0002\w+ missing"):
             require_installed(connection, BACKEND)
 
 

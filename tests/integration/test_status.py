@@ -319,7 +319,7 @@ def test_slot_of_a_job_that_was_switched_off_is_not_overdue(db: Connection, dsn:
         " ('sweep', now() - interval '2 h', now() - interval '1 h', 'listener a', true)"
     )
     rows = [" ".join(line.split()[:4]) for line in shown(look(dsn), 120)]
-    assert "rotation off" in rows
+    assert "rotation off slot of" in rows
     assert any(row.startswith("sweep overdue") for row in rows)
 
 

@@ -125,7 +125,7 @@ async def test_changes_are_left_to_whoever_follows(
     assert story.next_asking is None
     assert "2 in the outbox, the first recorded 2026-03-01 00:00:00 UTC" in text_of(story)
     assert "listener test follows the library" in text_of(story)
-    assert "next: asked once its change is read" in text_of(story)
+    assert "next: asked when its change is read" in text_of(story)
     assert "no daemon follows the library" in text_of(story_of(dsn, row))
 
 
@@ -177,7 +177,7 @@ async def test_failures_are_told_with_what_comes_next(
     assert re.search(r"next attempt .* \(in \d+ min\)", text_of(story))
     who = "the daemon that follows the library will ask, or a sweep"
     due = r"next: due .* \(in \d+ min\)"
-    assert re.search(f"{due}: the last try failed; {who}", text_of(story))
+    assert re.search(f"{due}: the last attempt failed; {who}", text_of(story))
 
     await fail(library, verdicts, row, timedelta(days=7), parked=True)
     parked = story_of(dsn, row)
@@ -191,7 +191,7 @@ async def test_failures_are_told_with_what_comes_next(
     assert f"parked until the row or LML changes, or until `listener requeue {row}`" in told
     assert re.search(r"next attempt .* \(in \d+ \w+\)", told)
     db.execute("UPDATE listener.ledger SET next_ask_at = now()")
-    assert f"next: due now: the last try failed; {who}" in text_of(story_of(dsn, row))
+    assert f"next: due now: the last attempt failed; {who}" in text_of(story_of(dsn, row))
 
 
 async def test_answer_before_a_failure_is_not_taken_for_that_to_the_last_question(
@@ -199,16 +199,16 @@ async def test_answer_before_a_failure_is_not_taken_for_that_to_the_last_questio
 ) -> None:
     row = add_release(db)
     await answer(library, verdicts, row, None)
-    assert "not answered" not in text_of(story_of(dsn, row))
+    assert "later attempts failed" not in text_of(story_of(dsn, row))
     rename(db, row, "Broadcast")
     await fail(library, verdicts, row, timedelta(hours=1))
     told = text_of(story_of(dsn, row))
     assert re.search(r"asked: last answered .+: unresolved\n", told)
-    assert "asked again since, and not answered: the answer may be to another question" in told
+    assert "later attempts failed, so this answer may be to an older question" in told
     assert "the row has not changed since it was last asked about" in told
 
     await answer(library, verdicts, row, None)
-    assert "not answered" not in text_of(story_of(dsn, row))
+    assert "later attempts failed" not in text_of(story_of(dsn, row))
 
 
 async def test_row_out_of_scope_is_told_so(
@@ -217,7 +217,7 @@ async def test_row_out_of_scope_is_told_so(
     outside, inside = add_release(db), add_release(db)
     set_column(db, "library", inside, "canonical_entity_id", "entity")
     waiting = story_of(dsn, outside, include_null_canonical=False)
-    assert "next: asked once its change is read" in text_of(waiting)
+    assert "next: asked when its change is read" in text_of(waiting)
     settle_all(db)
     story = story_of(dsn, outside, include_null_canonical=False)
     assert story.next_asking is None
@@ -235,7 +235,7 @@ async def test_row_that_failed_is_searched_for_though_it_is_out_of_scope(
     await fail(library, verdicts, row, timedelta(minutes=15))
     settle_all(db)
     told = text_of(story_of(dsn, row, include_null_canonical=False))
-    assert re.search(r"next: .*the last try failed", told)
+    assert re.search(r"next: .*the last attempt failed", told)
 
 
 async def test_parked_row_out_of_scope_is_told_what_would_help(
@@ -249,10 +249,10 @@ async def test_parked_row_out_of_scope_is_told_what_would_help(
     # A search by content would find that it changed, were it in scope.
     changed = text_of(story_of(dsn, row, include_null_canonical=False))
     assert f"or until `listener requeue {row}`" in changed
-    assert re.search(r"next: due .* \(in \d+ \w+\): the last try failed", changed)
+    assert re.search(r"next: due .* \(in \d+ \w+\): the last attempt failed", changed)
     assert "next: due now: the row changed since" in text_of(story_of(dsn, row))
     db.execute("UPDATE listener.ledger SET next_ask_at = now()")
-    assert "next: due now: the last try failed" in text_of(story_of(dsn, row))
+    assert "next: due now: the last attempt failed" in text_of(story_of(dsn, row))
 
 
 async def test_what_we_wrote_is_told_from_what_others_did(
@@ -354,7 +354,7 @@ async def test_compilation_tells_what_became_of_its_tracks(
     text = text_of(story)
     assert ": visited_compilation\n" in text
     assert "tracks: 1 of 3 credits linked to an artist; 2 match no row of the backend" in text
-    assert "what was found is to be verified again" in text
+    assert "its identity needs to be verified again" in text
 
 
 async def test_compilation_that_lml_visited_in_vain_says_so(

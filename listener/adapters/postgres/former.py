@@ -72,7 +72,7 @@ def require_history(connection: psycopg.Connection[Any], backend: str) -> None:
     table = look_at_history(connection, backend)
     obstacle = table.obstacle
     if obstacle is None and not table.readable:
-        obstacle = "on library_identity_history this right is missing: SELECT on the table"
+        obstacle = "missing right on library_identity_history: SELECT on the table"
     if obstacle is not None:
         message = f"there is no history to work with: {obstacle}; `listener doctor` tells more"
         raise InstallationError(message)

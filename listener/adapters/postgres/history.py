@@ -33,12 +33,12 @@ class HistoryTable:
     def obstacle(self) -> str | None:
         """Why no former identities are kept there; None if they are."""
         if not self.present:
-            return "there is no table library_identity_history"
+            return "table library_identity_history does not exist"
         for names, what in (
             (self.missing, "library_identity_history has no column"),
-            (self.different, "library_identity_history has another type for"),
-            (self.unknown, "library_identity_history wants a value that nobody knows for"),
-            (self.lacking, "on library_identity_history this right is missing:"),
+            (self.different, "library_identity_history has an unexpected type for"),
+            (self.unknown, "library_identity_history requires a value of unknown meaning for"),
+            (self.lacking, "missing right on library_identity_history:"),
         ):
             if names:
                 return f"{what} {', '.join(names)}"
@@ -77,15 +77,15 @@ class History:
             )
             self._table = (await cursor.fetchall())[0]
         self._suspected = False
-        # At the start it is told by whoever looks at the installation.
+        # `check_installation` logs it at the start.
         if before is not None and before.obstacle != self._table.obstacle:
             tell(self._table)
 
 
 def tell(table: HistoryTable) -> None:
-    """Say in the log if former identities are not kept."""
+    """Log a warning if former identities are not kept."""
     if table.obstacle is not None:
         _log.warning(
-            "former identities are not kept, verdicts are written all the same",
+            "former identities are not kept, but verdicts are written",
             reason=table.obstacle,
         )

@@ -23,7 +23,7 @@ UNICODE = "UTF8"
 _TRIES = 20
 # Another process may be installing for a while.
 _LIMITS = {"statement_timeout": "0", "lock_timeout": "0"}
-_AS_OWNER = "run it as the owner of the backend's tables; runbooks/install.md tells what that needs"
+_AS_OWNER = "run it as the owner of the backend's tables; see runbooks/install.md"
 # Beside the parts, `listener.installed` holds which version of the program installed last.
 _VERSION = "version"
 _BACKEND_TABLES = ("library", "rotation", "library_identity", "library_identity_source")
@@ -81,7 +81,7 @@ def install(connection: psycopg.Connection[Any], backend: str) -> list[str]:
     require_backend(connection, backend)
     newer = newer_version(connection)
     if newer is not None:
-        _refuse_to_mend(newer, missing_parts(connection, backend))
+        _refuse_to_repair(newer, missing_parts(connection, backend))
         return []
     done = []
     if not _installed_table_exists(connection):
@@ -93,7 +93,7 @@ def install(connection: psycopg.Connection[Any], backend: str) -> list[str]:
     # A restore of the schema alone leaves the table empty.
     if connection.execute(query("fill_lanes", backend)).rowcount:
         done.append("filled listener.lane")
-    done += [f"brought {name} up to its rows" for name in raise_sequences(connection, backend)]
+    done += [f"raised {name} to match its rows" for name in raise_sequences(connection, backend)]
     connection.execute(_record(_VERSION, version(DISTRIBUTION)))
     return done
 
@@ -110,7 +110,7 @@ def require_installed(connection: psycopg.Connection[Any], backend: str) -> list
     if not schema:
         return missing
     if _present_digests(connection):
-        message = f"the database is of an older version: {schema} missing; run `listener migrate`"
+        message = f"installed by an older version: {schema} missing; run `listener migrate`"
     else:
         message = f"not installed: {schema}; run `listener migrate`"
     raise InstallationError(message)
@@ -191,11 +191,11 @@ def _record(name: str, digest: str) -> sql.Composed:
     ).format(name, digest)
 
 
-def _refuse_to_mend(newer: str, missing: list[Part]) -> None:
+def _refuse_to_repair(newer: str, missing: list[Part]) -> None:
     if missing:
         labels = ", ".join(part.label for part in missing)
         message = (
-            f"missing {labels}, which listener {newer} installed, and this is older, "
+            f"missing {labels}, installed by listener {newer}, and this is the older "
             f"{version(DISTRIBUTION)}; run `listener migrate` of that version"
         )
         raise InstallationError(message)
@@ -216,8 +216,8 @@ def _patiently(connection: psycopg.Connection[Any], statement: sql.Composed) -> 
         except errors.LockNotAvailable:
             if not left:
                 message = (
-                    "the backend's tables stayed locked by a long transaction; "
-                    "run `listener migrate` again when it has ended"
+                    "a long transaction kept the backend's tables locked; "
+                    "run `listener migrate` again after it ends"
                 )
                 raise InstallationError(message) from None
             connection.execute("SELECT pg_sleep(0.2)")
@@ -277,7 +277,7 @@ def unfit(encoding: str) -> str:
     """Say what is wrong with an encoding, and what to do."""
     return (
         f"encoded in {encoding}, which cannot hold every name that LML knows; "
-        f"move the backend to a database that is encoded in {UNICODE}"
+        f"move the backend to a database encoded in {UNICODE}"
     )
 
 

@@ -16,9 +16,9 @@ from listener.adapters.postgres.installation import InstallationError
 from listener.adapters.postgres.rehearsal import find_needs
 from listener.adapters.postgres.statements import query
 
-# What is to be done about a right that a daemon lacks.
+# Advice for a right that the daemon lacks.
 GRANT = "run `listener roles --role ROLE --apply` as the owner of the backend's tables"
-# A policy for the role would not do: that it hides no row cannot be known.
+# A policy for the role is not enough: one cannot know that it hides no row.
 SEE_ALL_ROWS = "have an administrator run ALTER ROLE ... BYPASSRLS for the daemon's role"
 
 
@@ -97,7 +97,7 @@ def _grant(connection: psycopg.Connection[Any], backend: str, role: str) -> Gran
     rights = list_rights(connection, backend, role)
     lacking = [f"{each.wanted_right} on {each.thing}" for each in rights if each.granted is False]
     if lacking:
-        message = f"could not grant {', '.join(lacking)}; run it as the owner of these"
+        message = f"could not grant {', '.join(lacking)}; run it as the owner of these tables"
         raise InstallationError(message)
     if hidden := list_hidden(connection, backend, role):
         return Grants(known, f"row level security applies to {', '.join(hidden)}; {SEE_ALL_ROWS}")
@@ -155,9 +155,9 @@ def _thing(right: Right) -> tuple[str, str | None, str]:
 
 def _refuse(role: str, *, ourselves: bool, owner: bool) -> None:
     if ourselves or owner:
-        what = "is who we are" if ourselves else "owns schema listener or a part of it"
+        what = f"connected as role {role}" if ourselves else f"role {role} owns schema listener"
         message = (
-            f"role {role} {what}: it would lose rights that `listener migrate` needs; "
-            "name a role of the daemon's own"
+            f"{what}: it would lose rights that `listener migrate` needs; "
+            "give the daemon a role of its own"
         )
         raise InstallationError(message)

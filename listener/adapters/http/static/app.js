@@ -1,4 +1,4 @@
-// Asks the daemon how all is, every second while somebody looks, and shows what changed.
+// Polls the daemon every second while the page is visible, and updates what changed.
 
 import { bars, lag, rate, short, stack, sum } from "/chart.js";
 
@@ -10,7 +10,7 @@ const NAMES = {
   parked: "parked", never: "never asked", nameless: "no artist name",
 };
 const OUTCOMES = { done: "good", running: "working", stopped: "warn", failed: "bad", lost: "bad" };
-const BREAKERS = { closed: ["answers", "good"], open: ["left alone", "bad"], "half-open": ["being tried", "warn"] };
+const BREAKERS = { closed: ["answers", "good"], open: ["down", "bad"], "half-open": ["testing", "warn"] };
 const WOKEN = { true: ["woken", "good"], false: ["polling", "warn"] };
 
 const at = (id) => document.getElementById(id);
@@ -23,7 +23,7 @@ function make(name, attributes = {}, ...children) {
   return element;
 }
 
-// Replaces what is in a place only if it is something else: a reader's focus and selection stay.
+// Replaces the content of an element only if it changed, so that focus and selection survive.
 function show(id, facts, ...children) {
   const key = JSON.stringify(facts);
   if (state.shown.get(id) === key) return;
@@ -45,7 +45,7 @@ function span(seconds) {
   return `${Math.floor(seconds)} s`;
 }
 
-// Never rounded up to all, nor down to nothing.
+// 100 % means all and 0 % means none, whatever the rounding.
 function percent(part, whole) {
   if (!whole || !part) return "0 %";
   if (part === whole) return "100 %";
@@ -89,16 +89,16 @@ function showTiles(status) {
   const tiles = [
     ["waiting", number(backlog), streams, "backlog"],
     ["oldest waiting", oldest < 0 ? "none" : span(oldest), "", "oldest"],
-    ["answered after, lately", span(typical), "", "typical"],
-    ["changes settled in a day", number(settled), "", "settled"],
-    ["of named rows resolved", percent(known.resolved, named), counted(status.due_by_time, "row") + " due now", "share"],
+    ["typical time to answer", span(typical), "", "typical"],
+    ["changes settled in 24 hours", number(settled), "", "settled"],
+    ["of rows with an artist resolved", percent(known.resolved, named), counted(status.due_by_time, "row") + " due now", "share"],
   ];
   show("tiles", tiles, () => tiles.map(([name, value, note, key]) =>
     make("div", { class: "tile" }, note ? make("dd", { class: "note" }, note) : null, make("dd", { "data-value": key }, value), make("dt", {}, name))));
 }
 
 function showCoverage(known) {
-  text("coverage-sub", `${number(known.rows)} rows, ${percent(known.asked, known.rows - known.nameless)} of the named asked`);
+  text("coverage-sub", `${number(known.rows)} rows, ${percent(known.asked, known.rows - known.nameless)} of those with an artist asked`);
   const bar = at("coverage-bar");
   const told = LAYERS.map((name) => `${NAMES[name]} ${number(known[name])}`).join(", ");
   bar.classList.toggle("empty", !known.rows);
@@ -151,8 +151,8 @@ function showRotation(rotation) {
 
 function showStreams(status) {
   const follower = (each) => {
-    if (!each.holder) return make("span", { class: "bad" }, "nobody");
-    return each.holder_alive ? each.holder : make("span", { class: "bad" }, `${each.holder}, gone`);
+    if (!each.holder) return make("span", { class: "bad" }, "no daemon");
+    return each.holder_alive ? each.holder : make("span", { class: "bad" }, `${each.holder}, disconnected`);
   };
   const facts = status.streams.map((each) => [each.stream, each.backlog, span(each.oldest_seconds), each.holder, each.holder_alive, each.breaker, each.woken]);
   show("streams", facts, () => table("Streams", ["stream", ">waiting", ">oldest", "woken", "LML", "followed by"],
@@ -166,7 +166,7 @@ function showStreams(status) {
     ])));
   show("replicas", status.replicas, () => status.replicas.length
     ? status.replicas.map((name) => make("li", {}, name))
-    : [make("li", { class: "bad" }, "no daemon is at work")]);
+    : [make("li", { class: "bad" }, "no daemon is running")]);
 }
 
 function command(words) {
@@ -183,14 +183,14 @@ function showParked(rows, total) {
     ? [`${counted(total, "row")}${total > rows.length ? `, the first ${rows.length} here` : ""} `, command("listener requeue --all")]
     : []);
   show("parked", rows, () => rows.length
-    ? [table("Parked rows", ["row", "reason", "put it back", "what was said", ">tries", "since"], rows.map((row) => [
+    ? [table("Parked rows", ["row", "reason", "to requeue", "detail", ">failures", "since"], rows.map((row) => [
       [make("span", { "data-value": "parked" }, String(row.library_id)), "nowrap"], [row.reason ?? "–", "nowrap"], command(`listener requeue ${row.library_id}`), [row.detail ?? "", "wrap"],
       [number(row.attempts), "n"], [row.last_failed_at ? row.last_failed_at.slice(0, 16).replace("T", " ") + " UTC" : "–", "nowrap"],
     ]))]
-    : [make("p", { class: "quiet" }, "None: every row could be answered, or still may.")]);
+    : [make("p", { class: "quiet" }, "No rows are parked.")]);
 }
 
-// Compilations whose tracks are known stand with rows that have one artist.
+// Compilations whose tracks are known count as resolved.
 function resolved(tally) {
   return (tally.rows_resolved ?? tally.identities_resolved ?? 0) + (tally.rows_resolved_compilation ?? 0);
 }
@@ -208,8 +208,8 @@ function showRuns(status, now) {
   ]);
   const facts = status.runs.map((run, i) => [run.run_id, run.outcome, rows[i][2][0], rows[i][3][0], run.tally]);
   show("runs", facts, () => rows.length
-    ? [table("Last runs", ["run", "cause", ">began", ">took", "outcome", ">looked at", ">resolved", ">unresolved", ">failed", ">capture missed", "reason"], rows)]
-    : [make("p", { class: "quiet" }, "No run yet.")]);
+    ? [table("Last runs", ["run", "cause", ">started", ">took", "outcome", ">asked", ">resolved", ">unresolved", ">failed", ">capture missed", "reason"], rows)]
+    : [make("p", { class: "quiet" }, "No runs yet.")]);
   text("schedule", status.slots.map((slot) => {
     const left = time(slot.next_at) - now;
     return `${slot.job} ${left > 0 ? `in ${span(left)}` : "is due"}`;
@@ -255,7 +255,7 @@ function showHistory() {
     few.map((p) => [`${span(Math.max(0, now - p.at))} ago`, ...p.values.map((count) => [number(count), "n"])])));
 }
 
-// A dozen rows are read; more are not.
+// A dozen rows are as many as a person reads.
 function showNumbers(name, library, rotation, { now, seconds }) {
   const part = seconds / 12;
   const within = (list, i) => list.filter((p) => p.at > now - seconds + i * part && p.at <= now - seconds + (i + 1) * part);
@@ -289,7 +289,7 @@ function showAll(seen) {
   showRuns(seen.status, now);
 }
 
-function tellLive(on, words) {
+function showLive(on, words) {
   at("live").classList.toggle("on", on);
   text("as-of", words);
 }
@@ -303,20 +303,20 @@ async function fetched(path) {
 async function look() {
   if (Date.now() - state.historyAt > HISTORY_EVERY) {
     state.historyAt = Date.now();
-    // Without a history the rest is shown all the same.
+    // The rest is useful even without a history.
     fetched("/history.json").then((history) => { state.history = history; showHistory(); }, () => {});
   }
   try {
     state.seen = await fetched("/page.json");
     state.failures = 0;
     showAll(state.seen);
-    tellLive(Boolean(state.seen.status), state.seen.status ? state.seen.status.at.slice(11, 19) + " UTC" : "no database");
+    showLive(Boolean(state.seen.status), state.seen.status ? state.seen.status.at.slice(11, 19) + " UTC" : "no database");
   } catch {
     state.failures += 1;
     if (state.failures >= SILENT_AFTER) {
-      const since = state.seen?.status ? `; what is shown is of ${state.seen.status.at.slice(11, 19)} UTC` : "";
+      const since = state.seen?.status ? `; showing the state of ${state.seen.status.at.slice(11, 19)} UTC` : "";
       showWellness({ word: "unknown", why: [{ words: `this daemon does not answer${since}` }] });
-      tellLive(false, "no answer");
+      showLive(false, "no answer");
     }
   }
 }

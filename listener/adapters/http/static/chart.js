@@ -1,4 +1,4 @@
-// Small charts in SVG: each draws itself anew into its place from plain values.
+// Small SVG charts, each redrawn in place from plain values.
 
 const SVG = "http://www.w3.org/2000/svg";
 const EDGE = { top: 10, right: 6, bottom: 22, left: 46 };
@@ -84,8 +84,8 @@ export function lag(place, points, frame, label) {
   });
 }
 
-// Points: {at, library, rotation}, counts a minute. Heights go by the square root: an import of
-// thousands and an edit of one are both to be seen.
+// Points: {at, library, rotation}, counts per minute. Heights grow with the square root, so that
+// both an import of thousands and a single edit are visible.
 export function rate(place, points, frame, label) {
   draw(place, label, (svg, box) => {
     const most = Math.max(0, ...points.map((p) => p.library + p.rotation));
@@ -111,7 +111,7 @@ export function rate(place, points, frame, label) {
   });
 }
 
-// Layers: names; points: {at, values: one number for each layer}.
+// Layers: names; points: {at, values: one number per layer}.
 export function stack(place, points, layers, frame, label) {
   draw(place, label, (svg, box) => {
     const most = Math.max(0, ...points.map((p) => sum(p.values)));
