@@ -104,7 +104,7 @@ def test_role_that_would_lose_what_it_owns_is_refused(
     db.execute(sql.SQL("ALTER TABLE listener.ledger OWNER TO {}").format(sql.Identifier(role)))
     of_a_part = look(owner_dsn, "roles", "--role", role, *applying)
     assert (of_a_part.returncode, of_a_part.stdout) == (2, "")
-    assert "or a part of it" in of_a_part.stderr
+    assert "or part of it" in of_a_part.stderr
     look_at_ledger(owner_dsn, role)
 
 

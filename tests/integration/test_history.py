@@ -532,7 +532,7 @@ SPOILT = {
     "DROP TABLE {history}": "table library_identity_history does not exist",
     "ALTER TABLE {history} DROP COLUMN method": "no column method",
     "ALTER TABLE {history} ADD station text NOT NULL": "a value of unknown meaning for station",
-    "ALTER TABLE {history} ALTER wikidata_qid TYPE bytea USING NULL": "an unexpected type for wikidata",
+    "ALTER TABLE {history} ALTER wikidata_qid TYPE bytea USING NULL": "unknown type for wikidata",
     "ALTER TABLE {history} ALTER superseded_reason TYPE int USING 0": "type for superseded_reason",
 }
 

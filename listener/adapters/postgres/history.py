@@ -36,7 +36,7 @@ class HistoryTable:
             return "table library_identity_history does not exist"
         for names, what in (
             (self.missing, "library_identity_history has no column"),
-            (self.different, "library_identity_history has an unexpected type for"),
+            (self.different, "library_identity_history has an unknown type for"),
             (self.unknown, "library_identity_history requires a value of unknown meaning for"),
             (self.lacking, "missing right on library_identity_history:"),
         ):

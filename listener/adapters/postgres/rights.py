@@ -155,7 +155,11 @@ def _thing(right: Right) -> tuple[str, str | None, str]:
 
 def _refuse(role: str, *, ourselves: bool, owner: bool) -> None:
     if ourselves or owner:
-        what = f"connected as role {role}" if ourselves else f"role {role} owns schema listener"
+        what = (
+            f"connected as role {role}"
+            if ourselves
+            else f"role {role} owns schema listener or part of it"
+        )
         message = (
             f"{what}: it would lose rights that `listener migrate` needs; "
             "give the daemon a role of its own"
