@@ -362,7 +362,9 @@ def test_older_program_never_mends_triggers_of_a_newer_one(bare: str) -> None:
                 sql.Identifier(BACKEND, "library")
             )
         )
-        with pytest.raises(InstallationError, match=r"triggers/library, which listener 99\.0\.0"):
+        with pytest.raises(
+            InstallationError, match=r"triggers/library, installed by listener 99\.0\.0"
+        ):
             install(connection, BACKEND)
 
 
