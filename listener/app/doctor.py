@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
+from functools import partial
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -19,22 +18,24 @@ from listener.adapters.postgres.examination import (
     UnreadableError,
     Wakeups,
     examining,
-    read_faults,
     read_history,
     read_missing,
     read_refused,
     read_rights,
     read_server,
+    read_work,
     rehearsing,
     try_wakeups,
 )
 from listener.adapters.postgres.history import HistoryTable
 from listener.adapters.postgres.installation import UNICODE, UnreachableError, unfit
 from listener.adapters.postgres.rights import GRANT, SEE_ALL_ROWS
+from listener.app.at_work import AT_WORK, judge_work
+from listener.app.finding import Finding, State, skipped
 from listener.app.gate import ask_gate
 from listener.app.in_thread import in_thread
 from listener.domain.gate import ABSENT, Open, Route
-from listener.settings import DatabaseSettings, Settings, SettingsError, load_settings
+from listener.settings import Settings, SettingsError, StatusSettings, load_settings
 
 _TOLERATED = timedelta(seconds=2)
 _OLDEST, _NEWEST = 14, 18
@@ -58,25 +59,6 @@ _NOT_LML = "correct LIBRARY_METADATA_URL, or fix the proxy in front of LML"
 _LML_SLOW = "LML is overloaded; wait before a backfill"
 
 
-class State(StrEnum):
-    """Result of a check; a skipped one depends on another that failed."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-    SKIP = "skip"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found, with advice unless all is well."""
-
-    check: str
-    state: State
-    finding: str
-    advice: str = ""
-
-
 T = TypeVar("T")
 _USUAL_DEADLOCK_TIMEOUT = timedelta(seconds=1)
 _SERVER = ("database", "server version", "clock", "deadlocks")
@@ -84,20 +66,25 @@ _PARTS = ("schema", "triggers")
 _RIGHTS = ("rights",)
 _STATEMENTS = ("statements",)
 _HISTORY = ("history",)
-_CHANGES = ("changes",)
-_ON_THE_DATABASE = (*_SERVER[1:], *_PARTS, *_RIGHTS, *_STATEMENTS, *_HISTORY, *_CHANGES, "wake-ups")
+_ON_THE_DATABASE = (*_SERVER[1:], *_PARTS, *_RIGHTS, *_STATEMENTS, *_HISTORY)
 _ON_LML = tuple(f"LML {route.name.lower()} route" for route in Route)
 _ROUTES = dict(zip(Route, _ON_LML, strict=True))
 
 
-async def examine() -> list[Finding]:
-    """Read the settings and run every check that they allow, changing nothing."""
+async def examine(*, at_work: bool = True) -> list[Finding]:
+    """Read the settings and run every check that they allow, changing nothing.
+
+    Without `at_work` it does not look for daemons: there need not be any yet.
+    """
     try:
         settings = load_settings(Settings)
     except SettingsError as error:
         wrong = Finding("settings", State.FAIL, str(error), "correct them; README.md lists them")
-        return [wrong, *await _database(_database_settings()), *_skipped("settings", *_FURTHER)]
-    found = await asyncio.gather(_database(settings), _lml(settings), _gate(settings))
+        looked = await _database(_status_settings(), at_work=at_work)
+        return [wrong, *looked, *skipped("settings", *_FURTHER)]
+    found = await asyncio.gather(
+        _database(settings, at_work=at_work), _lml(settings), _gate(settings)
+    )
     return [
         Finding("settings", State.OK, "all valid"),
         *(finding for findings in found for finding in findings),
@@ -108,22 +95,23 @@ async def examine() -> list[Finding]:
 _FURTHER = ("LML", *_ON_LML, "deploy gate", "Sentry")
 
 
-def _database_settings() -> DatabaseSettings | None:
+def _status_settings() -> StatusSettings | None:
     try:
-        return load_settings(DatabaseSettings)
+        return load_settings(StatusSettings)
     except SettingsError:
         return None
 
 
-async def _database(settings: DatabaseSettings | None) -> list[Finding]:
+async def _database(settings: StatusSettings | None, *, at_work: bool) -> list[Finding]:
+    further = (*_ON_THE_DATABASE, *(AT_WORK if at_work else ()), "wake-ups")
     if settings is None:
-        return _skipped("settings", "database", *_ON_THE_DATABASE)
-    dsn, backend = settings.database_url.get_secret_value(), settings.wxyc_schema_name
+        return skipped("settings", "database", *further)
+    dsn = settings.database_url.get_secret_value()
     try:
-        looked = await in_thread(_look, dsn, backend)
+        looked = await in_thread(partial(_look, settings, at_work=at_work))
     except UnreachableError as error:
         unreachable = Finding("database", State.FAIL, str(error), _CONNECT)
-        return [unreachable, *_skipped("database", *_ON_THE_DATABASE)]
+        return [unreachable, *skipped("database", *further)]
     try:
         return [*looked, judge_wakeups(await try_wakeups(dsn))]
     except UnreadableError as error:
@@ -131,7 +119,8 @@ async def _database(settings: DatabaseSettings | None) -> list[Finding]:
         return [*looked, Finding("wake-ups", State.WARN, finding, _DIRECT)]
 
 
-def _look(dsn: str, backend: str) -> list[Finding]:
+def _look(settings: StatusSettings, *, at_work: bool) -> list[Finding]:
+    dsn, backend = settings.database_url.get_secret_value(), settings.wxyc_schema_name
     with examining(dsn) as connection:
         return [
             *_read(_SERVER, lambda: judge_server(read_server(connection, backend))),
@@ -139,7 +128,7 @@ def _look(dsn: str, backend: str) -> list[Finding]:
             *_rights(dsn, backend),
             *_statements(connection, backend),
             *_read(_HISTORY, lambda: judge_history(read_history(connection, backend))),
-            *_changes(connection, backend),
+            *(_work(connection, settings, backend) if at_work else ()),
         ]
 
 
@@ -151,9 +140,9 @@ def _rights(dsn: str, backend: str) -> list[Finding]:
 def _statements(connection: psycopg.Connection[Any], backend: str) -> list[Finding]:
     try:
         if read_missing(connection, backend)[0]:
-            return _skipped("schema", *_STATEMENTS)
+            return skipped("schema", *_STATEMENTS)
     except UnreadableError:
-        return _skipped("schema", *_STATEMENTS)
+        return skipped("schema", *_STATEMENTS)
     try:
         return list(judge_statements(read_refused(connection, backend)))
     except UnreadableError as error:
@@ -161,12 +150,24 @@ def _statements(connection: psycopg.Connection[Any], backend: str) -> list[Findi
         return [Finding(*_STATEMENTS, State.WARN, finding, "run `listener doctor` again")]
 
 
-def _changes(connection: psycopg.Connection[Any], backend: str) -> list[Finding]:
+def _work(
+    connection: psycopg.Connection[Any], settings: StatusSettings, backend: str
+) -> list[Finding]:
     try:
-        return list(judge_changes(read_faults(connection, backend)))
+        if read_missing(connection, backend)[0]:
+            return skipped("schema", *AT_WORK)
     except UnreadableError:
-        # An earlier check reports why they cannot be read.
-        return _skipped("schema", *_CHANGES)
+        return skipped("schema", *AT_WORK)
+    try:
+        status = read_work(
+            connection, backend, include_null_canonical=settings.include_null_canonical
+        )
+    except UnreadableError as error:
+        first, *others = AT_WORK
+        finding = f"the state of the daemons cannot be read: {error}"
+        advice = f"{GRANT}; then run `listener doctor` again"
+        return [Finding(first, State.FAIL, finding, advice), *skipped(first, *others)]
+    return list(judge_work(status, settings))
 
 
 def _read(checks: tuple[str, ...], look: Callable[[], Iterator[Finding]]) -> list[Finding]:
@@ -175,7 +176,7 @@ def _read(checks: tuple[str, ...], look: Callable[[], Iterator[Finding]]) -> lis
     except UnreadableError as error:
         first, *others = checks
         advice = f"{GRANT}; or {_MIGRATE}"
-        return [Finding(first, State.FAIL, str(error), advice), *_skipped(first, *others)]
+        return [Finding(first, State.FAIL, str(error), advice), *skipped(first, *others)]
 
 
 def judge_server(server: Server) -> Iterator[Finding]:
@@ -246,15 +247,6 @@ def judge_parts(schema: list[str], triggers: list[str], lagging: list[str]) -> I
         yield Finding("triggers", State.FAIL, finding, _MIGRATE)
     else:
         yield Finding("triggers", State.OK, "installed, enabled and up to date")
-
-
-def judge_changes(faults: Mapping[str, str]) -> Iterator[Finding]:
-    """Judge whether the database accepts what the daemon writes; `faults` are by stream."""
-    if faults:
-        rejected = "; ".join(f"every change of {stream}: {why}" for stream, why in faults.items())
-        yield Finding("changes", State.FAIL, f"the database rejects {rejected}", _MIGRATION)
-    else:
-        yield Finding("changes", State.OK, "none rejected by the database")
 
 
 def judge_statements(refused: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
@@ -395,7 +387,3 @@ def judge_sentry(dsn: str | None) -> Finding:
         advice = "copy SENTRY_DSN from the project's page in Sentry, or unset it"
         return Finding("Sentry", State.FAIL, "SENTRY_DSN is malformed", advice)
     return Finding("Sentry", State.OK, "SENTRY_DSN is well-formed")
-
-
-def _skipped(needed: str, *checks: str) -> list[Finding]:
-    return [Finding(check, State.SKIP, f"requires {needed}") for check in checks]

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from listener.app.doctor import Finding, State, examine
+from listener.app.doctor import examine
+from listener.app.finding import Finding, State
 from listener.cli.errors import SOME_FAILED, examples
 from listener.cli.look import printable
 
@@ -27,16 +28,18 @@ _PIPE_WIDTH = 10_000
     name="doctor",
     epilog=examples(
         ("listener doctor", "one screen of checks and fixes"),
+        ("listener doctor --before-start", "before the first daemon is started"),
         ("listener doctor --json", "machine-readable"),
     ),
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
-def doctor_command(*, as_json: bool) -> None:
-    """Check the installation and suggest fixes.
+@click.option("--before-start", is_flag=True, help="Do not look for daemons and their work.")
+def doctor_command(*, as_json: bool, before_start: bool) -> None:
+    """Check the installation and the daemons, and suggest fixes.
 
     Changes nothing. Exits 0, or 1 if a check failed. A warning is not a failure.
     """
-    findings = asyncio.run(examine())
+    findings = asyncio.run(examine(at_work=not before_start))
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings]))
     else:

@@ -18,10 +18,12 @@ import pytest
 from psycopg import sql
 
 from listener.adapters.lml.health import Probe
-from listener.app.doctor import State, judge_probe, judge_sentry
+from listener.app.at_work import AT_WORK
+from listener.app.doctor import judge_probe, judge_sentry
+from listener.app.finding import State
 from listener.simulator import Health, Simulator
-from tests.acceptance.conftest import WAIT_SECONDS, Commands, Outcome
-from tests.catalogue import table
+from tests.acceptance.conftest import WAIT_SECONDS, Commands, Daemon, Outcome, eventually
+from tests.catalogue import add_release, count, table
 from tests.conftest import Connection, with_database
 
 pytestmark = pytest.mark.timeout(30)
@@ -37,7 +39,6 @@ CHECKS = [
     "rights",
     "statements",
     "history",
-    "changes",
     "wake-ups",
     "LML",
     "LML library route",
@@ -46,8 +47,8 @@ CHECKS = [
     "deploy gate",
     "Sentry",
 ]
-ON_THE_DATABASE = CHECKS[2:12]
-FURTHER = CHECKS[12:]
+ON_THE_DATABASE = CHECKS[2:11]
+FURTHER = CHECKS[11:]
 COMMIT = {"GATE_COMMIT_SHA": "0123abc", "GATE_COMPARE_URL": "http://127.0.0.1:1/{base}...{head}"}
 
 Doctor = Callable[..., dict[str, dict[str, str]]]
@@ -58,7 +59,7 @@ def doctor(listener: Commands) -> Doctor:
     """Examine with settings given as keywords; return the findings that are not ok, by check."""
 
     def examining(**settings: str) -> dict[str, dict[str, str]]:
-        ran = listener.run("doctor", "--json", **settings)
+        ran = listener.run("doctor", "--before-start", "--json", **settings)
         assert not ran.stderr
         findings = found(ran)
         assert list(findings) == CHECKS
@@ -123,13 +124,13 @@ def leave_behind(db: Connection) -> None:
 
 
 def test_screen_is_readable_in_a_pipe(listener: Commands) -> None:
-    ran = listener.run("doctor", LML_API_KEY="wrong")
+    ran = listener.run("doctor", "--before-start", LML_API_KEY="wrong")
     assert ran.code == 1
     lines = ran.stdout.splitlines()
     assert len(lines) == len(CHECKS) + 1
     assert re.match(r"check +state +finding +what to do$", lines[0])
     assert [line[: lines[0].index("state")].strip() for line in lines[1:]] == CHECKS
-    assert re.match(r"LML library route +fail +key rejected \(403\) +set LML_API_KEY", lines[14])
+    assert re.match(r"LML library route +fail +key rejected \(403\) +set LML_API_KEY", lines[13])
     assert "\x1b" not in ran.stdout
     assert not any(line.endswith(" ") for line in lines)
 
@@ -240,7 +241,7 @@ def test_database_without_the_listener_is_told(db: Connection, doctor: Doctor) -
     assert states(doctor()) == {
         "schema": "fail",
         "triggers": "fail",
-        **skipped("statements", "changes"),
+        **skipped("statements"),
     }
 
 
@@ -266,7 +267,7 @@ def test_role_without_a_right_is_told(
             "triggers": "skip",
             "rights": "fail",
             "history": "warn",
-            **skipped("statements", "changes"),
+            **skipped("statements"),
         }
         assert "INSERT on the table" in findings["history"]["finding"]
         assert "UPDATE (id) on wxyc_schema.library" in findings["rights"]["finding"]
@@ -378,12 +379,72 @@ def test_usage_error_is_told_apart(listener: Commands) -> None:
     assert listener.run("doctor", "--nonsense").code == 2
 
 
-def test_stream_whose_changes_are_all_refused_is_named(db: Connection, doctor: Doctor) -> None:
-    db.execute("UPDATE listener.lane SET fault = 'no such column' WHERE stream = 'library'")
-    findings = doctor()
-    assert states(findings) == {"changes": "fail"}
-    assert (
-        findings["changes"]["finding"]
-        == "the database rejects every change of library: no such column"
+def at_work(listener: Commands, **settings: str) -> dict[str, dict[str, str]]:
+    """Return what is found of the daemons and their work."""
+    findings = found(listener.run("doctor", "--json", **settings))
+    assert [check for check in findings if check not in CHECKS] == list(AT_WORK)
+    return {check: findings[check] for check in AT_WORK}
+
+
+def test_rows_that_nobody_is_there_to_ask_about_are_a_failure(
+    db: Connection, listener: Commands
+) -> None:
+    for _ in range(3):
+        add_release(db)
+    assert listener.run("doctor").code == 1
+    seen = at_work(listener)
+    assert states(seen) == {
+        "verdict": "fail",
+        "library lane": "fail",
+        "rotation lane": "fail",
+        "last runs": "ok",
+        "parked": "ok",
+        "rotation": "ok",
+    }
+    assert seen["verdict"]["finding"].startswith("failing: no daemon follows library; start one")
+    assert seen["verdict"]["finding"].endswith("3 rows not asked about yet")
+    assert seen["library lane"]["finding"].startswith("held by nobody; 3 changes waiting, the old")
+    assert seen["library lane"]["advice"].startswith("start a daemon: `listener run`")
+    # Before the first start that is as it should be.
+    assert listener.run("doctor", "--before-start").code == 0
+
+
+def test_daemon_at_work_is_named_with_all_that_it_does(
+    db: Connection, listener: Commands, start: Callable[..., Daemon]
+) -> None:
+    add_release(db)
+    start().following()
+    eventually(lambda: count(db, "library_identity") == 1)
+    ended = "SELECT FROM listener.run WHERE kind IN ('backfill', 'audit') AND outcome = 'done'"
+    eventually(lambda: db.execute(ended).rowcount == 1)
+    (holder, since) = db.execute(
+        "SELECT holder, held_since FROM listener.lane WHERE stream = 'library'"
+    ).fetchall()[0]
+    eventually(lambda: "LML answers" in at_work(listener)["library lane"]["finding"])
+    assert listener.run("doctor").code == 0
+    seen = at_work(listener)
+    assert set(states(seen).values()) == {"ok"}
+    assert seen["verdict"]["finding"] == "well: every change is answered"
+    moment = f"{since:%Y-%m-%d %H:%M} UTC"
+    assert seen["library lane"]["finding"] == (
+        f"held by {holder} since {moment}; 0 changes waiting; LML answers"
     )
-    assert "database-down.md" in findings["changes"]["advice"]
+    assert " done 20" in seen["last runs"]["finding"]
+
+
+def test_what_goes_wrong_at_work_is_named_with_what_to_do(
+    db: Connection, listener: Commands
+) -> None:
+    db.execute("UPDATE listener.lane SET fault = 'no such column' WHERE stream = 'library'")
+    db.execute(
+        "INSERT INTO listener.run (kind, cause, holder, outcome, reason, ended_at)"
+        " VALUES ('rotation', 'schedule', 'listener a', 'failed', 'LML is gone', now())"
+    )
+    seen = at_work(listener)
+    assert "refuses every change of library: no such column" in seen["library lane"]["finding"]
+    assert "database-down.md" in seen["library lane"]["advice"]
+    assert seen["last runs"]["state"] == "warn"
+    assert "the last rotation run failed: LML is gone" in seen["last runs"]["finding"]
+    assert "lml-errors.md" in seen["last runs"]["advice"]
+    db.execute("DROP SCHEMA listener CASCADE")
+    assert set(states(at_work(listener)).values()) == {"skip"}

@@ -25,7 +25,8 @@ from listener.adapters.postgres.examination import (
 )
 from listener.adapters.postgres.installation import UnreachableError
 from listener.adapters.postgres.statements import sql_folder
-from listener.app.doctor import State, judge_rights, judge_server, judge_wakeups
+from listener.app.doctor import judge_rights, judge_server, judge_wakeups
+from listener.app.finding import State
 from tests.catalogue import table
 from tests.conftest import BACKEND, Connection, as_role
 from tests.poolers import pooler

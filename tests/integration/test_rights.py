@@ -12,7 +12,8 @@ from listener.adapters.postgres.examination import Rights, read_rights, rehearsi
 from listener.adapters.postgres.installation import InstallationError, install, installing
 from listener.adapters.postgres.rights import Right, apply_grants, list_rights, plan_grants
 from listener.adapters.postgres.statements import query
-from listener.app.doctor import State, judge_rights
+from listener.app.doctor import judge_rights
+from listener.app.finding import State
 from listener.demo.postgres import create_backend
 from tests.catalogue import add_release, table
 from tests.conftest import BACKEND, ROLE_PASSWORD, Connection, as_role

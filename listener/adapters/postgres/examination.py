@@ -28,7 +28,7 @@ from listener.adapters.postgres.pooler import keeps_backend
 from listener.adapters.postgres.rehearsal import refused_statements, refused_writes
 from listener.adapters.postgres.rights import list_hidden, list_rights
 from listener.adapters.postgres.statements import query
-from listener.adapters.postgres.status import StreamStatus
+from listener.adapters.postgres.status import Status, read_status
 
 DOCTOR = "listener-doctor"
 _LIMITS = {"statement_timeout": "5s", "lock_timeout": "2s"}
@@ -203,11 +203,12 @@ def read_refused(connection: psycopg.Connection[Any], backend: str) -> dict[str,
         return refused_statements(connection, backend)
 
 
-def read_faults(connection: psycopg.Connection[Any], backend: str) -> dict[str, str]:
-    """Return by stream what keeps a daemon from handling any change of it."""
-    with _looking(connection), connection.cursor(row_factory=class_row(StreamStatus)) as cursor:
-        streams = cursor.execute(query("read_streams", backend)).fetchall()
-    return {each.stream: each.fault for each in streams if each.fault is not None}
+def read_work(
+    connection: psycopg.Connection[Any], backend: str, *, include_null_canonical: bool
+) -> Status:
+    """Look at what daemons do, and what there is for them to do."""
+    with _looking(connection):
+        return read_status(connection, backend, include_null_canonical=include_null_canonical)
 
 
 async def try_wakeups(dsn: str) -> Wakeups:

@@ -1,0 +1,102 @@
+"""Judges for the doctor whether daemons are at work, and how they get on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from listener.adapters.postgres.status import Status, StreamStatus
+from listener.app.finding import Finding, State
+from listener.app.verdict import verdict_on
+from listener.domain.change import Stream
+from listener.domain.health import Cause, Why, Word
+from listener.domain.pacing import BreakerState
+from listener.domain.words import plural
+from listener.settings import StatusSettings
+
+AT_WORK = ("verdict", *(f"{stream} lane" for stream in Stream), "last runs", "parked", "rotation")
+
+_STATES = {Word.WELL: State.OK, Word.STRAINED: State.WARN, Word.FAILING: State.FAIL}
+_ADVICE = {
+    Cause.UNREADABLE: "see runbooks/database-down.md",
+    Cause.INCOMPLETE: "run `listener migrate` as the owner of the backend's tables",
+    Cause.UNFOLLOWED: "start a daemon: `listener run`; see runbooks/nobody-follows.md",
+    Cause.STALLED: "restart the daemon; see runbooks/nobody-follows.md",
+    Cause.REFUSED: "see runbooks/database-down.md; undo the migration, or upgrade the listener",
+    Cause.LAG: "see runbooks/lag-growing.md",
+    Cause.LML: "see runbooks/lml-down.md",
+    Cause.POLLING: "see runbooks/wakeups-silent.md",
+    Cause.CAPTURE: "see runbooks/capture-missed.md",
+    Cause.RUNS: "see runbooks/lml-errors.md",
+    Cause.FAILURES: "see runbooks/lml-errors.md",
+    Cause.COVERAGE: "see runbooks/rotation-warm-lag.md",
+    Cause.WARMTH: "see runbooks/rotation-warm-lag.md",
+}
+
+
+def judge_work(status: Status, settings: StatusSettings) -> Iterator[Finding]:
+    """Judge what the database knows of daemons and their work; the verdict comes first."""
+    verdict = verdict_on(status, settings)
+    told = "; ".join(why.words for why in verdict.why)
+    yield Finding(
+        "verdict", _STATES[verdict.word], f"{verdict.word}: {told}", _advice_on(verdict.why)
+    )
+    for stream in status.streams:
+        yield _lane(stream, status, settings)
+    yield _part("last runs", _runs(status), verdict.why, Cause.RUNS)
+    parked = plural(status.coverage.parked, "row")
+    advice = "`listener parked` lists them, with reasons" if status.coverage.parked else ""
+    yield Finding("parked", State.WARN if advice else State.OK, parked, advice)
+    played = f"{100 * status.rotation.coverage:.1f} % of {status.rotation.with_discogs_id:,} rows"
+    yield _part("rotation", f"{played} covered", verdict.why, Cause.COVERAGE, Cause.WARMTH)
+
+
+def _lane(stream: StreamStatus, status: Status, settings: StatusSettings) -> Finding:
+    alone = replace(status, streams=(stream,))
+    wrong = [why for why in verdict_on(alone, settings).why if why.cause in _OF_LANES]
+    waiting = f"{plural(stream.backlog, 'change')} waiting"
+    if stream.oldest_seconds is not None:
+        waiting += f", the oldest for {stream.oldest_seconds:.0f} s"
+    parts = [_holder(stream), waiting, *(why.words for why in wrong)]
+    if stream.holder_alive and stream.breaker == BreakerState.CLOSED:
+        parts.append("LML answers")
+    failing = any(why.cause in _FATAL for why in wrong)
+    state = State.FAIL if failing else State.WARN if wrong else State.OK
+    return Finding(f"{stream.stream} lane", state, "; ".join(parts), _advice_on(wrong))
+
+
+_FATAL = frozenset((Cause.UNFOLLOWED, Cause.STALLED, Cause.REFUSED, Cause.LAG))
+_OF_LANES = _FATAL | {Cause.LML, Cause.POLLING}
+
+
+def _holder(stream: StreamStatus) -> str:
+    if stream.holder is None:
+        return "held by nobody"
+    if not stream.holder_alive:
+        return f"held by {stream.holder}, whose session is gone"
+    since = "" if stream.held_since is None else f" since {_moment(stream.held_since)}"
+    return f"held by {stream.holder}{since}"
+
+
+def _runs(status: Status) -> str:
+    told = [
+        f"{run.kind} {run.outcome} {_moment(run.started_at)}"
+        for run in status.latest_runs
+        if run.outcome is not None and run.started_at is not None
+    ]
+    return ", ".join(told) or "none yet"
+
+
+def _part(check: str, finding: str, whys: Sequence[Why], *causes: Cause) -> Finding:
+    wrong = [why for why in whys if why.cause in causes]
+    told = "; ".join((finding, *(why.words for why in wrong)))
+    return Finding(check, State.WARN if wrong else State.OK, told, _advice_on(wrong))
+
+
+def _advice_on(whys: Sequence[Why]) -> str:
+    return "; ".join(dict.fromkeys(_ADVICE[why.cause] for why in whys if why.cause is not None))
+
+
+def _moment(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"

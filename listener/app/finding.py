@@ -1,0 +1,30 @@
+"""What one check of the doctor found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Result of a check; a skipped one depends on another that failed."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+    SKIP = "skip"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found, with advice unless all is well."""
+
+    check: str
+    state: State
+    finding: str
+    advice: str = ""
+
+
+def skipped(needed: str, *checks: str) -> list[Finding]:
+    """Return checks that could not be made, because they require what is missing."""
+    return [Finding(check, State.SKIP, f"requires {needed}") for check in checks]
