@@ -1,4 +1,4 @@
--- Forgets releases that are no more, in one window of ids; tells where the window ends, NULL after the last one.
+-- Removes deleted releases from the ledger, in one window of ids; returns where the window ends, NULL after the last.
 WITH window_end AS MATERIALIZED (
     SELECT max(w.library_id) AS upper
     FROM (

@@ -1,5 +1,4 @@
--- Pages through the ledger rows that failed and whose time to be asked has come, in that order, as far as they are as
--- suspect of spoiling calls as given. The index on failing rows is read in order, and OFFSET 0 keeps the join to a
+-- Pages through failed ledger rows that are due, in that order, of the given degree of suspicion (of spoiling calls). The index on failing rows is read in order, and OFFSET 0 keeps the join to a
 -- look-up by key for each.
 SELECT
     g.next_ask_at,

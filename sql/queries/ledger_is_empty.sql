@@ -1,2 +1,2 @@
--- Tells whether nothing was ever asked.
+-- Returns whether LML was never asked.
 SELECT NOT EXISTS (SELECT FROM listener.ledger) AS empty

@@ -1,4 +1,4 @@
--- Takes a lock of a run for the length of its session, alone or shared, if nobody is in the way; tells whether it did.
+-- Takes a run's lock for its session, exclusive or shared, if it is free; returns whether it did.
 SELECT
     CASE
         WHEN %(shared)s THEN pg_try_advisory_lock_shared(%(lock_class)s::int, %(lock_number)s::int)

@@ -1,5 +1,5 @@
--- Claims changes for the one daemon that follows the stream: oldest first, without those it has already. Tells
--- with it below which id every transaction had ended for this snapshot and, if asked, an id above all drawn so far.
+-- Claims changes for the one daemon that follows the stream: oldest first, without those it has. Also returns the
+-- id below which every transaction had ended for this snapshot and, if asked, an id above all drawn so far.
 -- One row without a change if there is none. The anti-join stays a hashed subplan; "seq IN (SELECT ... LIMIT ...)"
 -- forms flip to scans of the whole outbox.
 WITH transactions AS MATERIALIZED (

@@ -1,4 +1,4 @@
--- Tells whether the role may take new statistics of the backend's track artists: PostgreSQL would only warn.
+-- Returns whether the role may take new statistics of the backend's track artists: PostgreSQL would only warn.
 SELECT
     pg_has_role(c.relowner, 'USAGE')
     OR CASE

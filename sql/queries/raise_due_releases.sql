@@ -1,5 +1,5 @@
 -- Leaves a change in the outbox for those of some releases that are due, as the searches would find them, unless one
--- waits already; wakes whoever follows the library as the triggers do. One row if anything was left.
+-- waits already; wakes the library's daemon as the triggers do. One row if anything was left.
 -- The transaction's id is drawn before any seq: a reader's floor could pass a seq that is older than its transaction.
 WITH started AS MATERIALIZED (
     SELECT pg_current_xact_id() AS id

@@ -1,5 +1,5 @@
 -- Leaves a change in the outbox for every row being played that names a Discogs release and has no identity, unless
--- one waits already; wakes whoever follows the rotation as the triggers do. One row if anything was left.
+-- one waits already; wakes the rotation's daemon as the triggers do. One row if anything was left.
 -- The transaction's id is drawn before any seq: a reader's floor could pass a seq that is older than its transaction.
 WITH started AS MATERIALIZED (
     SELECT pg_current_xact_id() AS id

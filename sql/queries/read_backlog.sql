@@ -1,4 +1,4 @@
--- Tells of each stream how many changes wait, how long the oldest does, and whether
+-- Returns for each stream how many changes wait, how long the oldest has waited, and whether
 -- another daemon follows it; with each, how many rows are parked and what refreshes cost Discogs in the last window.
 SELECT
     l.stream,

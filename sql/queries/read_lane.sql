@@ -1,4 +1,4 @@
--- Tells who follows a stream and whether its session is gone. Another role's backend_start is not shown to us.
+-- Returns who follows a stream and whether its session is gone. PostgreSQL hides another role's backend_start.
 SELECT
     l.holder,
     l.holder_pid,

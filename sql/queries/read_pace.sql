@@ -1,4 +1,4 @@
--- Tells what a call to LML took on average in the latest runs that made any, in milliseconds.
+-- Returns the average duration of a call to LML in the latest runs that made any, in milliseconds.
 SELECT sum((r.tally ->> 'lml_total_latency_ms')::float8) / sum((r.tally ->> 'lml_total_calls')::float8) AS pace
 FROM (
     SELECT n.tally

@@ -1,5 +1,5 @@
--- Tells what the refresh calls of the last window cost Discogs, those in flight included, and what one identity cost
--- lately. A call in flight counts until its time is up; one whose process has no session any more may still be at work
+-- Returns what the refresh calls of the last window, including those in flight, cost Discogs, and what one identity
+-- cost lately. A call in flight counts until its time is up; one whose process has no session any more may still be at work
 -- in LML, and counts as if it had ended a window after it began. One of the future does not count: the clock was set
 -- back.
 WITH moment AS MATERIALIZED (

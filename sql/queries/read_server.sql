@@ -1,4 +1,4 @@
--- Tells what kind of server this is, who we are there, and what time it is by its clock.
+-- Returns the server's version and mode, our role, and the time by its clock.
 SELECT
     current_setting('server_version_num')::int AS version,
     current_setting('server_version') AS version_name,

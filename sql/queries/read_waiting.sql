@@ -1,4 +1,4 @@
--- Tells which changes of a row of the library wait in the outbox, who follows the library, whether that session is
+-- Returns which changes of a library row wait in the outbox, who follows the library, whether that session is
 -- still there, and what LML does to it instead of answering.
 SELECT
     c.waiting,

@@ -1,6 +1,6 @@
--- Puts a former identity back as a person's work, which no verdict touches; what stands there goes to the history.
--- Tells whether it was put back, and whether it stood there already; neither if the state, the release or the identity
--- is not what it was a moment ago.
+-- Restores a former identity as a person's work, which no verdict replaces; the current one moves to the history.
+-- Returns whether it was restored, and whether it was current already; neither if the state, the release or the
+-- identity changed a moment ago.
 WITH state AS MATERIALIZED (
     SELECT
         h.library_id,

@@ -1,5 +1,5 @@
 -- Writes the verdicts that the ledger just accepted, keeps the states that they replace, settles the changes they
--- answer, and tells what became of identities that stood in their way.
+-- answer, and returns what became of identities that conflicted with them.
 -- Its plan is made once a session, perhaps while the tables are empty: rows are reached by key or through a hash
 -- whatever the planner takes their number for. A separate statement from the acceptance: its snapshot must see what an
 -- earlier writer of the same row committed while the acceptance waited for it.
