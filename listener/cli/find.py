@@ -39,10 +39,10 @@ _PIPE_WIDTH = 500
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 def find_command(*, words: tuple[str, ...], limit: int, as_json: bool) -> None:
-    """Find releases by words in artist and title, best matches first.
+    """Find releases by words in artist and title.
 
-    Shows each with its id, the last answer and the next attempt; `listener why ID` shows more.
-    Needs only DATABASE_URL and changes nothing. Exits 0, or 1 if nothing matches.
+    Best matches come first, each with its id, the last answer and the next attempt. `listener why
+    ID` shows more. Needs only DATABASE_URL and changes nothing. Exits 0, or 1 if nothing matches.
     """
     settings = load_settings(DatabaseSettings)
     dsn, backend = settings.database_url.get_secret_value(), settings.wxyc_schema_name

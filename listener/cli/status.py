@@ -63,7 +63,7 @@ _STYLES = {"running": "green", "stopped": "yellow", "failed": "red", "lost": "re
 @json_option
 @click.option("--watch", is_flag=True, help="Refresh every 2 seconds until Ctrl-C.")
 def status_command(*, as_json: bool, watch: bool) -> None:
-    """Show whether all is well, backlog, coverage, runs and replicas.
+    """Show health, backlog, coverage, runs and replicas.
 
     Reads the database only: needs just DATABASE_URL and changes nothing. Exits 0, or 2 if it cannot
     read the database. With --watch, only a failure of the first read ends it.

@@ -83,7 +83,7 @@ def test_help_has_examples_that_are_understood(name: str) -> None:
     examples = examples_of(main.commands[name])
     assert examples
     for line in examples:
-        found = re.search(rf"\blistener {name}([^)|]*)", line)
+        found = re.search(rf"\blistener {name}([^)|>]*)", line)
         assert found is not None, line
         with main.commands[name].make_context(name, shlex.split(found[1]), parent=context()):
             pass
