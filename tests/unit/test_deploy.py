@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,17 @@ def test_metrics_of_the_alerts_are_served_and_listed() -> None:
                 assert set(wanted.split("|")) <= values, (rule["alert"], label)
 
 
+@pytest.mark.parametrize("case", ["fresh install", "feature off", "long quiet"])
+def test_every_alert_is_tried_where_it_must_be_silent(case: str) -> None:
+    tried = yaml.safe_load((ROOT / "tests" / "alerts.test.yaml").read_text(encoding="utf-8"))
+    (found,) = [each for each in tried["tests"] if each["name"] == case]
+    silent = {each["alertname"] for each in found["alert_rule_test"] if not each["exp_alerts"]}
+    assert silent == {rule["alert"] for rule in rules()}
+    fed = {series["series"].partition("{")[0] for series in found["input_series"]}
+    used = {name for rule in rules() for name in _METRIC.findall(rule["expr"])}
+    assert used <= fed
+
+
 def everything_served() -> list[tuple[str, dict[str, str]]]:
     """Return the name and the labels of every series that a daemon at work serves."""
     pulse = Pulse(
@@ -195,7 +207,12 @@ def everything_served() -> list[tuple[str, dict[str, str]]]:
     waiting = [Waiting(stream, 0, None, followed=True) for stream in Stream]
     reading = Reading(waiting, 0, Settings.model_fields["linger"].default)
     numbers = Numbers(
-        ready=True, pulses=(pulse,), reading=reading, refreshes={"new": 1}, uncaptured=set()
+        ready=True,
+        pulses=(pulse,),
+        reading=reading,
+        refreshes={"new": 1},
+        uncaptured=set(),
+        successes={"rotation": datetime.now(UTC)},
     )
     lines = Metrics(lambda: numbers).text().decode().splitlines()
     found = [re.match(r"(\w+)(?:\{(.*)\})? ", line) for line in lines if not line.startswith("#")]
