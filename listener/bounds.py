@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import time, timedelta
@@ -122,3 +123,21 @@ _WRITTEN: dict[type, Callable[[Any], str]] = {
     timedelta: _duration,
     SecretStr: SecretStr.get_secret_value,
 }
+
+
+_MASK = "********"
+_PASSWORD = re.compile(r"(?<=://)([^:/@]*):[^@]*@")
+_PASSWORD_PARAMETER = re.compile(r"([?&](?:ssl)?password=)[^&]*")
+_SOMEBODY = re.compile(r"(?<=://)[^/@]*@")
+
+
+def masked(name: str, value: object) -> str | None:
+    """Return a value as it would be written, with its secrets masked."""
+    if value is None:
+        return None
+    text = shown(value)
+    if name == "database_url":
+        return _PASSWORD_PARAMETER.sub(rf"\1{_MASK}", _PASSWORD.sub(rf"\1:{_MASK}@", text))
+    if isinstance(value, SecretStr):
+        return _MASK if text else ""
+    return _SOMEBODY.sub(f"{_MASK}@", text)

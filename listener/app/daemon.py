@@ -19,6 +19,7 @@ from listener.adapters.postgres.wakeups import LaneReport
 from listener.adapters.schedule import Bell
 from listener.adapters.signals import Ending
 from listener.app.gate import require_gate
+from listener.app.identity import announce
 from listener.app.installed import require_installation
 from listener.app.parts import Parts, open_parts
 from listener.app.serving import Served, open_site, open_socket
@@ -52,6 +53,7 @@ async def run_daemon(settings: Settings, ending: Ending) -> None:
     Raises `InstallationError` if the database is not ready for this version, `GateError` if LML is
     older than it must be, `BindError` if HTTP_BIND cannot be listened on.
     """
+    announce(settings)
     stop = asyncio.Event()
     ending.calls(stop.set)
     state = DaemonState(settings.ready_max_lag, stop)

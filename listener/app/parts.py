@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -22,6 +21,7 @@ from listener.adapters.postgres.rotation import PostgresRotation
 from listener.adapters.postgres.runs import PostgresRuns
 from listener.adapters.postgres.verdicts import PostgresVerdicts
 from listener.app.dry import DryRuns, DryVerdicts
+from listener.app.identity import session_name
 from listener.domain.asking import IncludeTracks
 from listener.domain.budget import RefreshLimits
 from listener.domain.change import Stream
@@ -256,13 +256,13 @@ async def open_parts(
 ) -> AsyncIterator[Parts]:
     """Open the connections to the database and to LML; both may be down.
 
-    Our sessions are called `name` and a number of this process. `backoff` is kept towards LML while
+    Our sessions are named by `session_name`. `backoff` is kept towards LML while
     it fails.
     """
     database = Database(
         dsn=settings.database_url.get_secret_value(),
         backend=settings.wxyc_schema_name,
-        holder=f"{name} {secrets.token_hex(4)}",
+        holder=session_name(name),
     )
     key = settings.lml_api_key.get_secret_value() if settings.lml_api_key else None
     # Those of changes and those of a search.

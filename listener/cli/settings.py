@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 
 import click
-from pydantic import SecretStr
 from rich.padding import Padding
 
-from listener.bounds import shown, unit_of
+from listener.bounds import masked, unit_of
 from listener.cli.errors import examples
 from listener.cli.look import console, printable
 from listener.settings import Settings, load_settings, origins
 
-_MASK = "********"
-_PASSWORD = re.compile(r"(?<=://)([^:/@]*):[^@]*@")
-_PASSWORD_PARAMETER = re.compile(r"([?&](?:ssl)?password=)[^&]*")
-_SOMEBODY = re.compile(r"(?<=://)[^/@]*@")
 # A pipe gets two lines per setting.
 _PIPE_WIDTH = 500
 
@@ -65,15 +59,3 @@ def _with_unit(entry: Mapping[str, str | None]) -> str:
     if not value:
         return "-"
     return printable(value) if unit is None else f"{value} {unit}"
-
-
-def masked(name: str, value: object) -> str | None:
-    """Return a value as it would be written, with its secrets masked."""
-    if value is None:
-        return None
-    text = shown(value)
-    if name == "database_url":
-        return _PASSWORD_PARAMETER.sub(rf"\1{_MASK}", _PASSWORD.sub(rf"\1:{_MASK}@", text))
-    if isinstance(value, SecretStr):
-        return _MASK if text else ""
-    return _SOMEBODY.sub(f"{_MASK}@", text)

@@ -298,7 +298,7 @@ def test_reader_that_leaves_is_no_error(dsn: str) -> None:
         check=True,
         timeout=WAIT_SECONDS,
     )
-    assert done.stdout.startswith("listener on ")
+    assert done.stdout.startswith("Failing: ")
     assert done.stderr == ""
 
 

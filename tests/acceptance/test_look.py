@@ -209,6 +209,10 @@ def test_daemon_at_work_is_seen(db: Connection, dsn: str, start: Callable[..., D
     seen = json.loads(look(dsn, "status", "--json").stdout)
     assert seen["coverage"]["resolved"] == 1
     (holder,) = seen["replicas"]
+    assert re.fullmatch(rf"listener \S+ \S+\[{daemon.process.pid}\] [0-9a-f]{{8}}", holder)
+    assert daemon.events[0]["event"] == "starting"
+    assert daemon.events[0]["pid"] == daemon.process.pid
+    assert daemon.events[0]["database"] == db.info.dbname
     assert [(s["holder"], s["holder_alive"], s["backlog"]) for s in seen["streams"]] == [
         (holder, True, 0),
         (holder, True, 0),

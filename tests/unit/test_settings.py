@@ -9,8 +9,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
-from listener.bounds import bounds_of, demand_of, kind_of, unit_of
-from listener.cli.settings import masked
+from listener.bounds import bounds_of, demand_of, kind_of, masked, unit_of
 from listener.settings import (
     DatabaseSettings,
     Settings,
