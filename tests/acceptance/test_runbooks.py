@@ -40,7 +40,15 @@ def name_of(path: Path) -> str:
 
 @pytest.fixture
 def furnished(db: Connection) -> None:
-    """Add releases: two are parked, one is in rotation, a person made the identity of one."""
+    """Add releases: two are parked, one is in rotation, a person made the identity of one.
+
+    Our session stands for the daemon that doctor looks for.
+    """
+    db.execute(
+        "UPDATE listener.lane SET holder = 'listener test', held_since = now(), woken = true,"
+        " breaker = 'closed', holder_pid = pg_backend_pid(), holder_started ="
+        " (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())"
+    )
     db.execute(
         sql.SQL(
             "INSERT INTO {} (id, artist_name) SELECT n, 'Artist' FROM generate_series(1, 9) AS n"
