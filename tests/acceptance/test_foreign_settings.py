@@ -36,7 +36,7 @@ LOOKS = [
     ("parked", "--json"),
     ("history", "1"),
     ("why", "1"),
-    ("doctor",),
+    ("doctor", "--before-start"),
     ("backfill", "--plan"),
 ]
 
