@@ -31,7 +31,7 @@ SETTINGS = {
     "extra_float_digits": "-15",
     "statement_timeout": "20s",
 }
-LOOKS = [
+LOOKS: list[tuple[str, ...]] = [
     ("status", "--json"),
     ("parked", "--json"),
     ("history", "1"),
