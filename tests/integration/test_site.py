@@ -225,6 +225,7 @@ async def is_hung_up_on(reader: asyncio.StreamReader) -> bool:
 
 async def test_oldest_idle_connection_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "_CONNECTIONS", 2)
+    monkeypatch.setattr(serving, "_STALE", timedelta())
     gate = asyncio.Event()
     told = Told(gate=gate)
     async with site(told) as client:
@@ -240,6 +241,36 @@ async def test_oldest_idle_connection_gives_way(monkeypatch: pytest.MonkeyPatch)
         assert not await is_hung_up_on(busy)
         for writer in (asking, silent):
             writer.close()
+
+
+async def test_busy_connection_gives_way_to_a_probe_where_all_are_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(serving, "_CONNECTIONS", 2)
+    told = Told(gate=asyncio.Event())
+    async with site(told) as client:
+        address = client.base_url.host, client.base_url.port
+        stalled = [await asyncio.open_connection(*address) for _ in range(2)]
+        for _, writer in stalled:
+            writer.write(b"GET /status.json HTTP/1.1\r\nHost: a\r\n\r\n")
+            await writer.drain()
+        await told.looked.wait()
+        for _ in range(3):
+            async with httpx.AsyncClient(base_url=client.base_url, trust_env=False) as probe:
+                assert (await probe.get("/livez")).status_code == 200
+        assert await is_hung_up_on(stalled[0][0])
+        for _, writer in stalled:
+            writer.close()
+
+
+async def test_connection_answers_one_request(caplog: pytest.LogCaptureFixture) -> None:
+    async with site() as client:
+        reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n" * 1000)
+        answered = await reader.read()
+        assert answered.count(b"HTTP/1.1 200") == 1
+        writer.close()
+    assert not caplog.records
 
 
 async def test_probes_get_through_a_crowd_of_half_open_connections() -> None:

@@ -22,6 +22,8 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
+    # Requests that were sent ahead on one connection would take the loop for as long as they last.
+    "connection": "close",
 }
 _CHALLENGE = {"www-authenticate": 'Basic realm="listener", charset="UTF-8"'}
 

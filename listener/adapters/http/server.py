@@ -24,6 +24,8 @@ _IDLE = timedelta(seconds=15)
 # Slow readers and writers end with their connection; a browser opens the next one unasked.
 _LIFE = timedelta(minutes=1)
 _GRACE = timedelta(seconds=5)
+# One that has only just come has not had the time to ask.
+_STALE = timedelta(seconds=0.25)
 _LAST_REPLIES = timedelta(seconds=0.5)
 
 
@@ -48,11 +50,17 @@ class _Protocol(H11Protocol):
         super().connection_lost(exc)
 
     def _make_room(self) -> None:
-        """Hang up on what has been idle for the longest time: who comes now may be a probe."""
+        """Hang up on what has been idle for long, or else on the oldest: this may be a probe.
+
+        A reader that has stalled is busy for ever, and would outlive every newcomer.
+        """
         all_ = cast("set[_Protocol]", self.connections)
         held = [each for each in all_ if not each.transport.is_closing()]
         if len(held) > _CONNECTIONS:
-            oldest = min(held, key=lambda each: (each.is_busy, each.idle_since))
+            stale = self.loop.time() - _STALE.total_seconds()
+            oldest = min(
+                held, key=lambda each: (each.is_busy or each.idle_since > stale, each.idle_since)
+            )
             oldest.transport.abort()
 
     @property

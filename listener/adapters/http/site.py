@@ -29,6 +29,7 @@ _FILES = {
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 # Within a second or two a change is to be seen: that is this, what a look takes, and a poll.
 _KEEP_LOOK = timedelta(seconds=0.5)
+_KEEP_METRICS = timedelta(seconds=0.1)
 _KEEP_HISTORY = timedelta(seconds=5)
 
 
@@ -59,8 +60,13 @@ def make_site(sources: Sources, token: str | None, hosts: frozenset[str] | None)
         status = HTTPStatus.SERVICE_UNAVAILABLE if why else HTTPStatus.OK
         return JSONResponse({"ready": not why, "why": why}, status)
 
+    async def render() -> bytes:
+        return sources.metrics()
+
+    rendered = Kept(render, _KEEP_METRICS)
+
     async def metrics(_: Request) -> Response:
-        return Response(sources.metrics(), media_type=_METRICS)
+        return Response(await rendered.get(), media_type=_METRICS)
 
     routes = [
         Route("/livez", alive),
