@@ -1,7 +1,7 @@
-"""What the environment says about the way to others: proxies, and whose certificates to trust.
+"""The way to others: which hosts and ports can be used, by which proxy, with whose certificates.
 
-These names are not ours, and most programs heed them. The HTTP library does too, but ends with an
-error of its own at forms of them that are common elsewhere.
+The names of the last two are not ours, and most programs heed them. The HTTP library does too, but
+ends with an error of its own at forms of them that are common elsewhere.
 """
 
 from __future__ import annotations
@@ -14,13 +14,55 @@ from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies_environment
 
-_HOST = re.compile(r"[\w.-]+|[0-9a-f:.]+", re.ASCII)
+import idna
+
+LAST_PORT = 65_535
+# What is wrong where one of the checks below says no.
+USABLE = f"a host that can be looked up and a port from 1 to {LAST_PORT}"
+
+_NAME = re.compile(r"[\w.-]+", re.ASCII)
+_NUMERIC = re.compile(r".*:.*|\d+(?:\.\d+){3}", re.ASCII)
+_PORT = re.compile(r"0{0,4}[1-9][0-9]{0,4}")
+_PUNYCODE = "xn--"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SCHEMES = ("http", "https")
 _PORTS = {"http": 80, "https": 443}
 
 
 class VariableError(ValueError):
     """A variable of the environment cannot be heeded; the message names it and says what to do."""
+
+
+def is_host(text: str) -> bool:
+    """Return whether a host is an IP address, or a name that can be looked up."""
+    try:
+        if _NUMERIC.fullmatch(text):
+            ip_address(text)
+            return True
+        # As the system's own look-up spells it; the HTTP library reads that back.
+        name = text.encode("idna").decode()
+        if name.startswith(_PUNYCODE):
+            idna.decode(name)
+    except ValueError:
+        return False
+    return _NAME.fullmatch(name) is not None
+
+
+def is_port(text: str) -> bool:
+    """Return whether this is the number of a port to connect to."""
+    return _PORT.fullmatch(text) is not None and int(text) <= LAST_PORT
+
+
+def is_address(url: str) -> bool:
+    """Return whether host and port of an HTTP address can be used as they are written."""
+    try:
+        parts = urlsplit(url)
+        is_possible = parts.port is None or is_port(str(parts.port))
+    except ValueError:
+        return False
+    # Of an address with a line end in it the parser shows another one, without it.
+    is_plain = parts.scheme in _SCHEMES and not _CONTROL.search(url)
+    return is_plain and is_possible and is_host(parts.hostname or "")
 
 
 def proxy_for(url: str) -> str | None:
@@ -31,7 +73,7 @@ def proxy_for(url: str) -> str | None:
         return None
     proxy = proxies[names[0]].strip()
     proxy = proxy if "://" in proxy else f"http://{proxy}"
-    if not _is_proxy(proxy):
+    if not is_address(proxy):
         message = (
             f"{names[0].upper()}_PROXY is no address of an HTTP proxy, such as "
             f"http://proxy.example:3128: correct it, or name {target.hostname} in NO_PROXY"
@@ -60,15 +102,6 @@ def require_trust() -> None:
     elif folder and not Path(folder).is_dir():
         message = f"SSL_CERT_DIR is {folder!r}, which is no directory; unset it, or name one"
         raise VariableError(message)
-
-
-def _is_proxy(proxy: str) -> bool:
-    try:
-        parts = urlsplit(proxy)
-        is_port = parts.port is None or parts.port > 0
-    except ValueError:
-        return False
-    return parts.scheme in _SCHEMES and is_port and bool(_HOST.fullmatch(parts.hostname or ""))
 
 
 def _is_direct(target: SplitResult, listed: str) -> bool:

@@ -34,24 +34,33 @@ from listener.domain.asking import IncludeTracks
 from listener.domain.durations import WRITTEN
 from listener.domain.refreshing import LML_REFRESH_BATCH_CAP
 from listener.domain.words import trimmed
-from listener.network import proxy_for, require_trust
+from listener.network import (
+    LAST_PORT,
+    USABLE,
+    is_address,
+    is_host,
+    is_port,
+    proxy_for,
+    require_trust,
+)
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 # The SDK's own rule, known before the SDK is imported.
 _SENTRY_DSN = re.compile(
-    r"https?://[^\s:/@]+(?::[^\s/@]*)?@[^\s:/@]+(?::\d{1,5})?/(?:[^\s?#]*/)?\d+"
+    r"https?://[^\s:/@]+(?::[^\s/@]*)?@[^\s:/@]+(?::[0-9]+)?/(?:[^\s?#]*/)?[0-9]+"
 )
 _SENTRY_ENVIRONMENT = re.compile(r"[^\s/]{1,64}")
-_ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/@\[\]]+)):(\d{1,5})")
-_LAST_PORT = 65_535
+_ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/@\[\]]+)):([0-9]+)")
 _TOKEN = re.compile(r"[!-~]+")
 # What has another meaning in a statement: a placeholder, the end of a body or of a comment.
 _UNFIT_FOR_SQL = re.compile(r"%|\$\$|/\*|\*/|[\x00-\x1f\x7f-\x9f]")
 # A backend's environment may have these in place of DATABASE_URL.
 _NEEDED_PARTS = ("db_host", "db_name", "db_username")
 _PARTS = ("db_host", "db_port", "db_name", "db_username", "db_password")
+# A path, or a name in Linux's abstract namespace.
+_SOCKETS = ("/", "@")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 # LML_KEY and LML_API_KEY are that much alike, on a scale to 1.
 _ALIKE = 0.75
@@ -92,7 +101,7 @@ def _address_of(parts: dict[str, str]) -> str:
     if ":" in parts["db_host"]:
         host = f"[{quote(parts['db_host'], safe=':')}]"
     # An invalid port is reported under its own name.
-    port = f":{port}" if port and _is_port(port) else ""
+    port = f":{port}" if is_port(port) else ""
     return f"postgresql://{user}{f':{password}' if password else ''}@{host}{port}/{name}"
 
 
@@ -112,7 +121,7 @@ class DatabaseSettings(BaseSettings):
         None, description="Database host. DATABASE_URL overrides all DB_* settings."
     )
     db_port: Annotated[int | None, Unit("port")] = Field(
-        5432, ge=1, le=_LAST_PORT, description="Database port, if DATABASE_URL is not set."
+        5432, ge=1, le=LAST_PORT, description="Database port, if DATABASE_URL is not set."
     )
     db_name: str | None = Field(None, description="Database name, if DATABASE_URL is not set.")
     db_username: str | None = Field(
@@ -143,7 +152,14 @@ class DatabaseSettings(BaseSettings):
         if missing := [part.upper() for part in _NEEDED_PARTS if not value[part]]:
             message = f"set it, or set {' and '.join(missing)} as well"
             raise ValueError(message)
-        return _address_of(value)
+        if not _are_hosts(value["db_host"]):
+            message = "DB_HOST is no host that can be looked up"
+            raise ValueError(message)
+        try:
+            return _address_of(value)
+        except UnicodeError:
+            message = "DB_NAME, DB_USERNAME and DB_PASSWORD must be UTF-8"
+            raise ValueError(message) from None
 
     @field_validator("wxyc_schema_name")
     @classmethod
@@ -165,12 +181,13 @@ class DatabaseSettings(BaseSettings):
         if address.count("@") > 1 or "@" in path or _BAD_ESCAPE.search(authority):
             message = "has an unescaped @, / or % in its password: write %40, %2F or %25"
             raise ValueError(message)
-        hosts = authority.rpartition("@")[2].split(",")
-        # An IPv6 address is in brackets.
-        if not all(_is_port(host.rpartition("]")[2].partition(":")[2]) for host in hosts):
-            message = f"has an invalid port: use a number from 1 to {_LAST_PORT}"
+        parts = _conninfo(value.get_secret_value())
+        if not all(is_port(port) for port in parts.get("port", "").split(",") if port):
+            message = f"has an invalid port: use a number from 1 to {LAST_PORT}"
             raise ValueError(message)
-        _require_conninfo(value.get_secret_value())
+        if not _are_hosts(parts.get("host", "")):
+            message = "has a host that cannot be looked up"
+            raise ValueError(message)
         return value
 
 
@@ -399,6 +416,9 @@ class Settings(StatusSettings):
         if any(mark in str(value) for mark in "?#"):
             message = "must not contain a query or a fragment: paths are appended to it"
             raise ValueError(message)
+        if not is_address(str(value)):
+            message = f"must be an address like https://lml.example, with {USABLE}"
+            raise ValueError(message)
         return value
 
     @field_validator("partition_count")
@@ -466,12 +486,11 @@ class Settings(StatusSettings):
         if value is None and info.data.get("gate_commit_sha") is None:
             return value
         address = value or ""
-        if not address.startswith(("https://", "http://")) or not all(
-            name in address for name in ("{base}", "{head}")
-        ):
+        if not is_address(address) or not all(name in address for name in ("{base}", "{head}")):
             message = (
                 "GATE_COMMIT_SHA needs an address like "
-                "https://api.github.com/repos/OWNER/REPO/compare/{base}...{head}"
+                "https://api.github.com/repos/OWNER/REPO/compare/{base}...{head}, "
+                f"with {USABLE}"
             )
             raise ValueError(message)
         return value
@@ -486,8 +505,9 @@ class Settings(StatusSettings):
     @field_validator("sentry_dsn")
     @classmethod
     def _is_sentry_dsn(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not _SENTRY_DSN.fullmatch(value.get_secret_value()):
-            message = "must be like https://KEY@HOST/PROJECT"
+        dsn = value.get_secret_value() if value is not None else None
+        if dsn is not None and not (_SENTRY_DSN.fullmatch(dsn) and is_address(dsn)):
+            message = f"must be like https://KEY@HOST/PROJECT, with {USABLE}"
             raise ValueError(message)
         return value
 
@@ -505,30 +525,33 @@ class Settings(StatusSettings):
 def split_address(address: str) -> tuple[str, int]:
     """Return host and port of `HOST:PORT`; an IPv6 address must be in brackets."""
     match = _ADDRESS.fullmatch(address)
-    if match is None or int(match[3]) > _LAST_PORT:
+    host, port = (match[1] or match[2], match[3]) if match else ("", "")
+    # Port 0 means any that is free.
+    if not is_host(host) or not (is_port(port) or port == "0"):
         message = "must be like 127.0.0.1:8080, [::1]:8080 or localhost:8080"
         raise ValueError(message)
-    return match[1] or match[2], int(match[3])
+    return host, int(port)
 
 
-def _is_port(text: str) -> bool:
-    return not text or (text.isdecimal() and 1 <= int(text) <= _LAST_PORT)
+def _are_hosts(listed: str) -> bool:
+    """Return whether libpq can use each of some hosts; it takes the path of a socket as well."""
+    hosts = filter(None, listed.split(","))
+    return all(host.startswith(_SOCKETS) or is_host(host) for host in hosts)
 
 
-def _require_conninfo(address: str) -> None:
-    """Return if libpq can read an address; its own errors would quote a password."""
+def _conninfo(address: str) -> dict[str, str]:
+    """Return what libpq reads from an address; its own errors would quote a password."""
     try:
-        conninfo_to_dict(address)
-    except ProgrammingError:
-        readable = False
-    else:
-        readable = not _CONTROL.search(address)
-    if not readable:
+        parts = conninfo_to_dict(address)
+    except (ProgrammingError, UnicodeError):
+        parts = None
+    if parts is None or _CONTROL.search(address):
         message = (
-            "is no address that can be read: write %XX for special characters of its parts, never "
-            "%00, and name=value for parameters"
+            "is no address that can be read: write %XX for special characters of its parts, in "
+            "UTF-8 and never %00, and name=value for parameters"
         )
         raise ValueError(message)
+    return {name: str(value) for name, value in parts.items()}
 
 
 def is_loopback(host: str) -> bool:

@@ -105,6 +105,13 @@ def test_parts_of_the_address_are_shown_as_such_and_their_password_nowhere(tmp_p
         ("DATABASE_URL", "postgresql://u:geheim%00@127.0.0.1:1/x"),
         ("DATABASE_URL", "postgresql://u@127.0.0.1:1/x?password=geheim%00"),
         ("DATABASE_URL", "postgresql://u@127.0.0.1:1/x?geheim"),
+        ("DATABASE_URL", "postgresql://u:geheim%ff@127.0.0.1:1/x"),
+        ("DATABASE_URL", "postgresql://u:geheim@a..b/x"),
+        ("SENTRY_DSN", "https://geheim@127.0.0.1:99999/1"),
+        ("HTTP_BIND", "a..b:8081"),
+        ("HTTPS_PROXY", "http://user:geheim@proxy.example\n:3128"),
+        ("GATE_COMPARE_URL", "http://[::1/{base}/{head}"),
+        ("LIBRARY_METADATA_URL", "http://\U0001f600.invalid"),
         ("DATABASE_URL", "postgresql://u:geheim\nx@127.0.0.1:1/x"),
     ],
 )

@@ -93,6 +93,11 @@ def test_no_proxy_is_heeded_in_every_usual_form(
         "http://",
         "http://two words:3128",
         "http://[::1:3128",
+        "http://proxy.exa\nmple:3128",
+        "http://proxy.example:31\r28",
+        "http://proxy..example:3128",
+        "http://999.1.1.1:3128",
+        "http://xn--e28h.invalid",
     ],
 )
 def test_proxy_that_cannot_be_used_is_named_without_its_password(

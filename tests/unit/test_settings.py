@@ -324,7 +324,16 @@ def test_password_that_libpq_would_misread_is_refused_and_not_quoted(
 
 @pytest.mark.parametrize(
     "hosts",
-    ["db:99999", "db:0", "db:-1", "a:1,b:65536", "[::1]:99999", "u:geheim", "u:p@db:geheim"],
+    [
+        "db:99999",
+        "db:0",
+        "db:-1",
+        "a:1,b:65536",
+        "[::1]:99999",
+        "u:geheim",
+        "u:p@db:geheim",
+        "db:\uff15\uff14\uff13\uff12",
+    ],
 )
 def test_invalid_port_is_refused_and_not_quoted(
     monkeypatch: pytest.MonkeyPatch, hosts: str
@@ -343,6 +352,100 @@ def test_invalid_port_is_refused_and_not_quoted(
 def test_port_may_be_left_out(monkeypatch: pytest.MonkeyPatch, hosts: str) -> None:
     monkeypatch.setenv("DATABASE_URL", f"postgresql://{hosts}/backend")
     load_settings(DatabaseSettings)
+
+
+UNUSABLE_HOSTS = ["a..b", ".", "a" * 64 + ".example", "a!b", "999.1.1.1"]
+UNUSABLE_PORTS = ["99999", "-1", "\uff18\uff10", "9" * 5_000]
+UNUSABLE = [f"{host}:80" for host in UNUSABLE_HOSTS] + [f"db:{port}" for port in UNUSABLE_PORTS]
+
+
+@pytest.mark.parametrize("host", UNUSABLE_HOSTS)
+@pytest.mark.parametrize("around", ["u:p@{}/q", "u:p@db,{}:5432/q", "u:p@/q?host={}"])
+def test_host_of_the_database_that_cannot_be_looked_up_is_refused(
+    env: pytest.MonkeyPatch, host: str, around: str
+) -> None:
+    env.setenv("DATABASE_URL", f"postgresql://{around.format(host)}")
+    assert refusal() == ["DATABASE_URL: has a host that cannot be looked up"]
+
+
+@pytest.mark.parametrize("host", UNUSABLE_HOSTS)
+def test_part_of_the_address_that_cannot_be_looked_up_is_named(
+    env: pytest.MonkeyPatch, host: str
+) -> None:
+    env.delenv("DATABASE_URL")
+    for name, value in {"DB_HOST": host, "DB_NAME": "q", "DB_USERNAME": "u"}.items():
+        env.setenv(name, value)
+    assert refusal() == ["DATABASE_URL: DB_HOST is no host that can be looked up"]
+
+
+@pytest.mark.parametrize("place", [*UNUSABLE, "[::1", "[geheim]:1"])
+@pytest.mark.parametrize(
+    ("name", "around"),
+    [
+        ("LIBRARY_METADATA_URL", "http://{}/api/v1"),
+        ("GATE_COMPARE_URL", "http://{}/{{base}}...{{head}}"),
+        ("SENTRY_DSN", "https://key@{}/1"),
+        ("HTTP_BIND", "{}"),
+    ],
+)
+def test_host_and_port_that_cannot_be_used_are_refused_by_name(
+    env: pytest.MonkeyPatch, place: str, name: str, around: str
+) -> None:
+    env.setenv("HTTP_TOKEN", "sesame")
+    env.setenv("GATE_COMMIT_SHA", "0123456")
+    env.setenv("GATE_COMPARE_URL", "http://code.example/{base}...{head}")
+    env.setenv(name, around.format(place))
+    (line,) = refusal()
+    assert line.startswith(name)
+    assert "must be" in line or "needs an address" in line
+
+
+@pytest.mark.parametrize("name", ["LIBRARY_METADATA_URL", "GATE_COMPARE_URL", "SENTRY_DSN"])
+def test_port_0_is_no_port_to_connect_to(env: pytest.MonkeyPatch, name: str) -> None:
+    env.setenv("GATE_COMMIT_SHA", "0123456")
+    env.setenv("GATE_COMPARE_URL", "http://code.example/{base}...{head}")
+    path = "{base}...{head}" if name == "GATE_COMPARE_URL" else "1"
+    env.setenv(name, f"https://{'key@' if name == 'SENTRY_DSN' else ''}host.example:0/{path}")
+    (line,) = refusal()
+    assert line.startswith(name)
+    assert "a port from 1 to 65535" in line
+
+
+@pytest.mark.parametrize("host", ["\U0001f600.invalid", "xn--e28h.invalid"])
+def test_name_that_the_http_library_cannot_spell_is_refused(
+    env: pytest.MonkeyPatch, host: str
+) -> None:
+    env.setenv("LIBRARY_METADATA_URL", f"http://{host}")
+    (line,) = refusal()
+    assert line.startswith(f"LIBRARY_METADATA_URL is 'http://{host}': must be an address")
+
+
+@pytest.mark.parametrize("host", ["bücher.example", "lml_1", "lml.example.", "[::1]", "127.1"])
+def test_any_other_name_of_lml_is_taken(env: pytest.MonkeyPatch, host: str) -> None:
+    env.setenv("LIBRARY_METADATA_URL", f"http://{host}:8000")
+    assert load_settings(Settings).library_metadata_url.port == 8000
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "postgresql://u:geh%ffeim@db/q"),
+        ("DATABASE_URL", "postgresql://u:geh\udcffeim@db/q"),
+        ("DB_PASSWORD", "geh\udcffeim"),
+    ],
+)
+def test_password_that_is_not_utf8_is_refused_with_advice_and_not_quoted(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    parts = {"DB_HOST": "db", "DB_NAME": "q", "DB_USERNAME": "u"}
+    for each, given in (parts | {name: value}).items():
+        monkeypatch.setenv(each, given)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(DatabaseSettings)
+    said = str(caught.value)
+    assert name in said
+    assert "UTF-8" in said
+    assert not any(part in said for part in ("geh", "eim", "codec", "0x", "udcff"))
 
 
 def test_escaped_password_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
