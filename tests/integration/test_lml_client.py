@@ -385,6 +385,14 @@ async def test_reason_why_nobody_answers_is_told_in_the_words_of_the_system(
     assert [re.search(told, log["reason"]) is not None for log in logs] == [True]
 
 
+async def test_address_that_cannot_be_spelled_is_no_fault_of_a_row() -> None:
+    async with open_lml("http://xn--e28h.invalid", TOKEN, LIMITS) as lml:
+        with pytest.raises(LmlUnavailableError, match=r"an address that cannot be used$"):
+            await answers(lml)
+        assert not await lml.well()
+        assert await lml.release() is None
+
+
 async def test_call_that_takes_too_long_says_so_and_is_not_repeated(
     simulator: Simulator, hasty: LmlClient
 ) -> None:

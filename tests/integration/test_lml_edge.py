@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from listener.adapters.lml.client import LmlLimits, open_lml
-from listener.domain.faults import LmlUnavailableError
+from listener.domain.faults import CallInterruptedError, LmlUnavailableError
 from listener.domain.question import Question
 from listener.domain.verdict import Verdict
 
@@ -228,3 +228,12 @@ async def test_no_encoding_is_asked_for_but_one() -> None:
     with edge(recording) as url:
         assert await identities(url, ["a"]) == ["a"]
     assert b"accept-encoding: gzip\r\n" in heads[0]
+
+
+@pytest.mark.parametrize("location", [b"http://xn--e28h.invalid/", b"http://[::1/", b"http://h:x/"])
+async def test_redirect_that_cannot_be_spelled_is_no_fault_of_a_row(location: bytes) -> None:
+    def redirecting(_head: bytes, _body: bytes) -> Iterator[bytes]:
+        yield b"HTTP/1.1 302 Found\r\ncontent-length: 0\r\nlocation: %s\r\n\r\n" % location
+
+    with edge(redirecting) as url, pytest.raises((LmlUnavailableError, CallInterruptedError)):
+        await identities(url, ["a"])

@@ -25,6 +25,7 @@ from tenacity import (
 from listener.adapters.lml.address import API, HEALTH, root_of
 from listener.adapters.lml.failures import (
     FAILURES,
+    UNANSWERED,
     Failed,
     MalformedReplyError,
     NotLmlError,
@@ -164,7 +165,7 @@ class LmlClient:
                 self._http.stream("GET", self._health) as response,
             ):
                 return response.status_code == HTTPStatus.OK
-        except (httpx.HTTPError, TimeoutError):
+        except UNANSWERED:
             return False
 
     async def release(self) -> str | None:
@@ -175,7 +176,7 @@ class LmlClient:
                 self._http.stream("GET", self._health) as response,
             ):
                 body = await read_body(response, self._bounds())
-        except (httpx.HTTPError, TimeoutError, MalformedReplyError):
+        except (*UNANSWERED, MalformedReplyError):
             return None
         return read_release(body)
 

@@ -65,7 +65,10 @@ class NotLmlError(Exception):
     """A 200 whose body is no JSON object: somebody else answered, and no row is to blame."""
 
 
-FAILURES = (StatusError, MalformedReplyError, NotLmlError, httpx.HTTPError, TimeoutError)
+# An address that cannot be spelled, be it ours or that of a redirect, is no HTTPError to httpx.
+_UNSPELLABLE = (httpx.InvalidURL, UnicodeError)
+UNANSWERED = (httpx.HTTPError, TimeoutError, *_UNSPELLABLE)
+FAILURES = (StatusError, MalformedReplyError, NotLmlError, *UNANSWERED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,8 @@ def reason_of(error: BaseException) -> str:
     """
     if isinstance(error, StatusError | NotLmlError):
         return str(error)
+    if isinstance(error, _UNSPELLABLE):
+        return "an address that cannot be used"
     cause: BaseException | None = error if isinstance(error, httpx.NetworkError) else None
     while cause is not None:
         cause = first_of(cause)

@@ -14,7 +14,7 @@ import httpx
 from pydantic_core import from_json, to_json
 
 from listener.adapters.lml.address import API, HEALTH, root_of
-from listener.adapters.lml.failures import MalformedReplyError, reason_of
+from listener.adapters.lml.failures import UNANSWERED, MalformedReplyError, reason_of
 from listener.adapters.lml.http import Bounds, open_http, read_body
 from listener.domain.gate import Relation, Route
 
@@ -155,7 +155,7 @@ async def _exchange(
                 await response.aclose()
     except MalformedReplyError as error:
         raise UnreadableError(f"what {who} answers cannot be read: {error}") from error
-    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+    except UNANSWERED as error:
         raise NoAnswerError(f"{who} does not answer: {reason_of(error)}") from error
 
 
