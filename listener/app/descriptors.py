@@ -1,4 +1,4 @@
-"""Ensures enough file descriptors for a daemon's connections."""
+"""Ensures enough file descriptors for the connections of a daemon or a command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def require_descriptors() -> None:
         return
     if hard != resource.RLIM_INFINITY and hard < _NEEDED:
         raise SettingsError(
-            f"this process may open {hard} files, and the daemon needs {_NEEDED} for its "
+            f"this process may open {hard} files, and listener needs {_NEEDED} for its "
             "connections; raise the limit: ulimit -n, LimitNOFILE= of systemd, --ulimit nofile="
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (_NEEDED, hard))

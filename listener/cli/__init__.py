@@ -64,6 +64,7 @@ def main(*, debug: bool) -> None:
     """
     # The error handler reads it from the context.
     del debug
+    require_descriptors()
     for name, meant in resembling().items():
         click.echo(f"listener: .env sets {name}, which is no setting; is {meant} meant?", err=True)
 
@@ -84,7 +85,6 @@ def run() -> None:
         message = "DRY_RUN applies to sweep and backfill only; unset it to run the daemon"
         raise SettingsError(message)
     ignore_stray_signals()
-    require_descriptors()
     configure_logs(settings.log_level)
     # Work in flight is still in the outbox, so stopping is not a failure.
     ending = Ending(settings.shutdown_timeout, drain_logs, code=0)

@@ -33,7 +33,7 @@ NOT_WANTED = 1
 COULD_NOT_RUN = 2
 BROKE = 70
 
-_STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
+_STANDARD_INPUT, _STANDARD_OUTPUT, _STANDARD_ERROR = 0, 1, 2
 
 _OUR_CODE = Path(__file__).parents[1]
 # A person can fix these; the message says how.
@@ -108,10 +108,13 @@ class _Heedless(io.FileIO):
 
 def _take_standard_streams() -> None:
     # If a standard stream was closed before the start, a socket would get its number and our
-    # output. Writing to the replacement fails, but only for commands that write.
+    # output. Writing to the replacement fails, but only for commands that write; a question reads
+    # the end of the input.
     while (descriptor := os.open(os.devnull, os.O_RDONLY)) <= _STANDARD_ERROR:
         pass
     os.close(descriptor)
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(_STANDARD_INPUT, closefd=False)
     if sys.stdout is None:
         sys.stdout = os.fdopen(_STANDARD_OUTPUT, "w", closefd=False)
     if sys.stderr is sys.__stderr__:

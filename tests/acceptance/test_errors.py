@@ -289,6 +289,33 @@ def test_question_that_nobody_can_answer_says_what_to_do(dsn: str) -> None:
     assert "use --yes" in ran.stderr
 
 
+def test_question_to_a_closed_input_is_one_that_nobody_answers(dsn: str) -> None:
+    ran = through_sh('exec "$0" -m listener uninstall <&-', DATABASE_URL=dsn)
+    assert ran.returncode == NOT_WANTED
+    assert "use --yes to skip the question" in ran.stderr
+
+
+@pytest.mark.parametrize("most", [6, 10])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_too_few_open_files_are_named(name: str, most: int) -> None:
+    arguments = shlex.join([name, *ARGUMENTS.get(name, [])])
+    ran = through_sh(f'ulimit -n {most} && exec "$0" -m listener {arguments}')
+    assert ran.returncode == COULD_NOT_RUN
+    assert ran.stderr.startswith(f"listener: this process may open {most} files, and ")
+    assert len(ran.stderr.splitlines()) == 1
+
+
+def through_sh(line: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["/bin/sh", "-c", line, sys.executable],
+        env={"PATH": os.defpath, **settings},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=WAIT_SECONDS,
+    )
+
+
 def test_reader_that_leaves_is_no_error(dsn: str) -> None:
     done = subprocess.run(
         ["/bin/sh", "-c", f"{shlex.quote(sys.executable)} -m listener status | head -1"],
