@@ -489,11 +489,21 @@ def test_what_cannot_run_says_why_and_exits_2(
 
 
 def test_command_on_a_database_without_the_listener_says_what_to_do(
+    db: Connection, listener: Commands
+) -> None:
+    db.execute("DROP SCHEMA listener CASCADE")
+    ran = listener.run("sweep")
+    assert ran.code == 2
+    assert "run `listener migrate`" in ran.stderr
+    assert not ran.stdout
+
+
+def test_command_on_a_database_without_the_backend_names_the_setting(
     dsn: str, server: str, listener: Commands
 ) -> None:
     ran = listener.run("sweep", DATABASE_URL=with_database(dsn, "postgres"))
     assert ran.code == 2
-    assert "listener migrate" in ran.stderr
+    assert 'no table "wxyc_schema"."library"; is WXYC_SCHEMA_NAME' in ran.stderr
     assert not ran.stdout
 
 

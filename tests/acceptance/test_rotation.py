@@ -260,7 +260,7 @@ def test_dry_run_counts_identities_without_asking(
 def test_options_of_the_library_make_no_sense_for_the_rotation(listener: Commands) -> None:
     ran = listener.run("sweep", "--stream", "rotation", "--limit", "3")
     assert ran.code == 2
-    assert "are about the library" in ran.stderr
+    assert "work on the library only" in ran.stderr
 
 
 def test_second_walk_is_refused_while_one_goes_on(
@@ -352,7 +352,10 @@ def test_malformed_replies_and_bad_identities_cost_only_themselves(
     report = ran.report["rotation"]
     assert ran.code == 1
     assert (report["identities_scanned"], report["lml_error"]) == (50, 1)
-    assert pages(simulator) == [50, *[7] * 7, 1]
+    # What failed is taken to be cold when it is tried again, and few of those go at a time.
+    first, *others = pages(simulator)
+    assert (first, sum(others)) == (50, 50)
+    assert max(others) <= 4
     assert "from_a_newer_lml" in ran.stderr
 
 
