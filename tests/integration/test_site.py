@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -271,6 +272,39 @@ async def test_connection_answers_one_request(caplog: pytest.LogCaptureFixture) 
         assert answered.count(b"HTTP/1.1 200") == 1
         writer.close()
     assert not caplog.records
+
+
+CHUNKED = b" /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("rest", [b"zz\r\n", b"1\r\nxzz\r\n", b"0\r\n\r\nzz\r\n\r\n"])
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+async def test_request_that_turns_into_nonsense_logs_nothing(
+    caplog: pytest.LogCaptureFixture, method: bytes, rest: bytes
+) -> None:
+    async with site() as client:
+        reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+        writer.write(method + CHUNKED + rest)
+        try:
+            answered = await reader.readline()
+        except ConnectionResetError:
+            answered = b""
+        writer.close()
+        assert answered in {b"HTTP/1.1 200 OK\r\n", b""}
+        assert (await client.get("/livez")).status_code == 200
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_error_of_our_own_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    told = Told()
+    told.unready = failing  # type: ignore[method-assign]
+    async with site(told) as client:
+        assert (await client.get("/readyz")).status_code == 500
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+def failing() -> Sequence[str]:
+    raise RuntimeError
 
 
 async def test_probes_get_through_a_crowd_of_half_open_connections() -> None:

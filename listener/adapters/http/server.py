@@ -45,6 +45,18 @@ class _Protocol(H11Protocol):
         super().on_response_complete()
         self.idle_since = self.loop.time()
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP; if it is part of a request, hang up instead of answering that.
+
+        uvicorn would answer twice, and log that as an error of ours, whatever a stranger sends.
+        """
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        if cycle is None:
+            super().send_400_response(msg)
+        else:
+            cycle.disconnected = True
+            self.transport.close()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
         super().connection_lost(exc)
