@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import time, timedelta
 from difflib import get_close_matches
@@ -187,6 +188,9 @@ class DatabaseSettings(BaseSettings):
             raise ValueError(message)
         if not _are_hosts(parts.get("host", "")):
             message = "has a host that cannot be looked up"
+            raise ValueError(message)
+        if not parts.get("host") and not _are_hosts(os.environ.get("PGHOST", "")):
+            message = "names no host, and PGHOST none that can be looked up"
             raise ValueError(message)
         return value
 

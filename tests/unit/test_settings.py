@@ -369,6 +369,18 @@ def test_host_of_the_database_that_cannot_be_looked_up_is_refused(
 
 
 @pytest.mark.parametrize("host", UNUSABLE_HOSTS)
+def test_host_that_libpq_takes_from_elsewhere_is_checked_where_it_counts(
+    env: pytest.MonkeyPatch, host: str
+) -> None:
+    env.setenv("PGHOST", host)
+    load_settings(Settings)
+    env.setenv("DATABASE_URL", "postgresql:///wxyc")
+    assert refusal() == ["DATABASE_URL: names no host, and PGHOST none that can be looked up"]
+    env.setenv("PGHOST", "/var/run/postgresql")
+    load_settings(Settings)
+
+
+@pytest.mark.parametrize("host", UNUSABLE_HOSTS)
 def test_part_of_the_address_that_cannot_be_looked_up_is_named(
     env: pytest.MonkeyPatch, host: str
 ) -> None:
