@@ -81,7 +81,8 @@ SELECT
             AND d.refclassid = 'pg_class'::regclass
             AND d.refobjid = t.oid
             AND d.deptype = 'a'
-            AND NOT has_sequence_privilege(s.oid, 'USAGE, UPDATE')
+            -- Planners may look at other relations first, and the function takes sequences only.
+            AND CASE WHEN s.relkind = 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE, UPDATE') END
     ) AS lacking
 FROM (SELECT %(backend)s) AS one
 LEFT JOIN tables AS t ON t.relname = 'library_identity_history'

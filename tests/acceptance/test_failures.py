@@ -181,7 +181,7 @@ def test_row_that_flips_between_two_names_takes_one_place(
     assert asked(simulator)[row] <= 40
 
 
-@pytest.mark.parametrize("sqlstate", ["WX001", "55000", "42501"])
+@pytest.mark.parametrize("sqlstate", ["WX001", "55000", "42501", "53400"])
 def test_row_that_the_backend_refuses_fails_alone(
     db: Connection, start: Start, simulator: Simulator, sqlstate: str
 ) -> None:

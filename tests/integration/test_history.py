@@ -766,3 +766,12 @@ async def test_plan_made_on_empty_tables_reaches_identities_by_key(
     ]
     assert scans
     assert not [line for line in scans if "Seq Scan" in line], plan
+
+
+@pytest.mark.parametrize(
+    "settings",
+    ["-c enable_nestloop=off", "-c random_page_cost=1000", "-c seq_page_cost=0.01"],
+)
+def test_history_is_found_usable_whatever_the_planner_is_set_to(dsn: str, settings: str) -> None:
+    with psycopg.connect(dsn, options=settings) as connection:
+        assert look_at_history(connection, BACKEND).obstacle is None

@@ -261,7 +261,8 @@ async def test_what_a_person_calls_manual_is_kept_though_lml_once_said_so(
 
 
 @pytest.mark.parametrize(
-    "code", ["P0001", "44000", "54000", "09000", "WX001", "55000", "42501", "57014"]
+    "code",
+    ["P0001", "44000", "54000", "09000", "WX001", "55000", "42501", "57014", "53400", "57P05"],
 )
 async def test_row_that_the_database_will_not_have_is_told_from_a_database_that_is_away(
     db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts, code: str

@@ -216,6 +216,9 @@ def _is_about_the_service(error: Exception) -> bool:
     if code is None:
         # Not from the server: a connection was lost, or none was to be had in time.
         return not isinstance(error, psycopg.ProgrammingError | psycopg.DataError)
+    if isinstance(error, psycopg.Error) and error.diag.source_function == "exec_stmt_raise":
+        # A trigger of the backend refuses a row, whatever code it takes for that.
+        return False
     return code[:2] in _SERVICE_CLASSES and not isinstance(error, errors.QueryCanceled)
 
 
