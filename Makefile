@@ -18,7 +18,9 @@ UV := $(UV_VENV)/bin/uv
 UV_READY := $(UV_VENV)/.ready
 BIN := .venv/bin
 READY := .venv/.ready
-PARALLEL := --numprocesses logical --maxprocesses 8 --dist worksteal
+# How many tests run at a time: most of them wait, for processes and for servers.
+WORKERS ?= 4
+PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 
 # What the shell may carry over from other projects must not move the environment.
 export UV_PROJECT_ENVIRONMENT := .venv
@@ -85,7 +87,7 @@ settings-table: $(READY) ## write the README's settings table from the model
 	$(BIN)/python -m tests.readme
 
 runbooks-check: $(READY) ## type every command of the runbooks, in a scratch environment (part of make test)
-	$(BIN)/pytest --numprocesses logical --maxprocesses 8 tests/acceptance/test_runbooks.py $(ARGS)
+	$(BIN)/pytest $(PARALLEL) tests/acceptance/test_runbooks.py $(ARGS)
 
 lock: $(UV_READY) ## bring uv.lock up to date with pyproject.toml (ARGS="--upgrade")
 	$(UV) lock --python $(UV_VENV)/bin/python $(ARGS)

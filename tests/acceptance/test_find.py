@@ -49,7 +49,7 @@ def test_story_is_found_by_words_or_the_candidates_are_listed(
     assert listener.run("why", "autechre").code == 1
     beyond = listener.run("why", str(2**31))
     assert beyond.code == 2
-    assert "not in the range" in beyond.stderr
+    assert "'2147483648' is not a row id" in beyond.stderr
 
 
 def test_text_of_a_release_commands_no_terminal(db: Connection, listener: Commands) -> None:

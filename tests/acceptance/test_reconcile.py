@@ -529,7 +529,7 @@ def test_command_that_is_stopped_ends_cleanly(
     simulator.gate.open()
     assert ran.code == code
     assert "Traceback" not in ran.stderr
-    assert "stays due" in ran.stderr
+    assert "stay due" in ran.stderr
     assert runs(quiet) == [("backfill", "command", "stopped")]
 
 

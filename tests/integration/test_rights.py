@@ -317,7 +317,7 @@ def test_locked_row_that_a_trigger_updates_is_no_missing_right(
         db.execute(sql.SQL("SELECT FROM {} FOR UPDATE").format(table("library_watermark")))
         (finding,) = judge_rights(rights(as_role(dsn, role)))
     assert finding.state is State.WARN
-    assert "could not be tried" in finding.finding
+    assert "test writes failed" in finding.finding
 
 
 @pytest.fixture
