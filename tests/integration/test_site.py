@@ -300,6 +300,10 @@ async def test_error_of_our_own_is_logged(caplog: pytest.LogCaptureFixture) -> N
     told.unready = failing  # type: ignore[method-assign]
     async with site(told) as client:
         assert (await client.get("/readyz")).status_code == 500
+        # It is logged once the reply is on its way.
+        async with asyncio.timeout(5):
+            while not caplog.records:
+                await asyncio.sleep(0.01)
     assert [record.levelname for record in caplog.records] == ["ERROR"]
 
 
