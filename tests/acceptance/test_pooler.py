@@ -65,7 +65,7 @@ def test_every_command_refuses_a_pooler_that_hands_sessions_out(
     with psycopg.connect(in_between, autocommit=True, prepare_threshold=None) as backend:
         before = [settings_of(backend) for _ in range(4)]
         for words in COMMANDS:
-            ran = listener.run(*words, DATABASE_URL=in_between)
+            ran = listener.run(*words, DATABASE_URL=in_between, HTTP_BIND="")
             assert (ran.code, words) == (2, words), ran.stderr
             assert "pooler in session mode" in ran.stderr
         assert [settings_of(backend) for _ in range(4)] == before

@@ -10,6 +10,8 @@ import psycopg
 
 # A pooler that has no other backend to hand out makes us wait for the one that is kept.
 _BACKEND_WITHIN = timedelta(seconds=1)
+# Once the pooler may give the other session another backend that is free, and ours back to us.
+_LOOKS = 5
 
 
 class PoolerError(psycopg.NotSupportedError):
@@ -22,7 +24,8 @@ def refuse_pooler(connection: psycopg.Connection[Any]) -> None:
     To be called before anything is: it leaves nothing there itself.
     """
     # A pooler answers for the server at first, with a number of its own.
-    if _backend(connection) != connection.info.backend_pid and not keeps_backend(connection):
+    behind_pooler = _backend(connection) != connection.info.backend_pid
+    if behind_pooler and not all(keeps_backend(connection) for _ in range(_LOOKS)):
         message = (
             "a pooler in between hands our backend to other clients after each transaction, with "
             "what we set and lock in it; point DATABASE_URL at PostgreSQL itself, or at a pooler "
@@ -45,7 +48,8 @@ def keeps_backend(connection: psycopg.Connection[Any]) -> bool:
         # Keeps the backend that a pooler would have handed to us again.
         other.transaction(),
     ):
-        _backend(other)
+        if _backend(other) == first:
+            return False
         again = thread.submit(_backend, connection)
         in_time = bool(wait((again,), timeout=_BACKEND_WITHIN.total_seconds()).done)
     return in_time and again.result() == first
