@@ -24,8 +24,7 @@ def refuse_pooler(connection: psycopg.Connection[Any]) -> None:
     To be called before anything is: it leaves nothing there itself.
     """
     # A pooler answers for the server at first, with a number of its own.
-    behind_pooler = _backend(connection) != connection.info.backend_pid
-    if behind_pooler and not all(keeps_backend(connection) for _ in range(_LOOKS)):
+    if _backend(connection) != connection.info.backend_pid and not keeps_backend(connection):
         message = (
             "a pooler in between hands our backend to other clients after each transaction, with "
             "what we set and lock in it; point DATABASE_URL at PostgreSQL itself, or at a pooler "
@@ -36,7 +35,6 @@ def refuse_pooler(connection: psycopg.Connection[Any]) -> None:
 
 def keeps_backend(connection: psycopg.Connection[Any]) -> bool:
     """Return whether a session stays with one backend while another session is at work."""
-    first = _backend(connection)
     with (
         psycopg.connect(
             connection.info.dsn,
@@ -45,9 +43,16 @@ def keeps_backend(connection: psycopg.Connection[Any]) -> bool:
             prepare_threshold=None,
         ) as other,
         ThreadPoolExecutor(1) as thread,
-        # Keeps the backend that a pooler would have handed to us again.
-        other.transaction(),
     ):
+        return all(_kept_from(other, connection, thread) for _ in range(_LOOKS))
+
+
+def _kept_from(
+    other: psycopg.Connection[Any], connection: psycopg.Connection[Any], thread: ThreadPoolExecutor
+) -> bool:
+    first = _backend(connection)
+    # Keeps the backend that a pooler would have handed to us again.
+    with other.transaction():
         if _backend(other) == first:
             return False
         again = thread.submit(_backend, connection)
