@@ -68,8 +68,6 @@ def why_command(*, row: tuple[str, ...], as_json: bool) -> None:
     settings = load_settings(StatusSettings)
     dsn, backend = settings.database_url.get_secret_value(), settings.wxyc_schema_name
     library_id = _id_of(row, dsn, backend)
-    settings = load_settings(StatusSettings)
-    backend = settings.wxyc_schema_name
     ask_again = AskAgain(
         resolved=timedelta(days=settings.stale_threshold_days),
         unresolved=timedelta(days=settings.unresolved_retry_days),
