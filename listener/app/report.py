@@ -1,4 +1,4 @@
-"""Status and stories as JSON, the same for commands and for the page."""
+"""What was seen as JSON, the same for commands and for the page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 
-def dumped(seen: dict[str, Any]) -> str:
+def dumped(seen: dict[str, Any] | list[dict[str, Any]]) -> str:
     """Return one line of JSON; the values may include times."""
     return json.dumps(seen, default=utc)
 

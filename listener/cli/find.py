@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC
 
 import click
 
 from listener.adapters.postgres.finding import FIND, FoundRelease, find_releases
 from listener.adapters.postgres.status import looking
+from listener.app.report import dumped
 from listener.cli.errors import Number, examples
 from listener.cli.look import FittingTable, clock, console, printable
 from listener.settings import DatabaseSettings, load_settings
@@ -48,7 +48,7 @@ def find_command(*, words: tuple[str, ...], limit: int, as_json: bool) -> None:
     dsn, backend = settings.database_url.get_secret_value(), settings.wxyc_schema_name
     found = search(dsn, backend, " ".join(words), limit=limit)
     if as_json:
-        click.echo(json.dumps([_object(release) for release in found]))
+        click.echo(dumped([asdict(release) for release in found]))
     elif found:
         show(found)
     else:
@@ -91,10 +91,3 @@ def _next(release: FoundRelease) -> str:
     if release.parked:
         return f"parked, {release.failures} failures"
     return "-" if release.next_ask_at is None else clock(release.next_ask_at)
-
-
-def _object(release: FoundRelease) -> dict[str, object]:
-    return {
-        name: value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value
-        for name, value in asdict(release).items()
-    }

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 
 import click
 
@@ -17,6 +16,7 @@ from listener.adapters.postgres.parked import (
     requeue_parked,
 )
 from listener.adapters.postgres.status import looking
+from listener.app.report import dumped
 from listener.cli.errors import RowId, examples
 from listener.cli.look import clock, console, plain_table, printable
 from listener.domain.words import plural
@@ -46,7 +46,7 @@ def parked_command(*, as_json: bool) -> None:
     with looking(settings.database_url.get_secret_value(), backend, PARKED) as connection:
         rows = list_parked(connection, backend)
     if as_json:
-        click.echo(json.dumps([_object(row) for row in rows]))
+        click.echo(dumped([asdict(row) for row in rows]))
     elif rows:
         _print(rows)
     else:
@@ -83,11 +83,6 @@ def requeue_command(*, library_ids: tuple[int, ...], everything: bool) -> None:
         click.echo(f"row {library_id} is not parked", err=True)
     if not_parked:
         raise SystemExit(_SOME_NOT_PARKED)
-
-
-def _object(row: ParkedRow) -> dict[str, object]:
-    at = row.last_failed_at
-    return asdict(row) | {"last_failed_at": at and at.astimezone(UTC).isoformat()}
 
 
 def _print(rows: Sequence[ParkedRow]) -> None:

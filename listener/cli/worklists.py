@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import csv
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
-from datetime import UTC, datetime
+from datetime import UTC
 
 import click
 
 from listener.adapters.postgres.status import looking
 from listener.adapters.postgres.worklists import LIST, ListedRelease, Worklist, read_worklist
-from listener.cli.errors import examples
+from listener.app.report import dumped, utc
+from listener.cli.errors import Number, examples
 from listener.cli.look import FittingTable, console, printable
 from listener.settings import DatabaseSettings, load_settings
 
@@ -49,9 +49,7 @@ Needs only DATABASE_URL, and changes nothing. Exits 0, also if there are none.
     ),
 )
 @click.argument("kind", type=click.Choice([str(worklist) for worklist in Worklist]))
-@click.option(
-    "--page", type=click.IntRange(1, 1_000_000), help=f"Which {_PAGE} of them.  [default: 1]"
-)
+@click.option("--page", type=Number(1, 1_000_000), help=f"Which {_PAGE} of them.  [default: 1]")
 @click.option(
     "--below",
     type=click.FloatRange(0, 1),
@@ -78,7 +76,7 @@ def list_command(*, kind: str, page: int | None, below: float, as_csv: bool, as_
             skip=0 if page is None else (page - 1) * _PAGE,
         )
     if as_json:
-        click.echo(json.dumps([_object(each) for each in listed]))
+        click.echo(dumped([_object(each) for each in listed]))
     elif as_csv:
         _write_csv(listed)
     else:
@@ -110,13 +108,9 @@ def _write_csv(listed: Sequence[ListedRelease]) -> None:
     names = [_NAMES.get(each.name, each.name) for each in fields(ListedRelease)]
     writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_object(each) for each in listed)
+    for each in listed:
+        writer.writerow(_object(each) | {"since": each.since and utc(each.since)})
 
 
 def _object(each: ListedRelease) -> dict[str, object]:
-    return {
-        _NAMES.get(name, name): value.astimezone(UTC).isoformat()
-        if isinstance(value, datetime)
-        else value
-        for name, value in asdict(each).items()
-    }
+    return {_NAMES.get(name, name): value for name, value in asdict(each).items()}
