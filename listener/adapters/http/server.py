@@ -20,30 +20,21 @@ _TAKEN_AT_ONCE = 32
 _BACKLOG = 1_024
 _HEADER_BYTES = 16_384
 _FIRST_REQUEST = timedelta(seconds=10)
-_IDLE = timedelta(seconds=15)
 # Slow readers and writers end with their connection; a browser opens the next one unasked.
-_LIFE = timedelta(minutes=1)
-_GRACE = timedelta(seconds=5)
+_LIFE = timedelta(seconds=65)
 # One that has only just come has not had the time to ask.
 _STALE = timedelta(seconds=0.25)
 _LAST_REPLIES = timedelta(seconds=0.5)
 
 
 class _Protocol(H11Protocol):
-    """A connection that lives for a bounded time, and gives way when there are too many.
-
-    The headers of its first request have a deadline, those of later ones the connection's own end.
-    """
+    """A connection for one request that lives for a bounded time, and gives way to newer ones."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._timer = self.loop.call_later(_FIRST_REQUEST.total_seconds(), self._look)
-        self.idle_since = self.loop.time()
+        self.since = self.loop.time()
         self._make_room()
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        self.idle_since = self.loop.time()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP; if it is part of a request, hang up instead of answering that.
@@ -70,29 +61,19 @@ class _Protocol(H11Protocol):
         held = [each for each in all_ if not each.transport.is_closing()]
         if len(held) > _CONNECTIONS:
             stale = self.loop.time() - _STALE.total_seconds()
-            oldest = min(
-                held, key=lambda each: (each.is_busy or each.idle_since > stale, each.idle_since)
-            )
+            oldest = min(held, key=lambda each: (each.is_busy or each.since > stale, each.since))
             oldest.transport.abort()
 
     @property
     def is_busy(self) -> bool:
         """Whether a request is being answered; one that has not come entirely does not count."""
-        cycle = cast("RequestResponseCycle | None", self.cycle)
-        return cycle is not None and not cycle.response_complete
+        return cast("object | None", self.cycle) is not None
 
     def _look(self) -> None:
-        if cast("object | None", self.cycle) is None:
+        if self.is_busy:
+            self._timer = self.loop.call_later(_LIFE.total_seconds(), self.transport.abort)
+        else:
             self.transport.abort()
-        else:
-            self._timer = self.loop.call_later(_LIFE.total_seconds(), self._end)
-
-    def _end(self) -> None:
-        if self.cycle.response_complete:
-            self.transport.close()
-        else:
-            self.cycle.keep_alive = False
-            self._timer = self.loop.call_later(_GRACE.total_seconds(), self.transport.abort)
 
 
 class SiteServer(uvicorn.Server):
@@ -110,7 +91,6 @@ class SiteServer(uvicorn.Server):
                 date_header=False,
                 server_header=False,
                 proxy_headers=False,
-                timeout_keep_alive=round(_IDLE.total_seconds()),
                 h11_max_incomplete_event_size=_HEADER_BYTES,
                 backlog=_TAKEN_AT_ONCE,
             )
