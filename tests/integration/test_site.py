@@ -8,7 +8,7 @@ import logging
 import re
 import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -260,6 +260,30 @@ async def test_busy_connection_gives_way_to_a_probe_where_all_are_busy(
                 assert (await probe.get("/livez")).status_code == 200
         assert await is_hung_up_on(stalled[0][0])
         for _, writer in stalled:
+            writer.close()
+
+
+async def test_replies_that_nobody_reads_hold_no_more_connections_than_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(serving, "_CONNECTIONS", 2)
+    # More than the buffers of both sides take, so its connection stays open after it was sent.
+    body = b"x" * 50_000_000
+    monkeypatch.setattr(Metrics, "text", lambda _: body)
+    async with site() as client:
+        address = client.base_url.host, client.base_url.port
+        unread = []
+        for _ in range(3):
+            unread.append(await asyncio.open_connection(*address, limit=1))
+            unread[-1][1].write(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+            await unread[-1][0].readexactly(1)
+        assert (await client.get("/livez")).status_code == 200
+        received = 0
+        with suppress(ConnectionResetError):
+            while part := await unread[0][0].read(1_000_000):
+                received += len(part)
+        assert received < len(body)
+        for _, writer in unread:
             writer.close()
 
 

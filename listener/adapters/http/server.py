@@ -34,6 +34,7 @@ class _Protocol(H11Protocol):
         super().connection_made(transport)
         self._timer = self.loop.call_later(_FIRST_REQUEST.total_seconds(), self._look)
         self.since = self.loop.time()
+        self.is_given_up = False
         self._make_room()
 
     def send_400_response(self, msg: str) -> None:
@@ -58,11 +59,12 @@ class _Protocol(H11Protocol):
         A reader that has stalled is busy for ever, and would outlive every newcomer.
         """
         all_ = cast("set[_Protocol]", self.connections)
-        held = [each for each in all_ if not each.transport.is_closing()]
+        # Also those that are closing: they stay until their reply was read.
+        held = [each for each in all_ if not each.is_given_up]
         if len(held) > _CONNECTIONS:
             stale = self.loop.time() - _STALE.total_seconds()
             oldest = min(held, key=lambda each: (each.is_busy or each.since > stale, each.since))
-            oldest.transport.abort()
+            oldest.give_up()
 
     @property
     def is_busy(self) -> bool:
@@ -71,9 +73,14 @@ class _Protocol(H11Protocol):
 
     def _look(self) -> None:
         if self.is_busy:
-            self._timer = self.loop.call_later(_LIFE.total_seconds(), self.transport.abort)
+            self._timer = self.loop.call_later(_LIFE.total_seconds(), self.give_up)
         else:
-            self.transport.abort()
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Hang up at once, whatever is left to be sent."""
+        self.is_given_up = True
+        self.transport.abort()
 
 
 class SiteServer(uvicorn.Server):
