@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from listener.adapters.postgres.status import Status, StreamStatus
-from listener.app.finding import Finding, State
+from listener.app.finding import MIGRATE, UNDO_MIGRATION, Finding, State
 from listener.app.verdict import verdict_on
 from listener.domain.change import Stream
 from listener.domain.health import Cause, Why, Word
@@ -20,10 +20,10 @@ AT_WORK = ("verdict", *(f"{stream} lane" for stream in Stream), "last runs", "pa
 _STATES = {Word.WELL: State.OK, Word.STRAINED: State.WARN, Word.FAILING: State.FAIL}
 _ADVICE = {
     Cause.UNREADABLE: "see runbooks/database-down.md",
-    Cause.INCOMPLETE: "run `listener migrate` as the owner of the backend's tables",
+    Cause.INCOMPLETE: MIGRATE,
     Cause.UNFOLLOWED: "start a daemon: `listener run`; see runbooks/nobody-follows.md",
     Cause.STALLED: "restart the daemon; see runbooks/nobody-follows.md",
-    Cause.REFUSED: "see runbooks/database-down.md; undo the migration, or upgrade the listener",
+    Cause.REFUSED: UNDO_MIGRATION,
     Cause.LAG: "see runbooks/lag-growing.md",
     Cause.LML: "see runbooks/lml-down.md",
     Cause.POLLING: "see runbooks/wakeups-silent.md",
@@ -33,6 +33,9 @@ _ADVICE = {
     Cause.COVERAGE: "see runbooks/rotation-warm-lag.md",
     Cause.WARMTH: "see runbooks/rotation-warm-lag.md",
 }
+
+_FATAL = frozenset((Cause.UNFOLLOWED, Cause.STALLED, Cause.REFUSED, Cause.LAG))
+_OF_LANES = _FATAL | {Cause.LML, Cause.POLLING}
 
 
 def judge_work(status: Status, settings: StatusSettings) -> Iterator[Finding]:
@@ -64,10 +67,6 @@ def _lane(stream: StreamStatus, status: Status, settings: StatusSettings) -> Fin
     failing = any(why.cause in _FATAL for why in wrong)
     state = State.FAIL if failing else State.WARN if wrong else State.OK
     return Finding(f"{stream.stream} lane", state, "; ".join(parts), _advice_on(wrong))
-
-
-_FATAL = frozenset((Cause.UNFOLLOWED, Cause.STALLED, Cause.REFUSED, Cause.LAG))
-_OF_LANES = _FATAL | {Cause.LML, Cause.POLLING}
 
 
 def _holder(stream: StreamStatus) -> str:

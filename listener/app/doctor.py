@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import psycopg
 
 from listener.adapters.lml.health import LmlProbe, NoAnswerError, Probe, open_probe
+from listener.adapters.postgres.connection import CONNECT
 from listener.adapters.postgres.examination import (
     Rights,
     Server,
@@ -31,7 +32,7 @@ from listener.adapters.postgres.history import HistoryTable
 from listener.adapters.postgres.installation import UNICODE, UnreachableError, unfit
 from listener.adapters.postgres.rights import GRANT, SEE_ALL_ROWS
 from listener.app.at_work import AT_WORK, judge_work
-from listener.app.finding import Finding, State, skipped
+from listener.app.finding import MIGRATE, UNDO_MIGRATION, Finding, State, skipped
 from listener.app.gate import ask_gate
 from listener.app.in_thread import in_thread
 from listener.domain.gate import ABSENT, Open, Route
@@ -43,12 +44,9 @@ _OLDEST, _NEWEST = 14, 18
 # then failed until a restart: "could not access status of transaction" (notes of 2026-02-12).
 _NOTIFY_FIXED = {14: 21, 15: 16, 16: 12, 17: 8, 18: 2}
 
-_CONNECT = "start PostgreSQL, or correct DATABASE_URL"
-_MIGRATION = "see runbooks/database-down.md; undo the migration, or upgrade the listener"
 _WRITABLE = (
     "turn it off for the server, the database, the role or in DATABASE_URL; then restart the daemon"
 )
-_MIGRATE = "run `listener migrate` as the owner of the backend's tables"
 _SCHEMA_NAME = "set WXYC_SCHEMA_NAME to the backend's schema"
 _HISTORY_TABLE = "add the table to the backend, see runbooks/identity-history.md"
 _DIRECT = "point DATABASE_URL at PostgreSQL itself, or at a pooler in session mode"
@@ -110,7 +108,7 @@ async def _database(settings: StatusSettings | None, *, at_work: bool) -> list[F
     try:
         looked = await in_thread(partial(_look, settings, at_work=at_work))
     except UnreachableError as error:
-        unreachable = Finding("database", State.FAIL, str(error), _CONNECT)
+        unreachable = Finding("database", State.FAIL, str(error), CONNECT)
         return [unreachable, *skipped("database", *further)]
     try:
         return [*looked, judge_wakeups(await try_wakeups(dsn))]
@@ -122,14 +120,25 @@ async def _database(settings: StatusSettings | None, *, at_work: bool) -> list[F
 def _look(settings: StatusSettings, *, at_work: bool) -> list[Finding]:
     dsn, backend = settings.database_url.get_secret_value(), settings.wxyc_schema_name
     with examining(dsn) as connection:
+        server = _read(_SERVER, lambda: judge_server(read_server(connection, backend)))
+        parts, installed = _parts(connection, backend)
         return [
-            *_read(_SERVER, lambda: judge_server(read_server(connection, backend))),
-            *_read(_PARTS, lambda: judge_parts(*read_missing(connection, backend))),
+            *server,
+            *parts,
             *_rights(dsn, backend),
-            *_statements(connection, backend),
+            *(_statements(connection, backend) if installed else skipped("schema", *_STATEMENTS)),
             *_read(_HISTORY, lambda: judge_history(read_history(connection, backend))),
-            *(_work(connection, settings, backend) if at_work else ()),
+            *(_work(connection, settings, installed=installed) if at_work else ()),
         ]
+
+
+def _parts(connection: psycopg.Connection[Any], backend: str) -> tuple[list[Finding], bool]:
+    """Return what is found of the installation, and whether our schema is complete."""
+    try:
+        missing = read_missing(connection, backend)
+    except UnreadableError as error:
+        return _unreadable(_PARTS, error), False
+    return list(judge_parts(*missing)), not missing[0]
 
 
 def _rights(dsn: str, backend: str) -> list[Finding]:
@@ -139,11 +148,6 @@ def _rights(dsn: str, backend: str) -> list[Finding]:
 
 def _statements(connection: psycopg.Connection[Any], backend: str) -> list[Finding]:
     try:
-        if read_missing(connection, backend)[0]:
-            return skipped("schema", *_STATEMENTS)
-    except UnreadableError:
-        return skipped("schema", *_STATEMENTS)
-    try:
         return list(judge_statements(read_refused(connection, backend)))
     except UnreadableError as error:
         finding = f"could not be checked: {error}"
@@ -151,17 +155,13 @@ def _statements(connection: psycopg.Connection[Any], backend: str) -> list[Findi
 
 
 def _work(
-    connection: psycopg.Connection[Any], settings: StatusSettings, backend: str
+    connection: psycopg.Connection[Any], settings: StatusSettings, *, installed: bool
 ) -> list[Finding]:
-    try:
-        if read_missing(connection, backend)[0]:
-            return skipped("schema", *AT_WORK)
-    except UnreadableError:
+    if not installed:
         return skipped("schema", *AT_WORK)
+    backend, scope = settings.wxyc_schema_name, settings.include_null_canonical
     try:
-        status = read_work(
-            connection, backend, include_null_canonical=settings.include_null_canonical
-        )
+        status = read_work(connection, backend, include_null_canonical=scope)
     except UnreadableError as error:
         first, *others = AT_WORK
         finding = f"the state of the daemons cannot be read: {error}"
@@ -174,9 +174,13 @@ def _read(checks: tuple[str, ...], look: Callable[[], Iterator[Finding]]) -> lis
     try:
         return list(look())
     except UnreadableError as error:
-        first, *others = checks
-        advice = f"{GRANT}; or {_MIGRATE}"
-        return [Finding(first, State.FAIL, str(error), advice), *skipped(first, *others)]
+        return _unreadable(checks, error)
+
+
+def _unreadable(checks: tuple[str, ...], error: UnreadableError) -> list[Finding]:
+    first, *others = checks
+    finding = Finding(first, State.FAIL, str(error), f"{GRANT}; or {MIGRATE}")
+    return [finding, *skipped(first, *others)]
 
 
 def judge_server(server: Server) -> Iterator[Finding]:
@@ -236,15 +240,15 @@ def _judge_deadlock_timeout(timeout: timedelta) -> Finding:
 def judge_parts(schema: list[str], triggers: list[str], lagging: list[str]) -> Iterator[Finding]:
     """Judge which parts of our schema and triggers are missing, and which sequences lag."""
     if schema:
-        yield Finding("schema", State.FAIL, f"missing: {', '.join(schema)}", _MIGRATE)
+        yield Finding("schema", State.FAIL, f"missing: {', '.join(schema)}", MIGRATE)
     elif lagging:
         finding = f"sequences behind their rows, as after a logical copy: {', '.join(lagging)}"
-        yield Finding("schema", State.FAIL, finding, _MIGRATE)
+        yield Finding("schema", State.FAIL, finding, MIGRATE)
     else:
         yield Finding("schema", State.OK, "complete")
     if triggers:
         finding = f"missing, disabled or outdated: {', '.join(triggers)}"
-        yield Finding("triggers", State.FAIL, finding, _MIGRATE)
+        yield Finding("triggers", State.FAIL, finding, MIGRATE)
     else:
         yield Finding("triggers", State.OK, "installed, enabled and up to date")
 
@@ -253,7 +257,7 @@ def judge_statements(refused: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
     """Judge whether the database can run every statement of ours; `refused` are by reason."""
     if refused:
         named = "; ".join(f"{why} ({', '.join(names)})" for why, names in refused.items())
-        yield Finding("statements", State.FAIL, f"cannot run: {named}", _MIGRATION)
+        yield Finding("statements", State.FAIL, f"cannot run: {named}", UNDO_MIGRATION)
     else:
         yield Finding("statements", State.OK, "all can run")
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+# What to do about what several checks may find.
+MIGRATE = "run `listener migrate` as the owner of the backend's tables"
+UNDO_MIGRATION = "see runbooks/database-down.md; undo the migration, or upgrade the listener"
+
 
 class State(StrEnum):
     """Result of a check; a skipped one depends on another that failed."""

@@ -21,7 +21,7 @@ from listener.domain.faults import StatementRefusedError, StoreRefusedError, Sto
 
 # Longer than statement_timeout: only a server that cannot be heard any more takes this long.
 _DEADLINE = timedelta(seconds=20)
-_CONNECT = "start PostgreSQL, or correct DATABASE_URL"
+CONNECT = "start PostgreSQL, or correct DATABASE_URL"
 
 _RAISE_LIMIT = "raise the limit of the role, the database or the server, or stop a daemon"
 # Of a login that is refused psycopg passes on no SQLSTATE.
@@ -235,7 +235,7 @@ def advice_on(error: Exception) -> str:
         return f"{reason}; {_RAISE_LIMIT}"
     # What the server says itself has a code, but for what it says before the session begins.
     told = isinstance(error, psycopg.Error) and error.sqlstate is not None
-    return reason if told else f"{reason}; {_CONNECT}"
+    return reason if told else f"{reason}; {CONNECT}"
 
 
 def _quotes_values(code: str | None) -> bool:

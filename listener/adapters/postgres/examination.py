@@ -165,9 +165,7 @@ def read_rights(connection: psycopg.Connection[Any], backend: str) -> Rights:
         hidden = list_hidden(connection, backend)
     found = Rights(
         absent=tuple(dict.fromkeys(right.thing for right in rights if right.granted is None)),
-        lacking=tuple(
-            f"{right.wanted_right} on {right.thing}" for right in rights if right.granted is False
-        ),
+        lacking=tuple(right.label for right in rights if right.granted is False),
         hidden=hidden,
     )
     if found.absent or found.lacking or found.hidden:

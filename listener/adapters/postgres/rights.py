@@ -39,6 +39,11 @@ class Right:
             return f"{self.kind.lower()} {self.name}"
         return f"{self.schema_name}.{self.name}"
 
+    @property
+    def label(self) -> str:
+        """The right and what it is on, as a person calls it."""
+        return f"{self.wanted_right} on {self.thing}"
+
 
 def list_rights(
     connection: psycopg.Connection[Any], backend: str, role: str | None = None
@@ -95,7 +100,7 @@ def _grant(connection: psycopg.Connection[Any], backend: str, role: str) -> Gran
         _run(connection, statement)
     # Who may grant nothing on a thing is only warned by PostgreSQL.
     rights = list_rights(connection, backend, role)
-    lacking = [f"{each.wanted_right} on {each.thing}" for each in rights if each.granted is False]
+    lacking = [each.label for each in rights if each.granted is False]
     if lacking:
         message = f"could not grant {', '.join(lacking)}; run it as the owner of these tables"
         raise InstallationError(message)
