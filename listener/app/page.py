@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import psycopg
 
@@ -87,7 +87,7 @@ class Page:
             return blind(f"the last look ended {age.total_seconds():.0f} s ago")
         return self._wellness
 
-    async def judge(self) -> None:
+    async def judge(self) -> NoReturn:
         """Keep a verdict at hand for callers that must not wait, until cancelled."""
         while True:
             began = time.monotonic()

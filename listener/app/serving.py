@@ -12,10 +12,10 @@ import structlog
 
 from listener.adapters.http.sockets import bound_socket, url_of
 from listener.adapters.log import dropped_lines
-from listener.app.state import DaemonState, keep
+from listener.app.state import DaemonState
 from listener.domain.budget import DISCOGS_CALLS
 from listener.engine.ports import Observer, Telemetry
-from listener.engine.supervisor import in_background
+from listener.engine.supervisor import in_background, keep_doing
 from listener.settings import Settings, is_loopback, split_address
 
 if TYPE_CHECKING:
@@ -66,7 +66,9 @@ async def open_site(
         # Without a token, accept only requests to this machine under its own names.
         closed = token is None and is_loopback(host)
         site = make_site(sources, token, _LOCAL_NAMES | {host} if closed else None)
-        async with in_background(SiteServer(site, bound).answer(), keep(page.judge)):
+        async with in_background(
+            SiteServer(site, bound).answer(), keep_doing("verdict", page.judge)
+        ):
             _log.info("page served", url=url_of(bound, host), token_needed=token is not None)
             yield Served(Metered(telemetry, metrics), (metrics,))
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-
-import structlog
 
 from listener.adapters.postgres.samples import PostgresReadings, PostgresSamples
 from listener.app.parts import Parts
@@ -19,13 +17,9 @@ from listener.engine.consumer import Consumer
 from listener.engine.ports import Observer
 from listener.engine.recorder import Recorder
 from listener.engine.resolver import Resolver
-from listener.engine.supervisor import in_background
+from listener.engine.supervisor import in_background, keep_doing
 from listener.engine.warmer import Warmer
 from listener.engine.watch import Watch
-
-_log = structlog.stdlib.get_logger()
-
-_AGAIN = timedelta(seconds=15)
 
 
 @dataclass(slots=True)
@@ -87,15 +81,7 @@ class DaemonState:
         recorder = Recorder(samples, lambda: self.reading, self.pulses, workers.parts.neglected)
         for consumer in workers.consumers.values():
             consumer.observers += (recorder, *observers)
-        async with in_background(keep(watch.run), keep(recorder.run)):
+        async with in_background(
+            keep_doing("watch over the database", watch.run), keep_doing("samples", recorder.run)
+        ):
             yield
-
-
-async def keep(run: Callable[[], Awaitable[None]]) -> None:
-    """Run what only watches, again and again, whatever it raises."""
-    while True:
-        try:
-            await run()
-        except Exception:  # noqa: BLE001 - watching must never stop the work
-            _log.exception("watching failed, restarting it")
-        await asyncio.sleep(_AGAIN.total_seconds())

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import NoReturn
 
 import structlog
 
@@ -63,7 +64,7 @@ class Recorder:
     def handled(self, stream: Stream, rows: int, took: float, /) -> None:
         """Ignore batches."""
 
-    async def run(self) -> None:
+    async def run(self) -> NoReturn:
         """Run until cancelled."""
         while True:
             followed = {pulse.stream: pulse for pulse in self.pulses()}

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import NoReturn
 
 from listener.domain.change import Stream
 from listener.domain.faults import StoreUnavailableError
@@ -38,7 +39,7 @@ class Watch:
             return None
         return replace(self._reading, age=timedelta(seconds=now() - self._read_at))
 
-    async def run(self) -> None:
+    async def run(self) -> NoReturn:
         """Run until cancelled."""
         while True:
             began = now()
