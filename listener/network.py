@@ -24,7 +24,7 @@ _NAME = re.compile(r"[\w.-]+", re.ASCII)
 _NUMERIC = re.compile(r".*:.*|\d+(?:\.\d+){3}", re.ASCII)
 _PORT = re.compile(r"0{0,4}[1-9][0-9]{0,4}")
 _PUNYCODE = "xn--"
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SCHEMES = ("http", "https")
 _PORTS = {"http": 80, "https": 443}
 
@@ -61,7 +61,7 @@ def is_address(url: str) -> bool:
     except ValueError:
         return False
     # Of an address with a line end in it the parser shows another one, without it.
-    is_plain = parts.scheme in _SCHEMES and not _CONTROL.search(url)
+    is_plain = parts.scheme in _SCHEMES and not CONTROL.search(url)
     return is_plain and is_possible and is_host(parts.hostname or "")
 
 

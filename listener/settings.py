@@ -36,6 +36,7 @@ from listener.domain.durations import WRITTEN
 from listener.domain.refreshing import LML_REFRESH_BATCH_CAP
 from listener.domain.words import trimmed
 from listener.network import (
+    CONTROL,
     LAST_PORT,
     USABLE,
     is_address,
@@ -62,7 +63,6 @@ _NEEDED_PARTS = ("db_host", "db_name", "db_username")
 _PARTS = ("db_host", "db_port", "db_name", "db_username", "db_password")
 # A path, or a name in Linux's abstract namespace.
 _SOCKETS = ("/", "@")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 # LML_KEY and LML_API_KEY are that much alike, on a scale to 1.
 _ALIKE = 0.75
 _COMMIT = re.compile(r"[0-9a-fA-F]{7,40}")
@@ -75,7 +75,7 @@ class SettingsError(Exception):
 def _duration(value: object) -> object:
     if not isinstance(value, str):
         return value
-    match = _DURATION.fullmatch(value.strip())
+    match = _DURATION.fullmatch(value)
     if match is None:
         message = "must be a number of seconds or like 250ms, 30s, 15m, 1h, 7d"
         raise ValueError(message)
@@ -87,9 +87,9 @@ def _duration(value: object) -> object:
 def _time_of_day(value: object) -> object:
     if not isinstance(value, str):
         return value
-    if not value.strip():
+    if not value:
         return None
-    match = _TIME_OF_DAY.fullmatch(value.strip())
+    match = _TIME_OF_DAY.fullmatch(value)
     if match is None:
         message = "must be a time of day like 09:00, or empty"
         raise ValueError(message)
@@ -465,7 +465,6 @@ class Settings(StatusSettings):
     @field_validator("http_bind")
     @classmethod
     def _is_address(cls, value: str, info: ValidationInfo) -> str:
-        value = value.strip()
         open_to_all = info.data.get("http_allow_anonymous", True)
         guarded = info.data.get("http_token", True) is not None
         if value and not (is_loopback(split_address(value)[0]) or guarded or open_to_all):
@@ -502,9 +501,8 @@ class Settings(StatusSettings):
     @field_validator("lml_api_key", "github_token", "http_token", "sentry_dsn", mode="before")
     @classmethod
     def _blank_is_none(cls, value: object) -> object:
-        # Deployment templates set a variable to the empty string to omit it; a mounted secret
-        # ends in a newline.
-        return value.strip() or None if isinstance(value, str) else value
+        # Deployment templates set a variable to the empty string to omit it.
+        return None if value == "" else value
 
     @field_validator("sentry_dsn")
     @classmethod
@@ -549,7 +547,7 @@ def _conninfo(address: str) -> dict[str, str]:
         parts = conninfo_to_dict(address)
     except (ProgrammingError, UnicodeError):
         parts = None
-    if parts is None or _CONTROL.search(address):
+    if parts is None or CONTROL.search(address):
         message = (
             "is no address that can be read: write %XX for special characters of its parts, in "
             "UTF-8 and never %00, and name=value for parameters"
