@@ -18,8 +18,8 @@ import click
 
 from listener.adapters.http.sockets import BindError
 from listener.adapters.log import drain_logs
-from listener.adapters.postgres.finding import SlowSearchError
 from listener.adapters.postgres.installation import InstallationError
+from listener.adapters.postgres.search import SlowSearchError
 from listener.domain.faults import StoreUnavailableError, first_of
 from listener.domain.gate import GateError
 from listener.engine.reconciler import RunHaltedError

@@ -8,7 +8,7 @@ from datetime import UTC
 
 import click
 
-from listener.adapters.postgres.finding import FIND, FoundRelease, find_releases
+from listener.adapters.postgres.search import FIND, FoundRelease, find_releases
 from listener.adapters.postgres.status import looking
 from listener.app.report import dumped
 from listener.cli.errors import Number, examples

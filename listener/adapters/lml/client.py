@@ -160,10 +160,7 @@ class LmlClient:
         """Return whether LML says that it is well; that is not a promise that it answers."""
         try:
             # The status alone: whatever else comes, be it endless, is not read.
-            async with (
-                asyncio.timeout(_HEALTH_TIMEOUT.total_seconds()),
-                self._http.stream("GET", self._health) as response,
-            ):
+            async with self._said() as response:
                 return response.status_code == HTTPStatus.OK
         except UNANSWERED:
             return False
@@ -171,14 +168,20 @@ class LmlClient:
     async def release(self) -> str | None:
         """Return version and commit of the LML that answers, None if it does not say."""
         try:
-            async with (
-                asyncio.timeout(_HEALTH_TIMEOUT.total_seconds()),
-                self._http.stream("GET", self._health) as response,
-            ):
+            async with self._said() as response:
                 body = await read_body(response, self._bounds())
         except (*UNANSWERED, MalformedReplyError):
             return None
         return read_release(body)
+
+    @asynccontextmanager
+    async def _said(self) -> AsyncIterator[httpx.Response]:
+        """Ask LML how it is."""
+        async with (
+            asyncio.timeout(_HEALTH_TIMEOUT.total_seconds()),
+            self._http.stream("GET", self._health) as response,
+        ):
+            yield response
 
     async def _post(
         self,

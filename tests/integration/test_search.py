@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from psycopg import sql
 
-from listener.adapters.postgres import finding
-from listener.adapters.postgres.finding import (
+from listener.adapters.postgres import search
+from listener.adapters.postgres.search import (
     FIND,
     FoundRelease,
     SlowSearchError,
@@ -98,7 +98,7 @@ def test_release_is_shown_with_how_it_stands(
 def test_search_that_takes_too_long_names_the_index(
     db: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finding, "_PATIENCE", "50ms")
+    monkeypatch.setattr(search, "_PATIENCE", "50ms")
     with db.transaction():
         db.execute(sql.SQL("LOCK TABLE {}").format(table("library")))
         with pytest.raises(SlowSearchError, match="longer than 50ms") as raised:
