@@ -24,7 +24,7 @@ PGBOUNCER = shutil.which("pgbouncer", path=f"{os.defpath}:/usr/sbin:/usr/local/s
 
 
 class _Backend:
-    """One session of the server, that the pooler lends for one exchange at a time."""
+    """One session of the server, that the pooler hands out for one exchange at a time."""
 
     def __init__(self, session: PGconn) -> None:
         self._session = session
@@ -42,7 +42,7 @@ class _Backend:
         self._session.finish()
 
     def greeting(self) -> bytes:
-        """Return what a server says to a client that it lets in."""
+        """Return what a server says to a client that it accepts."""
         names = (b"server_version", b"server_encoding", b"client_encoding", b"TimeZone")
         known = [(name, self._session.parameter_status(name) or b"") for name in names]
         told = [_framed(b"S", name + b"\0" + value + b"\0") for name, value in known]

@@ -106,7 +106,7 @@ class Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self.put(self.format(record))
-        except Exception:  # noqa: BLE001 - whoever logs must not fail because of it
+        except Exception:  # noqa: BLE001 - logging must never fail its caller
             self._refused += 1
 
     def put(self, line: str) -> None:

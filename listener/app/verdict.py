@@ -87,7 +87,7 @@ def _state_of(told: StreamStatus) -> StreamState:
 
 
 def lml_trouble_of(told: StreamStatus | Waiting) -> LmlTrouble | None:
-    """Return what LML does instead of answering whoever follows a stream, if anything."""
+    """Return how LML fails the daemon that follows a stream, if it does."""
     since, next_try = told.lml_trouble_since, told.lml_next_try
     if not told.holder_alive or told.lml_trouble is None or since is None or next_try is None:
         return None

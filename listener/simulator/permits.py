@@ -16,7 +16,7 @@ _SHORTEST = timedelta(milliseconds=10)
 
 
 class WorkPermits:
-    """Hands out permits in the order of arrival, whoever asks; without a number to all at once.
+    """Hands out permits in the order of arrival; without a number to all at once.
 
     `held` are those at work now, `most_at_work` is how many ever were at a time.
     """

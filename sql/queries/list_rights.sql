@@ -65,7 +65,7 @@ things AS (
         END AS thing
     FROM wanted AS w
     UNION ALL
-    -- Whoever inserts into a table with a serial column draws from its sequence.
+    -- An insert into a table with a serial column draws from its sequence.
     SELECT
         'SEQUENCE',
         w.schema_name,

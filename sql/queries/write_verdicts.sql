@@ -4,7 +4,7 @@
 -- whatever the planner takes their number for. A separate statement from the acceptance: its snapshot must see what an
 -- earlier writer of the same row committed while the acceptance waited for it.
 -- An identity that is new or only verified takes the short way. One that differs is locked first and then read, so that
--- what is kept is what is replaced, whoever wrote it a moment ago. Where no history can be kept, if_history opens a
+-- what is kept is what is replaced, even if another session wrote it a moment ago. Where no history can be kept, if_history opens a
 -- comment that ends at the next --*/.
 WITH accepted AS MATERIALIZED (
     SELECT

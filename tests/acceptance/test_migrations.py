@@ -1,4 +1,4 @@
-"""The backend migrates under us: what no longer works is named, by whoever is asked."""
+"""The backend migrates under us: every command names what no longer works."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def test_row_without_an_artist_name_is_never_asked(db: Connection, dsn: str) -> 
     assert "next: nothing, until it has an artist name" in text_of(story)
 
 
-async def test_changes_are_left_to_whoever_follows(
+async def test_changes_are_left_to_the_daemon_that_follows(
     db: Connection, dsn: str, database: Database
 ) -> None:
     row, other = add_release(db), add_release(db)

@@ -33,7 +33,7 @@ from listener.adapters.postgres.status import Status, read_status
 DOCTOR = "listener-doctor"
 _LIMITS = {"statement_timeout": "5s", "lock_timeout": "2s"}
 _ARGUMENTS: dict[str, Any] = sessions.arguments(DOCTOR) | {
-    # A pooler may lend the next statement another backend, which never saw it prepared.
+    # A pooler may run the next statement on another backend, which never saw it prepared.
     "prepare_threshold": None,
 }
 _ECHO_WITHIN = timedelta(seconds=2)

@@ -89,7 +89,7 @@ def _enable_acting_as(connection: psycopg.Connection[Any], role: str) -> None:
         with connection.transaction(force_rollback=True):
             connection.execute(_act_as(role))
     except errors.InsufficientPrivilege:
-        # Whoever may make roles may be a member of what it made.
+        # A role that may create roles may be a member of those that it created.
         member = sql.SQL("GRANT {} TO CURRENT_USER").format(sql.Identifier(role))
         connection.execute(member)
 

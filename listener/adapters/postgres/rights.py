@@ -73,7 +73,7 @@ class Grants:
 def plan_grants(connection: psycopg.Connection[Any], backend: str, role: str) -> Grants:
     """Return what `apply_grants` would run; nothing is changed.
 
-    Raises `InstallationError` for who we are, and for whoever owns something in our schema: it
+    Raises `InstallationError` for our own role, and for one that owns something in our schema: it
     would lose rights that it needs.
     """
     known = _known_grants(connection, backend, role)

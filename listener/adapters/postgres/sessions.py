@@ -62,7 +62,7 @@ def set_up(
 def yield_locks(*, local: bool = False) -> tuple[LiteralString, tuple[int, bool]]:
     """Return what lets us wait for a lock so briefly that a deadlock never ends a transaction.
 
-    Whatever we run into, it is us who give up: the server would pick whoever looks first.
+    In any conflict we give up first: the server would end the session that looks first.
     """
     return _YIELD, (round(_PATIENCE.total_seconds() * 1000), local)
 

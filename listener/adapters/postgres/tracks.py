@@ -106,7 +106,7 @@ def _offer_columns(order: int, offers: Sequence[_Offer]) -> dict[str, Any]:
 
 def change_columns(changes: Sequence[_Change]) -> dict[str, Any]:
     """Return the parameters of `write_tracks`."""
-    # Ascending ids: whoever else writes several rows in that order never waits for us in a circle.
+    # Ascending ids: other writers of several rows in that order never deadlock with us.
     ordered = sorted(changes, key=lambda change: change.row_id)
     keys = [change.offer.key for change in ordered]
     return {
