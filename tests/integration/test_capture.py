@@ -356,11 +356,19 @@ def test_updates_that_cannot_be_compared_take_one_subtransaction(dsn: str, db: C
 
 def test_updates_of_anything_else_take_no_transaction_ids(db: Connection) -> None:
     _fill(db, 300)
+    # The server's own work draws ids as well, now and then: it can only add to a figure.
+    assert min(_ids_drawn_by_counting_plays(db) for _ in range(10)) == 1
+
+
+def _ids_drawn_by_counting_plays(db: Connection) -> int:
+    """How many transaction ids the server gave away meanwhile, the one that looks included."""
     drawn = "SELECT (pg_current_xact_id()::text::bigint - %s)::int"
     with db.transaction():
         (before,) = db.execute(drawn, (0,)).fetchall()[0]
         db.execute("UPDATE wxyc_schema.library SET plays = plays + 1")
-    assert db.execute(drawn, (before,)).fetchall() == [(1,)]
+    (since,) = db.execute(drawn, (before,)).fetchall()[0]
+    assert isinstance(since, int)
+    return since
 
 
 @pytest.mark.parametrize(
