@@ -16,8 +16,8 @@ from rich.text import Text
 
 from listener.app.doctor import examine
 from listener.app.finding import Finding, State
+from listener.app.wording import printable
 from listener.cli.errors import SOME_FAILED, examples
-from listener.cli.look import printable
 
 _STYLES = {State.OK: "green", State.WARN: "yellow", State.FAIL: "bold red", State.SKIP: "dim"}
 # Never wrap a line in a pipe.

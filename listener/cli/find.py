@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC
 
 import click
 
 from listener.adapters.postgres.search import FIND, FoundRelease, find_releases
 from listener.adapters.postgres.status import looking
 from listener.app.report import dumped
+from listener.app.wording import answer_of, next_of, printable
 from listener.cli.errors import Number, examples
-from listener.cli.look import FittingTable, clock, console, printable
+from listener.cli.look import FittingTable, console
 from listener.settings import DatabaseSettings, load_settings
 
 _NOTHING_FOUND = 1
@@ -69,25 +69,11 @@ def show(found: Sequence[FoundRelease]) -> None:
     rows = [
         (
             str(release.library_id),
-            _answer(release),
-            _next(release),
+            answer_of(release),
+            next_of(release),
             printable(release.artist_name or "-"),
             printable(release.album_title),
         )
         for release in found
     ]
     console(_PIPE_WIDTH).print(FittingTable(columns, rows))
-
-
-def _answer(release: FoundRelease) -> str:
-    if release.outcome is None or release.answered_at is None:
-        return "none yet"
-    return f"{release.outcome} {release.answered_at.astimezone(UTC):%Y-%m-%d}"
-
-
-def _next(release: FoundRelease) -> str:
-    if release.waiting:
-        return "waiting"
-    if release.parked:
-        return f"parked, {release.failures} failures"
-    return "-" if release.next_ask_at is None else clock(release.next_ask_at)

@@ -21,29 +21,12 @@ from listener.adapters.postgres.former import (
 from listener.adapters.postgres.status import looking
 from listener.adapters.postgres.story import StandingIdentity, read_standing
 from listener.app.report import utc
+from listener.app.story import former_line, identity_line
 from listener.cli.errors import RowId, examples
-from listener.cli.look import moment, printable
 from listener.settings import DatabaseSettings, load_settings
 
 _REFUSED = 1
 _LABEL = 10
-
-_REASONS = {
-    "verdict_changed": "LML's verdict changed",
-    "question_changed": "the row changed, and so did LML's verdict",
-    "withdrawn": "the row changed, and LML found no single artist",
-    "restored": "a person restored an earlier one",
-}
-_IDS = {
-    "wikidata": "wikidata_qid",
-    "spotify": "spotify_id",
-    "apple music": "apple_music_id",
-    "discogs master": "discogs_master_id",
-    "discogs release": "discogs_release_id",
-    "musicbrainz release group": "musicbrainz_release_group_mbid",
-    "musicbrainz release": "musicbrainz_release_mbid",
-    "musicbrainz recording": "musicbrainz_recording_mbid",
-}
 
 
 @click.command(
@@ -99,28 +82,6 @@ def history_command(*, library_id: int, as_json: bool, history_id: int | None, y
         _report(restore(connection, backend, library_id, history_id), library_id)
 
 
-def former_line(state: FormerIdentity, now: datetime) -> str:
-    """Describe a former identity in one line, without its number."""
-    until = moment(state.superseded_at, now)
-    return f"{_ids_and_method(state)}; until {until}: {_reason_of(state)}"
-
-
-def ids_of(identity: FormerIdentity | StandingIdentity) -> str:
-    """List the ids of an identity, each with its catalogue."""
-    values = {name: getattr(identity, column, None) for name, column in _IDS.items()}
-    shown = [f"{name} {printable(str(value))}" for name, value in values.items() if value]
-    return ", ".join(shown) or "no artist id"
-
-
-def _reason_of(state: FormerIdentity) -> str:
-    return _REASONS.get(state.superseded_reason, printable(state.superseded_reason))
-
-
-def _ids_and_method(identity: FormerIdentity | StandingIdentity) -> str:
-    method = f"method {printable(identity.method)}, confidence {identity.confidence:.2f}"
-    return f"{ids_of(identity)}; {method}"
-
-
 def _chosen(
     library_id: int, former: Sequence[FormerIdentity], history_id: int, *, there: bool
 ) -> FormerIdentity:
@@ -153,7 +114,7 @@ def _report(restored: Restored, library_id: int) -> None:
 def _lines(
     former: Sequence[FormerIdentity], standing: StandingIdentity | None, now: datetime
 ) -> Iterator[tuple[str, str]]:
-    yield "now", _ids_and_method(standing) if standing else "none"
+    yield "now", identity_line(standing) if standing else "none"
     for state in former:
         yield str(state.history_id), former_line(state, now)
     if not former:

@@ -1,19 +1,16 @@
-"""How commands print what they read: tables, times and text."""
+"""How commands print what they read: tables and JSON."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
 import click
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
-
-from listener.domain.durations import SPOKEN
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 
@@ -71,29 +68,3 @@ class FittingTable:
         widths = [max(map(cell_len, column)) for column in kept]
         words = [word for cell in folded for word in cell.split()]
         return sum(widths) + gap * len(widths) + max(map(cell_len, words))
-
-
-def span(duration: timedelta) -> str:
-    """Return a duration in its largest whole unit: 12 s, 3 min, 5 h, 2 d."""
-    seconds = max(0, int(duration.total_seconds()))
-    unit, size = next((unit, size) for unit, size in SPOKEN.items() if seconds >= size or size == 1)
-    return f"{seconds // size} {unit}"
-
-
-def moment(at: datetime, now: datetime) -> str:
-    """Return a time with its distance from now."""
-    distance = f"{span(now - at)} ago" if at <= now else f"in {span(at - now)}"
-    return f"{clock(at)} ({distance})"
-
-
-def clock(at: datetime) -> str:
-    """Return a time to the second, in UTC."""
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def printable(text: str) -> str:
-    """Escape what could control a terminal in a text from the database."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in text
-    )

@@ -17,8 +17,9 @@ from listener.adapters.postgres.parked import (
 )
 from listener.adapters.postgres.status import looking
 from listener.app.report import dumped
+from listener.app.wording import clock, printable
 from listener.cli.errors import RowId, examples
-from listener.cli.look import clock, console, plain_table, printable
+from listener.cli.look import console, plain_table
 from listener.domain.words import plural
 from listener.settings import DatabaseSettings, load_settings
 

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 import click
 from rich.padding import Padding
 
+from listener.app.wording import printable
 from listener.bounds import masked, unit_of
 from listener.cli.errors import examples
-from listener.cli.look import console, printable
+from listener.cli.look import console
 from listener.settings import Settings, load_settings, origins
 
 # A pipe gets two lines per setting.

@@ -24,15 +24,9 @@ from listener.adapters.postgres.status import (
 )
 from listener.app.report import dumped
 from listener.app.verdict import lml_trouble_of, verdict_on, with_verdict
+from listener.app.wording import clock, printable, span
 from listener.cli.errors import examples
-from listener.cli.look import (
-    FittingTable,
-    clock,
-    console,
-    json_option,
-    printable,
-    span,
-)
+from listener.cli.look import FittingTable, console, json_option
 from listener.domain.health import Wellness, Word
 from listener.domain.pacing import BreakerState
 from listener.domain.refreshing import RotationCoverage

@@ -13,8 +13,9 @@ import click
 from listener.adapters.postgres.status import looking
 from listener.adapters.postgres.worklists import LIST, ListedRelease, Worklist, read_worklist
 from listener.app.report import dumped, utc
+from listener.app.wording import printable
 from listener.cli.errors import Number, examples
-from listener.cli.look import FittingTable, console, printable
+from listener.cli.look import FittingTable, console
 from listener.settings import DatabaseSettings, load_settings
 
 _PAGE = 50

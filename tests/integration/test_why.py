@@ -16,7 +16,7 @@ from listener.adapters.postgres.library import AskAgain, PostgresLibrary
 from listener.adapters.postgres.status import looking
 from listener.adapters.postgres.story import Release, Story, read_story
 from listener.adapters.postgres.verdicts import PostgresVerdicts
-from listener.cli.why import lines_of
+from listener.app.story import lines_of
 from listener.domain.change import Stream
 from listener.domain.due import Scope
 from listener.domain.retrying import Failure, Retry

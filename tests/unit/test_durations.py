@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
+from listener.app.wording import span
 from listener.bounds import shown
-from listener.cli.look import span
 from listener.domain.durations import SPOKEN, WRITTEN
 from listener.settings import Settings
 

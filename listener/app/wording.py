@@ -1,0 +1,50 @@
+"""Times and text from the database as people read them, the same for commands and for the page."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from listener.adapters.postgres.search import FoundRelease
+from listener.domain.durations import SPOKEN
+
+
+def span(duration: timedelta) -> str:
+    """Return a duration in its largest whole unit: 12 s, 3 min, 5 h, 2 d."""
+    seconds = max(0, int(duration.total_seconds()))
+    unit, size = next((unit, size) for unit, size in SPOKEN.items() if seconds >= size or size == 1)
+    return f"{seconds // size} {unit}"
+
+
+def moment(at: datetime, now: datetime) -> str:
+    """Return a time with its distance from now."""
+    distance = f"{span(now - at)} ago" if at <= now else f"in {span(at - now)}"
+    return f"{clock(at)} ({distance})"
+
+
+def clock(at: datetime) -> str:
+    """Return a time to the second, in UTC."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def printable(text: str) -> str:
+    """Escape what could control a terminal, or turn the direction of writing, in a text."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
+def answer_of(release: FoundRelease) -> str:
+    """Return the last answer to a release, and its day."""
+    if release.outcome is None or release.answered_at is None:
+        return "none yet"
+    return f"{release.outcome} {release.answered_at.astimezone(UTC):%Y-%m-%d}"
+
+
+def next_of(release: FoundRelease) -> str:
+    """Return when a release is asked about next."""
+    if release.waiting:
+        return "waiting"
+    if release.parked:
+        return f"parked, {release.failures} failures"
+    return "-" if release.next_ask_at is None else clock(release.next_ask_at)
