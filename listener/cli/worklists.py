@@ -2,40 +2,34 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, fields
 from datetime import UTC
 
 import click
 
 from listener.adapters.postgres.status import looking
 from listener.adapters.postgres.worklists import LIST, ListedRelease, Worklist, read_worklist
-from listener.app.report import dumped, utc
+from listener.app.report import dumped
 from listener.app.wording import printable
+from listener.app.worklists import MEANINGS, UNSURE, named, write_csv
 from listener.cli.errors import Number, examples
 from listener.cli.look import FittingTable, console
 from listener.settings import DatabaseSettings, load_settings
 
 _PAGE = 50
-_UNSURE = 0.7
 # Wide enough for the longest names: what reads from a pipe gets one line a release.
 _PIPE_WIDTH = 500
-_NAMES = {"row_id": "id", "artist_name": "artist", "album_title": "title"}
 
-_HELP = """\
+_KINDS = "\n".join(f"{kind:<16}{meaning}" for kind, meaning in MEANINGS.items())
+_HELP = f"""\
 List releases that a person can do something about.
 
 \b
-unresolved      LML finds no single artist
-low-confidence  LML is not sure of the artist
-rotation        played now, without a Discogs release or an LML identity
-credits         compilations with credits that are linked to no artist
-replaced        identities that were replaced or withdrawn, the latest first
-parked          rows that failed too often
+{_KINDS}
 
-Needs only DATABASE_URL, and changes nothing. Exits 0, also if there are none.
+Needs only DATABASE_URL, and changes nothing. Exits 0, also if there are none. In --csv, an
+apostrophe stands before text that a spreadsheet would take for a formula.
 """
 
 
@@ -54,7 +48,7 @@ Needs only DATABASE_URL, and changes nothing. Exits 0, also if there are none.
 @click.option(
     "--below",
     type=click.FloatRange(0, 1),
-    default=_UNSURE,
+    default=UNSURE,
     show_default=True,
     help="Confidence under which an identity is listed.",
 )
@@ -77,9 +71,9 @@ def list_command(*, kind: str, page: int | None, below: float, as_csv: bool, as_
             skip=0 if page is None else (page - 1) * _PAGE,
         )
     if as_json:
-        click.echo(dumped([_object(each) for each in listed]))
+        click.echo(dumped([named(each) for each in listed]))
     elif as_csv:
-        _write_csv(listed)
+        write_csv(listed, sys.stdout)
     else:
         _show(listed, kind, page or 1)
 
@@ -103,15 +97,3 @@ def _show(listed: Sequence[ListedRelease], kind: str, page: int) -> None:
     console(_PIPE_WIDTH).print(FittingTable(columns, rows))
     if len(listed) == _PAGE:
         click.echo(f"more may follow: listener list {kind} --page {page + 1}")
-
-
-def _write_csv(listed: Sequence[ListedRelease]) -> None:
-    names = [_NAMES.get(each.name, each.name) for each in fields(ListedRelease)]
-    writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
-    writer.writeheader()
-    for each in listed:
-        writer.writerow(_object(each) | {"since": each.since and utc(each.since)})
-
-
-def _object(each: ListedRelease) -> dict[str, object]:
-    return {_NAMES.get(name, name): value for name, value in asdict(each).items()}

@@ -5,7 +5,8 @@ SELECT
     l.album_title,
     l.code_volume_letters AS letters,
     i.last_verified_at AS since,
-    format('confidence %%s by %%s', round(i.confidence::numeric, 2), i.method) AS why
+    format('confidence %%s by %%s', round(i.confidence::numeric, 2), i.method) AS why,
+    l.id AS library_id
 FROM {backend}.library_identity AS i
 JOIN {backend}.library AS l ON l.id = i.library_id
 WHERE i.confidence < %(below)s

@@ -5,7 +5,8 @@ SELECT
     l.album_title,
     l.code_volume_letters AS letters,
     g.failed_at AS since,
-    concat_ws(': ', g.failure, g.failure_detail) AS why
+    concat_ws(': ', g.failure, g.failure_detail) AS why,
+    l.id AS library_id
 FROM listener.ledger AS g
 JOIN {backend}.library AS l ON l.id = g.library_id
 WHERE g.failures > 0

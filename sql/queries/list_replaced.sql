@@ -7,7 +7,8 @@ SELECT
     h.superseded_at AS since,
     format(
         '%%s; was %%s, confidence %%s', replace(h.superseded_reason, '_', ' '), h.method, round(h.confidence::numeric, 2)
-    ) AS why
+    ) AS why,
+    h.library_id
 FROM {backend}.library_identity_history AS h
 LEFT JOIN {backend}.library AS l ON l.id = h.library_id
 ORDER BY h.history_id DESC

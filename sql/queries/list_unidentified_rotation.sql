@@ -5,7 +5,8 @@ SELECT
     coalesce(l.album_title, r.album_title) AS album_title,
     l.code_volume_letters AS letters,
     r.add_date::timestamptz AS since,
-    CASE WHEN r.discogs_release_id IS NULL THEN 'no Discogs release' ELSE 'no LML identity' END AS why
+    CASE WHEN r.discogs_release_id IS NULL THEN 'no Discogs release' ELSE 'no LML identity' END AS why,
+    r.album_id AS library_id
 FROM {backend}.rotation AS r
 LEFT JOIN {backend}.library AS l ON l.id = r.album_id
 WHERE (r.kill_date IS NULL OR r.kill_date > CURRENT_DATE)

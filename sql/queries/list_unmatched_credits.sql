@@ -5,7 +5,8 @@ SELECT
     l.album_title,
     l.code_volume_letters AS letters,
     g.answered_at AS since,
-    format('%%s of %%s credits are linked to no artist', c.unmatched, c.credits) AS why
+    format('%%s of %%s credits are linked to no artist', c.unmatched, c.credits) AS why,
+    l.id AS library_id
 FROM listener.ledger AS g
 JOIN {backend}.library AS l ON l.id = g.library_id
 CROSS JOIN LATERAL (

@@ -5,7 +5,8 @@ SELECT
     l.album_title,
     l.code_volume_letters AS letters,
     g.answered_at AS since,
-    'LML finds no single artist' AS why
+    'LML finds no single artist' AS why,
+    l.id AS library_id
 FROM listener.ledger AS g
 JOIN {backend}.library AS l ON l.id = g.library_id
 WHERE g.outcome = 'unresolved'

@@ -28,10 +28,20 @@ def test_list_is_printed_for_people_for_spreadsheets_and_for_machines(
     assert line.endswith("lml_error: LML answered 422")
 
     (as_csv,) = csv.DictReader(io.StringIO(listener.run("list", "parked", "--csv").stdout))
-    assert list(as_csv) == ["id", "artist", "title", "letters", "since", "why"]
+    assert list(as_csv) == ["id", "artist", "title", "letters", "since", "why", "library_id"]
     assert (as_csv["id"], as_csv["artist"]) == (str(row), 'Björk, "live"')
     (as_json,) = json.loads(listener.run("list", "parked", "--json").stdout)
-    assert as_json == as_csv | {"id": row, "letters": None}
+    assert as_json == as_csv | {"id": row, "letters": None, "library_id": row}
+
+
+def test_title_that_looks_like_a_formula_is_none_in_a_spreadsheet(
+    db: Connection, listener: Commands
+) -> None:
+    park(db, add_release(db, "@", '=HYPERLINK("http://evil.example")'))
+    (row,) = csv.DictReader(io.StringIO(listener.run("list", "parked", "--csv").stdout))
+    assert (row["artist"], row["title"]) == ("'@", '\'=HYPERLINK("http://evil.example")')
+    (as_json,) = json.loads(listener.run("list", "parked", "--json").stdout)
+    assert as_json["artist"] == "@"
 
 
 def test_list_is_paged_and_csv_has_all_of_it(db: Connection, listener: Commands) -> None:

@@ -8,7 +8,7 @@ from psycopg import sql
 from listener.adapters.postgres.installation import InstallationError
 from listener.adapters.postgres.status import looking
 from listener.adapters.postgres.worklists import LIST, ListedRelease, Worklist, read_worklist
-from tests.catalogue import add_release, delete_release, table
+from tests.catalogue import add_release, delete_release, set_column, table
 from tests.conftest import BACKEND, Connection
 
 
@@ -100,6 +100,10 @@ def test_rotation_without_a_release_or_an_identity_is_listed_while_it_is_played(
     found = listed(dsn, Worklist.ROTATION)
     assert rows(found) == [(bare, "no Discogs release"), (released, "no LML identity")]
     assert (found[0].artist_name, found[0].album_title) == ("Broadcast", "Pendulum")
+    assert found[0].library_id is None
+    release = add_release(db)
+    set_column(db, "rotation", released, "album_id", release)
+    assert listed(dsn, Worklist.ROTATION)[1].library_id == release
 
 
 def test_compilations_with_the_most_unmatched_credits_come_first(db: Connection, dsn: str) -> None:
@@ -133,6 +137,7 @@ def test_replaced_identities_are_listed_latest_first_though_their_row_is_gone(
     found = listed(dsn, Worklist.REPLACED)
     assert rows(found) == [(kept, why), (gone, why)]
     assert [each.album_title for each in found] == ["IV", None]
+    assert [each.library_id for each in found] == [kept, gone]
 
 
 def test_replaced_identities_that_nobody_keeps_are_an_error(db: Connection, dsn: str) -> None:

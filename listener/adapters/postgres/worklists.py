@@ -43,8 +43,9 @@ _STATEMENTS = {
 class ListedRelease:
     """One entry: `why` it is listed, and since when.
 
-    `row_id` is the id in the library, on the list of the rotation the one there. Artist and title
-    are missing where the row is gone, or was never named.
+    `row_id` is the id in the library, on the list of the rotation the one there; `library_id` is
+    None for what is played and not in the library. Artist and title are missing where the row is
+    gone, or was never named.
     """
 
     row_id: int
@@ -53,6 +54,7 @@ class ListedRelease:
     letters: str | None
     since: datetime | None
     why: str
+    library_id: int | None
 
 
 def read_worklist(
