@@ -82,6 +82,18 @@ def script_of(runbook: Path, stand_ins: Mapping[str, str]) -> str:
     )
 
 
+def alert_runbooks() -> set[Path]:
+    """Return the runbooks to which alerts lead."""
+    rules = [path.read_text(encoding="utf-8") for path in (RUNBOOKS / "alerts").glob("*.yaml")]
+    return {RUNBOOKS / name for text in rules for name in re.findall(r"[a-z-]+\.md", text)}
+
+
+def opening_of(runbook: Path) -> str:
+    """Return what stands between the title and the first heading of the second level."""
+    opening, _, _ = runbook.read_text(encoding="utf-8").partition("\n## ")
+    return opening.partition("\n")[2]
+
+
 def headings_of(runbook: Path) -> tuple[str, ...]:
     """Return the headings of the second level."""
     text = _FENCE.sub("", runbook.read_text(encoding="utf-8"))

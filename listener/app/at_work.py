@@ -19,19 +19,19 @@ AT_WORK = ("verdict", *(f"{stream} lane" for stream in Stream), "last runs", "pa
 
 _STATES = {Word.WELL: State.OK, Word.STRAINED: State.WARN, Word.FAILING: State.FAIL}
 _ADVICE = {
-    Cause.UNREADABLE: "see runbooks/database-down.md",
+    Cause.UNREADABLE: "see `listener runbook database-down`",
     Cause.INCOMPLETE: MIGRATE,
-    Cause.UNFOLLOWED: "start a daemon: `listener run`; see runbooks/nobody-follows.md",
-    Cause.STALLED: "restart the daemon; see runbooks/nobody-follows.md",
+    Cause.UNFOLLOWED: "start a daemon: `listener run`; see `listener runbook nobody-follows`",
+    Cause.STALLED: "restart the daemon; see `listener runbook nobody-follows`",
     Cause.REFUSED: UNDO_MIGRATION,
-    Cause.LAG: "see runbooks/lag-growing.md",
-    Cause.LML: "see runbooks/lml-down.md",
-    Cause.POLLING: "see runbooks/wakeups-silent.md",
-    Cause.CAPTURE: "see runbooks/capture-missed.md",
-    Cause.RUNS: "see runbooks/lml-errors.md",
-    Cause.FAILURES: "see runbooks/lml-errors.md",
-    Cause.COVERAGE: "see runbooks/rotation-warm-lag.md",
-    Cause.WARMTH: "see runbooks/rotation-warm-lag.md",
+    Cause.LAG: "see `listener runbook lag-growing`",
+    Cause.LML: "see `listener runbook lml-down`",
+    Cause.POLLING: "see `listener runbook wakeups-silent`",
+    Cause.CAPTURE: "see `listener runbook capture-missed`",
+    Cause.RUNS: "see `listener runbook lml-errors`",
+    Cause.FAILURES: "see `listener runbook lml-errors`",
+    Cause.COVERAGE: "see `listener runbook rotation-warm-lag`",
+    Cause.WARMTH: "see `listener runbook rotation-warm-lag`",
 }
 
 _FATAL = frozenset((Cause.UNFOLLOWED, Cause.STALLED, Cause.REFUSED, Cause.LAG))

@@ -48,9 +48,9 @@ _WRITABLE = (
     "turn it off for the server, the database, the role or in DATABASE_URL; then restart the daemon"
 )
 _SCHEMA_NAME = "set WXYC_SCHEMA_NAME to the backend's schema"
-_HISTORY_TABLE = "add the table to the backend, see runbooks/identity-history.md"
+_HISTORY_TABLE = "add the table to the backend, see `listener runbook identity-history`"
 _DIRECT = "point DATABASE_URL at PostgreSQL itself, or at a pooler in session mode"
-_LML_DOWN = "check LIBRARY_METADATA_URL; see runbooks/lml-down.md"
+_LML_DOWN = "check LIBRARY_METADATA_URL; see `listener runbook lml-down`"
 _LML_KEY = "set LML_API_KEY to a valid key; LML may take 5 minutes to accept a new one"
 _LML_ROUTE = "correct LIBRARY_METADATA_URL, or deploy an LML that has the route"
 _NOT_LML = "correct LIBRARY_METADATA_URL, or fix the proxy in front of LML"

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 # What to do about what several checks may find.
 MIGRATE = "run `listener migrate` as the owner of the backend's tables"
-UNDO_MIGRATION = "see runbooks/database-down.md; undo the migration, or upgrade the listener"
+UNDO_MIGRATION = "see `listener runbook database-down`; undo the migration, or upgrade the listener"
 
 
 class State(StrEnum):

@@ -33,6 +33,7 @@ from listener.cli.history import history_command
 from listener.cli.parked import parked_command, requeue_command
 from listener.cli.reconcile import backfill, sweep
 from listener.cli.roles import roles_command
+from listener.cli.runbook import runbook_command
 from listener.cli.settings import settings_command
 from listener.cli.status import status_command
 from listener.cli.why import why_command
@@ -103,6 +104,7 @@ main.add_command(parked_command)
 main.add_command(requeue_command)
 main.add_command(completion_command)
 main.add_command(roles_command)
+main.add_command(runbook_command)
 main.add_command(settings_command)
 
 

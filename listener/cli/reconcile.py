@@ -276,7 +276,7 @@ def _lines(tally: Tally) -> list[str]:
     lines = [f"{name:<{width}} {count:>9,}" for name, count in counts.items()]
     if tally.capture_missed:
         missed = plural(tally.capture_missed, "change")
-        lines.append(f"capture missed {missed}; see runbooks/capture-missed.md")
+        lines.append(f"capture missed {missed}; see `listener runbook capture-missed`")
     lines += _about_identities(tally)
     calls = f"{plural(tally.lml_calls, 'call')} to LML"
     if tally.lml_calls:

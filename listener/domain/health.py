@@ -296,7 +296,7 @@ def _of_searches(findings: Findings) -> Iterator[_Wrong]:
         yield Cause.INCOMPLETE, f"not complete: {missing}; run listener migrate"
     if findings.capture_missed:
         missed = f"changes of {plural(findings.capture_missed, 'row')} were not captured"
-        yield Cause.CAPTURE, f"{missed} in the last day; see runbooks/capture-missed.md"
+        yield Cause.CAPTURE, f"{missed} in the last day; see `listener runbook capture-missed`"
     for run in findings.runs:
         if run.failure is not None and _still_counts(run, findings):
             yield Cause.RUNS, f"the last {run.kind.value} run failed: {run.failure}"

@@ -242,4 +242,4 @@ def test_backend_without_a_history_is_told_and_works(
     findings = {each["check"]: each for each in json.loads(listener.run("doctor", "--json").stdout)}
     assert findings["history"]["state"] == "warn"
     assert reason in findings["history"]["finding"]
-    assert "runbooks/identity-history.md" in findings["history"]["advice"]
+    assert "listener runbook identity-history" in findings["history"]["advice"]

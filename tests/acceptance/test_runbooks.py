@@ -18,10 +18,12 @@ from tests.conftest import BACKEND, Connection
 from tests.runbooks import (
     ROOT,
     RUNBOOKS,
+    alert_runbooks,
     all_runbooks,
     blocks_of,
     languages_of,
     links_of,
+    opening_of,
     script_of,
 )
 
@@ -126,6 +128,12 @@ def test_every_block_says_what_it_is(path: Path) -> None:
 def test_links_lead_somewhere(path: Path) -> None:
     missing = [link for link in links_of(path) if not (path.parent / link).exists()]
     assert not missing
+
+
+def test_every_alert_runbook_starts_with_how_to_read_the_log() -> None:
+    (opening,) = {opening_of(path) for path in alert_runbooks()}
+    for command in ("journalctl -u listener ", "docker logs ", "kubectl -n listener logs "):
+        assert f"\n{command}" in opening
 
 
 def test_every_runbook_is_in_the_list_of_the_readme() -> None:

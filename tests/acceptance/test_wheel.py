@@ -72,6 +72,7 @@ def test_wheel_has_a_name_of_its_own_its_statements_and_its_types(wheel: Path) -
     names = zipfile.ZipFile(wheel).namelist()
     assert "listener/py.typed" in names
     assert "listener/sql/triggers/library.sql" in names
+    assert "listener/runbooks/alerts/listener.prometheusrule.yaml" in names
     assert not [name for name in names if name.startswith(("tests/", "bench/"))]
 
 
@@ -85,6 +86,7 @@ def test_installed_wheel_runs_the_demo(wheel: Path, folder: Path, version: str) 
     _run(_UV, "pip", "install", "--quiet", "--python", installed / "python", f"{wheel}[demo]")
 
     assert _run(installed / "listener", "--version").startswith("listener, version ")
+    assert _run(installed / "listener", "runbook", "lml-down").startswith("# LML is down\n")
     printed = _run(installed / "listener", "demo", "--seconds", "20", TMPDIR=str(folder))
 
     assert "nothing lost" in printed

@@ -102,6 +102,11 @@ def test_version_is_printed(client: DockerClient, image: str) -> None:
     assert bytes(printed).decode().strip() == f"listener, version {version(DISTRIBUTION)}"
 
 
+def test_runbooks_are_in_the_image(client: DockerClient, image: str) -> None:
+    printed = client.containers.run(image, ["runbook", "lml-down"], remove=True)
+    assert bytes(printed).decode().startswith("# LML is down\n")
+
+
 def test_healthcheck_of_a_command_has_nothing_to_ask(client: DockerClient, image: str) -> None:
     assert shell(client, image, "python -m listener.ready") == ""
 

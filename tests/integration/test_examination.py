@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from psycopg import sql
 
+from listener import shipped
 from listener.adapters.postgres.examination import (
     Rights,
     Server,
@@ -24,7 +25,6 @@ from listener.adapters.postgres.examination import (
     try_wakeups,
 )
 from listener.adapters.postgres.installation import UnreachableError
-from listener.adapters.postgres.statements import sql_folder
 from listener.app.doctor import judge_rights, judge_server, judge_wakeups
 from listener.app.finding import State
 from tests.catalogue import table
@@ -50,7 +50,7 @@ def test_every_statement_but_one_is_tried(dsn: str, db: Connection) -> None:
     db.execute("ALTER SCHEMA listener RENAME TO elsewhere")
     with examining(dsn) as connection:
         refused = {name for names in read_refused(connection, BACKEND).values() for name in names}
-    texts = {path.stem: path.read_text() for path in (sql_folder() / "queries").glob("*.sql")}
+    texts = {path.stem: path.read_text() for path in (shipped("sql") / "queries").glob("*.sql")}
     ours = {
         name for name, text in texts.items() if re.search(r"(FROM|INTO|UPDATE) listener[.]", text)
     }

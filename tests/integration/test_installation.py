@@ -16,8 +16,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from listener import DISTRIBUTION
-from listener.adapters.postgres import statements
+import listener
+from listener import DISTRIBUTION, shipped
 from listener.adapters.postgres.installation import (
     InstallationError,
     install,
@@ -371,11 +371,11 @@ def test_older_program_never_mends_triggers_of_a_newer_one(bare: str) -> None:
 def test_rows_that_an_older_version_parked_stay_parked_but_not_for_ever(
     bare: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(statements.sql_folder(), tmp_path / "sql")
+    shutil.copytree(shipped("sql"), tmp_path / "sql")
     (tmp_path / "sql/schema/0008_failures.sql").unlink()
     with installing(bare) as connection:
         with monkeypatch.context() as older:
-            older.setattr(statements, "_PACKAGE", tmp_path)
+            older.setattr(listener, "_PACKAGE", tmp_path)
             install(connection, BACKEND)
         connection.execute(
             "INSERT INTO listener.ledger (library_id, question, ask_order, outcome, answered_at,"

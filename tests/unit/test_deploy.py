@@ -147,23 +147,32 @@ def test_units_run_what_exists(path: Path) -> None:
 
 def rules() -> list[dict[str, Any]]:
     document = yaml.safe_load(RULES.read_text(encoding="utf-8"))
-    return [rule for group in document["spec"]["groups"] for rule in group["rules"]]
+    every = [rule for group in document["spec"]["groups"] for rule in group["rules"]]
+    return [rule for rule in every if "alert" in rule]
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
 def test_alert_says_what_it_is_and_leads_to_its_runbook(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in {"critical", "warning", "info"}
     assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
-    runbook = ROOT / rule["annotations"]["runbook_url"]
-    assert runbook.parent == RUNBOOKS
-    assert headings_of(runbook) == FOUR
+    address, _, name = rule["annotations"]["runbook_url"].rpartition("/")
+    assert address == '{{ range query "listener:runbooks" }}{{ .Labels.address }}{{ end }}'
+    assert headings_of(RUNBOOKS / name) == FOUR
+
+
+def test_one_address_leads_to_the_runbooks_of_all_alerts() -> None:
+    document = yaml.safe_load(RULES.read_text(encoding="utf-8"))
+    first = document["spec"]["groups"][0]["rules"][0]
+    assert first["record"] == "listener:runbooks"
+    sentry = yaml.safe_load((ALERTS / "sentry.yaml").read_text(encoding="utf-8"))
+    assert sentry["runbooks"] == first["labels"]["address"]
 
 
 def test_alerts_of_sentry_lead_to_their_runbooks() -> None:
     alerts = yaml.safe_load((ALERTS / "sentry.yaml").read_text(encoding="utf-8"))["alerts"]
     assert len(alerts) >= 8
     for alert in alerts:
-        assert headings_of(ROOT / alert["runbook"]) == FOUR, alert["name"]
+        assert headings_of(RUNBOOKS / alert["runbook"]) == FOUR, alert["name"]
         if alert["kind"] == "metric":
             assert {"dataset", "query", "aggregate", "threshold", "window"} <= alert.keys()
 

@@ -209,7 +209,10 @@ CAUSES: dict[Cause, tuple[Callable[[Findings], Findings], str]] = {
     ),
     Cause.CAPTURE: (
         lambda findings: replace(findings, capture_missed=2),
-        "changes of 2 rows were not captured in the last day; see runbooks/capture-missed.md",
+        (
+            "changes of 2 rows were not captured in the last day; "
+            "see `listener runbook capture-missed`"
+        ),
     ),
     Cause.RUNS: (
         lambda findings: replace(findings, runs=(*findings.runs, failed(RunKind.ROTATION))),

@@ -13,17 +13,17 @@ from typing import Any
 import psycopg
 from psycopg import errors, sql
 
-from listener import DISTRIBUTION
+from listener import DISTRIBUTION, shipped
 from listener.adapters.postgres import sessions
 from listener.adapters.postgres.connection import advice_on, reason_of
 from listener.adapters.postgres.locks import INSTALLING
-from listener.adapters.postgres.statements import compose, query, sql_folder, text_of
+from listener.adapters.postgres.statements import compose, query, text_of
 
 UNICODE = "UTF8"
 _TRIES = 20
 # Another process may be installing for a while.
 _LIMITS = {"statement_timeout": "0", "lock_timeout": "0"}
-_AS_OWNER = "run it as the owner of the backend's tables; see runbooks/install.md"
+_AS_OWNER = "run it as the owner of the backend's tables; see `listener runbook install`"
 # Beside the parts, `listener.installed` holds which version of the program installed last.
 _VERSION = "version"
 _BACKEND_TABLES = ("library", "rotation", "library_identity", "library_identity_source")
@@ -229,7 +229,7 @@ def _parts(backend: str) -> list[Part]:
     return [
         Part(folder, path.stem, _digest(text_of(folder, path.stem), backend))
         for folder in ("schema", "triggers")
-        for path in sorted((sql_folder() / folder).glob("*.sql"))
+        for path in sorted((shipped("sql") / folder).glob("*.sql"))
         if not path.stem.startswith("0000")
     ]
 
@@ -249,7 +249,7 @@ def broken_tables(triggers: Iterable[tuple[str, str, bool]]) -> set[str]:
     enabled = {(table, trigger) for table, trigger, is_enabled in triggers if is_enabled}
     wanted = {
         (path.stem, line.split()[2] if line.startswith("CREATE TRIGGER") else line.split()[4])
-        for path in (sql_folder() / "triggers").glob("*.sql")
+        for path in (shipped("sql") / "triggers").glob("*.sql")
         for line in text_of("triggers", path.stem).splitlines()
         if line.startswith(("CREATE TRIGGER", "CREATE OR REPLACE TRIGGER"))
     }

@@ -9,10 +9,11 @@ from typing import Any
 import psycopg
 from psycopg import errors, sql
 
+from listener import shipped
 from listener.adapters.postgres.connection import reason_of
 from listener.adapters.postgres.history import look_at_history
 from listener.adapters.postgres.installation import InstallationError
-from listener.adapters.postgres.statements import query, sql_folder
+from listener.adapters.postgres.statements import query
 
 # All that writes into tables of the backend. Given no rows, triggers of statements fire all the
 # same, with the rights of the role that writes.
@@ -31,7 +32,7 @@ def refused_statements(connection: psycopg.Connection[Any], backend: str) -> dic
     """
     refused: dict[str, list[str]] = {}
     history = look_at_history(connection, backend).obstacle is None
-    for name in sorted(path.stem for path in (sql_folder() / "queries").glob("*.sql")):
+    for name in sorted(path.stem for path in (shipped("sql") / "queries").glob("*.sql")):
         if name == _UNPLANNED or (name in _OF_THE_HISTORY and not history):
             continue
         statement = query(name, backend, history=history)

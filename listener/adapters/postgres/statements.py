@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 from psycopg import sql
 
-_PACKAGE = Path(__file__).parents[2]
-
-
-def sql_folder() -> Path:
-    """Return the folder `sql`: inside the installed package, or beside it in a checkout."""
-    installed = _PACKAGE / "sql"
-    return installed if installed.is_dir() else _PACKAGE.parent / "sql"
+from listener import shipped
 
 
 def text_of(part: str, name: str) -> str:
     """Return the text of `sql/<part>/<name>.sql`."""
-    return (sql_folder() / part / f"{name}.sql").read_text(encoding="utf-8")
+    return (shipped("sql") / part / f"{name}.sql").read_text(encoding="utf-8")
 
 
 def compose(text: str, backend: str, *, history: bool = True) -> sql.Composed:
