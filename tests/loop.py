@@ -30,9 +30,9 @@ from listener.domain.run import RunKind
 from listener.engine.circuit import Circuit
 from listener.engine.consumer import Consumer
 from listener.engine.permits import Permits
-from listener.engine.ports import NoTelemetry
 from listener.engine.reconciler import RunHaltedError
 from listener.engine.supervisor import Supervisor
+from listener.engine.telemetry import TelemetryFanOut
 from listener.settings import Settings
 from tests.conftest import BACKEND
 
@@ -207,7 +207,7 @@ class Daemon:
                 circuits={Stream.LIBRARY: self.circuit},
                 outbox=PostgresOutbox(pool, BACKEND),
                 ask_again=AskAgain(resolved=week, unresolved=week),
-                telemetry=NoTelemetry(),
+                telemetry=TelemetryFanOut(),
             )
             resolver = self.parts.resolver()
             self.consumer = self.parts.library_consumer(resolver)

@@ -22,7 +22,7 @@ from listener.app.gate import require_gate
 from listener.app.identity import announce
 from listener.app.installed import require_installation
 from listener.app.parts import Parts, open_parts
-from listener.app.serving import Served, open_site, open_socket
+from listener.app.serving import open_site, open_socket
 from listener.app.state import DaemonState, Workers
 from listener.app.telemetry import open_telemetry
 from listener.domain.change import Stream
@@ -34,6 +34,7 @@ from listener.engine.consumer import Consumer
 from listener.engine.resolver import Resolver
 from listener.engine.routine import Job, Routine
 from listener.engine.supervisor import Supervisor
+from listener.engine.telemetry import TelemetryFanOut
 from listener.engine.warmer import Warmer
 from listener.settings import Settings
 
@@ -59,21 +60,21 @@ async def run_daemon(settings: Settings, ending: Ending) -> None:
     state = DaemonState(settings.ready_max_lag, stop)
     bound = open_socket(settings)
     async with (
-        open_telemetry(settings) as telemetry,
-        open_site(settings, bound, state, telemetry) as served,
+        open_telemetry(settings) as sentry,
+        open_site(settings, bound, state) as metrics,
     ):
         # A full collection would scan every module again and stop the loop for 60 ms.
         gc.freeze()
-        await _follow(settings, served, state, stop)
+        await _follow(settings, TelemetryFanOut(metrics, sentry), state, stop)
     ending.hurry()
 
 
 async def _follow(
-    settings: Settings, served: Served, state: DaemonState, stop: asyncio.Event
+    settings: Settings, telemetry: TelemetryFanOut, state: DaemonState, stop: asyncio.Event
 ) -> None:
     await require_installation(settings, stop)
     await require_gate(settings, stop)
-    async with open_parts(settings, telemetry=served.telemetry) as parts:
+    async with open_parts(settings, telemetry=telemetry) as parts:
         resolver, warmer = parts.resolver(), parts.warmer()
         library, rotation = parts.library_consumer(resolver), parts.rotation_consumer(warmer)
         routine, audit = _routine(parts, library)
@@ -96,8 +97,8 @@ async def _follow(
             lambda stream: _lane_report(consumers[stream], parts.circuits[stream]),
         )
         workers = Workers(parts, resolver, warmer, capture, consumers)
-        async with state.watching(workers, served.observers):
-            with served.telemetry.windows(resolver.tally):
+        async with state.watching(workers, telemetry):
+            with telemetry.windows(resolver.tally):
                 await Supervisor(lanes, followers, settings.shutdown_timeout).run(stop)
         _report(library, resolver, warmer)
 

@@ -35,11 +35,11 @@ from listener.domain.tally import Tally
 from listener.engine.circuit import Circuit
 from listener.engine.consumer import Consumer
 from listener.engine.permits import Permits, Priority
-from listener.engine.ports import NoTelemetry, Telemetry
 from listener.engine.reconciler import Reconciler, ReconcilerLimits
 from listener.engine.refresher import Refresher
 from listener.engine.resolver import Resolver, ResolverLimits
 from listener.engine.retrier import ReleaseWatch, Retrier
+from listener.engine.telemetry import Telemetry, TelemetryFanOut
 from listener.engine.tenure import ConsumerLimits
 from listener.engine.walker import Walker
 from listener.engine.warmer import Warmer
@@ -154,6 +154,7 @@ class Parts:
             self.outbox,
             resolver.handle,
             limits,
+            telemetry=self.telemetry,
             calls=self.permits.for_changes,
             circuit=self.circuits[Stream.LIBRARY],
             well=self.lml.well,
@@ -167,6 +168,7 @@ class Parts:
             self.outbox,
             warmer.handle,
             limits,
+            telemetry=self.telemetry,
             circuit=self.circuits[Stream.ROTATION],
             well=self.lml.well,
         )
@@ -285,7 +287,7 @@ async def open_parts(
                 resolved=timedelta(days=settings.stale_threshold_days),
                 unresolved=timedelta(days=settings.unresolved_retry_days),
             ),
-            telemetry=telemetry or NoTelemetry(),
+            telemetry=telemetry or TelemetryFanOut(),
         )
 
 

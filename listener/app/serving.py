@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
@@ -14,8 +13,8 @@ from listener.adapters.http.sockets import bound_socket, url_of
 from listener.adapters.log import dropped_lines
 from listener.app.state import DaemonState
 from listener.domain.budget import DISCOGS_CALLS
-from listener.engine.ports import Observer, Telemetry
 from listener.engine.supervisor import in_background, keep_doing
+from listener.engine.telemetry import Telemetry, TelemetryFanOut
 from listener.settings import Settings, is_loopback, split_address
 
 if TYPE_CHECKING:
@@ -27,14 +26,6 @@ _log = structlog.stdlib.get_logger()
 _LOCAL_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
-    """Where the workers report their calls, runs and observations."""
-
-    telemetry: Telemetry
-    observers: Sequence[Observer] = field(default=())
-
-
 def open_socket(settings: Settings) -> socket.socket | None:
     """Listen at HTTP_BIND; return None if it is empty. Raises `BindError`."""
     return bound_socket(*split_address(settings.http_bind)) if settings.http_bind else None
@@ -42,18 +33,17 @@ def open_socket(settings: Settings) -> socket.socket | None:
 
 @asynccontextmanager
 async def open_site(
-    settings: Settings, bound: socket.socket | None, state: DaemonState, telemetry: Telemetry
-) -> AsyncIterator[Served]:
-    """Serve on the socket, if any, for the length of the block."""
+    settings: Settings, bound: socket.socket | None, state: DaemonState
+) -> AsyncIterator[Telemetry]:
+    """Serve on the socket, if any, while the block lasts; yields what counts for /metrics."""
     if bound is None:
-        yield Served(telemetry)
+        yield TelemetryFanOut()
         return
     # Imported only if something is served.
     from listener.adapters.http.metrics import Metrics  # noqa: PLC0415
     from listener.adapters.http.server import SiteServer  # noqa: PLC0415
     from listener.adapters.http.site import Sources, make_site  # noqa: PLC0415
     from listener.adapters.postgres.viewer import open_viewer  # noqa: PLC0415
-    from listener.app.metering import Metered  # noqa: PLC0415
     from listener.app.page import Page  # noqa: PLC0415
 
     host, _ = split_address(settings.http_bind)
@@ -70,7 +60,7 @@ async def open_site(
             SiteServer(site, bound).answer(), keep_doing("verdict", page.judge)
         ):
             _log.info("page served", url=url_of(bound, host), token_needed=token is not None)
-            yield Served(Metered(telemetry, metrics), (metrics,))
+            yield metrics
 
 
 def _numbers(state: DaemonState, page: Page) -> Numbers:
@@ -84,7 +74,7 @@ def _numbers(state: DaemonState, page: Page) -> Numbers:
         captured=state.captured(),
         reading=reading,
         tallies=() if workers is None else (workers.resolver.tally,),
-        refreshes={} if workers is None else workers.parts.refreshed,
+        refreshed={} if workers is None else workers.parts.refreshed,
         neglected={} if workers is None else workers.parts.neglected,
         tokens=None if reading is None else DISCOGS_CALLS - reading.discogs_calls,
         calls_in_flight=0 if workers is None else workers.parts.permits.in_flight,

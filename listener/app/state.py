@@ -14,10 +14,10 @@ from listener.domain.change import Stream
 from listener.domain.health import Pulse, Reading, unready
 from listener.engine.capture import CaptureWatch
 from listener.engine.consumer import Consumer
-from listener.engine.ports import Observer
 from listener.engine.recorder import Recorder
 from listener.engine.resolver import Resolver
 from listener.engine.supervisor import in_background, keep_doing
+from listener.engine.telemetry import TelemetryFanOut
 from listener.engine.warmer import Warmer
 from listener.engine.watch import Watch
 
@@ -69,19 +69,16 @@ class DaemonState:
         return unready(self.reading, self.pulses(), self.max_lag, stopping=self._stop.is_set())
 
     @asynccontextmanager
-    async def watching(
-        self, workers: Workers, observers: Sequence[Observer]
-    ) -> AsyncIterator[None]:
-        """Watch the workers and record samples for the length of the block."""
+    async def watching(self, workers: Workers, telemetry: TelemetryFanOut) -> AsyncIterator[None]:
+        """Watch the workers and record samples of what they report, while the block lasts."""
         self.workers = workers
         pool, database = workers.parts.pool, workers.parts.database
         readings = PostgresReadings(pool, database.backend, database.holder)
         samples = PostgresSamples(pool, database.backend)
         self._watch = watch = Watch(readings.read, self.pulses)
         recorder = Recorder(samples, lambda: self.reading, self.pulses, workers.parts.neglected)
-        for consumer in workers.consumers.values():
-            consumer.observers += (recorder, *observers)
+        telemetry.add(recorder)
         async with in_background(
-            keep_doing("watch over the database", watch.run), keep_doing("samples", recorder.run)
+            keep_doing("watch over the database", watch.run), keep_doing("samples", recorder.record)
         ):
             yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from enum import StrEnum
@@ -60,14 +60,8 @@ class Tally:
     """What became of library rows.
 
     scanned = resolved + resolved_compilations + unresolved + the sum of skipped. A compilation is
-    resolved once LML has visited its tracks. `tracks` and `source_rows_skipped_null_confidence`
-    count tracks and provenance entries, not library rows. `capture_missed` counts scanned rows
-    whose change never reached the outbox. `lml_latency` is the sum over all calls.
-
-    Three counters say what verdicts did to existing identities, in addition to the row's outcome:
-    `identities_withdrawn` were removed, because they answered another question and LML finds none
-    for the current one; `resolved_now_unresolved` stay although LML finds none now; `kept_manual`
-    were set by a person and left alone.
+    resolved once LML has visited its tracks. `lml_latency` is the sum over all calls. The fields
+    with a meaning count in addition to the rows' outcomes.
     """
 
     resolved: int = 0
@@ -75,12 +69,24 @@ class Tally:
     unresolved: int = 0
     skipped: Counter[Skip] = field(default_factory=Counter)
     tracks: Counter[TrackCount] = field(default_factory=Counter)
-    source_rows_skipped_null_confidence: int = 0
-    capture_missed: int = 0
-    identities_withdrawn: int = 0
-    resolved_now_unresolved: int = 0
-    kept_manual: int = 0
-    lml_calls: int = 0
+    source_rows_skipped_null_confidence: int = field(
+        default=0, metadata={"meaning": "Provenance entries left out for want of a confidence."}
+    )
+    capture_missed: int = field(
+        default=0,
+        metadata={"meaning": "Rows whose change never reached the outbox, found by runs."},
+    )
+    identities_withdrawn: int = field(
+        default=0,
+        metadata={"meaning": "Removed: the row was renamed, and LML finds none for it now."},
+    )
+    resolved_now_unresolved: int = field(
+        default=0, metadata={"meaning": "Identities that stay although LML finds none now."}
+    )
+    kept_manual: int = field(
+        default=0, metadata={"meaning": "Identities left alone because a person set them."}
+    )
+    lml_calls: int = field(default=0, metadata={"meaning": "Bulk calls to LML."})
     lml_latency: timedelta = timedelta()
 
     @property
@@ -117,6 +123,12 @@ class Tally:
     def latency_ms(self) -> int:
         """The latency of all calls together, in milliseconds."""
         return round(self.lml_latency.total_seconds() * 1000)
+
+    def counters(self) -> Iterator[tuple[str, str, int]]:
+        """Yield name, meaning and count of all that is counted beside the rows' outcomes."""
+        for each in fields(self):
+            if "meaning" in each.metadata:
+                yield each.name, each.metadata["meaning"], getattr(self, each.name)
 
     def report(self) -> dict[str, object]:
         """Return all counts under the names of a run's report, zeros included."""

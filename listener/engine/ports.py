@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -249,51 +249,6 @@ class Bell(Protocol):
 
     def ringing(self) -> AbstractAsyncContextManager[object]:
         """Ring for the length of the block."""
-
-
-class Telemetry(Protocol):
-    """Reports to the operators' dashboards; it never breaks what it reports on.
-
-    The methods here report nothing.
-    """
-
-    def run(self, _kind: str, _tally: Tally | RotationTally, /) -> AbstractContextManager[None]:
-        """Report a run and its final tally once the block ends, even with an exception.
-
-        A run within a run is part of it.
-        """
-        return nullcontext()
-
-    def call(
-        self, _batch_size: int, /
-    ) -> AbstractContextManager[Callable[[Mapping[str, float]], None]]:
-        """Report one call to LML, which lasts as long as the block.
-
-        Yields a function to call with the reply's cache statistics once the reply was read.
-        """
-        return nullcontext(lambda _cache_stats: None)
-
-    def refresh(self, _identities: int, /) -> AbstractContextManager[None]:
-        """Report one call that refreshes identities, which lasts as long as the block."""
-        return nullcontext()
-
-    def windows(self, _tally: Tally, /) -> AbstractContextManager[None]:
-        """Periodically report what was added to the tally, for the length of the block."""
-        return nullcontext()
-
-
-class NoTelemetry(Telemetry):
-    """Telemetry that reports nothing."""
-
-
-class Observer(Protocol):
-    """Counts how changes move; neither waits nor fails. All times are seconds."""
-
-    def settled(self, stream: Stream, ages: Sequence[float], /) -> None:
-        """Count settled changes, by their ages since they were recorded."""
-
-    def handled(self, stream: Stream, rows: int, took: float, /) -> None:
-        """Count a handled batch, whatever its outcome."""
 
 
 class Samples(Protocol):

@@ -25,8 +25,9 @@ from listener.domain.tally import Skip, Tally
 from listener.engine.circuit import Circuit
 from listener.engine.clock import now
 from listener.engine.outcome import BatchOutcome
-from listener.engine.ports import Due, NoTelemetry, Runs, Telemetry
+from listener.engine.ports import Due, Runs
 from listener.engine.resolver import Resolver
+from listener.engine.telemetry import Telemetry, TelemetryFanOut
 
 _log = structlog.stdlib.get_logger()
 
@@ -72,7 +73,7 @@ class Reconciler:
     limits: ReconcilerLimits
     _: KW_ONLY
     circuit: Circuit
-    telemetry: Telemetry = field(default_factory=NoTelemetry)
+    telemetry: Telemetry = field(default_factory=TelemetryFanOut)
 
     async def run(
         self,

@@ -20,6 +20,7 @@ from listener.domain.sample import Sample
 from listener.domain.tally import Distribution
 from listener.engine.clock import now
 from listener.engine.ports import Samples
+from listener.engine.telemetry import Telemetry
 
 _log = structlog.stdlib.get_logger()
 
@@ -41,7 +42,7 @@ class _Account:
 
 
 @dataclass(eq=False)
-class Recorder:
+class Recorder(Telemetry):
     """Keeps an account of each stream that this daemon follows, and stores samples of it.
 
     A sample that cannot be written is dropped: nothing depends on it. `failures` counts the failed
@@ -58,14 +59,13 @@ class Recorder:
     _fold_at: float = field(default=float("-inf"), init=False)
 
     def settled(self, stream: Stream, ages: Sequence[float], /) -> None:
-        """Count settled changes, by their ages since they were recorded."""
         self._account(stream).settled.add(ages)
 
     def handled(self, stream: Stream, rows: int, took: float, /) -> None:
         """Ignore batches."""
 
-    async def run(self) -> NoReturn:
-        """Run until cancelled."""
+    async def record(self) -> NoReturn:
+        """Store samples until cancelled."""
         while True:
             followed = {pulse.stream: pulse for pulse in self.pulses()}
             self._accounts = {s: a for s, a in self._accounts.items() if s in followed}
@@ -74,13 +74,13 @@ class Recorder:
                 if pulse.breaker is not BreakerState.CLOSED:
                     account.silent += _TICK
                 if now() - account.since >= _WRITE_EVERY.total_seconds():
-                    await self._record(pulse, account)
+                    await self._store(pulse, account)
             await asyncio.sleep(_TICK.total_seconds())
 
     def _account(self, stream: Stream) -> _Account:
         return self._accounts.setdefault(stream, _Account(now()))
 
-    async def _record(self, pulse: Pulse, account: _Account) -> None:
+    async def _store(self, pulse: Pulse, account: _Account) -> None:
         reading = self.reading()
         waiting = reading.of(pulse.stream) if reading is not None else None
         if waiting is None or reading is None or reading.fault is not None:

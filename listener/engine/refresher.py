@@ -17,7 +17,8 @@ from listener.domain.oddities import LoggedOnce
 from listener.domain.refreshing import Refreshed, Status
 from listener.engine.clock import now
 from listener.engine.isolating import parts
-from listener.engine.ports import NoTelemetry, Refreshes, Telemetry, Warming
+from listener.engine.ports import Refreshes, Warming
+from listener.engine.telemetry import Telemetry, TelemetryFanOut
 
 _log = structlog.stdlib.get_logger()
 
@@ -51,13 +52,13 @@ class _Page:
 class Refresher:
     """Asks LML for pages as large as the budget allows, and splits pages that it refuses.
 
-    `statuses` counts the statuses that LML reported.
+    `refreshed` counts identities by the status that LML reported.
     """
 
     warming: Warming
     refreshes: Refreshes
-    telemetry: Telemetry = field(default_factory=NoTelemetry)
-    statuses: Counter[str] = field(default_factory=Counter)
+    telemetry: Telemetry = field(default_factory=TelemetryFanOut)
+    refreshed: Counter[str] = field(default_factory=Counter)
     _odd: LoggedOnce = field(default_factory=LoggedOnce, init=False)
 
     async def refresh(
@@ -167,9 +168,9 @@ class Refresher:
 
     def _count(self, report: Report) -> None:
         said = report.refreshed.values()
-        self.statuses.update("other" if each.word else str(each.status) for each in said)
+        self.refreshed.update("other" if each.word else str(each.status) for each in said)
         if report.lost:
-            self.statuses[Status.ERROR] += len(report.lost)
+            self.refreshed[Status.ERROR] += len(report.lost)
 
     def _note_words(self, refreshed: Mapping[int, Refreshed]) -> None:
         for word in (each.word for each in refreshed.values()):

@@ -32,7 +32,8 @@ from listener.engine.clock import now
 from listener.engine.counting import count, log_failures, log_misfit, log_written
 from listener.engine.isolating import Refusals, isolate
 from listener.engine.outcome import BatchOutcome
-from listener.engine.ports import Library, Lml, NoTelemetry, Outbox, Telemetry, Verdicts
+from listener.engine.ports import Library, Lml, Outbox, Verdicts
+from listener.engine.telemetry import Telemetry, TelemetryFanOut
 
 _log = structlog.stdlib.get_logger()
 
@@ -99,7 +100,7 @@ class Resolver:
     permit: Callable[[], AbstractAsyncContextManager[None]]
     limits: ResolverLimits
     circuit: Circuit
-    telemetry: Telemetry = field(default_factory=NoTelemetry)
+    telemetry: Telemetry = field(default_factory=TelemetryFanOut)
     tally: Tally = field(default_factory=Tally)
     odd: LoggedOnce = field(default_factory=LoggedOnce)
     refused_questions: Refusals = field(default_factory=Refusals)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -22,7 +22,8 @@ from listener.engine.circuit import Circuit
 from listener.engine.clock import now
 from listener.engine.feeder import Feeder
 from listener.engine.outcome import BatchOutcome
-from listener.engine.ports import Lane, Observer, Outbox
+from listener.engine.ports import Lane, Outbox
+from listener.engine.telemetry import Telemetry, TelemetryFanOut
 
 _log = structlog.stdlib.get_logger()
 
@@ -59,15 +60,10 @@ class Work:
     limits: ConsumerLimits
     circuit: Circuit
     calls: Callable[[], int] | None = None
-    observers: list[Observer] = field(default_factory=list)
+    telemetry: Telemetry = field(default_factory=TelemetryFanOut)
     claim_lag: Distribution = field(default_factory=Distribution, init=False)
     resting: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     batch_ids: itertools.count[int] = field(default_factory=partial(itertools.count, 1), init=False)
-
-    def note_settled(self, ages: Sequence[float]) -> None:
-        """Report settled changes to the observers, by their ages in seconds."""
-        for observer in self.observers:
-            observer.settled(self.stream, ages)
 
 
 class Tenure:
@@ -133,7 +129,7 @@ class Tenure:
         work.claim_lag.add([change.waited.total_seconds() for change in changes])
         work.resting.clear()
         superseded = self.room.admit(changes, now())
-        work.note_settled(superseded.ages)
+        work.telemetry.settled(work.stream, superseded.ages)
         self._moved.set()
         return superseded.entries
 
@@ -184,16 +180,15 @@ class Tenure:
         try:
             self._learn(rows, await work.handle(batch))
         finally:
-            for observer in work.observers:
-                observer.handled(work.stream, len(rows), now() - began)
+            work.telemetry.handled(work.stream, len(rows), now() - began)
             self._dispatched_at = now()
             self._running -= 1
             self._slots.release()
             self._moved.set()
 
     def _learn(self, rows: frozenset[int], outcome: BatchOutcome) -> None:
-        ended = now()
-        self._work.note_settled(self.room.settle(outcome.settled, ended))
+        ended, work = now(), self._work
+        work.telemetry.settled(work.stream, self.room.settle(outcome.settled, ended))
         self.room.ask_again(outcome.late, ended)
         self.room.defer(outcome.deferred, ended)
         self.room.release(rows - outcome.tried - outcome.deferred, ended)

@@ -17,9 +17,10 @@ from listener.domain.pacing import Backoff
 from listener.domain.refreshing import Refreshed, RotationTally, Status
 from listener.domain.run import RunKind
 from listener.engine.circuit import Circuit
-from listener.engine.ports import NoTelemetry, PlayedIdentities, Runs, Telemetry
+from listener.engine.ports import PlayedIdentities, Runs
 from listener.engine.reconciler import RunHaltedError, give_up
 from listener.engine.refresher import Refresher, Report
+from listener.engine.telemetry import Telemetry, TelemetryFanOut
 
 _log = structlog.stdlib.get_logger()
 
@@ -41,7 +42,7 @@ class Walker:
     runs: Runs
     min_coverage: float
     circuit: Circuit
-    telemetry: Telemetry = field(default_factory=NoTelemetry)
+    telemetry: Telemetry = field(default_factory=TelemetryFanOut)
 
     async def run(
         self,

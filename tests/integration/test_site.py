@@ -412,7 +412,7 @@ async def test_metrics_tell_every_number() -> None:
         captured={Stream.LIBRARY: 11, Stream.ROTATION: 1},
         reading=Reading(waiting, 6, timedelta(seconds=2)),
         tallies=(live,),
-        refreshes={"warmed": 4, "a word of a newer LML": 1, "another": 2},
+        refreshed={"warmed": 4, "a word of a newer LML": 1, "another": 2},
         neglected={Duty.SAMPLES: 8},
         calls_in_flight=2,
         tokens=12,
@@ -421,9 +421,9 @@ async def test_metrics_tell_every_number() -> None:
     metrics = Metrics(lambda: numbers)
     metrics.settled(Stream.LIBRARY, [0.2, 3.0, -1.0])
     metrics.handled(Stream.LIBRARY, 500, 1.5)
-    with metrics.call():
+    with metrics.call(1):
         pass
-    with pytest.raises(ValueError, match="broken"), metrics.call():
+    with pytest.raises(ValueError, match="broken"), metrics.call(1):
         raise ValueError("broken")
     with metrics.run("sweep", Tally(resolved=10)):
         during = values(metrics.text())
@@ -454,6 +454,7 @@ async def test_metrics_tell_every_number() -> None:
         ("verdicts_total", ("resolved",)): 13,
         ("verdicts_total", ("compilation",)): 2,
         ("capture_missed_total", ()): 2,
+        ("kept_manual_total", ()): 0,
         ("rotation_refreshes_total", ("warmed",)): 4,
         ("rotation_refreshes_total", ("other",)): 3,
         ("housekeeping_failures_total", ("samples",)): 8,

@@ -219,7 +219,7 @@ def everything_served() -> list[tuple[str, dict[str, str]]]:
         ready=True,
         pulses=(pulse,),
         reading=reading,
-        refreshes={"new": 1},
+        refreshed={"new": 1},
         uncaptured=set(),
         successes={"rotation": datetime.now(UTC)},
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import fields
 from datetime import timedelta
 
 import pytest
@@ -23,11 +24,11 @@ def test_rows_scanned_are_the_sum_of_all_outcomes(
     tally = Tally(resolved, compilations, unresolved)
     for reason in skips:
         tally.skip(reason)
-    fields = tally.fields()
-    skipped = sum(count for name, count in fields.items() if name.startswith("rows_skipped."))
-    found = fields["rows_resolved"] + fields["rows_resolved_compilation"]
-    assert fields["scanned"] == resolved + compilations + unresolved + len(skips)
-    assert fields["scanned"] == found + fields["rows_unresolved"] + skipped
+    counts = tally.fields()
+    skipped = sum(count for name, count in counts.items() if name.startswith("rows_skipped."))
+    found = counts["rows_resolved"] + counts["rows_resolved_compilation"]
+    assert counts["scanned"] == resolved + compilations + unresolved + len(skips)
+    assert counts["scanned"] == found + counts["rows_unresolved"] + skipped
 
 
 def test_source_rows_and_missed_changes_are_not_counted_as_rows() -> None:
@@ -73,6 +74,24 @@ def every_count() -> Tally:
         resolved_now_unresolved=107,
         kept_manual=108,
         lml_latency=timedelta(milliseconds=1234.6),
+    )
+
+
+NOT_COUNTERS = ("scanned", "rows_", "compilation_track_", "lml_total_latency")
+OUTCOMES = {"resolved", "resolved_compilations", "unresolved"}
+
+
+def test_everything_counted_beside_outcomes_has_a_meaning_and_goes_to_reports() -> None:
+    tally = every_count()
+    counters = {name: count for name, meaning, count in tally.counters() if meaning}
+    numbers = {each.name: getattr(tally, each.name) for each in fields(tally)}
+    assert counters == {
+        name: number
+        for name, number in numbers.items()
+        if isinstance(number, int) and name not in OUTCOMES
+    }
+    assert sorted(counters.values()) == sorted(
+        count for name, count in tally.fields().items() if not name.startswith(NOT_COUNTERS)
     )
 
 

@@ -39,7 +39,7 @@ class Case:
         self.tally = RotationTally()
         self.circuit = Circuit(Stream.ROTATION)
         refresher = Refresher(self.warming, self.refreshes)
-        self.statuses = refresher.statuses
+        self.statuses = refresher.refreshed
         self.walker = Walker(
             played=self.played,
             refresher=refresher,

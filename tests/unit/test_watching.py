@@ -23,6 +23,7 @@ from listener.engine.consumer import Consumer
 from listener.engine.outcome import BatchOutcome
 from listener.engine.recorder import Recorder
 from listener.engine.supervisor import in_background
+from listener.engine.telemetry import Telemetry, TelemetryFanOut
 from listener.engine.tenure import ConsumerLimits
 from listener.engine.watch import Watch
 from tests.unit.clock import eventually, for_a_while
@@ -43,8 +44,8 @@ PULSE = Pulse(
 
 
 @dataclass
-class Observed:
-    """The calls of a consumer to its observer."""
+class Observed(Telemetry):
+    """The reports of a consumer."""
 
     ages: list[float] = field(default_factory=list)
     batches: list[tuple[int, float]] = field(default_factory=list)
@@ -64,15 +65,15 @@ class Case:
         self.lane = Lane(self.outbox)
         self.gate = asyncio.Event()
         self.gate.set()
+        self.observed = Observed()
         self.consumer = Consumer(
             Stream.LIBRARY,
             self.outbox,
             self.handle,
             LIMITS,
             circuit=Circuit(Stream.LIBRARY),
+            telemetry=TelemetryFanOut(self.observed),
         )
-        self.observed = Observed()
-        self.consumer.observers.append(self.observed)
 
     async def handle(self, batch: Batch) -> BatchOutcome:
         await self.gate.wait()
@@ -139,7 +140,7 @@ async def test_long_batch_is_no_standstill() -> None:
         assert case.pulse.stalled <= timedelta(seconds=5.1)
 
 
-async def test_observer_hears_of_every_change_that_was_settled() -> None:
+async def test_every_settled_change_is_reported() -> None:
     async with following() as case:
         case.gate.clear()
         case.record(1, 2)
@@ -153,7 +154,7 @@ async def test_observer_hears_of_every_change_that_was_settled() -> None:
         assert 2.9 <= took < 3.5
 
 
-async def test_observer_hears_of_superseded_changes_at_once() -> None:
+async def test_superseded_changes_are_reported_at_once() -> None:
     async with following() as case:
         case.gate.clear()
         case.record(*[7] * 40)
@@ -271,7 +272,7 @@ async def recording() -> AsyncIterator[tuple[Recorder, Database, Pulses]]:
     database, pulses = Database(), Pulses()
     watch = Watch(database.read, pulses)
     recorder = Recorder(database, lambda: watch.reading, pulses, Counter())
-    async with in_background(watch.run(), recorder.run()):
+    async with in_background(watch.run(), recorder.record()):
         yield recorder, database, pulses
 
 

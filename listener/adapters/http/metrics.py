@@ -7,7 +7,7 @@ import time
 from collections import Counter as Counts
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -60,7 +60,7 @@ class Numbers:
     captured: Mapping[Stream, int] = field(default_factory=dict)
     reading: Reading | None = None
     tallies: Sequence[Tally] = ()
-    refreshes: Mapping[str, int] = field(default_factory=dict)
+    refreshed: Mapping[str, int] = field(default_factory=dict)
     neglected: Mapping[Duty, int] = field(default_factory=dict)
     calls_in_flight: int = 0
     tokens: int | None = None
@@ -126,17 +126,17 @@ class Metrics:
         self._batch_seconds.labels(stream).observe(took)
 
     @contextmanager
-    def call(self) -> Iterator[None]:
-        """Note one call of LML, which lasts as long as the block."""
+    def call(self, _batch_size: int, /) -> Iterator[Callable[[Mapping[str, float]], None]]:
+        """Count one call to LML, which lasts as long as the block; its statistics are not used."""
         began, outcome = time.perf_counter(), "failed"
         try:
-            yield
+            yield lambda _cache_stats: None
             outcome = "ok"
         finally:
             self._calls.labels(outcome).observe(time.perf_counter() - began)
 
     @contextmanager
-    def run(self, kind: str, tally: Tally | RotationTally) -> Iterator[None]:
+    def run(self, kind: str, tally: Tally | RotationTally, /) -> Iterator[None]:
         """Note one run, which lasts as long as the block, and what it counts meanwhile."""
         outcome = "stopped"
         if isinstance(tally, Tally):
@@ -153,6 +153,14 @@ class Metrics:
                 self._ended.add(tally)
             self._runs.labels(kind, outcome).inc()
 
+    def refresh(self, _identities: int, /) -> AbstractContextManager[None]:
+        """Count nothing: the refresher counts identities by their outcome."""
+        return nullcontext()
+
+    def windows(self, _tally: Tally, /) -> AbstractContextManager[None]:
+        """Count nothing: the tally is read when metrics are asked for."""
+        return nullcontext()
+
     def _read(self) -> Iterator[Metric]:
         numbers = self._numbers()
         total = Tally()
@@ -166,10 +174,9 @@ class Metrics:
         yield _counts("verdicts", "What became of rows.", "outcome", _outcomes(total))
         credited = "What became of the credits of compilations."
         yield _counts("compilation_tracks", credited, "outcome", _tracks(total))
-        yield _counts("lml_calls", "Bulk calls of LML.", None, {"": total.lml_calls})
-        missed = "Rows that had changed without a record, found by runs here."
-        yield _counts("capture_missed", missed, None, {"": total.capture_missed})
-        yield _counts("rotation_refreshes", "Refreshed identities.", "status", _refreshes(numbers))
+        for name, meaning, count in total.counters():
+            yield _counts(name, meaning, None, {"": count})
+        yield _counts("rotation_refreshes", "Refreshed identities.", "status", _refreshed(numbers))
         neglected = {str(duty): numbers.neglected.get(duty, 0) for duty in Duty}
         failed = "Failures to clear out what nobody needs any more."
         yield _counts("housekeeping_failures", failed, "duty", neglected)
@@ -276,9 +283,9 @@ def _tracks(tally: Tally) -> dict[str, int]:
     return {count.removeprefix("compilation_track_"): tally.tracks[count] for count in TrackCount}
 
 
-def _refreshes(numbers: Numbers) -> dict[str, int]:
+def _refreshed(numbers: Numbers) -> dict[str, int]:
     counts = Counts(dict.fromkeys(_REFRESHES, 0))
-    for status, count in numbers.refreshes.items():
+    for status, count in numbers.refreshed.items():
         counts[status if status in _REFRESHES else "other"] += count
     return counts
 

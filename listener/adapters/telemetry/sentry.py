@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -32,6 +32,7 @@ from listener.adapters.telemetry.spans import (
     refresh,
     totals,
 )
+from listener.domain.change import Stream
 from listener.domain.refreshing import RotationTally
 from listener.domain.tally import Tally
 
@@ -63,6 +64,12 @@ class SentryTelemetry:
         self._calls_of_run: ContextVar[Calls | None] = ContextVar("calls of run", default=None)
         self._calls_of_window: Calls | None = None
         self._sending: set[asyncio.Future[None]] = set()
+
+    def settled(self, stream: Stream, ages: Sequence[float], /) -> None:
+        """Report nothing: windows count the changes."""
+
+    def handled(self, stream: Stream, rows: int, took: float, /) -> None:
+        """Report nothing: windows count the rows."""
 
     @contextmanager
     def run(self, kind: str, tally: Tally | RotationTally, /) -> Iterator[None]:
