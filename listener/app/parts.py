@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 
@@ -27,6 +27,7 @@ from listener.domain.budget import RefreshLimits
 from listener.domain.change import Stream
 from listener.domain.due import Scope
 from listener.domain.housekeeping import Duty
+from listener.domain.latest import LatestAnswers
 from listener.domain.pacing import LML_BACKOFF, Backoff
 from listener.domain.refreshing import LML_REFRESH_BATCH_CAP
 from listener.domain.retrying import TOGETHER, RetryPolicy
@@ -64,7 +65,8 @@ class Parts:
     """Adapters and limits, ready to be joined.
 
     All that asks LML about one stream shares that stream's circuit. `refreshed` counts identities
-    by what LML said of them, `neglected` failures to clear out what nobody needs.
+    by what LML said of them, `neglected` failures to clear out what nobody needs. `latest`
+    keeps what became of changes and retries.
     """
 
     settings: Settings
@@ -78,6 +80,7 @@ class Parts:
     outbox: PostgresOutbox
     ask_again: AskAgain
     telemetry: Telemetry
+    latest: LatestAnswers = field(default_factory=LatestAnswers)
 
     @property
     def scope(self) -> Scope:
@@ -98,7 +101,9 @@ class Parts:
 
     def resolver(self, priority: Priority = Priority.CHANGE) -> Resolver:
         """Make a resolver for what changed, or for what failed before."""
-        return self._resolver(priority, dry=False)
+        resolver = self._resolver(priority, dry=False)
+        resolver.latest = self.latest
+        return resolver
 
     def library_retriers(self, tally: Tally) -> list[Retrier]:
         """Make what tries again releases that failed, counted in `tally`.
@@ -181,6 +186,7 @@ class Parts:
             refresher=self._refresher(),
             circuit=self.circuits[Stream.ROTATION],
             policy=self.policy,
+            latest=self.latest,
         )
 
     def walker(self) -> Walker:

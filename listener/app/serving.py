@@ -44,6 +44,7 @@ async def open_site(
     from listener.adapters.http.server import SiteServer  # noqa: PLC0415
     from listener.adapters.http.site import Sources, make_site  # noqa: PLC0415
     from listener.adapters.postgres.viewer import open_viewer  # noqa: PLC0415
+    from listener.app.latest import latest_json  # noqa: PLC0415
     from listener.app.page import Page  # noqa: PLC0415
 
     host, _ = split_address(settings.http_bind)
@@ -52,7 +53,14 @@ async def open_site(
     async with open_viewer(dsn, settings.wxyc_schema_name) as viewer:
         page = Page(viewer, settings)
         metrics = Metrics(lambda: _numbers(state, page))
-        sources = Sources(state.unready, metrics.text, page.status, page.state, page.history)
+        sources = Sources(
+            unready=state.unready,
+            metrics=metrics.text,
+            latest=lambda: latest_json(state),
+            status=page.status,
+            page=page.state,
+            history=page.history,
+        )
         # Without a token, accept only requests to this machine under its own names.
         closed = token is None and is_loopback(host)
         site = make_site(sources, token, _LOCAL_NAMES | {host} if closed else None)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
@@ -50,9 +51,14 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows to handle together, each with the outbox entries that this will settle."""
+    """Rows to handle together, each with the outbox entries that this will settle.
+
+    `since` is when the oldest of a row's changes was recorded, in monotonic seconds; a row that no
+    change is about is not in it.
+    """
 
     changes: dict[int, tuple[int, ...]]
+    since: Mapping[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Reject an empty batch."""

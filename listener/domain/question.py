@@ -27,7 +27,8 @@ class Question:
 
     `digest` identifies the question: while a row's digest stays the same, so does its question.
     `legacy_release_id` leads LML to per-track data. `compilation` says that our own tables call the
-    release one, and `last_credit` is the highest id among its credits, or 0.
+    release one, and `last_credit` is the highest id among its credits, or 0. `asked_before` says
+    that LML ever answered a question about the row.
     """
 
     library_id: int
@@ -38,6 +39,7 @@ class Question:
     compilation: bool = False
     failing: Failing | None = None
     last_credit: int = 0
+    asked_before: bool = False
 
     @property
     def suspicion(self) -> int:

@@ -55,6 +55,8 @@ class Played:
     album_id: int | None
     known: bool
     failing: Failing | None = None
+    artist: str | None = None
+    title: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

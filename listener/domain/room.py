@@ -176,7 +176,11 @@ class Room:
         for row in rows:
             del group[row]
             self._in_flight[row] = self._waiting.pop(row)
-        return Batch({row: self._in_flight[row].seqs for row in rows})
+        left = {row: self._in_flight[row] for row in rows}
+        return Batch(
+            {row: entry.seqs for row, entry in left.items()},
+            {row: entry.since for row, entry in left.items()},
+        )
 
     def settle(self, row_ids: Iterable[int], now: float) -> list[float]:
         """Remove rows that were handled; changes that arrived meanwhile wait for the cool-down.

@@ -22,6 +22,7 @@ from listener.domain.faults import (
     TracksRefusedError,
 )
 from listener.domain.judging import Invalid, judge
+from listener.domain.latest import FAILED, KEPT, LatestAnswers, release_answer, sources_of
 from listener.domain.oddities import LoggedOnce, oddities
 from listener.domain.question import Asking, Question
 from listener.domain.retrying import ISOLATED, LONGEST_DETAIL, SUSPECT, Failure, RetryPolicy
@@ -90,7 +91,7 @@ class Resolver:
     """Asks LML about the current content of library rows, and has its verdicts written.
 
     `permit` limits the calls in flight. `circuit` is shared by all callers of the stream. `odd`
-    remembers the oddities that were logged.
+    remembers the oddities that were logged. `latest` keeps answers, if anybody watches them.
     """
 
     library: Library
@@ -103,6 +104,7 @@ class Resolver:
     telemetry: Telemetry = field(default_factory=TelemetryFanOut)
     tally: Tally = field(default_factory=Tally)
     odd: LoggedOnce = field(default_factory=LoggedOnce)
+    latest: LatestAnswers | None = None
     refused_questions: Refusals = field(default_factory=Refusals)
     refused_verdicts: Refusals = field(default_factory=Refusals)
 
@@ -300,6 +302,7 @@ class Resolver:
             count(self.tally, others, written)
             log_written(verdicts, written)
             self._note_oddities(verdicts)
+            self._note_answers(work, [v for v in others if v.library_id in written.rows])
             work.outcome.settled |= written.rows
             work.outcome.late |= rows - written.rows - written.locked
             if written.rows:
@@ -317,6 +320,25 @@ class Resolver:
             for odd in oddities(each.identity) if each.identity is not None else ():
                 if self.odd.first(odd):
                     _log.warning("odd verdict, logged once", library_id=each.library_id, what=odd)
+
+    def _note_answers(self, work: _Work, verdicts: Sequence[Verdict]) -> None:
+        if self.latest is not None:
+            batch, at = work.batch, now()
+            self.latest.note(
+                release_answer(
+                    work.asked[each.library_id], each.kind, batch, at, sources=sources_of(each)
+                )
+                for each in verdicts[-KEPT:]
+            )
+
+    def _note_failures(self, work: _Work, failures: Sequence[Failure]) -> None:
+        if self.latest is not None:
+            batch, at = work.batch, now()
+            self.latest.note(
+                release_answer(work.asked[each.library_id], FAILED, batch, at, detail=each.detail)
+                for each in failures[-KEPT:]
+                if each.library_id in work.asked
+            )
 
     def _others_answered(self, work: _Work, question: Question) -> bool:
         return self.circuit.others_answered(question.failing, work.read_at)
@@ -354,6 +376,7 @@ class Resolver:
             recorded = await self.verdicts.fail(work.order, failures, work.batch.entries(rows))
             outcome.settled |= recorded
             outcome.failed |= recorded
+            self._note_failures(work, [f for f in failures if f.library_id in recorded])
             # A newer question about these rows has been answered or has failed.
             outcome.late |= rows - recorded
 

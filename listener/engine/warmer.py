@@ -21,6 +21,7 @@ from listener.domain.faults import (
     LmlUnavailableError,
     PageRefusedError,
 )
+from listener.domain.latest import FAILED, LatestAnswers, rotation_answer
 from listener.domain.question import Failing
 from listener.domain.refreshing import (
     Played,
@@ -49,16 +50,21 @@ _TOGETHER = 10
 class _Work:
     """A batch in progress, and the outcomes of its rows.
 
-    `failing` holds each row's recorded failures as last read. `failures` are not recorded yet; rows
-    that are `left` to the next walk never will be.
+    `played` holds the rows as last read. `failures` are not recorded yet; rows that are `left` to
+    the next walk never will be.
     """
 
     batch: Batch
     read_at: float = 0.0
-    failing: dict[int, Failing | None] = field(default_factory=dict)
+    played: dict[int, Played] = field(default_factory=dict)
     failures: list[RotationFailure] = field(default_factory=list)
     left: set[int] = field(default_factory=set)
     outcome: BatchOutcome = field(default_factory=BatchOutcome)
+
+    def failing(self, row: int) -> Failing | None:
+        """Return the recorded failures of a row, if any."""
+        played = self.played.get(row)
+        return played.failing if played is not None else None
 
 
 @dataclass(eq=False, kw_only=True)
@@ -66,7 +72,7 @@ class Warmer:
     """Refreshes the identities of changed rotation rows, and has missing ones minted.
 
     A row that keeps failing is left to the next walk. `circuit` is shared by all callers of the
-    stream. `tally` counts identities, and the rows that were minted for.
+    stream. `tally` counts identities, and the rows that were minted for; `latest` keeps answers.
     """
 
     rotation: Rotation
@@ -75,6 +81,7 @@ class Warmer:
     circuit: Circuit
     policy: RetryPolicy
     tally: RotationTally = field(default_factory=RotationTally)
+    latest: LatestAnswers = field(default_factory=LatestAnswers)
 
     async def handle(self, batch: Batch) -> BatchOutcome:
         """Handle a batch; rows for which there is no budget now are left untried.
@@ -102,7 +109,7 @@ class Warmer:
             for row in await self.rotation.read(rows)
         ]
         work.read_at = now()
-        work.failing |= {row.row_id: row.failing for row in played}
+        work.played |= {row.row_id: row for row in played}
         if albums := sorted({row.album_id for row in played if row.album_id is not None}):
             # Before anything is settled: first their questions must be safe in the outbox.
             await self.rotation.raise_releases(albums)
@@ -156,6 +163,7 @@ class Warmer:
             if refreshed.status is not Status.ERROR:
                 self.circuit.answered()
             done.update(rows[identity])
+            self._note(work, rows[identity], refreshed.word or refreshed.status)
         await self._settle(work, done)
 
     async def _mint(self, work: _Work, bare: Sequence[Played]) -> list[Played]:
@@ -200,7 +208,7 @@ class Warmer:
     def _not_answered(self, work: _Work, rows: Sequence[int], fault: LmlUnavailableError) -> None:
         """Record the rows of an interrupted call as failed; raise if LML may be to blame."""
         about_rows = all(
-            self.circuit.others_answered(work.failing.get(row), work.read_at) for row in rows
+            self.circuit.others_answered(work.failing(row), work.read_at) for row in rows
         )
         if isinstance(fault, CallInterruptedError):
             self._failed(work, rows, str(fault))
@@ -211,8 +219,9 @@ class Warmer:
 
     def _failed(self, work: _Work, rows: Iterable[int], detail: str) -> None:
         """Record failed rows for a retry, or leave them to the next walk."""
+        self._note(work, rows, FAILED, detail)
         for row in sorted(rows):
-            past = work.failing.get(row)
+            past = work.failing(row)
             others_answered = self.circuit.others_answered(past, work.read_at)
             retry = self.policy.retry(past, others_answered=others_answered)
             if retry.parked:
@@ -220,6 +229,13 @@ class Warmer:
                 work.left.add(row)
             else:
                 work.failures.append(RotationFailure(row, detail[:LONGEST_DETAIL], retry))
+
+    def _note(self, work: _Work, rows: Iterable[int], outcome: str, detail: str = "") -> None:
+        known = [work.played[row] for row in sorted(rows) if row in work.played]
+        at = now()
+        self.latest.note(
+            rotation_answer(row, outcome, work.batch, at, detail=detail) for row in known
+        )
 
     async def _record(self, work: _Work) -> None:
         failures, work.failures = work.failures, []

@@ -21,6 +21,7 @@ SELECT
     ) AS answered,
     coalesce(l.code_volume_letters LIKE 'Z%%', false) OR t.last_credit > 0 AS compilation,
     t.last_credit,
+    coalesce(g.answered_at IS NOT NULL, false) AS asked_before,
     f.failures,
     f.lasting,
     f.ago,

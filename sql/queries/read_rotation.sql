@@ -5,11 +5,14 @@ SELECT
     r.lml_identity_id,
     r.discogs_release_id,
     r.album_id,
+    coalesce(l.artist_name, r.artist_name) AS artist_name,
+    coalesce(l.album_title, r.album_title) AS album_title,
     coalesce(w.known, false) AS known,
     f.failures,
     date_part('epoch', now() - f.failing_since) AS lasting,
     date_part('epoch', now() - f.failed_at) AS ago
 FROM {backend}.rotation AS r
+LEFT JOIN {backend}.library AS l ON l.id = r.album_id
 LEFT JOIN LATERAL (
     SELECT w.failures = 0 AND w.asked_at > now() - %(recent)s::interval AS known
     FROM listener.warmth AS w

@@ -14,12 +14,13 @@ import httpx
 import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from psycopg import sql
 
 from listener.domain.health import Cause
 from listener.simulator import Simulator
 from tests.acceptance.conftest import Commands, Daemon, eventually
 from tests.acceptance.proxy import proxy_before
-from tests.catalogue import add_release, count
+from tests.catalogue import add_release, count, rename, table
 from tests.conftest import Connection, with_database
 
 pytestmark = pytest.mark.timeout(90)
@@ -159,7 +160,15 @@ def test_stop_is_prompt_though_somebody_looks(start: Start) -> None:
 def test_token_is_needed_and_never_logged(start: Start) -> None:
     daemon = start(HTTP_BIND="0.0.0.0:0", HTTP_TOKEN=TOKEN)
     url = url_of(daemon).replace("0.0.0.0", "127.0.0.1")  # noqa: S104 - where the test asks
-    for path in ("", "metrics", "status.json", "page.json", "history.json", "app.js"):
+    for path in (
+        "",
+        "metrics",
+        "status.json",
+        "page.json",
+        "latest.json",
+        "history.json",
+        "app.js",
+    ):
         assert httpx.get(url + path, trust_env=False).status_code == 401
         wrong = httpx.get(url + path, auth=("x", TOKEN + "x"), trust_env=False)
         assert wrong.status_code == 401
@@ -260,6 +269,51 @@ def test_replica_that_stands_by_is_ready_and_nobody_at_all_is_not(start: Start) 
     second.following()
     site.ready()
     assert site.metric("following", stream="library") == 1
+
+
+def latest_of(site: Site) -> list[dict[str, Any]]:
+    answers: list[dict[str, Any]] = site.get("latest.json").json()["answers"]
+    return answers
+
+
+def test_latest_answers_are_those_of_the_changes_and_shown_nowhere_else(
+    db: Connection, start: Start
+) -> None:
+    daemon = start(HTTP_BIND=ANY_PORT).following()
+    site = Site(daemon).ready()
+    daemon.wait_for("checked every row")
+    row = add_release(db, "Broadcast", "Tender Buttons")
+    eventually(lambda: len(latest_of(site)) == 1)
+    rename(db, row, "Broadcast (UK)")
+    eventually(lambda: len(latest_of(site)) == 2)
+    edited, added = latest_of(site)
+    assert (added["origin"], edited["origin"]) == ("added", "edited")
+    assert (added["artist"], edited["artist"]) == ("Broadcast", "Broadcast (UK)")
+    assert added["title"] == "Tender Buttons"
+    assert (added["library_id"], added["outcome"]) == (row, "single_artist")
+    assert added["sources"]
+    assert added["took"] > 0
+    assert edited["at"] > added["at"]
+    db.execute(
+        sql.SQL(
+            "INSERT INTO {} (album_id, rotation_bin, lml_identity_id) VALUES (%s, 'H', 9)"
+        ).format(table("rotation")),
+        (row,),
+    )
+    eventually(lambda: len(latest_of(site)) == 3)
+    assert latest_of(site)[0]["origin"] == "rotation"
+    assert latest_of(site)[0]["artist"] == "Broadcast (UK)"
+    assert "Broadcast" not in site.get("metrics").text
+    assert daemon.stop() == 0
+    assert "Broadcast" not in "".join(daemon.lines)
+
+
+def test_replica_that_stands_by_says_that_it_follows_nothing(start: Start) -> None:
+    first = start(HTTP_BIND=ANY_PORT).following()
+    second = start(HTTP_BIND=ANY_PORT)
+    second.wait_for("standing by", stream="library")
+    assert sorted(Site(first).get("latest.json").json()["follows"]) == ["library", "rotation"]
+    assert Site(second).ready().get("latest.json").json()["follows"] == []
 
 
 def test_database_that_goes_turns_it_red_and_back(

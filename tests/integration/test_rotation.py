@@ -92,7 +92,7 @@ async def test_rows_are_read_while_they_are_played(
     remember(db, 8)
     rows = [for_good, until_tomorrow, until_today, until_yesterday, bare, 999_999]
     assert await rotation.read(rows) == [
-        Played(for_good, 7, 70, album, known=False),
+        Played(for_good, 7, 70, album, known=False, artist="Stereolab", title="Dots and Loops"),
         Played(until_tomorrow, 8, None, None, known=True),
         Played(bare, None, 90, None, known=False),
     ]

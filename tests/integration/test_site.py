@@ -30,7 +30,16 @@ from listener.domain.tally import Skip, Tally
 from listener.engine.supervisor import in_background
 
 TOKEN = "a-token-of-the-tests"
-ALL = ("/", "/app.js", "/chart.js", "/style.css", "/icon.svg", "/metrics", "/status.json")
+ALL = (
+    "/",
+    "/app.js",
+    "/chart.js",
+    "/style.css",
+    "/icon.svg",
+    "/metrics",
+    "/status.json",
+    "/latest.json",
+)
 OPEN = ("/livez", "/readyz")
 
 
@@ -48,6 +57,9 @@ class Told:
     def unready(self) -> Sequence[str]:
         return self.why
 
+    def latest(self) -> bytes:
+        return json.dumps({"answers": []}).encode()
+
     async def look(self) -> bytes:
         self.looks += 1
         self.looked.set()
@@ -62,7 +74,7 @@ async def site(
     told: Told | None = None, token: str | None = None, hosts: frozenset[str] | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
     told = told or Told()
-    sources = Sources(told.unready, told.metrics.text, told.look, told.look, told.look)
+    sources = Sources(told.unready, told.metrics.text, told.latest, told.look, told.look, told.look)
     bound = bound_socket("127.0.0.1", 0)
     url = url_of(bound, "127.0.0.1")
     async with (

@@ -26,6 +26,7 @@ _FILES = {
     "/style.css": ("style.css", "text/css; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
+_JSON = "application/json"
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 # Within a second or two a change is to be seen: that is this, what a look takes, and a poll.
 _KEEP_LOOK = timedelta(seconds=0.5)
@@ -37,12 +38,14 @@ _KEEP_HISTORY = timedelta(seconds=5)
 class Sources:
     """Where the routes have it from.
 
-    `unready` tells why this daemon is not ready, `metrics` the text of the metrics. The others make
-    JSON, and raise `StoreUnavailableError` if the database cannot be read.
+    `unready` tells why this daemon is not ready, `metrics` the text of the metrics, `latest` the
+    JSON of what this daemon handled last. The others make JSON, and raise `StoreUnavailableError`
+    if the database cannot be read.
     """
 
     unready: Callable[[], Sequence[str]]
     metrics: Callable[[], bytes]
+    latest: Callable[[], bytes]
     status: Callable[[], Awaitable[bytes]]
     page: Callable[[], Awaitable[bytes]]
     history: Callable[[], Awaitable[bytes]]
@@ -68,10 +71,14 @@ def make_site(sources: Sources, token: str | None, hosts: frozenset[str] | None)
     async def metrics(_: Request) -> Response:
         return Response(await rendered.get(), media_type=_METRICS)
 
+    async def latest(_: Request) -> Response:
+        return Response(sources.latest(), media_type=_JSON)
+
     routes = [
         Route("/livez", alive),
         Route("/readyz", ready),
         Route("/metrics", metrics),
+        Route("/latest.json", latest),
         Route("/status.json", _json(Kept(sources.status, _KEEP_LOOK))),
         Route("/page.json", _json(Kept(sources.page, _KEEP_LOOK))),
         Route("/history.json", _json(Kept(sources.history, _KEEP_HISTORY))),
@@ -83,7 +90,7 @@ def make_site(sources: Sources, token: str | None, hosts: frozenset[str] | None)
 def _json(kept: Kept) -> Callable[[Request], Awaitable[Response]]:
     async def reply(_: Request) -> Response:
         try:
-            return Response(await kept.get(), media_type="application/json")
+            return Response(await kept.get(), media_type=_JSON)
         except StoreUnavailableError as fault:
             return JSONResponse({"fault": str(fault)}, HTTPStatus.SERVICE_UNAVAILABLE)
 

@@ -51,7 +51,7 @@ class PostgresLibrary:
             (drawn,), rows = await only_row(order), await cursor.fetchall()
         questions, answered, nameless = [], set(), set()
         for library_id, artist_name, album_title, legacy_id, digest, is_answered, *rest in rows:
-            compilation, last_credit, *failing = rest
+            compilation, last_credit, asked_before, *failing = rest
             if artist_name is None:
                 nameless.add(library_id)
             elif is_answered:
@@ -67,6 +67,7 @@ class PostgresLibrary:
                         compilation,
                         failing_of(*failing),
                         last_credit,
+                        asked_before,
                     )
                 )
         return Asking(

@@ -45,8 +45,8 @@ class PostgresRotation:
             parameters = {"row_ids": Int4s(row_ids), "recent": RECENT}
             rows = await (await connection.execute(self._read, parameters)).fetchall()
         return [
-            Played(row_id, identity, release, album, known, failing_of(*failing))
-            for row_id, identity, release, album, known, *failing in rows
+            Played(row_id, identity, release, album, known, failing_of(*failing), artist, title)
+            for row_id, identity, release, album, artist, title, known, *failing in rows
         ]
 
     async def settle(self, entries: Sequence[tuple[int, int]], row_ids: Sequence[int]) -> None:
