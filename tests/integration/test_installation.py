@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 import listener
 from listener import DISTRIBUTION, shipped
@@ -75,6 +76,7 @@ def command(dsn: str, *arguments: str, **settings: str) -> subprocess.CompletedP
     return subprocess.run(
         [sys.executable, "-m", "listener", *arguments],
         env={"DATABASE_URL": dsn, **settings},
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
@@ -249,6 +251,31 @@ def test_commands_print_what_they_did(bare: str) -> None:
     removed = command(bare, "uninstall", "--yes")
     assert removed.returncode == 0
     assert "dropped schema listener" in removed.stdout
+    assert "removes" not in command(bare, "uninstall", "--yes").stderr
+
+
+@pytest.mark.timeout(60)
+def test_what_is_changed_is_named_before_it_is(bare: str) -> None:
+    named = conninfo_to_dict(bare)
+    database = f"database  {named['dbname']}, as role {named['user']}"
+    installed = command(bare, "migrate").stderr.splitlines()
+    assert installed[0].startswith("host      ")
+    assert installed[1:] == [database, f"schema    {BACKEND}"]
+    with psycopg.connect(bare) as connection:
+        connection.execute(
+            "INSERT INTO listener.change (stream, row_id)"
+            " SELECT 'library', generate_series(1, 1200)"
+        )
+    # Nobody answers.
+    asked = command(bare, "uninstall")
+    assert asked.returncode == 1
+    lines = asked.stderr.splitlines()
+    assert lines[:3] == installed
+    assert "removes   listener.change, 1,200 rows" in lines
+    assert "removes   listener.ledger, 0 rows" in lines
+    assert f"removes   3 triggers on {BACKEND}.library" in lines
+    assert "Remove them? Identities stay. [y/N]: " in asked.stderr
+    assert len(inventory(bare)) > len(lines)
 
 
 def test_wrong_settings_are_all_named_at_once() -> None:

@@ -1,0 +1,125 @@
+"""The commands `migrate` and `uninstall`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+
+import click
+
+from listener.adapters.postgres.installation import (
+    install,
+    installing,
+    lagging_sequences,
+    missing_parts,
+    newer_version,
+    require_backend,
+    uninstall,
+)
+from listener.adapters.postgres.inventory import Inventory, take_inventory
+from listener.adapters.postgres.rehearsal import refused_statements
+from listener.app.wording import printable
+from listener.cli.errors import examples
+from listener.domain.words import plural
+from listener.settings import DatabaseSettings, load_settings
+
+
+@click.command(
+    name="migrate",
+    epilog=examples(
+        ("listener migrate --check", "list what is missing"),
+        ("listener migrate", "install or update; safe to repeat"),
+        ("listener migrate --yes", "do not ask on a terminal either"),
+    ),
+)
+@click.option("--check", is_flag=True, help="Change nothing. Exit 1 if anything is missing.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+def migrate_command(*, check: bool, yes: bool) -> None:
+    """Install or update schema listener and the triggers.
+
+    Names the database first. On a terminal it asks before it installs anything; a script is never
+    asked.
+    """
+    settings = load_settings(DatabaseSettings)
+    dsn, backend = settings.database_url.get_secret_value(), settings.wxyc_schema_name
+    if check:
+        _check(dsn, backend)
+        return
+    with installing(dsn) as connection:
+        require_backend(connection, backend)
+        there, missing = take_inventory(connection, backend), missing_parts(connection, backend)
+    _show(_place(there, backend))
+    if missing and sys.stdin.isatty() and not yes:
+        _show(f"installs  {part.label}" for part in missing)
+        click.confirm("Install them?", abort=True, err=True)
+    with installing(dsn) as connection:
+        done = install(connection, backend)
+        newer = newer_version(connection)
+    if newer is not None:
+        click.echo(f"installed by the newer version {newer}; nothing changed", err=True)
+    _report(done)
+
+
+@click.command(
+    name="uninstall",
+    epilog=examples(
+        ("listener uninstall", "show what would be removed, and ask"),
+        ("listener uninstall --yes", "do not ask, for scripts"),
+    ),
+)
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+def uninstall_command(*, yes: bool) -> None:
+    """Remove the triggers and schema listener. Identities stay.
+
+    Names the database and counts the rows first. This deletes the ledger: a new installation asks
+    LML about every row again.
+    """
+    settings = load_settings(DatabaseSettings)
+    dsn, backend = settings.database_url.get_secret_value(), settings.wxyc_schema_name
+    with installing(dsn) as connection:
+        there = take_inventory(connection, backend)
+    _show(_place(there, backend))
+    _show(_removed(there, backend))
+    if not yes and (there.triggers or there.rows):
+        click.confirm("Remove them? Identities stay.", abort=True, err=True)
+    with installing(dsn) as connection:
+        _report(uninstall(connection, backend))
+
+
+def _check(dsn: str, backend: str) -> None:
+    with installing(dsn) as connection:
+        require_backend(connection, backend)
+        missing = missing_parts(connection, backend)
+        lines = [f"missing {part.label}" for part in missing]
+        if not any(part.folder == "schema" for part in missing):
+            refused = refused_statements(connection, backend)
+            lines += [f"cannot run {', '.join(names)}: {why}" for why, names in refused.items()]
+            behind = lagging_sequences(connection, backend)
+            lines += [f"{name} is behind its rows" for name in behind]
+    for line in lines or ["nothing missing"]:
+        click.echo(line)
+    if lines:
+        raise SystemExit(1)
+
+
+def _place(there: Inventory, backend: str) -> Iterator[str]:
+    yield f"host      {there.host}"
+    yield f"database  {there.database}, as role {there.role}"
+    yield f"schema    {backend}"
+
+
+def _removed(there: Inventory, backend: str) -> Iterator[str]:
+    for table, triggers in there.triggers.items():
+        yield f"removes   {plural(triggers, 'trigger')} on {backend}.{table}"
+    for table, rows in there.rows.items():
+        yield f"removes   listener.{table}, {plural(rows, 'row')}"
+
+
+def _show(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(printable(line), err=True)
+
+
+def _report(done: Sequence[str]) -> None:
+    for line in done or ["nothing to do"]:
+        click.echo(line)
