@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import ClassVar, TypeVar, overload
+
+E = TypeVar("E", bound=BaseException)
 
 
 class StoreUnavailableError(Exception):
-    """The database cannot be reached or does not answer; no row is to blame."""
+    """The database cannot be reached or does not answer; no row is to blame.
+
+    `event` is what the log says of it.
+    """
+
+    event: ClassVar[str] = "database unavailable"
 
 
 class StoreRefusedError(StoreUnavailableError):
-    """The database answers and refuses us: a missing right or column, or a limit."""
+    """The database answers and refuses us: a missing right, column or index, or a limit."""
+
+    event = "database refuses"
 
 
 class LmlUnavailableError(Exception):
@@ -63,6 +73,10 @@ class RunGoesOnError(Exception):
     """Another run already covers these rows; the message says what to do."""
 
 
+@overload
+def first_of(error: BaseExceptionGroup[E]) -> E: ...
+@overload
+def first_of(error: BaseException) -> BaseException: ...
 def first_of(error: BaseException) -> BaseException:
     """Return the first leaf error of a group, or the error itself if it is not a group."""
     while isinstance(error, BaseExceptionGroup):

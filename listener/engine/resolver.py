@@ -18,7 +18,7 @@ from listener.domain.faults import (
     CallInterruptedError,
     LmlUnavailableError,
     PageRefusedError,
-    StoreUnavailableError,
+    StoreRefusedError,
     TracksRefusedError,
 )
 from listener.domain.judging import Invalid, judge
@@ -127,7 +127,7 @@ class Resolver:
             await isolate(batch.row_ids, answer, refuse)
             if work.failures and not work.order:
                 # No row could be read, so no row is to blame.
-                raise StoreUnavailableError(work.failures[0].detail)
+                raise StoreRefusedError(work.failures[0].detail)
             await self._record(work)
         except SERVICE_FAULTS as fault:
             work.outcome.fault = fault

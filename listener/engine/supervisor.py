@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from listener.domain.faults import LaneLostError, StoreRefusedError, StoreUnavailableError, first_of
+from listener.domain.faults import LaneLostError, StoreUnavailableError, first_of
 from listener.domain.pacing import Backoff
 from listener.engine.clock import now
 from listener.engine.consumer import Consumer
@@ -63,9 +63,7 @@ class Supervisor:
             except* StoreUnavailableError as group:
                 backoff = _RECONNECT
                 fault = first_of(group)
-                refused = isinstance(fault, StoreRefusedError)
-                event = "database refuses" if refused else "database unavailable"
-                log.warning(event, reason=str(fault))
+                log.warning(fault.event, reason=str(fault))
             except* Exception:
                 log.exception("lane broke, starting it again")
             heed_cancellation()

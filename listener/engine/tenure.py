@@ -13,7 +13,7 @@ from functools import partial
 import structlog
 
 from listener.domain.change import Batch, Change, Stream
-from listener.domain.faults import StoreRefusedError, StoreUnavailableError
+from listener.domain.faults import StoreUnavailableError
 from listener.domain.health import TURN, Pulse
 from listener.domain.pacing import TRIAL, Backoff, Pause
 from listener.domain.room import Room, RoomLimits
@@ -205,11 +205,8 @@ class Tenure:
             return
         if self.pause.failures >= _GIVE_UP:
             raise fault
-        refused = isinstance(fault, StoreRefusedError)
         _log.warning(
-            "database refuses, keeping changes in the outbox"
-            if refused
-            else "database unavailable, keeping changes in the outbox",
+            f"{fault.event}, keeping changes in the outbox",
             stream=str(self._work.stream),
             reason=str(fault),
             failures=self.pause.failures,

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 from psycopg import sql
@@ -316,20 +317,56 @@ def test_lml_that_is_entirely_wrong_is_blamed_on_no_row(
     eventually(lambda: all_answered(db), 40)
 
 
-def test_column_that_identities_lack_is_blamed_on_no_row(db: Connection, start: Start) -> None:
+# What is done to the backend's schema, how it is undone, and what the database says in between.
+BREAKAGES = {
+    "key": (
+        "ALTER TABLE {identity} DROP CONSTRAINT library_identity_pkey CASCADE",
+        "ALTER TABLE {identity} ADD PRIMARY KEY (library_id)",
+        "there is no unique or exclusion constraint matching the ON CONFLICT specification",
+    ),
+    "column": (
+        """ALTER TABLE {identity} ADD wanted int NOT NULL DEFAULT 1;
+        ALTER TABLE {identity} ALTER wanted DROP DEFAULT""",
+        "ALTER TABLE {identity} DROP wanted",
+        'null value in column "wanted" of relation "library_identity" violates not-null constraint',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BREAKAGES)
+def test_schema_that_takes_no_verdict_turns_readiness_red_and_is_blamed_on_no_row(
+    db: Connection, start: Start, listener: Commands, name: str
+) -> None:
+    damage, repair, why = BREAKAGES[name]
     rows = [add_release(db, f"Artist {n}") for n in range(5)]
-    start(MAX_ATTEMPTS="1", **SLOW_POLL)
+    daemon = start(MAX_ATTEMPTS="1", HTTP_BIND="127.0.0.1:0", **SLOW_POLL)
     eventually(lambda: all_answered(db))
-    identity = table("library_identity")
-    db.execute(sql.SQL("DELETE FROM {}").format(table("library_identity_source")))
-    db.execute(sql.SQL("DELETE FROM {}").format(identity))
-    db.execute(sql.SQL("ALTER TABLE {} ADD wanted int NOT NULL").format(identity))
+    daemon.wait_for("page served")
+    ready = next(e["url"] for e in daemon.events if e["event"] == "page served") + "readyz"
+    eventually(lambda: httpx.get(ready).status_code == 200)
+    db.execute(sql.SQL(damage).format(identity=table("library_identity")))
     for row in rows:
         rename(db, row, f"Edited {row}")
-    eventually(lambda: all(failing(db).get(row, (0,))[0] >= 2 for row in rows), 40)
-    assert not any(parked for _, _, parked in failing(db).values())
-    db.execute(sql.SQL("ALTER TABLE {} DROP wanted").format(identity))
+    eventually(lambda: httpx.get(ready).status_code == 503, 30)
+    eventually(lambda: _fault(listener) == why, 30)
+    daemon.wait_for("database refuses, keeping changes in the outbox", reason=why)
+    (lane,) = [
+        line
+        for line in listener.run("doctor").stdout.splitlines()
+        if line.startswith("library lane")
+    ]
+    assert why in lane
+    assert not failing(db)
+    assert outbox_size(db) == len(rows)
+    db.execute(sql.SQL(repair).format(identity=table("library_identity")))
     eventually(lambda: all_answered(db), 40)
+    eventually(lambda: httpx.get(ready).status_code == 200, 30)
+    eventually(lambda: _fault(listener) is None, 30)
+
+
+def _fault(listener: Commands) -> object:
+    report = json.loads(listener.run("status", "--json").stdout)
+    return next(each["fault"] for each in report["streams"] if each["stream"] == "library")
 
 
 def test_what_failed_is_asked_again_when_lml_has_another_release(

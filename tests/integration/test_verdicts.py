@@ -15,11 +15,11 @@ from listener.adapters.postgres.library import PostgresLibrary
 from listener.adapters.postgres.outbox import PostgresOutbox
 from listener.adapters.postgres.verdicts import PostgresVerdicts
 from listener.domain.change import Stream
-from listener.domain.faults import StatementRefusedError
+from listener.domain.faults import StatementRefusedError, StoreRefusedError
 from listener.domain.question import Asking
 from listener.domain.verdict import Identity, Kind, Provenance, Verdict, VerdictPage
 from tests.catalogue import add_release, count, delete_release, outbox_size, rename, table
-from tests.conftest import Connection
+from tests.conftest import BACKEND, Connection
 from tests.integration.conftest import failure
 
 
@@ -284,6 +284,108 @@ async def test_row_that_the_database_will_not_have_is_told_from_a_database_that_
     db.execute(sql.SQL("DROP TRIGGER refusing ON {}").format(table("library_identity")))
     verdict = single(row, "discogs")
     assert (await verdicts.write(page(await library.read([row]), verdict))).rows == {row}
+
+
+# What a backend or its administrator does to the tables that a verdict is written to, and what the
+# database says then.
+BREAKAGES = {
+    "key": (
+        "ALTER TABLE {backend}.library_identity DROP CONSTRAINT library_identity_pkey CASCADE",
+        "there is no unique or exclusion constraint matching the ON CONFLICT specification",
+    ),
+    "key of ours": (
+        "ALTER TABLE listener.ledger DROP CONSTRAINT ledger_pkey",
+        "there is no unique or exclusion constraint matching the ON CONFLICT specification",
+    ),
+    "default": (
+        "ALTER TABLE listener.ledger ALTER suspicion DROP DEFAULT",
+        'null value in column "suspicion" of relation "ledger" violates not-null constraint',
+    ),
+    "sequence": (
+        "DROP SEQUENCE listener.ask_order",
+        'relation "listener.ask_order" does not exist',
+    ),
+    "column": (
+        "ALTER TABLE {backend}.library_identity RENAME notes TO remarks",
+        "column i.notes does not exist",
+    ),
+    "column wanted": (
+        "ALTER TABLE {backend}.library_identity ADD wanted int NOT NULL",
+        'null value in column "wanted" of relation "library_identity" violates not-null constraint',
+    ),
+    "function": (
+        "ALTER FUNCTION listener.is_kept RENAME TO kept",
+        "function listener.is_kept(text, text, boolean) does not exist",
+    ),
+    "view": (
+        """ALTER TABLE {backend}.library_identity_source RENAME TO sources;
+        CREATE VIEW {backend}.library_identity_source AS
+        SELECT DISTINCT * FROM {backend}.sources""",
+        'cannot delete from view "library_identity_source"',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BREAKAGES)
+async def test_statement_that_the_schema_no_longer_allows_is_about_no_row(
+    db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts, name: str
+) -> None:
+    statements, said = BREAKAGES[name]
+    # A context of parameters is not that of a trigger.
+    db.execute(
+        sql.SQL("ALTER DATABASE {} SET log_parameter_max_length_on_error = -1").format(
+            sql.Identifier(db.info.dbname)
+        )
+    )
+    row = add_release(db)
+    db.execute(sql.SQL(statements).format(backend=sql.Identifier(BACKEND)))
+    with pytest.raises(StoreRefusedError) as refused:
+        await verdicts.write(page(await library.read([row]), single(row, "discogs")))
+    assert str(refused.value) == said
+
+
+async def test_value_that_only_some_verdicts_have_is_asked_of_rows(
+    db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
+) -> None:
+    bare, full = add_release(db), add_release(db)
+    table_of = table("library_identity")
+    db.execute(sql.SQL("ALTER TABLE {} ALTER apple_music_id SET NOT NULL").format(table_of))
+    asking = await library.read([bare, full])
+    found = Verdict(
+        full, Kind.SINGLE_ARTIST, dataclasses.replace(identity("discogs"), apple_music_id="1")
+    )
+    with pytest.raises(StatementRefusedError, match="apple_music_id"):
+        await verdicts.write(page(asking, single(bare), found))
+    assert (await verdicts.write(page(asking, found))).rows == {full}
+
+
+@pytest.mark.parametrize(
+    ("does", "said"),
+    [
+        ("PERFORM listener.nothing(NEW.library_id)", "function listener.nothing(integer)"),
+        ("SET ROLE pg_monitor; PERFORM FROM listener.ledger", "permission denied for schema"),
+        ("NEW.nobody := 1", 'record "new" has no field "nobody"'),
+        ("UPDATE listener.seen SET row = 1", 'cannot update view "seen"'),
+    ],
+)
+async def test_trigger_that_fails_by_itself_is_about_its_rows(
+    db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts, does: str, said: str
+) -> None:
+    row, other = add_release(db), add_release(db)
+    db.execute(
+        sql.SQL(
+            "CREATE VIEW listener.seen AS SELECT DISTINCT 1 AS row;"
+            " CREATE FUNCTION pg_temp.fail() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$BEGIN IF NEW.library_id = {} THEN {}; END IF; RETURN NEW; END$$;"
+            " CREATE TRIGGER failing BEFORE INSERT ON {} FOR EACH ROW"
+            " EXECUTE FUNCTION pg_temp.fail()"
+        ).format(row, sql.SQL(does), table("library_identity"))
+    )
+    asking = await library.read([row, other])
+    with pytest.raises(StatementRefusedError) as refused:
+        await verdicts.write(page(asking, single(row, "discogs"), single(other, "discogs")))
+    assert said in str(refused.value)
+    assert (await verdicts.write(page(asking, single(other, "discogs")))).rows == {other}
 
 
 async def test_locked_identity_is_not_waited_for_long(

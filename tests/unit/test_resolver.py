@@ -22,6 +22,7 @@ from listener.domain.faults import (
     LmlRefusedError,
     LmlUnavailableError,
     PageRefusedError,
+    StoreRefusedError,
     StoreUnavailableError,
     TracksRefusedError,
 )
@@ -650,7 +651,7 @@ async def test_database_is_at_fault_if_no_row_can_be_read(size: int) -> None:
     rows = range(1, size + 1)
     case = Case(rows, Library(unreadable=frozenset(rows)))
     outcome = await case.handle()
-    assert isinstance(outcome.fault, StoreUnavailableError)
+    assert isinstance(outcome.fault, StoreRefusedError)
     assert str(outcome.fault) == "invalid byte sequence"
     assert outcome == BatchOutcome(fault=outcome.fault)
     assert not case.verdicts.fail_calls
@@ -1028,7 +1029,7 @@ def test_every_row_is_counted_once_and_kept_unless_it_is_settled(outcomes: list[
     case.verdicts.locked = by["locked"]
     outcome = virtually(case.handle())
     if len(by["unreadable"]) == len(rows):
-        assert isinstance(outcome.fault, StoreUnavailableError)
+        assert isinstance(outcome.fault, StoreRefusedError)
         return
     failed = frozenset().union(*(by[o] for o in (*FAILING, "missing", "invalid", "contradicted")))
     assert outcome == BatchOutcome(

@@ -32,8 +32,18 @@ Refused = StoreUnavailableError | StatementRefusedError
 # Classes of SQLSTATE that mean the database itself: connection, a server that only reads,
 # resources, an operator's hand, the system. All others are about the statement.
 _SERVICE_CLASSES = frozenset(("08", "25", "53", "57", "58"))
+# What the statement itself, whatever the rows, cannot do: a missing right, column or index; an
+# outdated plan; a table that is no longer one, or lacks the key that its publication needs.
+_STATEMENT_CLASSES, _NOT_READY = frozenset(("0A", "26", "42")), "55000"
 # A session's plan or catalogue is outdated; internal errors.
-_SESSION_CLASSES = frozenset(("0A", "26", "42", "XX"))
+_SESSION_CLASSES = _STATEMENT_CLASSES | {"XX"}
+# What a verdict may leave empty. Any other value that a table demands is wanted of every row.
+_OPTIONAL = frozenset(
+    (
+        *("wikidata_qid", "spotify_id", "apple_music_id"),
+        *("track_artist_id", "track_artist_link_confidence", "track_position"),
+    )
+)
 _DATA_CLASS, _TOO_LONG = "22", "22001"
 
 
@@ -196,14 +206,16 @@ def _heed_cancellation() -> None:
 def translated(refused: type[Refused] = StoreRefusedError) -> Iterator[None]:
     """Turn what psycopg raises into the fault that it means.
 
-    That is `StoreUnavailableError` if the database cannot be used at all, else `refused`.
+    That is `StoreUnavailableError` if the database cannot be used at all, `StoreRefusedError` if it
+    refuses the statement whatever the rows, else `refused`.
     """
     try:
         yield
     except (psycopg.Error, PoolTimeout, TimeoutError) as error:
         if _is_about_the_service(error):
             raise _unavailable(error) from error
-        raise refused(reason_of(error)) from error
+        about_rows = not _is_about_the_statement(error)
+        raise (refused if about_rows else StoreRefusedError)(reason_of(error)) from error
 
 
 def _unavailable(error: Exception) -> StoreUnavailableError:
@@ -216,10 +228,27 @@ def _is_about_the_service(error: Exception) -> bool:
     if code is None:
         # Not from the server: a connection was lost, or none was to be had in time.
         return not isinstance(error, psycopg.ProgrammingError | psycopg.DataError)
-    if isinstance(error, psycopg.Error) and error.diag.source_function == "exec_stmt_raise":
-        # A trigger of the backend refuses a row, whatever code it takes for that.
+    # A trigger of the backend may refuse a row with any code.
+    return (
+        code[:2] in _SERVICE_CLASSES
+        and not isinstance(error, errors.QueryCanceled)
+        and not _is_raised_by_a_rule(error)
+    )
+
+
+def _is_about_the_statement(error: Exception) -> bool:
+    if not isinstance(error, psycopg.Error) or error.sqlstate is None:
         return False
-    return code[:2] in _SERVICE_CLASSES and not isinstance(error, errors.QueryCanceled)
+    if error.diag.context is not None:
+        # Inside a function, perhaps a trigger of the backend, which sees the row.
+        return False
+    if isinstance(error, errors.NotNullViolation):
+        return error.diag.column_name not in _OPTIONAL
+    return error.sqlstate[:2] in _STATEMENT_CLASSES or error.sqlstate == _NOT_READY
+
+
+def _is_raised_by_a_rule(error: Exception) -> bool:
+    return isinstance(error, psycopg.Error) and error.diag.source_function == "exec_stmt_raise"
 
 
 def _spoils_others(error: BaseException | None) -> bool:
@@ -251,7 +280,7 @@ def reason_of(error: Exception) -> str:
     """Return what went wrong without the contents of any row."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    if isinstance(error, psycopg.Error) and error.diag.source_function == "exec_stmt_raise":
+    if isinstance(error, psycopg.Error) and _is_raised_by_a_rule(error):
         return f"a rule of the database's own ({error.sqlstate})"
     if isinstance(error, psycopg.Error) and _quotes_values(error.sqlstate):
         return f"{type(error).__name__} ({error.sqlstate})"

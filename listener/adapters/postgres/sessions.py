@@ -22,6 +22,9 @@ _ALWAYS = {
     "standard_conforming_strings": "on",
     # A policy that hides rows becomes an error: a row that is not seen would count as deleted.
     "row_security": "off",
+    # Else the context of every error quotes parameters, which hold the contents of rows; without
+    # it, a context shows that a function of the backend's failed.
+    "log_parameter_max_length_on_error": "0",
     "default_transaction_isolation": "read committed",
     "default_transaction_deferrable": "off",
 }

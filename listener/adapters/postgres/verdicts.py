@@ -64,7 +64,7 @@ class PostgresVerdicts:
                     tracks = await self._tracks.write(connection, page) if has_keys else {}
                 # Fetched after the pipeline: until it ends, nothing is committed.
                 rows, effects = await accepted.fetchall(), await written.fetchall()
-            except psycopg.ProgrammingError:
+            except (psycopg.ProgrammingError, psycopg.IntegrityError):
                 self._history.suspect()
                 raise
         withdrawn, kept, unresolved_now, locked = effects[0]
