@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
-from listener.bounds import NEEDED, bounds_of, default_of, kind_of, unit_of
 from listener.settings import Settings
+from listener.settings.bounds import NEEDED, bounds_of, default_of, kind_of, unit_of
 
 README = Path(__file__).parents[1] / "README.md"
 _BEGIN, _END = "<!-- settings: written by `make settings-table` -->\n", "<!-- /settings -->"

@@ -12,8 +12,8 @@ import structlog
 from psycopg import conninfo
 
 from listener import DISTRIBUTION
-from listener.bounds import masked
 from listener.settings import Settings
+from listener.settings.bounds import masked
 
 _log = structlog.stdlib.get_logger()
 

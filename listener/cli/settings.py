@@ -9,10 +9,10 @@ import click
 from rich.padding import Padding
 
 from listener.app.wording import printable
-from listener.bounds import masked, unit_of
 from listener.cli.errors import examples
 from listener.cli.look import console
 from listener.settings import Settings, load_settings, origins
+from listener.settings.bounds import masked, unit_of
 
 # A pipe gets two lines per setting.
 _PIPE_WIDTH = 500

@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 
 from listener.app.wording import span
-from listener.bounds import shown
 from listener.domain.durations import SPOKEN, WRITTEN
 from listener.settings import Settings
+from listener.settings.bounds import shown
 
 
 @pytest.mark.parametrize("unit", WRITTEN)

@@ -9,7 +9,6 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
-from listener.bounds import bounds_of, demand_of, kind_of, masked, unit_of
 from listener.settings import (
     DatabaseSettings,
     Settings,
@@ -19,6 +18,7 @@ from listener.settings import (
     origins,
     split_address,
 )
+from listener.settings.bounds import bounds_of, demand_of, kind_of, masked, unit_of
 
 DSN = "postgresql://wxyc:hunter2@db/wxyc"
 KEY = "token-sesame"
