@@ -5,7 +5,7 @@ import signal
 
 def main() -> None:
     """Run the command line."""
-    # Importing takes a third of a second, in which Ctrl-C shall end it without a traceback.
+    # Ctrl-C shall end the imports without a traceback; the group of commands sees to the rest.
     interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if interruptible:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -8,22 +8,17 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import wraps
+from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import click
 
-from listener.adapters.http.sockets import BindError
-from listener.adapters.log import drain_logs
-from listener.adapters.postgres.installation import InstallationError
-from listener.adapters.postgres.search import SlowSearchError
-from listener.domain.faults import StoreUnavailableError, first_of
-from listener.domain.gate import GateError
-from listener.engine.reconciler import RunHaltedError
-from listener.settings import SettingsError
+from listener.domain.faults import FixableError, first_of
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -36,17 +31,6 @@ BROKE = 70
 _STANDARD_INPUT, _STANDARD_OUTPUT, _STANDARD_ERROR = 0, 1, 2
 
 _OUR_CODE = Path(__file__).parents[1]
-# A person can fix these; the message says how.
-_EXPECTED = (
-    SettingsError,
-    BindError,
-    InstallationError,
-    GateError,
-    RunHaltedError,
-    SlowSearchError,
-    StoreUnavailableError,
-)
-
 # How a write fails. Of these, only writes to standard output reach this module.
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
 
@@ -55,7 +39,29 @@ T = TypeVar("T")
 
 
 class Commands(click.Group):
-    """A group whose commands always end with a message and an exit code."""
+    """Commands that always end with a message and an exit code, each imported once it is needed.
+
+    `places` names the module and the function of each, as in `("listener.cli.run", "run")`.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,  # noqa: ANN401 - click's own
+        places: Mapping[str, tuple[str, str]] = MappingProxyType({}),
+        **attributes: Any,  # noqa: ANN401 - click's own
+    ) -> None:
+        super().__init__(*arguments, **attributes)
+        self._places = places
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *self._places})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self._places:
+            return super().get_command(ctx, cmd_name)
+        module, name = self._places[cmd_name]
+        command: click.Command = getattr(import_module(module), name)
+        return command
 
     def make_context(
         self,
@@ -141,7 +147,7 @@ def reporting(command: Callable[P, T]) -> Callable[P, T]:
             raise SystemExit(NOT_WANTED) from None
         except (click.ClickException, click.exceptions.Exit):
             raise
-        except _EXPECTED as error:
+        except FixableError as error:
             _trace()
             _report(*str(error).splitlines())
             raise SystemExit(COULD_NOT_RUN) from None
@@ -161,6 +167,9 @@ def examples(*lines: tuple[str, str]) -> str:
 
 
 def _report(*lines: str) -> None:
+    # Not at the top: it imports the logging library, which most commands do without.
+    from listener.adapters.log import drain_logs  # noqa: PLC0415
+
     drain_logs()
     for line in lines:
         click.echo(f"listener: {line}", err=True)

@@ -8,7 +8,11 @@ from typing import ClassVar, TypeVar, overload
 E = TypeVar("E", bound=BaseException)
 
 
-class StoreUnavailableError(Exception):
+class FixableError(Exception):
+    """A person can fix the cause; the message says what is wrong and what to do."""
+
+
+class StoreUnavailableError(FixableError):
     """The database cannot be reached or does not answer; no row is to blame.
 
     `event` is what the log says of it.

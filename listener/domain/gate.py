@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from listener.domain.faults import FixableError
+
 # This goes into the code host's URL; nothing else that LML sends may get there.
 _COMMIT = re.compile(r"[0-9a-f]{7,64}", re.IGNORECASE)
 # How a server without the route answers.
 ABSENT = frozenset((404, 405))
 
 
-class GateError(Exception):
+class GateError(FixableError):
     """The gate is shut; the message says why and what to do."""
 
 

@@ -14,6 +14,7 @@ import structlog
 from listener.domain.change import Batch
 from listener.domain.due import DueRow, Pages, Reason, Scope, spread
 from listener.domain.faults import (
+    FixableError,
     LmlRefusedError,
     ServiceFault,
     StoreUnavailableError,
@@ -39,7 +40,7 @@ _SPREAD_OVER = 20_000
 _NOTE_EVERY = timedelta(seconds=2)
 
 
-class RunHaltedError(Exception):
+class RunHaltedError(FixableError):
     """A run was refused or ended early; the message says why. Rows not asked about stay due."""
 
 

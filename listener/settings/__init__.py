@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource
 
+from listener.domain.faults import FixableError
 from listener.settings.bounds import demand_of, kind_of, shown
 from listener.settings.database import DatabaseSettings
 from listener.settings.model import Settings, StatusSettings
@@ -32,7 +33,7 @@ _ALIKE = 0.75
 T = TypeVar("T", bound=DatabaseSettings)
 
 
-class SettingsError(Exception):
+class SettingsError(FixableError):
     """Some settings are missing or invalid; the message names each, its value and the remedy."""
 
 

@@ -97,7 +97,10 @@ _PostgresUrl = Annotated[SecretStr, BeforeValidator(_of_parts), AfterValidator(_
 class DatabaseSettings(BaseSettings):
     """The settings that every command needs."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
+    # Built once it is loaded: a command loads one of the three models.
+    model_config = SettingsConfigDict(
+        env_file=".env", extra="ignore", frozen=True, defer_build=True
+    )
 
     database_url: _PostgresUrl = Field(description="URL of the backend's PostgreSQL.")
     db_host: str | None = Field(

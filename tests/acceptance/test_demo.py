@@ -129,7 +129,7 @@ def test_demo_whose_daemon_dies_fails_and_leaves_nothing(folder: Path) -> None:
 
 
 def test_demo_without_its_extra_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("listener.cli.find_spec", lambda _: None)
+    monkeypatch.setattr("listener.cli.demo.find_spec", lambda _: None)
 
     result = CliRunner().invoke(main, ["demo"])
 

@@ -22,9 +22,9 @@ import pytest
 from listener.cli import main
 from listener.cli.errors import BROKE, COULD_NOT_RUN, NOT_WANTED, Commands
 from tests.acceptance.conftest import WAIT_SECONDS, eventually
+from tests.commands import NAMES, command_of
 from tests.conftest import Connection
 
-COMMANDS = sorted(main.commands)
 # What each needs beside its name; those that are not here need nothing.
 ARGUMENTS = {
     "find": ["x"],
@@ -38,7 +38,7 @@ ARGUMENTS = {
 }
 # They look at no database: one prints a script, one a text, one brings its own.
 WITHOUT_DATABASE = {"completion", "demo", "runbook"}
-ON_THE_DATABASE = [name for name in COMMANDS if name not in WITHOUT_DATABASE]
+ON_THE_DATABASE = [name for name in NAMES if name not in WITHOUT_DATABASE]
 WITHOUT_LML = {"LIBRARY_METADATA_URL": "http://127.0.0.1:1"}
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -74,28 +74,28 @@ def examples_of(command: click.Command) -> list[str]:
 def test_every_command_has_one_line_in_the_list() -> None:
     listed = main.get_help(context()).partition("Commands:\n")[2].partition("Examples:")[0]
     lines = [line for line in listed.splitlines() if line.strip()]
-    assert [line.split()[0] for line in lines] == COMMANDS
+    assert [line.split()[0] for line in lines] == NAMES
     assert all(line.endswith(".") and not line.endswith("...") for line in lines), listed
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_help_has_examples_that_are_understood(name: str) -> None:
-    examples = examples_of(main.commands[name])
+    examples = examples_of(command_of(name))
     assert examples
     for line in examples:
         found = re.search(rf"\blistener {name}([^)|>]*)", line)
         assert found is not None, line
-        with main.commands[name].make_context(name, shlex.split(found[1]), parent=context()):
+        with command_of(name).make_context(name, shlex.split(found[1]), parent=context()):
             pass
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_options_say_what_they_are_for(name: str) -> None:
-    options = [entry for entry in main.commands[name].params if isinstance(entry, click.Option)]
+    options = [entry for entry in command_of(name).params if isinstance(entry, click.Option)]
     assert all(option.help and option.help.endswith((".", "]")) for option in options)
 
 
-@pytest.mark.parametrize("arguments", [(), *((name,) for name in COMMANDS)])
+@pytest.mark.parametrize("arguments", [(), *((name,) for name in NAMES)])
 def test_help_goes_to_standard_output_without_colours(arguments: tuple[str, ...]) -> None:
     shown = run(*arguments, "--help")
     assert (shown.returncode, shown.stderr) == (0, "")
@@ -103,7 +103,7 @@ def test_help_goes_to_standard_output_without_colours(arguments: tuple[str, ...]
     assert "\x1b" not in shown.stdout
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_option_that_is_none_is_a_usage_error(name: str) -> None:
     refused = run(name, "--nonsense")
     assert (refused.returncode, refused.stdout) == (COULD_NOT_RUN, "")
@@ -297,7 +297,7 @@ def test_question_to_a_closed_input_is_one_that_nobody_answers(dsn: str) -> None
 
 
 @pytest.mark.parametrize("most", [6, 10])
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_too_few_open_files_are_named(name: str, most: int) -> None:
     arguments = shlex.join([name, *ARGUMENTS.get(name, [])])
     ran = through_sh(f'ulimit -n {most} && exec "$0" -m listener {arguments}')

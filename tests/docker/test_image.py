@@ -92,7 +92,7 @@ def test_user_can_change_nothing_of_the_program(client: DockerClient, image: str
 
 def test_everything_is_compiled(client: DockerClient, image: str) -> None:
     # A start on a read-only root would compile it all every time.
-    loaded = shell(client, image, "python -v -c 'import listener.cli' 2>&1")
+    loaded = shell(client, image, "python -v -c 'import listener.cli.run' 2>&1")
     assert "# code object from '/opt/listener/" in loaded
     assert not re.findall(r"# code object from '/opt/listener/\S+\.py'", loaded)
 

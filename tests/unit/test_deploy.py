@@ -16,11 +16,11 @@ import yaml
 
 from listener import DISTRIBUTION
 from listener.adapters.http.metrics import Metrics, Numbers
-from listener.cli import main
 from listener.domain.change import Stream
 from listener.domain.health import Pulse, Reading, Waiting, WakeMode
 from listener.domain.pacing import BreakerState
 from listener.settings import Settings
+from tests.commands import command_of
 from tests.runbooks import FOUR, ROOT, RUNBOOKS, headings_of
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"
@@ -73,7 +73,7 @@ def test_pods_may_do_nothing_but_their_work(document: dict[str, Any]) -> None:
         assert "memory" in container["resources"]["limits"]
         # The command exists and accepts its arguments.
         name, *arguments = container["args"]
-        with main.commands[name].make_context(name, list(arguments)):
+        with command_of(name).make_context(name, list(arguments)):
             pass
 
 
@@ -139,7 +139,7 @@ def test_units_run_what_exists(path: Path) -> None:
     found = re.search(r"^ExecStart=/opt/listener/bin/listener (.+)$", text, re.MULTILINE)
     assert found is not None
     name, *arguments = found[1].split()
-    with main.commands[name].make_context(name, arguments):
+    with command_of(name).make_context(name, arguments):
         pass
     assert "User=listener" in text
     assert "ProtectSystem=strict" in text

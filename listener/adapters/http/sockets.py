@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import socket
 
+from listener.domain.faults import FixableError
+
 _BACKLOG = 64
 
 
-class BindError(Exception):
+class BindError(FixableError):
     """The address cannot be listened on; the message says which, why, and what to do."""
 
 

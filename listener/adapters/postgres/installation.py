@@ -18,6 +18,7 @@ from listener.adapters.postgres import sessions
 from listener.adapters.postgres.connection import advice_on, reason_of
 from listener.adapters.postgres.locks import INSTALLING
 from listener.adapters.postgres.statements import compose, query, text_of
+from listener.domain.faults import FixableError
 
 UNICODE = "UTF8"
 _TRIES = 20
@@ -29,7 +30,7 @@ _VERSION = "version"
 _BACKEND_TABLES = ("library", "rotation", "library_identity", "library_identity_source")
 
 
-class InstallationError(Exception):
+class InstallationError(FixableError):
     """The installation could not be done; the message says why and what to do."""
 
 

@@ -14,6 +14,7 @@ from psycopg import errors
 from psycopg.rows import class_row
 
 from listener.adapters.postgres.statements import query
+from listener.domain.faults import FixableError
 
 FIND = "listener-find"
 _ACCENTS = re.compile("[\u0300-\u036f]")
@@ -48,7 +49,7 @@ class FoundRelease:
     waiting: bool
 
 
-class SlowSearchError(Exception):
+class SlowSearchError(FixableError):
     """The search took too long; the message names the index that makes it fast."""
 
 
