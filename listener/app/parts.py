@@ -26,13 +26,12 @@ from listener.domain.asking import IncludeTracks
 from listener.domain.budget import RefreshLimits
 from listener.domain.change import Stream
 from listener.domain.due import Scope
-from listener.domain.housekeeping import Duty
 from listener.domain.latest import LatestAnswers
 from listener.domain.pacing import LML_BACKOFF, Backoff
 from listener.domain.refreshing import LML_REFRESH_BATCH_CAP
 from listener.domain.retrying import TOGETHER, RetryPolicy
 from listener.domain.room import RoomLimits
-from listener.domain.tally import Tally
+from listener.domain.tally import Duty, Tally
 from listener.engine.circuit import Circuit
 from listener.engine.consumer import Consumer
 from listener.engine.permits import Permits, Priority

@@ -11,7 +11,8 @@ from datetime import timedelta
 from listener.adapters.postgres.samples import PostgresReadings, PostgresSamples
 from listener.app.parts import Parts
 from listener.domain.change import Stream
-from listener.domain.health import Pulse, Reading, unready
+from listener.domain.health import unready
+from listener.domain.pulse import Pulse, Reading
 from listener.engine.capture import CaptureWatch
 from listener.engine.consumer import Consumer
 from listener.engine.recorder import Recorder

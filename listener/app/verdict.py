@@ -14,7 +14,7 @@ from listener.domain.health import (
     Findings,
     LatestRun,
     LmlTrouble,
-    Rotation,
+    RotationState,
     StreamState,
     Wellness,
     judge,
@@ -106,9 +106,9 @@ def _failure(run: LatestRunStatus) -> str | None:
     return run.reason or "its process or its session ended"
 
 
-def _rotation(status: Status, least: float) -> Rotation | None:
+def _rotation(status: Status, least: float) -> RotationState | None:
     walked_at = successes(status).get("rotation")
     if walked_at is None:
         return None
     coldest = status.rotation.coldest or walked_at
-    return Rotation(status.rotation.coverage, least, min(walked_at, coldest))
+    return RotationState(status.rotation.coverage, least, min(walked_at, coldest))

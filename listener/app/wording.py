@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from listener.adapters.postgres.search import FoundRelease
-from listener.domain.durations import SPOKEN
+from listener.domain.words import SPOKEN
 
 
 def span(duration: timedelta) -> str:

@@ -8,13 +8,11 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from listener.domain.change import Stream
-from listener.domain.durations import SPOKEN
 from listener.domain.pacing import BreakerState
+from listener.domain.pulse import Pulse, Reading, StreamReading, WakeMode
 from listener.domain.run import RunKind
-from listener.domain.words import plural
+from listener.domain.words import SPOKEN, plural
 
-# A healthy loop turns at least every 5 s, whatever it waits for.
-TURN = timedelta(seconds=5)
 _STALLED = timedelta(seconds=12)
 # Refreshes keep within the Discogs budget, so their long waits are intended.
 _PACED = frozenset((Stream.ROTATION,))
@@ -29,61 +27,6 @@ _MANY_FAIL = 10
 _LATELY = timedelta(days=1)
 # Everything that is played is refreshed once a day.
 _WARM = timedelta(hours=36)
-
-
-class WakeMode(StrEnum):
-    """How a daemon learns of changes: it is woken, it polls, or it has no session."""
-
-    NOTIFY = "notify"
-    POLL = "poll"
-    DOWN = "down"
-
-
-@dataclass(frozen=True, slots=True)
-class Pulse:
-    """How this daemon follows one stream.
-
-    `stalled` is the time since the slower of its loops last turned, `looked` the time since it last
-    read the outbox. `claimed` counts changes since the start, `held` those of them that are not
-    settled. `fault` says what prevents it from handling any change.
-    """
-
-    stream: Stream
-    wake_mode: WakeMode
-    breaker: BreakerState
-    stalled: timedelta
-    looked: timedelta | None
-    claimed: int
-    held: int
-    fault: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """What the database knows of one stream."""
-
-    stream: Stream
-    backlog: int
-    oldest: timedelta | None
-    followed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What the database reported `age` ago, or in `fault` why the last attempt failed.
-
-    `discogs_calls` estimates what refreshes cost in the last minute.
-    """
-
-    waiting: Sequence[Waiting]
-    parked: int
-    age: timedelta
-    fault: str | None = None
-    discogs_calls: int = 0
-
-    def of(self, stream: Stream) -> Waiting | None:
-        """Return what was read about a stream."""
-        return next((each for each in self.waiting if each.stream is stream), None)
 
 
 def unready(
@@ -182,7 +125,7 @@ class LmlTrouble:
 
 
 @dataclass(frozen=True, slots=True)
-class StreamState(Waiting):
+class StreamState(StreamReading):
     """One stream across all daemons; `woken` and `breaker` are None if no daemon follows it.
 
     `fault` says what prevents the daemon from handling any change.
@@ -210,7 +153,7 @@ class LatestRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Rotation:
+class RotationState:
     """The state of the rotation, if it is refreshed daily.
 
     `coverage` is the share that can be refreshed, `least` what that must be; since `warm_since` all
@@ -238,7 +181,7 @@ class Findings:
     never_asked: int = 0
     capture_missed: int = 0
     runs: Sequence[LatestRun] = ()
-    rotation: Rotation | None = None
+    rotation: RotationState | None = None
 
 
 def blind(fault: str) -> Wellness:

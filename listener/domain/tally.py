@@ -153,6 +153,18 @@ class Tally:
         return {"scanned": self.scanned} | counts | {"lml_total_latency_ms": self.latency_ms}
 
 
+class Duty(StrEnum):
+    """The tables that housekeeping keeps small; its failures are counted under these names."""
+
+    OUTBOX = "outbox"
+    LEDGER = "ledger"
+    RUNS = "runs"
+    REFRESHES = "refreshes"
+    WARMTH = "warmth"
+    ROTATION_FAILURES = "rotation_failures"
+    SAMPLES = "samples"
+
+
 @dataclass(slots=True)
 class Distribution:
     """A histogram of durations in bounded memory; its quantiles are at most 6 % too high."""

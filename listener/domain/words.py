@@ -1,6 +1,15 @@
-"""Numbers in messages to people, and values as people write them."""
+"""Numbers and durations in messages to people, and values as people write them."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+
+_WHOLE = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+
+# Units of durations in seconds, largest first: in settings and options.
+WRITTEN: Mapping[str, float] = _WHOLE | {"ms": 0.001}
+# In messages to people.
+SPOKEN: Mapping[str, int] = {"min" if unit == "m" else unit: _WHOLE[unit] for unit in _WHOLE}
 
 
 def plural(count: int, noun: str) -> str:

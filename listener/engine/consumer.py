@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from listener.domain.faults import first_of
-from listener.domain.health import Pulse
 from listener.domain.pacing import BreakerState
+from listener.domain.pulse import Pulse
 from listener.engine.ports import Lane
 from listener.engine.tenure import Tenure, Work
 

@@ -8,9 +8,9 @@ from datetime import timedelta
 from functools import partial
 
 from listener.domain.change import Change, Look, Stream
-from listener.domain.health import TURN
 from listener.domain.low_water_mark import LowWaterMark
 from listener.domain.pacing import Backoff
+from listener.domain.pulse import TURN
 from listener.domain.room import Room
 from listener.engine.clock import now
 from listener.engine.ports import Lane, Outbox

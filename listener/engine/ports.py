@@ -10,8 +10,8 @@ from typing import Protocol
 from listener.domain.budget import Grant, RefreshCause, RefreshLimits, Wait
 from listener.domain.change import Look, Stream
 from listener.domain.due import DueRow, Scope
-from listener.domain.health import WakeMode
 from listener.domain.judging import Invalid
+from listener.domain.pulse import WakeMode
 from listener.domain.question import Asking, Question
 from listener.domain.refreshing import (
     Played,

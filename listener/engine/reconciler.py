@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import structlog
 
-from listener.domain.change import Batch
+from listener.domain.change import Batch, BatchOutcome
 from listener.domain.due import DueRow, Pages, Reason, Scope, spread
 from listener.domain.faults import (
     FixableError,
@@ -25,7 +25,6 @@ from listener.domain.run import RunKind, Search
 from listener.domain.tally import Skip, Tally
 from listener.engine.circuit import Circuit
 from listener.engine.clock import now
-from listener.engine.outcome import BatchOutcome
 from listener.engine.ports import Due, Runs
 from listener.engine.resolver import Resolver
 from listener.engine.telemetry import Telemetry, TelemetryFanOut

@@ -13,11 +13,10 @@ import structlog
 
 from listener.domain.change import Stream
 from listener.domain.faults import StoreUnavailableError
-from listener.domain.health import Pulse, Reading, WakeMode
-from listener.domain.housekeeping import Duty
 from listener.domain.pacing import BreakerState
+from listener.domain.pulse import Pulse, Reading, WakeMode
 from listener.domain.sample import Sample
-from listener.domain.tally import Distribution
+from listener.domain.tally import Distribution, Duty
 from listener.engine.clock import now
 from listener.engine.ports import Samples
 from listener.engine.telemetry import Telemetry

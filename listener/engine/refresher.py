@@ -13,7 +13,7 @@ import structlog
 
 from listener.domain.budget import COLD_COST, Grant, RefreshCause, cost_of
 from listener.domain.faults import LmlUnavailableError, PageRefusedError, StoreUnavailableError
-from listener.domain.oddities import LoggedOnce
+from listener.domain.judging import LoggedOnce
 from listener.domain.refreshing import Refreshed, Status
 from listener.engine.clock import now
 from listener.engine.isolating import parts

@@ -12,7 +12,7 @@ from functools import partial
 import structlog
 
 from listener.domain.asking import IncludeTracks, QuestionPage, pages, worth_deferring
-from listener.domain.change import Batch, Stream
+from listener.domain.change import Batch, BatchOutcome, Stream
 from listener.domain.faults import (
     SERVICE_FAULTS,
     CallInterruptedError,
@@ -21,9 +21,8 @@ from listener.domain.faults import (
     StoreRefusedError,
     TracksRefusedError,
 )
-from listener.domain.judging import Invalid, judge
+from listener.domain.judging import Invalid, LoggedOnce, judge, oddities
 from listener.domain.latest import FAILED, KEPT, LatestAnswers, release_answer, sources_of
-from listener.domain.oddities import LoggedOnce, oddities
 from listener.domain.question import Asking, Question
 from listener.domain.retrying import ISOLATED, LONGEST_DETAIL, SUSPECT, Failure, RetryPolicy
 from listener.domain.tally import Skip, Tally
@@ -32,7 +31,6 @@ from listener.engine.circuit import Circuit
 from listener.engine.clock import now
 from listener.engine.counting import count, log_failures, log_misfit, log_written
 from listener.engine.isolating import Refusals, isolate
-from listener.engine.outcome import BatchOutcome
 from listener.engine.ports import Library, Lml, Outbox, Verdicts
 from listener.engine.telemetry import Telemetry, TelemetryFanOut
 

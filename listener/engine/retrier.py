@@ -8,10 +8,9 @@ from datetime import timedelta
 
 import structlog
 
-from listener.domain.change import Batch
+from listener.domain.change import Batch, BatchOutcome
 from listener.domain.faults import StoreUnavailableError
 from listener.engine.circuit import Circuit
-from listener.engine.outcome import BatchOutcome
 from listener.engine.supervisor import keep_doing
 
 _log = structlog.stdlib.get_logger()

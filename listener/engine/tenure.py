@@ -12,16 +12,15 @@ from functools import partial
 
 import structlog
 
-from listener.domain.change import Batch, Change, Stream
+from listener.domain.change import Batch, BatchOutcome, Change, Stream
 from listener.domain.faults import StoreUnavailableError
-from listener.domain.health import TURN, Pulse
 from listener.domain.pacing import TRIAL, Backoff, Pause
+from listener.domain.pulse import TURN, Pulse
 from listener.domain.room import Room, RoomLimits
 from listener.domain.tally import Distribution
 from listener.engine.circuit import Circuit
 from listener.engine.clock import now
 from listener.engine.feeder import Feeder
-from listener.engine.outcome import BatchOutcome
 from listener.engine.ports import Lane, Outbox
 from listener.engine.telemetry import Telemetry, TelemetryFanOut
 

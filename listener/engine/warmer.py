@@ -13,7 +13,7 @@ from functools import partial
 import structlog
 
 from listener.domain.budget import RefreshCause
-from listener.domain.change import Batch
+from listener.domain.change import Batch, BatchOutcome
 from listener.domain.faults import (
     SERVICE_FAULTS,
     CallInterruptedError,
@@ -34,7 +34,6 @@ from listener.domain.retrying import LONGEST_DETAIL, RetryPolicy
 from listener.engine.circuit import Circuit
 from listener.engine.clock import now
 from listener.engine.isolating import isolate
-from listener.engine.outcome import BatchOutcome
 from listener.engine.ports import Rotation, Warming
 from listener.engine.refresher import Refresher, Report
 

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from listener.domain.change import Stream
 from listener.domain.faults import StoreUnavailableError
-from listener.domain.health import Pulse, Reading
+from listener.domain.pulse import Pulse, Reading
 from listener.engine.clock import now
 
 _EVERY = timedelta(seconds=2)

@@ -15,7 +15,7 @@ from pydantic import AnyHttpUrl, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from listener.domain.durations import WRITTEN
+from listener.domain.words import WRITTEN
 
 NEEDED = "needed"
 

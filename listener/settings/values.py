@@ -10,8 +10,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, AnyHttpUrl, BeforeValidator, SecretStr, ValidationInfo
 
-from listener.domain.durations import WRITTEN
 from listener.domain.refreshing import LML_REFRESH_BATCH_CAP
+from listener.domain.words import WRITTEN
 from listener.network import USABLE, is_address, is_host, is_port
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")

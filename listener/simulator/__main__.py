@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from listener.domain.durations import WRITTEN
+from listener.domain.words import WRITTEN
 from listener.simulator.control import apply_switches
 from listener.simulator.permits import PERMITS
 from listener.simulator.server import LOOPBACK, serve

@@ -12,8 +12,7 @@ from psycopg import sql
 from listener.adapters.postgres import housekeeping
 from listener.adapters.postgres.connection import Database, Pool, open_pool
 from listener.adapters.postgres.housekeeping import PostgresHousekeeping
-from listener.domain.housekeeping import Duty
-from listener.domain.tally import Tally
+from listener.domain.tally import Duty, Tally
 from listener.domain.tracks import TrackCount
 from tests.catalogue import add_release, delete_release, table
 from tests.conftest import BACKEND, Connection, as_role

@@ -22,14 +22,14 @@ from listener.adapters.postgres.steps import read_history
 from listener.adapters.postgres.viewer import Viewer, open_viewer
 from listener.adapters.postgres.wakeups import LaneReport
 from listener.app.page import Page
-from listener.domain.change import Batch, Stream
+from listener.domain.change import Batch, BatchOutcome, Stream
 from listener.domain.faults import StoreUnavailableError, first_of
-from listener.domain.health import Reading, Waiting, WakeMode, unready
+from listener.domain.health import unready
+from listener.domain.pulse import Reading, StreamReading, WakeMode
 from listener.domain.room import RoomLimits
 from listener.domain.sample import Sample
 from listener.engine.circuit import Circuit
 from listener.engine.consumer import Consumer
-from listener.engine.outcome import BatchOutcome
 from listener.engine.tenure import ConsumerLimits
 from listener.settings import StatusSettings
 from tests.catalogue import add_release
@@ -93,7 +93,7 @@ async def test_reading_tells_what_waits(db: Connection, readings: PostgresReadin
     assert (library.stream, library.backlog, library.followed) == (Stream.LIBRARY, 3, False)
     assert library.oldest is not None
     assert timedelta(seconds=90) <= library.oldest < timedelta(seconds=100)
-    assert rotation == Waiting(Stream.ROTATION, 0, None, followed=False)
+    assert rotation == StreamReading(Stream.ROTATION, 0, None, followed=False)
 
 
 async def test_another_daemon_counts_as_following_and_we_do_not(
@@ -336,7 +336,7 @@ async def test_daemon_whose_changes_are_all_refused_is_not_ready_and_tells_a_pro
                     await asyncio.sleep(0.005)
             pulse = consumer.pulse()
             assert pulse is not None
-            rotation = Waiting(Stream.ROTATION, 0, None, followed=True)
+            rotation = StreamReading(Stream.ROTATION, 0, None, followed=True)
             reading = Reading(((await readings.read()).waiting[0], rotation), 0, timedelta(0))
             told = unready(reading, [pulse], timedelta(minutes=5))
             assert told == ["the database refuses every change of library"]

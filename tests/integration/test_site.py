@@ -23,10 +23,9 @@ from listener.adapters.http.site import Sources, make_site
 from listener.adapters.http.sockets import BindError, bound_socket, url_of
 from listener.domain.change import Stream
 from listener.domain.faults import StoreUnavailableError
-from listener.domain.health import Pulse, Reading, Waiting, WakeMode
-from listener.domain.housekeeping import Duty
 from listener.domain.pacing import BreakerState
-from listener.domain.tally import Skip, Tally
+from listener.domain.pulse import Pulse, Reading, StreamReading, WakeMode
+from listener.domain.tally import Duty, Skip, Tally
 from listener.engine.supervisor import in_background
 
 TOKEN = "a-token-of-the-tests"
@@ -414,8 +413,8 @@ async def test_metrics_tell_every_number() -> None:
         held=5,
     )
     waiting = (
-        Waiting(Stream.LIBRARY, 9, timedelta(seconds=8), followed=False),
-        Waiting(Stream.ROTATION, 0, None, followed=True),
+        StreamReading(Stream.LIBRARY, 9, timedelta(seconds=8), followed=False),
+        StreamReading(Stream.ROTATION, 0, None, followed=True),
     )
     numbers = Numbers(
         ready=True,

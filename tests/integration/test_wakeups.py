@@ -17,13 +17,12 @@ from psycopg import sql
 from listener.adapters.postgres.connection import Database, open_session
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
 from listener.adapters.postgres.outbox import PostgresOutbox
-from listener.domain.change import Batch, Stream
+from listener.domain.change import Batch, BatchOutcome, Stream
 from listener.domain.faults import LaneLostError, StoreUnavailableError
-from listener.domain.health import WakeMode
+from listener.domain.pulse import WakeMode
 from listener.domain.room import RoomLimits
 from listener.engine.circuit import Circuit
 from listener.engine.consumer import Consumer
-from listener.engine.outcome import BatchOutcome
 from listener.engine.tenure import ConsumerLimits
 from tests.catalogue import add_release, rename, table
 from tests.conftest import Connection, through

@@ -9,20 +9,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from listener.domain.change import Batch, Change, Look, Snapshot, Stream
+from listener.domain.change import Batch, BatchOutcome, Change, Look, Snapshot, Stream
 from listener.domain.faults import (
     CallInterruptedError,
     LaneLostError,
     PageRefusedError,
     StatementRefusedError,
 )
-from listener.domain.health import WakeMode
 from listener.domain.judging import Invalid
+from listener.domain.pulse import WakeMode
 from listener.domain.question import Asking, Failing, Question
 from listener.domain.retrying import Failure
 from listener.domain.tracks import TrackCount
 from listener.domain.verdict import Kind, Verdict, VerdictPage, Written
-from listener.engine.outcome import BatchOutcome
 from tests.unit.clock import now
 
 

@@ -17,8 +17,8 @@ import yaml
 from listener import DISTRIBUTION
 from listener.adapters.http.metrics import Metrics, Numbers
 from listener.domain.change import Stream
-from listener.domain.health import Pulse, Reading, Waiting, WakeMode
 from listener.domain.pacing import BreakerState
+from listener.domain.pulse import Pulse, Reading, StreamReading, WakeMode
 from listener.settings import Settings
 from tests.commands import command_of
 from tests.runbooks import FOUR, ROOT, RUNBOOKS, headings_of
@@ -213,7 +213,7 @@ def everything_served() -> list[tuple[str, dict[str, str]]]:
         claimed=0,
         held=0,
     )
-    waiting = [Waiting(stream, 0, None, followed=True) for stream in Stream]
+    waiting = [StreamReading(stream, 0, None, followed=True) for stream in Stream]
     reading = Reading(waiting, 0, Settings.model_fields["linger"].default)
     numbers = Numbers(
         ready=True,

@@ -16,12 +16,8 @@ from listener.domain.health import (
     Findings,
     LatestRun,
     LmlTrouble,
-    Pulse,
-    Reading,
-    Rotation,
+    RotationState,
     StreamState,
-    Waiting,
-    WakeMode,
     Wellness,
     Why,
     Word,
@@ -30,6 +26,7 @@ from listener.domain.health import (
     unready,
 )
 from listener.domain.pacing import BreakerState
+from listener.domain.pulse import Pulse, Reading, StreamReading, WakeMode
 from listener.domain.run import RunKind
 
 LIMIT = timedelta(minutes=5)
@@ -53,7 +50,7 @@ def reading(
     age: timedelta = timedelta(seconds=2),
     fault: str | None = None,
 ) -> Reading:
-    waiting = [Waiting(stream, 0, None, followed) for stream in Stream]
+    waiting = [StreamReading(stream, 0, None, followed) for stream in Stream]
     waiting[0] = replace(waiting[0], oldest=oldest)
     return Reading(tuple(waiting), 0, age, fault)
 
@@ -156,7 +153,7 @@ STREAMS = tuple(
     for stream in Stream
 )
 DONE = LatestRun(RunKind.AUDIT, NOW - timedelta(hours=2), None, NOW - timedelta(hours=1))
-WALKED = Rotation(coverage=1.0, least=0.99, warm_since=NOW - timedelta(hours=20))
+WALKED = RotationState(coverage=1.0, least=0.99, warm_since=NOW - timedelta(hours=20))
 FINE = Findings(NOW, LIMIT, STREAMS, runs=(DONE,), rotation=WALKED)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from listener.domain.oddities import oddities
+from listener.domain.judging import oddities
 from listener.domain.verdict import Identity, Provenance
 
 

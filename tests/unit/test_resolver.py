@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from listener.domain.asking import IncludeTracks
-from listener.domain.change import Batch, Stream
+from listener.domain.change import Batch, BatchOutcome, Stream
 from listener.domain.faults import (
     CallInterruptedError,
     LmlRefusedError,
@@ -34,7 +34,6 @@ from listener.domain.tally import Skip
 from listener.domain.tracks import TrackCount, TrackKey, Tracks
 from listener.domain.verdict import Identity, Kind, Verdict, VerdictPage, Written
 from listener.engine.circuit import Circuit
-from listener.engine.outcome import BatchOutcome
 from listener.engine.permits import Permits, Priority
 from listener.engine.resolver import Resolver, ResolverLimits
 from tests.unit.clock import for_a_while, virtually

@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 
-from listener.domain.change import Batch, Stream
+from listener.domain.change import Batch, BatchOutcome, Stream
 from listener.domain.faults import LmlUnavailableError, StoreUnavailableError
 from listener.engine.circuit import Circuit
-from listener.engine.outcome import BatchOutcome
 from listener.engine.retrier import ReleaseWatch, Retrier
 from listener.engine.supervisor import in_background
 from tests.unit.clock import eventually, for_a_while, now

@@ -12,12 +12,11 @@ from itertools import pairwise
 import pytest
 from structlog.testing import capture_logs
 
-from listener.domain.change import Stream
+from listener.domain.change import BatchOutcome, Stream
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.room import RoomLimits
 from listener.engine.circuit import Circuit
 from listener.engine.consumer import Consumer
-from listener.engine.outcome import BatchOutcome
 from listener.engine.supervisor import Supervisor, until
 from listener.engine.tenure import ConsumerLimits
 from tests.unit.clock import eventually, for_a_while, now

@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 
-from listener.domain.change import Batch, Stream
+from listener.domain.change import Batch, BatchOutcome, Stream
 from listener.domain.faults import LmlUnavailableError, StoreRefusedError, StoreUnavailableError
 from listener.domain.room import RoomLimits
 from listener.engine.circuit import Circuit
 from listener.engine.consumer import Consumer
-from listener.engine.outcome import BatchOutcome
 from listener.engine.tenure import ConsumerLimits
 from tests.unit.clock import eventually, for_a_while, now
 from tests.unit.fakes import Lane, Outbox, Worker

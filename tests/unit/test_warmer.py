@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from listener.domain.change import Batch, Stream
+from listener.domain.change import Batch, BatchOutcome, Stream
 from listener.domain.faults import (
     CallInterruptedError,
     LmlRefusedError,
@@ -22,7 +22,6 @@ from listener.domain.pacing import BreakerState
 from listener.domain.refreshing import LML_REFRESH_BATCH_CAP, Played, Refreshed, Status
 from listener.domain.retrying import RetryPolicy
 from listener.engine.circuit import Circuit
-from listener.engine.outcome import BatchOutcome
 from listener.engine.refresher import Refresher
 from listener.engine.warmer import Warmer
 from tests.unit.clock import for_a_while, now

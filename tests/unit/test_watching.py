@@ -11,16 +11,15 @@ from datetime import timedelta
 
 import pytest
 
-from listener.domain.change import Batch, Stream
+from listener.domain.change import Batch, BatchOutcome, Stream
 from listener.domain.faults import StoreUnavailableError
-from listener.domain.health import Pulse, Reading, Waiting, WakeMode
-from listener.domain.housekeeping import Duty
 from listener.domain.pacing import BreakerState
+from listener.domain.pulse import Pulse, Reading, StreamReading, WakeMode
 from listener.domain.room import RoomLimits
 from listener.domain.sample import Sample
+from listener.domain.tally import Duty
 from listener.engine.circuit import Circuit
 from listener.engine.consumer import Consumer
-from listener.engine.outcome import BatchOutcome
 from listener.engine.recorder import Recorder
 from listener.engine.supervisor import in_background
 from listener.engine.telemetry import Telemetry, TelemetryFanOut
@@ -183,8 +182,10 @@ class Database:
     async def read(self) -> Reading:
         self.reads += 1
         await self._answer()
-        waiting = Waiting(Stream.LIBRARY, self.backlog, timedelta(seconds=1), followed=False)
-        return Reading((waiting, Waiting(Stream.ROTATION, 0, None, followed=True)), 3, timedelta())
+        waiting = StreamReading(Stream.LIBRARY, self.backlog, timedelta(seconds=1), followed=False)
+        return Reading(
+            (waiting, StreamReading(Stream.ROTATION, 0, None, followed=True)), 3, timedelta()
+        )
 
     async def write(self, sample: Sample) -> None:
         await self._answer()

@@ -26,12 +26,12 @@ from prometheus_client.registry import Collector
 
 from listener import DISTRIBUTION
 from listener.domain.change import Stream
-from listener.domain.health import Cause, Pulse, Reading, WakeMode, Wellness, Word
-from listener.domain.housekeeping import Duty
+from listener.domain.health import Cause, Wellness, Word
 from listener.domain.pacing import BreakerState
+from listener.domain.pulse import Pulse, Reading, WakeMode
 from listener.domain.refreshing import RotationTally, Status
 from listener.domain.run import RunKind
-from listener.domain.tally import Skip, Tally
+from listener.domain.tally import Duty, Skip, Tally
 from listener.domain.tracks import TrackCount
 
 # When each series began nobody asks for, and it would be a line for every one of them.

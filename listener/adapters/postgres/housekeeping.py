@@ -15,8 +15,7 @@ from listener.adapters.postgres.refreshes import RECENT
 from listener.adapters.postgres.statements import query
 from listener.domain.change import Stream
 from listener.domain.faults import StoreUnavailableError
-from listener.domain.housekeeping import Duty
-from listener.domain.tally import Tally
+from listener.domain.tally import Duty, Tally
 from listener.domain.tracks import TrackCount
 
 _log = structlog.stdlib.get_logger()

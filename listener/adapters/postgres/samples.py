@@ -9,7 +9,7 @@ from listener.adapters.postgres.connection import Pool, session
 from listener.adapters.postgres.statements import query
 from listener.adapters.postgres.status import coverage_of
 from listener.domain.change import Stream
-from listener.domain.health import Reading, Waiting
+from listener.domain.pulse import Reading, StreamReading
 from listener.domain.sample import COVERAGE, Sample
 
 # Discogs' budget is a number of calls a minute.
@@ -31,7 +31,7 @@ class PostgresReadings:
         parameters = {"holder": self._holder, "window": _WINDOW}
         async with session(self._pool) as connection:
             told = await (await connection.execute(self._read, parameters)).fetchall()
-        waiting = tuple(Waiting(Stream(stream), *rest) for stream, *rest, _, _ in told)
+        waiting = tuple(StreamReading(Stream(stream), *rest) for stream, *rest, _, _ in told)
         parked, spent = told[0][-2:] if told else (0, 0)
         return Reading(waiting, parked, timedelta(), discogs_calls=spent)
 

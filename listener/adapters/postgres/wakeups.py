@@ -20,8 +20,8 @@ from listener.adapters.postgres.locks import AWAKE
 from listener.adapters.postgres.statements import query
 from listener.domain.change import Stream
 from listener.domain.faults import LaneLostError, StoreUnavailableError
-from listener.domain.health import WakeMode
 from listener.domain.pacing import Backoff, BreakerState
+from listener.domain.pulse import WakeMode
 
 _log = structlog.stdlib.get_logger()
 

@@ -1,0 +1,69 @@
+"""What a daemon knows of the streams: its own pulse, and what it read from the database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+from listener.domain.change import Stream
+from listener.domain.pacing import BreakerState
+
+# A healthy loop turns at least every 5 s, whatever it waits for.
+TURN = timedelta(seconds=5)
+
+
+class WakeMode(StrEnum):
+    """How a daemon learns of changes: it is woken, it polls, or it has no session."""
+
+    NOTIFY = "notify"
+    POLL = "poll"
+    DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """How this daemon follows one stream.
+
+    `stalled` is the time since the slower of its loops last turned, `looked` the time since it last
+    read the outbox. `claimed` counts changes since the start, `held` those of them that are not
+    settled. `fault` says what prevents it from handling any change.
+    """
+
+    stream: Stream
+    wake_mode: WakeMode
+    breaker: BreakerState
+    stalled: timedelta
+    looked: timedelta | None
+    claimed: int
+    held: int
+    fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReading:
+    """What the database knows of one stream."""
+
+    stream: Stream
+    backlog: int
+    oldest: timedelta | None
+    followed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the database reported `age` ago, or in `fault` why the last attempt failed.
+
+    `discogs_calls` estimates what refreshes cost in the last minute.
+    """
+
+    waiting: Sequence[StreamReading]
+    parked: int
+    age: timedelta
+    fault: str | None = None
+    discogs_calls: int = 0
+
+    def of(self, stream: Stream) -> StreamReading | None:
+        """Return what was read about a stream."""
+        return next((each for each in self.waiting if each.stream is stream), None)
