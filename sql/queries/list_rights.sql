@@ -16,12 +16,7 @@ WITH wanted (kind, schema_name, name, rights, optional) AS (
         ('TABLE', 'listener', 'refresh', '{{SELECT,INSERT,UPDATE,DELETE}}', false),
         ('TABLE', 'listener', 'warmth', '{{SELECT,INSERT,UPDATE,DELETE}}', false),
         ('TABLE', 'listener', 'rotation_failure', '{{SELECT,INSERT,UPDATE,DELETE}}', false),
-        -- After a logical copy the daemon brings them up to its rows.
         ('SEQUENCE', 'listener', 'ask_order', '{{USAGE,UPDATE}}', false),
-        ('SEQUENCE', 'listener', 'change_seq_seq', '{{USAGE,UPDATE}}', false),
-        ('SEQUENCE', 'listener', 'run_run_id_seq', '{{USAGE,UPDATE}}', false),
-        ('SEQUENCE', 'listener', 'refresh_refresh_id_seq', '{{USAGE,UPDATE}}', false),
-        ('SEQUENCE', 'listener', 'sample_sample_id_seq', '{{USAGE,UPDATE}}', false),
         ('ROUTINE', 'listener', 'question_digest', '{{EXECUTE}}', false),
         ('ROUTINE', 'listener', 'still_holds', '{{EXECUTE}}', false),
         ('ROUTINE', 'listener', 'is_kept', '{{EXECUTE}}', false),
@@ -65,18 +60,18 @@ things AS (
         END AS thing
     FROM wanted AS w
     UNION ALL
-    -- An insert into a table with a serial column draws from its sequence.
+    -- An insert draws from the sequence of a table, which a logical copy of its rows leaves behind.
     SELECT
         'SEQUENCE',
         w.schema_name,
         s.relname,
-        '{{USAGE}}',
+        '{{USAGE,UPDATE}}',
         w.optional,
         s.oid
     FROM wanted AS w
     INNER JOIN pg_namespace AS n ON n.nspname = w.schema_name
     INNER JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = w.name
-    INNER JOIN pg_depend AS d ON d.refobjid = c.oid AND d.refclassid = 'pg_class'::regclass AND d.deptype = 'a'
+    INNER JOIN pg_depend AS d ON d.refobjid = c.oid AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
     INNER JOIN pg_class AS s ON s.oid = d.objid AND d.classid = 'pg_class'::regclass AND s.relkind = 'S'
     WHERE w.kind = 'TABLE'
         AND 'INSERT' = ANY (w.rights)

@@ -45,6 +45,11 @@ history AS (
 SELECT
     t.oid IS NOT NULL AS present,
     coalesce(has_table_privilege(t.oid, 'SELECT'), false) AS readable,
+    EXISTS (
+        SELECT FROM history AS h
+        WHERE h.attname = 'history_id'
+            AND h.atttypid IN ('smallint'::regtype, 'int'::regtype, 'bigint'::regtype)
+    ) AS numbered,
     ARRAY(
         SELECT w.name
         FROM written AS w

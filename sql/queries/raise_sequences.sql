@@ -1,20 +1,31 @@
 -- Names the sequences that are behind the rows drawn from them, as a logical copy of the rows leaves them, and brings
--- them up to these if asked to. One that the role may not look at is left out: its position is unknown.
+-- them up to these if asked to: ours, and the one that numbers former identities. One that the role may not look at is
+-- left out: its position is unknown. Where no former identities can be numbered, if_history opens a comment that ends
+-- at the next --*/.
 SELECT
-    'listener.' || drawn.name AS name,
-    CASE WHEN %(raising)s THEN setval(s.thing, drawn.highest) END AS position
+    drawn.name,
+    CASE WHEN %(raising)s THEN setval(c.oid::regclass, drawn.highest) END AS position
 FROM (
-    SELECT 'ask_order' AS name, (SELECT max(g.ask_order) FROM listener.ledger AS g) AS highest
+    SELECT 'listener.ask_order' AS name, (SELECT max(g.ask_order) FROM listener.ledger AS g) AS highest
     UNION ALL
-    SELECT 'change_seq_seq', (SELECT max(c.seq) FROM listener.change AS c)
+    SELECT 'listener.change_seq_seq', (SELECT max(c.seq) FROM listener.change AS c)
     UNION ALL
-    SELECT 'run_run_id_seq', (SELECT max(r.run_id) FROM listener.run AS r)
+    SELECT 'listener.run_run_id_seq', (SELECT max(r.run_id) FROM listener.run AS r)
     UNION ALL
-    SELECT 'refresh_refresh_id_seq', (SELECT max(r.refresh_id) FROM listener.refresh AS r)
+    SELECT 'listener.refresh_refresh_id_seq', (SELECT max(r.refresh_id) FROM listener.refresh AS r)
     UNION ALL
-    SELECT 'sample_sample_id_seq', (SELECT max(s.sample_id) FROM listener.sample AS s)
+    SELECT 'listener.sample_sample_id_seq', (SELECT max(s.sample_id) FROM listener.sample AS s)
+    {if_history}
+    UNION ALL
+    SELECT
+        pg_get_serial_sequence(
+            (SELECT h.tableoid::regclass::text FROM {backend}.library_identity_history AS h LIMIT 1), 'history_id'
+        ),
+        (SELECT max(h.history_id) FROM {backend}.library_identity_history AS h)
+    --*/
 ) AS drawn
-CROSS JOIN LATERAL (SELECT format('listener.%%I', drawn.name)::regclass AS thing) AS s
-INNER JOIN pg_sequences AS q ON q.schemaname = 'listener' AND q.sequencename = drawn.name
-WHERE has_sequence_privilege(s.thing, 'USAGE, SELECT')
+INNER JOIN pg_class AS c ON c.oid = drawn.name::regclass
+INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace
+INNER JOIN pg_sequences AS q ON q.schemaname = n.nspname AND q.sequencename = c.relname
+WHERE has_sequence_privilege(c.oid, 'USAGE, SELECT')
     AND drawn.highest > coalesce(q.last_value, 0)

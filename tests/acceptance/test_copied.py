@@ -59,6 +59,25 @@ def test_daemon_whose_server_is_replaced_by_a_copy_goes_on_after_a_sweep(
     eventually(lambda: outbox_size(db) == 0 and verdict_order(db) != before)
 
 
+def test_copied_history_takes_former_identities(
+    dsn: str, db: Connection, role: str, start: Start, answered: int
+) -> None:
+    history = sql.Identifier(BACKEND, "library_identity_history")
+    db.execute(
+        sql.SQL(
+            "INSERT INTO {} (history_id, library_id, last_verified_at, method, confidence,"
+            " superseded_reason) SELECT n, %s, now(), 'exact_match', 1, 'test'"
+            " FROM generate_series(1, 9) AS n"
+        ).format(history),
+        (answered,),
+    )
+    name = f"{BACKEND}.library_identity_history_history_id_seq"
+    daemon = start(DATABASE_URL=as_role(dsn, role)).following()
+    daemon.wait_for("sequences lagged behind their rows, as after a copy", raised=[name])
+    rename(db, answered, "Broadcast")
+    eventually(lambda: count(db, "library_identity_history") == 10)
+
+
 def test_command_brings_them_up_as_well(db: Connection, listener: Commands, answered: int) -> None:
     db.execute(BEHIND)
     rename(db, answered, "Broadcast")

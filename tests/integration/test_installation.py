@@ -180,6 +180,57 @@ def test_sequences_that_a_copy_of_the_rows_left_behind_are_brought_up(bare: str)
         assert install(connection, BACKEND) == []
 
 
+def test_every_sequence_that_we_draw_from_is_held_against_its_rows(bare: str) -> None:
+    with installing(bare) as connection:
+        install(connection, BACKEND)
+        connection.execute(
+            sql.SQL(
+                "INSERT INTO listener.ledger (library_id, question, ask_order, next_ask_at)"
+                " VALUES (7, '', 4711, now());"
+                "INSERT INTO listener.change (stream, row_id) VALUES ('library', 7);"
+                "INSERT INTO listener.run (kind, cause, holder) VALUES ('sweep', 'test', 'test');"
+                "INSERT INTO listener.refresh"
+                " (errand, known, holder, identities, cost, started_at)"
+                " VALUES ('walk', true, 'test', 1, 0, now());"
+                "INSERT INTO listener.sample (stream, seconds, backlog, claimed, settled, silent,"
+                " woken) VALUES ('library', 10, 0, 0, 0, 0, true);"
+                "INSERT INTO {} (history_id, library_id, last_verified_at, method, confidence,"
+                " superseded_reason) VALUES (9, 7, now(), 'exact_match', 1, 'test')"
+            ).format(sql.Identifier(BACKEND, "library_identity_history"))
+        )
+        ours = [
+            f"listener.{name}"
+            for (name,) in connection.execute(
+                "SELECT sequencename FROM pg_sequences WHERE schemaname = 'listener'"
+            ).fetchall()
+        ]
+        for name in ours:
+            connection.execute(sql.SQL("ALTER SEQUENCE {} RESTART").format(sql.SQL(name)))
+        drawn = {*ours, f"{BACKEND}.library_identity_history_history_id_seq"}
+        assert set(lagging_sequences(connection, BACKEND)) == drawn
+        assert set(install(connection, BACKEND)) == {
+            f"raised {name} to match its rows" for name in drawn
+        }
+        assert lagging_sequences(connection, BACKEND) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DROP TABLE {}",
+        "ALTER TABLE {} RENAME history_id TO id",
+        "ALTER TABLE {0} DROP history_id; ALTER TABLE {0} ADD history_id uuid",
+        "ALTER TABLE {} ALTER history_id DROP DEFAULT",
+    ],
+)
+def test_history_without_numbers_of_its_own_is_no_obstacle(bare: str, change: str) -> None:
+    with installing(bare) as connection:
+        install(connection, BACKEND)
+        table = sql.Identifier(BACKEND, "library_identity_history")
+        connection.execute(sql.SQL(change).format(table))
+        assert lagging_sequences(connection, BACKEND) == []
+
+
 def test_check_names_sequences_that_are_behind(bare: str) -> None:
     with installing(bare) as connection:
         install(connection, BACKEND)

@@ -18,16 +18,23 @@ _log = structlog.stdlib.get_logger()
 class HistoryTable:
     """What there is of `library_identity_history`, and what is in the way of writing to it.
 
-    Of the columns that we write, some may be `missing` or `different` in type; `unknown` ones have
-    to be filled and we do not know with what. `lacking` are rights.
+    `numbered` says whether its rows have whole numbers. Of the columns that we write, some may be
+    `missing` or `different` in type; `unknown` ones have to be filled and we do not know with what.
+    `lacking` are rights.
     """
 
     present: bool
     readable: bool
+    numbered: bool
     missing: list[str]
     different: list[str]
     unknown: list[str]
     lacking: list[str]
+
+    @property
+    def countable(self) -> bool:
+        """Whether its sequence matters to us and can be held against its rows."""
+        return self.readable and self.numbered and self.obstacle is None
 
     @property
     def obstacle(self) -> str | None:
@@ -51,6 +58,13 @@ def look_at_history(connection: psycopg.Connection[Any], backend: str) -> Histor
         return cursor.execute(query("look_at_history", backend), {"backend": backend}).fetchall()[0]
 
 
+async def history_table(connection: psycopg.AsyncConnection[Any], backend: str) -> HistoryTable:
+    """Look whether former identities can be kept, as `look_at_history` does."""
+    async with connection.cursor(row_factory=class_row(HistoryTable)) as cursor:
+        await cursor.execute(query("look_at_history", backend), {"backend": backend})
+        return (await cursor.fetchall())[0]
+
+
 class History:
     """Whether to keep former identities: looked at before the first write, and after a failure."""
 
@@ -71,11 +85,7 @@ class History:
 
     async def _look(self, connection: psycopg.AsyncConnection[Any]) -> None:
         before = self._table
-        async with connection.cursor(row_factory=class_row(HistoryTable)) as cursor:
-            await cursor.execute(
-                query("look_at_history", self._backend), {"backend": self._backend}
-            )
-            self._table = (await cursor.fetchall())[0]
+        self._table = await history_table(connection, self._backend)
         self._suspected = False
         # `check_installation` logs it at the start.
         if before is not None and before.obstacle != self._table.obstacle:

@@ -16,6 +16,7 @@ from psycopg import errors, sql
 from listener import DISTRIBUTION, shipped
 from listener.adapters.postgres import sessions
 from listener.adapters.postgres.connection import advice_on, reason_of
+from listener.adapters.postgres.history import look_at_history
 from listener.adapters.postgres.locks import INSTALLING
 from listener.adapters.postgres.statements import compose, query, text_of
 from listener.domain.faults import FixableError
@@ -118,21 +119,23 @@ def require_installed(connection: psycopg.Connection[Any], backend: str) -> list
 
 
 def raise_sequences(connection: psycopg.Connection[Any], backend: str) -> list[str]:
-    """Bring our sequences up to the rows drawn from them; return those that were behind."""
+    """Bring sequences up to the rows drawn from them; return those that were behind."""
     return _lagging(connection, backend, raising=True)
 
 
 def lagging_sequences(connection: psycopg.Connection[Any], backend: str) -> list[str]:
-    """Return our sequences that are behind the rows drawn from them.
+    """Return the sequences, ours and that of the history, that are behind the rows drawn from them.
 
     A copy of the rows alone, as logical replication makes it, leaves them so. Then every verdict is
-    refused as older than what the ledger has.
+    refused as older than what the ledger has, and no identity can be replaced.
     """
     return _lagging(connection, backend, raising=False)
 
 
 def _lagging(connection: psycopg.Connection[Any], backend: str, *, raising: bool) -> list[str]:
-    cursor = connection.execute(query("raise_sequences", backend), {"raising": raising})
+    history = look_at_history(connection, backend).countable
+    statement = query("raise_sequences", backend, history=history)
+    cursor = connection.execute(statement, {"raising": raising})
     return [name for name, _ in cursor.fetchall()]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from listener.adapters.postgres.connection import Pool, only_row, session
+from listener.adapters.postgres.history import history_table
 from listener.adapters.postgres.statements import query
 
 
@@ -12,7 +13,7 @@ class PostgresLedger:
     def __init__(self, pool: Pool, backend: str) -> None:
         self._pool = pool
         self._note_release = query("note_release", backend)
-        self._raise_sequences = query("raise_sequences", backend)
+        self._backend = backend
 
     async def note_release(self, release: str) -> int:
         """Note which release of LML is asked; returns how many rows are asked again for it."""
@@ -22,7 +23,9 @@ class PostgresLedger:
         return int(raised)
 
     async def raise_sequences(self) -> list[str]:
-        """Bring our sequences up to the rows drawn from them; return those that were behind."""
+        """Bring sequences up to the rows drawn from them; return those that were behind."""
         async with session(self._pool) as connection:
-            cursor = await connection.execute(self._raise_sequences, {"raising": True})
+            history = (await history_table(connection, self._backend)).countable
+            statement = query("raise_sequences", self._backend, history=history)
+            cursor = await connection.execute(statement, {"raising": True})
             return [name for name, _ in await cursor.fetchall()]
