@@ -50,9 +50,13 @@ class Seen:
 
 
 class Page:
-    """Makes the JSON that is served; raises `StoreUnavailableError` if the database fails."""
+    """Makes the JSON that is served; raises `StoreUnavailableError` if the database fails.
+
+    `seen` is what the verdict is on, None if the last look failed.
+    """
 
     def __init__(self, viewer: Viewer, settings: StatusSettings) -> None:
+        self.seen: Status | None = None
         self.successes: Mapping[str, datetime] = {}
         self._viewer = viewer
         self._settings = settings
@@ -94,9 +98,9 @@ class Page:
             try:
                 status = await self._look(self._read_status)
                 self._wellness = verdict_on(status, self._settings)
-                self.successes = successes(status)
+                self.seen, self.successes = status, successes(status)
             except StoreUnavailableError as fault:
-                self._wellness = blind(str(fault))
+                self._wellness, self.seen = blind(str(fault)), None
             self._judged_at = time.monotonic()
             took = timedelta(seconds=self._judged_at - began)
             await asyncio.sleep(max(_JUDGE_EVERY, _SHARE * took).total_seconds())

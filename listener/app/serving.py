@@ -13,12 +13,13 @@ from listener.adapters.http.sockets import bound_socket, url_of
 from listener.adapters.log import dropped_lines
 from listener.app.state import DaemonState
 from listener.domain.budget import DISCOGS_CALLS
+from listener.domain.sample import COVERAGE
 from listener.engine.supervisor import in_background, keep_doing
 from listener.engine.telemetry import Telemetry, TelemetryFanOut
 from listener.settings import Settings, is_loopback, split_address
 
 if TYPE_CHECKING:
-    from listener.adapters.http.metrics import Numbers
+    from listener.adapters.http.numbers import Numbers
     from listener.app.page import Page
 
 _log = structlog.stdlib.get_logger()
@@ -72,9 +73,9 @@ async def open_site(
 
 
 def _numbers(state: DaemonState, page: Page) -> Numbers:
-    from listener.adapters.http.metrics import Numbers  # noqa: PLC0415
+    from listener.adapters.http.numbers import Numbers  # noqa: PLC0415
 
-    workers, reading = state.workers, state.reading
+    workers, reading, seen = state.workers, state.reading, page.seen
     return Numbers(
         ready=not state.unready(),
         pulses=state.pulses(),
@@ -90,4 +91,7 @@ def _numbers(state: DaemonState, page: Page) -> Numbers:
         log_lines_dropped=dropped_lines(),
         wellness=page.wellness(),
         successes=page.successes,
+        library={} if seen is None else {name: getattr(seen.coverage, name) for name in COVERAGE},
+        due={} if seen is None else seen.due,
+        rotation=None if seen is None else seen.rotation,
     )

@@ -43,12 +43,13 @@ class Pulse:
 
 @dataclass(frozen=True, slots=True)
 class StreamReading:
-    """What the database knows of one stream."""
+    """What the database knows of one stream; `retrying` rows failed and wait for another try."""
 
     stream: Stream
     backlog: int
     oldest: timedelta | None
     followed: bool
+    retrying: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 -- Returns for each stream how many changes wait, how long the oldest has waited, and whether
--- another daemon follows it; with each, how many rows are parked and what refreshes cost Discogs in the last window.
+-- another daemon follows it, and how many of its rows wait for another try; with each, how many rows are parked and what
+-- refreshes cost Discogs in the last window.
 SELECT
     l.stream,
     c.backlog,
@@ -12,6 +13,7 @@ SELECT
         WHERE a.pid = l.holder_pid
             AND (a.backend_start IS NULL OR a.backend_start = l.holder_started)
     ) AS followed,
+    CASE l.stream WHEN 'library' THEN p.retrying ELSE m.retrying END AS retrying,
     p.parked,
     f.spent
 FROM listener.lane AS l
@@ -28,12 +30,17 @@ LEFT JOIN LATERAL (
     LIMIT 1
 ) AS o ON true
 CROSS JOIN (
-    SELECT count(*) AS parked
+    SELECT
+        count(*) FILTER (WHERE g.parked) AS parked,
+        count(*) FILTER (WHERE NOT g.parked) AS retrying
     FROM listener.ledger AS g
     WHERE g.failures > 0
-        AND g.parked
         AND EXISTS (SELECT FROM {backend}.library AS b WHERE b.id = g.library_id)
 ) AS p
+CROSS JOIN (
+    SELECT count(*) AS retrying
+    FROM listener.rotation_failure
+) AS m
 CROSS JOIN (
     SELECT coalesce(sum(r.cost), 0)::int AS spent
     FROM listener.refresh AS r

@@ -190,6 +190,7 @@ def test_keys_of_the_status_stay(db: Connection, dsn: str) -> None:
         "coverage": dict.fromkeys((*counts, "visited", "failed", "parked", "never")),
         "staleness_days": dict.fromkeys(ages),
         "due_by_time": None,
+        "due": dict.fromkeys(("never", "resolved", "unresolved", "failed")),
         "rotation": dict.fromkeys((*rotation, "warmed_24h", "coldest")),
         "runs": [dict.fromkeys(run) | {"tally": {}}],
         "latest_runs": [dict.fromkeys(latest)],

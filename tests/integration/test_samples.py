@@ -115,7 +115,9 @@ async def test_parked_rows_are_counted(db: Connection, readings: PostgresReading
             " next_ask_at) VALUES (%s, '', 1, 8, %s, now())",
             (row, is_parked),
         )
-    assert (await readings.read()).parked == 1
+    reading = await readings.read()
+    assert reading.parked == 1
+    assert [each.retrying for each in reading.waiting] == [1, 0]
 
 
 async def test_sample_is_kept_as_it_was(

@@ -10,14 +10,15 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from listener.adapters.http import server as serving
-from listener.adapters.http.metrics import Metrics, Numbers
+from listener.adapters.http.metrics import Metrics
+from listener.adapters.http.numbers import Numbers
 from listener.adapters.http.server import SiteServer
 from listener.adapters.http.site import Sources, make_site
 from listener.adapters.http.sockets import BindError, bound_socket, url_of
@@ -25,6 +26,7 @@ from listener.domain.change import Stream
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.pacing import BreakerState
 from listener.domain.pulse import Pulse, Reading, StreamReading, WakeMode
+from listener.domain.refreshing import RotationCoverage
 from listener.domain.tally import Duty, Skip, Tally
 from listener.engine.supervisor import in_background
 
@@ -413,7 +415,7 @@ async def test_metrics_tell_every_number() -> None:
         held=5,
     )
     waiting = (
-        StreamReading(Stream.LIBRARY, 9, timedelta(seconds=8), followed=False),
+        StreamReading(Stream.LIBRARY, 9, timedelta(seconds=8), followed=False, retrying=4),
         StreamReading(Stream.ROTATION, 0, None, followed=True),
     )
     numbers = Numbers(
@@ -428,6 +430,9 @@ async def test_metrics_tell_every_number() -> None:
         calls_in_flight=2,
         tokens=12,
         log_lines_dropped=3,
+        library={"resolved": 40, "never": 2},
+        due={"never": 2, "failed": 1},
+        rotation=RotationCoverage(9, 8, 7, 6, 0.75, 6, 5, datetime(2026, 3, 1, tzinfo=UTC)),
     )
     metrics = Metrics(lambda: numbers)
     metrics.settled(Stream.LIBRARY, [0.2, 3.0, -1.0])
@@ -436,6 +441,8 @@ async def test_metrics_tell_every_number() -> None:
         pass
     with pytest.raises(ValueError, match="broken"), metrics.call(1):
         raise ValueError("broken")
+    with metrics.refresh(1):
+        pass
     with metrics.run("sweep", Tally(resolved=10)):
         during = values(metrics.text())
     async with site(Told(metrics=metrics)) as client:
@@ -460,6 +467,13 @@ async def test_metrics_tell_every_number() -> None:
         ("batch_seconds_sum", ("library",)): 1.5,
         ("lml_call_seconds_count", ("ok",)): 1,
         ("lml_call_seconds_count", ("failed",)): 1,
+        ("refresh_call_seconds_count", ("ok",)): 1,
+        ("refresh_call_seconds_count", ("failed",)): 0,
+        ("retrying_rows", ("library",)): 4,
+        ("library_rows", ("resolved",)): 40,
+        ("due_rows", ("failed",)): 1,
+        ("rotation_coverage", ()): 0.75,
+        ("rotation_coldest_timestamp_seconds", ()): 1772323200,
         ("lml_calls_in_flight", ()): 2,
         ("lml_calls_total", ()): 4,
         ("verdicts_total", ("resolved",)): 13,
@@ -481,4 +495,7 @@ async def test_metrics_tell_every_number() -> None:
     }
     assert {key: found.get(key) for key in expected} == expected
     assert during["verdicts_total", ("resolved",)] == 13
-    assert all(line.startswith((b"listener_", b"# ")) for line in reply.content.splitlines())
+    names = (b"listener_", b"process_", b"# ")
+    assert all(line.startswith(names) for line in reply.content.splitlines())
+    for name in ("cpu_seconds_total", "resident_memory_bytes", "start_time_seconds", "open_fds"):
+        assert f"\nprocess_{name} ".encode() in reply.content

@@ -130,6 +130,7 @@ def test_every_row_counts_once(db: Connection, dsn: str) -> None:
     assert known.rows == known.nameless + known.asked + known.never
     # One of them parked, and its time has come.
     assert status.due_by_time == 3
+    assert status.due == {"never": 2, "resolved": 1, "unresolved": 0, "failed": 1}
     assert sum(status.staleness_days.values()) == 7
 
 
@@ -144,6 +145,9 @@ async def test_as_many_are_due_by_their_time_as_a_search_finds(
     # One that failed is searched for whatever its entity.
     enter(db, add_release(db), None, failures=1, next_days=-1)
     enter(db, add_release(db), None, failures=8, parked=True)
+    add_release(db)
+    reasons = {"never": 1, "resolved": 0, "unresolved": 3, "failed": 1}
+    assert look(dsn).due == reasons
     for taken_in, rows in ((True, 4), (False, 3)):
         scope = Scope(include_null_canonical=taken_in)
         found = [len(page) async for page in due.by_time(scope)]

@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from listener import DISTRIBUTION
-from listener.adapters.http.metrics import Metrics, Numbers
+from listener.adapters.http.metrics import Metrics
+from listener.adapters.http.numbers import Numbers
 from listener.domain.change import Stream
 from listener.domain.pacing import BreakerState
 from listener.domain.pulse import Pulse, Reading, StreamReading, WakeMode

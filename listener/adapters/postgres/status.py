@@ -21,6 +21,7 @@ from listener.adapters.postgres.installation import (
     require_installed,
 )
 from listener.adapters.postgres.statements import query
+from listener.domain.due import Reason
 from listener.domain.refreshing import RotationCoverage
 from listener.domain.run import RunKind
 
@@ -32,6 +33,17 @@ _LIMITS = {
     "lock_timeout": "2s",
     # To compile the count of a whole library takes longer than to make it.
     "jit": "off",
+}
+
+# Why rows are asked again, by what is known of them; a row without a name never is.
+_REASONS: Mapping[str, str] = {
+    "never": Reason.NEVER,
+    "resolved": Reason.RESOLVED,
+    "visited_compilation": Reason.RESOLVED,
+    "unresolved": Reason.UNRESOLVED,
+    "compilation": Reason.UNRESOLVED,
+    "failed": Reason.FAILED,
+    "parked": Reason.FAILED,
 }
 
 AGES = ("0-1", "1-2", "2-3", "3-4", "4-5", "5-6", "6-7", "7+")
@@ -131,7 +143,8 @@ class Status:
 
     `missing` are the parts of the installation that are missing or disabled. `staleness_days`
     counts rows by the age of their last answer, under the keys `AGES`; `due_by_time` those whose
-    time to be asked has come, as far as searches take them in. `runs` begins with the latest;
+    time to be asked has come, as far as searches take them in, and `due` counts these by reason,
+    and all rows that were never asked. `runs` begins with the latest;
     `latest_runs` has one of each kind that was ever made.
     `capture_missed` counts the rows of the last day that had changed without a record.
     """
@@ -145,6 +158,7 @@ class Status:
     coverage: Coverage
     staleness_days: Mapping[str, int]
     due_by_time: int
+    due: Mapping[str, int]
     rotation: RotationCoverage
     runs: tuple[RunStatus, ...]
     latest_runs: tuple[LatestRunStatus, ...]
@@ -200,6 +214,7 @@ def read_status(
             for first_day, age in enumerate(AGES)
         },
         due_by_time=sum(due for *_, due in counted),
+        due=_due(counted),
         rotation=read(RotationCoverage, "count_rotation")[0],
         runs=read(RunStatus, "read_runs"),
         latest_runs=read(
@@ -208,6 +223,14 @@ def read_status(
         capture_missed=connection.execute(query("count_missed", backend)).fetchall()[0][0],
         slots=read(SlotStatus, "read_slots"),
     )
+
+
+def _due(counted: list[Any]) -> dict[str, int]:
+    due = dict.fromkeys(dict.fromkeys(_REASONS.values()), 0)
+    for state, _, found, by_time in counted:
+        if state in _REASONS:
+            due[_REASONS[state]] += found if state == "never" else by_time
+    return due
 
 
 def coverage_of(counted: list[Any]) -> Coverage:
