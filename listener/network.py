@@ -82,10 +82,24 @@ def proxy_for(url: str) -> str | None:
     return proxy
 
 
+def is_openable(path: str | Path) -> bool:
+    """Return whether opening a path ends: of a FIFO or a device it may not, a directory has none.
+
+    What is not there counts as a file: opening it ends, with an error.
+    """
+    try:
+        return Path(path).is_file() or not Path(path).exists() or Path(path).samefile(os.devnull)
+    except OSError:
+        return True
+
+
 def require_trust() -> None:
     """Return if the certificates to trust can be read, and session keys be written."""
     keys, certificates = os.environ.get("SSLKEYLOGFILE"), os.environ.get("SSL_CERT_FILE")
     folder = os.environ.get("SSL_CERT_DIR")
+    for name, path in (("SSLKEYLOGFILE", keys), ("SSL_CERT_FILE", certificates)):
+        if path and not is_openable(path):
+            raise VariableError(f"{name} is {path!r}, which is no file; unset it, or name one")
     if keys:
         try:
             with Path(keys).open("ab"):

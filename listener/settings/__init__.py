@@ -10,8 +10,9 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource
 
 from listener.domain.faults import FixableError
+from listener.network import is_openable
 from listener.settings.bounds import demand_of, kind_of, shown
-from listener.settings.database import DatabaseSettings
+from listener.settings.database import ENV_FILE, DatabaseSettings
 from listener.settings.model import Settings, StatusSettings
 from listener.settings.values import is_loopback, split_address
 
@@ -39,6 +40,8 @@ class SettingsError(FixableError):
 
 def load_settings(model: type[T]) -> T:
     """Read the environment and `.env`; raises one `SettingsError` that lists every problem."""
+    if not is_openable(ENV_FILE):
+        raise SettingsError(f"{ENV_FILE} is no file; remove it, or replace it with a file")
     try:
         return model()
     except ValidationError as error:
@@ -53,10 +56,12 @@ def load_settings(model: type[T]) -> T:
 def resembling() -> dict[str, str]:
     """Return the names in the file `.env` that are no settings, with those that they resemble."""
     names = [name.upper() for name in Settings.model_fields]
+    if not is_openable(ENV_FILE):
+        # Loading the settings says so.
+        return {}
     try:
         written = [name.upper() for name in DotEnvSettingsSource(Settings).env_vars]
     except (UnicodeDecodeError, OSError):
-        # Loading the settings says so.
         return {}
     close = {name: get_close_matches(name, names, 1, _ALIKE) for name in written}
     return {name: found[0] for name, found in close.items() if found and name not in names}

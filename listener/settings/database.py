@@ -13,9 +13,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from listener.domain.words import trimmed
-from listener.network import CONTROL, LAST_PORT, is_host, is_port
+from listener.network import CONTROL, LAST_PORT, is_host, is_openable, is_port
 from listener.settings.bounds import Unit
 
+ENV_FILE = ".env"
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # What has another meaning in a statement: a placeholder, the end of a body or of a comment.
 _UNFIT_FOR_SQL = re.compile(r"%|\$\$|/\*|\*/|[\x00-\x1f\x7f-\x9f]")
@@ -24,6 +25,8 @@ _NEEDED_PARTS = ("db_host", "db_name", "db_username")
 _PARTS = ("db_host", "db_port", "db_name", "db_username", "db_password")
 # A path, or a name in Linux's abstract namespace.
 _SOCKETS = ("/", "@")
+# What libpq opens whatever it is. It looks at a file with a password or a key first.
+_FILES = ("servicefile", "sslcert", "sslrootcert", "sslcrl")
 
 
 def _of_parts(value: object) -> object:
@@ -61,6 +64,11 @@ def _postgresql(value: SecretStr) -> SecretStr:
         raise ValueError("has a host that cannot be looked up")
     if not parts.get("host") and not _are_hosts(os.environ.get("PGHOST", "")):
         raise ValueError("names no host, and PGHOST none that can be looked up")
+    given = {name: parts.get(name, "") for name in _FILES}
+    given |= {name: os.environ.get(name, "") for name in (f"PG{each.upper()}" for each in _FILES)}
+    for name, path in given.items():
+        if path and not is_openable(path):
+            raise ValueError(f"cannot be used: {name} is {path!r}, which is no file")
     return value
 
 
@@ -99,7 +107,7 @@ class DatabaseSettings(BaseSettings):
 
     # Built once it is loaded: a command loads one of the three models.
     model_config = SettingsConfigDict(
-        env_file=".env", extra="ignore", frozen=True, defer_build=True
+        env_file=ENV_FILE, extra="ignore", frozen=True, defer_build=True
     )
 
     database_url: _PostgresUrl = Field(description="URL of the backend's PostgreSQL.")

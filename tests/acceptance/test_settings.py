@@ -125,6 +125,52 @@ def test_variable_that_cannot_be_heeded_is_named(
     assert "geheim" not in ran.stdout + ran.stderr
 
 
+@pytest.mark.parametrize(
+    "name", ["SSLKEYLOGFILE", "SSL_CERT_FILE", "PGSERVICEFILE", "PGSSLROOTCERT", "PGSSLCERT"]
+)
+@pytest.mark.parametrize("kind", ["fifo", "device", "directory"])
+def test_what_is_no_file_is_named_instead_of_opened(tmp_path: Path, name: str, kind: str) -> None:
+    ran = listener(tmp_path, "settings", **(ADDRESSES | {name: str(no_file(tmp_path, kind))}))
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert len(ran.stderr.splitlines()) == 1
+    assert name in ran.stderr
+    assert "which is no file" in ran.stderr
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "directory"])
+def test_settings_file_that_is_no_file_is_named(tmp_path: Path, kind: str) -> None:
+    (tmp_path / ".env").symlink_to(no_file(tmp_path, kind))
+    for command in ("settings", "status", "run"):
+        ran = listener(tmp_path, command, **ADDRESSES)
+        assert ran.returncode == 2
+        assert ran.stderr == "listener: .env is no file; remove it, or replace it with a file\n"
+
+
+def test_address_with_a_certificate_that_is_no_file_is_named(tmp_path: Path) -> None:
+    address = f"{ADDRESSES['DATABASE_URL']}?sslrootcert={no_file(tmp_path, 'fifo')}"
+    ran = listener(tmp_path, "status", DATABASE_URL=address)
+    assert ran.returncode == 2
+    assert "sslrootcert is" in ran.stderr
+    assert "geheim" not in ran.stderr
+
+
+def no_file(folder: Path, kind: str) -> Path:
+    if kind == "device":
+        return Path("/dev/zero")
+    path = folder / kind
+    if kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    return path
+
+
+def test_null_device_is_an_empty_file(tmp_path: Path) -> None:
+    (tmp_path / ".env").symlink_to(os.devnull)
+    ran = settings(tmp_path, **ADDRESSES, SSLKEYLOGFILE=os.devnull)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
 def test_name_in_the_file_that_resembles_a_setting_is_reported(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("BATCHSIZE=7\nLML_KEY=geheim\nFLAVOUR=mint\nLINGER=1s\n")
     shown = settings(tmp_path, "--json", **ADDRESSES)
