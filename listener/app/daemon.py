@@ -18,12 +18,14 @@ from listener.adapters.postgres.slots import PostgresSlots
 from listener.adapters.postgres.wakeups import LaneReport
 from listener.adapters.schedule import Bell
 from listener.adapters.signals import Ending
+from listener.adapters.systemd import notify
 from listener.app.gate import require_gate
 from listener.app.identity import announce
 from listener.app.installed import require_installation
 from listener.app.parts import Parts, open_parts
 from listener.app.serving import open_site, open_socket
 from listener.app.state import DaemonState, Workers
+from listener.app.systemd import informing_systemd
 from listener.app.telemetry import open_telemetry
 from listener.domain.change import Stream
 from listener.domain.refreshing import Status
@@ -56,7 +58,12 @@ async def run_daemon(settings: Settings, ending: Ending) -> None:
     """
     announce(settings)
     stop = asyncio.Event()
-    ending.calls(stop.set)
+
+    def end() -> None:
+        notify("STOPPING=1")
+        stop.set()
+
+    ending.calls(end)
     state = DaemonState(settings.ready_max_lag, stop)
     bound = open_socket(settings)
     async with (
@@ -97,7 +104,7 @@ async def _follow(
             lambda stream: _lane_report(consumers[stream], parts.circuits[stream]),
         )
         workers = Workers(parts, resolver, warmer, capture, consumers)
-        async with state.watching(workers, telemetry):
+        async with state.watching(workers, telemetry), informing_systemd(state):
             with telemetry.windows(resolver.tally):
                 await Supervisor(lanes, followers, settings.shutdown_timeout).run(stop)
         _report(library, resolver, warmer)

@@ -60,6 +60,11 @@ def unready(
     return reasons
 
 
+def is_alive(pulses: Sequence[Pulse]) -> bool:
+    """Return whether every loop still turns; if one does not, only a restart helps."""
+    return all(pulse.stalled <= _STALLED for pulse in pulses)
+
+
 class Word(StrEnum):
     """The state of the pipeline in one word; the page gives each word its own colour."""
 

@@ -142,6 +142,8 @@ def test_units_run_what_exists(path: Path) -> None:
     name, *arguments = found[1].split()
     with command_of(name).make_context(name, arguments):
         pass
+    # Only the daemon reports to systemd; a command is done when it ends.
+    assert ("Type=notify\n" in text, "WatchdogSec=" in text) == (name == "run",) * 2
     assert "User=listener" in text
     assert "ProtectSystem=strict" in text
 
