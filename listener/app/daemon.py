@@ -28,7 +28,7 @@ from listener.app.state import DaemonState, Workers
 from listener.app.systemd import informing_systemd
 from listener.app.telemetry import open_telemetry
 from listener.domain.change import Stream
-from listener.domain.refreshing import Status
+from listener.domain.refreshing import RefreshStatus
 from listener.domain.run import RunKind
 from listener.engine.capture import CaptureWatch
 from listener.engine.circuit import Circuit
@@ -213,8 +213,8 @@ def _report(library: Consumer, resolver: Resolver, warmer: Warmer) -> None:
     _log.info(
         "stopped",
         **resolver.tally.fields(),
-        identities_warmed=warmer.tally.with_status(Status.WARMED),
-        identities_failed=warmer.tally.with_status(Status.ERROR),
+        identities_warmed=warmer.tally.with_status(RefreshStatus.WARMED),
+        identities_failed=warmer.tally.with_status(RefreshStatus.ERROR),
         rows_minted=warmer.tally.mints["minted"],
         mints_raced=warmer.tally.mints["raced"],
         changes_claimed=lag.count,

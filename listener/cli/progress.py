@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from listener.adapters.log import write_line
-from listener.domain.refreshing import RotationTally, Status
+from listener.domain.refreshing import RefreshStatus, RotationTally
 from listener.domain.tally import Skip, Tally
 
 _MOVE_EVERY = timedelta(milliseconds=200)
@@ -64,7 +64,7 @@ def _every(interval: timedelta, show: Callable[[], None]) -> Iterator[None]:
 def _line(tally: Tally | RotationTally) -> str:
     if isinstance(tally, RotationTally):
         warmed, not_found, failed = map(
-            tally.with_status, (Status.WARMED, Status.NOT_FOUND, Status.ERROR)
+            tally.with_status, (RefreshStatus.WARMED, RefreshStatus.NOT_FOUND, RefreshStatus.ERROR)
         )
         return (
             f"{tally.scanned:,} identities refreshed: {warmed:,} warmed, "

@@ -27,7 +27,7 @@ from listener.domain.change import Stream
 from listener.domain.due import Reason, Scope
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.gate import Route
-from listener.domain.refreshing import Status
+from listener.domain.refreshing import RefreshStatus
 from listener.domain.run import RunKind
 from listener.domain.tally import FAILURES, Skip, Tally
 from listener.domain.tracks import TrackCount
@@ -212,7 +212,7 @@ def _run(settings: Settings, command: Command | None, walk: Walk | None, *, as_j
         _print(command, tally, walk, as_json=as_json)
         raise
     _print(command, tally, walk, as_json=as_json)
-    if tally.failed or (walk is not None and walk.tally.with_status(Status.ERROR)):
+    if tally.failed or (walk is not None and walk.tally.with_status(RefreshStatus.ERROR)):
         raise SystemExit(SOME_FAILED)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from listener.app.walking import count_walk, run_walk
 from listener.cli.progress import show_progress
-from listener.domain.refreshing import RotationTally, Status
+from listener.domain.refreshing import RefreshStatus, RotationTally
 from listener.domain.words import plural
 from listener.settings import Settings
 
@@ -48,7 +48,7 @@ class Walk:
         counts = tally.fields()
         return [
             f"rotation    {tally.scanned:>9,} identities",
-            f"warmed      {tally.with_status(Status.WARMED):>9,}",
+            f"warmed      {tally.with_status(RefreshStatus.WARMED):>9,}",
             f"releases    {counts['warmed_releases']:>9,}",
             f"artists     {counts['warmed_artists']:>9,}",
             f"not found   {counts['not_found']:>9,}",

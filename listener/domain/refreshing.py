@@ -15,7 +15,7 @@ from listener.domain.retrying import Retry
 LML_REFRESH_BATCH_CAP = 50
 
 
-class Status(StrEnum):
+class RefreshStatus(StrEnum):
     """What became of an identity; only an error may be worth another try."""
 
     WARMED = "warmed"
@@ -33,7 +33,7 @@ class Refreshed:
     """
 
     identity_id: int
-    status: Status
+    status: RefreshStatus
     releases: int = 0
     artists: int = 0
     parts: int = 0
@@ -42,7 +42,7 @@ class Refreshed:
     @property
     def worth_a_retry(self) -> bool:
         """Whether another attempt may succeed."""
-        return self.status is Status.ERROR and self.word is None
+        return self.status is RefreshStatus.ERROR and self.word is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Standing:
     """
 
     known: bool
-    answered: Status | None = None
+    answered: RefreshStatus | None = None
 
 
 @dataclass(slots=True)
@@ -123,9 +123,9 @@ class RotationTally:
     @property
     def resolved(self) -> int:
         """The identities with a useful answer."""
-        return self.scanned - self.with_status(Status.ERROR)
+        return self.scanned - self.with_status(RefreshStatus.ERROR)
 
-    def with_status(self, status: Status) -> int:
+    def with_status(self, status: RefreshStatus) -> int:
         """Return the number of identities whose latest status is this one."""
         return sum(each.status is status for each in self.latest.values())
 
@@ -134,7 +134,7 @@ class RotationTally:
         # LML's own word may be of any length.
         self.latest[refreshed.identity_id] = replace(refreshed, word=None)
 
-    def count_former(self, identity_id: int, status: Status) -> None:
+    def count_former(self, identity_id: int, status: RefreshStatus) -> None:
         """Count an earlier answer about an identity that need not be asked about again."""
         self.latest.setdefault(identity_id, Refreshed(identity_id, status))
 
@@ -145,9 +145,9 @@ class RotationTally:
             "identities_resolved": self.resolved,
             "warmed_releases": sum(each.releases for each in self.latest.values()),
             "warmed_artists": sum(each.artists for each in self.latest.values()),
-            "not_found": self.with_status(Status.NOT_FOUND),
-            "not_implemented": self.with_status(Status.NOT_IMPLEMENTED),
-            "lml_error": self.with_status(Status.ERROR),
+            "not_found": self.with_status(RefreshStatus.NOT_FOUND),
+            "not_implemented": self.with_status(RefreshStatus.NOT_IMPLEMENTED),
+            "lml_error": self.with_status(RefreshStatus.ERROR),
         }
 
     def fields(self) -> dict[str, int]:

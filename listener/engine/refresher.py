@@ -14,7 +14,7 @@ import structlog
 from listener.domain.budget import COLD_COST, Grant, RefreshCause, cost_of
 from listener.domain.faults import LmlUnavailableError, PageRefusedError, StoreUnavailableError
 from listener.domain.judging import LoggedOnce
-from listener.domain.refreshing import Refreshed, Status
+from listener.domain.refreshing import Refreshed, RefreshStatus
 from listener.engine.clock import now
 from listener.engine.isolating import parts
 from listener.engine.ports import Refreshes, Warming
@@ -90,7 +90,7 @@ class Refresher:
                     smaller = [_Page(tuple(part), page.known) for part in parts(page.identities)]
                     pages.extendleft(reversed(smaller))
                     continue
-                errors = {i: Refreshed(i, Status.ERROR) for i in page.identities}
+                errors = {i: Refreshed(i, RefreshStatus.ERROR) for i in page.identities}
                 report = Report(report.took, errors, refused=True)
             self._count(report)
             yield report
@@ -140,13 +140,13 @@ class Refresher:
     async def _answered(
         self, grant: Grant, page: _Page, said: Mapping[int, Refreshed], took: timedelta
     ) -> Report:
-        refreshed = {i: said.get(i) or Refreshed(i, Status.ERROR) for i in page.identities}
+        refreshed = {i: said.get(i) or Refreshed(i, RefreshStatus.ERROR) for i in page.identities}
         self._note_words(refreshed)
         reported = sum(each.parts for each in refreshed.values())
         await self.refreshes.end(
             grant,
             cost=cost_of(self.refreshes.limits, len(refreshed), reported, took),
-            answered=sum(each.status is not Status.ERROR for each in refreshed.values()),
+            answered=sum(each.status is not RefreshStatus.ERROR for each in refreshed.values()),
             refreshed=refreshed,
         )
         return Report(took, refreshed)
@@ -156,7 +156,7 @@ class Refresher:
             await self._end_failed(grant, page, took)
             return Report(took, refused=True)
         (identity,) = page.identities
-        refreshed = {identity: Refreshed(identity, Status.ERROR)}
+        refreshed = {identity: Refreshed(identity, RefreshStatus.ERROR)}
         await self.refreshes.end(grant, cost=0, answered=0, refreshed=refreshed)
         return Report(took, refreshed, refused=True)
 
@@ -170,7 +170,7 @@ class Refresher:
         said = report.refreshed.values()
         self.refreshed.update("other" if each.word else str(each.status) for each in said)
         if report.lost:
-            self.refreshed[Status.ERROR] += len(report.lost)
+            self.refreshed[RefreshStatus.ERROR] += len(report.lost)
 
     def _note_words(self, refreshed: Mapping[int, Refreshed]) -> None:
         for word in (each.word for each in refreshed.values()):

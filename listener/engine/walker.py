@@ -14,7 +14,7 @@ from listener.domain.budget import RefreshCause
 from listener.domain.due import Scope
 from listener.domain.faults import RunGoesOnError
 from listener.domain.pacing import Backoff
-from listener.domain.refreshing import Refreshed, RotationTally, Status
+from listener.domain.refreshing import Refreshed, RefreshStatus, RotationTally
 from listener.domain.run import RunKind
 from listener.engine.circuit import Circuit
 from listener.engine.ports import PlayedIdentities, Runs
@@ -150,7 +150,7 @@ class _Walk:
             # If LML refuses an identity now, it will also refuse it in a minute.
             if refreshed.worth_a_retry and not report.refused:
                 self.failed.add(identity)
-            if refreshed.status is not Status.ERROR:
+            if refreshed.status is not RefreshStatus.ERROR:
                 self.circuit.answered()
         if report.fault is None:
             if not report.refused:
@@ -159,7 +159,7 @@ class _Walk:
             return
         for identity in report.lost:
             del self.todo[identity]
-            self.tally.count(Refreshed(identity, Status.ERROR))
+            self.tally.count(Refreshed(identity, RefreshStatus.ERROR))
             self.failed.add(identity)
         self.circuit.failed(report.fault)
         _log.warning("refresh failed", reason=str(report.fault), in_a_row=self.circuit.failures)

@@ -26,9 +26,9 @@ from listener.domain.question import Failing
 from listener.domain.refreshing import (
     Played,
     Refreshed,
+    RefreshStatus,
     RotationFailure,
     RotationTally,
-    Status,
 )
 from listener.domain.retrying import LONGEST_DETAIL, RetryPolicy
 from listener.engine.circuit import Circuit
@@ -146,7 +146,7 @@ class Warmer:
     async def _take(self, work: _Work, rows: Mapping[int, set[int]], report: Report) -> None:
         for each in (
             *report.refreshed.values(),
-            *(Refreshed(i, Status.ERROR) for i in report.lost),
+            *(Refreshed(i, RefreshStatus.ERROR) for i in report.lost),
         ):
             self.tally.count(each)
         if report.fault is not None:
@@ -159,7 +159,7 @@ class Warmer:
             if refreshed.worth_a_retry:
                 self._failed(work, rows[identity], "LML could not refresh the identity")
                 continue
-            if refreshed.status is not Status.ERROR:
+            if refreshed.status is not RefreshStatus.ERROR:
                 self.circuit.answered()
             done.update(rows[identity])
             self._note(work, rows[identity], refreshed.word or refreshed.status)

@@ -219,7 +219,11 @@ async def test_other_contract_on_tracks_is_told_once(
         visited = [await tracks_of(lml, 44) is not None for _ in range(2)]
         await answers(lml)
     assert visited == [not told] * 2
-    lines = [line for line in logs if line["event"] == "tracks of LML are not trusted, told once"]
+    lines = [
+        line
+        for line in logs
+        if line["event"] == "ignoring tracks under an unknown contract, logged once"
+    ]
     assert [line["contract"] for line in lines] == [repr(version)] * told
 
 

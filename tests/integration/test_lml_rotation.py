@@ -9,7 +9,7 @@ import pytest
 
 from listener.adapters.lml.client import LmlClient, LmlLimits, open_lml
 from listener.domain.faults import LmlRefusedError, LmlUnavailableError, PageRefusedError
-from listener.domain.refreshing import Refreshed, Status
+from listener.domain.refreshing import Refreshed, RefreshStatus
 from listener.simulator import IdentityMix, Simulator, simulator_thread
 
 LIMITS = LmlLimits(
@@ -48,11 +48,11 @@ async def test_what_lml_says_of_identities_is_told_in_our_terms(
     said = await lml.refresh([1, 4, 5, 6, 7])
     artists = simulator.identities.artists_of(1)
     assert said == {
-        1: Refreshed(1, Status.WARMED, 1, artists, 1 + artists),
-        4: Refreshed(4, Status.NOT_FOUND),
-        5: Refreshed(5, Status.NOT_IMPLEMENTED, parts=1),
-        6: Refreshed(6, Status.ERROR, parts=1),
-        7: Refreshed(7, Status.ERROR, word="from_a_newer_lml"),
+        1: Refreshed(1, RefreshStatus.WARMED, 1, artists, 1 + artists),
+        4: Refreshed(4, RefreshStatus.NOT_FOUND),
+        5: Refreshed(5, RefreshStatus.NOT_IMPLEMENTED, parts=1),
+        6: Refreshed(6, RefreshStatus.ERROR, parts=1),
+        7: Refreshed(7, RefreshStatus.ERROR, word="from_a_newer_lml"),
     }
 
 
@@ -60,10 +60,10 @@ async def test_what_lml_says_of_identities_is_told_in_our_terms(
     ("fault", "first"),
     [
         ("unknown_status", None),
-        ("null_sources", Refreshed(1, Status.WARMED)),
-        ("null_source", Refreshed(1, Status.WARMED)),
-        ("null_artists", Refreshed(1, Status.WARMED, 1, parts=1)),
-        ("empty_artists", Refreshed(1, Status.WARMED, 1, parts=1)),
+        ("null_sources", Refreshed(1, RefreshStatus.WARMED)),
+        ("null_source", Refreshed(1, RefreshStatus.WARMED)),
+        ("null_artists", Refreshed(1, RefreshStatus.WARMED, 1, parts=1)),
+        ("empty_artists", Refreshed(1, RefreshStatus.WARMED, 1, parts=1)),
     ],
 )
 async def test_odd_result_costs_the_others_nothing(
@@ -72,9 +72,9 @@ async def test_odd_result_costs_the_others_nothing(
     simulator.faults.add(fault)
     said = await lml.refresh([1, 2, 3])
     assert said.keys() == {1, 2, 3}
-    assert all(said[i].status is Status.WARMED and said[i].artists for i in (2, 3))
+    assert all(said[i].status is RefreshStatus.WARMED and said[i].artists for i in (2, 3))
     if first is None:
-        assert (said[1].status, bool(said[1].word)) == (Status.ERROR, True)
+        assert (said[1].status, bool(said[1].word)) == (RefreshStatus.ERROR, True)
     else:
         assert said[1] == first
 

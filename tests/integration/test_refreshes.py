@@ -14,12 +14,12 @@ from listener.adapters.postgres.connection import Database, Pool, open_pool
 from listener.adapters.postgres.refreshes import PostgresRefreshes
 from listener.domain.budget import Grant, RefreshCause, RefreshLimits, Wait
 from listener.domain.faults import StoreUnavailableError
-from listener.domain.refreshing import Refreshed, Status
+from listener.domain.refreshing import Refreshed, RefreshStatus
 from tests.conftest import BACKEND, Connection
 
 LIMITS = RefreshLimits(calls=30, in_flight=2, call_timeout=timedelta(minutes=6))
 WALK, CHANGE = RefreshCause.WALK, RefreshCause.CHANGE
-WARMED = Refreshed(1, Status.WARMED, 1, 3, 4)
+WARMED = Refreshed(1, RefreshStatus.WARMED, 1, 3, 4)
 
 
 @pytest.fixture
@@ -290,10 +290,10 @@ async def test_answers_are_remembered_with_failures_in_a_row(
         statement = "SELECT identity_id, failures FROM listener.warmth WHERE identity_id = ANY (%s)"
         return {row[0]: row[1] for row in db.execute(statement, [list(refreshed)])}
 
-    error = Refreshed(2, Status.ERROR)
+    error = Refreshed(2, RefreshStatus.ERROR)
     assert await say(WARMED, error) == {1: 0, 2: 1}
-    assert await say(error, Refreshed(3, Status.NOT_FOUND)) == {2: 2, 3: 0}
-    assert await say(Refreshed(2, Status.NOT_IMPLEMENTED)) == {2: 0}
+    assert await say(error, Refreshed(3, RefreshStatus.NOT_FOUND)) == {2: 2, 3: 0}
+    assert await say(Refreshed(2, RefreshStatus.NOT_IMPLEMENTED)) == {2: 0}
     found = db.execute("SELECT identity_id, status, failures FROM listener.warmth ORDER BY 1")
     assert found.fetchall() == [(1, "warmed", 0), (2, "not_implemented", 0), (3, "not_found", 0)]
 

@@ -15,10 +15,10 @@ from listener.adapters.postgres.rotation import PostgresRotation
 from listener.adapters.postgres.statements import query
 from listener.domain.refreshing import (
     Played,
+    RefreshStatus,
     RotationCoverage,
     RotationFailure,
     Standing,
-    Status,
 )
 from listener.domain.retrying import Retry
 from tests.catalogue import add_identity, add_release, outbox_size, rename, table
@@ -199,8 +199,8 @@ async def test_what_was_said_of_use_since_is_found_with_each_identity(
     remember(db, 6, ago="-5 h")
     since = await rotation.now() - timedelta(hours=1)
     assert await rotation.identities(since) == {
-        1: Standing(known=True, answered=Status.WARMED),
-        2: Standing(known=True, answered=Status.NOT_FOUND),
+        1: Standing(known=True, answered=RefreshStatus.WARMED),
+        2: Standing(known=True, answered=RefreshStatus.NOT_FOUND),
         4: Standing(known=True),
         6: Standing(known=True),
         3: Standing(known=False),

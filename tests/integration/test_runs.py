@@ -19,7 +19,7 @@ from listener.adapters.postgres.connection import Database, Pool
 from listener.adapters.postgres.runs import PostgresRuns, read_pace
 from listener.domain.due import Scope
 from listener.domain.faults import RunGoesOnError, StoreUnavailableError
-from listener.domain.refreshing import Refreshed, RotationTally, Status
+from listener.domain.refreshing import Refreshed, RefreshStatus, RotationTally
 from listener.domain.run import RunKind
 from listener.domain.tally import Skip, Tally
 from tests.catalogue import add_release, table
@@ -194,7 +194,7 @@ async def test_book_has_the_counts_of_a_walk_under_their_names(
 ) -> None:
     tally = RotationTally(calls=1, latency=timedelta(seconds=2))
     for identity in (1, 2, 3):
-        tally.count(Refreshed(identity, Status.WARMED))
+        tally.count(Refreshed(identity, RefreshStatus.WARMED))
     async with runs.enter(RunKind.ROTATION, WHOLE, "test", tally):
         pass
     (run,) = book_of(db)

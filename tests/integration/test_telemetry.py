@@ -27,7 +27,7 @@ from listener.adapters.log import configure_logs
 from listener.adapters.telemetry.errors import ErrorReporter
 from listener.adapters.telemetry.scrub import Scrubber
 from listener.adapters.telemetry.sentry import SentryOptions, SentryTelemetry, open_sentry
-from listener.domain.refreshing import Refreshed, RotationTally, Status
+from listener.domain.refreshing import Refreshed, RefreshStatus, RotationTally
 from listener.domain.tally import Skip, Tally
 from listener.settings import Settings, SettingsError, load_settings
 
@@ -198,9 +198,9 @@ async def test_walk_over_the_rotation_is_told_of_under_the_names_that_dashboards
         about = time.monotonic() - before
         with suppress(ValueError), telemetry.refresh(7):
             raise ValueError
-        tally.count(Refreshed(1, Status.WARMED, releases=2, artists=3, parts=6))
-        tally.count(Refreshed(2, Status.NOT_FOUND))
-        tally.count(Refreshed(3, Status.ERROR, word="from a newer LML"))
+        tally.count(Refreshed(1, RefreshStatus.WARMED, releases=2, artists=3, parts=6))
+        tally.count(Refreshed(2, RefreshStatus.NOT_FOUND))
+        tally.count(Refreshed(3, RefreshStatus.ERROR, word="from a newer LML"))
     (event,) = await told(telemetry, captured)
     assert event["transaction"] == "rotation-artist-backfill.run"
     assert event["tags"]["consumer.kind"] == "rotation"

@@ -24,11 +24,11 @@ from listener.domain.question import Failing
 from listener.domain.refreshing import (
     Played,
     Refreshed,
+    RefreshStatus,
     RotationCoverage,
     RotationFailure,
     RotationTally,
     Standing,
-    Status,
 )
 from listener.domain.run import RunKind
 from listener.domain.tally import Tally
@@ -39,7 +39,7 @@ LIMITS = RefreshLimits(calls=30, in_flight=2, call_timeout=timedelta(minutes=6))
 
 
 def warmed(identity: int) -> Refreshed:
-    return Refreshed(identity, Status.WARMED, releases=1, artists=3, parts=4)
+    return Refreshed(identity, RefreshStatus.WARMED, releases=1, artists=3, parts=4)
 
 
 @dataclass
@@ -91,9 +91,9 @@ class Warming:
         word = self.statuses.get(identity, "warmed")
         if word == "warmed":
             return warmed(identity)
-        if word in set(Status):
-            return Refreshed(identity, Status(word))
-        return Refreshed(identity, Status.ERROR, word=word)
+        if word in set(RefreshStatus):
+            return Refreshed(identity, RefreshStatus(word))
+        return Refreshed(identity, RefreshStatus.ERROR, word=word)
 
     async def mint(self, discogs_release_id: int) -> int:
         self.minted.append(discogs_release_id)
@@ -159,7 +159,7 @@ class Refreshes:
         assert call.ended == float("inf"), "a call ends once"
         call.ended, call.cost, call.answered = now(), cost, answered
         for identity, each in refreshed.items():
-            failed = each.status is Status.ERROR
+            failed = each.status is RefreshStatus.ERROR
             self.failures[identity] = self.failures.get(identity, 0) + 1 if failed else 0
 
 
@@ -238,7 +238,7 @@ class PlayedIdentities:
     """The identities being played: whether each is known, and the latest status of some."""
 
     known: dict[int, bool]
-    answered: dict[int, Status] = field(default_factory=dict)
+    answered: dict[int, RefreshStatus] = field(default_factory=dict)
     covered: tuple[int, int] = (100, 100)
     since: list[datetime] = field(default_factory=list)
 

@@ -19,7 +19,7 @@ from listener.domain.latest import (
     sources_of,
 )
 from listener.domain.question import Failing, Question
-from listener.domain.refreshing import Played, Status
+from listener.domain.refreshing import Played, RefreshStatus
 from listener.domain.retrying import RetryPolicy
 from listener.domain.verdict import Identity, Kind, Provenance, Verdict
 from listener.engine.circuit import Circuit
@@ -77,7 +77,7 @@ def test_texts_are_cut() -> None:
 
 def test_rotation_row_may_have_no_release() -> None:
     played = Played(7, 1, 2, None, known=True)
-    answer = rotation_answer(played, Status.WARMED, CHANGED, 12.0)
+    answer = rotation_answer(played, RefreshStatus.WARMED, CHANGED, 12.0)
     assert (answer.origin, answer.library_id, answer.artist) == (Origin.ROTATION, None, None)
     assert answer.took == 2.0
 

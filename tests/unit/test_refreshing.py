@@ -7,7 +7,7 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.domain.refreshing import Refreshed, RotationTally, Status
+from listener.domain.refreshing import Refreshed, RefreshStatus, RotationTally
 
 NAMES = {
     "identities_scanned",
@@ -32,7 +32,7 @@ def test_report_always_has_every_name() -> None:
 
 
 def test_warmed_identity_counts_its_releases_and_artists() -> None:
-    assert counted(Refreshed(1, Status.WARMED, releases=2, artists=5, parts=9)) == {
+    assert counted(Refreshed(1, RefreshStatus.WARMED, releases=2, artists=5, parts=9)) == {
         "identities_scanned": 1,
         "identities_resolved": 1,
         "warmed_releases": 2,
@@ -41,7 +41,9 @@ def test_warmed_identity_counts_its_releases_and_artists() -> None:
 
 
 def test_identities_without_a_source_are_resolved_all_the_same() -> None:
-    assert counted(Refreshed(1, Status.NOT_FOUND), Refreshed(2, Status.NOT_IMPLEMENTED)) == {
+    assert counted(
+        Refreshed(1, RefreshStatus.NOT_FOUND), Refreshed(2, RefreshStatus.NOT_IMPLEMENTED)
+    ) == {
         "identities_scanned": 2,
         "identities_resolved": 2,
         "not_found": 1,
@@ -50,7 +52,7 @@ def test_identities_without_a_source_are_resolved_all_the_same() -> None:
 
 
 def test_error_is_scanned_and_not_resolved_and_keeps_what_it_has_of_artists() -> None:
-    assert counted(Refreshed(1, Status.ERROR, artists=1, parts=3)) == {
+    assert counted(Refreshed(1, RefreshStatus.ERROR, artists=1, parts=3)) == {
         "identities_scanned": 1,
         "lml_error": 1,
         "warmed_artists": 1,
@@ -58,16 +60,16 @@ def test_error_is_scanned_and_not_resolved_and_keeps_what_it_has_of_artists() ->
 
 
 def test_status_of_a_newer_lml_is_an_error_that_is_not_tried_again() -> None:
-    newer = Refreshed(1, Status.ERROR, word="deferred")
+    newer = Refreshed(1, RefreshStatus.ERROR, word="deferred")
     assert counted(newer) == {"identities_scanned": 1, "lml_error": 1}
     assert not newer.worth_a_retry
-    assert Refreshed(1, Status.ERROR).worth_a_retry
-    assert not Refreshed(1, Status.NOT_FOUND).worth_a_retry
+    assert Refreshed(1, RefreshStatus.ERROR).worth_a_retry
+    assert not Refreshed(1, RefreshStatus.NOT_FOUND).worth_a_retry
 
 
 def test_identity_counts_once_by_its_latest_status() -> None:
     assert counted(
-        Refreshed(1, Status.ERROR), Refreshed(1, Status.WARMED, releases=1, artists=3)
+        Refreshed(1, RefreshStatus.ERROR), Refreshed(1, RefreshStatus.WARMED, releases=1, artists=3)
     ) == {
         "identities_scanned": 1,
         "identities_resolved": 1,
@@ -78,15 +80,15 @@ def test_identity_counts_once_by_its_latest_status() -> None:
 
 def test_earlier_status_counts_only_without_a_later_one() -> None:
     tally = RotationTally()
-    tally.count(Refreshed(1, Status.WARMED, releases=1))
-    tally.count_former(1, Status.NOT_FOUND)
-    tally.count_former(2, Status.NOT_FOUND)
+    tally.count(Refreshed(1, RefreshStatus.WARMED, releases=1))
+    tally.count_former(1, RefreshStatus.NOT_FOUND)
+    tally.count_former(2, RefreshStatus.NOT_FOUND)
     report = tally.report()
     assert (report["identities_scanned"], report["not_found"]) == (2, 1)
 
 
-@given(st.lists(st.sampled_from(Status)))
-def test_scanned_is_always_resolved_and_failed(statuses: list[Status]) -> None:
+@given(st.lists(st.sampled_from(RefreshStatus)))
+def test_scanned_is_always_resolved_and_failed(statuses: list[RefreshStatus]) -> None:
     tally = RotationTally()
     for number, status in enumerate(statuses):
         tally.count(Refreshed(number, status))

@@ -17,7 +17,7 @@ from listener.domain.faults import (
     PageRefusedError,
     StoreUnavailableError,
 )
-from listener.domain.refreshing import Refreshed, RotationTally, Status
+from listener.domain.refreshing import Refreshed, RefreshStatus, RotationTally
 from listener.domain.run import RunKind
 from listener.engine.circuit import Circuit
 from listener.engine.reconciler import RunHaltedError
@@ -144,7 +144,7 @@ async def test_nothing_to_walk_is_no_run() -> None:
 
 async def test_walk_counts_all_identities_and_asks_about_unanswered_ones() -> None:
     case = Case(warm(10))
-    case.played.answered = {2: Status.WARMED, 5: Status.NOT_FOUND}
+    case.played.answered = {2: RefreshStatus.WARMED, 5: RefreshStatus.NOT_FOUND}
     assert await case.walk() == {
         "identities_scanned": 10,
         "identities_resolved": 10,
@@ -158,7 +158,7 @@ async def test_walk_counts_all_identities_and_asks_about_unanswered_ones() -> No
 
 async def test_walk_after_all_have_answered_is_a_run_that_asks_nothing() -> None:
     case = Case(warm(2))
-    case.played.answered = {1: Status.WARMED, 2: Status.WARMED}
+    case.played.answered = {1: RefreshStatus.WARMED, 2: RefreshStatus.WARMED}
     assert await case.walk() == {"identities_scanned": 2, "identities_resolved": 2}
     assert case.runs.ended == ["done"]
     assert not case.warming.asked
@@ -166,8 +166,8 @@ async def test_walk_after_all_have_answered_is_a_run_that_asks_nothing() -> None
 
 async def test_earlier_work_of_a_command_counts_once_and_stays_if_the_walk_refuses() -> None:
     case = Case(warm(3))
-    case.tally.count(Refreshed(2, Status.WARMED, releases=5))
-    case.played.answered = {2: Status.WARMED}
+    case.tally.count(Refreshed(2, RefreshStatus.WARMED, releases=5))
+    case.played.answered = {2: RefreshStatus.WARMED}
     case.played.covered = (1, 100)
     with pytest.raises(RunHaltedError):
         await case.walk()
@@ -268,7 +268,7 @@ async def test_lml_that_refuses_every_page_ends_the_walk_before_all_were_tried()
     with pytest.raises(RunHaltedError):
         await case.walk()
     assert len(case.pages) < 40
-    assert case.tally.with_status(Status.ERROR) == case.tally.scanned > 0
+    assert case.tally.with_status(RefreshStatus.ERROR) == case.tally.scanned > 0
 
 
 async def test_lml_that_is_down_ends_the_walk_at_little_cost_and_counts_what_was_asked() -> None:
@@ -294,7 +294,7 @@ async def test_refusal_ends_the_walk_at_once() -> None:
     with pytest.raises(RunHaltedError, match="401"):
         await case.walk()
     assert case.pages == [50]
-    assert case.tally.with_status(Status.ERROR) == 50
+    assert case.tally.with_status(RefreshStatus.ERROR) == 50
 
 
 async def test_walk_waits_while_changes_find_lml_down() -> None:
@@ -335,7 +335,7 @@ async def test_stopped_walk_ends_its_call_and_counts_what_it_tried(
         await eventually(lambda: len(case.pages) == 2)
         walking.cancel()
     assert case.tally.scanned == 50
-    assert case.tally.with_status(Status.ERROR) == 1
+    assert case.tally.with_status(RefreshStatus.ERROR) == 1
     assert case.refreshes.spent(known=True).in_flight == 0
     assert case.runs.ended == ["CancelledError"]
 

@@ -19,7 +19,7 @@ from listener.domain.faults import (
     StatementRefusedError,
 )
 from listener.domain.pacing import BreakerState
-from listener.domain.refreshing import LML_REFRESH_BATCH_CAP, Played, Refreshed, Status
+from listener.domain.refreshing import LML_REFRESH_BATCH_CAP, Played, Refreshed, RefreshStatus
 from listener.domain.retrying import RetryPolicy
 from listener.engine.circuit import Circuit
 from listener.engine.refresher import Refresher
@@ -189,7 +189,7 @@ async def test_identity_that_keeps_failing_is_left_to_the_walk_and_counted_once(
     assert set(seconds[10:]) == {3600}
     assert sum(seconds) >= 4 * 3600
     assert not case.waiting
-    assert case.warmer.tally.with_status(Status.ERROR) == 1
+    assert case.warmer.tally.with_status(RefreshStatus.ERROR) == 1
     assert [event["event"] for event in logged] == [
         *["rotation rows failed, retrying later"] * len(waits),
         "row left to the next walk",

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from listener.adapters.lml.failures import MalformedReplyError
-from listener.adapters.lml.wire import read_minted, read_refreshed, read_release, read_reply
+from listener.adapters.lml.results import read_reply
+from listener.adapters.lml.wire import read_minted, read_refreshed, read_release
 from listener.domain.judging import Invalid
-from listener.domain.refreshing import Refreshed, Status
+from listener.domain.refreshing import Refreshed, RefreshStatus
 from listener.domain.tracks import Credit, Tracks, gather
 from listener.domain.verdict import Kind, Verdict
 from tests.mutations import ODD, mutated
@@ -280,8 +281,8 @@ def test_refreshed_identities_are_read_and_malformed_ones_left_out() -> None:
         [],
     )
     assert read_refreshed(reply) == {
-        1: Refreshed(1, Status.WARMED),
-        2: Refreshed(2, Status.ERROR, word="from_a_newer_lml"),
+        1: Refreshed(1, RefreshStatus.WARMED),
+        2: Refreshed(2, RefreshStatus.ERROR, word="from_a_newer_lml"),
     }
 
 
@@ -305,12 +306,12 @@ def test_successes_are_summed_over_sources_whatever_is_null_in_them() -> None:
         }
     )
     assert read_refreshed(reply) == {
-        1: Refreshed(1, Status.WARMED, releases=2, artists=3, parts=9),
+        1: Refreshed(1, RefreshStatus.WARMED, releases=2, artists=3, parts=9),
     }
 
 
-@pytest.mark.parametrize("status", Status)
-def test_every_status_is_read_in_our_terms(status: Status) -> None:
+@pytest.mark.parametrize("status", RefreshStatus)
+def test_every_status_is_read_in_our_terms(status: RefreshStatus) -> None:
     reply = refresh_body({"identity_id": 1, "status": str(status), "sources": None})
     assert read_refreshed(reply) == {1: Refreshed(1, status)}
 
@@ -318,7 +319,7 @@ def test_every_status_is_read_in_our_terms(status: Status) -> None:
 def test_identity_with_two_conflicting_statuses_is_left_out() -> None:
     once, twice = {"identity_id": 1, "status": "warmed"}, {"identity_id": 2, "status": "warmed"}
     reply = refresh_body(once, once, twice, twice | {"status": "error"})
-    assert read_refreshed(reply) == {1: Refreshed(1, Status.WARMED)}
+    assert read_refreshed(reply) == {1: Refreshed(1, RefreshStatus.WARMED)}
 
 
 @given(ODD)
@@ -328,7 +329,7 @@ def test_junk_in_sources_costs_that_identity_alone(junk: object) -> None:
         {"identity_id": 2, "status": "warmed", "sources": {"discogs_release": junk}},
         {"identity_id": 3, "status": "warmed"},
     )
-    assert read_refreshed(reply)[3] == Refreshed(3, Status.WARMED)
+    assert read_refreshed(reply)[3] == Refreshed(3, RefreshStatus.WARMED)
 
 
 def test_minted_identity_is_read() -> None:

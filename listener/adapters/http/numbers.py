@@ -17,13 +17,13 @@ from listener.domain.change import Stream
 from listener.domain.health import Cause, Wellness, Word
 from listener.domain.pacing import BreakerState
 from listener.domain.pulse import Pulse, Reading, WakeMode
-from listener.domain.refreshing import RotationCoverage, Status
+from listener.domain.refreshing import RefreshStatus, RotationCoverage
 from listener.domain.tally import Duty, Skip, Tally
 from listener.domain.tracks import TrackCount
 
 _PYTHON = {"python": platform.python_version()}
 # What LML says of a refresh; a newer one may say anything.
-_REFRESHES: tuple[str, ...] = tuple(Status)
+_REFRESHES: tuple[str, ...] = tuple(RefreshStatus)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,6 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from listener.adapters.lml.address import API, HEALTH, root_of
 from listener.adapters.lml.failures import (
     FAILURES,
     UNANSWERED,
@@ -33,8 +32,8 @@ from listener.adapters.lml.failures import (
     failed,
     unreadable,
 )
-from listener.adapters.lml.http import Bounds, open_http, read_body
-from listener.adapters.lml.reply import BulkReply
+from listener.adapters.lml.http import API, HEALTH, Bounds, open_http, read_body, root_of
+from listener.adapters.lml.results import BulkReply
 from listener.adapters.lml.tracks import CONTRACT, is_known
 from listener.adapters.lml.wire import read_minted, read_refreshed, read_release
 from listener.domain.faults import (
@@ -52,19 +51,19 @@ _log = structlog.stdlib.get_logger()
 _HEALTH_TIMEOUT = timedelta(seconds=5)
 _LONGEST_CONTRACT = 40
 
-# A row has some fifty values at most. A credit has up to forty, a release 56 credits on average:
-# a page may hold half as many again, and the largest release there is.
+# A row has at most some fifty values. A credit has up to forty, and a release has 56 credits on
+# average: this leaves room for half as many again, and for the largest release.
 _VALUES, _VALUES_WITH_TRACKS = 200, 2_000
 _MARGIN = 100_000
-# On average, with its name and with blanks for who reads it; less than twenty bytes are common.
+# Bytes per value on average, with its name and indentation; fewer than twenty are common.
 _LONGEST_VALUE = 32
 
 
 @dataclass(frozen=True, slots=True)
 class LmlLimits:
-    """Bounds of asking: tries of a call, the time of each, the size of replies.
+    """Limits on calls: attempts, timeouts, the size of replies.
 
-    `connections` is how many calls their callers will have in flight at most.
+    `connections` is the most calls that may be in flight.
     """
 
     connections: int
@@ -79,23 +78,23 @@ _OBJECT = re.compile(rb"\s*\{")
 
 
 class LmlClient:
-    """The questions that the listener puts to LML."""
+    """A client of one LML."""
 
     def __init__(self, http: httpx.AsyncClient, limits: LmlLimits, health: str) -> None:
         self._http = http
         self._health = health
         self._limits = limits
         self._failing = False
-        self._told_contract = False
+        self._warned_of_contract = False
 
     async def ask(
         self, questions: Sequence[Question], *, with_tracks: bool = False, once: bool = False
     ) -> BulkReply:
-        """Put one page of 1 to 1000 questions, only `once` or again if the call fails.
+        """Ask one page of 1 to 1000 questions; a call that fails is repeated unless `once`.
 
-        Raises `LmlUnavailableError` if no row is to blame, `CallInterruptedError` if one may be,
-        `PageRefusedError` if one is or all are, and `TracksRefusedError` if it may be that tracks
-        were asked for: the reply cannot be read, took too long, or LML stumbled over it.
+        Raises `LmlUnavailableError` if no row is to blame, `CallInterruptedError` if LML or a row
+        may be, `PageRefusedError` if a row may be, `TracksRefusedError` if the tracks may be, too:
+        the reply is unreadable or took too long, or LML failed while it made the reply.
         """
         refused = TracksRefusedError if with_tracks else PageRefusedError
         values = _VALUES_WITH_TRACKS if with_tracks else _VALUES
@@ -116,23 +115,23 @@ class LmlClient:
             values=values * len(questions),
             attempts=1 if once else None,
         )
-        heed_contract = self._heed_contract if with_tracks else None
-        return BulkReply(body, unreadable(refused), heed_contract)
+        check_contract = self._check_contract if with_tracks else None
+        return BulkReply(body, unreadable(refused), check_contract)
 
-    def _heed_contract(self, contract: object) -> None:
-        if is_known(contract) or self._told_contract:
+    def _check_contract(self, contract: object) -> None:
+        if is_known(contract) or self._warned_of_contract:
             return
-        self._told_contract = True
+        self._warned_of_contract = True
         _log.warning(
-            "tracks of LML are not trusted, told once",
+            "ignoring tracks under an unknown contract, logged once",
             contract=repr(contract)[:_LONGEST_CONTRACT],
             known=CONTRACT,
         )
 
     async def refresh(self, identity_ids: Sequence[int]) -> dict[int, Refreshed]:
-        """Have 1 to 50 identities refreshed; returns what is said of each, raises as `ask`.
+        """Refresh 1 to 50 identities; returns the result for each, raises like `ask`.
 
-        One try only: each may cost Discogs calls, and its caller accounts for them.
+        Makes one attempt: each may cost Discogs calls, which the caller accounts for.
         """
         body = await self._post(
             Route.ROTATION,
@@ -144,7 +143,7 @@ class LmlClient:
         return _read(read_refreshed, body)
 
     async def mint(self, discogs_release_id: int) -> int:
-        """Return the identity of a Discogs release, made now if it is new; raises as `ask`."""
+        """Return the identity of a Discogs release, created if needed; raises like `ask`."""
         body = await self._post(
             Route.MINT,
             {
@@ -157,26 +156,25 @@ class LmlClient:
         return _read(read_minted, body)
 
     async def well(self) -> bool:
-        """Return whether LML says that it is well; that is not a promise that it answers."""
+        """Return whether LML reports that it is healthy; it may fail to answer all the same."""
         try:
-            # The status alone: whatever else comes, be it endless, is not read.
-            async with self._said() as response:
+            # Only the status is read: the body may be endless.
+            async with self._health_reply() as response:
                 return response.status_code == HTTPStatus.OK
         except UNANSWERED:
             return False
 
     async def release(self) -> str | None:
-        """Return version and commit of the LML that answers, None if it does not say."""
+        """Return version and commit of the running LML, or None if unknown."""
         try:
-            async with self._said() as response:
+            async with self._health_reply() as response:
                 body = await read_body(response, self._bounds())
         except (*UNANSWERED, MalformedReplyError):
             return None
         return read_release(body)
 
     @asynccontextmanager
-    async def _said(self) -> AsyncIterator[httpx.Response]:
-        """Ask LML how it is."""
+    async def _health_reply(self) -> AsyncIterator[httpx.Response]:
         async with (
             asyncio.timeout(_HEALTH_TIMEOUT.total_seconds()),
             self._http.stream("GET", self._health) as response,
@@ -193,7 +191,7 @@ class LmlClient:
         values: int = 0,
         attempts: int | None = None,
     ) -> bytearray:
-        # While it fails one try a call is enough: its caller comes again.
+        # While LML fails, one attempt is enough: the caller retries.
         attempts = 1 if self._failing else attempts or self._limits.attempts
         retrying = AsyncRetrying(
             stop=partial(_is_enough, attempts),
@@ -221,7 +219,7 @@ class LmlClient:
         refused: type[PageRefusedError],
     ) -> bytearray | Failed:
         try:
-            # httpx bounds each read; a reply that drips needs a bound for the whole call.
+            # httpx limits each read; a reply that trickles in needs a limit on the whole call.
             async with (
                 asyncio.timeout(deadline.total_seconds()),
                 self._http.stream("POST", path, content=content) as response,
@@ -266,7 +264,7 @@ def _read(read: Callable[[bytearray], T], body: bytearray) -> T:
     except MalformedReplyError as error:
         raise CallInterruptedError(str(error)) from error
     finally:
-        # An error may outlive its call by far, and with it all that its frames hold.
+        # An error may outlive its call, and with it everything that its frames hold.
         body.clear()
 
 
@@ -285,6 +283,6 @@ def _log_retry(state: RetryCallState) -> None:
 
 def _last(state: RetryCallState) -> Failed:
     if state.outcome is None:
-        raise RuntimeError("asked about a try that has not ended")
+        raise RuntimeError("the attempt has not ended yet")
     failed: Failed = state.outcome.result()
     return failed

@@ -1,4 +1,4 @@
-"""The ways in which a call to LML fails, and what each means to who asked."""
+"""The ways in which a call to LML fails, and what each means for the caller."""
 
 from __future__ import annotations
 
@@ -24,15 +24,13 @@ from listener.domain.faults import (
 )
 
 _RETRY_AFTER_CAP = timedelta(minutes=5)
-# No pause that anybody means has more digits; a longer number might not fit a duration.
+# No sensible pause has more digits, and a longer number might not fit a timedelta.
 _LONGEST_RETRY_AFTER = 9
 _KEY_REFUSED = frozenset((HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN))
-
-
-# Refused twice: parts of the page may go through, the same page will not.
+# How often to attempt the same page: after two refusals only parts of it may go through.
 _TRIES = {Disposition.HALT: 1, Disposition.SPLIT: 1, Disposition.TRY_THEN_SPLIT: 2}
 _TOO_LONG = (httpx.ReadTimeout, httpx.WriteTimeout)
-# LML was reached, and took too long.
+# LML was reached but took too long.
 _NO_ANSWER_IN_TIME = (httpx.ReadTimeout, TimeoutError)
 _AFTER_CONNECTING = (
     httpx.ReadTimeout,
@@ -45,7 +43,7 @@ _AFTER_CONNECTING = (
 
 
 class StatusError(Exception):
-    """An answer with another status than 200."""
+    """A reply with a status other than 200."""
 
     def __init__(self, response: httpx.Response) -> None:
         super().__init__(f"LML answered {response.status_code} to {response.request.url.path}")
@@ -58,25 +56,25 @@ class StatusError(Exception):
 
 
 class MalformedReplyError(Exception):
-    """A reply that cannot be read: too long, cut, in another encoding or of another shape."""
+    """An unreadable reply: too long, cut off, in another encoding or of another shape."""
 
 
 class NotLmlError(Exception):
-    """A 200 whose body is no JSON object: somebody else answered, and no row is to blame."""
+    """A 200 without a JSON object: something other than LML answered, so no row is to blame."""
 
 
-# An address that cannot be spelled, be it ours or that of a redirect, is no HTTPError to httpx.
-_UNSPELLABLE = (httpx.InvalidURL, UnicodeError)
-UNANSWERED = (httpx.HTTPError, TimeoutError, *_UNSPELLABLE)
+# An invalid address, ours or that of a redirect, is not an HTTPError in httpx.
+_BAD_ADDRESS = (httpx.InvalidURL, UnicodeError)
+UNANSWERED = (httpx.HTTPError, TimeoutError, *_BAD_ADDRESS)
 FAILURES = (StatusError, MalformedReplyError, NotLmlError, *UNANSWERED)
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A try without an answer: what it means to who asked, and the most tries that are worth it.
+    """A failed attempt: what it means for the caller, and how many attempts make sense.
 
-    It is made at once of the error: that holds megabytes, by its traceback, until the garbage
-    collector comes.
+    It replaces the error at once: through its traceback, that would hold megabytes until the next
+    garbage collection.
     """
 
     fault: Exception
@@ -93,11 +91,11 @@ def failed(error: Exception, path: str, refused: type[PageRefusedError]) -> Fail
         return Failed(LmlUnavailableError(str(error)))
     reason = reason_of(error)
     message = f"no answer to {path}: {reason}"
-    # What LML took too long for would take as long again, and others wait for its place.
+    # A call that timed out would take as long again, while other calls wait for LML.
     tries = (
         1 if isinstance(error, _TOO_LONG) or not isinstance(error, httpx.TransportError) else None
     )
-    # Nobody can tell a service that hangs from one that is slow with tracks.
+    # A service that hangs looks like one that is slow because of the tracks.
     if refused is TracksRefusedError and isinstance(error, _NO_ANSWER_IN_TIME):
         return Failed(refused(message), tries)
     interrupted = isinstance(error, _AFTER_CONNECTING)
@@ -106,28 +104,28 @@ def failed(error: Exception, path: str, refused: type[PageRefusedError]) -> Fail
 
 
 def unreadable(refused: type[PageRefusedError]) -> type[Exception]:
-    """Return what a reply that cannot be read means.
+    """Return the fault that an unreadable reply stands for.
 
-    Of one with tracks those may be the reason. Any other is as good as none: LML may fail, or fail
-    at one row.
+    If tracks were requested, they may be the reason. Otherwise it is like no reply: LML may be
+    failing, or failing on one row.
     """
     return refused if refused is TracksRefusedError else CallInterruptedError
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the system's own words for a call that failed; without any, the kind of error.
+    """Return the system's message for a failed call, or else the type of the error.
 
-    The text of an error of the protocol may quote a header with its token.
+    The message of a protocol error may quote a header with our token.
     """
     if isinstance(error, StatusError | NotLmlError):
         return str(error)
-    if isinstance(error, _UNSPELLABLE):
+    if isinstance(error, _BAD_ADDRESS):
         return "an address that cannot be used"
     cause: BaseException | None = error if isinstance(error, httpx.NetworkError) else None
     while cause is not None:
         cause = first_of(cause)
         if isinstance(cause, OSError) and cause.errno is not None:
-            # asyncio puts words of its own, with the address, for those of the system.
+            # asyncio replaces the system's message with its own, which contains the address.
             theirs = isinstance(cause, socket.gaierror | ssl.SSLError)
             return str(cause.strerror) if theirs else os.strerror(cause.errno)
         cause = cause.__cause__ or cause.__context__

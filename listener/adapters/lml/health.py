@@ -1,4 +1,4 @@
-"""Looks at LML without asking it about any row, and at where its commit stands."""
+"""Examines LML without asking about any row, and compares its commit with the required one."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from http import HTTPStatus
 import httpx
 from pydantic_core import from_json, to_json
 
-from listener.adapters.lml.address import API, HEALTH, root_of
 from listener.adapters.lml.failures import UNANSWERED, MalformedReplyError, reason_of
-from listener.adapters.lml.http import Bounds, open_http, read_body
+from listener.adapters.lml.http import API, HEALTH, Bounds, open_http, read_body, root_of
 from listener.domain.gate import Relation, Route
 
 _TIMEOUT = timedelta(seconds=10)
 _CONNECT_SECONDS = 5
 _HEALTH = Bounds(2**20, values=10_000)
-# What an LML that does answer a question about nothing has to say is short.
+# The reply to an empty question is short.
 _REPLY = Bounds(2**20, values=10_000)
-# A comparison lists up to 250 commits, and 300 files with their patches, whose commas count.
+# A comparison lists up to 250 commits and 300 files with their patches, whose commas count.
 _COMPARISON = Bounds(32 * 2**20, values=2_000_000)
-# What each route refuses before it does any work.
+# Requests that each route rejects before it does any work.
 _NOTHING = {
     Route.LIBRARY: to_json({"inputs": []}),
     Route.ROTATION: to_json({"identity_ids": []}),
@@ -34,16 +33,16 @@ _NOTHING = {
 
 
 class NoAnswerError(Exception):
-    """There was no answer, or none that can be read; the message names no secret."""
+    """There was no reply, or no readable one; the message contains no secret."""
 
 
-class UnreadableError(NoAnswerError):
-    """There was an answer that is too long, or in an encoding that was not asked for."""
+class UnreadableReplyError(NoAnswerError):
+    """The reply was too long, or in an encoding that was not requested."""
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What /health says; an empty commit counts as none."""
+    """The reply of /health; an empty commit becomes None."""
 
     status: str
     commit: str | None
@@ -51,9 +50,9 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """How a route answered to a question about nothing.
+    """How a route answered an empty question.
 
-    `is_lml` is False if it answered 200 with what is no reply of LML's; errors may have any body.
+    `is_lml` is False if it answered 200 with a body that is not LML's; errors may have any body.
     """
 
     status: int
@@ -62,14 +61,14 @@ class Probe:
 
 
 class LmlProbe:
-    """Looks at one LML."""
+    """Examines one LML."""
 
     def __init__(self, http: httpx.AsyncClient, api_key: str | None) -> None:
         self._http = http
         self._headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
 
     async def health(self) -> Health:
-        """Read /health, which LML answers with 200, or with 503 if it is unhealthy."""
+        """Read /health, which LML answers with 200, or with 503 while it is unhealthy."""
         request = self._http.build_request("GET", HEALTH)
         status, body = await _exchange(self._http, request, "LML", _HEALTH)
         if status not in {HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE}:
@@ -77,11 +76,11 @@ class LmlProbe:
         document = _document(body, "LML's /health")
         said, commit = document.get("status"), document.get("commit_sha")
         if not isinstance(said, str) or not isinstance(commit, str | None):
-            raise NoAnswerError("what LML's /health answers is not of its form")
+            raise NoAnswerError("LML's /health answered without a valid status and commit")
         return Health(said, commit or None)
 
     async def probe(self, route: Route) -> Probe:
-        """Ask a route about nothing, which LML refuses before it does any work."""
+        """Send an empty question to a route; LML rejects it before it does any work."""
         headers = {"content-type": "application/json", **self._headers}
         request = self._http.build_request(
             "POST", f"{API}/{route}", content=_NOTHING[route], headers=headers
@@ -91,7 +90,7 @@ class LmlProbe:
             status, body = await _exchange(
                 self._http, request, "LML", _REPLY, read=(HTTPStatus.OK,)
             )
-        except UnreadableError:
+        except UnreadableReplyError:
             status, body = HTTPStatus.OK, b""
         took = timedelta(seconds=time.monotonic() - began)
         return Probe(status, took, status != HTTPStatus.OK or _is_reply(body))
@@ -105,9 +104,9 @@ async def open_probe(base_url: str, api_key: str | None) -> AsyncIterator[LmlPro
 
 
 async def compare_commits(url: str, base: str, head: str, token: str | None) -> Relation:
-    """Ask the code host how `head` stands to `base`; `url` has both in braces.
+    """Ask the code host how `head` relates to `base`; `url` contains {base} and {head}.
 
-    It answers as GitHub does to "compare two commits". Raises `NoAnswerError`.
+    The code host must answer like GitHub's "Compare two commits". Raises `NoAnswerError`.
     """
     headers = {"accept": "application/vnd.github+json"}
     if token:
@@ -122,11 +121,11 @@ async def compare_commits(url: str, base: str, head: str, token: str | None) -> 
         status, body = await _exchange(http, request, host, _COMPARISON)
     if status != HTTPStatus.OK:
         raise NoAnswerError(f"{host} answered {status} to {base}...{head}{_hint(status)}")
-    said = _document(body, "what the code host answers").get("status")
+    said = _document(body, "the code host's answer").get("status")
     try:
         return Relation(str(said))
     except ValueError as error:
-        raise NoAnswerError(f"{host} does not say how {head} stands to {base}") from error
+        raise NoAnswerError(f"{host} does not report how {head} relates to {base}") from error
 
 
 def _client(base_url: str) -> httpx.AsyncClient:
@@ -142,9 +141,9 @@ async def _exchange(
     bounds: Bounds,
     read: Collection[int] | None = None,
 ) -> tuple[int, bytes | bytearray]:
-    """Return status and body; the body of another status than those of `read` is not read."""
+    """Return status and body; the body is read only for the statuses in `read`, or for all."""
     try:
-        # httpx bounds each read; a reply that drips needs a bound for the whole call.
+        # httpx limits each read; a reply that trickles in needs a limit on the whole call.
         async with asyncio.timeout(_TIMEOUT.total_seconds()):
             response = await http.send(request, stream=True)
             try:
@@ -154,13 +153,13 @@ async def _exchange(
             finally:
                 await response.aclose()
     except MalformedReplyError as error:
-        raise UnreadableError(f"what {who} answers cannot be read: {error}") from error
+        raise UnreadableReplyError(f"cannot read the answer of {who}: {error}") from error
     except UNANSWERED as error:
         raise NoAnswerError(f"{who} does not answer: {reason_of(error)}") from error
 
 
 def _is_reply(body: bytes | bytearray) -> bool:
-    """Return whether this is an object with `results`; null is as good as none."""
+    """Return whether this is a JSON object whose `results`, if any, are a list or null."""
     try:
         document = from_json(body)
     except ValueError:
@@ -181,10 +180,10 @@ def _document(body: bytes | bytearray, what: str) -> dict[str, object]:
 def _hint(status: int) -> str:
     match status:
         case HTTPStatus.NOT_FOUND:
-            return ": a commit is unknown there, or the repository private (GITHUB_TOKEN)"
+            return ": it does not know a commit, or the repository is private (GITHUB_TOKEN)"
         case HTTPStatus.UNAUTHORIZED:
             return ": GITHUB_TOKEN is wrong"
         case HTTPStatus.FORBIDDEN | HTTPStatus.TOO_MANY_REQUESTS:
-            return ": GITHUB_TOKEN is missing, or asked too often"
+            return ": GITHUB_TOKEN is missing, or there were too many requests"
         case _:
             return ""

@@ -1,4 +1,4 @@
-"""Speaks HTTP: one request a connection, no cookies, and no more of a reply than was asked for."""
+"""HTTP: LML's address, one request per connection, no cookies, and limits on replies."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ import httpx
 from listener.adapters.lml.failures import MalformedReplyError
 from listener.network import proxy_for
 
-# The one encoding that is asked for, and unpacked; the other name is an older one for it.
+API = "/api/v1"
+HEALTH = "/health"
+
+# The only encoding that we request; the second name is an older one for it.
 _GZIP = ("gzip", "x-gzip")
-# So much is unpacked at once: what a few bytes unpack to must not keep the loop.
+# How much is unpacked at once: a few bytes may unpack to a lot, and must not block the loop.
 _PIECE = 2**16
-# A value in JSON follows one of these, but for the outermost; those within texts count as well.
+# In JSON, every value but the outermost follows one of these; those inside strings count, too.
 _BEFORE_VALUES = (b",", b"[", b"{")
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The most that is read of a reply: bytes once they are unpacked, and values of its JSON.
+    """The most that we read of a reply: unpacked bytes, and JSON values.
 
-    Each value takes up to some hundred times the memory of its text once it is parsed.
+    A parsed value takes up to some hundred times the memory of its text.
     """
 
     size: int
@@ -42,10 +45,10 @@ def open_http(
     connections: int | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> httpx.AsyncClient:
-    """Return a client that takes nothing from one exchange to the next.
+    """Return a client that carries nothing over from one request to the next.
 
-    A reply that comes late, or twice, meets a closed connection: on an open one it would be taken
-    for the answer to the next question.
+    A late or repeated reply meets a closed connection; on an open one it would count as the reply
+    to the next request.
     """
     proxy = proxy_for(base_url)
     return httpx.AsyncClient(
@@ -68,8 +71,13 @@ def _trusting(*addresses: str) -> ssl.SSLContext:
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
+def root_of(base_url: str) -> str:
+    """Return the address above API; the base URL may end in a slash or in API itself."""
+    return base_url.rstrip("/").removesuffix(API)
+
+
 async def read_body(response: httpx.Response, bounds: Bounds) -> bytearray:
-    """Return the body of a streamed reply, unpacked; raises `MalformedReplyError`."""
+    """Return the unpacked body of a streamed reply; raises `MalformedReplyError`."""
     unpack = _unpacker(response.headers.get("content-encoding", ""))
     body, values = bytearray(), 0
     try:
@@ -80,7 +88,7 @@ async def read_body(response: httpx.Response, bounds: Bounds) -> bytearray:
                 _check(len(body), values, bounds)
                 await asyncio.sleep(0)
     except BaseException:
-        # An error may outlive its call by far, and with it all that its frames hold.
+        # An error may outlive its call, and with it everything that its frames hold.
         body.clear()
         raise
     return body
@@ -98,7 +106,7 @@ def _unpacker(encoding: str) -> Callable[[bytes], Iterator[bytes]]:
     if encoding in {"", "identity"}:
         return lambda chunk: iter((chunk,))
     if encoding not in _GZIP:
-        raise MalformedReplyError(f"the reply comes as {encoding[:40]!r}, which nobody asked for")
+        raise MalformedReplyError(f"the reply comes as {encoding[:40]!r}, which was not requested")
     gzip = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
 
     def unpack(chunk: bytes) -> Iterator[bytes]:

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 from pydantic.dataclasses import dataclass
 
+from listener.adapters.lml.wire import STRICT
 from listener.domain.tracks import Credit, Tracks, gather
 
-# The version of LML's contract on tracks that is read here; of any other one nothing is known.
+# The version of LML's contract on tracks that we can read.
 CONTRACT = 1
 
-# PostgreSQL cannot store a NUL character; what is longer than any name of ours matches none.
+# PostgreSQL cannot store a NUL character; a longer name matches none of ours.
 _Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=255)]
 
 
-# How LML's replies are read: no value is taken for another, what is unknown is passed over.
-STRICT = ConfigDict(strict=True, extra="ignore")
-
-
-# Not a model: of some ten thousand entries each would bring a dictionary with it.
+# Not a model: each of some ten thousand entries would carry a dictionary.
 @dataclass(slots=True, frozen=True, config=STRICT)
-class WireTrack:
-    """One credit of a release; without `resolved_artist_name` LML knows nobody."""
+class _Track:
+    """One credit of a release; without `resolved_artist_name` LML knows no artist for it."""
 
     artist_name: _Text
     track_title: _Text | None = None
@@ -34,11 +31,11 @@ class WireTrack:
 
     @property
     def has_fit_confidence(self) -> bool:
-        """Whether the confidence lies in 0..1, or none is named; NaN does not."""
+        """Whether the confidence is missing or lies in 0..1, which NaN does not."""
         return self.confidence is None or 0 <= self.confidence <= 1
 
     def credit(self) -> Credit:
-        """Return the credit, without a confidence that is none."""
+        """Return the credit, without an invalid confidence."""
         return Credit(
             artist_name=self.artist_name,
             track_title=self.track_title,
@@ -48,8 +45,8 @@ class WireTrack:
         )
 
 
-# In this order: an entry that is not well formed, or what is no list, is taken as it came.
-_Entry = Annotated[WireTrack | Any, Field(union_mode="left_to_right")]
+# In this order: a malformed entry, or anything that is no list, is kept as it came.
+_Entry = Annotated[_Track | Any, Field(union_mode="left_to_right")]
 WireTracks = Annotated[list[_Entry] | Any, Field(union_mode="left_to_right")]
 
 
@@ -60,23 +57,18 @@ def is_known(contract: object) -> bool:
 
 
 def read_tracks(attempted: object, tracks: object) -> Tracks | None:
-    """Return what LML says about the tracks of a release, None if it has not visited them.
+    """Return the tracks of a release, or None if LML has not visited them.
 
-    Only `attempted` tells, never the number of entries, but for the one state that is not allowed:
-    entries of a release that was not visited are taken for what they say.
+    Only `attempted` decides that, never the number of entries. One exception: entries of a release
+    that LML claims not to have visited, which its contract rules out, are believed.
     """
     offered: Sequence[object] = tracks if isinstance(tracks, list) else []
-    entries = [entry for entry in offered if isinstance(entry, WireTrack)]
+    entries = [entry for entry in offered if isinstance(entry, _Track)]
     if attempted is not True and not (attempted is False and entries):
         return None
     malformed = len(offered) - len(entries) if tracks is None or isinstance(tracks, list) else 1
     return Tracks(
-        keys=gather(_credits(entries)),
+        keys=gather(entry.credit() for entry in entries),
         invalid_entries=malformed,
         invalid_confidences=sum(not entry.has_fit_confidence for entry in entries),
     )
-
-
-def _credits(entries: Sequence[WireTrack]) -> Iterator[Credit]:
-    for entry in entries:
-        yield entry.credit()

@@ -16,10 +16,10 @@ from listener.adapters.postgres.statements import query
 from listener.domain.faults import StatementRefusedError
 from listener.domain.refreshing import (
     Played,
+    RefreshStatus,
     RotationCoverage,
     RotationFailure,
     Standing,
-    Status,
 )
 
 
@@ -104,7 +104,7 @@ class PostgresRotation:
             parameters = {"since": since, "recent": RECENT}
             found = await (await connection.execute(self._find, parameters)).fetchall()
         return {
-            identity: Standing(known, None if answered is None else Status(answered))
+            identity: Standing(known, None if answered is None else RefreshStatus(answered))
             for identity, known, answered in found
         }
 
