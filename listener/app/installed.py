@@ -41,7 +41,7 @@ async def require_installation(settings: Settings, stop: asyncio.Event) -> None:
             if not isinstance(fault, UnreachableError):
                 raise fault from None
             failures += 1
-            _log.warning("database unavailable", reason=str(fault), failures=failures)
+            _log.warning(fault.event, reason=str(fault), failures=failures)
             await until(stop, asyncio.sleep(_CONNECT.delay(failures).total_seconds()))
             continue
         return

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
@@ -154,8 +155,44 @@ async def test_limit_of_connections_is_named(db: Connection, database: Database,
                 await open_session(there)
     finally:
         db.execute(sql.SQL("ALTER ROLE {} CONNECTION LIMIT -1").format(name))
-    assert f'too many connections for role "{role}"; raise the limit' in str(caught.value)
+    assert f'too many connections for role "{role}"; correct' in str(caught.value)
     assert "start PostgreSQL" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("severity", "said"),
+    [
+        ("FATAL", "zu viele Verbindungen von Rolle »lim«"),
+        ("ВАЖНО", 'слишком много подключений для роли "lim"'),
+        ("致命的エラー", 'ロール"lim"からの接続が多すぎます'),
+        ("ÖLÜMCÜL (FATAL)", 'rol "lim" için çok fazla bağlantı'),
+    ],
+)
+async def test_login_that_is_refused_in_another_language_is_no_outage(
+    database: Database, tmp_path: Path, severity: str, said: str
+) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1024)
+        fields = (f"S{severity}", "VFATAL", "C53300", f"M{said}", "")
+        body = b"".join(field.encode() + b"\0" for field in fields)
+        writer.write(b"E" + (len(body) + 4).to_bytes(4, "big") + body)
+        await writer.drain()
+        writer.close()
+
+    folder = str(tmp_path)
+    server = await asyncio.start_unix_server(refuse, f"{folder}/.s.PGSQL.5432")
+    async with server:
+        there = replace(database, dsn=f"postgresql://u@/x?host={folder}&port=5432")
+        with pytest.raises(StoreRefusedError) as caught, translated():
+            await open_session(there)
+    assert f"{said}; correct" in str(caught.value)
+
+
+async def test_server_that_is_not_there_is_an_outage(database: Database, tmp_path: Path) -> None:
+    for where in (f"postgresql://u@/x?host={tmp_path}", "postgresql://u@127.0.0.1:1/x"):
+        with pytest.raises(StoreUnavailableError) as caught, translated():
+            await open_session(replace(database, dsn=where))
+        assert not isinstance(caught.value, StoreRefusedError)
 
 
 async def test_session_that_is_idle_is_not_ended(db: Connection, database: Database) -> None:

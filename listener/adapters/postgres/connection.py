@@ -23,9 +23,10 @@ from listener.domain.faults import StatementRefusedError, StoreRefusedError, Sto
 _DEADLINE = timedelta(seconds=20)
 CONNECT = "start PostgreSQL, or correct DATABASE_URL"
 
-_RAISE_LIMIT = "raise the limit of the role, the database or the server, or stop a daemon"
-# Of a login that is refused psycopg passes on no SQLSTATE.
-_LIMIT = re.compile(r"FATAL: +(too many connections|sorry, too many clients|remaining connection)")
+_LOGIN = "correct DATABASE_URL, or the limit of connections, or wait, as the server says"
+# Of a login that is refused psycopg passes on no SQLSTATE, and the server speaks its own language.
+# Only what it says itself begins with a severity and two blanks.
+_SAID_AT_LOGIN = re.compile(r"(^|failed: )[^\s:][^:\n]*:  ", re.MULTILINE)
 _Row = TypeVar("_Row")
 Refused = StoreUnavailableError | StatementRefusedError
 
@@ -213,14 +214,24 @@ def translated(refused: type[Refused] = StoreRefusedError) -> Iterator[None]:
         yield
     except (psycopg.Error, PoolTimeout, TimeoutError) as error:
         if _is_about_the_service(error):
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
         about_rows = not _is_about_the_statement(error)
         raise (refused if about_rows else StoreRefusedError)(reason_of(error)) from error
 
 
-def _unavailable(error: Exception) -> StoreUnavailableError:
-    kind = StoreRefusedError if _LIMIT.search(str(error)) else StoreUnavailableError
-    return kind(advice_on(error))
+def unavailable(error: Exception) -> StoreUnavailableError:
+    """Return the fault of a database that cannot be used, or does not let us in."""
+    return (StoreRefusedError if _is_turned_away(error) else StoreUnavailableError)(
+        advice_on(error)
+    )
+
+
+def _is_turned_away(error: Exception) -> bool:
+    if not isinstance(error, psycopg.OperationalError):
+        return False
+    if error.sqlstate is None:
+        return _SAID_AT_LOGIN.search(str(error)) is not None
+    return isinstance(error, errors.TooManyConnections)
 
 
 def _is_about_the_service(error: Exception) -> bool:
@@ -260,8 +271,8 @@ def _spoils_others(error: BaseException | None) -> bool:
 def advice_on(error: Exception) -> str:
     """Return what went wrong, and what to do about it where the server cannot be reached."""
     reason = reason_of(error)
-    if _LIMIT.search(reason):
-        return f"{reason}; {_RAISE_LIMIT}"
+    if _is_turned_away(error):
+        return f"{reason}; {_LOGIN}"
     # What the server says itself has a code, but for what it says before the session begins.
     told = isinstance(error, psycopg.Error) and error.sqlstate is not None
     return reason if told else f"{reason}; {CONNECT}"

@@ -15,11 +15,11 @@ from psycopg import errors, sql
 
 from listener import DISTRIBUTION, shipped
 from listener.adapters.postgres import sessions
-from listener.adapters.postgres.connection import advice_on, reason_of
+from listener.adapters.postgres.connection import reason_of, unavailable
 from listener.adapters.postgres.history import look_at_history
 from listener.adapters.postgres.locks import INSTALLING
 from listener.adapters.postgres.statements import compose, query, text_of
-from listener.domain.faults import FixableError
+from listener.domain.faults import FixableError, StoreUnavailableError
 
 UNICODE = "UTF8"
 _TRIES = 20
@@ -36,7 +36,11 @@ class InstallationError(FixableError):
 
 
 class UnreachableError(InstallationError):
-    """The database cannot be reached."""
+    """The database cannot be reached, or lets nobody in; `event` is what the log says of it."""
+
+    def __init__(self, message: str, event: str = StoreUnavailableError.event) -> None:
+        super().__init__(message)
+        self.event = event
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,8 @@ def installing(dsn: str, advice: str = _AS_OWNER) -> Iterator[psycopg.Connection
             )
             yield connection
     except psycopg.OperationalError as error:
-        raise UnreachableError(advice_on(error)) from error
+        fault = unavailable(error)
+        raise UnreachableError(str(fault), fault.event) from error
     except errors.InsufficientPrivilege as error:
         raise InstallationError(f"{reason_of(error)}; {advice}") from error
     except psycopg.Error as error:
