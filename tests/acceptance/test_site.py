@@ -131,7 +131,7 @@ def test_ready_once_it_follows_and_the_numbers_are_those_of_the_database(
     assert listener.run("status").stdout.splitlines()[0] == "Well: every change is answered"
     eventually(lambda: site.metric("wellness") == 0, seconds=30)
     assert {site.metric("cause", cause=cause) for cause in Cause} == {0}
-    eventually(lambda: site.metric("last_success_timestamp_seconds", job="audit") > 0, seconds=30)
+    eventually(lambda: site.metric("last_success_timestamp_seconds", kind="audit") > 0, seconds=30)
     assert daemon.stop() == 0
 
 

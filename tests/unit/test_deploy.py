@@ -205,6 +205,13 @@ def test_every_alert_is_tried_where_it_must_be_silent(case: str) -> None:
     assert used <= fed
 
 
+def test_no_label_is_one_that_a_scrape_sets_itself() -> None:
+    # Prometheus would rename ours, to exported_job and the like.
+    names = {name for _, labels in everything_served() for name in labels}
+    assert {"stream", "kind"} <= names
+    assert not names & {"job", "instance"}
+
+
 def everything_served() -> list[tuple[str, dict[str, str]]]:
     """Return the name and the labels of every series that a daemon at work serves."""
     pulse = Pulse(

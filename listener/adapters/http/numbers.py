@@ -72,7 +72,7 @@ def _of_verdict(numbers: Numbers) -> Iterator[Metric]:
         "When a job last succeeded, or since when it could have; absent while it is switched off."
     )
     successes = {job: at.timestamp() for job, at in numbers.successes.items()}
-    yield _gauges("last_success_timestamp_seconds", when, "job", successes)
+    yield _gauges("last_success_timestamp_seconds", when, "kind", successes)
     wellness = numbers.wellness
     if wellness is None:
         return
