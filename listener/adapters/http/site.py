@@ -19,12 +19,11 @@ from listener.adapters.http.kept import Kept
 from listener.domain.faults import StoreUnavailableError
 
 _STATIC = Path(__file__).parent / "static"
-_FILES = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/app.js": ("app.js", "text/javascript; charset=utf-8"),
-    "/chart.js": ("chart.js", "text/javascript; charset=utf-8"),
-    "/style.css": ("style.css", "text/css; charset=utf-8"),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
 }
 _JSON = "application/json"
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
@@ -82,7 +81,7 @@ def make_site(sources: Sources, token: str | None, hosts: frozenset[str] | None)
         Route("/status.json", _json(Kept(sources.status, _KEEP_LOOK))),
         Route("/page.json", _json(Kept(sources.page, _KEEP_LOOK))),
         Route("/history.json", _json(Kept(sources.history, _KEEP_HISTORY))),
-        *(Route(path, _file(name, kind)) for path, (name, kind) in _FILES.items()),
+        *_static(),
     ]
     return Guard(Starlette(routes=routes), token, hosts)
 
@@ -97,8 +96,15 @@ def _json(kept: Kept) -> Callable[[Request], Awaitable[Response]]:
     return reply
 
 
-def _file(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
-    content = (_STATIC / name).read_bytes()
+def _static() -> list[Route]:
+    files = [path for path in sorted(_STATIC.iterdir()) if path.suffix in _TYPES]
+    return [
+        Route("/" if path.name == "index.html" else f"/{path.name}", _file(path)) for path in files
+    ]
+
+
+def _file(path: Path) -> Callable[[Request], Awaitable[Response]]:
+    content, kind = path.read_bytes(), _TYPES[path.suffix]
 
     async def reply(_: Request) -> Response:
         return Response(content, media_type=kind, headers={"cache-control": "no-cache"})
