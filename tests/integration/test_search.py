@@ -119,7 +119,7 @@ def test_index_that_is_recommended_is_the_one_that_the_search_takes(db: Connecti
     db.execute("SET enable_indexscan = off")
     parameters = {
         "longest": "%bjork%",
-        "parts": ["%bjork%", "%post%"],
+        "others": ["%post%"],
         "starts": ["% bjork%", "% post%"],
         "limit": 20,
     }

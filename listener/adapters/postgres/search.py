@@ -64,9 +64,10 @@ def find_releases(
     wanted = [_escaped(word) for word in _folded(words).split()[:_MOST_WORDS]]
     if not wanted:
         return ()
+    longest, *others = sorted(wanted, key=len, reverse=True)
     parameters = {
-        "longest": f"%{max(wanted, key=len)}%",
-        "parts": [f"%{word}%" for word in wanted],
+        "longest": f"%{longest}%",
+        "others": [f"%{word}%" for word in others],
         "starts": [f"% {word}%" for word in wanted],
         "limit": limit,
     }
