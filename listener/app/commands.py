@@ -1,4 +1,4 @@
-"""The commands that search for due rows once: sweep and backfill."""
+"""The commands that ask about due rows once: sweep and backfill."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from listener.domain.faults import (
     first_of,
 )
 from listener.domain.gate import Route
+from listener.domain.refreshing import RotationTally
 from listener.domain.run import RunKind
 from listener.domain.tally import Tally
 from listener.engine.consumer import Consumer
@@ -34,6 +35,7 @@ _log = structlog.stdlib.get_logger()
 
 # How long LML takes for a full page, until a run of ours has measured it.
 _USUAL_CALL = timedelta(seconds=1.9)
+_WALK = "listener-sweep"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,35 @@ async def forecast(settings: Settings, kind: RunKind, scope: Scope) -> Forecast:
     )
 
 
+async def run_walk(
+    settings: Settings,
+    tally: RotationTally,
+    *,
+    force: bool = False,
+    expect: Callable[[int], None] | None = None,
+) -> None:
+    """Handle the changes of the rotation that no daemon follows, then refresh all that is played.
+
+    Counts both in `tally`; `expect` gets the number of identities that the walk asks about. With
+    `force` it does not matter how many rows lack one. Raises as `run_command` does, and
+    `RunHaltedError` also if the walk refuses or another one goes on.
+    """
+    async with (
+        open_telemetry(settings) as telemetry,
+        open_parts(settings, _WALK, telemetry, RUN_BACKOFF) as parts,
+    ):
+        # What is refreshed from here on need not be refreshed twice.
+        since = await parts.rotation().now()
+        await _handle_rotation_changes(parts, tally)
+        await parts.walker().run(since, cause="command", force=force, tally=tally, expect=expect)
+
+
+async def count_walk(settings: Settings) -> int:
+    """Return how many identities a walk would refresh; asks nothing."""
+    async with open_parts(settings, _WALK) as parts:
+        return await parts.walker().count(await parts.rotation().now())
+
+
 async def _run(
     parts: Parts, command: Command, tally: Tally, expect: Callable[[int], None] | None
 ) -> None:
@@ -152,3 +183,10 @@ async def handle_leftovers(parts: Parts, stream: Stream, consumer: Consumer) -> 
         _log.info("a daemon follows the changes, leaving them to it", stream=str(stream))
     except (LmlUnavailableError, StoreUnavailableError) as fault:
         raise RunHaltedError(f"changes of {stream} could not be handled: {fault}") from fault
+
+
+async def _handle_rotation_changes(parts: Parts, tally: RotationTally) -> None:
+    await parts.rotation().raise_unminted()
+    warmer = parts.warmer()
+    warmer.tally = tally
+    await handle_leftovers(parts, Stream.ROTATION, parts.rotation_consumer(warmer))

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import replace
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
 
 import click
 
@@ -16,24 +14,58 @@ from listener.adapters.signals import Ending
 from listener.app.commands import (
     Command,
     Forecast,
+    count_walk,
     forecast,
     require_ready,
     run_command,
+    run_walk,
 )
+from listener.cli.counts import library_lines, plan_json, plan_text, rotation_lines
 from listener.cli.errors import SOME_FAILED, Number, examples
 from listener.cli.progress import show_progress
-from listener.cli.walk import Walk
 from listener.domain.change import Stream
 from listener.domain.due import Reason, Scope
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.gate import Route
-from listener.domain.refreshing import RefreshStatus
+from listener.domain.refreshing import RefreshStatus, RotationTally
 from listener.domain.run import RunKind
-from listener.domain.tally import FAILURES, Skip, Tally
-from listener.domain.tracks import TrackCount
-from listener.domain.words import plural
+from listener.domain.tally import Tally
 from listener.engine.reconciler import RunHaltedError
 from listener.settings import Settings, load_settings
+
+_LIBRARY_ONLY = (
+    "--limit, --since-id, --partition, --only and --recheck work on the library only; "
+    "remove them or --stream rotation"
+)
+
+
+@dataclass(slots=True)
+class _Walk:
+    """A walk as requested, with its result; a `dry` one only counts, in `found`."""
+
+    dry: bool
+    force: bool
+    tally: RotationTally = field(default_factory=RotationTally)
+    found: int = 0
+
+    async def make(self, settings: Settings) -> None:
+        if self.dry:
+            self.found = await count_walk(settings)
+            return
+        with show_progress(self.tally) as expect:
+            await run_walk(settings, self.tally, force=self.force, expect=expect)
+
+    @property
+    def did_something(self) -> bool:
+        """Whether there was anything to refresh; an empty rotation is not reported."""
+        return bool(self.tally.scanned or self.tally.mints.total() or self.found)
+
+    def report(self) -> dict[str, int]:
+        return {"would_refresh": self.found} if self.dry else self.tally.fields()
+
+    def lines(self) -> list[str]:
+        empty = ["rotation            0 identities"]
+        return rotation_lines(self.tally) if self.did_something else empty
 
 
 class _Partition(click.ParamType[tuple[int, int]]):
@@ -131,18 +163,12 @@ def sweep(  # noqa: PLR0913 - one for each option
     dry = dry_run or settings.dry_run
     whole = limit is None and only is None and not since_id and not recheck
     if stream == Stream.ROTATION and not (whole and partition is None):
-        message = (
-            "--limit, --since-id, --partition, --only and --recheck work on the library only; "
-            "remove them or --stream rotation"
-        )
-        raise click.UsageError(message)
+        raise click.UsageError(_LIBRARY_ONLY)
     walks = stream == Stream.ROTATION or (stream is None and whole and scope.partitions == 1)
-    command = None
-    if stream != Stream.ROTATION:
-        kind = RunKind.RECHECK if recheck else RunKind.SWEEP
-        command = Command(kind, scope, limit, dry, leftovers=whole and not dry)
-    walk = Walk(dry=dry, force=force) if walks else None
-    _run(settings, command, walk, as_json=as_json)
+    kind = RunKind.RECHECK if recheck else RunKind.SWEEP
+    command = Command(kind, scope, limit, dry, leftovers=whole and not dry)
+    walk = _Walk(dry=dry, force=force) if walks else None
+    _run(settings, None if stream == Stream.ROTATION else command, walk, as_json=as_json)
 
 
 @click.command(
@@ -177,7 +203,7 @@ def backfill(
     if plan:
         configure_logs(_quieter(settings.log_level))
         expected = asyncio.run(_forecast(settings, scope))
-        click.echo(_plan_json(expected) if as_json else _plan_text(expected))
+        click.echo(plan_json(expected) if as_json else plan_text(expected))
         return
     dry = dry_run or settings.dry_run
     _run(settings, Command(RunKind.BACKFILL, scope, limit, dry), None, as_json=as_json)
@@ -198,7 +224,7 @@ def _scope(settings: Settings, since_id: int, partition: tuple[int, int] | None)
     )
 
 
-def _run(settings: Settings, command: Command | None, walk: Walk | None, *, as_json: bool) -> None:
+def _run(settings: Settings, command: Command | None, walk: _Walk | None, *, as_json: bool) -> None:
     configure_logs(_quieter(settings.log_level))
     tally = Tally()
     ending = Ending(settings.shutdown_timeout, _report_stop)
@@ -222,7 +248,7 @@ def _report_stop() -> None:
 
 
 async def _running(
-    settings: Settings, command: Command | None, walk: Walk | None, tally: Tally, ending: Ending
+    settings: Settings, command: Command | None, walk: _Walk | None, tally: Tally, ending: Ending
 ) -> None:
     running = asyncio.current_task()
     if running is not None:
@@ -237,11 +263,11 @@ async def _running(
         await walk.make(settings)
 
 
-def _is_dry(command: Command | None, walk: Walk | None) -> bool:
+def _is_dry(command: Command | None, walk: _Walk | None) -> bool:
     return command.dry if command is not None else walk is not None and walk.dry
 
 
-def _print(command: Command | None, tally: Tally, walk: Walk | None, *, as_json: bool) -> None:
+def _print(command: Command | None, tally: Tally, walk: _Walk | None, *, as_json: bool) -> None:
     dry = _is_dry(command, walk)
     if dry or as_json:
         report: dict[str, object] = {}
@@ -251,88 +277,13 @@ def _print(command: Command | None, tally: Tally, walk: Walk | None, *, as_json:
             report["rotation"] = walk.report()
         click.echo(json.dumps(report))
         return
-    lines = _lines(tally) if command is not None else []
+    lines = library_lines(tally) if command is not None else []
     if walk is not None and (walk.did_something or command is None):
         lines += walk.lines()
     for line in lines:
         click.echo(line)
 
 
-def _lines(tally: Tally) -> list[str]:
-    counts = {
-        "scanned": tally.scanned,
-        "resolved": tally.resolved,
-        "by track": tally.resolved_compilations,
-        "unresolved": tally.unresolved,
-        "compilation": tally.skipped[Skip.COMPILATION],
-    }
-    counts |= {
-        f"{reason}{' (failed)' if reason in FAILURES else ''}": count
-        for reason, count in sorted(tally.skipped.items())
-        if reason is not Skip.COMPILATION
-    }
-    counts |= {_spoken(count): tally.tracks[count] for count in TrackCount if tally.tracks[count]}
-    width = max(map(len, counts))
-    lines = [f"{name:<{width}} {count:>9,}" for name, count in counts.items()]
-    if tally.capture_missed:
-        missed = plural(tally.capture_missed, "change")
-        lines.append(f"capture missed {missed}; see `listener runbook capture-missed`")
-    lines += _about_identities(tally)
-    calls = f"{plural(tally.lml_calls, 'call')} to LML"
-    if tally.lml_calls:
-        calls += f", {tally.latency_ms / tally.lml_calls:,.0f} ms each"
-    return [*lines, calls]
-
-
-def _spoken(count: TrackCount) -> str:
-    return count.removeprefix("compilation_").replace("_cta_", "_row_").replace("_", " ")
-
-
-def _about_identities(tally: Tally) -> Iterator[str]:
-    for count, one, several in (
-        (tally.identities_withdrawn, "identity withdrawn", "identities withdrawn"),
-        (
-            tally.resolved_now_unresolved,
-            "identity kept, although LML finds none now",
-            "identities kept, although LML finds none now",
-        ),
-        (
-            tally.kept_manual,
-            "identity kept, because a person set it",
-            "identities kept, because a person set them",
-        ),
-    ):
-        if count:
-            yield f"{count:,} {one if count == 1 else several}"
-
-
-def _plan_text(expected: Forecast) -> str:
-    if not expected.rows:
-        return "nothing to do"
-    return (
-        f"{plural(expected.rows, 'row')}, {expected.compilations:,} of them compilations\n"
-        f"{plural(expected.calls, 'call')} to LML, {expected.in_flight} at a time\n"
-        f"about {_whole_seconds(expected.duration)} at {expected.call.total_seconds():.1f} s a call"
-    )
-
-
-def _plan_json(expected: Forecast) -> str:
-    return json.dumps(
-        {
-            "rows": expected.rows,
-            "compilations": expected.compilations,
-            "lml_calls": expected.calls,
-            "in_flight": expected.in_flight,
-            "seconds_a_call": round(expected.call.total_seconds(), 3),
-            "seconds": round(expected.duration.total_seconds(), 1),
-        }
-    )
-
-
 def _quieter(level: str) -> str:
     # A person sees in the counts what the daemon logs.
     return "WARNING" if level == "INFO" else level
-
-
-def _whole_seconds(duration: timedelta) -> timedelta:
-    return timedelta(seconds=round(duration.total_seconds()))

@@ -32,7 +32,7 @@ from listener.adapters.postgres.status import (
 )
 from listener.adapters.postgres.wakeups import LaneReport, Wakeups
 from listener.app.verdict import successes, verdict_on
-from listener.cli.status import screen
+from listener.cli.screen import screen
 from listener.domain.change import Stream
 from listener.domain.due import Scope
 from listener.domain.health import Cause, Word
