@@ -1,12 +1,9 @@
-"""Manifests, units and alerts are complete and careful, and lead to a runbook."""
+"""Manifests and units are complete and careful."""
 
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,20 +12,12 @@ import pytest
 import yaml
 
 from listener import DISTRIBUTION
-from listener.adapters.http.metrics import Metrics
-from listener.adapters.http.numbers import Numbers
-from listener.domain.change import Stream
-from listener.domain.pacing import BreakerState
-from listener.domain.pulse import Pulse, Reading, StreamReading, WakeMode
 from listener.settings import Settings
 from tests.commands import command_of
-from tests.runbooks import FOUR, ROOT, RUNBOOKS, headings_of
+from tests.runbooks import ROOT
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 SYSTEMD = ROOT / "deploy" / "systemd"
-ALERTS = RUNBOOKS / "alerts"
-RULES = ALERTS / "listener.prometheusrule.yaml"
-_METRIC = re.compile(r"\blistener_[a-z_]+")
 _SETTINGS = {name.upper() for name in Settings.model_fields}
 
 
@@ -146,113 +135,3 @@ def test_units_run_what_exists(path: Path) -> None:
     assert ("Type=notify\n" in text, "WatchdogSec=" in text) == (name == "run",) * 2
     assert "User=listener" in text
     assert "ProtectSystem=strict" in text
-
-
-def rules() -> list[dict[str, Any]]:
-    document = yaml.safe_load(RULES.read_text(encoding="utf-8"))
-    every = [rule for group in document["spec"]["groups"] for rule in group["rules"]]
-    return [rule for rule in every if "alert" in rule]
-
-
-@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
-def test_alert_says_what_it_is_and_leads_to_its_runbook(rule: dict[str, Any]) -> None:
-    assert rule["labels"]["severity"] in {"critical", "warning", "info"}
-    assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
-    address, _, name = rule["annotations"]["runbook_url"].rpartition("/")
-    assert address == '{{ range query "listener:runbooks" }}{{ .Labels.address }}{{ end }}'
-    assert headings_of(RUNBOOKS / name) == FOUR
-
-
-def test_one_address_leads_to_the_runbooks_of_all_alerts() -> None:
-    document = yaml.safe_load(RULES.read_text(encoding="utf-8"))
-    first = document["spec"]["groups"][0]["rules"][0]
-    assert first["record"] == "listener:runbooks"
-    sentry = yaml.safe_load((ALERTS / "sentry.yaml").read_text(encoding="utf-8"))
-    assert sentry["runbooks"] == first["labels"]["address"]
-
-
-def test_alerts_of_sentry_lead_to_their_runbooks() -> None:
-    alerts = yaml.safe_load((ALERTS / "sentry.yaml").read_text(encoding="utf-8"))["alerts"]
-    assert len(alerts) >= 8
-    for alert in alerts:
-        assert headings_of(RUNBOOKS / alert["runbook"]) == FOUR, alert["name"]
-        if alert["kind"] == "metric":
-            assert {"dataset", "query", "aggregate", "threshold", "window"} <= alert.keys()
-
-
-def test_metrics_of_the_alerts_are_served_and_listed() -> None:
-    """Names and labels in the rules are those of /metrics, and each stands in the list."""
-    used = {name for rule in rules() for name in _METRIC.findall(rule["expr"])}
-    listed = set(_METRIC.findall((ALERTS / "README.md").read_text(encoding="utf-8")))
-    assert used == listed
-    served = everything_served()
-    assert used <= {name for name, _ in served}
-    for rule in rules():
-        for name, matchers in re.findall(r"(listener_[a-z_]+)\{([^}]*)\}", rule["expr"]):
-            for label, wanted in re.findall(r'(\w+)=~?"([^"]*)"', matchers):
-                values = {labels.get(label) for found, labels in served if found == name}
-                assert set(wanted.split("|")) <= values, (rule["alert"], label)
-
-
-@pytest.mark.parametrize("case", ["fresh install", "feature off", "long quiet"])
-def test_every_alert_is_tried_where_it_must_be_silent(case: str) -> None:
-    tried = yaml.safe_load((ROOT / "tests" / "alerts.test.yaml").read_text(encoding="utf-8"))
-    (found,) = [each for each in tried["tests"] if each["name"] == case]
-    silent = {each["alertname"] for each in found["alert_rule_test"] if not each["exp_alerts"]}
-    assert silent == {rule["alert"] for rule in rules()}
-    fed = {series["series"].partition("{")[0] for series in found["input_series"]}
-    used = {name for rule in rules() for name in _METRIC.findall(rule["expr"])}
-    assert used <= fed
-
-
-def test_no_label_is_one_that_a_scrape_sets_itself() -> None:
-    # Prometheus would rename ours, to exported_job and the like.
-    names = {name for _, labels in everything_served() for name in labels}
-    assert {"stream", "kind"} <= names
-    assert not names & {"job", "instance"}
-
-
-def everything_served() -> list[tuple[str, dict[str, str]]]:
-    """Return the name and the labels of every series that a daemon at work serves."""
-    pulse = Pulse(
-        stream=Stream.LIBRARY,
-        wake_mode=WakeMode.POLL,
-        breaker=BreakerState.OPEN,
-        stalled=Settings.model_fields["linger"].default,
-        looked=None,
-        claimed=0,
-        held=0,
-    )
-    waiting = [StreamReading(stream, 0, None, followed=True) for stream in Stream]
-    reading = Reading(waiting, 0, Settings.model_fields["linger"].default)
-    numbers = Numbers(
-        ready=True,
-        pulses=(pulse,),
-        reading=reading,
-        refreshed={"new": 1},
-        uncaptured=set(),
-        successes={"rotation": datetime.now(UTC)},
-    )
-    lines = Metrics(lambda: numbers).text().decode().splitlines()
-    found = [re.match(r"(\w+)(?:\{(.*)\})? ", line) for line in lines if not line.startswith("#")]
-    return [
-        (match[1], dict(re.findall(r'(\w+)="([^"]*)"', match[2] or "")))
-        for match in found
-        if match is not None
-    ]
-
-
-@pytest.mark.timeout(120)
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="there is no promtool to try them")
-def test_alerts_fire_when_they_should_and_only_then(tmp_path: Path) -> None:
-    document = yaml.safe_load(RULES.read_text(encoding="utf-8"))
-    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(document["spec"]), encoding="utf-8")
-    shutil.copy(ROOT / "tests" / "alerts.test.yaml", tmp_path)
-    tried = subprocess.run(
-        ["promtool", "test", "rules", "alerts.test.yaml"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert tried.returncode == 0, tried.stdout + tried.stderr

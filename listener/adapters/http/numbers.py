@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from listener.domain.tracks import TrackCount
 
 _PYTHON = {"python": platform.python_version()}
 # What LML says of a refresh; a newer one may say anything.
-_REFRESHES: tuple[str, ...] = tuple(RefreshStatus)
+_OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +176,9 @@ def _tracks(tally: Tally) -> dict[str, int]:
 
 
 def _refreshed(numbers: Numbers) -> dict[str, int]:
-    counts = Counter(dict.fromkeys(_REFRESHES, 0))
+    counts = dict.fromkeys((*map(str, RefreshStatus), _OTHER), 0)
     for status, count in numbers.refreshed.items():
-        counts[status if status in _REFRESHES else "other"] += count
+        counts[status if status in counts else _OTHER] += count
     return counts
 
 
