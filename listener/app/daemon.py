@@ -179,7 +179,8 @@ def _capture_watch(parts: Parts, audit: Audit) -> CaptureWatch:
                 # What changed but has an identity is refreshed by the next walk.
                 await rotation.raise_unminted()
 
-    return CaptureWatch(PostgresCapture(parts.pool, parts.database.backend).look, catch_up)
+    capture = PostgresCapture(parts.pool, parts.database.backend)
+    return CaptureWatch(capture.look, catch_up, capture.misdirected)
 
 
 async def _let_changes_go_first(consumer: Consumer) -> None:

@@ -20,6 +20,7 @@ from listener.adapters.postgres.examination import (
     Wakeups,
     examining,
     read_history,
+    read_misdirected,
     read_missing,
     read_refused,
     read_rights,
@@ -61,10 +62,11 @@ T = TypeVar("T")
 _USUAL_DEADLOCK_TIMEOUT = timedelta(seconds=1)
 _SERVER = ("database", "server version", "clock", "deadlocks")
 _PARTS = ("schema", "triggers")
+_KEYS = ("foreign keys",)
 _RIGHTS = ("rights",)
 _STATEMENTS = ("statements",)
 _HISTORY = ("history",)
-_ON_THE_DATABASE = (*_SERVER[1:], *_PARTS, *_RIGHTS, *_STATEMENTS, *_HISTORY)
+_ON_THE_DATABASE = (*_SERVER[1:], *_PARTS, *_KEYS, *_RIGHTS, *_STATEMENTS, *_HISTORY)
 _ON_LML = tuple(f"LML {route.name.lower()} route" for route in Route)
 _ROUTES = dict(zip(Route, _ON_LML, strict=True))
 
@@ -125,6 +127,7 @@ def _look(settings: StatusSettings, *, at_work: bool) -> list[Finding]:
         return [
             *server,
             *parts,
+            *_read(_KEYS, lambda: judge_keys(read_misdirected(connection, backend))),
             *_rights(dsn, backend),
             *(_statements(connection, backend) if installed else skipped("schema", *_STATEMENTS)),
             *_read(_HISTORY, lambda: judge_history(read_history(connection, backend))),
@@ -251,6 +254,16 @@ def judge_parts(schema: list[str], triggers: list[str], lagging: list[str]) -> I
         yield Finding("triggers", State.FAIL, finding, MIGRATE)
     else:
         yield Finding("triggers", State.OK, "installed, enabled and up to date")
+
+
+def judge_keys(misdirected: Mapping[str, str]) -> Iterator[Finding]:
+    """Judge whether foreign keys refer to the tables in use; each comes with what repairs it."""
+    if misdirected:
+        finding = f"still refer to a table that was replaced: {'; '.join(misdirected)}"
+        advice = f"run as the owner of the backend's tables: {'; '.join(misdirected.values())}"
+        yield Finding("foreign keys", State.FAIL, finding, advice)
+    else:
+        yield Finding("foreign keys", State.OK, "refer to the tables in use")
 
 
 def judge_statements(refused: Mapping[str, Sequence[str]]) -> Iterator[Finding]:

@@ -1,8 +1,8 @@
-"""Watches that changes are captured."""
+"""Watches that changes are captured, and that no table was replaced behind our back."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -22,13 +22,17 @@ class CaptureWatch:
     """Looks for triggers that are missing or disabled, and catches up once they are back.
 
     `look` returns the streams whose changes are not captured; `catch_up` searches one of them for
-    missed changes. `uncaptured` is the latest result of `look`, None while the watch does not run.
+    missed changes. `misdirected` returns foreign keys that still refer to a table that another one
+    replaced, with what repairs each. `uncaptured` is the latest result of `look`, None while the
+    watch does not run.
     """
 
     look: Callable[[], Awaitable[frozenset[Stream]]]
     catch_up: Callable[[Stream], Awaitable[None]]
+    misdirected: Callable[[], Awaitable[Mapping[str, str]]]
     uncaptured: frozenset[Stream] | None = field(default=None, init=False)
     _missed: set[Stream] = field(default_factory=set, init=False)
+    _keys: Mapping[str, str] = field(default_factory=dict, init=False)
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -38,6 +42,17 @@ class CaptureWatch:
             self.uncaptured = None
 
     async def _watch(self) -> timedelta:
+        await self._watch_keys()
+        await self._watch_triggers()
+        return _EVERY
+
+    async def _watch_keys(self) -> None:
+        keys = await self.misdirected()
+        for key in sorted(keys.keys() - self._keys.keys()):
+            _log.error("foreign key refers to a replaced table", key=key, repair=keys[key])
+        self._keys = keys
+
+    async def _watch_triggers(self) -> None:
         seen = await self.look()
         for stream in sorted(seen - (self.uncaptured or frozenset())):
             _log.error("changes are not captured, run `listener migrate`", stream=str(stream))
@@ -51,4 +66,3 @@ class CaptureWatch:
                 _log.warning("search for missed changes failed", reason=str(fault))
             else:
                 self._missed.discard(stream)
-        return _EVERY

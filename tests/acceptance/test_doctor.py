@@ -36,6 +36,7 @@ CHECKS = [
     "deadlocks",
     "schema",
     "triggers",
+    "foreign keys",
     "rights",
     "statements",
     "history",
@@ -47,8 +48,8 @@ CHECKS = [
     "deploy gate",
     "Sentry",
 ]
-ON_THE_DATABASE = CHECKS[2:11]
-FURTHER = CHECKS[11:]
+ON_THE_DATABASE = CHECKS[2:12]
+FURTHER = CHECKS[12:]
 COMMIT = {"GATE_COMMIT_SHA": "0123abc", "GATE_COMPARE_URL": "http://127.0.0.1:1/{base}...{head}"}
 
 Doctor = Callable[..., dict[str, dict[str, str]]]

@@ -113,7 +113,7 @@ def test_daemon_logs_what_the_database_says_and_goes_on_once_it_is_undone(
 
 
 def test_swapped_table_is_noticed_and_made_up_for(
-    db: Connection, start: Start, owner_dsn: str, role: str
+    db: Connection, start: Start, listener: Commands, owner_dsn: str, role: str
 ) -> None:
     add_release(db)
     daemon = start(HTTP_BIND="127.0.0.1:0").following()
@@ -134,6 +134,28 @@ def test_swapped_table_is_noticed_and_made_up_for(
     assert look(owner_dsn, "roles", "--role", role, "--apply").returncode == 0
     daemon.wait_for("checked every row", 60, capture_missed=1)
     assert metric(daemon, 'listener_capturing{stream="library"}') == "1.0"
+    # What referred to the old table still does.
+    keys = "foreign key refers to a replaced table"
+    repairs = {event["repair"] for event in daemon.events if event["event"] == keys}
+    assert daemon.logged(keys) == len(repairs) == 4
+    failed = keys_of(listener)
+    assert failed.startswith("foreign keys")
+    assert "library_identity_library_id_fkey of library_identity refers to library_old" in failed
+    for repair in repairs:
+        assert repair in failed
+        db.execute(repair.encode())
+    assert "refer to the tables in use" in keys_of(listener)
+    only_in_the_new_one = """
+        INSERT INTO {0}.library (id, artist_id, artist_name, album_title, legacy_release_id)
+        SELECT 4711, artist_id, artist_name, 'New title', 4711 FROM {0}.library
+    """
+    db.execute(sql.SQL(only_in_the_new_one).format(sql.Identifier(BACKEND)))
+    eventually(lambda: count(db, "library_identity") == 2, 60)
+
+
+def keys_of(listener: Commands) -> str:
+    lines = listener.run("doctor").stdout.splitlines()
+    return " ".join(line for line in lines if "foreign keys" in line or "ALTER TABLE" in line)
 
 
 def metric(daemon: Daemon, name: str) -> str:

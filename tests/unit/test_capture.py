@@ -22,11 +22,15 @@ class Triggers:
     """Triggers that come and go; `faults` are raised by searches, the first one first."""
 
     gone: frozenset[Stream] = frozenset()
+    keys: dict[str, str] = field(default_factory=dict)
     searched: list[Stream] = field(default_factory=list)
     faults: list[Exception] = field(default_factory=list)
 
     async def look(self) -> frozenset[Stream]:
         return self.gone
+
+    async def misdirected(self) -> dict[str, str]:
+        return self.keys
 
     async def catch_up(self, stream: Stream) -> None:
         self.searched.append(stream)
@@ -35,7 +39,7 @@ class Triggers:
 
 
 def watch(triggers: Triggers) -> CaptureWatch:
-    return CaptureWatch(triggers.look, triggers.catch_up)
+    return CaptureWatch(triggers.look, triggers.catch_up, triggers.misdirected)
 
 
 def seen_by(watching: CaptureWatch) -> frozenset[Stream] | None:
@@ -80,3 +84,16 @@ async def test_search_that_fails_is_made_again(logged: Logs) -> None:
         await for_a_while(600.0)
     assert triggers.searched == [Stream.LIBRARY] * 3
     assert any(entry.get("reason") == "LML is down" for entry in logged)
+
+
+async def test_key_of_a_replaced_table_is_logged_once_with_its_repair(logged: Logs) -> None:
+    triggers = Triggers()
+    async with in_background(watch(triggers).run()):
+        for _ in range(2):
+            triggers.keys = {"a_fkey of a refers to b_old": "ALTER TABLE a"}
+            await for_a_while(600.0)
+            triggers.keys = {}
+            await for_a_while(600.0)
+    assert [(entry["log_level"], entry["key"], entry["repair"]) for entry in logged] == [
+        ("error", "a_fkey of a refers to b_old", "ALTER TABLE a")
+    ] * 2

@@ -189,6 +189,13 @@ def read_missing(
     return schema, [part.label for part in missing if part.folder == "triggers"], lagging
 
 
+def read_misdirected(connection: psycopg.Connection[Any], backend: str) -> dict[str, str]:
+    """Return foreign keys that refer to a table that was replaced, with what repairs each."""
+    with _looking(connection):
+        cursor = connection.execute(query("list_misdirected", backend), {"backend": backend})
+        return dict(cursor.fetchall())
+
+
 def read_history(connection: psycopg.Connection[Any], backend: str) -> HistoryTable:
     """Look whether former identities can be kept, and read."""
     with _looking(connection):
