@@ -18,7 +18,7 @@ _JITTER_SHARE = 0.02
 _LONGEST_JITTER = timedelta(minutes=5)
 
 
-class Bell:
+class ApschedulerBell:
     """One event a job, set at its times; it only wakes, whether a job is due the slots say.
 
     Each job rings a little after every multiple of its interval, counted from its time in `begins`
@@ -46,7 +46,7 @@ class Bell:
             self._rung[job].clear()
 
     @asynccontextmanager
-    async def ringing(self) -> AsyncIterator[Bell]:
+    async def ringing(self) -> AsyncIterator[ApschedulerBell]:
         """Ring for the length of the block."""
         scheduler = AsyncIOScheduler(timezone=UTC)
         for name, every in self._every.items():

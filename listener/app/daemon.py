@@ -16,7 +16,7 @@ from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
 from listener.adapters.postgres.ledger import PostgresLedger
 from listener.adapters.postgres.slots import PostgresSlots
 from listener.adapters.postgres.wakeups import LaneReport
-from listener.adapters.schedule import Bell
+from listener.adapters.schedule import ApschedulerBell
 from listener.adapters.signals import Ending
 from listener.adapters.systemd import notify
 from listener.app.gate import require_gate
@@ -164,7 +164,9 @@ def _routine(parts: Parts, library: Consumer) -> tuple[Routine, Audit]:
 
 def _of(parts: Parts, jobs: Sequence[Job]) -> Routine:
     slots = PostgresSlots(parts.pool, parts.database.backend, parts.database.holder)
-    bell = Bell({job.name: job.every for job in jobs}, {job.name: job.begins for job in jobs})
+    bell = ApschedulerBell(
+        {job.name: job.every for job in jobs}, {job.name: job.begins for job in jobs}
+    )
     return Routine(jobs, slots, bell)
 
 

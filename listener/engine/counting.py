@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from listener.domain.judging import Judgement
+from listener.domain.judging import Judgement, LoggedOnce, oddities
 from listener.domain.question import Question
 from listener.domain.retrying import Failure
 from listener.domain.tally import Skip, Tally
@@ -57,6 +57,14 @@ def log_written(verdicts: Sequence[Verdict], written: Written) -> None:
             unmatched=missed,
             rows=sorted(unmatched, key=lambda row: (-unmatched[row], row))[:10],
         )
+
+
+def log_oddities(verdicts: Sequence[Verdict], logged: LoggedOnce) -> None:
+    """Log what is odd about usable verdicts, each oddity once."""
+    for each in verdicts:
+        for odd in oddities(each.identity) if each.identity is not None else ():
+            if logged.first(odd):
+                _log.warning("odd verdict, logged once", library_id=each.library_id, what=odd)
 
 
 def log_misfit(questions: Sequence[Question], judgement: Judgement) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 
@@ -21,17 +20,18 @@ from listener.domain.faults import (
     StoreRefusedError,
     TracksRefusedError,
 )
-from listener.domain.judging import Invalid, LoggedOnce, judge, oddities
-from listener.domain.latest import FAILED, KEPT, LatestAnswers, release_answer, sources_of
+from listener.domain.judging import Invalid, LoggedOnce, judge
+from listener.domain.latest import LatestAnswers
 from listener.domain.question import Asking, Question
-from listener.domain.retrying import ISOLATED, LONGEST_DETAIL, SUSPECT, Failure, RetryPolicy
+from listener.domain.retrying import ISOLATED, SUSPECT, Failure, RetryPolicy
 from listener.domain.tally import Skip, Tally
 from listener.domain.verdict import Verdict, VerdictPage
 from listener.engine.circuit import Circuit
 from listener.engine.clock import now
-from listener.engine.counting import count, log_failures, log_misfit, log_written
+from listener.engine.counting import count, log_failures, log_misfit, log_oddities, log_written
 from listener.engine.isolating import Refusals, isolate
 from listener.engine.ports import Library, Lml, Outbox, Verdicts
+from listener.engine.progress import BatchProgress
 from listener.engine.telemetry import Telemetry, TelemetryFanOut
 
 _log = structlog.stdlib.get_logger()
@@ -51,37 +51,6 @@ class ResolverLimits:
     policy: RetryPolicy
     include_tracks: IncludeTracks = IncludeTracks.COMPILATIONS
     defer_compilations: bool = False
-
-
-@dataclass(slots=True)
-class _Work:
-    """A batch in progress: its questions as last read, and the outcomes of its rows.
-
-    `order` stays 0 until rows could be read; `answers` is how many had been written by then, in any
-    batch. `failures` are not in the ledger yet. `page` is being asked; `interrupted` holds, for
-    each of its interrupted calls, how many answers had been written by then.
-    """
-
-    batch: Batch
-    order: int = 0
-    read_at: float = 0.0
-    answers: int = 0
-    asked: dict[int, Question] = field(default_factory=dict)
-    page: QuestionPage = field(default_factory=lambda: QuestionPage(()))
-    interrupted: list[int] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
-    outcome: BatchOutcome = field(default_factory=BatchOutcome)
-
-    @property
-    def noted(self) -> AbstractSet[int]:
-        """The rows with an outcome, recorded or not."""
-        return self.outcome.tried | {failure.library_id for failure in self.failures}
-
-    @property
-    def left(self) -> list[Question]:
-        """The questions of the page that have no outcome yet."""
-        noted = self.noted
-        return [question for question in self.page.questions if question.library_id not in noted]
 
 
 @dataclass(eq=False, kw_only=True)
@@ -111,7 +80,7 @@ class Resolver:
 
         A service fault ends this early and is part of the outcome; work already done stays.
         """
-        work = _Work(batch)
+        work = BatchProgress(batch, self.circuit, self.limits.policy)
 
         async def answer(rows: Sequence[int]) -> None:
             noted = work.noted
@@ -119,7 +88,7 @@ class Resolver:
 
         def refuse(rows: Sequence[int], reason: str) -> None:
             questions = [work.asked.get(row) or Question(row, "", "", None, b"") for row in rows]
-            self._refused(work, Skip.WRITER_ERROR, questions, reason)
+            work.refused(Skip.WRITER_ERROR, questions, reason)
 
         try:
             await isolate(batch.row_ids, answer, refuse)
@@ -134,11 +103,9 @@ class Resolver:
             self.circuit.end_trial()
         return work.outcome
 
-    async def _answer(self, work: _Work, rows: Sequence[int]) -> None:
+    async def _answer(self, work: BatchProgress, rows: Sequence[int]) -> None:
         asking = await self.library.read(rows)
-        work.order = asking.order
-        work.read_at, work.answers = now(), self.circuit.answers
-        work.asked |= {question.library_id: question for question in asking.questions}
+        work.read(asking)
         await self._settle_unasked(work, asking)
         limits, deferred = self.limits, frozenset[int]()
         if limits.defer_compilations:
@@ -155,7 +122,7 @@ class Resolver:
             raise
         await self._record(work)
 
-    async def _settle_unasked(self, work: _Work, asking: Asking) -> None:
+    async def _settle_unasked(self, work: BatchProgress, asking: Asking) -> None:
         unasked = asking.gone | asking.nameless | asking.answered
         if entries := work.batch.entries(unasked):
             await self.outbox.settle(Stream.LIBRARY, entries)
@@ -165,21 +132,21 @@ class Resolver:
         work.outcome.unasked |= unasked
         work.outcome.settled |= unasked
 
-    async def _ask(self, work: _Work, page: QuestionPage) -> None:
+    async def _ask(self, work: BatchProgress, page: QuestionPage) -> None:
         work.page, work.interrupted = page, []
-        attempt, refuse = partial(self._attempt, work), partial(self._refused, work, Skip.LML_ERROR)
+        attempt, refuse = partial(self._attempt, work), partial(work.refused, Skip.LML_ERROR)
         try:
             await isolate(page.questions, attempt, refuse, self.refused_questions)
         except LmlUnavailableError as fault:
             if work.interrupted:
                 # LML may be to blame, or any of these rows.
                 for question in work.left:
-                    self._failed(work, question, Skip.LML_ERROR, str(fault), SUSPECT)
+                    work.failed(question, Skip.LML_ERROR, str(fault), SUSPECT)
             if isinstance(fault, CallInterruptedError):
                 self.circuit.failed(fault)
             raise
 
-    async def _attempt(self, work: _Work, questions: Sequence[Question]) -> None:
+    async def _attempt(self, work: BatchProgress, questions: Sequence[Question]) -> None:
         noted = work.noted
         rest = [question for question in questions if question.library_id not in noted]
         if not rest:
@@ -187,11 +154,14 @@ class Resolver:
         try:
             await self._ask_part(work, rest)
         except CallInterruptedError as fault:
-            if await self._rows_to_blame(work, rest):
+            to_blame = work.rows_to_blame(rest)
+            if to_blame is None:
+                to_blame = len(rest) > 1 and await self._probe(work)
+            if to_blame:
                 raise PageRefusedError(str(fault)) from fault
             raise
 
-    async def _ask_part(self, work: _Work, questions: Sequence[Question]) -> None:
+    async def _ask_part(self, work: BatchProgress, questions: Sequence[Question]) -> None:
         try:
             results = await self._results(work, QuestionPage(questions, work.page.with_tracks))
         except TracksRefusedError as fault:
@@ -202,33 +172,7 @@ class Resolver:
         else:
             await self._write(work, self._judge(work, questions, results))
 
-    async def _rows_to_blame(self, work: _Work, questions: Sequence[Question]) -> bool:
-        """Return whether the rows are to blame for an interrupted call: LML answers others."""
-        work.interrupted.append(self.circuit.answers)
-        if questions[0].suspicion == ISOLATED:
-            # It was asked about alone because it interrupts calls whether LML is up or not.
-            return True
-        if self.circuit.failures:
-            return False
-        if self._answered_others(work, questions):
-            return True
-        return len(questions) > 1 and await self._probe(work)
-
-    def _answered_others(self, work: _Work, questions: Sequence[Question]) -> bool:
-        """Return whether other rows were answered after an interrupted call with these rows."""
-        *former, answers = work.interrupted
-        alone = len(questions) == 1
-        if not former and answers > work.answers:
-            return True
-        # LML may have gone down since. Several rows can be probed; a row alone cannot, but it was
-        # asked about shortly before that answer.
-        if former and answers > former[0 if alone else -1]:
-            return True
-        if former and not alone:
-            return False
-        return all(each.suspicion and self._others_answered(work, each) for each in questions)
-
-    async def _probe(self, work: _Work) -> bool:
+    async def _probe(self, work: BatchProgress) -> bool:
         """Ask about the last and then the first remaining row alone; return whether LML replies."""
         left = work.left
         interrupted: list[tuple[Question, str]] = []
@@ -244,11 +188,13 @@ class Resolver:
                 break
         up = len(interrupted) < len(ends)
         for bad, reason in interrupted:
-            if up or self._answered_others(work, [bad]):
-                self._failed(work, bad, Skip.LML_ERROR, reason, ISOLATED)
+            if up or work.answered_others([bad]):
+                work.failed(bad, Skip.LML_ERROR, reason, ISOLATED)
         return up
 
-    async def _results(self, work: _Work, page: QuestionPage) -> Sequence[Verdict | Invalid]:
+    async def _results(
+        self, work: BatchProgress, page: QuestionPage
+    ) -> Sequence[Verdict | Invalid]:
         # Isolating a row, or retrying a suspect later, shows more than repeating the call now.
         once = bool(work.interrupted) or any(question.suspicion for question in page.questions)
         async with self.permit():
@@ -279,28 +225,33 @@ class Resolver:
         return results
 
     def _judge(
-        self, work: _Work, questions: Sequence[Question], results: Sequence[Verdict | Invalid]
+        self,
+        work: BatchProgress,
+        questions: Sequence[Question],
+        results: Sequence[Verdict | Invalid],
     ) -> Sequence[Verdict]:
         """Record the rows without a usable answer as failed; return the usable verdicts."""
         judgement = judge(questions, results)
         if judgement.unanswered or judgement.foreign or judgement.nameless_invalid:
             log_misfit(questions, judgement)
         for row, (reason, detail) in sorted(judgement.unanswered.items()):
-            self._failed(work, work.asked[row], reason, detail)
+            work.failed(work.asked[row], reason, detail)
         return judgement.accepted
 
-    async def _write(self, work: _Work, accepted: Sequence[Verdict]) -> None:
+    async def _write(self, work: BatchProgress, accepted: Sequence[Verdict]) -> None:
         async def write(verdicts: Sequence[Verdict]) -> None:
             rows = frozenset(verdict.library_id for verdict in verdicts)
             page = VerdictPage(work.order, work.asked, verdicts, work.batch.entries(rows))
             written = await self.verdicts.write(page)
             for row in written.locked:
-                self._failed(work, work.asked[row], Skip.WRITER_ERROR, _LOCKED)
+                work.failed(work.asked[row], Skip.WRITER_ERROR, _LOCKED)
             others = [v for v in verdicts if v.library_id not in written.locked]
             count(self.tally, others, written)
             log_written(verdicts, written)
-            self._note_oddities(verdicts)
-            self._note_answers(work, [v for v in others if v.library_id in written.rows])
+            log_oddities(verdicts, self.odd)
+            if self.latest is not None:
+                answered = [v for v in others if v.library_id in written.rows]
+                self.latest.note(work.latest_answers(answered))
             work.outcome.settled |= written.rows
             work.outcome.late |= rows - written.rows - written.locked
             if written.rows:
@@ -308,73 +259,23 @@ class Resolver:
 
         def refuse(verdicts: Sequence[Verdict], reason: str) -> None:
             questions = [work.asked[verdict.library_id] for verdict in verdicts]
-            self._refused(work, Skip.WRITER_ERROR, questions, reason)
+            work.refused(Skip.WRITER_ERROR, questions, reason)
 
         if accepted:
             await isolate(accepted, write, refuse, self.refused_verdicts)
 
-    def _note_oddities(self, verdicts: Sequence[Verdict]) -> None:
-        for each in verdicts:
-            for odd in oddities(each.identity) if each.identity is not None else ():
-                if self.odd.first(odd):
-                    _log.warning("odd verdict, logged once", library_id=each.library_id, what=odd)
-
-    def _note_answers(self, work: _Work, verdicts: Sequence[Verdict]) -> None:
-        if self.latest is not None:
-            batch, at = work.batch, now()
-            self.latest.note(
-                release_answer(
-                    work.asked[each.library_id], each.kind, batch, at, sources=sources_of(each)
-                )
-                for each in verdicts[-KEPT:]
-            )
-
-    def _note_failures(self, work: _Work, failures: Sequence[Failure]) -> None:
-        if self.latest is not None:
-            batch, at = work.batch, now()
-            self.latest.note(
-                release_answer(work.asked[each.library_id], FAILED, batch, at, detail=each.detail)
-                for each in failures[-KEPT:]
-                if each.library_id in work.asked
-            )
-
-    def _others_answered(self, work: _Work, question: Question) -> bool:
-        return self.circuit.others_answered(question.failing, work.read_at)
-
-    def _refused(
-        self, work: _Work, reason: Skip, questions: Sequence[Question], detail: str
-    ) -> None:
-        """Record refused rows as failed: one alone is isolated, several are suspects."""
-        for question in questions:
-            suspicion = ISOLATED if len(questions) == 1 else SUSPECT
-            self._failed(work, question, reason, detail, suspicion)
-
-    def _failed(
-        self, work: _Work, question: Question, reason: Skip, detail: str, suspicion: int = 0
-    ) -> None:
-        others_answered = self._others_answered(work, question)
-        retry = self.limits.policy.retry(question.failing, others_answered=others_answered)
-        suspect = max(suspicion, question.suspicion)
-        row, digest, detail = question.library_id, question.digest, detail[:LONGEST_DETAIL]
-        work.failures.append(Failure(row, digest, reason, detail, retry, suspect))
-
-    def _with_doubt(self, work: _Work, failure: Failure) -> Failure:
-        question = work.asked.get(failure.library_id)
-        if question is None or self._others_answered(work, question):
-            return failure
-        return replace(failure, suspicion=min(failure.suspicion, max(SUSPECT, question.suspicion)))
-
-    async def _record(self, work: _Work) -> None:
+    async def _record(self, work: BatchProgress) -> None:
         """Enter failures in the ledger, which settles their changes."""
-        failures, work.failures = work.failures, []
-        outcome = work.outcome
+        failures, outcome = work.take_failures(), work.outcome
 
         async def record(failures: Sequence[Failure]) -> None:
             rows = frozenset(failure.library_id for failure in failures)
             recorded = await self.verdicts.fail(work.order, failures, work.batch.entries(rows))
             outcome.settled |= recorded
             outcome.failed |= recorded
-            self._note_failures(work, [f for f in failures if f.library_id in recorded])
+            if self.latest is not None:
+                kept = [failure for failure in failures if failure.library_id in recorded]
+                self.latest.note(work.latest_failures(kept))
             # A newer question about these rows has been answered or has failed.
             outcome.late |= rows - recorded
 
@@ -384,9 +285,6 @@ class Resolver:
 
         if not failures:
             return
-        if self.circuit.answers == work.answers:
-            # Everything may be failing, so no row counts as isolated without other evidence.
-            failures = [self._with_doubt(work, failure) for failure in failures]
         await isolate(failures, record, refuse)
         for failure in failures:
             self.tally.skip(failure.reason)

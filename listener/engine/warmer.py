@@ -46,7 +46,7 @@ _TOGETHER = 10
 
 
 @dataclass(slots=True)
-class _Work:
+class _Warmed:
     """A batch in progress, and the outcomes of its rows.
 
     `played` holds the rows as last read. `failures` are not recorded yet; rows that are `left` to
@@ -87,7 +87,7 @@ class Warmer:
 
         A service fault ends this early and is part of the outcome; work already done stays.
         """
-        work = _Work(batch)
+        work = _Warmed(batch)
 
         async def warm(rows: Sequence[int]) -> None:
             await self._handle(work, [row for row in rows if row not in work.outcome.settled])
@@ -101,7 +101,7 @@ class Warmer:
             self.circuit.end_trial()
         return work.outcome
 
-    async def _handle(self, work: _Work, rows: Sequence[int]) -> None:
+    async def _handle(self, work: _Warmed, rows: Sequence[int]) -> None:
         # A change resets the failures of its row.
         played = [
             replace(row, failing=None) if work.batch.changes[row.row_id] else row
@@ -126,7 +126,7 @@ class Warmer:
             raise
         await self._record(work)
 
-    async def _warm(self, work: _Work, named: Sequence[Played]) -> None:
+    async def _warm(self, work: _Warmed, named: Sequence[Played]) -> None:
         for group in _groups(named):
             rows: defaultdict[int, set[int]] = defaultdict(set)
             known: dict[int, bool] = {}
@@ -143,7 +143,7 @@ class Warmer:
                     self.tally.latency += report.took
                     await self._take(work, rows, report)
 
-    async def _take(self, work: _Work, rows: Mapping[int, set[int]], report: Report) -> None:
+    async def _take(self, work: _Warmed, rows: Mapping[int, set[int]], report: Report) -> None:
         for each in (
             *report.refreshed.values(),
             *(Refreshed(i, RefreshStatus.ERROR) for i in report.lost),
@@ -165,7 +165,7 @@ class Warmer:
             self._note(work, rows[identity], refreshed.word or refreshed.status)
         await self._settle(work, done)
 
-    async def _mint(self, work: _Work, bare: Sequence[Played]) -> list[Played]:
+    async def _mint(self, work: _Warmed, bare: Sequence[Played]) -> list[Played]:
         """Mint identities for rows that lack one; return the rows that have one now."""
         minted: dict[int, int] = {}
         try:
@@ -176,7 +176,9 @@ class Warmer:
             raise
         return await self._fill(work, bare, minted)
 
-    async def _mint_each(self, work: _Work, bare: Sequence[Played], minted: dict[int, int]) -> None:
+    async def _mint_each(
+        self, work: _Warmed, bare: Sequence[Played], minted: dict[int, int]
+    ) -> None:
         rows: defaultdict[int, set[int]] = defaultdict(set)
         for row in bare:
             rows[row.discogs_release_id or 0].add(row.row_id)
@@ -204,7 +206,7 @@ class Warmer:
             except LmlUnavailableError as fault:
                 self._not_answered(work, sorted(asking), fault)
 
-    def _not_answered(self, work: _Work, rows: Sequence[int], fault: LmlUnavailableError) -> None:
+    def _not_answered(self, work: _Warmed, rows: Sequence[int], fault: LmlUnavailableError) -> None:
         """Record the rows of an interrupted call as failed; raise if LML may be to blame."""
         about_rows = all(
             self.circuit.others_answered(work.failing(row), work.read_at) for row in rows
@@ -216,7 +218,7 @@ class Warmer:
         self.circuit.failed(fault)
         raise fault
 
-    def _failed(self, work: _Work, rows: Iterable[int], detail: str) -> None:
+    def _failed(self, work: _Warmed, rows: Iterable[int], detail: str) -> None:
         """Record failed rows for a retry, or leave them to the next walk."""
         self._note(work, rows, FAILED, detail)
         for row in sorted(rows):
@@ -229,14 +231,14 @@ class Warmer:
             else:
                 work.failures.append(RotationFailure(row, detail[:LONGEST_DETAIL], retry))
 
-    def _note(self, work: _Work, rows: Iterable[int], outcome: str, detail: str = "") -> None:
+    def _note(self, work: _Warmed, rows: Iterable[int], outcome: str, detail: str = "") -> None:
         known = [work.played[row] for row in sorted(rows) if row in work.played]
         at = now()
         self.latest.note(
             rotation_answer(row, outcome, work.batch, at, detail=detail) for row in known
         )
 
-    async def _record(self, work: _Work) -> None:
+    async def _record(self, work: _Warmed) -> None:
         failures, work.failures = work.failures, []
         await self._settle(work, work.left - work.outcome.settled)
         if failures:
@@ -252,7 +254,7 @@ class Warmer:
             work.outcome.settled |= rows
 
     async def _fill(
-        self, work: _Work, bare: Sequence[Played], minted: Mapping[int, int]
+        self, work: _Warmed, bare: Sequence[Played], minted: Mapping[int, int]
     ) -> list[Played]:
         rows = [row for row in bare if row.discogs_release_id in minted]
         if not rows:
@@ -272,7 +274,7 @@ class Warmer:
             if written.get(row.row_id)
         ]
 
-    async def _settle(self, work: _Work, rows: AbstractSet[int]) -> None:
+    async def _settle(self, work: _Warmed, rows: AbstractSet[int]) -> None:
         if rows:
             await self.rotation.settle(work.batch.entries(rows), sorted(rows))
             work.outcome.settled |= rows

@@ -12,7 +12,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.adapters.schedule import Bell, _trigger
+from listener.adapters.schedule import ApschedulerBell, _trigger
 from listener.app.daemon import AUDIT_BEGINS, SWEEP_BEGINS
 from listener.settings import Settings
 from tests.unit.clock import for_a_while, now
@@ -36,11 +36,11 @@ def wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 NOTHING, MINUTE = timedelta(), timedelta(minutes=1)
 
 
-def bell(every: float = 10.0) -> Bell:
-    return Bell({"sweep": timedelta(seconds=every)})
+def bell(every: float = 10.0) -> ApschedulerBell:
+    return ApschedulerBell({"sweep": timedelta(seconds=every)})
 
 
-async def waited(bell: Bell, at_most: float) -> float:
+async def waited(bell: ApschedulerBell, at_most: float) -> float:
     began = now()
     await bell.wait("sweep", timedelta(seconds=at_most))
     return now() - began
@@ -118,7 +118,7 @@ async def test_bell_rings_in_each_slot() -> None:
 
 
 async def test_each_job_has_its_own_bell() -> None:
-    both = Bell({"sweep": timedelta(seconds=10), "audit": timedelta(seconds=1000)})
+    both = ApschedulerBell({"sweep": timedelta(seconds=10), "audit": timedelta(seconds=1000)})
     rings = 0
     async with both.ringing():
         began = now()
@@ -133,7 +133,7 @@ async def test_each_job_has_its_own_bell() -> None:
 
 async def test_each_job_rings_at_its_own_time() -> None:
     hour = timedelta(hours=1)
-    both = Bell({"sweep": hour, "audit": hour}, {"audit": timedelta(minutes=30)})
+    both = ApschedulerBell({"sweep": hour, "audit": hour}, {"audit": timedelta(minutes=30)})
     async with both.ringing():
         await both.wait("audit", 2 * hour)
         assert 1800 <= now() % 3600 <= 1800 + latest(3600)
