@@ -1,7 +1,5 @@
--- Names the sequences that are behind the rows drawn from them, as a logical copy of the rows leaves them, and brings
--- them up to these if asked to: ours, and the one that numbers former identities. One that the role may not look at is
--- left out: its position is unknown. Where no former identities can be numbered, if_history opens a comment that ends
--- at the next --*/.
+-- Names our sequences that are behind the rows drawn from them, as a logical copy of the rows leaves them, and brings
+-- them up to these if asked to. One that the role may not look at is left out: its position is unknown.
 SELECT
     drawn.name,
     CASE WHEN %(raising)s THEN setval(c.oid::regclass, drawn.highest) END AS position
@@ -15,14 +13,6 @@ FROM (
     SELECT 'listener.refresh_refresh_id_seq', (SELECT max(r.refresh_id) FROM listener.refresh AS r)
     UNION ALL
     SELECT 'listener.sample_sample_id_seq', (SELECT max(s.sample_id) FROM listener.sample AS s)
-    {if_history}
-    UNION ALL
-    SELECT
-        pg_get_serial_sequence(
-            (SELECT h.tableoid::regclass::text FROM {backend}.library_identity_history AS h LIMIT 1), 'history_id'
-        ),
-        (SELECT max(h.history_id) FROM {backend}.library_identity_history AS h)
-    --*/
 ) AS drawn
 INNER JOIN pg_class AS c ON c.oid = drawn.name::regclass
 INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace

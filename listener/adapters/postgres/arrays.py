@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, repeat
 from typing import Any, ClassVar
 
@@ -17,39 +17,42 @@ _LENGTH = struct.Struct("!i")
 _NULL = _LENGTH.pack(-1)
 
 
-@dataclass(frozen=True, slots=True)
-class Int4s:
+@dataclass(slots=True)
+class _Column:
+    """Values of one type; `written` once, although several statements are sent them."""
+
+    values: Sequence[Any]
+    written: bytes | None = field(default=None, init=False)
+
+
+class Int4s(_Column):
     """A column of int4, None for NULL."""
 
-    values: Sequence[int | None]
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Int8s:
+class Int8s(_Column):
     """A column of int8."""
 
-    values: Sequence[int]
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Float4s:
+class Float4s(_Column):
     """A column of float4, None for NULL."""
 
-    values: Sequence[float | None]
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Texts:
+class Texts(_Column):
     """A column of text, None for NULL."""
 
-    values: Sequence[str | None]
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Byteas:
+class Byteas(_Column):
     """A column of bytea."""
 
-    values: Sequence[bytes]
+    __slots__ = ()
 
 
 class _ArrayDumper(Dumper):
@@ -58,8 +61,12 @@ class _ArrayDumper(Dumper):
     format = Format.BINARY
     element: ClassVar[int]
 
-    def dump(self, obj: Any) -> Buffer | None:  # noqa: ANN401 - psycopg's signature
-        values = obj.values
+    def dump(self, obj: _Column) -> Buffer | None:
+        if obj.written is None:
+            obj.written = self._array(obj.values)
+        return obj.written
+
+    def _array(self, values: Sequence[Any]) -> bytes:
         if not values:
             return _HEADER.pack(0, 0, self.element, 0, 0)[:12]
         return _HEADER.pack(1, 1, self.element, len(values), 1) + self.elements(values)

@@ -37,6 +37,11 @@ class HistoryTable:
         return self.readable and self.numbered and self.obstacle is None
 
     @property
+    def raising(self) -> list[str]:
+        """The statements that bring sequences up to their rows: ours, and its own if it counts."""
+        return ["raise_sequences", *(["raise_history_sequence"] if self.countable else [])]
+
+    @property
     def obstacle(self) -> str | None:
         """Why no former identities are kept there; None if they are."""
         if not self.present:

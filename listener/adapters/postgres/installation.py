@@ -138,10 +138,9 @@ def lagging_sequences(connection: psycopg.Connection[Any], backend: str) -> list
 
 
 def _lagging(connection: psycopg.Connection[Any], backend: str, *, raising: bool) -> list[str]:
-    history = look_at_history(connection, backend).countable
-    statement = query("raise_sequences", backend, history=history)
-    cursor = connection.execute(statement, {"raising": raising})
-    return [name for name, _ in cursor.fetchall()]
+    names = look_at_history(connection, backend).raising
+    cursors = [connection.execute(query(name, backend), {"raising": raising}) for name in names]
+    return [name for cursor in cursors for name, _ in cursor.fetchall()]
 
 
 def newer_version(connection: psycopg.Connection[Any]) -> str | None:

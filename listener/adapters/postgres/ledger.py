@@ -25,7 +25,9 @@ class PostgresLedger:
     async def raise_sequences(self) -> list[str]:
         """Bring sequences up to the rows drawn from them; return those that were behind."""
         async with session(self._pool) as connection:
-            history = (await history_table(connection, self._backend)).countable
-            statement = query("raise_sequences", self._backend, history=history)
-            cursor = await connection.execute(statement, {"raising": True})
-            return [name for name, _ in await cursor.fetchall()]
+            history = await history_table(connection, self._backend)
+            raised: list[str] = []
+            for name in history.raising:
+                cursor = await connection.execute(query(name, self._backend), {"raising": True})
+                raised += [sequence for sequence, _ in await cursor.fetchall()]
+        return raised

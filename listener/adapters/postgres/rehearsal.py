@@ -17,8 +17,20 @@ from listener.adapters.postgres.statements import query
 
 # All that writes into tables of the backend. Given no rows, triggers of statements fire all the
 # same, with the rights of the role that writes.
-_WRITES = ("fill_identities", "write_verdicts", "write_tracks", "restore_identity")
-_OF_THE_HISTORY = frozenset(("restore_identity", "read_former_identities", "list_replaced"))
+_WRITES = (
+    "fill_identities",
+    "verify_identities",
+    "hold_identities",
+    "keep_identities",
+    "replace_identities",
+    "write_sources",
+    "write_tracks",
+    "restore_identity",
+)
+_OF_THE_HISTORY = frozenset(
+    ("keep_identities", "restore_identity", "read_former_identities", "list_replaced")
+)
+_OF_ITS_SEQUENCE = "raise_history_sequence"
 # No plan is made for it.
 _UNPLANNED = "analyze_tracks"
 _NOTHING: defaultdict[str, None] = defaultdict(lambda: None)
@@ -31,11 +43,11 @@ def refused_statements(connection: psycopg.Connection[Any], backend: str) -> dic
     Raises `psycopg.Error` if the statements could not be tried.
     """
     refused: dict[str, list[str]] = {}
-    history = look_at_history(connection, backend).obstacle is None
+    left_out = _left_out(connection, backend) | {_UNPLANNED}
     for name in sorted(path.stem for path in (shipped("sql") / "queries").glob("*.sql")):
-        if name == _UNPLANNED or (name in _OF_THE_HISTORY and not history):
+        if name in left_out:
             continue
-        statement = query(name, backend, history=history)
+        statement = query(name, backend)
         try:
             with connection.transaction(force_rollback=True):
                 connection.execute(
@@ -56,11 +68,9 @@ def refused_writes(
     The connection must be in a transaction, and may act as the role. Raises `psycopg.Error` if a
     write could not be tried, because of a lock for instance.
     """
-    history = look_at_history(connection, backend).obstacle is None
-    for name in _WRITES:
-        if name in _OF_THE_HISTORY and not history:
-            continue
-        write = query(name, backend, history=history)
+    left_out = _left_out(connection, backend)
+    for name in [each for each in _WRITES if each not in left_out]:
+        write = query(name, backend)
         try:
             with connection.transaction(force_rollback=True):
                 if role is not None:
@@ -68,6 +78,12 @@ def refused_writes(
                 connection.execute(write, _NOTHING)
         except errors.InsufficientPrivilege as error:
             yield f"{name}: {reason_of(error)}"
+
+
+def _left_out(connection: psycopg.Connection[Any], backend: str) -> set[str]:
+    history = look_at_history(connection, backend)
+    left_out = set() if history.obstacle is None else set(_OF_THE_HISTORY)
+    return left_out if history.countable else left_out | {_OF_ITS_SEQUENCE}
 
 
 def find_needs(connection: psycopg.Connection[Any], backend: str, role: str) -> list[str]:

@@ -14,18 +14,13 @@ def text_of(part: str, name: str) -> str:
     return (shipped("sql") / part / f"{name}.sql").read_text(encoding="utf-8")
 
 
-def compose(text: str, backend: str, *, history: bool = True) -> sql.Composed:
-    """Put the name of the backend's schema into a statement of ours.
-
-    Without `history`, the part that keeps former identities is left out.
-    """
+def compose(text: str, backend: str) -> sql.Composed:
+    """Put the name of the backend's schema into a statement of ours."""
     # Only ever called with the contents of our own files.
-    return sql.SQL(text).format(
-        backend=sql.Identifier(backend), if_history=sql.SQL("" if history else "/*")
-    )
+    return sql.SQL(text).format(backend=sql.Identifier(backend))
 
 
 @cache
-def query(name: str, backend: str, *, history: bool = True) -> bytes:
+def query(name: str, backend: str) -> bytes:
     """Return `sql/queries/<name>.sql` for the backend schema, as psycopg takes it."""
-    return compose(text_of("queries", name), backend, history=history).as_bytes(None)
+    return compose(text_of("queries", name), backend).as_bytes(None)

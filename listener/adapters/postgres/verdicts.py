@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 
 from listener.adapters.postgres.arrays import Byteas, Float4s, Int4s, Int8s, Texts
-from listener.adapters.postgres.connection import Pool, session
+from listener.adapters.postgres.connection import Pool, only_row, session
 from listener.adapters.postgres.history import History
 from listener.adapters.postgres.library import AskAgain
 from listener.adapters.postgres.statements import query
@@ -22,7 +22,7 @@ _MANUAL = "manual"
 
 
 class PostgresVerdicts:
-    """One transaction a page: two statements, sent together, and those of its tracks if any.
+    """One transaction a page: its statements are sent together, with those of its tracks if any.
 
     `withdraw_on_change` removes identities that answered another question than the present one, to
     which LML knows no single artist.
@@ -36,9 +36,12 @@ class PostgresVerdicts:
         self._withdraw = withdraw_on_change
         self._history = History(backend)
         self._accept = query("accept_verdicts", backend)
-        self._write = {
-            kept: query("write_verdicts", backend, history=kept) for kept in (True, False)
-        }
+        self._verify = query("verify_identities", backend)
+        self._hold = query("hold_identities", backend)
+        self._keep = query("keep_identities", backend)
+        self._replace = query("replace_identities", backend)
+        self._write_sources = query("write_sources", backend)
+        self._settle = query("settle_verdicts", backend)
         self._fail = query("record_failures", backend)
         self._tracks = PostgresTracks(backend)
 
@@ -56,23 +59,30 @@ class PostgresVerdicts:
         parameters |= self._ask_again.parameters() | _columns(page)
         has_keys = any(v.tracks is not None and v.tracks.keys for v in page.verdicts)
         async with session(self._pool, StatementRefusedError) as connection:
-            write = self._write[await self._history.kept(connection)]
+            kept = await self._history.kept(connection)
             try:
                 async with _together(connection, explicit=has_keys):
                     accepted = await connection.execute(self._accept, parameters)
-                    written = await connection.execute(write, parameters)
+                    await connection.execute(self._verify, parameters)
+                    held = await connection.execute(self._hold)
+                    if kept:
+                        await connection.execute(self._keep)
+                    await connection.execute(self._replace, parameters)
+                    await connection.execute(self._write_sources, parameters)
+                    settled = await connection.execute(self._settle, parameters)
                     tracks = await self._tracks.write(connection, page) if has_keys else {}
                 # Fetched after the pipeline: until it ends, nothing is committed.
-                rows, effects = await accepted.fetchall(), await written.fetchall()
+                rows = await accepted.fetchall()
+                withdrawn, of_people, *_ = await only_row(held)
+                unresolved_now, locked = await only_row(settled)
             except (psycopg.ProgrammingError, psycopg.IntegrityError):
                 self._history.suspect()
                 raise
-        withdrawn, kept, unresolved_now, locked = effects[0]
         return Written(
             frozenset(row[0] for row in rows),
             locked=frozenset(locked),
             withdrawn=frozenset(withdrawn),
-            kept=kept,
+            kept=of_people,
             unresolved_now=unresolved_now,
             tracks=tracks,
         )

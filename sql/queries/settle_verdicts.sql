@@ -1,0 +1,77 @@
+-- Settles the changes that the accepted verdicts answer, and returns how many identities stay although LML found none,
+-- and which rows were not accepted because another session holds a lock on them.
+WITH accepted AS MATERIALIZED (
+    SELECT
+        g.library_id,
+        g.outcome,
+        g.lml_manual,
+        g.identity_question IS NOT NULL AS question_changed
+    FROM listener.ledger AS g
+    WHERE g.library_id = ANY (%(library_ids)b::int[])
+        AND g.ask_order = %(ask_order)s
+),
+said AS MATERIALIZED (
+    SELECT
+        m.library_id,
+        m.part
+    FROM unnest(%(manual_ids)b::int[], %(manual_parts)b::text[]) AS m (library_id, part)
+),
+answering AS (
+    UPDATE listener.ledger AS g
+    -- What LML called "manual" before was replaced: where that stands from now on, a person wrote it.
+    SET identity_question = NULL,
+        lml_manual = ARRAY(SELECT s.part FROM said AS s WHERE s.library_id = g.library_id)
+    WHERE g.library_id = ANY (ARRAY(
+        SELECT a.library_id
+        FROM accepted AS a
+        WHERE a.outcome = 'single_artist'
+            AND (
+                a.question_changed
+                OR NOT a.lml_manual <@ ARRAY(SELECT s.part FROM said AS s WHERE s.library_id = a.library_id)
+            )
+    ))
+),
+settled AS (
+    DELETE FROM listener.change AS c
+    USING unnest(%(change_seqs)b::bigint[], %(change_rows)b::int[]) AS e (seq, row_id)
+    WHERE c.stream = 'library'
+        AND c.seq = e.seq
+        AND (e.row_id IN (SELECT a.library_id FROM accepted AS a)) IS TRUE
+)
+SELECT
+    (
+        SELECT count(*)
+        FROM {backend}.library_identity AS i
+        WHERE i.library_id = ANY (ARRAY(
+                SELECT a.library_id
+                FROM accepted AS a
+                WHERE a.outcome <> 'single_artist'
+                    AND NOT (a.question_changed AND %(withdraw)s)
+            ))
+            AND NOT listener.is_kept(
+                i.method, i.notes, i.library_id IN (SELECT a.library_id FROM accepted AS a WHERE 'identity' = ANY (a.lml_manual))
+            )
+    ) AS unresolved_now,
+    -- They still ask the same, and nothing newer was asked.
+    ARRAY(
+        SELECT v.library_id
+        FROM unnest(%(library_ids)b::int[], %(questions)b::bytea[]) AS v (library_id, question)
+        WHERE v.library_id NOT IN (SELECT a.library_id FROM accepted AS a)
+            AND NOT EXISTS (
+                SELECT
+                FROM listener.ledger AS g
+                WHERE g.library_id = v.library_id
+                    AND g.ask_order > %(ask_order)s
+            )
+            AND v.question = (
+                SELECT
+                    listener.question_digest(
+                        l.artist_name,
+                        l.album_title,
+                        l.legacy_release_id,
+                        coalesce(l.code_volume_letters LIKE 'Z%%', false)
+                    )
+                FROM {backend}.library AS l
+                WHERE l.id = v.library_id
+            )
+    ) AS locked
