@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Sequence
 
 from bench import (
     claims,
@@ -12,23 +13,25 @@ from bench import (
     following,
     reconciling,
     rotation_load,
+    scale,
     serving,
     tracks,
     writers,
 )
-from bench.harness import show
+from bench.harness import Figure, machine, show
 
-_PARTS = (
-    "following",
-    "failures",
-    "writers",
-    "flat-out",
-    "claims",
-    "reconciling",
-    "rotation",
-    "tracks",
-    "serving",
-)
+_PARTS: dict[str, Callable[[argparse.Namespace], Sequence[Figure]]] = {
+    "following": lambda given: following.figures(given.rounds),
+    "failures": lambda given: failures.figures(given.rounds),
+    "writers": lambda given: writers.figures(writers.Effort(rounds=given.rounds)),
+    "flat-out": lambda given: flat_out.figures(given.rounds),
+    "claims": lambda given: claims.figures(given.rounds),
+    "reconciling": lambda given: reconciling.figures(given.rounds),
+    "rotation": lambda given: rotation_load.figures(given.rounds),
+    "tracks": lambda given: tracks.figures(given.rounds),
+    "serving": lambda given: serving.figures(given.rounds),
+    "scale": lambda given: scale.figures(given.rounds),
+}
 
 
 def main() -> int:
@@ -37,27 +40,10 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", choices=[*_PARTS, []], help="all if none is named")
     parser.add_argument("--rounds", type=int, default=5, help="readings a figure (default 5)")
     given = parser.parse_args()
-    figures = []
+    sys.stdout.write(f"{machine()}\n")
+    figures: list[Figure] = []
     for part in given.parts or _PARTS:
-        match part:
-            case "following":
-                measured = following.figures(given.rounds)
-            case "failures":
-                measured = failures.figures(given.rounds)
-            case "writers":
-                measured = writers.figures(writers.Effort(rounds=given.rounds))
-            case "flat-out":
-                measured = flat_out.figures(given.rounds)
-            case "reconciling":
-                measured = reconciling.figures(given.rounds)
-            case "rotation":
-                measured = rotation_load.figures(given.rounds)
-            case "tracks":
-                measured = tracks.figures(given.rounds)
-            case "serving":
-                measured = serving.figures(given.rounds)
-            case _:
-                measured = claims.figures(given.rounds)
+        measured = _PARTS[part](given)
         show(measured, part)
         figures += measured
     return 0 if all(figure.met for figure in figures) else 1

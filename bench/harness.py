@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import re
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psutil
 import psycopg
 from psycopg import sql
 from rich.console import Console
@@ -41,9 +45,27 @@ def show(figures: Sequence[Figure], title: str) -> None:
     Console().print(table)
 
 
+def machine() -> str:
+    """Name the machine, and how busy it was before we came."""
+    info = Path("/proc/cpuinfo")
+    processors = re.findall(r"model name\s*: (.+)", info.read_text() if info.exists() else "")
+    memory = psutil.virtual_memory().total / 2**30
+    load = " ".join(f"{each:.1f}" for each in os.getloadavg())
+    return (
+        f"{psutil.cpu_count()} cores ({processors[0] if processors else platform.machine()}), "
+        f"{memory:.0f} GB, {platform.system()} {platform.release()}, "
+        f"Python {platform.python_version()}; load {load}"
+    )
+
+
 def median(values: Sequence[float]) -> float:
     """Return the middle value."""
     return statistics.median(values)
+
+
+def spread(values: Sequence[float], form: str = "{:.2f}") -> str:
+    """Return the lowest and the highest reading as text."""
+    return f"{form.format(min(values))} to {form.format(max(values))}"
 
 
 @contextmanager
@@ -93,7 +115,10 @@ artist AS (
     FROM {backend}.artists
 ),
 release AS (
-    SELECT n, n %% (SELECT count(*) FROM artist) AS place
+    SELECT
+        n,
+        n %% (SELECT count(*) FROM artist) AS place,
+        %(compilations)s AND n %% 20 = 0 AS various
     FROM generate_series(0, %(rows)s - 1) AS n
 )
 INSERT INTO {backend}.library (
@@ -101,10 +126,10 @@ INSERT INTO {backend}.library (
 )
 SELECT
     artist.id,
-    CASE WHEN n %% 20 = 0 THEN 'Various Artists' ELSE artist.artist_name END,
+    CASE WHEN release.various THEN 'Various Artists' ELSE artist.artist_name END,
     concat_ws(' ', first[1 + n %% 13], last[1 + n / 13 %% 11], nullif(n / 143, 0)),
     'Label ' || n %% 900,
-    CASE WHEN n %% 20 = 0 THEN 'Z' ELSE chr(65 + n %% 25) END || chr(65 + n %% 7),
+    CASE WHEN release.various THEN 'Z' ELSE chr(65 + n %% 25) END || chr(65 + n %% 7),
     CASE WHEN n %% 13 < 6 THEN 'entity:' || n END,
     n %% 50
 FROM words, release
@@ -112,10 +137,11 @@ JOIN artist ON artist.place = release.place
 """)
 
 
-def catalogue(dsn: str, schema: str, rows: int = ROWS) -> None:
+def catalogue(dsn: str, schema: str, rows: int = ROWS, *, compilations: bool = True) -> None:
     """Fill artists and library with `rows` invented releases; one in twenty is a compilation."""
     backend = sql.Identifier(schema)
     with psycopg.connect(dsn, autocommit=True) as connection:
         for statement in (_ARTISTS, _LIBRARY):
-            connection.execute(statement.format(backend=backend), {"rows": rows})
+            parameters = {"rows": rows, "compilations": compilations}
+            connection.execute(statement.format(backend=backend), parameters)
         connection.execute("VACUUM ANALYZE")

@@ -202,6 +202,8 @@ class Daemon:
                 pool=pool,
                 lml=LmlClient(http, limits, "http://lml.test/health"),
                 permits=Permits(_CALLS),
+                reading=Permits(_CALLS),
+                writing=Permits(_CALLS),
                 refreshed=Counter(),
                 neglected=Counter(),
                 circuits={Stream.LIBRARY: self.circuit},

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 
-from listener.adapters.lml.client import LmlClient, LmlLimits, open_lml
+from listener.adapters.lml.client import LmlClient, open_lml
 from listener.adapters.postgres.connection import Database, Pool, open_pool
 from listener.adapters.postgres.due import PostgresDue
 from listener.adapters.postgres.housekeeping import PostgresHousekeeping
@@ -22,8 +22,8 @@ from listener.adapters.postgres.runs import PostgresRuns
 from listener.adapters.postgres.verdicts import PostgresVerdicts
 from listener.app.dry import DryRuns, DryVerdicts
 from listener.app.identity import session_name
+from listener.app.limits import lml_limits, refresh_limits
 from listener.domain.asking import IncludeTracks
-from listener.domain.budget import RefreshLimits
 from listener.domain.change import Stream
 from listener.domain.due import Scope
 from listener.domain.latest import LatestAnswers
@@ -50,8 +50,8 @@ _BATCHES_ASIDE = 3
 # Batches waiting to be handled at all.
 _BATCHES_WAITING = 4
 _REFRESH_CALLS = 1
-# Those for changes, and the one of a walk.
-_ROTATION_CALLS = _REFRESH_CALLS + 1
+# However many calls are in flight: more would wait for the server's cores, and hold memory.
+_READING, _WRITING = 4, 8
 # Beside those of the batches: one for each feeder, one for each of changes, retries, searches and
 # the walk, one for readings and samples.
 _OTHER_SESSIONS = 8
@@ -73,6 +73,8 @@ class Parts:
     pool: Pool
     lml: LmlClient
     permits: Permits
+    reading: Permits
+    writing: Permits
     circuits: Mapping[Stream, Circuit]
     refreshed: Counter[str]
     neglected: Counter[Duty]
@@ -208,12 +210,7 @@ class Parts:
         return PostgresHousekeeping(self.pool, self.database.backend, self.neglected)
 
     def _refresher(self) -> Refresher:
-        settings = self.settings
-        limits = RefreshLimits(
-            calls=settings.backfill_lml_rps,
-            in_flight=settings.backfill_lml_max_concurrent,
-            call_timeout=timedelta(milliseconds=settings.backfill_lml_batch_timeout_ms),
-        )
+        limits = refresh_limits(self.settings)
         book = PostgresRefreshes(self.pool, self.database, limits)
         return Refresher(self.lml, book, self.telemetry, self.refreshed)
 
@@ -232,6 +229,8 @@ class Parts:
             verdicts=DryVerdicts() if dry else verdicts,
             outbox=self.outbox,
             permit=partial(self.permits.hold, priority),
+            reading=partial(self.reading.hold, priority),
+            writing=partial(self.writing.hold, priority),
             limits=ResolverLimits(
                 settings.va_batch_size,
                 self.policy,
@@ -272,11 +271,9 @@ async def open_parts(
         holder=session_name(name),
     )
     key = settings.lml_api_key.get_secret_value() if settings.lml_api_key else None
-    # Those of changes and those of a search.
-    batches = 2 * (settings.lml_max_concurrent + _BATCHES_ASIDE)
     async with (
-        open_pool(database, size=batches + _OTHER_SESSIONS) as pool,
-        open_lml(str(settings.library_metadata_url), key, _lml_limits(settings)) as lml,
+        open_pool(database, size=_READING + _WRITING + _OTHER_SESSIONS) as pool,
+        open_lml(str(settings.library_metadata_url), key, lml_limits(settings)) as lml,
     ):
         yield Parts(
             settings=settings,
@@ -284,6 +281,8 @@ async def open_parts(
             pool=pool,
             lml=lml,
             permits=Permits(settings.lml_max_concurrent),
+            reading=Permits(_READING),
+            writing=Permits(_WRITING),
             refreshed=Counter(),
             neglected=Counter(),
             circuits={stream: Circuit(stream, backoff) for stream in Stream},
@@ -294,13 +293,3 @@ async def open_parts(
             ),
             telemetry=telemetry or TelemetryFanOut(),
         )
-
-
-def _lml_limits(settings: Settings) -> LmlLimits:
-    return LmlLimits(
-        connections=settings.lml_max_concurrent + _ROTATION_CALLS,
-        attempts=settings.lml_attempts,
-        resolve_timeout=settings.lml_timeout,
-        refresh_timeout=timedelta(milliseconds=settings.backfill_lml_batch_timeout_ms),
-        reply_bytes=settings.lml_max_reply_bytes,
-    )

@@ -11,8 +11,9 @@ import structlog
 
 from listener.adapters.http.sockets import bound_socket, url_of
 from listener.adapters.log import dropped_lines
+from listener.app.limits import refresh_limits
 from listener.app.state import DaemonState
-from listener.domain.budget import DISCOGS_CALLS
+from listener.domain.budget import RefreshLimits
 from listener.domain.sample import COVERAGE
 from listener.engine.supervisor import in_background, keep_doing
 from listener.engine.telemetry import Telemetry, TelemetryFanOut
@@ -53,7 +54,8 @@ async def open_site(
     dsn = settings.database_url.get_secret_value()
     async with open_viewer(dsn, settings.wxyc_schema_name) as viewer:
         page = Page(viewer, settings)
-        metrics = Metrics(lambda: _numbers(state, page))
+        limits = refresh_limits(settings)
+        metrics = Metrics(lambda: _numbers(state, page, limits))
         sources = Sources(
             unready=state.unready,
             metrics=metrics.text,
@@ -72,7 +74,7 @@ async def open_site(
             yield metrics
 
 
-def _numbers(state: DaemonState, page: Page) -> Numbers:
+def _numbers(state: DaemonState, page: Page, limits: RefreshLimits) -> Numbers:
     from listener.adapters.http.numbers import Numbers  # noqa: PLC0415
 
     workers, reading, seen = state.workers, state.reading, page.seen
@@ -85,7 +87,7 @@ def _numbers(state: DaemonState, page: Page) -> Numbers:
         tallies=() if workers is None else (workers.resolver.tally,),
         refreshed={} if workers is None else workers.parts.refreshed,
         neglected={} if workers is None else workers.parts.neglected,
-        tokens=None if reading is None else DISCOGS_CALLS - reading.discogs_calls,
+        tokens=None if reading is None else limits.discogs_calls - reading.discogs_calls,
         calls_in_flight=0 if workers is None else workers.parts.permits.in_flight,
         uncaptured=None if workers is None else workers.capture.uncaptured,
         log_lines_dropped=dropped_lines(),

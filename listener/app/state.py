@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from listener.adapters.postgres.samples import PostgresReadings, PostgresSamples
+from listener.app.limits import refresh_limits
 from listener.app.parts import Parts
 from listener.domain.change import Stream
 from listener.domain.health import unready
@@ -74,7 +75,8 @@ class DaemonState:
         """Watch the workers and record samples of what they report, while the block lasts."""
         self.workers = workers
         pool, database = workers.parts.pool, workers.parts.database
-        readings = PostgresReadings(pool, database.backend, database.holder)
+        window = refresh_limits(workers.parts.settings).window
+        readings = PostgresReadings(pool, database.backend, database.holder, window)
         samples = PostgresSamples(pool, database.backend)
         self._watch = watch = Watch(readings.read, self.pulses)
         recorder = Recorder(samples, lambda: self.reading, self.pulses, workers.parts.neglected)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
+from typing import Self
 
 from listener.domain.refreshing import LML_REFRESH_BATCH_CAP
 
@@ -43,9 +44,9 @@ class RefreshLimits:
     """What all processes together may ask of LML within any `window`.
 
     They begin at most `calls` refresh calls, `in_flight` of them at a time, which may cost
-    `discogs_calls`. A call ends within `call_timeout`. LML needs up to `warm_call` for a warm page
-    plus `warm_identity` for each identity; the rest of a call's time goes to Discogs, which needs
-    at least `fastest_call` per call.
+    `discogs_calls` and hold `cold` identities that may be cold. A call ends within `call_timeout`.
+    LML needs up to `warm_call` for a warm page plus `warm_identity` for each identity; the rest of
+    a call's time goes to Discogs, which needs at least `fastest_call` per call.
     """
 
     calls: int
@@ -56,6 +57,26 @@ class RefreshLimits:
     warm_identity: timedelta = timedelta(milliseconds=8)
     fastest_call: timedelta = timedelta(milliseconds=200)
     discogs_calls: int = DISCOGS_CALLS
+    cold: int = COLD_AT_ONCE
+
+    def shared(self, share: float) -> Self:
+        """Return a share (above 0, to 1) of these limits, for one of several installations.
+
+        A cold identity cannot be divided: the window grows until one costs no more than the share.
+        """
+        longer = max(1.0, COLD_COST / (self.discogs_calls * share))
+
+        def part(whole: float) -> int:
+            # The epsilon keeps rounding from costing a whole call.
+            return max(1, math.floor(whole + 1e-9))
+
+        return replace(
+            self,
+            calls=part(self.calls * share * longer),
+            window=self.window * longer,
+            discogs_calls=part(self.discogs_calls * share * longer),
+            cold=part(self.cold * share),
+        )
 
     @property
     def look_again(self) -> timedelta:
@@ -120,7 +141,7 @@ def decide(
         # One identity may have more artists than the window has calls; ask about it anyway.
         if not spent.cost:
             size = max(1, size)
-        size = min(size, _at_once(spent, cause, each, known=known))
+        size = min(size, _at_once(limits, spent, cause, each, known=known))
         if size:
             return Allowance(size, math.ceil(size * each))
     frees_in = spent.frees_in or limits.look_again
@@ -133,12 +154,14 @@ def _expected(spent: Spent, *, known: bool) -> float:
     return (spent.learned_cost + _DOUBT * guess) / (spent.learned_identities + _DOUBT)
 
 
-def _at_once(spent: Spent, cause: RefreshCause, each: float, *, known: bool) -> int:
+def _at_once(
+    limits: RefreshLimits, spent: Spent, cause: RefreshCause, each: float, *, known: bool
+) -> int:
     """Return how many more identities may be in flight, few of which may be cold.
 
     Known identities count as warm, unless their recent cost says otherwise.
     """
-    left = max(0, math.floor(COLD_AT_ONCE * cause.share) - spent.cold_in_flight)
+    left = max(0, max(1, math.floor(limits.cold * cause.share)) - spent.cold_in_flight)
     return max(left, _affordable(left * COLD_COST, min(each, COLD_COST))) if known else left
 
 

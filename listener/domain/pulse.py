@@ -56,7 +56,7 @@ class StreamReading:
 class Reading:
     """What the database reported `age` ago, or in `fault` why the last attempt failed.
 
-    `discogs_calls` estimates what refreshes cost in the last minute.
+    `discogs_calls` estimates what refreshes cost within the budget's window.
     """
 
     waiting: Sequence[StreamReading]

@@ -1,4 +1,4 @@
-"""Permits for calls to LML, shared by changes and by work that can wait."""
+"""Permits for calls to LML and for work on the database, shared by changes and patient work."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Priority(IntEnum):
 
 
 class Permits:
-    """Limits the calls in flight, and reserves one for changes.
+    """Limits how many calls or batches go on at a time, and reserves one for changes.
 
-    With a total of one none can be reserved: a change then waits for the call in flight.
-    `in_flight` counts all calls; `for_patient` limits those that are not for changes.
+    With a total of one none can be reserved: a change then waits for the one that goes on.
+    `in_flight` counts all of them; `for_patient` limits those that are not for changes.
     """
 
     def __init__(self, total: int) -> None:
@@ -38,7 +38,7 @@ class Permits:
 
     @asynccontextmanager
     async def hold(self, priority: Priority) -> AsyncIterator[None]:
-        """Hold a permit for one call; callers with a higher priority get theirs first."""
+        """Hold a permit; callers with a higher priority get theirs first."""
         patient = priority is not Priority.CHANGE
         async with self._moved:
             self._waiting[priority] += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -57,8 +57,10 @@ class ResolverLimits:
 class Resolver:
     """Asks LML about the current content of library rows, and has its verdicts written.
 
-    `permit` limits the calls in flight. `circuit` is shared by all callers of the stream. `odd`
-    remembers the oddities that were logged. `latest` keeps answers, if anybody watches them.
+    `permit` limits the calls in flight, `reading` the batches that are read from the database at
+    a time, `writing` those whose replies are read and written. `circuit` is shared by all callers
+    of the stream. `odd` remembers the oddities that were logged. `latest` keeps answers, if
+    anybody watches them.
     """
 
     library: Library
@@ -68,6 +70,8 @@ class Resolver:
     permit: Callable[[], AbstractAsyncContextManager[None]]
     limits: ResolverLimits
     circuit: Circuit
+    reading: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
+    writing: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
     telemetry: Telemetry = field(default_factory=TelemetryFanOut)
     tally: Tally = field(default_factory=Tally)
     odd: LoggedOnce = field(default_factory=LoggedOnce)
@@ -104,9 +108,10 @@ class Resolver:
         return work.outcome
 
     async def _answer(self, work: BatchProgress, rows: Sequence[int]) -> None:
-        asking = await self.library.read(rows)
-        work.read(asking)
-        await self._settle_unasked(work, asking)
+        async with self.reading():
+            asking = await self.library.read(rows)
+            work.read(asking)
+            await self._settle_unasked(work, asking)
         limits, deferred = self.limits, frozenset[int]()
         if limits.defer_compilations:
             deferred = worth_deferring(
@@ -162,15 +167,16 @@ class Resolver:
             raise
 
     async def _ask_part(self, work: BatchProgress, questions: Sequence[Question]) -> None:
+        page = QuestionPage(questions, work.page.with_tracks)
         try:
-            results = await self._results(work, QuestionPage(questions, work.page.with_tracks))
+            async with AsyncExitStack() as writing:
+                results = await self._results(work, page, writing)
+                await self._write(work, self._judge(work, questions, results))
         except TracksRefusedError as fault:
             _log.warning("asking without tracks", questions=len(questions), reason=str(fault))
             # The parts of this page do without tracks, too: each would cost another call.
             work.page = QuestionPage(work.page.questions)
             await self._ask_part(work, questions)
-        else:
-            await self._write(work, self._judge(work, questions, results))
 
     async def _probe(self, work: BatchProgress) -> bool:
         """Ask about the last and then the first remaining row alone; return whether LML replies."""
@@ -193,7 +199,7 @@ class Resolver:
         return up
 
     async def _results(
-        self, work: BatchProgress, page: QuestionPage
+        self, work: BatchProgress, page: QuestionPage, writing: AsyncExitStack
     ) -> Sequence[Verdict | Invalid]:
         # Isolating a row, or retrying a suspect later, shows more than repeating the call now.
         once = bool(work.interrupted) or any(question.suspicion for question in page.questions)
@@ -216,6 +222,8 @@ class Resolver:
                 raise
             finally:
                 self.tally.lml_latency += timedelta(seconds=now() - began)
+            # LML is asked no faster than its replies are handled, so few of them are in memory.
+            await writing.enter_async_context(self.writing())
         try:
             results = await reply.read()
         finally:
@@ -270,7 +278,8 @@ class Resolver:
 
         async def record(failures: Sequence[Failure]) -> None:
             rows = frozenset(failure.library_id for failure in failures)
-            recorded = await self.verdicts.fail(work.order, failures, work.batch.entries(rows))
+            async with self.writing():
+                recorded = await self.verdicts.fail(work.order, failures, work.batch.entries(rows))
             outcome.settled |= recorded
             outcome.failed |= recorded
             if self.latest is not None:

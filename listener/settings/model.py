@@ -77,10 +77,18 @@ class Settings(StatusSettings):
     lml_max_concurrent: Annotated[int, Unit("calls")] = Field(
         2,
         ge=1,
-        le=5,
-        description="Most bulk calls in flight. Searches leave one free for changes. LML works on "
-        "five rows at a time across all its clients, and one page fills that: more calls do not "
-        "make it faster.",
+        le=128,
+        description="Most bulk calls in flight. Searches leave one free for changes. A process of "
+        "LML has five permits, one for each row it works on, and one page takes all five: allow "
+        "two calls for each process of LML behind its address, and no more.",
+    )
+    lml_share: Annotated[float, Unit("of 1")] = Field(
+        1,
+        ge=0.01,
+        le=1,
+        description="Share of the calls to LML and Discogs for refreshing that this installation "
+        "may use; ten installations with one LML set 0.1 each. It scales BACKFILL_LML_RPS, the "
+        "budget of 30 Discogs calls a minute, and how many cold identities are in flight.",
     )
     lml_timeout: Duration = Field(
         timedelta(minutes=3),

@@ -36,6 +36,7 @@ from tests.catalogue import add_release
 from tests.conftest import BACKEND, Connection
 from tests.integration.conftest import Answers
 
+MINUTE = timedelta(minutes=1)
 SAMPLE = Sample(
     stream=Stream.LIBRARY,
     lasted=timedelta(seconds=10),
@@ -74,7 +75,7 @@ def enter(db: Connection, minutes: float, *, stream: str = "library", **values: 
 
 @pytest.fixture
 def readings(pool: Pool) -> PostgresReadings:
-    return PostgresReadings(pool, BACKEND, "listener test")
+    return PostgresReadings(pool, BACKEND, "listener test", MINUTE)
 
 
 @pytest.fixture
@@ -324,7 +325,7 @@ async def test_daemon_whose_changes_are_all_refused_is_not_ready_and_tells_a_pro
         LaneTimes(),
         lambda stream: LaneReport(fault=consumer.fault if stream == "library" else None),
     )
-    readings = PostgresReadings(pool, BACKEND, database.holder)
+    readings = PostgresReadings(pool, BACKEND, database.holder, MINUTE)
 
     async def follow() -> None:
         async with (

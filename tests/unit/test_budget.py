@@ -28,6 +28,9 @@ NOTHING = Spent(0, 0, 0, None, 0, 0)
 WALK, CHANGE = RefreshCause.WALK, RefreshCause.CHANGE
 
 
+MINUTE = timedelta(minutes=1)
+
+
 def size(spent: Spent = NOTHING, cause: RefreshCause = WALK, *, known: bool = False) -> int:
     decision = decide(LIMITS, spent, cause, known=known)
     return decision.identities if isinstance(decision, Allowance) else 0
@@ -100,6 +103,39 @@ def test_walk_leaves_a_fifth_to_changes() -> None:
     assert size(replace(NOTHING, calls=24), WALK, known=True) == 0
     assert size(replace(NOTHING, calls=24), CHANGE, known=True) == 50
     assert size(replace(NOTHING, calls=30), CHANGE, known=True) == 0
+
+
+def test_whole_share_changes_nothing() -> None:
+    assert LIMITS.shared(1) == LIMITS
+
+
+@given(share=st.floats(0.01, 1))
+def test_shares_add_up_to_what_one_installation_may_cost(share: float) -> None:
+    limits = LIMITS.shared(share)
+    minutes = limits.window / MINUTE
+    assert limits.discogs_calls / minutes <= DISCOGS_CALLS * share + 1e-6
+    assert limits.calls / minutes <= LIMITS.calls * share + 1e-6
+    assert limits.cold <= max(1, LIMITS.cold * share)
+
+
+@given(share=st.floats(0.01, 1), cause=st.sampled_from(RefreshCause))
+def test_smallest_share_has_room_for_a_cold_identity_at_a_time(
+    share: float, cause: RefreshCause
+) -> None:
+    limits = LIMITS.shared(share)
+    first = decide(limits, NOTHING, cause, known=False)
+    assert isinstance(first, Allowance)
+    assert first.cost <= limits.discogs_calls
+    spent = replace(NOTHING, cost=limits.discogs_calls, calls=1)
+    assert isinstance(decide(limits, spent, cause, known=False), Wait)
+
+
+def test_tenth_of_the_budget_is_one_cold_identity_in_eighty_seconds() -> None:
+    limits = LIMITS.shared(0.1)
+    assert limits.window == timedelta(seconds=80)
+    assert decide(limits, NOTHING, WALK, known=False) == Allowance(1, 4)
+    # Known identities cost next to nothing, so their pages grow to full ones.
+    assert decide(limits, learned(0, 60), WALK, known=True) == Allowance(50, 1)
 
 
 def test_calls_in_flight_are_bounded() -> None:

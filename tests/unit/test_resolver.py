@@ -119,6 +119,21 @@ class SlowLml(Lml):
         return await super().resolve(questions)
 
 
+@dataclass
+class SlowVerdicts(NotingVerdicts):
+    """Takes a minute for each page; `most` is how many were ever written at a time."""
+
+    writing: int = 0
+    most: int = 0
+
+    async def write(self, page: VerdictPage) -> Written:
+        self.writing += 1
+        self.most = max(self.most, self.writing)
+        await asyncio.sleep(60.0)
+        self.writing -= 1
+        return await super().write(page)
+
+
 class Case:
     """A resolver between a library, LML and a database of its own."""
 
@@ -1416,3 +1431,19 @@ async def test_kinds_of_oddities_are_bounded() -> None:
     with capture_logs() as logs:
         await case.handle()
     assert sum(entry["event"] == "odd verdict, logged once" for entry in logs) == 100
+
+
+async def test_lml_is_asked_no_faster_than_its_answers_are_written() -> None:
+    """However many calls are allowed, few replies are in memory and few sessions are used."""
+    rows = range(40)
+    case = Case(rows)
+    case.permits, writing = Permits(8), Permits(2)
+    case.resolver.writing = lambda: writing.hold(Priority.CHANGE)
+    case.resolver.verdicts = slow = SlowVerdicts(case.outbox)
+    async with asyncio.TaskGroup() as tasks:
+        for row in rows:
+            tasks.create_task(case.retry(row))
+        await for_a_while(30.0)
+        assert len(case.lml.pages) == 8 + 2
+    assert len(slow.written) == len(rows)
+    assert slow.most == 2

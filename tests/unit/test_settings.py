@@ -272,7 +272,7 @@ def test_secrets_stand_in_no_message_and_no_representation(env: pytest.MonkeyPat
     assert "hunter2" not in shown
 
 
-@pytest.mark.parametrize(("name", "value"), [("BATCH_SIZE", "0"), ("LML_MAX_CONCURRENT", "6")])
+@pytest.mark.parametrize(("name", "value"), [("BATCH_SIZE", "0"), ("LML_MAX_CONCURRENT", "129")])
 def test_limit_beyond_what_lml_takes_is_refused(
     env: pytest.MonkeyPatch, name: str, value: str
 ) -> None:

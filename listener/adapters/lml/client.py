@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import httpx
 import structlog
@@ -98,18 +98,9 @@ class LmlClient:
         """
         refused = TracksRefusedError if with_tracks else PageRefusedError
         values = _VALUES_WITH_TRACKS if with_tracks else _VALUES
-        inputs = [
-            {
-                "library_id": question.library_id,
-                "artist_name": question.artist_name,
-                "album_title": question.album_title,
-                "legacy_release_id": question.legacy_release_id,
-            }
-            for question in questions
-        ]
         body = await self._post(
             Route.LIBRARY,
-            {"inputs": inputs, "include_tracks": with_tracks},
+            _content(questions, with_tracks=with_tracks),
             self._limits.resolve_timeout,
             refused,
             values=values * len(questions),
@@ -135,7 +126,7 @@ class LmlClient:
         """
         body = await self._post(
             Route.ROTATION,
-            {"identity_ids": list(identity_ids)},
+            to_json({"identity_ids": list(identity_ids)}),
             self._limits.refresh_timeout,
             values=_VALUES_WITH_TRACKS * len(identity_ids),
             attempts=1,
@@ -146,11 +137,13 @@ class LmlClient:
         """Return the identity of a Discogs release, created if needed; raises like `ask`."""
         body = await self._post(
             Route.MINT,
-            {
-                "kind": "release",
-                "source": "discogs_release",
-                "external_id": str(discogs_release_id),
-            },
+            to_json(
+                {
+                    "kind": "release",
+                    "source": "discogs_release",
+                    "external_id": str(discogs_release_id),
+                }
+            ),
             self._limits.resolve_timeout,
         )
         return _read(read_minted, body)
@@ -184,7 +177,7 @@ class LmlClient:
     async def _post(
         self,
         path: str,
-        body: dict[str, Any],
+        content: bytes,
         deadline: timedelta,
         refused: type[PageRefusedError] = PageRefusedError,
         *,
@@ -200,7 +193,6 @@ class LmlClient:
             before_sleep=_log_retry,
             retry_error_callback=_last,
         )
-        content = to_json(body)
         reply: bytearray | Failed = await retrying(
             self._attempt, path, content, deadline, self._bounds(values), refused
         )
@@ -256,6 +248,20 @@ async def open_lml(
         connections=limits.connections + 1,
     ) as http:
         yield LmlClient(http, limits, root + HEALTH)
+
+
+def _content(questions: Sequence[Question], *, with_tracks: bool) -> bytes:
+    # Calls last long, so that what is kept of each counts.
+    inputs = [
+        {
+            "library_id": question.library_id,
+            "artist_name": question.artist_name,
+            "album_title": question.album_title,
+            "legacy_release_id": question.legacy_release_id,
+        }
+        for question in questions
+    ]
+    return to_json({"inputs": inputs, "include_tracks": with_tracks})
 
 
 def _read(read: Callable[[bytearray], T], body: bytearray) -> T:

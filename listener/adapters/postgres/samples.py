@@ -12,23 +12,25 @@ from listener.domain.change import Stream
 from listener.domain.pulse import Reading, StreamReading
 from listener.domain.sample import COVERAGE, Sample
 
-# Discogs' budget is a number of calls a minute.
-_WINDOW = timedelta(minutes=1)
 # Samples tell nothing of what is due.
 _EVERYTHING = {"include_null_canonical": True}
 
 
 class PostgresReadings:
-    """Tells how the streams are; `holder` is our own name, as others know us."""
+    """Tells how the streams are; `holder` is our own name, as others know us.
 
-    def __init__(self, pool: Pool, backend: str, holder: str) -> None:
+    `window` is the time that Discogs' budget is for.
+    """
+
+    def __init__(self, pool: Pool, backend: str, holder: str, window: timedelta) -> None:
         self._pool = pool
         self._holder = holder
+        self._window = window
         self._read = query("read_backlog", backend)
 
     async def read(self) -> Reading:
         """Look once."""
-        parameters = {"holder": self._holder, "window": _WINDOW}
+        parameters = {"holder": self._holder, "window": self._window}
         async with session(self._pool) as connection:
             told = await (await connection.execute(self._read, parameters)).fetchall()
         waiting = tuple(StreamReading(Stream(stream), *rest) for stream, *rest, _, _ in told)

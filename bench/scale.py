@@ -1,0 +1,255 @@
+"""How far one process goes with a fleet of LMLs, and several processes with one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psutil
+import psycopg
+from psycopg import sql
+
+from bench.fleet import PAGE, PAGE_SECONDS, RunningFleet, running_fleet
+from bench.harness import Figure, catalogue, fresh_server, median, spread
+from bench.process import BACKEND
+from bench.reconciling import Bench, prepared
+from listener.adapters.postgres.installation import install, installing
+from listener.demo.postgres import create_backend
+
+FLEETS = (1, 2, 4, 8, 16, 32, 64)
+# Pages that each process of LML works on; those at either end of a run are not counted.
+PAGES_EACH, ENDS = 10, 2
+MOST_CALLS = 128
+SHARES, SHARED_ROWS = 4, 20_000
+MEGABYTE = 2**20
+
+_LIBRARY = sql.Identifier(BACKEND, "library")
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """One backfill: rows a second in its middle, its largest memory, and cores in use by whom."""
+
+    rate: float
+    memory: float
+    python: float
+    postgres: float
+    lml: float
+    machine: float
+
+    @property
+    def busiest(self) -> str:
+        """Name what is saturated, if anything of ours is."""
+        cores = psutil.cpu_count() or 1
+        used = f"Python {self.python:.2f}, PostgreSQL {self.postgres:.2f}, LML {self.lml:.2f}"
+        used += f", machine {self.machine:.2f} of {cores} cores"
+        if self.python >= 0.9:
+            return f"Python is saturated ({used})"
+        if self.machine >= 0.9 * cores:
+            who = "PostgreSQL's writes" if self.postgres > self.python else "Python"
+            return f"CPU is saturated, most of it by {who} ({used})"
+        return used
+
+
+def figures(rounds: int) -> list[Figure]:
+    """Measure fleets of all sizes in turn, then shares."""
+    rounds = min(rounds, 3)
+    with _library(FLEETS[-1] * PAGE * PAGES_EACH) as (dsn, db):
+        ran: dict[int, list[Ran]] = {processes: [] for processes in (*FLEETS, 0)}
+        for number in range(rounds):
+            for processes, results in ran.items():
+                sys.stderr.write(
+                    f"scale: {processes or 'no limit of'} LML, round {number + 1} of {rounds}\n"
+                )
+                results.append(_fleet_run(dsn, db, processes))
+    found = _fleet_figures(ran)
+    with prepared(SHARED_ROWS) as bench:
+        return found + [_shares(bench, latency, rounds) for latency in (0.5, 0.0)]
+
+
+@contextmanager
+def _library(rows: int) -> Iterator[tuple[str, psycopg.Connection[tuple[object, ...]]]]:
+    """Yield a library of releases with one artist: every page has its 500 rows."""
+    with fresh_server() as dsn, psycopg.connect(dsn, autocommit=True) as db:
+        create_backend(dsn, BACKEND, with_triggers=False)
+        catalogue(dsn, BACKEND, rows, compilations=False)
+        with installing(dsn) as connection:
+            install(connection, BACKEND)
+        yield dsn, db
+
+
+def _fleet_run(dsn: str, db: psycopg.Connection[tuple[object, ...]], processes: int) -> Ran:
+    """Run a backfill against a fleet; without processes, against an LML that takes no time."""
+    _forget(db)
+    rows = (processes or 32) * PAGE * PAGES_EACH
+    fleet = running_fleet(processes or 1, PAGE_SECONDS if processes else 0.0)
+    with fleet as lml, _server_of(db) as server:
+        calls = min(MOST_CALLS, 2 * processes) if processes else MOST_CALLS
+        return _watched(dsn, db, server, lml, rows=rows, calls=calls)
+
+
+def _forget(db: psycopg.Connection[tuple[object, ...]]) -> None:
+    db.execute(
+        sql.SQL("TRUNCATE listener.change, listener.ledger, {}, {}").format(
+            sql.Identifier(BACKEND, "library_identity_source"),
+            sql.Identifier(BACKEND, "library_identity"),
+        )
+    )
+    db.execute("VACUUM ANALYZE")
+    db.execute("CHECKPOINT")
+
+
+@contextmanager
+def _server_of(db: psycopg.Connection[tuple[object, ...]]) -> Iterator[psutil.Process]:
+    backend = psutil.Process(db.info.backend_pid)
+    server = backend.parent()
+    assert server is not None
+    yield server
+
+
+def _cpu(process: psutil.Process) -> float:
+    """Return the CPU seconds of a process, its children, and those of its children that ended."""
+    total = sum(process.cpu_times()[:4])
+    for child in process.children():
+        try:
+            total += sum(child.cpu_times()[:2])
+        except psutil.NoSuchProcess:
+            continue
+    return float(total)
+
+
+def _watched(
+    dsn: str,
+    db: psycopg.Connection[tuple[object, ...]],
+    server: psutil.Process,
+    lml: RunningFleet,
+    *,
+    rows: int,
+    calls: int,
+) -> Ran:
+    before = _cpu(server), lml.cpu(), _busy()
+    process = _begin(dsn, lml.url, calls, "--limit", str(rows))
+    watched, largest, cpu, ticks = psutil.Process(process.pid), 0, 0.0, threading.Event()
+    while process.poll() is None:
+        try:
+            largest = max(largest, watched.memory_info().rss)
+            cpu = sum(watched.cpu_times()[:2])
+        except psutil.NoSuchProcess:
+            break
+        ticks.wait(0.05)
+    assert process.wait() == 0
+    after = _cpu(server), lml.cpu(), _busy()
+    took, rate = _took_and_rate(db, rows, calls // 2 * PAGE * ENDS)
+    postgres, fleet, machine = (
+        (end - begin) / took for begin, end in zip(before, after, strict=True)
+    )
+    return Ran(rate, largest / MEGABYTE, cpu / took, postgres, fleet, machine)
+
+
+def _begin(dsn: str, lml: str, calls: int, *arguments: str) -> subprocess.Popen[bytes]:
+    environment = {
+        "DATABASE_URL": dsn,
+        "LIBRARY_METADATA_URL": lml,
+        "LML_MAX_CONCURRENT": str(calls),
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "listener", "backfill", "--json", *arguments],
+        env={**os.environ, **environment},  # noqa: TID251 - handed on to a child
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def _busy() -> float:
+    times = psutil.cpu_times()
+    return float(times.user + times.system + times.nice + times.irq + times.softirq)
+
+
+def _took_and_rate(
+    db: psycopg.Connection[tuple[object, ...]], rows: int, ends: int
+) -> tuple[float, float]:
+    """Return the seconds of the last run, and the rows a second without those at either end."""
+    ends = min(ends, rows // 4)
+    row = db.execute(
+        "SELECT extract(epoch FROM r.ended_at - r.started_at)::float8,"
+        " extract(epoch FROM l.answered_at - f.answered_at)::float8 FROM listener.run AS r"
+        " CROSS JOIN (SELECT answered_at FROM listener.ledger ORDER BY 1 OFFSET %s LIMIT 1) AS f"
+        " CROSS JOIN (SELECT answered_at FROM listener.ledger ORDER BY 1 OFFSET %s LIMIT 1) AS l"
+        " ORDER BY r.run_id DESC LIMIT 1",
+        (ends, rows - ends - 1),
+    ).fetchone()
+    assert row is not None
+    return float(str(row[0])), (rows - 2 * ends) / float(str(row[1]))
+
+
+def _fleet_figures(ran: dict[int, list[Ran]]) -> list[Figure]:
+    limits = [each.rate for each in ran[0]]
+    limit = median(limits)
+    found = [
+        Figure(
+            "rows a second, LML 0 ms: the process's own limit",
+            "-",
+            f"{limit:,.0f}",
+            met=True,
+            detail=f"{spread(limits, '{:,.0f}')}; {ran[0][-1].busiest}",
+        )
+    ]
+    for processes in FLEETS:
+        ideal = processes * PAGE / PAGE_SECONDS
+        rates = [each.rate for each in ran[processes]]
+        held = ideal <= limit / 2
+        share = median(rates) / ideal
+        found.append(
+            Figure(
+                f"{processes} LML processes of 5 permits: rows a second, of ideal",
+                ">= 0.90" if held else "beyond half of its limit",
+                f"{median(rates):,.0f}, {share:.2f}",
+                not held or share >= 0.90,
+                f"{spread(rates, '{:,.0f}')}; {ran[processes][-1].busiest}",
+            )
+        )
+    memory = max(each.memory for each in (*ran[64], *ran[0]))
+    found.append(
+        Figure(f"memory, {MOST_CALLS} calls", "<= 200 MB", f"{memory:.0f} MB", memory <= 200)
+    )
+    return found
+
+
+def _shares(bench: Bench, latency: float, rounds: int) -> Figure:
+    """Measure one process against four, each with one call in flight, in turn."""
+    bench.lml.set(latency={"fixed": latency})
+    ratios: list[float] = []
+    alone: list[float] = []
+    together: list[float] = []
+    for _ in range(rounds):
+        for shares, times in ((1, alone), (SHARES, together)):
+            bench.forget()
+            times.append(_shared(bench, shares))
+        ratios.append(alone[-1] / together[-1])
+    return Figure(
+        f"{SHARES} processes with a share each against one, LML {latency * 1000:.0f} ms",
+        ">= 3.4 x" if latency else "-",
+        f"{median(ratios):.2f} x",
+        not latency or median(ratios) >= 3.4,
+        f"{spread(ratios, '{:.2f}')}; {median(alone):.1f} s, {median(together):.1f} s",
+    )
+
+
+def _shared(bench: Bench, shares: int) -> float:
+    ran = [
+        _begin(bench.dsn, bench.lml.url, 2, "--partition", f"{share}/{shares}")
+        for share in range(shares)
+    ]
+    assert [process.wait() for process in ran] == [0] * shares
+    row = bench.db.execute(
+        "SELECT extract(epoch FROM max(ended_at) - min(started_at))::float8 FROM"
+        " (SELECT * FROM listener.run ORDER BY run_id DESC LIMIT %s) AS r",
+        (shares,),
+    ).fetchone()
+    assert row is not None
+    return float(str(row[0]))
