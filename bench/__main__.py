@@ -15,10 +15,11 @@ from bench import (
     rotation_load,
     scale,
     serving,
+    sizes,
     tracks,
     writers,
 )
-from bench.harness import Figure, machine, show
+from bench.harness import ROWS, Figure, machine, show
 
 _PARTS: dict[str, Callable[[argparse.Namespace], Sequence[Figure]]] = {
     "following": lambda given: following.figures(given.rounds),
@@ -30,7 +31,7 @@ _PARTS: dict[str, Callable[[argparse.Namespace], Sequence[Figure]]] = {
     "rotation": lambda given: rotation_load.figures(given.rounds),
     "tracks": lambda given: tracks.figures(given.rounds),
     "serving": lambda given: serving.figures(given.rounds),
-    "scale": lambda given: scale.figures(given.rounds),
+    "scale": lambda given: [*scale.figures(given.rounds), *sizes.figures(given.rows)],
 }
 
 
@@ -39,6 +40,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*_PARTS, []], help="all if none is named")
     parser.add_argument("--rounds", type=int, default=5, help="readings a figure (default 5)")
+    parser.add_argument(
+        "--rows", type=int, default=10 * ROWS, help="rows of the large library of `scale`"
+    )
     given = parser.parse_args()
     sys.stdout.write(f"{machine()}\n")
     figures: list[Figure] = []

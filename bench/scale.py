@@ -42,18 +42,24 @@ class Ran:
     lml: float
     machine: float
 
-    @property
-    def busiest(self) -> str:
-        """Name what is saturated, if anything of ours is."""
+    def saturated(self) -> str:
+        """Name what was saturated, and what each part would reach with a core of its own."""
         cores = psutil.cpu_count() or 1
-        used = f"Python {self.python:.2f}, PostgreSQL {self.postgres:.2f}, LML {self.lml:.2f}"
-        used += f", machine {self.machine:.2f} of {cores} cores"
+        others = max(0.0, self.machine - self.python - self.postgres - self.lml)
         if self.python >= 0.9:
-            return f"Python is saturated ({used})"
-        if self.machine >= 0.9 * cores:
-            who = "PostgreSQL's writes" if self.postgres > self.python else "Python"
-            return f"CPU is saturated, most of it by {who} ({used})"
-        return used
+            found = "Python is saturated"
+        elif self.machine < 0.9 * cores:
+            found = "nothing is saturated"
+        elif others > self.machine / 2:
+            found = f"other programs saturate the machine ({others:.1f} cores)"
+        else:
+            most = "PostgreSQL's writes" if self.postgres > self.python else "Python"
+            found = f"CPU is saturated, mostly by {most}"
+        return (
+            f"{found}; cores: Python {self.python:.2f}, PostgreSQL {self.postgres:.2f}, LML"
+            f" {self.lml:.2f}; with a core of its own Python {self.rate / self.python:,.0f}"
+            f" rows/s, PostgreSQL {self.rate / self.postgres:,.0f}"
+        )
 
 
 def figures(rounds: int) -> list[Figure]:
@@ -181,7 +187,8 @@ def _took_and_rate(
         " CROSS JOIN (SELECT answered_at FROM listener.ledger ORDER BY 1 OFFSET %s LIMIT 1) AS f"
         " CROSS JOIN (SELECT answered_at FROM listener.ledger ORDER BY 1 OFFSET %s LIMIT 1) AS l"
         " ORDER BY r.run_id DESC LIMIT 1",
-        (ends, rows - ends - 1),
+        # From the end of one page to the end of another.
+        (ends - 1, rows - ends - 1),
     ).fetchone()
     assert row is not None
     return float(str(row[0])), (rows - 2 * ends) / float(str(row[1]))
@@ -196,7 +203,7 @@ def _fleet_figures(ran: dict[int, list[Ran]]) -> list[Figure]:
             "-",
             f"{limit:,.0f}",
             met=True,
-            detail=f"{spread(limits, '{:,.0f}')}; {ran[0][-1].busiest}",
+            detail=f"{spread(limits, '{:,.0f}')}; {ran[0][-1].saturated()}",
         )
     ]
     for processes in FLEETS:
@@ -210,7 +217,7 @@ def _fleet_figures(ran: dict[int, list[Ran]]) -> list[Figure]:
                 ">= 0.90" if held else "beyond half of its limit",
                 f"{median(rates):,.0f}, {share:.2f}",
                 not held or share >= 0.90,
-                f"{spread(rates, '{:,.0f}')}; {ran[processes][-1].busiest}",
+                f"{spread(rates, '{:,.0f}')}; {ran[processes][-1].saturated()}",
             )
         )
     memory = max(each.memory for each in (*ran[64], *ran[0]))

@@ -44,7 +44,10 @@ PODS = [
 ]
 
 
-@pytest.mark.parametrize("document", PODS, ids=lambda document: document["kind"])
+SHARES = next(each for each in PODS if each["metadata"]["name"] == "listener-backfill")
+
+
+@pytest.mark.parametrize("document", PODS, ids=lambda document: document["metadata"]["name"])
 def test_pods_may_do_nothing_but_their_work(document: dict[str, Any]) -> None:
     pod = pod_of(document)
     assert pod["automountServiceAccountToken"] is False
@@ -103,6 +106,38 @@ def test_sweeps_do_not_pile_up() -> None:
     assert sweep["jobTemplate"]["spec"]["backoffLimit"] == 0
 
 
+def test_each_pod_of_a_backfill_in_shares_gets_one_share() -> None:
+    job = SHARES["spec"]
+    (container,) = pod_of(SHARES)["containers"]
+    given = {each["name"]: each for each in container["env"]}
+    assert job["completionMode"] == "Indexed"
+    # Shares that do not run at the same time only take longer.
+    assert job["completions"] == job["parallelism"] == int(given["PARTITION_COUNT"]["value"])
+    index = given["PARTITION_INDEX"]["valueFrom"]["fieldRef"]["fieldPath"]
+    assert index == "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+    assert given.keys() <= _SETTINGS
+
+
+def test_backfill_in_shares_is_tried_again_and_is_none_of_the_daemons() -> None:
+    assert SHARES["spec"]["backoffLimitPerIndex"] >= 1
+    assert pod_of(SHARES)["restartPolicy"] == "Never"
+    daemons = manifest("Deployment")["spec"]["selector"]["matchLabels"]
+    assert not daemons.items() <= SHARES["spec"]["template"]["metadata"]["labels"].items()
+    assert "backfill-shares.yaml" not in (KUBERNETES / "kustomization.yaml").read_text("utf-8")
+
+
+def test_backfill_in_shares_has_the_settings_of_the_daemon() -> None:
+    (container,) = pod_of(SHARES)["containers"]
+    (daemon,) = pod_of(manifest("Deployment"))["containers"]
+    given = {each["name"]: each.get("value") for each in container["env"]}
+    settings = environment(KUBERNETES / "settings.env")
+    shared = given.keys() & settings.keys()
+    assert shared == {"LIBRARY_METADATA_URL", "WXYC_SCHEMA_NAME"}
+    assert all(given[name] == settings[name] for name in shared)
+    secrets = [each for each in daemon["envFrom"] if "secretRef" in each]
+    assert container["envFrom"] == secrets
+
+
 def test_images_are_of_this_version() -> None:
     tags = [
         image["newTag"]
@@ -110,7 +145,9 @@ def test_images_are_of_this_version() -> None:
         if document["kind"] == "Kustomization"
         for image in document["images"]
     ]
-    assert tags == [version(DISTRIBUTION)] * 2
+    (container,) = pod_of(SHARES)["containers"]
+    _, _, tag = container["image"].partition(":")
+    assert [*tags, tag] == [version(DISTRIBUTION)] * 3
 
 
 def environment(path: Path) -> dict[str, str]:

@@ -1,0 +1,239 @@
+"""What grows with the library and what does not: searches, claims, memory, status and page."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import httpx
+from psycopg import sql
+
+from bench.harness import ROWS, Figure, median, spread
+from bench.process import BACKEND, running_daemon
+from bench.reconciling import MEGABYTE, Bench, prepared
+from listener.adapters.postgres.connection import Database, open_pool
+from listener.adapters.postgres.due import PostgresDue
+from listener.adapters.postgres.library import AskAgain
+from listener.adapters.postgres.outbox import PostgresOutbox
+from listener.domain.change import Stream
+from listener.domain.due import Scope
+
+WEEK = timedelta(days=7)
+BATCH, READINGS = 500, 5
+
+_LIBRARY = sql.Identifier(BACKEND, "library")
+_IDENTITY = sql.Identifier(BACKEND, "library_identity")
+_SOURCE = sql.Identifier(BACKEND, "library_identity_source")
+
+# A ledger that knows every row, half of them with an identity; none is due for a day.
+_ANSWERED = (
+    sql.SQL(
+        "INSERT INTO listener.ledger"
+        " (library_id, question, ask_order, outcome, answered_at, next_ask_at)"
+        " SELECT id, listener.question_digest(artist_name, album_title, legacy_release_id,"
+        " coalesce(code_volume_letters LIKE 'Z%', false)), 1,"
+        " CASE WHEN id % 2 = 0 THEN 'single_artist' ELSE 'unresolved' END, now(),"
+        " now() + interval '1 day' + random() * interval '6 days' FROM {}"
+    ).format(_LIBRARY),
+    sql.SQL(
+        "INSERT INTO {} (library_id, last_verified_at, method, confidence, notes)"
+        " SELECT id, now(), 'exact_match', 0.9, 'consumer:lml-bulk' FROM {} WHERE id % 2 = 0"
+    ).format(_IDENTITY, _LIBRARY),
+)
+_DUE = sql.SQL(
+    "UPDATE listener.ledger SET next_ask_at = now() - interval '1 hour' WHERE library_id IN"
+    " (SELECT 1 + n * (SELECT max(id) / {most} FROM {library}) FROM generate_series(0, {most} - 1)"
+    " AS n)"
+).format(most=sql.Literal(BATCH), library=_LIBRARY)
+_ALL_CHANGED = sql.SQL(
+    "INSERT INTO listener.change (stream, row_id) SELECT 'library', id FROM {}"
+).format(_LIBRARY)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What was measured on a library of so many rows: seconds, and bytes of memory."""
+
+    rows: int
+    page: list[float]
+    audit: list[float]
+    window: float
+    claim: list[float]
+    backfill: float
+    daemon: float
+    status: list[float]
+    site: list[float]
+
+
+def figures(rows: int) -> list[Figure]:
+    """Measure a library of the station's size and one of `rows` rows."""
+    small, large = _measured(ROWS), _measured(rows)
+    return _as_figures(small, large)
+
+
+def _measured(rows: int) -> Sizes:
+    sys.stderr.write(f"sizes: making {rows:,} rows\n")
+    with prepared(rows) as bench:
+        bench.lml.set(latency={"fixed": 0})
+        backfill = bench.command("backfill", "--limit", str(ROWS)).largest_rss
+        sys.stderr.write("sizes: making their answers\n")
+        _answer_everything(bench)
+        page, audit, window = asyncio.run(_search(bench.dsn))
+        sys.stderr.write("sizes: running the daemon\n")
+        daemon, status, site = _daemon(bench)
+        bench.db.execute(_ALL_CHANGED)
+        bench.db.execute("VACUUM ANALYZE listener.change")
+        claim = asyncio.run(_claim(bench.dsn))
+    megabytes = backfill / MEGABYTE, daemon / MEGABYTE
+    return Sizes(rows, page, audit, window, claim, *megabytes, status, site)
+
+
+def _answer_everything(bench: Bench) -> None:
+    bench.forget()
+    for statement in (*_ANSWERED, _DUE):
+        bench.db.execute(statement)
+    bench.tidy()
+
+
+async def _search(dsn: str) -> tuple[list[float], list[float], float]:
+    """Return the seconds of each due page and each look at everything, and of its longest step."""
+    pages, audits, longest = [], [], []
+    async with open_pool(Database(dsn, BACKEND, "listener bench"), size=2) as pool:
+        due = PostgresDue(pool, BACKEND, AskAgain(WEEK, WEEK))
+        for _ in range(READINGS):
+            began = time.perf_counter()
+            found = [row async for rows in due.by_time(Scope()) for row in rows]
+            pages.append(time.perf_counter() - began)
+            assert len(found) == BATCH
+        for _ in range(READINGS):
+            began = last = time.perf_counter()
+            steps = []
+            async for rows in due.by_content(Scope()):
+                assert not rows
+                steps.append(time.perf_counter() - last)
+                last = time.perf_counter()
+            audits.append(time.perf_counter() - began)
+            longest.append(max(steps))
+    return pages, audits, median(longest)
+
+
+async def _claim(dsn: str) -> list[float]:
+    """Return the seconds of each claim of 500 while every row waits."""
+    times = []
+    async with open_pool(Database(dsn, BACKEND, "listener bench"), size=1) as pool:
+        outbox = PostgresOutbox(pool, BACKEND)
+        for _ in range(4 * READINGS):
+            began = time.perf_counter()
+            look = await outbox.look(Stream.LIBRARY, after=0, held=[], limit=BATCH)
+            times.append(time.perf_counter() - began)
+            assert len(look.changes) == BATCH
+    return times[READINGS:]
+
+
+def _daemon(bench: Bench) -> tuple[int, list[float], list[float]]:
+    """Return the daemon's largest memory, and the seconds of `listener status` and of the page."""
+    before = _ended_runs(bench)
+    pause = threading.Event()
+    with running_daemon(bench.dsn, bench.lml.url) as daemon:
+        # It begins with a look at everything.
+        while _ended_runs(bench) == before:
+            pause.wait(0.2)
+        with httpx.Client(base_url=daemon.url, trust_env=False, timeout=60) as client:
+            site = [_timed(lambda: client.get("/status.json")) for _ in range(READINGS)]
+        status = [_timed(lambda: _status(bench.dsn)) for _ in range(READINGS)]
+        return daemon.largest_rss, status, site
+
+
+def _ended_runs(bench: Bench) -> int:
+    row = bench.db.execute("SELECT count(ended_at) FROM listener.run").fetchone()
+    assert row is not None
+    return int(str(row[0]))
+
+
+def _status(dsn: str) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "listener", "status", "--json"],
+        env={**os.environ, "DATABASE_URL": dsn},  # noqa: TID251 - handed on to a child
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+
+
+def _timed(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _as_figures(small: Sizes, large: Sizes) -> list[Figure]:
+    times = large.rows / small.rows
+    return [
+        _flat("a due page of 500", small.page, large.page, large.rows),
+        _flat("a claim of 500 while every row waits", small.claim, large.claim, large.rows),
+        _linear("a look at every row", small.audit, large.audit, times),
+        _flat("its longest statement", [small.window], [large.window], large.rows),
+        _memory("memory of a backfill of 64,676 of them", small.backfill, large.backfill),
+        _memory("memory of the daemon after a look at every row", small.daemon, large.daemon),
+        _counted("`listener status`", small.status, large.status, times),
+        _counted("`/status.json`", small.site, large.site, times),
+    ]
+
+
+def _flat(name: str, small: list[float], large: list[float], rows: int) -> Figure:
+    ratio = median(large) / median(small)
+    return Figure(
+        f"{name}: {rows:,} rows / {ROWS:,}",
+        "flat: <= 1.10",
+        f"{ratio:.2f}",
+        ratio <= 1.10,
+        _both(small, large),
+    )
+
+
+def _linear(name: str, small: list[float], large: list[float], times: float) -> Figure:
+    ratio = median(large) / median(small) / times
+    return Figure(
+        f"{name}, each: {times:.0f} x as many / {ROWS:,}",
+        "linear: <= 1.10",
+        f"{ratio:.2f}",
+        ratio <= 1.10,
+        _both(small, large),
+    )
+
+
+def _counted(name: str, small: list[float], large: list[float], times: float) -> Figure:
+    """Judge what counts every row: it takes a while of its own, and must not grow faster."""
+    ratio = median(large) / median(small)
+    return Figure(
+        f"{name}: {times:.0f} x as many / {ROWS:,}",
+        f"linear: <= {1.1 * times:.0f}, <= 10 s",
+        f"{ratio:.1f}",
+        ratio <= 1.1 * times and median(large) <= 10,
+        _both(small, large),
+    )
+
+
+def _memory(name: str, small: float, large: float) -> Figure:
+    ratio = large / small
+    return Figure(
+        name,
+        "flat: +- 10 %",
+        f"{ratio - 1:+.0%}",
+        abs(ratio - 1) <= 0.10,
+        f"{small:.0f} MB, {large:.0f} MB",
+    )
+
+
+def _both(small: list[float], large: list[float]) -> str:
+    first, second = ([1000 * each for each in times] for times in (small, large))
+    return (
+        f"{median(first):.1f} ms ({spread(first, '{:.1f}')}),"
+        f" {median(second):.1f} ms ({spread(second, '{:.1f}')})"
+    )
