@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from bench import (
     claims,
@@ -21,6 +22,7 @@ from bench import (
 )
 from bench.harness import ROWS, Figure, machine, show
 
+_HELP = "all if none is named; quick: one figure of each, in minutes"
 _PARTS: dict[str, Callable[[argparse.Namespace], Sequence[Figure]]] = {
     "following": lambda given: following.figures(given.rounds),
     "failures": lambda given: failures.figures(given.rounds),
@@ -34,11 +36,25 @@ _PARTS: dict[str, Callable[[argparse.Namespace], Sequence[Figure]]] = {
     "scale": lambda given: [*scale.figures(given.rounds), *sizes.figures(given.rows)],
 }
 
+# One figure of each kind, on a machine that need not be quiet.
+_QUICK: dict[str, Callable[[], Sequence[Figure]]] = {
+    "following": following.quick,
+    "failures": failures.quick,
+    "writers": writers.quick,
+    "flat-out": lambda: flat_out.figures(1),
+    "claims": lambda: claims.figures(1),
+    "reconciling": reconciling.quick,
+    "rotation": rotation_load.quick,
+    "tracks": lambda: tracks.figures(1),
+    "serving": lambda: serving.figures(1),
+    "scale": scale.quick,
+}
+
 
 def main() -> int:
     """Run the parts that are asked for; return 1 if a figure is not reached."""
     parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*_PARTS, []], help="all if none is named")
+    parser.add_argument("parts", nargs="*", choices=[*_PARTS, "quick", []], help=_HELP)
     parser.add_argument("--rounds", type=int, default=5, help="readings a figure (default 5)")
     parser.add_argument(
         "--rows", type=int, default=10 * ROWS, help="rows of the large library of `scale`"
@@ -46,11 +62,17 @@ def main() -> int:
     given = parser.parse_args()
     sys.stdout.write(f"{machine()}\n")
     figures: list[Figure] = []
-    for part in given.parts or _PARTS:
-        measured = _PARTS[part](given)
+    for part, measure in _chosen(given).items():
+        measured = measure()
         show(measured, part)
         figures += measured
     return 0 if all(figure.met for figure in figures) else 1
+
+
+def _chosen(given: argparse.Namespace) -> dict[str, Callable[[], Sequence[Figure]]]:
+    if "quick" in given.parts:
+        return _QUICK
+    return {part: partial(_PARTS[part], given) for part in given.parts or _PARTS}
 
 
 if __name__ == "__main__":

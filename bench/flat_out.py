@@ -44,6 +44,7 @@ def figures(rounds: int = 5) -> list[Figure]:
             median(p99) <= 30,
             f"p50 {median(p50):.1f} ms, longest {median(longest):.0f} ms, "
             f"{median(rates):,.0f} tx/s, {median(claimed):,.0f} changes a round",
+            p99,
         )
     ]
 

@@ -25,23 +25,28 @@ ROWS = 64_676
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line of the table: what was measured and whether it reaches its target."""
+    """One line of the table: what was measured and whether it reaches its target.
+
+    `readings` are those that `measured` is the median of, or the worst, in its unit.
+    """
 
     name: str
     target: str
     measured: str
     met: bool
     detail: str = ""
+    readings: Sequence[float] = ()
 
 
 def show(figures: Sequence[Figure], title: str) -> None:
     """Print the figures as a table."""
     table = Table(title=title, title_justify="left")
-    for heading in ("what", "target", "measured", "met", "detail"):
+    for heading in ("what", "target", "measured", "spread", "met", "detail"):
         table.add_column(heading, overflow="fold")
     for figure in figures:
         met = "[green]yes[/]" if figure.met else "[red]no[/]"
-        table.add_row(figure.name, figure.target, figure.measured, met, figure.detail)
+        between = spread(figure.readings, "{:.4g}") if len(figure.readings) > 1 else ""
+        table.add_row(figure.name, figure.target, figure.measured, between, met, figure.detail)
     Console().print(table)
 
 

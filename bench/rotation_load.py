@@ -109,6 +109,14 @@ def figures(rounds: int = 3) -> list[Figure]:
     return _as_figures(measured)
 
 
+def quick() -> list[Figure]:
+    """Measure inserts once."""
+    measured = Measured()
+    with _prepared() as (dsn, db):
+        _inserts(dsn, db, measured)
+    return [_insert_figure(measured)]
+
+
 @contextmanager
 def _prepared() -> Iterator[tuple[str, Connection]]:
     with fresh_server() as dsn:
@@ -378,9 +386,21 @@ def _library_p99(db: Connection) -> float:
     return times[int(len(times) * 0.99)]
 
 
+def _insert_figure(measured: Measured) -> Figure:
+    insert = median(measured.insert_p50)
+    return Figure(
+        "idle: commit of a rotation insert to refresh call, p50",
+        "<= 50 ms",
+        f"{insert:.1f} ms",
+        insert <= 50,
+        f"{INSERTS} inserts a round",
+        measured.insert_p50,
+    )
+
+
 def _as_figures(measured: Measured) -> list[Figure]:
     busiest, calls = max(measured.busiest), max(measured.warm_calls)
-    seconds, insert = median(measured.warm_seconds), median(measured.insert_p50)
+    seconds = median(measured.warm_seconds)
     alone, beside = median(measured.alone_p99), median(measured.beside_p99)
     by_rate = {rate: median(found) for rate, found in measured.warm_by_rate.items()}
     return [
@@ -390,6 +410,7 @@ def _as_figures(measured: Measured) -> list[Figure]:
             f"{busiest:.0f}",
             busiest <= 50,
             f"the worst round; {DISCOGS_CALLS} for refreshing, {BROWSING} for people",
+            measured.busiest,
         ),
         Figure(
             "the same: the longest that browsing waited",
@@ -397,6 +418,7 @@ def _as_figures(measured: Measured) -> list[Figure]:
             f"{max(measured.browsing_wait):.2f} s",
             max(measured.browsing_wait) <= 1,
             "the worst round",
+            measured.browsing_wait,
         ),
         Figure(
             "the same: how long it takes",
@@ -404,6 +426,7 @@ def _as_figures(measured: Measured) -> list[Figure]:
             f"{median(measured.cold_minutes):.0f} min",
             met=True,
             detail=f"{median(measured.cold_calls):.0f} refresh calls",
+            readings=measured.cold_minutes,
         ),
         Figure(
             f"warm walk of {IDENTITIES}, LML 100 ms",
@@ -420,13 +443,7 @@ def _as_figures(measured: Measured) -> list[Figure]:
             met=True,
             detail=f"{median(measured.unknown_minutes):.1f} min",
         ),
-        Figure(
-            "idle: commit of a rotation insert to refresh call, p50",
-            "<= 50 ms",
-            f"{insert:.1f} ms",
-            insert <= 50,
-            f"{INSERTS} inserts a round",
-        ),
+        _insert_figure(measured),
         Figure(
             "library while a cold walk goes on: commit to identity, p99 against without",
             "<= 2 x",

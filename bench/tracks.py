@@ -214,6 +214,7 @@ def _as_figures(measured: Measured) -> list[Figure]:
             measured=f"{ratio:.1f} x",
             met=ratio <= 10,
             detail=f"{median(measured.changed):,.0f} ms to {median(measured.singles):,.0f} ms",
+            readings=[c / s for c, s in zip(measured.changed, measured.singles, strict=True)],
         ),
         Figure(
             name="statements that write it",
@@ -233,6 +234,7 @@ def _as_figures(measured: Measured) -> list[Figure]:
             target="works",
             measured=f"{median(measured.largest):,.0f} ms",
             met=True,
+            readings=measured.largest,
         ),
         Figure(
             name=f"daemon with a page of 11 MB, {PAGE * LONG:,} credits",
@@ -240,6 +242,7 @@ def _as_figures(measured: Measured) -> list[Figure]:
             measured=f"{rss:.0f} MB",
             met=rss < 200,
             detail=f"{median(measured.long_page):,.0f} ms from commit to settled",
+            readings=measured.rss,
         ),
     ]
 
