@@ -39,8 +39,8 @@ class RunningDaemon:
         ]
         for thread in self._threads:
             thread.start()
-        if not self._following.wait(30):
-            message = "the daemon did not begin to follow the library within 30 s"
+        if not self._following.wait(120):
+            message = "the daemon did not begin to follow the library within 120 s"
             raise RuntimeError(message)
 
     def stop(self) -> dict[str, Any]:
