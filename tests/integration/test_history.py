@@ -791,3 +791,12 @@ async def test_plan_made_on_empty_tables_reaches_rows_by_key(pool: Pool, name: s
 def test_history_is_found_usable_whatever_the_planner_is_set_to(dsn: str, settings: str) -> None:
     with psycopg.connect(dsn, options=settings) as connection:
         assert look_at_history(connection, BACKEND).obstacle is None
+
+
+@pytest.mark.parametrize("join", ["nestloop", "hashjoin", "mergejoin"])
+def test_sequences_are_looked_at_by_any_plan(db: Connection, join: str) -> None:
+    """Asked for its rights to what is no sequence, PostgreSQL raises."""
+    for each in ("nestloop", "hashjoin", "mergejoin"):
+        db.execute(f"SET enable_{each} = {'on' if each == join else 'off'}")
+    found = db.execute(query("raise_sequences", BACKEND), {"raising": False}).fetchall()
+    assert found == []
