@@ -11,10 +11,9 @@ from datetime import timedelta
 
 import psycopg
 
-from bench.harness import Figure, fresh_server, median, show
+from bench.harness import Figure, fresh_server, median, migrate, show
 from bench.process import BACKEND
 from listener.adapters.postgres.connection import Database, open_pool
-from listener.adapters.postgres.installation import install, installing
 from listener.adapters.postgres.outbox import PostgresOutbox
 from listener.demo.postgres import create_backend
 from listener.domain.change import Stream
@@ -31,8 +30,7 @@ def figures(rounds: int = 5) -> list[Figure]:
     """Measure the claims of a whole backlog, alone and beside an open transaction."""
     with fresh_server() as dsn:
         create_backend(dsn, BACKEND, with_triggers=False)
-        with installing(dsn) as connection:
-            install(connection, BACKEND)
+        migrate(dsn, BACKEND)
         with psycopg.connect(dsn, autocommit=True) as db:
             # Dead entries stay, as they do between two vacuums.
             db.execute("ALTER TABLE listener.change SET (autovacuum_enabled = false)")

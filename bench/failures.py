@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 import psycopg
 from psycopg import sql
 
-from bench.harness import Figure, fresh_server, median, show
+from bench.harness import Figure, fresh_server, median, migrate, show
 from bench.process import BACKEND, running_daemon
-from listener.adapters.postgres.installation import install, installing
 from listener.demo.postgres import create_backend
 from listener.simulator import Knowledge, Simulator, simulator_thread
 
@@ -105,8 +104,7 @@ def prepared(**settings: str) -> Iterator[Bench]:
     """Yield a bench whose catalogue is answered, followed by a daemon."""
     with fresh_server() as dsn:
         create_backend(dsn, BACKEND, with_triggers=False)
-        with installing(dsn) as connection:
-            install(connection, BACKEND)
+        migrate(dsn, BACKEND)
         # In a thread, so that every question can be looked at.
         lml = Simulator(knowledge=Knowledge(all_single=True), permits=None)
         with (

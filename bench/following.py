@@ -13,9 +13,8 @@ import psycopg
 from psycopg import sql
 
 from bench.baseline import drain_naively
-from bench.harness import ROWS, Figure, catalogue, fresh_server, median, show, spread
+from bench.harness import ROWS, Figure, catalogue, fresh_server, median, migrate, show, spread
 from bench.process import BACKEND, RunningDaemon, running_daemon
-from listener.adapters.postgres.installation import install, installing
 from listener.demo.postgres import create_backend
 from listener.simulator import SimulatorProcess, simulator_process
 
@@ -93,8 +92,7 @@ def prepared() -> Iterator[Bench]:
     """Yield a bench on a server and a simulator of their own."""
     with fresh_server() as dsn:
         create_backend(dsn, BACKEND, with_triggers=False)
-        with installing(dsn) as connection:
-            install(connection, BACKEND)
+        migrate(dsn, BACKEND)
         catalogue(dsn, BACKEND, ROWS)
         with (
             simulator_process(knowledge={"all_single": True}, permits=None) as lml,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import re
@@ -18,6 +19,7 @@ from psycopg import sql
 from rich.console import Console
 from rich.table import Table
 
+from listener.adapters.postgres.installation import install, installing
 from listener.demo.postgres import embedded_postgres
 
 ROWS = 64_676
@@ -150,3 +152,13 @@ def catalogue(dsn: str, schema: str, rows: int = ROWS, *, compilations: bool = T
             parameters = {"rows": rows, "compilations": compilations}
             connection.execute(statement.format(backend=backend), parameters)
         connection.execute("VACUUM ANALYZE")
+
+
+def migrate(dsn: str, backend: str) -> None:
+    """Install the listener."""
+
+    async def migrating() -> None:
+        async with installing(dsn) as connection:
+            await install(connection, backend)
+
+    asyncio.run(migrating())

@@ -16,9 +16,8 @@ import psycopg
 from psycopg import sql
 
 from bench.baseline import resolve_naively
-from bench.harness import ROWS, Figure, catalogue, fresh_server, median
+from bench.harness import ROWS, Figure, catalogue, fresh_server, median, migrate
 from bench.process import BACKEND, running_daemon
-from listener.adapters.postgres.installation import install, installing
 from listener.demo.postgres import create_backend
 from listener.simulator import SimulatorProcess, simulator_process
 
@@ -141,8 +140,7 @@ def prepared(rows: int = ROWS, *, mixed: bool = True) -> Iterator[Bench]:
         with psycopg.connect(dsn, autocommit=True) as db:
             if mixed:
                 db.execute(_MIXED)
-            with installing(dsn) as connection:
-                install(connection, BACKEND)
+            migrate(dsn, BACKEND)
             # What tracks cost is measured on their own.
             tracks = {"not_visited_share": 1}
             with simulator_process(knowledge=_MIX, tracks=tracks, permits=None) as lml:

@@ -26,11 +26,10 @@ import httpx
 import psycopg
 from psycopg import sql
 
-from bench.harness import Figure, fresh_server, median, show
+from bench.harness import Figure, fresh_server, median, migrate, show
 from bench.process import BACKEND, running_daemon
 from listener.adapters.lml.client import LmlLimits, open_lml
 from listener.adapters.postgres.connection import Database, open_pool
-from listener.adapters.postgres.installation import install, installing
 from listener.adapters.postgres.library import AskAgain
 from listener.adapters.postgres.refreshes import PostgresRefreshes
 from listener.adapters.postgres.rotation import PostgresRotation
@@ -121,8 +120,7 @@ def quick() -> list[Figure]:
 def _prepared() -> Iterator[tuple[str, Connection]]:
     with fresh_server() as dsn:
         create_backend(dsn, BACKEND, with_triggers=True)
-        with installing(dsn) as connection:
-            install(connection, BACKEND)
+        migrate(dsn, BACKEND)
         with psycopg.connect(dsn, autocommit=True) as db:
             db.execute(
                 sql.SQL("INSERT INTO {} (artist_name) VALUES ('Somebody')").format(

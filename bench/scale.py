@@ -15,10 +15,9 @@ import psycopg
 from psycopg import sql
 
 from bench.fleet import PAGE, PAGE_SECONDS, RunningFleet, running_fleet
-from bench.harness import Figure, catalogue, fresh_server, median
+from bench.harness import Figure, catalogue, fresh_server, median, migrate
 from bench.process import BACKEND
 from bench.reconciling import Bench, prepared
-from listener.adapters.postgres.installation import install, installing
 from listener.demo.postgres import create_backend
 
 FLEETS = (1, 2, 4, 8, 16, 32, 64)
@@ -91,8 +90,7 @@ def _library(rows: int) -> Iterator[tuple[str, psycopg.Connection[tuple[object, 
     with fresh_server() as dsn, psycopg.connect(dsn, autocommit=True) as db:
         create_backend(dsn, BACKEND, with_triggers=False)
         catalogue(dsn, BACKEND, rows, compilations=False)
-        with installing(dsn) as connection:
-            install(connection, BACKEND)
+        migrate(dsn, BACKEND)
         yield dsn, db
 
 

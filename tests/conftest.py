@@ -14,9 +14,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from listener.adapters.postgres.installation import install, installing
 from listener.adapters.postgres.rights import apply_grants
 from listener.demo.postgres import create_backend
+from tests.database import migrate, on
 from tests.server import Choice, UnfitImageError, choose, running
 
 BACKEND = "wxyc_schema"
@@ -86,8 +86,7 @@ def template(server: str, worker_id: str) -> Iterator[str]:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         dsn = with_database(server, name)
         create_backend(dsn, BACKEND, with_triggers=True)
-        with installing(dsn) as installer:
-            install(installer, BACKEND)
+        migrate(dsn, BACKEND)
         yield name
         _drop(connection, name)
 
@@ -126,7 +125,7 @@ def db(owner_dsn: str) -> Iterator[Connection]:
 def role(db: Connection, worker_id: str) -> Iterator[str]:
     """Name a role that may do what `listener roles` grants, and no more."""
     name = f"listener_daemon_{worker_id}"
-    apply_grants(db, BACKEND, name)
+    on(db, apply_grants, BACKEND, name)
     db.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(name), ROLE_PASSWORD))
     yield name
     db.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(name)))

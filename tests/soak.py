@@ -25,10 +25,10 @@ import httpx
 import psycopg
 from psycopg import sql
 
-from listener.adapters.postgres.installation import install, installing
 from listener.demo.postgres import create_backend, embedded_postgres
 from listener.simulator import SimulatorProcess, simulator_process
 from tests.conftest import BACKEND
+from tests.database import migrate
 
 ROWS = 4_000
 WRITERS = 3
@@ -336,8 +336,7 @@ def stage(folder: Path) -> Iterator[tuple[str, SimulatorProcess]]:
     """Run a server with a catalogue, and a simulator of LML; yields its DSN and the simulator."""
     with embedded_postgres(folder / "pg") as dsn:
         create_backend(dsn, BACKEND, with_triggers=False)
-        with installing(dsn) as connection:
-            install(connection, BACKEND)
+        migrate(dsn, BACKEND)
         with psycopg.connect(dsn) as connection:
             connection.execute(
                 _CATALOGUE.format(

@@ -11,7 +11,6 @@ import structlog
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
 from listener.adapters.postgres.runs import read_pace
 from listener.app.gate import require_gate
-from listener.app.in_thread import in_thread
 from listener.app.installed import check_installation
 from listener.app.parts import Parts, open_parts
 from listener.app.telemetry import open_telemetry
@@ -78,7 +77,7 @@ async def require_ready(settings: Settings, routes: Sequence[Route], *, dry: boo
 
     A `dry` look leaves the database as it is. Raises `InstallationError` or `GateError`.
     """
-    await in_thread(check_installation, settings, dry=dry)
+    await check_installation(settings, dry=dry)
     if routes:
         await require_gate(settings, routes=routes)
 

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from functools import partial
 from http import HTTPStatus
-from typing import Any, TypeVar
-
-import psycopg
+from typing import TypeVar
 
 from listener.adapters.lml.health import LmlProbe, NoAnswerError, Probe, open_probe
 from listener.adapters.postgres.connection import CONNECT
 from listener.adapters.postgres.examination import (
     Rights,
     Server,
-    UnreadableError,
     Wakeups,
     examining,
     read_history,
@@ -30,14 +26,17 @@ from listener.adapters.postgres.examination import (
     try_wakeups,
 )
 from listener.adapters.postgres.history import HistoryTable
-from listener.adapters.postgres.installation import UNICODE, UnreachableError, unfit
+from listener.adapters.postgres.installation import UNICODE, unfit
 from listener.adapters.postgres.rights import GRANT, SEE_ALL_ROWS
+from listener.adapters.postgres.sessions import Connection
 from listener.app.at_work import AT_WORK, judge_work
 from listener.app.finding import MIGRATE, UNDO_MIGRATION, Finding, State, skipped
 from listener.app.gate import ask_gate
-from listener.app.in_thread import in_thread
+from listener.domain.faults import StoreUnavailableError
 from listener.domain.gate import ABSENT, Open, Route
 from listener.settings import Settings, SettingsError, StatusSettings, load_settings
+
+T = TypeVar("T")
 
 _TOLERATED = timedelta(seconds=2)
 _OLDEST, _NEWEST = 14, 18
@@ -57,8 +56,6 @@ _LML_ROUTE = "correct LIBRARY_METADATA_URL, or deploy an LML that has the route"
 _NOT_LML = "correct LIBRARY_METADATA_URL, or fix the proxy in front of LML"
 _LML_SLOW = "LML is overloaded; wait before a backfill"
 
-
-T = TypeVar("T")
 _USUAL_DEADLOCK_TIMEOUT = timedelta(seconds=1)
 _SERVER = ("database", "server version", "clock", "deadlocks")
 _PARTS = ("schema", "triggers")
@@ -108,64 +105,67 @@ async def _database(settings: StatusSettings | None, *, at_work: bool) -> list[F
         return skipped("settings", "database", *further)
     dsn = settings.database_url.get_secret_value()
     try:
-        looked = await in_thread(partial(_look, settings, at_work=at_work))
-    except UnreachableError as error:
-        unreachable = Finding("database", State.FAIL, str(error), CONNECT)
+        looked = await _look(settings, at_work=at_work)
+    except StoreUnavailableError as error:
+        finding, _, advice = str(error).partition("; ")
+        unreachable = Finding("database", State.FAIL, finding, advice or CONNECT)
         return [unreachable, *skipped("database", *further)]
     try:
         return [*looked, judge_wakeups(await try_wakeups(dsn))]
-    except UnreadableError as error:
+    except StoreUnavailableError as error:
         finding = f"LISTEN fails, so the daemon polls: {error}"
         return [*looked, Finding("wake-ups", State.WARN, finding, _DIRECT)]
 
 
-def _look(settings: StatusSettings, *, at_work: bool) -> list[Finding]:
+async def _look(settings: StatusSettings, *, at_work: bool) -> list[Finding]:
     dsn, backend = settings.database_url.get_secret_value(), settings.wxyc_schema_name
-    with examining(dsn) as connection:
-        server = _read(_SERVER, lambda: judge_server(read_server(connection, backend)))
-        parts, installed = _parts(connection, backend)
+    async with examining(dsn) as connection:
+        server = await _read(_SERVER, judge_server, read_server(connection, backend))
+        parts, installed = await _parts(connection, backend)
         return [
             *server,
             *parts,
-            *_read(_KEYS, lambda: judge_keys(read_misdirected(connection, backend))),
-            *_rights(dsn, backend),
-            *(_statements(connection, backend) if installed else skipped("schema", *_STATEMENTS)),
-            *_read(_HISTORY, lambda: judge_history(read_history(connection, backend))),
-            *(_work(connection, settings, installed=installed) if at_work else ()),
+            *await _read(_KEYS, judge_keys, read_misdirected(connection, backend)),
+            *await _rights(dsn, backend),
+            *await _statements(connection, backend, installed=installed),
+            *await _read(_HISTORY, judge_history, read_history(connection, backend)),
+            *(await _work(connection, settings, installed=installed) if at_work else ()),
         ]
 
 
-def _parts(connection: psycopg.Connection[Any], backend: str) -> tuple[list[Finding], bool]:
+async def _parts(connection: Connection, backend: str) -> tuple[list[Finding], bool]:
     """Return what is found of the installation, and whether our schema is complete."""
     try:
-        missing = read_missing(connection, backend)
-    except UnreadableError as error:
+        missing = await read_missing(connection, backend)
+    except StoreUnavailableError as error:
         return _unreadable(_PARTS, error), False
     return list(judge_parts(*missing)), not missing[0]
 
 
-def _rights(dsn: str, backend: str) -> list[Finding]:
-    with rehearsing(dsn) as connection:
-        return _read(_RIGHTS, lambda: judge_rights(read_rights(connection, backend)))
+async def _rights(dsn: str, backend: str) -> list[Finding]:
+    async with rehearsing(dsn) as connection:
+        return await _read(_RIGHTS, judge_rights, read_rights(connection, backend))
 
 
-def _statements(connection: psycopg.Connection[Any], backend: str) -> list[Finding]:
+async def _statements(connection: Connection, backend: str, *, installed: bool) -> list[Finding]:
+    if not installed:
+        return skipped("schema", *_STATEMENTS)
     try:
-        return list(judge_statements(read_refused(connection, backend)))
-    except UnreadableError as error:
+        return list(judge_statements(await read_refused(connection, backend)))
+    except StoreUnavailableError as error:
         finding = f"could not be checked: {error}"
         return [Finding(*_STATEMENTS, State.WARN, finding, "run `listener doctor` again")]
 
 
-def _work(
-    connection: psycopg.Connection[Any], settings: StatusSettings, *, installed: bool
+async def _work(
+    connection: Connection, settings: StatusSettings, *, installed: bool
 ) -> list[Finding]:
     if not installed:
         return skipped("schema", *AT_WORK)
     backend, scope = settings.wxyc_schema_name, settings.include_null_canonical
     try:
-        status = read_work(connection, backend, include_null_canonical=scope)
-    except UnreadableError as error:
+        status = await read_work(connection, backend, include_null_canonical=scope)
+    except StoreUnavailableError as error:
         first, *others = AT_WORK
         finding = f"the state of the daemons cannot be read: {error}"
         advice = f"{GRANT}; then run `listener doctor` again"
@@ -173,14 +173,16 @@ def _work(
     return list(judge_work(status, settings))
 
 
-def _read(checks: tuple[str, ...], look: Callable[[], Iterator[Finding]]) -> list[Finding]:
+async def _read(
+    checks: tuple[str, ...], judge: Callable[[T], Iterator[Finding]], look: Awaitable[T]
+) -> list[Finding]:
     try:
-        return list(look())
-    except UnreadableError as error:
+        return list(judge(await look))
+    except StoreUnavailableError as error:
         return _unreadable(checks, error)
 
 
-def _unreadable(checks: tuple[str, ...], error: UnreadableError) -> list[Finding]:
+def _unreadable(checks: tuple[str, ...], error: StoreUnavailableError) -> list[Finding]:
     first, *others = checks
     finding = Finding(first, State.FAIL, str(error), f"{GRANT}; or {MIGRATE}")
     return [finding, *skipped(first, *others)]

@@ -9,15 +9,13 @@ import structlog
 
 from listener.adapters.postgres.history import look_at_history, tell
 from listener.adapters.postgres.installation import (
-    UnreachableError,
     installing,
     newer_version,
     raise_sequences,
     require_installed,
 )
 from listener.adapters.postgres.rights import GRANT
-from listener.app.in_thread import in_thread
-from listener.domain.faults import first_of
+from listener.domain.faults import StoreUnavailableError, first_of
 from listener.domain.pacing import Backoff
 from listener.engine.supervisor import until
 from listener.settings import Settings
@@ -35,10 +33,10 @@ async def require_installation(settings: Settings, stop: asyncio.Event) -> None:
     failures = 0
     while not stop.is_set():
         try:
-            await until(stop, in_thread(check_installation, settings))
+            await until(stop, check_installation(settings))
         except BaseExceptionGroup as error:
             fault = first_of(error)
-            if not isinstance(fault, UnreachableError):
+            if not isinstance(fault, StoreUnavailableError):
                 raise fault from None
             failures += 1
             _log.warning(fault.event, reason=str(fault), failures=failures)
@@ -47,17 +45,18 @@ async def require_installation(settings: Settings, stop: asyncio.Event) -> None:
         return
 
 
-def check_installation(settings: Settings, *, dry: bool = False) -> None:
-    """Raise `InstallationError` if the database is not ready, `UnreachableError` if unreachable.
+async def check_installation(settings: Settings, *, dry: bool = False) -> None:
+    """Raise `InstallationError` if the database is not ready for this version.
 
+    Raises `StoreUnavailableError` if it cannot be used.
     Logs triggers that do not work; without a history, verdicts are still written.
     Sequences that a logical copy left behind its rows are brought up to them, unless `dry`.
     """
-    with installing(settings.database_url.get_secret_value(), GRANT) as connection:
-        missing = require_installed(connection, settings.wxyc_schema_name)
-        raised = [] if dry else raise_sequences(connection, settings.wxyc_schema_name)
-        newer = newer_version(connection)
-        history = look_at_history(connection, settings.wxyc_schema_name)
+    async with installing(settings.database_url.get_secret_value(), GRANT) as connection:
+        missing = await require_installed(connection, settings.wxyc_schema_name)
+        raised = [] if dry else await raise_sequences(connection, settings.wxyc_schema_name)
+        newer = await newer_version(connection)
+        history = await look_at_history(connection, settings.wxyc_schema_name)
     if newer is not None:
         _log.info("a newer version installed this database", version=newer)
     if raised:

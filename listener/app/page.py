@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from importlib.metadata import version
 from typing import Any, NoReturn, TypeVar
 
-import psycopg
-
 from listener import DISTRIBUTION
-from listener.adapters.postgres.installation import InstallationError
 from listener.adapters.postgres.parked import ParkedRow, list_parked
+from listener.adapters.postgres.sessions import Connection
 from listener.adapters.postgres.status import Status, read_status
 from listener.adapters.postgres.steps import Step, read_history
 from listener.adapters.postgres.viewer import Viewer
 from listener.app.report import dumped
 from listener.app.verdict import successes, verdict_on, with_verdict
-from listener.domain.faults import StoreUnavailableError
+from listener.domain.faults import InstallationError, StoreUnavailableError
 from listener.domain.health import Wellness, blind
 from listener.settings import StatusSettings
 
@@ -109,25 +107,26 @@ class Page:
         """Return the history of the last hour and day, in columns."""
         return dumped(await self._look(_remember)).encode()
 
-    async def _look(self, read: Callable[[psycopg.Connection[Any], str], T]) -> T:
+    async def _look(self, read: Callable[[Connection, str], Awaitable[T]]) -> T:
         try:
             return await self._viewer.look(read)
         except InstallationError as error:
             raise StoreUnavailableError(str(error)) from error
 
-    def _see(self, connection: psycopg.Connection[Any], backend: str) -> Seen:
-        status = self._read_status(connection, backend)
+    async def _see(self, connection: Connection, backend: str) -> Seen:
+        status = await self._read_status(connection, backend)
         # Listing them scans all parked rows, so skip it if there are none.
-        parked = list_parked(connection, backend, _PARKED_SHOWN) if status.coverage.parked else []
-        return Seen(status, parked)
+        if not status.coverage.parked:
+            return Seen(status, [])
+        return Seen(status, await list_parked(connection, backend, _PARKED_SHOWN))
 
 
-def _remember(connection: psycopg.Connection[Any], backend: str) -> dict[str, Any]:
+async def _remember(connection: Connection, backend: str) -> dict[str, Any]:
     return {
         name: {
             "seconds": span.total_seconds(),
             "step": step.total_seconds(),
-            "streams": _columns(read_history(connection, backend, span, step)),
+            "streams": _columns(await read_history(connection, backend, span, step)),
         }
         for name, (span, step) in _SPANS.items()
     }

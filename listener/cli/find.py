@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 
 import click
 
-from listener.adapters.postgres.search import FIND, FoundRelease, find_releases
-from listener.adapters.postgres.status import looking
+from listener.adapters.postgres.search import FoundRelease, find_releases
 from listener.app.report import dumped
 from listener.app.wording import answer_of, next_of, printable
 from listener.cli.errors import Number, examples
 from listener.cli.look import FittingTable, console
+from listener.cli.session import look
 from listener.settings import DatabaseSettings, load_settings
 
 _NOTHING_FOUND = 1
@@ -45,8 +46,7 @@ def find_command(*, words: tuple[str, ...], limit: int, as_json: bool) -> None:
     ID` shows more. Needs only DATABASE_URL and changes nothing. Exits 0, or 1 if nothing matches.
     """
     settings = load_settings(DatabaseSettings)
-    dsn, backend = settings.database_url.get_secret_value(), settings.wxyc_schema_name
-    found = search(dsn, backend, " ".join(words), limit=limit)
+    found = search(settings, " ".join(words), limit=limit)
     if as_json:
         click.echo(dumped([asdict(release) for release in found]))
     elif found:
@@ -57,10 +57,9 @@ def find_command(*, words: tuple[str, ...], limit: int, as_json: bool) -> None:
         raise SystemExit(_NOTHING_FOUND)
 
 
-def search(dsn: str, backend: str, words: str, *, limit: int = _MOST) -> Sequence[FoundRelease]:
+def search(settings: DatabaseSettings, words: str, *, limit: int = _MOST) -> Sequence[FoundRelease]:
     """Return releases that contain the words, best first; raises `SlowSearchError`."""
-    with looking(dsn, backend, FIND) as connection:
-        return find_releases(connection, backend, words, limit=limit)
+    return look(settings, partial(find_releases, words=words, limit=limit))
 
 
 def show(found: Sequence[FoundRelease]) -> None:

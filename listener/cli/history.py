@@ -6,23 +6,24 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from typing import NoReturn
 
 import click
 
 from listener.adapters.postgres.former import (
-    HISTORY,
     FormerIdentity,
     Restored,
     read_former,
     require_history,
     restore,
 )
-from listener.adapters.postgres.status import looking
+from listener.adapters.postgres.sessions import Connection
 from listener.adapters.postgres.story import StandingIdentity, read_standing
 from listener.app.report import utc
 from listener.app.story import former_line, identity_line
 from listener.cli.errors import RowId, examples
+from listener.cli.session import look
 from listener.settings import DatabaseSettings, load_settings
 
 _REFUSED = 1
@@ -57,12 +58,8 @@ def history_command(*, library_id: int, as_json: bool, history_id: int | None, y
     if as_json and history_id is not None:
         raise click.UsageError("give --json or --restore, not both")
     settings = load_settings(DatabaseSettings)
-    dsn, backend = settings.database_url.get_secret_value(), settings.wxyc_schema_name
     # Disconnect before asking, so that no session stays open for an answer.
-    with looking(dsn, backend, HISTORY) as connection:
-        require_history(connection, backend)
-        former = read_former(connection, backend, library_id) or ()
-        at, there, standing = read_standing(connection, backend, library_id)
+    former, at, there, standing = look(settings, partial(_read, library_id=library_id))
     if as_json:
         click.echo(json.dumps([asdict(state) for state in former], default=utc))
     if not there and not former:
@@ -78,8 +75,16 @@ def history_command(*, library_id: int, as_json: bool, history_id: int | None, y
         click.echo(f"{label:<{_LABEL}}{line}")
     if not yes:
         click.confirm("Restore it? Verdicts will not replace it.", abort=True)
-    with looking(dsn, backend, HISTORY) as connection:
-        _report(restore(connection, backend, library_id, history_id), library_id)
+    restored = look(settings, partial(restore, library_id=library_id, history_id=history_id))
+    _report(restored, library_id)
+
+
+async def _read(
+    connection: Connection, backend: str, library_id: int
+) -> tuple[Sequence[FormerIdentity], datetime, bool, StandingIdentity | None]:
+    await require_history(connection, backend)
+    former = await read_former(connection, backend, library_id) or ()
+    return former, *await read_standing(connection, backend, library_id)
 
 
 def _chosen(

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import click
 
 from listener.adapters.postgres.installation import (
+    Part,
     install,
-    installing,
     lagging_sequences,
     missing_parts,
     newer_version,
@@ -18,8 +18,10 @@ from listener.adapters.postgres.installation import (
 )
 from listener.adapters.postgres.inventory import Inventory, take_inventory
 from listener.adapters.postgres.rehearsal import refused_statements
+from listener.adapters.postgres.sessions import Connection
 from listener.app.wording import printable
 from listener.cli.errors import examples
+from listener.cli.session import change
 from listener.domain.words import plural
 from listener.settings import DatabaseSettings, load_settings
 
@@ -41,20 +43,15 @@ def migrate_command(*, check: bool, yes: bool) -> None:
     asked.
     """
     settings = load_settings(DatabaseSettings)
-    dsn, backend = settings.database_url.get_secret_value(), settings.wxyc_schema_name
     if check:
-        _check(dsn, backend)
+        _report_missing(change(settings, _list_missing))
         return
-    with installing(dsn) as connection:
-        require_backend(connection, backend)
-        there, missing = take_inventory(connection, backend), missing_parts(connection, backend)
-    _show(_place(there, backend))
+    there, missing = change(settings, _look)
+    _show(_place(there, settings.wxyc_schema_name))
     if missing and sys.stdin.isatty() and not yes:
         _show(f"installs  {part.label}" for part in missing)
         click.confirm("Install them?", abort=True, err=True)
-    with installing(dsn) as connection:
-        done = install(connection, backend)
-        newer = newer_version(connection)
+    done, newer = change(settings, _install)
     if newer is not None:
         click.echo(f"installed by the newer version {newer}; nothing changed", err=True)
     _report(done)
@@ -75,27 +72,38 @@ def uninstall_command(*, yes: bool) -> None:
     LML about every row again.
     """
     settings = load_settings(DatabaseSettings)
-    dsn, backend = settings.database_url.get_secret_value(), settings.wxyc_schema_name
-    with installing(dsn) as connection:
-        there = take_inventory(connection, backend)
+    backend = settings.wxyc_schema_name
+    there = change(settings, take_inventory)
     _show(_place(there, backend))
     _show(_removed(there, backend))
     if not yes and (there.triggers or there.rows):
         click.confirm("Remove them? Identities stay.", abort=True, err=True)
-    with installing(dsn) as connection:
-        _report(uninstall(connection, backend))
+    _report(change(settings, uninstall))
 
 
-def _check(dsn: str, backend: str) -> None:
-    with installing(dsn) as connection:
-        require_backend(connection, backend)
-        missing = missing_parts(connection, backend)
-        lines = [f"missing {part.label}" for part in missing]
-        if not any(part.folder == "schema" for part in missing):
-            refused = refused_statements(connection, backend)
-            lines += [f"cannot run {', '.join(names)}: {why}" for why, names in refused.items()]
-            behind = lagging_sequences(connection, backend)
-            lines += [f"{name} is behind its rows" for name in behind]
+async def _look(connection: Connection, backend: str) -> tuple[Inventory, list[Part]]:
+    await require_backend(connection, backend)
+    there = await take_inventory(connection, backend)
+    return there, await missing_parts(connection, backend)
+
+
+async def _install(connection: Connection, backend: str) -> tuple[list[str], str | None]:
+    return await install(connection, backend), await newer_version(connection)
+
+
+async def _list_missing(connection: Connection, backend: str) -> list[str]:
+    await require_backend(connection, backend)
+    missing = await missing_parts(connection, backend)
+    lines = [f"missing {part.label}" for part in missing]
+    if any(part.folder == "schema" for part in missing):
+        return lines
+    refused = await refused_statements(connection, backend)
+    lines += [f"cannot run {', '.join(names)}: {why}" for why, names in refused.items()]
+    behind = await lagging_sequences(connection, backend)
+    return lines + [f"{name} is behind its rows" for name in behind]
+
+
+def _report_missing(lines: Sequence[str]) -> None:
     for line in lines or ["nothing missing"]:
         click.echo(line)
     if lines:

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 
 import click
 
 from listener.adapters.postgres.parked import (
-    PARKED,
-    REQUEUE,
     ParkedRow,
     list_parked,
     requeue_parked,
 )
-from listener.adapters.postgres.status import looking
 from listener.app.report import dumped
 from listener.app.wording import clock, printable
 from listener.cli.errors import RowId, examples
 from listener.cli.look import console, plain_table
+from listener.cli.session import look
 from listener.domain.words import plural
 from listener.settings import DatabaseSettings, load_settings
 
@@ -42,10 +41,7 @@ def parked_command(*, as_json: bool) -> None:
     A parked row is left alone for days. The row that has been parked longest comes first. Needs
     only DATABASE_URL and changes nothing. Exits 0 even if no row is parked.
     """
-    settings = load_settings(DatabaseSettings)
-    backend = settings.wxyc_schema_name
-    with looking(settings.database_url.get_secret_value(), backend, PARKED) as connection:
-        rows = list_parked(connection, backend)
+    rows = look(load_settings(DatabaseSettings), list_parked)
     if as_json:
         click.echo(dumped([asdict(row) for row in rows]))
     elif rows:
@@ -73,11 +69,9 @@ def requeue_command(*, library_ids: tuple[int, ...], everything: bool) -> None:
         raise click.UsageError("give row ids or --all, not both")
     if not everything and not library_ids:
         raise click.UsageError("give row ids or --all")
-    settings = load_settings(DatabaseSettings)
-    backend = settings.wxyc_schema_name
     wanted = None if everything else frozenset(library_ids)
-    with looking(settings.database_url.get_secret_value(), backend, REQUEUE) as connection:
-        requeued = requeue_parked(connection, backend, wanted)
+    requeue = partial(requeue_parked, library_ids=wanted)
+    requeued = look(load_settings(DatabaseSettings), requeue)
     click.echo(f"{plural(len(requeued), 'row')} requeued")
     not_parked = sorted(wanted - requeued) if wanted else []
     for library_id in not_parked:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import click
 
-from listener.adapters.postgres.installation import installing, require_installed
-from listener.adapters.postgres.rights import apply_grants, plan_grants
+from listener.adapters.postgres.installation import require_installed
+from listener.adapters.postgres.rights import Grants, apply_grants, plan_grants
+from listener.adapters.postgres.sessions import Connection
 from listener.cli.errors import examples
+from listener.cli.session import change
 from listener.settings import DatabaseSettings, load_settings
 
 
@@ -32,12 +34,13 @@ def roles_command(*, role: str, applying: bool) -> None:
     if not role:
         message = "--role is empty; give the role that the daemon connects as"
         raise click.UsageError(message)
-    settings = load_settings(DatabaseSettings)
-    backend = settings.wxyc_schema_name
-    with installing(settings.database_url.get_secret_value()) as connection:
-        require_installed(connection, backend)
+
+    async def grant(connection: Connection, backend: str) -> Grants:
+        await require_installed(connection, backend)
         make = apply_grants if applying else plan_grants
-        grants = make(connection, backend, role)
+        return await make(connection, backend, role)
+
+    grants = change(load_settings(DatabaseSettings), grant)
     for statement in grants.statements:
         click.echo(f"{statement};")
     if grants.untried is not None:

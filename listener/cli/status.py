@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from threading import Event
 
 import click
@@ -12,11 +13,8 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from listener.adapters.postgres.installation import InstallationError
 from listener.adapters.postgres.status import (
-    STATUS,
     Status,
-    looking,
     read_status,
 )
 from listener.app.report import dumped
@@ -25,6 +23,8 @@ from listener.app.wording import printable
 from listener.cli.errors import examples
 from listener.cli.look import console, json_option
 from listener.cli.screen import screen
+from listener.cli.session import look
+from listener.domain.faults import FixableError
 from listener.settings import StatusSettings, load_settings
 
 _REFRESH = timedelta(seconds=2)
@@ -49,13 +49,10 @@ def status_command(*, as_json: bool, watch: bool) -> None:
     read the database. With --watch, only a failure of the first read ends it.
     """
     settings = load_settings(StatusSettings)
-    dsn, backend = settings.database_url.get_secret_value(), settings.wxyc_schema_name
+    scope = settings.include_null_canonical
 
-    def look() -> Status:
-        with looking(dsn, backend, STATUS) as connection:
-            return read_status(
-                connection, backend, include_null_canonical=settings.include_null_canonical
-            )
+    def read() -> Status:
+        return look(settings, partial(read_status, include_null_canonical=scope))
 
     def printed(status: Status) -> None:
         if as_json:
@@ -63,16 +60,16 @@ def status_command(*, as_json: bool, watch: bool) -> None:
         else:
             console(_PIPE_WIDTH).print(screen(status, verdict_on(status, settings)))
 
-    status = look()
+    status = read()
     if not watch:
         printed(status)
     elif as_json or not sys.stdout.isatty():
-        _watch_printing(_looks(status, look), printed, spaced=not as_json)
+        _watch_printing(_looks(status, read), printed, spaced=not as_json)
     else:
-        _watch_in_place(_looks(status, look), settings)
+        _watch_in_place(_looks(status, read), settings)
 
 
-def _looks(status: Status, look: Callable[[], Status]) -> Iterator[tuple[Status, str]]:
+def _looks(status: Status, read: Callable[[], Status]) -> Iterator[tuple[Status, str]]:
     """Yield the last status read, and the error that has prevented reading since, if any."""
     never = Event()
     trouble = ""
@@ -80,8 +77,8 @@ def _looks(status: Status, look: Callable[[], Status]) -> Iterator[tuple[Status,
         yield status, trouble
         never.wait(_REFRESH.total_seconds())
         try:
-            status, trouble = look(), ""
-        except InstallationError as error:
+            status, trouble = read(), ""
+        except FixableError as error:
             trouble = f"cannot read the status, retrying: {printable(str(error))}"
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import timedelta
+from functools import partial
 
 import click
 
 from listener.adapters.postgres.library import AskAgain
-from listener.adapters.postgres.status import STORY, looking
-from listener.adapters.postgres.story import read_story
+from listener.adapters.postgres.story import (
+    read_story,
+)
 from listener.app.report import dumped
 from listener.app.story import lines_of
 from listener.cli.errors import RowId, examples
 from listener.cli.find import search, show
 from listener.cli.look import json_option
+from listener.cli.session import look
 from listener.settings import StatusSettings, load_settings
 
 _NO_SUCH_ROW = 1
@@ -39,20 +42,18 @@ def why_command(*, row: tuple[str, ...], as_json: bool) -> None:
     DATABASE_URL and changes nothing. Exits 0, or 1 unless exactly one row matches.
     """
     settings = load_settings(StatusSettings)
-    dsn, backend = settings.database_url.get_secret_value(), settings.wxyc_schema_name
-    library_id = _id_of(row, dsn, backend)
+    library_id = _id_of(row, settings)
     ask_again = AskAgain(
         resolved=timedelta(days=settings.stale_threshold_days),
         unresolved=timedelta(days=settings.unresolved_retry_days),
     )
-    with looking(dsn, backend, STORY) as connection:
-        story = read_story(
-            connection,
-            backend,
-            library_id,
-            ask_again,
-            include_null_canonical=settings.include_null_canonical,
-        )
+    read = partial(
+        read_story,
+        library_id=library_id,
+        ask_again=ask_again,
+        include_null_canonical=settings.include_null_canonical,
+    )
+    story = look(settings, read)
     if as_json:
         click.echo(dumped(asdict(story)))
     else:
@@ -62,11 +63,11 @@ def why_command(*, row: tuple[str, ...], as_json: bool) -> None:
         raise SystemExit(_NO_SUCH_ROW)
 
 
-def _id_of(row: tuple[str, ...], dsn: str, backend: str) -> int:
+def _id_of(row: tuple[str, ...], settings: StatusSettings) -> int:
     """Return the given id, or that of the only release that matches the words."""
     if len(row) == 1 and row[0].isdecimal():
         return RowId().convert(row[0], None, None)
-    found = search(dsn, backend, " ".join(row))
+    found = search(settings, " ".join(row))
     if len(found) == 1:
         return found[0].library_id
     if found:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from datetime import UTC
+from functools import partial
 
 import click
 
-from listener.adapters.postgres.status import looking
-from listener.adapters.postgres.worklists import LIST, ListedRelease, Worklist, read_worklist
+from listener.adapters.postgres.worklists import ListedRelease, Worklist, read_worklist
 from listener.app.report import dumped
 from listener.app.wording import printable
 from listener.app.worklists import MEANINGS, UNSURE, named, write_csv
 from listener.cli.errors import Number, examples
 from listener.cli.look import FittingTable, console
+from listener.cli.session import look
 from listener.settings import DatabaseSettings, load_settings
 
 _PAGE = 50
@@ -59,17 +60,15 @@ def list_command(*, kind: str, page: int | None, below: float, as_csv: bool, as_
     if as_csv and as_json:
         raise click.UsageError("give --csv or --json, not both")
     settings = load_settings(DatabaseSettings)
-    backend = settings.wxyc_schema_name
     everything = (as_csv or as_json) and page is None
-    with looking(settings.database_url.get_secret_value(), backend, LIST) as connection:
-        listed = read_worklist(
-            connection,
-            backend,
-            Worklist(kind),
-            below=below,
-            limit=None if everything else _PAGE,
-            skip=0 if page is None else (page - 1) * _PAGE,
-        )
+    read = partial(
+        read_worklist,
+        worklist=Worklist(kind),
+        below=below,
+        limit=None if everything else _PAGE,
+        skip=0 if page is None else (page - 1) * _PAGE,
+    )
+    listed = look(settings, read)
     if as_json:
         click.echo(dumped([named(each) for each in listed]))
     elif as_csv:

@@ -16,7 +16,7 @@ from types import FrameType
 import httpx
 import psycopg
 
-from listener.adapters.postgres.installation import InstallationError, install, installing
+from listener.adapters.postgres.installation import install, installing
 from listener.demo.catalogue import Release, releases
 from listener.demo.choices import DemoOptions, UnfitError, catalogue_of, folder_of
 from listener.demo.daemon import Daemon, DaemonEndedError
@@ -28,6 +28,7 @@ from listener.demo.stage import database, program, row_latency, simulator
 from listener.demo.story import Story
 from listener.demo.watch import NotAnsweredError, watching
 from listener.demo.writers import writing
+from listener.domain.faults import InstallationError, StoreUnavailableError
 from listener.simulator import SimulatorProcess
 
 _SCHEMA = "wxyc_schema"
@@ -42,6 +43,7 @@ _FAILURES = (
     NotAnsweredError,
     InstallationError,
     LostError,
+    StoreUnavailableError,
     psycopg.Error,
     httpx.HTTPError,
     SubprocessError,
@@ -130,8 +132,8 @@ class _Demo:
         if is_new:
             self._fact("backend", f"its tables and its own triggers, in {_SCHEMA}")
         await _interruption()
-        with installing(dsn) as connection:
-            done = install(connection, _SCHEMA)
+        async with installing(dsn) as connection:
+            done = await install(connection, _SCHEMA)
         self._fact("migrate", ", ".join(done) or "nothing to do")
         await _interruption()
         return dsn

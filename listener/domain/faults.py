@@ -27,6 +27,10 @@ class StoreRefusedError(StoreUnavailableError):
     event = "database refuses"
 
 
+class InstallationError(FixableError):
+    """The database is not as this version needs it; the message says why and what to do."""
+
+
 class LmlUnavailableError(Exception):
     """LML does not answer, or rejects our key; no row is to blame.
 

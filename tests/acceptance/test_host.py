@@ -15,7 +15,6 @@ import psutil
 import psycopg
 import pytest
 
-from listener.adapters.postgres.installation import install, installing
 from listener.demo.postgres import create_backend
 from listener.simulator import Simulator
 from tests.acceptance.conftest import WAIT_SECONDS, Commands, Daemon, eventually
@@ -23,6 +22,7 @@ from tests.acceptance.nameless import WAITS_FOR_A_NAME
 from tests.acceptance.proxy import proxy_before
 from tests.catalogue import add_release, count, outbox_size
 from tests.conftest import BACKEND, Connection
+from tests.database import migrate
 from tests.pipe import Pipe
 from tests.server import Choice, running
 
@@ -177,8 +177,7 @@ def frozen(dsn: str) -> Iterator[None]:
 def test_frozen_server_delays_no_stop(start: Start) -> None:
     with running(Choice("a server that may be stopped")) as dsn:
         create_backend(dsn, BACKEND, with_triggers=False)
-        with installing(dsn) as owner:
-            install(owner, BACKEND)
+        migrate(dsn, BACKEND)
         daemon = start(DATABASE_URL=dsn, SHUTDOWN_TIMEOUT=SHORT).following()
         with psycopg.connect(dsn, autocommit=True) as db:
             add_release(db)

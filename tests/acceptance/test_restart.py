@@ -10,12 +10,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from listener.adapters.postgres.installation import install, installing
 from listener.demo.postgres import create_backend, embedded_postgres
 from listener.simulator import Simulator
 from tests.acceptance.conftest import Daemon, eventually
 from tests.catalogue import add_release, table
 from tests.conftest import BACKEND
+from tests.database import migrate
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -28,8 +28,7 @@ def test_daemon_goes_on_as_soon_as_the_server_is_back(
 ) -> None:
     with embedded_postgres(tmp_path / "pg") as dsn:
         create_backend(dsn, BACKEND, with_triggers=False)
-        with installing(dsn) as owner:
-            install(owner, BACKEND)
+        migrate(dsn, BACKEND)
         daemon = Daemon(
             {
                 "DATABASE_URL": dsn,

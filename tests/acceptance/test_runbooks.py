@@ -7,14 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
 from psycopg import sql
 
-from listener.adapters.postgres.installation import installing, uninstall
+from listener.adapters.postgres.installation import uninstall
 from listener.demo.stage import program
 from tests.acceptance.test_parked import park
 from tests.catalogue import add_identity, table
 from tests.conftest import BACKEND, Connection
+from tests.database import on
 from tests.runbooks import (
     ROOT,
     RUNBOOKS,
@@ -91,8 +93,8 @@ def test_commands_do_what_the_runbook_says(
     path: Path, scratch: dict[str, str], owner_dsn: str, dsn: str, tmp_path: Path
 ) -> None:
     if path.name in FROM_NOTHING:
-        with installing(owner_dsn) as connection:
-            uninstall(connection, BACKEND)
+        with psycopg.connect(owner_dsn, autocommit=True) as owner:
+            on(owner, uninstall, BACKEND)
     # As in a checkout, but what is written stays outside of it.
     for name in ("runbooks", "deploy"):
         (tmp_path / name).symlink_to(ROOT / name)

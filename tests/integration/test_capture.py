@@ -11,10 +11,11 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
-from listener.adapters.postgres.installation import install, installing, uninstall
+from listener.adapters.postgres.installation import uninstall
 from listener.demo.postgres import create_backend
 from tests.catalogue import add_release, outbox_size
 from tests.conftest import BACKEND, Connection
+from tests.database import migrate, on
 
 MANY = 30_000
 LIBRARY_AWAKE = (1280528978, 1)
@@ -455,9 +456,8 @@ def test_objects_in_the_writers_search_path_are_not_used(db: Connection, album: 
 def test_backend_schema_may_have_another_name(dsn: str, db: Connection) -> None:
     name = 'The "odd" schéma; {x} -- y'
     create_backend(dsn, name, with_triggers=True)
-    with installing(dsn) as installer:
-        uninstall(installer, BACKEND)
-        install(installer, name)
+    on(db, uninstall, BACKEND)
+    migrate(dsn, name)
     artists, library = sql.Identifier(name, "artists"), sql.Identifier(name, "library")
     for statement, table, recorded in (
         ("INSERT INTO {} (artist_name) VALUES ('Moonshake')", artists, 0),

@@ -15,7 +15,6 @@ from listener import shipped
 from listener.adapters.postgres.examination import (
     Rights,
     Server,
-    UnreadableError,
     Wakeups,
     examining,
     read_missing,
@@ -24,9 +23,9 @@ from listener.adapters.postgres.examination import (
     read_server,
     try_wakeups,
 )
-from listener.adapters.postgres.installation import UnreachableError
 from listener.app.doctor import judge_rights, judge_server, judge_wakeups
 from listener.app.finding import State
+from listener.domain.faults import StoreUnavailableError
 from tests.catalogue import table
 from tests.conftest import BACKEND, Connection, as_role
 from tests.poolers import pooler
@@ -44,12 +43,14 @@ SERVER = Server(
 )
 
 
-def test_every_statement_but_one_is_tried(dsn: str, db: Connection) -> None:
-    with examining(dsn) as connection:
-        assert read_refused(connection, BACKEND) == {}
+async def test_every_statement_but_one_is_tried(dsn: str, db: Connection) -> None:
+    async with examining(dsn) as connection:
+        assert await read_refused(connection, BACKEND) == {}
     db.execute("ALTER SCHEMA listener RENAME TO elsewhere")
-    with examining(dsn) as connection:
-        refused = {name for names in read_refused(connection, BACKEND).values() for name in names}
+    async with examining(dsn) as connection:
+        refused = {
+            name for names in (await read_refused(connection, BACKEND)).values() for name in names
+        }
     texts = {path.stem: path.read_text() for path in (shipped("sql") / "queries").glob("*.sql")}
     ours = {
         name for name, text in texts.items() if re.search(r"(FROM|INTO|UPDATE) listener[.]", text)
@@ -73,30 +74,28 @@ def test_encoding_that_cannot_hold_unicode_is_a_failure() -> None:
     assert "UTF8" in finding.advice
 
 
-def rights(dsn: str, backend: str = BACKEND) -> Rights:
-    with examining(dsn) as connection:
-        return read_rights(connection, backend)
+async def rights(dsn: str, backend: str = BACKEND) -> Rights:
+    async with examining(dsn) as connection:
+        return await read_rights(connection, backend)
 
 
-def test_server_is_told_with_its_clock(dsn: str) -> None:
-    with examining(dsn) as connection:
-        server = read_server(connection, BACKEND)
+async def test_server_is_told_with_its_clock(dsn: str) -> None:
+    async with examining(dsn) as connection:
+        server = await read_server(connection, BACKEND)
         assert server.version == connection.info.server_version
     assert not server.standby
     assert not server.read_only
     assert abs(server.clock_ahead) < timedelta(seconds=2)
 
 
-def test_examining_can_write_nothing(dsn: str) -> None:
-    with (
-        pytest.raises(UnreachableError, match="read-only"),
-        examining(dsn) as connection,
-    ):
-        connection.execute("DELETE FROM listener.change")
+async def test_examining_can_write_nothing(dsn: str) -> None:
+    with pytest.raises(StoreUnavailableError, match="read-only"):
+        async with examining(dsn) as connection:
+            await connection.execute("DELETE FROM listener.change")
 
 
-def test_wrong_schema_of_the_backend_is_named(dsn: str) -> None:
-    seen = rights(dsn, "no_such_schema")
+async def test_wrong_schema_of_the_backend_is_named(dsn: str) -> None:
+    seen = await rights(dsn, "no_such_schema")
     assert "schema no_such_schema" in seen.absent
     assert "no_such_schema.library" in seen.absent
     (finding,) = judge_rights(seen)
@@ -104,23 +103,23 @@ def test_wrong_schema_of_the_backend_is_named(dsn: str) -> None:
     assert "WXYC_SCHEMA_NAME" in finding.advice
 
 
-def test_schema_that_may_not_be_used_spoils_no_other_look(
+async def test_schema_that_may_not_be_used_spoils_no_other_look(
     db: Connection, dsn: str, role: str
 ) -> None:
     db.execute(sql.SQL("REVOKE USAGE ON SCHEMA listener FROM {}").format(sql.Identifier(role)))
-    with examining(as_role(dsn, role)) as connection:
-        with pytest.raises(UnreadableError, match="permission denied"):
-            read_missing(connection, BACKEND)
-        assert read_rights(connection, BACKEND).lacking == ("USAGE on schema listener",)
+    async with examining(as_role(dsn, role)) as connection:
+        with pytest.raises(StoreUnavailableError, match="permission denied"):
+            await read_missing(connection, BACKEND)
+        assert (await read_rights(connection, BACKEND)).lacking == ("USAGE on schema listener",)
 
 
-def test_parts_are_told_apart(db: Connection, dsn: str) -> None:
-    with examining(dsn) as connection:
-        assert read_missing(connection, BACKEND) == ([], [], [])
+async def test_parts_are_told_apart(db: Connection, dsn: str) -> None:
+    async with examining(dsn) as connection:
+        assert await read_missing(connection, BACKEND) == ([], [], [])
     db.execute(sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(table("rotation")))
     db.execute("DELETE FROM listener.installed WHERE name LIKE 'schema/0002%'")
-    with examining(dsn) as connection:
-        schema, triggers, _ = read_missing(connection, BACKEND)
+    async with examining(dsn) as connection:
+        schema, triggers, _ = await read_missing(connection, BACKEND)
     assert [name.partition("_")[0] for name in schema] == ["schema/0002"]
     assert triggers == ["triggers/rotation"]
 
@@ -188,7 +187,7 @@ async def test_pooler_that_lends_each_statement_a_backend_is_found(dsn: str) -> 
 
 
 async def test_refused_listen_is_told(dsn: str) -> None:
-    with pytest.raises(UnreadableError, match="not_there"):
+    with pytest.raises(StoreUnavailableError, match="not_there"):
         await try_wakeups(urlsplit(dsn)._replace(path="/not_there").geturl())
 
 
@@ -204,37 +203,36 @@ async def test_refused_listen_is_told(dsn: str) -> None:
         "postgresql://u:geheim@geheim.invalid:1/x",
     ],
 )
-def test_failure_to_connect_shows_nothing_of_the_password(url: str) -> None:
-    with pytest.raises(UnreachableError) as caught, examining(url):
-        pass
+async def test_failure_to_connect_shows_nothing_of_the_password(url: str) -> None:
+    with pytest.raises(StoreUnavailableError) as caught:
+        async with examining(url):
+            pass
     assert "heim" not in str(caught.value)
     assert "zim" not in str(caught.value)
     assert caught.value.__cause__ is None
 
 
-def test_plain_failure_to_connect_says_where() -> None:
-    with (
-        pytest.raises(UnreachableError, match="port 1 failed"),
-        examining("postgresql://u:geheim@127.0.0.1:1/x"),
-    ):
-        pass
+async def test_plain_failure_to_connect_says_where() -> None:
+    with pytest.raises(StoreUnavailableError, match="port 1 failed"):
+        async with examining("postgresql://u:geheim@127.0.0.1:1/x"):
+            pass
 
 
-def test_wrong_password_says_so(dsn: str) -> None:
-    with (
-        pytest.raises(UnreachableError, match="nobody_of_that_name"),
-        examining(as_role(dsn, "nobody_of_that_name")),
-    ):
-        pass
+async def test_wrong_password_says_so(dsn: str) -> None:
+    with pytest.raises(StoreUnavailableError, match="nobody_of_that_name"):
+        async with examining(as_role(dsn, "nobody_of_that_name")):
+            pass
 
 
-def test_lost_connection_is_told(dsn: str, db: Connection) -> None:
-    with pytest.raises(UnreachableError), examining(dsn) as connection:
-        db.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
+async def test_lost_connection_is_told(dsn: str, db: Connection) -> None:
+    with pytest.raises(StoreUnavailableError):
+        async with examining(dsn) as connection:
+            db.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
 
 
-def test_look_at_a_lost_connection_is_told(dsn: str, db: Connection) -> None:
-    with suppress(UnreachableError), examining(dsn) as connection:
-        db.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
-        with pytest.raises(UnreadableError):
-            read_server(connection, BACKEND)
+async def test_look_at_a_lost_connection_is_told(dsn: str, db: Connection) -> None:
+    with suppress(StoreUnavailableError):
+        async with examining(dsn) as connection:
+            db.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
+            with pytest.raises(StoreUnavailableError):
+                await read_server(connection, BACKEND)

@@ -20,13 +20,13 @@ from listener.adapters.postgres.former import Restored, restore
 from listener.adapters.postgres.history import look_at_history
 from listener.adapters.postgres.library import PostgresLibrary
 from listener.adapters.postgres.statements import query
-from listener.adapters.postgres.status import looking
 from listener.adapters.postgres.verdicts import PostgresVerdicts
 from listener.domain.faults import StatementRefusedError, StoreUnavailableError
 from listener.domain.question import Asking
 from listener.domain.verdict import Identity, Kind, Provenance, Verdict, VerdictPage, Written
 from tests.catalogue import add_identity, add_release, delete_release, rename, set_column, table
 from tests.conftest import BACKEND, Connection, as_role
+from tests.database import look, on
 from tests.integration.conftest import ASK_AGAIN, failure
 
 OTHERS = [Kind.UNRESOLVED, Kind.COMPILATION]
@@ -542,8 +542,7 @@ async def test_without_a_usable_history_verdicts_are_written_all_the_same(
     db: Connection, dsn: str, asked: Asked, spoil: str
 ) -> None:
     db.execute(sql.SQL(spoil).format(history=table("library_identity_history")))
-    with looking(dsn, BACKEND, "listener-test") as connection:
-        obstacle = look_at_history(connection, BACKEND).obstacle
+    obstacle = look(dsn, BACKEND, look_at_history).obstacle
     assert obstacle is not None
     assert SPOILT[spoil] in obstacle
     row = add_release(db)
@@ -625,14 +624,13 @@ async def test_without_a_right_on_the_history_verdicts_are_written_all_the_same(
             await asked(row, identity("Q2"))
         assert (await asked(row, identity("Q2"))).rows == {row}
     with psycopg.connect(dsn, autocommit=True) as connection:
-        seen = look_at_history(connection, BACKEND)
+        seen = on(connection, look_at_history, BACKEND)
     assert lacking in str(seen.obstacle)
     assert seen.readable
 
 
 def put_back(dsn: str, row: int, state: int) -> Restored:
-    with looking(dsn, BACKEND, "listener-history") as connection:
-        return restore(connection, BACKEND, row, state)
+    return look(dsn, BACKEND, restore, row, state)
 
 
 def last_state(db: Connection) -> int:
@@ -706,7 +704,7 @@ async def test_identity_that_changes_while_one_is_restored_is_kept(
         set_column(person, "library_identity", row, "wikidata_qid", "Q42")
         async with asyncio.TaskGroup() as tasks:
             restoring = tasks.create_task(asyncio.to_thread(put_back, dsn, row, last_state(db)))
-            await _waits_for_a_lock(db, "listener-history")
+            await _waits_for_a_lock(db, "listener-test")
             person.commit()
     assert restoring.result() is Restored.DONE
     assert [state[1:] for state in history(db)] == [
@@ -728,7 +726,7 @@ async def test_identity_that_comes_while_one_is_restored_is_not_replaced(
         add_identity(job, row)
         async with asyncio.TaskGroup() as tasks:
             restoring = tasks.create_task(asyncio.to_thread(put_back, dsn, row, last_state(db)))
-            await _waits_for_a_lock(db, "listener-history")
+            await _waits_for_a_lock(db, "listener-test")
             job.commit()
     assert restoring.result() is Restored.MEANWHILE
     assert standing(db) == [(None, "exact_match", None)]
@@ -789,7 +787,7 @@ async def test_plan_made_on_empty_tables_reaches_rows_by_key(pool: Pool, name: s
 )
 def test_history_is_found_usable_whatever_the_planner_is_set_to(dsn: str, settings: str) -> None:
     with psycopg.connect(dsn, options=settings) as connection:
-        assert look_at_history(connection, BACKEND).obstacle is None
+        assert on(connection, look_at_history, BACKEND).obstacle is None
 
 
 @pytest.mark.parametrize("join", ["nestloop", "hashjoin", "mergejoin"])

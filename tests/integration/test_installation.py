@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -20,7 +19,6 @@ from psycopg.conninfo import conninfo_to_dict
 import listener
 from listener import DISTRIBUTION, shipped
 from listener.adapters.postgres.installation import (
-    InstallationError,
     install,
     installing,
     lagging_sequences,
@@ -29,8 +27,11 @@ from listener.adapters.postgres.installation import (
     require_installed,
     uninstall,
 )
+from listener.adapters.postgres.sessions import Connection as Session
 from listener.demo.postgres import create_backend
+from listener.domain.faults import InstallationError
 from tests.conftest import BACKEND, Connection, as_role, with_database
+from tests.database import migrate
 
 ODD = 'Odd "schema" 1'
 
@@ -83,107 +84,109 @@ def command(dsn: str, *arguments: str, **settings: str) -> subprocess.CompletedP
     )
 
 
-def test_second_installation_does_nothing(bare: str) -> None:
-    with installing(bare) as connection:
-        assert install(connection, BACKEND)
-        assert install(connection, BACKEND) == []
-        assert missing_parts(connection, BACKEND) == []
+async def test_second_installation_does_nothing(bare: str) -> None:
+    async with installing(bare) as connection:
+        assert await install(connection, BACKEND)
+        assert await install(connection, BACKEND) == []
+        assert await missing_parts(connection, BACKEND) == []
 
 
 def test_two_installations_at_once_do_the_work_once(bare: str) -> None:
-    def run(_: int) -> list[str]:
-        with installing(bare) as connection:
-            return install(connection, BACKEND)
-
     with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(run, range(4)))
+        results = list(pool.map(lambda _: migrate(bare, BACKEND), range(4)))
     assert sum(bool(done) for done in results) == 1
 
 
-def test_uninstall_leaves_no_trace(bare: str) -> None:
+async def test_uninstall_leaves_no_trace(bare: str) -> None:
     before = inventory(bare)
-    with installing(bare) as connection:
-        install(connection, BACKEND)
-        assert uninstall(connection, BACKEND)
-        assert uninstall(connection, BACKEND) == []
+    async with installing(bare) as connection:
+        await install(connection, BACKEND)
+        assert await uninstall(connection, BACKEND)
+        assert await uninstall(connection, BACKEND) == []
     assert inventory(bare) == before
 
 
-def test_installation_alters_nothing_of_the_backend(bare: str) -> None:
+async def test_installation_alters_nothing_of_the_backend(bare: str) -> None:
     before = set(inventory(bare))
-    with installing(bare) as connection:
-        install(connection, BACKEND)
+    async with installing(bare) as connection:
+        await install(connection, BACKEND)
     ours = {row for row in inventory(bare) if row[0] == "listener" or "listener" in str(row[1])}
     assert before <= set(inventory(bare)) - ours
 
 
-def test_backend_schema_may_have_any_name(empty: str) -> None:
+async def test_backend_schema_may_have_any_name(empty: str) -> None:
     create_backend(empty, ODD, with_triggers=False)
-    with installing(empty) as connection:
-        install(connection, ODD)
-        assert missing_parts(connection, ODD) == []
-        connection.execute(
+    async with installing(empty) as connection:
+        await install(connection, ODD)
+        assert await missing_parts(connection, ODD) == []
+        await connection.execute(
             sql.SQL("INSERT INTO {} (artist_name) VALUES ('Nico')").format(
                 sql.Identifier(ODD, "artists")
             )
         )
-        connection.execute(
+        await connection.execute(
             sql.SQL(
                 "INSERT INTO {} (artist_id, artist_name, album_title)"
                 " VALUES (1, 'Nico', 'Desertshore')"
             ).format(sql.Identifier(ODD, "library"))
         )
-        assert connection.execute("SELECT count(*) FROM listener.change").fetchone() == (1,)
-        uninstall(connection, ODD)
+        cursor = await connection.execute("SELECT count(*) FROM listener.change")
+        assert await cursor.fetchone() == (1,)
+        await uninstall(connection, ODD)
 
 
-def test_missing_or_disabled_trigger_is_noticed_and_mended(bare: str) -> None:
+async def test_missing_or_disabled_trigger_is_noticed_and_mended(bare: str) -> None:
     table = sql.Identifier(BACKEND, "rotation")
-    with installing(bare) as connection:
-        install(connection, BACKEND)
+    async with installing(bare) as connection:
+        await install(connection, BACKEND)
         for damage in ("DROP TRIGGER {} ON {}", "ALTER TABLE {1} DISABLE TRIGGER {0}"):
             trigger = sql.Identifier("listener_capture_update")
-            connection.execute(sql.SQL(damage).format(trigger, table))
-            assert [part.label for part in missing_parts(connection, BACKEND)] == [
+            await connection.execute(sql.SQL(damage).format(trigger, table))
+            assert [part.label for part in await missing_parts(connection, BACKEND)] == [
                 "triggers/rotation"
             ]
-            assert install(connection, BACKEND) == ["installed triggers/rotation"]
-            assert missing_parts(connection, BACKEND) == []
+            assert await install(connection, BACKEND) == ["installed triggers/rotation"]
+            assert await missing_parts(connection, BACKEND) == []
 
 
-def test_lanes_that_were_lost_are_made_anew(bare: str) -> None:
-    with installing(bare) as connection:
-        install(connection, BACKEND)
-        connection.execute("DELETE FROM listener.lane WHERE stream = 'rotation'")
-        assert install(connection, BACKEND) == ["filled listener.lane"]
-        assert install(connection, BACKEND) == []
+async def test_lanes_that_were_lost_are_made_anew(bare: str) -> None:
+    async with installing(bare) as connection:
+        await install(connection, BACKEND)
+        await connection.execute("DELETE FROM listener.lane WHERE stream = 'rotation'")
+        assert await install(connection, BACKEND) == ["filled listener.lane"]
+        assert await install(connection, BACKEND) == []
 
 
-def test_sequences_that_a_copy_of_the_rows_left_behind_are_brought_up(bare: str) -> None:
-    with installing(bare) as connection:
-        install(connection, BACKEND)
-        connection.execute(
+async def test_sequences_that_a_copy_of_the_rows_left_behind_are_brought_up(bare: str) -> None:
+    async with installing(bare) as connection:
+        await install(connection, BACKEND)
+        await connection.execute(
             "INSERT INTO listener.ledger (library_id, question, ask_order, next_ask_at)"
             " VALUES (7, '', 4711, now())"
         )
         for _ in range(3):
-            connection.execute("INSERT INTO listener.change (stream, row_id) VALUES ('library', 7)")
-        connection.execute("ALTER SEQUENCE listener.change_seq_seq RESTART")
+            await connection.execute(
+                "INSERT INTO listener.change (stream, row_id) VALUES ('library', 7)"
+            )
+        await connection.execute("ALTER SEQUENCE listener.change_seq_seq RESTART")
         behind = ["listener.ask_order", "listener.change_seq_seq"]
-        assert lagging_sequences(connection, BACKEND) == behind
-        assert install(connection, BACKEND) == [
+        assert await lagging_sequences(connection, BACKEND) == behind
+        assert await install(connection, BACKEND) == [
             "raised listener.ask_order to match its rows",
             "raised listener.change_seq_seq to match its rows",
         ]
-        assert connection.execute("SELECT nextval('listener.ask_order')").fetchone() == (4712,)
-        connection.execute("INSERT INTO listener.change (stream, row_id) VALUES ('library', 7)")
-        assert install(connection, BACKEND) == []
+        cursor = await connection.execute("SELECT nextval('listener.ask_order')")
+        assert await cursor.fetchone() == (4712,)
+        await connection.execute(
+            "INSERT INTO listener.change (stream, row_id) VALUES ('library', 7)"
+        )
+        assert await install(connection, BACKEND) == []
 
 
-def test_every_sequence_that_we_draw_from_is_held_against_its_rows(bare: str) -> None:
-    with installing(bare) as connection:
-        install(connection, BACKEND)
-        connection.execute(
+async def test_every_sequence_that_we_draw_from_is_held_against_its_rows(bare: str) -> None:
+    async with installing(bare) as connection:
+        await install(connection, BACKEND)
+        await connection.execute(
             sql.SQL(
                 "INSERT INTO listener.ledger (library_id, question, ask_order, next_ask_at)"
                 " VALUES (7, '', 4711, now());"
@@ -198,20 +201,18 @@ def test_every_sequence_that_we_draw_from_is_held_against_its_rows(bare: str) ->
                 " superseded_reason) VALUES (9, 7, now(), 'exact_match', 1, 'test')"
             ).format(sql.Identifier(BACKEND, "library_identity_history"))
         )
-        ours = [
-            f"listener.{name}"
-            for (name,) in connection.execute(
-                "SELECT sequencename FROM pg_sequences WHERE schemaname = 'listener'"
-            ).fetchall()
-        ]
+        cursor = await connection.execute(
+            "SELECT sequencename FROM pg_sequences WHERE schemaname = 'listener'"
+        )
+        ours = [f"listener.{name}" for (name,) in await cursor.fetchall()]
         for name in ours:
-            connection.execute(sql.SQL("ALTER SEQUENCE {} RESTART").format(sql.SQL(name)))
+            await connection.execute(sql.SQL("ALTER SEQUENCE {} RESTART").format(sql.SQL(name)))
         drawn = {*ours, f"{BACKEND}.library_identity_history_history_id_seq"}
-        assert set(lagging_sequences(connection, BACKEND)) == drawn
-        assert set(install(connection, BACKEND)) == {
+        assert set(await lagging_sequences(connection, BACKEND)) == drawn
+        assert set(await install(connection, BACKEND)) == {
             f"raised {name} to match its rows" for name in drawn
         }
-        assert lagging_sequences(connection, BACKEND) == []
+        assert await lagging_sequences(connection, BACKEND) == []
 
 
 @pytest.mark.parametrize(
@@ -223,18 +224,18 @@ def test_every_sequence_that_we_draw_from_is_held_against_its_rows(bare: str) ->
         "ALTER TABLE {} ALTER history_id DROP DEFAULT",
     ],
 )
-def test_history_without_numbers_of_its_own_is_no_obstacle(bare: str, change: str) -> None:
-    with installing(bare) as connection:
-        install(connection, BACKEND)
+async def test_history_without_numbers_of_its_own_is_no_obstacle(bare: str, change: str) -> None:
+    async with installing(bare) as connection:
+        await install(connection, BACKEND)
         table = sql.Identifier(BACKEND, "library_identity_history")
-        connection.execute(sql.SQL(change).format(table))
-        assert lagging_sequences(connection, BACKEND) == []
+        await connection.execute(sql.SQL(change).format(table))
+        assert await lagging_sequences(connection, BACKEND) == []
 
 
-def test_check_names_sequences_that_are_behind(bare: str) -> None:
-    with installing(bare) as connection:
-        install(connection, BACKEND)
-        connection.execute(
+async def test_check_names_sequences_that_are_behind(bare: str) -> None:
+    async with installing(bare) as connection:
+        await install(connection, BACKEND)
+        await connection.execute(
             "INSERT INTO listener.ledger (library_id, question, ask_order, next_ask_at)"
             " VALUES (7, '', 4711, now())"
         )
@@ -242,18 +243,18 @@ def test_check_names_sequences_that_are_behind(bare: str) -> None:
     assert (checked.returncode, checked.stdout) == (1, "listener.ask_order is behind its rows\n")
 
 
-def test_changed_triggers_are_replaced(bare: str) -> None:
-    with installing(bare) as connection:
-        install(connection, BACKEND)
-        connection.execute(
+async def test_changed_triggers_are_replaced(bare: str) -> None:
+    async with installing(bare) as connection:
+        await install(connection, BACKEND)
+        await connection.execute(
             "UPDATE listener.installed SET digest = 'old' WHERE name = 'triggers/library'"
         )
-        assert install(connection, BACKEND) == ["installed triggers/library"]
+        assert await install(connection, BACKEND) == ["installed triggers/library"]
 
 
 def test_schema_without_the_backend_is_refused(empty: str) -> None:
-    with installing(empty) as connection, pytest.raises(InstallationError, match="WXYC_SCHEMA"):
-        install(connection, BACKEND)
+    with pytest.raises(InstallationError, match="WXYC_SCHEMA"):
+        migrate(empty, BACKEND)
     assert inventory(empty) == []
 
 
@@ -269,12 +270,7 @@ def test_locked_table_is_not_queued_up_for(bare: str) -> None:
                 sql.Identifier(BACKEND, "library")
             )
         )
-
-        def run() -> list[str]:
-            with installing(bare) as connection:
-                return install(connection, BACKEND)
-
-        running = pool.submit(run)
+        running = pool.submit(migrate, bare, BACKEND)
         # Writers get through while the installation waits for its turn.
         for _ in range(20):
             with psycopg.connect(bare) as writer:
@@ -351,23 +347,21 @@ def test_unreachable_database_is_said_without_its_password() -> None:
     assert "Traceback" not in wrong.stderr
 
 
-def test_older_database_is_told_from_one_without_the_listener(bare: str) -> None:
-    with installing(bare) as connection:
+async def test_older_database_is_told_from_one_without_the_listener(bare: str) -> None:
+    async with installing(bare) as connection:
         with pytest.raises(InstallationError, match=r"^not installed: .*listener migrate"):
-            require_installed(connection, BACKEND)
-        install(connection, BACKEND)
-        assert require_installed(connection, BACKEND) == []
-        connection.execute("DELETE FROM listener.installed WHERE name LIKE 'schema/0002%'")
+            await require_installed(connection, BACKEND)
+        await install(connection, BACKEND)
+        assert await require_installed(connection, BACKEND) == []
+        await connection.execute("DELETE FROM listener.installed WHERE name LIKE 'schema/0002%'")
         with pytest.raises(InstallationError, match=r"by an older version: schema/0002\w+ missing"):
-            require_installed(connection, BACKEND)
+            await require_installed(connection, BACKEND)
 
 
-def test_installation_wants_the_backends_tables(dsn: str) -> None:
-    with (
-        installing(dsn) as connection,
-        pytest.raises(InstallationError, match=r'no table "elsewhere"."library"; is WXYC_SCHEMA'),
-    ):
-        require_installed(connection, "elsewhere")
+async def test_installation_wants_the_backends_tables(dsn: str) -> None:
+    async with installing(dsn) as connection:
+        with pytest.raises(InstallationError, match=r'no table "elsewhere"."library"; is WXYC_SCH'):
+            await require_installed(connection, "elsewhere")
 
 
 def test_check_for_a_schema_without_the_backend_names_the_setting(dsn: str, bare: str) -> None:
@@ -377,7 +371,7 @@ def test_check_for_a_schema_without_the_backend_names_the_setting(dsn: str, bare
         assert 'there is no table "elsewhere"."library"; is WXYC_SCHEMA_NAME' in checked.stderr
 
 
-def test_backends_schema_that_may_not_be_used_yet_is_there(
+async def test_backends_schema_that_may_not_be_used_yet_is_there(
     db: Connection, dsn: str, role: str
 ) -> None:
     db.execute(
@@ -385,36 +379,38 @@ def test_backends_schema_that_may_not_be_used_yet_is_there(
             sql.Identifier(BACKEND), sql.Identifier(role)
         )
     )
-    with installing(as_role(dsn, role)) as connection:
-        assert require_installed(connection, BACKEND) == []
+    async with installing(as_role(dsn, role)) as connection:
+        assert await require_installed(connection, BACKEND) == []
 
 
-def test_version_that_installed_last_is_remembered(bare: str) -> None:
-    with installing(bare) as connection:
-        assert newer_version(connection) is None
-        install(connection, BACKEND)
-        assert newer_version(connection) is None
-        become(connection, "0.0.9")
-        assert newer_version(connection) is None
-        install(connection, BACKEND)
-        assert connection.execute(
+async def test_version_that_installed_last_is_remembered(bare: str) -> None:
+    async with installing(bare) as connection:
+        assert await newer_version(connection) is None
+        await install(connection, BACKEND)
+        assert await newer_version(connection) is None
+        await become(connection, "0.0.9")
+        assert await newer_version(connection) is None
+        await install(connection, BACKEND)
+        cursor = await connection.execute(
             "SELECT digest FROM listener.installed WHERE name = 'version'"
-        ).fetchone() == (version(DISTRIBUTION),)
+        )
+        assert await cursor.fetchone() == (version(DISTRIBUTION),)
 
 
 @pytest.mark.parametrize("newer", ["99.0.0", f"{version(DISTRIBUTION)}.1"])
-def test_what_a_newer_version_installed_is_left_as_it_is(bare: str, newer: str) -> None:
-    with installing(bare) as connection:
-        install(connection, BACKEND)
-        become(connection, newer)
-        connection.execute(
+async def test_what_a_newer_version_installed_is_left_as_it_is(bare: str, newer: str) -> None:
+    async with installing(bare) as connection:
+        await install(connection, BACKEND)
+        await become(connection, newer)
+        await connection.execute(
             "UPDATE listener.installed SET digest = 'newer' WHERE name = 'triggers/library'"
         )
-        assert missing_parts(connection, BACKEND) == []
-        assert install(connection, BACKEND) == []
-        assert connection.execute(
+        assert await missing_parts(connection, BACKEND) == []
+        assert await install(connection, BACKEND) == []
+        cursor = await connection.execute(
             "SELECT digest FROM listener.installed WHERE name = 'triggers/library'"
-        ).fetchone() == ("newer",)
+        )
+        assert await cursor.fetchone() == ("newer",)
     done = command(bare, "migrate")
     assert (done.returncode, done.stdout) == (0, "nothing to do\n")
     assert newer in done.stderr
@@ -431,11 +427,11 @@ def test_every_table_can_be_deleted_from_while_all_tables_are_published(db: Conn
         db.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier("listener", str(name))))
 
 
-def test_older_program_never_mends_triggers_of_a_newer_one(bare: str) -> None:
-    with installing(bare) as connection:
-        install(connection, BACKEND)
-        become(connection, "99.0.0")
-        connection.execute(
+async def test_older_program_never_mends_triggers_of_a_newer_one(bare: str) -> None:
+    async with installing(bare) as connection:
+        await install(connection, BACKEND)
+        await become(connection, "99.0.0")
+        await connection.execute(
             sql.SQL("DROP TRIGGER listener_capture_insert ON {}").format(
                 sql.Identifier(BACKEND, "library")
             )
@@ -443,19 +439,19 @@ def test_older_program_never_mends_triggers_of_a_newer_one(bare: str) -> None:
         with pytest.raises(
             InstallationError, match=r"triggers/library, installed by listener 99\.0\.0"
         ):
-            install(connection, BACKEND)
+            await install(connection, BACKEND)
 
 
-def test_rows_that_an_older_version_parked_stay_parked_but_not_for_ever(
+async def test_rows_that_an_older_version_parked_stay_parked_but_not_for_ever(
     bare: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(shipped("sql"), tmp_path / "sql")
     (tmp_path / "sql/schema/0008_failures.sql").unlink()
-    with installing(bare) as connection:
+    async with installing(bare) as connection:
         with monkeypatch.context() as older:
             older.setattr(listener, "_PACKAGE", tmp_path)
-            install(connection, BACKEND)
-        connection.execute(
+            await install(connection, BACKEND)
+        await connection.execute(
             "INSERT INTO listener.ledger (library_id, question, ask_order, outcome, answered_at,"
             " next_ask_at, failures, failure, failure_detail, failed_at) VALUES"
             " (1, '', 0, NULL, NULL, 'infinity', 8, 'lml_error', 'x', now() - interval '3 d'),"
@@ -463,12 +459,13 @@ def test_rows_that_an_older_version_parked_stay_parked_but_not_for_ever(
             " (3, '', 0, 'unresolved', now(), now() + interval '30 d', 0, NULL, NULL, NULL)"
         )
         with pytest.raises(InstallationError, match="schema/0008_failures missing"):
-            require_installed(connection, BACKEND)
-        assert install(connection, BACKEND) == ["installed schema/0008_failures"]
-        rows = connection.execute(
+            await require_installed(connection, BACKEND)
+        assert await install(connection, BACKEND) == ["installed schema/0008_failures"]
+        cursor = await connection.execute(
             "SELECT library_id, failures, suspicion, parked, failing_since = failed_at,"
             " next_ask_at - now() FROM listener.ledger ORDER BY library_id"
-        ).fetchall()
+        )
+        rows = await cursor.fetchall()
     assert [row[:5] for row in rows] == [
         (1, 8, 0, True, True),
         (2, 2, 0, False, True),
@@ -480,6 +477,8 @@ def test_rows_that_an_older_version_parked_stay_parked_but_not_for_ever(
     assert rows[2][5] > timedelta(days=29)
 
 
-def become(connection: psycopg.Connection[Any], newer: str) -> None:
+async def become(connection: Session, newer: str) -> None:
     """Let another version have installed last."""
-    connection.execute("UPDATE listener.installed SET digest = %s WHERE name = 'version'", (newer,))
+    await connection.execute(
+        "UPDATE listener.installed SET digest = %s WHERE name = 'version'", (newer,)
+    )

@@ -15,13 +15,15 @@ from listener.adapters.postgres.connection import Pool
 from listener.adapters.postgres.due import PostgresDue
 from listener.adapters.postgres.library import PostgresLibrary
 from listener.adapters.postgres.parked import ParkedRow, list_parked, requeue_parked
-from listener.adapters.postgres.status import looking, read_status
+from listener.adapters.postgres.sessions import Connection as Session
+from listener.adapters.postgres.status import read_status
 from listener.domain.due import Reason, Scope
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.retrying import ISOLATED
 from listener.domain.verdict import Kind
 from tests.catalogue import add_release, delete_release, outbox_size
 from tests.conftest import BACKEND, Connection
+from tests.database import look
 from tests.integration.conftest import ASK_AGAIN, Answers, Failures
 
 HOUR = timedelta(hours=1)
@@ -45,17 +47,20 @@ def park(fail: Failures) -> Parking:
 
 
 def listed(dsn: str) -> list[ParkedRow]:
-    with looking(dsn, BACKEND, "listener test") as connection:
-        return list_parked(connection, BACKEND)
+    return look(dsn, BACKEND, list_parked)
 
 
 def requeue(
     dsn: str, rows: Collection[int] | None, lock_timeout: str | None = None
 ) -> frozenset[int]:
-    with looking(dsn, BACKEND, "listener test") as connection:
+    async def putting_back(connection: Session, backend: str) -> frozenset[int]:
         if lock_timeout is not None:
-            connection.execute("SELECT set_config('lock_timeout', %s, false)", (lock_timeout,))
-        return requeue_parked(connection, BACKEND, rows)
+            await connection.execute(
+                "SELECT set_config('lock_timeout', %s, false)", (lock_timeout,)
+            )
+        return await requeue_parked(connection, backend, rows)
+
+    return look(dsn, BACKEND, putting_back)
 
 
 def ledger(db: Connection) -> dict[int, dict[str, Any]]:
@@ -150,8 +155,7 @@ async def test_row_put_back_that_was_never_answered_counts_as_never_asked(
     await park(row)
     requeue(dsn, [row])
     assert [question.library_id for question in (await library.read([row])).questions] == [row]
-    with looking(dsn, BACKEND, "listener test") as connection:
-        coverage = read_status(connection, BACKEND).coverage
+    coverage = look(dsn, BACKEND, read_status).coverage
     assert (coverage.never, coverage.asked) == (1, 0)
     unseen.execute("DELETE FROM listener.change")
     due = PostgresDue(pool, BACKEND, ASK_AGAIN).by_time(Scope())

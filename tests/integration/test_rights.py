@@ -9,25 +9,29 @@ import pytest
 from psycopg import errors, sql
 
 from listener.adapters.postgres.examination import Rights, read_rights, rehearsing
-from listener.adapters.postgres.installation import InstallationError, install, installing
 from listener.adapters.postgres.rights import Right, apply_grants, list_rights, plan_grants
 from listener.adapters.postgres.statements import query
 from listener.app.doctor import judge_rights
 from listener.app.finding import State
 from listener.demo.postgres import create_backend
+from listener.domain.faults import InstallationError
 from tests.catalogue import add_release, table
 from tests.conftest import BACKEND, ROLE_PASSWORD, Connection, as_role
+from tests.database import finish, migrate, on
 
 LOCK = "UPDATE (id)"
 
 
 def rights(dsn: str, backend: str = BACKEND) -> Rights:
-    with rehearsing(dsn) as connection:
-        return read_rights(connection, backend)
+    async def reading() -> Rights:
+        async with rehearsing(dsn) as connection:
+            return await read_rights(connection, backend)
+
+    return finish(reading())
 
 
 def granted(db: Connection, role: str) -> list[Right]:
-    return list_rights(db, BACKEND, role)
+    return on(db, list_rights, BACKEND, role)
 
 
 def withdraw(db: Connection, right: Right, role: str) -> None:
@@ -122,7 +126,7 @@ def test_nothing_beyond_it_is_allowed(db: Connection, dsn: str, role: str, forbi
 def test_what_it_had_too_much_in_our_schema_is_taken_away(db: Connection, role: str) -> None:
     name = sql.Identifier(role)
     db.execute(sql.SQL("GRANT ALL ON ALL TABLES IN SCHEMA listener TO {}").format(name))
-    apply_grants(db, BACKEND, role)
+    on(db, apply_grants, BACKEND, role)
     assert db.execute(
         "SELECT has_table_privilege(%s, 'listener.installed', 'DELETE')", (role,)
     ).fetchone() == (False,)
@@ -140,7 +144,7 @@ def test_grants_that_are_only_warned_about_are_refused(db: Connection, dsn: str,
             InstallationError, match=r"could not grant .* on listener\.ledger.* as the owner"
         ),
     ):
-        apply_grants(nobody, BACKEND, "pg_monitor")
+        on(nobody, apply_grants, BACKEND, "pg_monitor")
 
 
 def test_another_column_that_may_be_updated_is_enough_for_a_row_lock(
@@ -164,7 +168,7 @@ def test_history_that_a_backend_does_not_have_is_not_asked_for(db: Connection, r
     db.execute(sql.SQL("DROP TABLE {}").format(table("library_identity_history")))
     assert not any(right.granted is None for right in granted(db, role))
     assert not any(
-        "history" in statement for statement in plan_grants(db, BACKEND, role).statements
+        "history" in statement for statement in on(db, plan_grants, BACKEND, role).statements
     )
 
 
@@ -172,11 +176,11 @@ def test_role_and_backend_may_have_any_name(dsn: str, db: Connection) -> None:
     odd_role, odd_backend = 'Odd "role" 1', 'Odd "schema" 1'
     create_backend(dsn, odd_backend, with_triggers=False)
     with db.transaction(force_rollback=True):
-        statements = plan_grants(db, odd_backend, odd_role).statements
+        statements = on(db, plan_grants, odd_backend, odd_role).statements
         assert statements[0] == 'CREATE ROLE "Odd ""role"" 1" LOGIN'
         for statement in statements:
             db.execute(statement.encode())
-        assert all(right.granted for right in list_rights(db, odd_backend, odd_role))
+        assert all(right.granted for right in on(db, list_rights, odd_backend, odd_role))
 
 
 def withdraw_watermark(db: Connection, role: str) -> None:
@@ -193,7 +197,7 @@ def test_what_triggers_of_the_backend_need_is_granted(db: Connection, dsn: str, 
     assert finding.state is State.FAIL
     assert "permission denied for table library_watermark" in finding.finding
     assert "listener roles" in finding.advice
-    added = plan_grants(db, BACKEND, role).statements[-1]
+    added = on(db, plan_grants, BACKEND, role).statements[-1]
     assert added == f'GRANT SELECT, UPDATE ON TABLE {BACKEND}.library_watermark TO "{role}"'
     assert rights(as_role(dsn, role)) == refused
 
@@ -229,7 +233,7 @@ def test_each_kind_of_write_is_tried(
     db.execute(sql.SQL("CREATE TABLE {} (at timestamptz)").format(table("audit_log")))
     trigger(db, name, event, "INSERT INTO {backend}.audit_log VALUES (now());")
     assert "permission denied for table audit_log" in rights(as_role(dsn, role)).refused[0]
-    granted = apply_grants(db, BACKEND, role)
+    granted = on(db, apply_grants, BACKEND, role)
     assert f'GRANT INSERT ON TABLE {BACKEND}.audit_log TO "{role}"' in granted.statements
     assert rights(as_role(dsn, role)) == Rights((), ())
 
@@ -266,7 +270,7 @@ def test_whatever_a_trigger_needs_is_found(
     db.execute(sql.SQL(made).format(backend=sql.Identifier(BACKEND)))
     trigger(db, "rotation", "UPDATE", body)
     wanted = [f'GRANT {each.format(backend=BACKEND)} TO "{role}"' for each in grant]
-    assert plan_grants(db, BACKEND, role).statements[-len(wanted) :] == wanted
+    assert on(db, plan_grants, BACKEND, role).statements[-len(wanted) :] == wanted
 
 
 def test_server_that_speaks_another_language_is_understood(db: Connection) -> None:
@@ -283,13 +287,13 @@ def test_refusal_that_no_grant_changes_is_named(db: Connection, role: str) -> No
         "RAISE EXCEPTION 'only on weekdays' USING ERRCODE = 'insufficient_privilege';",
     )
     with pytest.raises(InstallationError, match=r"fill_identities: .* no grant of .* changes that"):
-        apply_grants(db, BACKEND, role)
+        on(db, apply_grants, BACKEND, role)
 
 
 def test_who_may_not_act_as_the_role_says_so(db: Connection, dsn: str, role: str) -> None:
-    as_owner = plan_grants(db, BACKEND, role)
+    as_owner = on(db, plan_grants, BACKEND, role)
     with psycopg.connect(as_role(dsn, role), autocommit=True) as nobody:
-        printed = plan_grants(nobody, BACKEND, "pg_monitor")
+        printed = on(nobody, plan_grants, BACKEND, "pg_monitor")
     assert as_owner.untried is None
     assert printed.untried is not None
     assert printed.statements
@@ -301,7 +305,7 @@ def test_trial_leaves_nothing_behind(db: Connection, dsn: str, role: str) -> Non
     )
     before = db.execute(watermark).fetchone()
     assert rights(as_role(dsn, role)) == Rights((), ())
-    plan_grants(db, BACKEND, role)
+    on(db, plan_grants, BACKEND, role)
     assert db.execute(watermark).fetchone() == before
     assert db.execute(
         "SELECT pg_has_role(current_user, %s, 'MEMBER') AND NOT rolsuper FROM pg_roles"
@@ -342,16 +346,16 @@ def test_owner_that_is_no_superuser_finds_the_needs_of_a_role_it_makes(
     db: Connection, plain_owner: str
 ) -> None:
     create_backend(plain_owner, "others", with_triggers=True)
-    with installing(plain_owner) as owner:
-        install(owner, "others")
+    migrate(plain_owner, "others")
+    with psycopg.connect(plain_owner, autocommit=True) as owner:
         name = f"{owner.info.user}_daemon"
-        planned = plan_grants(owner, "others", name)
-        assert apply_grants(owner, "others", name) == planned
-        again = plan_grants(owner, "others", name)
+        planned = on(owner, plan_grants, "others", name)
+        assert on(owner, apply_grants, "others", name) == planned
+        again = on(owner, plan_grants, "others", name)
     assert planned.untried is None
     assert planned.statements[-1].startswith(
         "GRANT SELECT, UPDATE ON TABLE others.library_watermark"
     )
     assert again.untried is None
     assert again.statements == planned.statements[1:-1]
-    assert all(right.granted for right in list_rights(db, "others", name))
+    assert all(right.granted for right in on(db, list_rights, "others", name))

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import psycopg
 import pytest
 from pydantic import SecretStr
 
@@ -16,8 +15,9 @@ from listener.adapters.postgres.connection import Database, Pool, open_session
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
 from listener.adapters.postgres.outbox import PostgresOutbox
 from listener.adapters.postgres.samples import PostgresReadings, PostgresSamples
+from listener.adapters.postgres.sessions import Connection as Session
 from listener.adapters.postgres.statements import query
-from listener.adapters.postgres.status import looking, read_status
+from listener.adapters.postgres.status import read_status
 from listener.adapters.postgres.steps import read_history
 from listener.adapters.postgres.viewer import Viewer, open_viewer
 from listener.adapters.postgres.wakeups import LaneReport
@@ -34,6 +34,7 @@ from listener.engine.tenure import ConsumerLimits
 from listener.settings import StatusSettings
 from tests.catalogue import add_release
 from tests.conftest import BACKEND, Connection
+from tests.database import look, on
 from tests.integration.conftest import Answers
 
 MINUTE = timedelta(minutes=1)
@@ -144,7 +145,7 @@ async def test_sample_is_kept_as_it_was(
         coverage=coverage,
     )
     await samples.write(empty)
-    steps = read_history(db, BACKEND, timedelta(hours=1), timedelta(seconds=30))
+    steps = on(db, read_history, BACKEND, timedelta(hours=1), timedelta(seconds=30))
     library, rotation = steps
     assert (library.backlog, library.oldest, library.settled, library.typical) == (4, 3, 5, 0.5)
     assert (library.worst, library.silent, library.coverage) == (2, 0, None)
@@ -160,7 +161,7 @@ def test_history_is_told_in_steps(db: Connection) -> None:
         minutes = into + 10 * (1 - part)
         enter(db, minutes, settled=settled, typical=typical, worst=worst, backlog=settled, silent=2)
     enter(db, 25 * 60, settled=99)
-    (step,) = read_history(db, BACKEND, timedelta(days=1), timedelta(minutes=10))
+    (step,) = on(db, read_history, BACKEND, timedelta(days=1), timedelta(minutes=10))
     assert (step.settled, step.worst, step.backlog, step.silent) == (4, 9, 3, 6)
     assert step.typical == pytest.approx((3 * 1.0 + 1 * 5.0) / 4)
     assert step.at.timestamp() % 600 == 0
@@ -214,7 +215,7 @@ async def test_folding_is_bounded_to_eight_days(db: Connection, samples: Postgre
 
 
 async def test_viewer_outlives_its_session(db: Connection, dsn: str) -> None:
-    def backend(connection: psycopg.Connection[object], _schema: str) -> int:
+    async def backend(connection: Session, _schema: str) -> int:
         return connection.info.backend_pid
 
     async with open_viewer(dsn, BACKEND) as viewer:
@@ -222,8 +223,9 @@ async def test_viewer_outlives_its_session(db: Connection, dsn: str) -> None:
         assert await viewer.look(backend) == first
         db.execute("SELECT pg_terminate_backend(%s, 5000)", (first,))
 
-        def count(connection: psycopg.Connection[object], _schema: str) -> object:
-            return connection.execute("SELECT count(*) FROM listener.lane").fetchone()
+        async def count(connection: Session, _schema: str) -> object:
+            cursor = await connection.execute("SELECT count(*) FROM listener.lane")
+            return await cursor.fetchone()
 
         assert await viewer.look(count) == (2,)
     left = "SELECT FROM pg_stat_activity WHERE application_name = 'listener-page'"
@@ -348,8 +350,7 @@ async def test_daemon_whose_changes_are_all_refused_is_not_ready_and_tells_a_pro
     with pytest.raises(ExceptionGroup) as group:
         await follow()
     assert isinstance(first_of(group.value), StoreUnavailableError)
-    with looking(dsn, BACKEND, "listener-status") as connection:
-        library, rotation = read_status(connection, BACKEND).streams
+    library, rotation = look(dsn, BACKEND, read_status).streams
     assert (library.holder, library.fault) == (None, reason)
     assert (rotation.holder, rotation.fault) == (None, None)
 

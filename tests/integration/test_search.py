@@ -7,21 +7,19 @@ from psycopg import sql
 
 from listener.adapters.postgres import search
 from listener.adapters.postgres.search import (
-    FIND,
     FoundRelease,
     SlowSearchError,
     find_releases,
     search_index,
 )
 from listener.adapters.postgres.statements import query
-from listener.adapters.postgres.status import looking
 from tests.catalogue import add_release, table
 from tests.conftest import BACKEND, Connection
+from tests.database import look
 
 
 def found(dsn: str, words: str, limit: int = 20) -> list[FoundRelease]:
-    with looking(dsn, BACKEND, FIND) as connection:
-        return list(find_releases(connection, BACKEND, words, limit=limit))
+    return list(look(dsn, BACKEND, find_releases, words, limit=limit))
 
 
 def titles(dsn: str, words: str, limit: int = 20) -> list[str]:

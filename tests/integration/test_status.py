@@ -18,8 +18,8 @@ from rich.console import Console
 
 from listener.adapters.postgres.connection import Database, Pool
 from listener.adapters.postgres.due import PostgresDue
-from listener.adapters.postgres.installation import InstallationError, UnreachableError
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
+from listener.adapters.postgres.sessions import Connection as Session
 from listener.adapters.postgres.status import (
     AGES,
     Coverage,
@@ -27,7 +27,6 @@ from listener.adapters.postgres.status import (
     SlotStatus,
     Status,
     StreamStatus,
-    looking,
     read_status,
 )
 from listener.adapters.postgres.wakeups import LaneReport, Wakeups
@@ -35,12 +34,14 @@ from listener.app.verdict import successes, verdict_on
 from listener.cli.screen import screen
 from listener.domain.change import Stream
 from listener.domain.due import Scope
+from listener.domain.faults import InstallationError, StoreUnavailableError
 from listener.domain.health import Cause, Word
 from listener.domain.pacing import BreakerState
 from listener.domain.refreshing import RotationCoverage
 from listener.domain.run import RunKind
 from listener.domain.tally import Skip, Tally
 from listener.settings import StatusSettings
+from tests import database
 from tests.acceptance.conftest import eventually
 from tests.catalogue import add_release, delete_release, set_column, table
 from tests.conftest import BACKEND, Connection, with_database
@@ -50,8 +51,7 @@ SETTINGS = StatusSettings(database_url=SecretStr("postgresql://db/x"))
 
 
 def look(dsn: str, *, include_null_canonical: bool = True) -> Status:
-    with looking(dsn, BACKEND, "listener-status") as connection:
-        return read_status(connection, BACKEND, include_null_canonical=include_null_canonical)
+    return database.look(dsn, BACKEND, read_status, include_null_canonical=include_null_canonical)
 
 
 def enter(
@@ -364,27 +364,24 @@ def test_disabled_trigger_is_told(db: Connection, dsn: str) -> None:
 
 
 def test_what_is_not_ready_is_said(db: Connection, dsn: str) -> None:
-    with (
-        pytest.raises(InstallationError, match="WXYC_SCHEMA_NAME"),
-        looking(dsn, "elsewhere", "listener-status") as connection,
-    ):
-        read_status(connection, "elsewhere")
+    with pytest.raises(InstallationError, match="WXYC_SCHEMA_NAME"):
+        database.look(dsn, "elsewhere", read_status)
     db.execute("DELETE FROM listener.installed WHERE name = 'schema/0002_due_runs_slots'")
     with pytest.raises(InstallationError, match=r"older version: schema/0002.*listener migrate"):
         look(dsn)
     db.execute("DROP SCHEMA listener CASCADE")
     with pytest.raises(InstallationError, match=r"not installed: schema/0001.*listener migrate"):
         look(dsn)
-    with pytest.raises(UnreachableError, match="correct DATABASE_URL"):
+    with pytest.raises(StoreUnavailableError, match="correct DATABASE_URL"):
         look(with_database(dsn, "no_such_database"))
 
 
 def test_look_that_takes_too_long_is_no_matter_of_the_address(dsn: str) -> None:
-    with (
-        pytest.raises(UnreachableError, match=r"statement timeout$"),
-        looking(dsn, BACKEND, "listener-status") as connection,
-    ):
-        connection.execute("SET statement_timeout = 1; SELECT pg_sleep(9)")
+    async def sleep(connection: Session, _backend: str) -> None:
+        await connection.execute("SET statement_timeout = 1; SELECT pg_sleep(9)")
+
+    with pytest.raises(StoreUnavailableError, match=r"statement timeout$"):
+        database.look(dsn, BACKEND, sleep)
 
 
 def shown(status: Status, width: int) -> list[str]:

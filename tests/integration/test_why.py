@@ -13,7 +13,7 @@ from listener.adapters.postgres.connection import Database, Pool
 from listener.adapters.postgres.due import PostgresDue
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
 from listener.adapters.postgres.library import AskAgain, PostgresLibrary
-from listener.adapters.postgres.status import looking
+from listener.adapters.postgres.sessions import Connection as Session
 from listener.adapters.postgres.story import Release, Story, read_story
 from listener.adapters.postgres.verdicts import PostgresVerdicts
 from listener.app.story import lines_of
@@ -25,16 +25,16 @@ from listener.domain.tracks import Credit, Tracks, gather
 from listener.domain.verdict import Identity, Kind, Provenance, Verdict, VerdictPage
 from tests.catalogue import add_release, delete_release, rename, set_column, table
 from tests.conftest import BACKEND, Connection
+from tests.database import look
 
 # Different ones, so that a mix-up shows.
 ASK_AGAIN = AskAgain(resolved=timedelta(days=7), unresolved=timedelta(days=3))
 
 
 def story_of(dsn: str, row: int, *, include_null_canonical: bool = True) -> Story:
-    with looking(dsn, BACKEND, "listener-why") as connection:
-        return read_story(
-            connection, BACKEND, row, ASK_AGAIN, include_null_canonical=include_null_canonical
-        )
+    return look(
+        dsn, BACKEND, read_story, row, ASK_AGAIN, include_null_canonical=include_null_canonical
+    )
 
 
 def text_of(story: Story) -> str:
@@ -435,8 +435,10 @@ async def searched(pool: Pool) -> dict[int, tuple[str, str]]:
 
 
 def stories(dsn: str, rows: dict[int, str]) -> dict[int, Story]:
-    with looking(dsn, BACKEND, "listener-why") as connection:
-        return {row: read_story(connection, BACKEND, row, ASK_AGAIN) for row in rows}
+    async def read(connection: Session, backend: str) -> dict[int, Story]:
+        return {row: await read_story(connection, backend, row, ASK_AGAIN) for row in rows}
+
+    return look(dsn, BACKEND, read)
 
 
 async def test_what_is_due_is_what_the_searches_find(db: Connection, dsn: str, pool: Pool) -> None:

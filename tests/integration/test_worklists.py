@@ -5,20 +5,17 @@ from __future__ import annotations
 import pytest
 from psycopg import sql
 
-from listener.adapters.postgres.installation import InstallationError
-from listener.adapters.postgres.status import looking
-from listener.adapters.postgres.worklists import LIST, ListedRelease, Worklist, read_worklist
+from listener.adapters.postgres.worklists import ListedRelease, Worklist, read_worklist
+from listener.domain.faults import InstallationError
 from tests.catalogue import add_release, delete_release, set_column, table
 from tests.conftest import BACKEND, Connection
+from tests.database import look
 
 
 def listed(
     dsn: str, worklist: Worklist, *, below: float = 0.7, limit: int | None = None, skip: int = 0
 ) -> list[ListedRelease]:
-    with looking(dsn, BACKEND, LIST) as connection:
-        return list(
-            read_worklist(connection, BACKEND, worklist, below=below, limit=limit, skip=skip)
-        )
+    return list(look(dsn, BACKEND, read_worklist, worklist, below=below, limit=limit, skip=skip))
 
 
 def rows(found: list[ListedRelease]) -> list[tuple[int, str]]:

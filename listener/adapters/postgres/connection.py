@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Self, TypeVar
+from typing import Any, Self
+from urllib.parse import urlsplit
 
 import psycopg
-from psycopg import errors
+from psycopg import conninfo, errors
 from psycopg.types.numeric import Int8BinaryDumper
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from listener.adapters.postgres import sessions
 from listener.adapters.postgres.arrays import register_columns
+from listener.adapters.postgres.pooler import refuse_pooler
+from listener.adapters.postgres.sessions import Connection
 from listener.domain.faults import StatementRefusedError, StoreRefusedError, StoreUnavailableError
+from listener.network import is_port
 
 # Longer than statement_timeout: only a server that cannot be heard any more takes this long.
 _DEADLINE = timedelta(seconds=20)
@@ -27,7 +31,6 @@ _LOGIN = "correct DATABASE_URL, or the limit of connections, or wait, as the ser
 # Of a login that is refused psycopg passes on no SQLSTATE, and the server speaks its own language.
 # Only what it says itself begins with a severity and two blanks.
 _SAID_AT_LOGIN = re.compile(r"(^|failed: )[^\s:][^:\n]*:  ", re.MULTILINE)
-_Row = TypeVar("_Row")
 Refused = StoreUnavailableError | StatementRefusedError
 
 # Classes of SQLSTATE that mean the database itself: connection, a server that only reads,
@@ -48,7 +51,7 @@ _OPTIONAL = frozenset(
 _DATA_CLASS, _TOO_LONG = "22", "22001"
 
 
-class Pool(AsyncConnectionPool[psycopg.AsyncConnection[Any]]):
+class Pool(AsyncConnectionPool[Connection]):
     """A pool that remembers why it could open no connection."""
 
     failure: psycopg.Error | None = None
@@ -80,7 +83,7 @@ _LIMITS = {
 }
 
 
-async def prepare_session(connection: psycopg.AsyncConnection[Any]) -> None:
+async def prepare_session(connection: Connection) -> None:
     """Set the limits of a session."""
     await connection.execute(*sessions.set_up(_LIMITS))
     await connection.execute(*sessions.yield_locks())
@@ -101,11 +104,9 @@ def connection_arguments(database: Database) -> dict[str, Any]:
     }
 
 
-async def open_session(database: Database) -> psycopg.AsyncConnection[Any]:
+async def open_session(database: Database) -> Connection:
     """Open a connection of its own, outside the pool."""
-    connection = await psycopg.AsyncConnection.connect(
-        database.dsn, **connection_arguments(database)
-    )
+    connection = await Connection.connect(database.dsn, **connection_arguments(database))
     try:
         await prepare_session(connection)
     except BaseException:
@@ -113,6 +114,47 @@ async def open_session(database: Database) -> psycopg.AsyncConnection[Any]:
         await connection.close()
         raise
     return connection
+
+
+@asynccontextmanager
+async def connected(
+    dsn: str, name: str, limits: Mapping[str, str] | None = None
+) -> AsyncIterator[Connection]:
+    """Open a session named `name` for the length of the block.
+
+    Without `limits` it is left as the server sets it up: a pooler would hand our settings to other
+    clients. With them, a pooler that shares sessions is refused. Raises `StoreUnavailableError` if
+    the database cannot be used, its kind `StoreRefusedError` if it refuses what the block does, and
+    `InstallationError` for a pooler.
+    """
+    with translated():
+        async with await _connect(dsn, name) as connection:
+            if limits is not None:
+                await refuse_pooler(connection)
+                await connection.execute(*sessions.set_up(limits))
+            yield connection
+
+
+async def _connect(dsn: str, name: str) -> Connection:
+    try:
+        # A pooler may run the next statement on another backend, which never saw it prepared.
+        return await Connection.connect(dsn, prepare_threshold=None, **sessions.arguments(name))
+    except psycopg.Error as error:
+        if isinstance(error, errors.OperationalError) and not _may_reveal(dsn, str(error)):
+            raise
+        message = "no connection; does DATABASE_URL have its special characters escaped?"
+        raise StoreUnavailableError(message) from None
+
+
+def _may_reveal(dsn: str, message: str) -> bool:
+    # A password with an @, / or % that is not escaped is read as host or port, and quoted as such.
+    try:
+        read = conninfo.conninfo_to_dict(dsn)
+        is_plain = urlsplit(dsn).netloc.count("@") <= 1
+    except (psycopg.Error, ValueError):
+        return True
+    password, ports = str(read.get("password") or ""), str(read.get("port") or "1").split(",")
+    return not is_plain or not all(map(is_port, ports)) or (password != "" and password in message)
 
 
 @asynccontextmanager
@@ -152,7 +194,7 @@ async def open_pool(database: Database, size: int) -> AsyncIterator[Pool]:
 @asynccontextmanager
 async def session(
     pool: Pool, refused: type[Refused] = StoreRefusedError
-) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+) -> AsyncIterator[Connection]:
     """Borrow a connection for one short piece of work.
 
     Raises `StoreUnavailableError` if the database cannot be used, `refused` if it refuses what the
@@ -178,21 +220,13 @@ async def session(
 
 
 @asynccontextmanager
-async def _lent(pool: Pool) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+async def _lent(pool: Pool) -> AsyncIterator[Connection]:
     try:
         async with pool.connection() as connection:
             yield connection
     except PoolTimeout as timeout:
         # Of a connection that the server refuses the pool says only that none was to be had.
         raise pool.failure or timeout from timeout
-
-
-async def only_row(cursor: psycopg.AsyncCursor[_Row]) -> _Row:
-    """Return the one row of a statement that always returns one."""
-    row = await cursor.fetchone()
-    if row is None:
-        raise AssertionError("a statement that always returns a row returned none")
-    return row
 
 
 def _heed_cancellation() -> None:
@@ -214,12 +248,12 @@ def translated(refused: type[Refused] = StoreRefusedError) -> Iterator[None]:
         yield
     except (psycopg.Error, PoolTimeout, TimeoutError) as error:
         if _is_about_the_service(error):
-            raise unavailable(error) from error
+            raise _unavailable(error) from error
         about_rows = not _is_about_the_statement(error)
         raise (refused if about_rows else StoreRefusedError)(reason_of(error)) from error
 
 
-def unavailable(error: Exception) -> StoreUnavailableError:
+def _unavailable(error: Exception) -> StoreUnavailableError:
     """Return the fault of a database that cannot be used, or does not let us in."""
     return (StoreRefusedError if _is_turned_away(error) else StoreUnavailableError)(
         advice_on(error)

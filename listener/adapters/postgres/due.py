@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
 
-from listener.adapters.postgres.connection import Pool, only_row, session
+from listener.adapters.postgres.connection import Pool, session
 from listener.adapters.postgres.library import AskAgain
+from listener.adapters.postgres.sessions import only_row
 from listener.adapters.postgres.statements import query
 from listener.domain.due import DueRow, Reason, Scope
 from listener.domain.retrying import ISOLATED, SUSPECT

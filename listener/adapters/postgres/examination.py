@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
-from urllib.parse import unquote, urlsplit
 
-import psycopg
-from psycopg import conninfo, errors, sql
-from psycopg.rows import class_row
+from psycopg import sql
 
-from listener.adapters.postgres import sessions
-from listener.adapters.postgres.connection import reason_of
+from listener.adapters.postgres.connection import connected, translated
 from listener.adapters.postgres.history import HistoryTable, look_at_history
 from listener.adapters.postgres.installation import (
-    UnreachableError,
     encoding_of,
     lagging_sequences,
     missing_parts,
@@ -27,22 +21,16 @@ from listener.adapters.postgres.installation import (
 from listener.adapters.postgres.pooler import keeps_backend
 from listener.adapters.postgres.rehearsal import refused_statements, refused_writes
 from listener.adapters.postgres.rights import list_hidden, list_rights
+from listener.adapters.postgres.sessions import Connection, read, set_up, yield_locks
 from listener.adapters.postgres.statements import query
 from listener.adapters.postgres.status import Status, read_status
+from listener.domain.faults import StoreUnavailableError
 
 DOCTOR = "listener-doctor"
 _LIMITS = {"statement_timeout": "5s", "lock_timeout": "2s"}
-_ARGUMENTS: dict[str, Any] = sessions.arguments(DOCTOR) | {
-    # A pooler may run the next statement on another backend, which never saw it prepared.
-    "prepare_threshold": None,
-}
 _ECHO_WITHIN = timedelta(seconds=2)
 _WAKEUPS_WITHIN = timedelta(seconds=10)
 _CLOCK_LOOKS = 3
-
-
-class UnreadableError(Exception):
-    """A look at the database failed; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,47 +88,31 @@ class _Reading:
     at: datetime
 
 
-@contextmanager
-def examining(dsn: str) -> Iterator[psycopg.Connection[Any]]:
+@asynccontextmanager
+async def examining(dsn: str) -> AsyncIterator[Connection]:
     """Connect in a transaction that only reads, of statements that take seconds at most.
 
-    Raises `UnreachableError`, with a message that shows nothing of a password.
+    Raises as `connected` does, and so does all that looks at the database here.
     """
-    with _connected(dsn) as connection, connection.transaction():
-        connection.execute("SET TRANSACTION READ ONLY")
-        _limit(connection)
+    async with connected(dsn, DOCTOR) as connection, connection.transaction():
+        await connection.execute("SET TRANSACTION READ ONLY")
+        await connection.execute(*set_up(_LIMITS, local=True))
         yield connection
 
 
-@contextmanager
-def rehearsing(dsn: str) -> Iterator[psycopg.Connection[Any]]:
+@asynccontextmanager
+async def rehearsing(dsn: str) -> AsyncIterator[Connection]:
     """Connect in a transaction that is rolled back; otherwise as `examining`."""
-    with _connected(dsn) as connection, connection.transaction(force_rollback=True):
-        _limit(connection)
-        connection.execute(*sessions.yield_locks(local=True))
+    async with connected(dsn, DOCTOR) as connection, connection.transaction(force_rollback=True):
+        await connection.execute(*set_up(_LIMITS, local=True))
+        await connection.execute(*yield_locks(local=True))
         yield connection
 
 
-@contextmanager
-def _connected(dsn: str) -> Iterator[psycopg.Connection[Any]]:
-    with _unrevealing(dsn):
-        connection = psycopg.connect(dsn, **_ARGUMENTS)
-    try:
-        with connection:
-            yield connection
-    except psycopg.Error as error:
-        raise UnreachableError(reason_of(error)) from error
-
-
-def _limit(connection: psycopg.Connection[Any]) -> None:
-    # Bound to the transaction: what a session is set to, a pooler would hand to somebody else.
-    connection.execute(*sessions.set_up(_LIMITS, local=True))
-
-
-def read_server(connection: psycopg.Connection[Any], backend: str) -> Server:
+async def read_server(connection: Connection, backend: str) -> Server:
     """Read what kind of server this is; the clock is compared on the shortest of some ways."""
-    with _looking(connection):
-        looks = [_look(connection, backend) for _ in range(_CLOCK_LOOKS)]
+    async with _looking(connection):
+        looks = [await _look(connection, backend) for _ in range(_CLOCK_LOOKS)]
     _, ahead, seen = min(looks, key=lambda look: look[0])
     return Server(
         version=seen.version,
@@ -155,14 +127,14 @@ def read_server(connection: psycopg.Connection[Any], backend: str) -> Server:
     )
 
 
-def read_rights(connection: psycopg.Connection[Any], backend: str) -> Rights:
+async def read_rights(connection: Connection, backend: str) -> Rights:
     """Compare the rights of the role with those that a daemon needs, then try each write.
 
     The connection must be one of `rehearsing`.
     """
-    with _looking(connection):
-        rights = list_rights(connection, backend)
-        hidden = list_hidden(connection, backend)
+    async with _looking(connection):
+        rights = await list_rights(connection, backend)
+        hidden = await list_hidden(connection, backend)
     found = Rights(
         absent=tuple(dict.fromkeys(right.thing for right in rights if right.granted is None)),
         lacking=tuple(right.label for right in rights if right.granted is False),
@@ -171,83 +143,73 @@ def read_rights(connection: psycopg.Connection[Any], backend: str) -> Rights:
     if found.absent or found.lacking or found.hidden:
         return found
     try:
-        with _looking(connection):
-            return replace(found, refused=tuple(refused_writes(connection, backend)))
-    except UnreadableError as error:
+        async with _looking(connection):
+            refused = [each async for each in refused_writes(connection, backend)]
+            return replace(found, refused=tuple(refused))
+    except StoreUnavailableError as error:
         return replace(found, untried=str(error))
 
 
-def read_missing(
-    connection: psycopg.Connection[Any], backend: str
+async def read_missing(
+    connection: Connection, backend: str
 ) -> tuple[list[str], list[str], list[str]]:
     """Return parts of our schema and triggers that are not as shipped, and sequences behind."""
-    with _looking(connection):
-        missing = missing_parts(connection, backend)
+    async with _looking(connection):
+        missing = await missing_parts(connection, backend)
         schema = [part.label for part in missing if part.folder == "schema"]
         # Without our tables there are no rows to hold them against.
-        lagging = [] if schema else lagging_sequences(connection, backend)
+        lagging = [] if schema else await lagging_sequences(connection, backend)
     return schema, [part.label for part in missing if part.folder == "triggers"], lagging
 
 
-def read_misdirected(connection: psycopg.Connection[Any], backend: str) -> dict[str, str]:
+async def read_misdirected(connection: Connection, backend: str) -> dict[str, str]:
     """Return foreign keys that refer to a table that was replaced, with what repairs each."""
-    with _looking(connection):
-        cursor = connection.execute(query("list_misdirected", backend), {"backend": backend})
-        return dict(cursor.fetchall())
+    async with _looking(connection):
+        cursor = await connection.execute(query("list_misdirected", backend), {"backend": backend})
+        return dict(await cursor.fetchall())
 
 
-def read_history(connection: psycopg.Connection[Any], backend: str) -> HistoryTable:
+async def read_history(connection: Connection, backend: str) -> HistoryTable:
     """Look whether former identities can be kept, and read."""
-    with _looking(connection):
-        return look_at_history(connection, backend)
+    async with _looking(connection):
+        return await look_at_history(connection, backend)
 
 
-def read_refused(connection: psycopg.Connection[Any], backend: str) -> dict[str, list[str]]:
+async def read_refused(connection: Connection, backend: str) -> dict[str, list[str]]:
     """Return why the database refuses statements of ours, and which."""
-    with _looking(connection):
-        return refused_statements(connection, backend)
+    async with _looking(connection):
+        return await refused_statements(connection, backend)
 
 
-def read_work(
-    connection: psycopg.Connection[Any], backend: str, *, include_null_canonical: bool
+async def read_work(
+    connection: Connection, backend: str, *, include_null_canonical: bool
 ) -> Status:
     """Look at what daemons do, and what there is for them to do."""
-    with _looking(connection):
-        return read_status(connection, backend, include_null_canonical=include_null_canonical)
+    async with _looking(connection):
+        return await read_status(connection, backend, include_null_canonical=include_null_canonical)
 
 
 async def try_wakeups(dsn: str) -> Wakeups:
     """Send wake-ups on a channel of our own, to ourselves and from another session.
 
-    Raises `UnreadableError` if LISTEN is refused, or the server keeps us waiting.
+    Raises `StoreUnavailableError` if LISTEN is refused, or the server keeps us waiting.
     """
-    try:
+    with translated():
         async with (
             asyncio.timeout(_WAKEUPS_WITHIN.total_seconds()),
-            _session(dsn) as listening,
-            _session(dsn) as other,
+            connected(dsn, DOCTOR) as listening,
+            connected(dsn, DOCTOR) as other,
+            connected(dsn, DOCTOR) as third,
         ):
             heard = await _heard(listening, other)
             return Wakeups(
                 from_itself="itself" in heard,
                 from_another="another" in heard,
-                same_backend=await asyncio.to_thread(_keeps_its_backend, dsn),
+                same_backend=await keeps_backend(third),
             )
-    except (psycopg.Error, UnreachableError, TimeoutError) as error:
-        raise UnreadableError(reason_of(error)) from error
 
 
-@asynccontextmanager
-async def _session(dsn: str) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
-    with _unrevealing(dsn):
-        connection = await psycopg.AsyncConnection.connect(dsn, **_ARGUMENTS)
-    async with connection:
-        yield connection
-
-
-async def _heard(
-    listening: psycopg.AsyncConnection[Any], other: psycopg.AsyncConnection[Any]
-) -> set[str]:
+async def _heard(listening: Connection, other: Connection) -> set[str]:
     channel = f"listener_doctor_{secrets.token_hex(8)}"
     heard: set[str] = set()
     await listening.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
@@ -266,52 +228,16 @@ async def _heard(
     return heard
 
 
-def _keeps_its_backend(dsn: str) -> bool:
-    with _unrevealing(dsn):
-        connection = psycopg.connect(dsn, **_ARGUMENTS)
-    with connection:
-        return keeps_backend(connection)
-
-
-def _look(
-    connection: psycopg.Connection[Any], backend: str
-) -> tuple[timedelta, timedelta, _Reading]:
-    with connection.cursor(row_factory=class_row(_Reading)) as cursor:
-        before = datetime.now(UTC)
-        seen = cursor.execute(query("read_server", backend)).fetchall()[0]
-        after = datetime.now(UTC)
+async def _look(connection: Connection, backend: str) -> tuple[timedelta, timedelta, _Reading]:
+    before = datetime.now(UTC)
+    (seen,) = await read(connection, _Reading, query("read_server", backend))
+    after = datetime.now(UTC)
     return after - before, before + (after - before) / 2 - seen.at, seen
 
 
-@contextmanager
-def _looking(connection: psycopg.Connection[Any]) -> Iterator[None]:
-    try:
-        # A look that fails must not spoil the transaction for the next one.
-        with connection.transaction():
+@asynccontextmanager
+async def _looking(connection: Connection) -> AsyncIterator[None]:
+    # A look that fails must not spoil the transaction for the next one.
+    with translated():
+        async with connection.transaction():
             yield
-    except psycopg.Error as error:
-        raise UnreadableError(reason_of(error)) from error
-
-
-@contextmanager
-def _unrevealing(dsn: str) -> Iterator[None]:
-    """Turn a failure to connect into `UnreachableError` without any part of the password."""
-    try:
-        yield
-    except psycopg.Error as error:
-        if isinstance(error, errors.OperationalError) and not _may_reveal(dsn, str(error)):
-            raise UnreachableError(reason_of(error)) from None
-        message = "no connection; does DATABASE_URL have its special characters escaped?"
-        raise UnreachableError(message) from None
-
-
-def _may_reveal(dsn: str, message: str) -> bool:
-    # A password with an @, / or % that is not escaped is read as host or port, and quoted as such.
-    try:
-        conninfo.conninfo_to_dict(dsn)
-        parts = urlsplit(dsn)
-        password = unquote(parts.password or "")
-        plain = parts.netloc.count("@") <= 1 and (parts.port or 1) > 0
-    except (psycopg.Error, ValueError):
-        return True
-    return not plain or (password != "" and password in message)

@@ -5,20 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Any
 
-import psycopg
 from psycopg import errors
-from psycopg.rows import class_row
 
-from listener.adapters.postgres import sessions
 from listener.adapters.postgres.history import look_at_history
-from listener.adapters.postgres.installation import InstallationError
+from listener.adapters.postgres.sessions import Connection, only_row, read, yield_locks
 from listener.adapters.postgres.statements import query
-from listener.domain.faults import StoreUnavailableError
-
-# Name of a session; with a hyphen, because those are no replicas.
-HISTORY = "listener-history"
+from listener.domain.faults import InstallationError, StoreUnavailableError
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +48,20 @@ class Restored(Enum):
     MEANWHILE = "meanwhile"
 
 
-def read_former(
-    connection: psycopg.Connection[Any], backend: str, library_id: int
+async def read_former(
+    connection: Connection, backend: str, library_id: int
 ) -> tuple[FormerIdentity, ...] | None:
     """Return the former identities of a row, the latest first; None if none can be read at all."""
-    table = look_at_history(connection, backend)
+    table = await look_at_history(connection, backend)
     if not table.readable or table.missing:
         return None
-    with connection.cursor(row_factory=class_row(FormerIdentity)) as cursor:
-        cursor.execute(query("read_former_identities", backend), {"library_id": library_id})
-        return tuple(cursor.fetchall())
+    statement = query("read_former_identities", backend)
+    return tuple(await read(connection, FormerIdentity, statement, {"library_id": library_id}))
 
 
-def require_history(connection: psycopg.Connection[Any], backend: str) -> None:
+async def require_history(connection: Connection, backend: str) -> None:
     """Raise `InstallationError` unless former identities can be read and written."""
-    table = look_at_history(connection, backend)
+    table = await look_at_history(connection, backend)
     obstacle = table.obstacle
     if obstacle is None and not table.readable:
         obstacle = "missing right on library_identity_history: SELECT on the table"
@@ -78,8 +70,8 @@ def require_history(connection: psycopg.Connection[Any], backend: str) -> None:
         raise InstallationError(message)
 
 
-def restore(
-    connection: psycopg.Connection[Any], backend: str, library_id: int, history_id: int
+async def restore(
+    connection: Connection, backend: str, library_id: int, history_id: int
 ) -> Restored:
     """Put a former identity back as a person's work; what stands there goes to the history.
 
@@ -92,10 +84,10 @@ def restore(
         "notes": f"restored from history {history_id}",
     }
     try:
-        with connection.transaction():
-            connection.execute(*sessions.yield_locks(local=True))
-            cursor = connection.execute(query("restore_identity", backend), parameters)
-            restored, same = cursor.fetchall()[0]
+        async with connection.transaction():
+            await connection.execute(*yield_locks(local=True))
+            cursor = await connection.execute(query("restore_identity", backend), parameters)
+            restored, same = await only_row(cursor)
     except errors.LockNotAvailable as error:
         message = "another transaction keeps the identity locked; nothing was changed, try again"
         raise StoreUnavailableError(message) from error

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import psycopg
 import structlog
-from psycopg.rows import class_row
 
+from listener.adapters.postgres.sessions import Connection, read
 from listener.adapters.postgres.statements import query
 
 _log = structlog.stdlib.get_logger()
@@ -57,17 +55,10 @@ class HistoryTable:
         return None
 
 
-def look_at_history(connection: psycopg.Connection[Any], backend: str) -> HistoryTable:
+async def look_at_history(connection: Connection, backend: str) -> HistoryTable:
     """Look whether former identities can be kept."""
-    with connection.cursor(row_factory=class_row(HistoryTable)) as cursor:
-        return cursor.execute(query("look_at_history", backend), {"backend": backend}).fetchall()[0]
-
-
-async def history_table(connection: psycopg.AsyncConnection[Any], backend: str) -> HistoryTable:
-    """Look whether former identities can be kept, as `look_at_history` does."""
-    async with connection.cursor(row_factory=class_row(HistoryTable)) as cursor:
-        await cursor.execute(query("look_at_history", backend), {"backend": backend})
-        return (await cursor.fetchall())[0]
+    statement = query("look_at_history", backend)
+    return (await read(connection, HistoryTable, statement, {"backend": backend}))[0]
 
 
 class History:
@@ -82,15 +73,15 @@ class History:
         """Have it looked at again: a statement was refused for what may have changed there."""
         self._suspected = True
 
-    async def kept(self, connection: psycopg.AsyncConnection[Any]) -> bool:
+    async def kept(self, connection: Connection) -> bool:
         """Return whether former identities can be kept."""
         if self._suspected or self._table is None:
             await self._look(connection)
         return self._table is not None and self._table.obstacle is None
 
-    async def _look(self, connection: psycopg.AsyncConnection[Any]) -> None:
+    async def _look(self, connection: Connection) -> None:
         before = self._table
-        self._table = await history_table(connection, self._backend)
+        self._table = await look_at_history(connection, self._backend)
         self._suspected = False
         # `check_installation` logs it at the start.
         if before is not None and before.obstacle != self._table.obstacle:

@@ -10,8 +10,9 @@ from datetime import timedelta
 import structlog
 from psycopg import errors
 
-from listener.adapters.postgres.connection import Pool, only_row, session
+from listener.adapters.postgres.connection import Pool, session
 from listener.adapters.postgres.refreshes import RECENT
+from listener.adapters.postgres.sessions import only_row
 from listener.adapters.postgres.statements import query
 from listener.domain.change import Stream
 from listener.domain.faults import StoreUnavailableError

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import psycopg
 from psycopg import sql
 
+from listener.adapters.postgres.sessions import Connection, only_row
 from listener.adapters.postgres.statements import query
 
 _TABLES = """
@@ -29,21 +28,22 @@ class Inventory:
     rows: Mapping[str, int]
 
 
-def take_inventory(connection: psycopg.Connection[Any], backend: str) -> Inventory:
+async def take_inventory(connection: Connection, backend: str) -> Inventory:
     """Look at all that an uninstallation would remove."""
     info = connection.info
-    found = connection.execute(query("list_triggers", backend), {"backend": backend}).fetchall()
-    tables = [table for table, _, _ in found]
-    ours = [table for (table,) in connection.execute(_TABLES)]
+    found = await connection.execute(query("list_triggers", backend), {"backend": backend})
+    tables = [table for table, _, _ in await found.fetchall()]
+    ours = await (await connection.execute(_TABLES)).fetchall()
     return Inventory(
         host=info.host if info.host.startswith("/") else f"{info.host}:{info.port}",
         database=info.dbname,
         role=info.user,
         triggers={table: tables.count(table) for table in tables},
-        rows={table: _count(connection, table) for table in ours},
+        rows={table: await _count(connection, table) for (table,) in ours},
     )
 
 
-def _count(connection: psycopg.Connection[Any], table: str) -> int:
+async def _count(connection: Connection, table: str) -> int:
     statement = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier("listener", table))
-    return int(connection.execute(statement).fetchall()[0][0])
+    (rows,) = await only_row(await connection.execute(statement))
+    return int(rows)

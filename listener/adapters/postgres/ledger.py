@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from listener.adapters.postgres.connection import Pool, only_row, session
-from listener.adapters.postgres.history import history_table
+from listener.adapters.postgres.connection import Pool, session
+from listener.adapters.postgres.installation import raise_sequences
+from listener.adapters.postgres.sessions import only_row
 from listener.adapters.postgres.statements import query
 
 
@@ -25,9 +26,4 @@ class PostgresLedger:
     async def raise_sequences(self) -> list[str]:
         """Bring sequences up to the rows drawn from them; return those that were behind."""
         async with session(self._pool) as connection:
-            history = await history_table(connection, self._backend)
-            raised: list[str] = []
-            for name in history.raising:
-                cursor = await connection.execute(query(name, self._backend), {"raising": True})
-                raised += [sequence for sequence, _ in await cursor.fetchall()]
-        return raised
+            return await raise_sequences(connection, self._backend)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from listener.adapters.postgres.arrays import Int4s
-from listener.adapters.postgres.connection import Pool, only_row, session
+from listener.adapters.postgres.connection import Pool, session
+from listener.adapters.postgres.sessions import only_row
 from listener.adapters.postgres.statements import query
 from listener.domain.faults import StatementRefusedError
 from listener.domain.question import Asking, Failing, Question

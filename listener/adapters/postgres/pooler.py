@@ -1,12 +1,12 @@
-"""Whether a pooler stands in between that hands a session's backend to other clients."""
+"""Detects a pooler that hands a session's backend to other clients."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor, wait
+import asyncio
 from datetime import timedelta
-from typing import Any
 
-import psycopg
+from listener.adapters.postgres.sessions import Connection
+from listener.domain.faults import InstallationError, first_of
 
 # A pooler that has no other backend to hand out makes us wait for the one that is kept.
 _BACKEND_WITHIN = timedelta(seconds=1)
@@ -14,52 +14,51 @@ _BACKEND_WITHIN = timedelta(seconds=1)
 _LOOKS = 5
 
 
-class PoolerError(psycopg.NotSupportedError):
-    """A pooler hands our backend to other clients; the message says what to do."""
-
-
-def refuse_pooler(connection: psycopg.Connection[Any]) -> None:
-    """Raise `PoolerError` if what we set or lock in a session would reach other clients.
+async def refuse_pooler(connection: Connection) -> None:
+    """Raise `InstallationError` if what we set or lock in a session would reach other clients.
 
     To be called before anything is: it leaves nothing there itself.
     """
     # A pooler answers for the server at first, with a number of its own.
-    if _backend(connection) != connection.info.backend_pid and not keeps_backend(connection):
+    if await _backend(connection) == connection.info.backend_pid:
+        return
+    if not await keeps_backend(connection):
         message = (
             "a pooler in between hands our backend to other clients after each transaction, with "
             "what we set and lock in it; point DATABASE_URL at PostgreSQL itself, or at a pooler "
             "in session mode"
         )
-        raise PoolerError(message)
+        raise InstallationError(message)
 
 
-def keeps_backend(connection: psycopg.Connection[Any]) -> bool:
+async def keeps_backend(connection: Connection) -> bool:
     """Return whether a session stays with one backend while another session is at work."""
-    with (
-        psycopg.connect(
-            connection.info.dsn,
-            password=connection.info.password,
-            autocommit=True,
-            prepare_threshold=None,
-        ) as other,
-        ThreadPoolExecutor(1) as thread,
-    ):
-        return all(_kept_from(other, connection, thread) for _ in range(_LOOKS))
+    async with await Connection.connect(
+        connection.info.dsn,
+        password=connection.info.password,
+        autocommit=True,
+        prepare_threshold=None,
+    ) as other:
+        for _ in range(_LOOKS):
+            if not await _kept_from(other, connection):
+                return False
+    return True
 
 
-def _kept_from(
-    other: psycopg.Connection[Any], connection: psycopg.Connection[Any], thread: ThreadPoolExecutor
-) -> bool:
-    first = _backend(connection)
-    # Keeps the backend that a pooler would have handed to us again.
-    with other.transaction():
-        if _backend(other) == first:
-            return False
-        again = thread.submit(_backend, connection)
-        in_time = bool(wait((again,), timeout=_BACKEND_WITHIN.total_seconds()).done)
-    return in_time and again.result() == first
+async def _kept_from(other: Connection, connection: Connection) -> bool:
+    first = await _backend(connection)
+    try:
+        # The transaction keeps the backend that a pooler would have handed to us again.
+        async with asyncio.TaskGroup() as tasks, other.transaction():
+            if await _backend(other) == first:
+                return False
+            again = tasks.create_task(_backend(connection))
+            in_time, _ = await asyncio.wait((again,), timeout=_BACKEND_WITHIN.total_seconds())
+    except BaseExceptionGroup as errors:
+        raise first_of(errors) from None
+    return bool(in_time) and again.result() == first
 
 
-def _backend(connection: psycopg.Connection[Any]) -> int:
-    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+async def _backend(connection: Connection) -> int:
+    row = await (await connection.execute("SELECT pg_backend_pid()")).fetchone()
     return int(row[0]) if row else 0

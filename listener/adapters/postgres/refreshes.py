@@ -11,8 +11,9 @@ from psycopg import errors
 from psycopg.rows import class_row
 
 from listener.adapters.postgres.arrays import Int4s, Texts
-from listener.adapters.postgres.connection import Database, Pool, only_row, session
+from listener.adapters.postgres.connection import Database, Pool, session
 from listener.adapters.postgres.locks import REFRESHES
+from listener.adapters.postgres.sessions import only_row
 from listener.adapters.postgres.statements import query
 from listener.domain.budget import (
     COLD_COST,

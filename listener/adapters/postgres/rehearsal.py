@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 import psycopg
 from psycopg import errors, sql
@@ -12,8 +12,9 @@ from psycopg import errors, sql
 from listener import shipped
 from listener.adapters.postgres.connection import reason_of
 from listener.adapters.postgres.history import look_at_history
-from listener.adapters.postgres.installation import InstallationError
+from listener.adapters.postgres.sessions import Connection
 from listener.adapters.postgres.statements import query
+from listener.domain.faults import InstallationError
 
 # All that writes into tables of the backend. Given no rows, triggers of statements fire all the
 # same, with the rights of the role that writes.
@@ -36,21 +37,21 @@ _UNPLANNED = "analyze_tracks"
 _NOTHING: defaultdict[str, None] = defaultdict(lambda: None)
 
 
-def refused_statements(connection: psycopg.Connection[Any], backend: str) -> dict[str, list[str]]:
+async def refused_statements(connection: Connection, backend: str) -> dict[str, list[str]]:
     """Plan every statement; return why some cannot be, and which these are.
 
     A renamed column, or another type of one, is found without a row. Missing rights are left out.
     Raises `psycopg.Error` if the statements could not be tried.
     """
     refused: dict[str, list[str]] = {}
-    left_out = _left_out(connection, backend) | {_UNPLANNED}
+    left_out = await _left_out(connection, backend) | {_UNPLANNED}
     for name in sorted(path.stem for path in (shipped("sql") / "queries").glob("*.sql")):
         if name in left_out:
             continue
         statement = query(name, backend)
         try:
-            with connection.transaction(force_rollback=True):
-                connection.execute(
+            async with connection.transaction(force_rollback=True):
+                await connection.execute(
                     b"EXPLAIN " + statement, _NOTHING if b"%(" in statement else None
                 )
         except errors.InsufficientPrivilege:
@@ -60,81 +61,82 @@ def refused_statements(connection: psycopg.Connection[Any], backend: str) -> dic
     return refused
 
 
-def refused_writes(
-    connection: psycopg.Connection[Any], backend: str, role: str | None = None
-) -> Iterator[str]:
+async def refused_writes(
+    connection: Connection, backend: str, role: str | None = None
+) -> AsyncGenerator[str, None]:
     """Yield which writes a role, or who we are, is refused, each with the reason.
 
     The connection must be in a transaction, and may act as the role. Raises `psycopg.Error` if a
     write could not be tried, because of a lock for instance.
     """
-    left_out = _left_out(connection, backend)
+    left_out = await _left_out(connection, backend)
     for name in [each for each in _WRITES if each not in left_out]:
         write = query(name, backend)
         try:
-            with connection.transaction(force_rollback=True):
+            async with connection.transaction(force_rollback=True):
                 if role is not None:
-                    connection.execute(_act_as(role))
-                connection.execute(write, _NOTHING)
+                    await connection.execute(_act_as(role))
+                await connection.execute(write, _NOTHING)
         except errors.InsufficientPrivilege as error:
             yield f"{name}: {reason_of(error)}"
 
 
-def _left_out(connection: psycopg.Connection[Any], backend: str) -> set[str]:
-    history = look_at_history(connection, backend)
+async def _left_out(connection: Connection, backend: str) -> set[str]:
+    history = await look_at_history(connection, backend)
     left_out = set() if history.obstacle is None else set(_OF_THE_HISTORY)
     return left_out if history.countable else left_out | {_OF_ITS_SEQUENCE}
 
 
-def find_needs(connection: psycopg.Connection[Any], backend: str, role: str) -> list[str]:
+async def find_needs(connection: Connection, backend: str, role: str) -> list[str]:
     """Return the grants that a role's writes need because of triggers of the backend.
 
     The connection must be in a transaction. Raises `errors.InsufficientPrivilege` if it may not
     act as the role, `InstallationError` for a write that no grant of ours lets through.
     """
     needs = []
-    with connection.transaction(force_rollback=True):
-        _enable_acting_as(connection, role)
-        while refusal := next(refused_writes(connection, backend, role), None):
-            needs.append(_grant_against(refusal, connection, backend, role))
-            connection.execute(needs[-1].encode())
+    async with connection.transaction(force_rollback=True):
+        await _enable_acting_as(connection, role)
+        while refusal := await _first_refused(connection, backend, role):
+            needs.append(await _grant_against(refusal, connection, backend, role))
+            await connection.execute(needs[-1].encode())
     return needs
 
 
-def _enable_acting_as(connection: psycopg.Connection[Any], role: str) -> None:
+async def _first_refused(connection: Connection, backend: str, role: str) -> str | None:
+    async with aclosing(refused_writes(connection, backend, role)) as refused:
+        return await anext(refused, None)
+
+
+async def _enable_acting_as(connection: Connection, role: str) -> None:
     try:
-        with connection.transaction(force_rollback=True):
-            connection.execute(_act_as(role))
+        async with connection.transaction(force_rollback=True):
+            await connection.execute(_act_as(role))
     except errors.InsufficientPrivilege:
         # A role that may create roles may be a member of those that it created.
         member = sql.SQL("GRANT {} TO CURRENT_USER").format(sql.Identifier(role))
-        connection.execute(member)
+        await connection.execute(member)
 
 
 def _act_as(role: str) -> sql.Composed:
     return sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role))
 
 
-def _grant_against(
-    refusal: str, connection: psycopg.Connection[Any], backend: str, role: str
-) -> str:
+async def _grant_against(refusal: str, connection: Connection, backend: str, role: str) -> str:
     """Return the smallest grant after which something else is refused, or nothing any more."""
     grantee = sql.Identifier(role).as_string(connection)
-    candidates = connection.execute(query("list_grants", backend), {"refusal": refusal}).fetchall()
-    for (what,) in candidates:
+    candidates = await connection.execute(query("list_grants", backend), {"refusal": refusal})
+    for (what,) in await candidates.fetchall():
         grant = f"GRANT {what} TO {grantee}"
-        if _helps(grant, refusal, connection, backend, role):
+        if await _helps(grant, refusal, connection, backend, role):
             return grant
     message = f"{refusal}; no grant of {connection.info.user} changes that, grant it as the owner"
     raise InstallationError(message)
 
 
-def _helps(
-    grant: str, refusal: str, connection: psycopg.Connection[Any], backend: str, role: str
-) -> bool:
+async def _helps(grant: str, refusal: str, connection: Connection, backend: str, role: str) -> bool:
     try:
-        with connection.transaction(force_rollback=True):
-            connection.execute(grant.encode())
-            return next(refused_writes(connection, backend, role), None) != refusal
+        async with connection.transaction(force_rollback=True):
+            await connection.execute(grant.encode())
+            return await _first_refused(connection, backend, role) != refusal
     except errors.InsufficientPrivilege:
         return False

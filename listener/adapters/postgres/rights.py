@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
-import psycopg
 from psycopg import errors, sql
-from psycopg.rows import class_row
 
 from listener.adapters.postgres.connection import reason_of
-from listener.adapters.postgres.installation import InstallationError
 from listener.adapters.postgres.rehearsal import find_needs
+from listener.adapters.postgres.sessions import Connection, only_row, read
 from listener.adapters.postgres.statements import query
+from listener.domain.faults import InstallationError
 
 # Advice for a right that the daemon lacks.
 GRANT = "run `listener roles --role ROLE --apply` as the owner of the backend's tables"
@@ -45,21 +43,19 @@ class Right:
         return f"{self.wanted_right} on {self.thing}"
 
 
-def list_rights(
-    connection: psycopg.Connection[Any], backend: str, role: str | None = None
-) -> list[Right]:
+async def list_rights(connection: Connection, backend: str, role: str | None = None) -> list[Right]:
     """Return what a daemon needs and whether a role, or who we are, has it."""
-    with connection.cursor(row_factory=class_row(Right)) as cursor:
-        parameters = {"backend": backend, "role": role}
-        return cursor.execute(query("list_rights", backend), parameters).fetchall()
+    parameters = {"backend": backend, "role": role}
+    return await read(connection, Right, query("list_rights", backend), parameters)
 
 
-def list_hidden(
-    connection: psycopg.Connection[Any], backend: str, role: str | None = None
+async def list_hidden(
+    connection: Connection, backend: str, role: str | None = None
 ) -> tuple[str, ...]:
     """Return the tables of which row level security may hide rows from a role, or who we are."""
-    cursor = connection.execute(query("list_hidden", backend), {"backend": backend, "role": role})
-    return tuple(name for (name,) in cursor)
+    parameters = {"backend": backend, "role": role}
+    cursor = await connection.execute(query("list_hidden", backend), parameters)
+    return tuple(name for (name,) in await cursor.fetchall())
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,54 +66,54 @@ class Grants:
     untried: str | None = None
 
 
-def plan_grants(connection: psycopg.Connection[Any], backend: str, role: str) -> Grants:
+async def plan_grants(connection: Connection, backend: str, role: str) -> Grants:
     """Return what `apply_grants` would run; nothing is changed.
 
     Raises `InstallationError` for our own role, and for one that owns something in our schema: it
     would lose rights that it needs.
     """
-    known = _known_grants(connection, backend, role)
+    known = await _known_grants(connection, backend, role)
     try:
-        with connection.transaction(force_rollback=True):
-            return _grant(connection, backend, role)
+        async with connection.transaction(force_rollback=True):
+            return await _grant(connection, backend, role)
     except (InstallationError, errors.InsufficientPrivilege) as error:
         return Grants(known, str(error).splitlines()[0])
 
 
-def apply_grants(connection: psycopg.Connection[Any], backend: str, role: str) -> Grants:
+async def apply_grants(connection: Connection, backend: str, role: str) -> Grants:
     """Let a role do what a daemon does, and in our schema no more: all or nothing.
 
     Raises `InstallationError` as `plan_grants` does, and if the role may not be made, or did not
     get every right.
     """
-    with connection.transaction():
-        return _grant(connection, backend, role)
+    async with connection.transaction():
+        return await _grant(connection, backend, role)
 
 
-def _grant(connection: psycopg.Connection[Any], backend: str, role: str) -> Grants:
-    known = _known_grants(connection, backend, role)
+async def _grant(connection: Connection, backend: str, role: str) -> Grants:
+    known = await _known_grants(connection, backend, role)
     for statement in known:
-        _run(connection, statement)
+        await _run(connection, statement)
     # Who may grant nothing on a thing is only warned by PostgreSQL.
-    rights = list_rights(connection, backend, role)
+    rights = await list_rights(connection, backend, role)
     lacking = [each.label for each in rights if each.granted is False]
     if lacking:
         message = f"could not grant {', '.join(lacking)}; run it as the owner of these tables"
         raise InstallationError(message)
-    if hidden := list_hidden(connection, backend, role):
+    if hidden := await list_hidden(connection, backend, role):
         return Grants(known, f"row level security applies to {', '.join(hidden)}; {SEE_ALL_ROWS}")
     try:
-        needs = find_needs(connection, backend, role)
+        needs = await find_needs(connection, backend, role)
     except errors.InsufficientPrivilege as error:
         return Grants(known, reason_of(error))
     for statement in needs:
-        _run(connection, statement)
+        await _run(connection, statement)
     return Grants(known + needs)
 
 
-def _known_grants(connection: psycopg.Connection[Any], backend: str, role: str) -> list[str]:
-    cursor = connection.execute(query("look_at_role", backend), {"role": role})
-    present, ourselves, owner = cursor.fetchall()[0]
+async def _known_grants(connection: Connection, backend: str, role: str) -> list[str]:
+    cursor = await connection.execute(query("look_at_role", backend), {"role": role})
+    present, ourselves, owner = await only_row(cursor)
     _refuse(role, ourselves=ourselves, owner=owner)
     name = sql.Identifier(role)
     statements = [] if present else [sql.SQL("CREATE ROLE {} LOGIN").format(name)]
@@ -125,13 +121,13 @@ def _known_grants(connection: psycopg.Connection[Any], backend: str, role: str) 
         sql.SQL("REVOKE ALL ON ALL {} IN SCHEMA listener FROM {}").format(sql.SQL(kind), name)
         for kind in ("TABLES", "SEQUENCES")
     ]
-    statements += _grants(list_rights(connection, backend, role), name)
+    statements += _grants(await list_rights(connection, backend, role), name)
     return [statement.as_string(connection) for statement in statements]
 
 
-def _run(connection: psycopg.Connection[Any], statement: str) -> None:
+async def _run(connection: Connection, statement: str) -> None:
     try:
-        connection.execute(statement.encode())
+        await connection.execute(statement.encode())
     except errors.InsufficientPrivilege as error:
         if not statement.startswith("CREATE ROLE"):
             raise

@@ -9,9 +9,10 @@ from psycopg import errors
 from psycopg.rows import class_row
 
 from listener.adapters.postgres.arrays import Int4s, Int8s, Texts
-from listener.adapters.postgres.connection import Pool, only_row, session
+from listener.adapters.postgres.connection import Pool, session
 from listener.adapters.postgres.library import AskAgain, failing_of
 from listener.adapters.postgres.refreshes import RECENT
+from listener.adapters.postgres.sessions import only_row
 from listener.adapters.postgres.statements import query
 from listener.domain.faults import StatementRefusedError
 from listener.domain.refreshing import (

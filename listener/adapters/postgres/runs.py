@@ -12,15 +12,9 @@ import psycopg
 import structlog
 from psycopg.types.json import Jsonb
 
-from listener.adapters.postgres.connection import (
-    Database,
-    Pool,
-    only_row,
-    open_session,
-    session,
-    translated,
-)
+from listener.adapters.postgres.connection import Database, Pool, open_session, session, translated
 from listener.adapters.postgres.locks import SEARCHED, Lock, lock_of_share
+from listener.adapters.postgres.sessions import only_row
 from listener.adapters.postgres.statements import query
 from listener.domain.due import Scope
 from listener.domain.faults import RunGoesOnError, first_of

@@ -6,17 +6,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from unicodedata import normalize
 
-import psycopg
 from psycopg import errors
-from psycopg.rows import class_row
 
+from listener.adapters.postgres.sessions import Connection, read
 from listener.adapters.postgres.statements import query
 from listener.domain.faults import FixableError
 
-FIND = "listener-find"
 _ACCENTS = re.compile("[\u0300-\u036f]")
 _MOST_WORDS = 20
 _PATIENCE = "2s"
@@ -53,8 +50,8 @@ class SlowSearchError(FixableError):
     """The search took too long; the message names the index that makes it fast."""
 
 
-def find_releases(
-    connection: psycopg.Connection[Any], backend: str, words: str, *, limit: int
+async def find_releases(
+    connection: Connection, backend: str, words: str, *, limit: int
 ) -> Sequence[FoundRelease]:
     """Return up to `limit` releases whose artist and title hold all of the words, best first.
 
@@ -72,9 +69,11 @@ def find_releases(
         "limit": limit,
     }
     try:
-        with connection.transaction(), connection.cursor(row_factory=class_row(FoundRelease)) as c:
-            c.execute("SELECT set_config('statement_timeout', %s, true)", (_PATIENCE,))
-            return c.execute(query("find_releases", backend), parameters).fetchall()
+        async with connection.transaction():
+            await connection.execute(
+                "SELECT set_config('statement_timeout', %s, true)", (_PATIENCE,)
+            )
+            return await read(connection, FoundRelease, query("find_releases", backend), parameters)
     except errors.QueryCanceled as error:
         raise SlowSearchError(
             f"the search took longer than {_PATIENCE}; this index, which the table's owner can"

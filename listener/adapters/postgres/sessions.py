@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, LiteralString
+from typing import Any, LiteralString, TypeVar
 
 import psycopg
+from psycopg.abc import Params
+from psycopg.rows import class_row
 
-from listener.adapters.postgres.pooler import refuse_pooler
+Connection = psycopg.AsyncConnection[Any]
+_Row = TypeVar("_Row")
 
 # What our statements, and psycopg's reading of their results, take for granted. Nothing depends on
 # lc_messages, which only a superuser may set: errors are told apart by their SQLSTATE.
@@ -70,13 +73,18 @@ def yield_locks(*, local: bool = False) -> tuple[LiteralString, tuple[int, bool]
     return _YIELD, (round(_PATIENCE.total_seconds() * 1000), local)
 
 
-def connect(dsn: str, name: str, limits: Mapping[str, str]) -> psycopg.Connection[Any]:
-    """Open a session for a command; raises `psycopg.Error`, `PoolerError` among them."""
-    connection = psycopg.connect(dsn, **arguments(name))
-    try:
-        refuse_pooler(connection)
-        connection.execute(*set_up(limits))
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+async def read(
+    connection: Connection, kind: type[_Row], statement: bytes, parameters: Params | None = None
+) -> list[_Row]:
+    """Return the rows of a statement, whose columns are the fields of `kind`."""
+    async with connection.cursor(row_factory=class_row(kind)) as cursor:
+        await cursor.execute(statement, parameters)
+        return await cursor.fetchall()
+
+
+async def only_row(cursor: psycopg.AsyncCursor[_Row]) -> _Row:
+    """Return the one row of a statement that always returns one."""
+    row = await cursor.fetchone()
+    if row is None:
+        raise AssertionError("a statement that always returns a row returned none")
+    return row

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import psycopg
-from psycopg import errors
-from psycopg.rows import class_row
-
-from listener.adapters.postgres import sessions
-from listener.adapters.postgres.connection import advice_on, reason_of
-from listener.adapters.postgres.installation import (
-    InstallationError,
-    UnreachableError,
-    missing_parts,
-    require_installed,
-)
+from listener.adapters.postgres.connection import connected
+from listener.adapters.postgres.installation import missing_parts, require_installed
+from listener.adapters.postgres.sessions import Connection, only_row, read
 from listener.adapters.postgres.statements import query
 from listener.domain.due import Reason
 from listener.domain.refreshing import RotationCoverage
 from listener.domain.run import RunKind
-
-# Names of sessions; with a hyphen, because those are no replicas.
-STATUS, STORY = "listener-status", "listener-why"
 
 _LIMITS = {
     "statement_timeout": "10s",
@@ -166,62 +154,54 @@ class Status:
     slots: tuple[SlotStatus, ...]
 
 
-@contextmanager
-def looking(dsn: str, backend: str, name: str) -> Iterator[psycopg.Connection[Any]]:
+@asynccontextmanager
+async def looking(dsn: str, backend: str, name: str) -> AsyncIterator[Connection]:
     """Connect as `name` for statements that only read, and take seconds at most.
 
-    Raises `InstallationError` if the listener's tables are not there, or not of this version, or if
-    a pooler hands our backend to others; `UnreachableError` if the database cannot be reached.
+    Raises `InstallationError` if the listener's tables are not there, or not of this version; else
+    as `connected`.
     """
-    try:
-        with sessions.connect(dsn, name, _LIMITS) as connection:
-            require_installed(connection, backend)
-            yield connection
-    except psycopg.OperationalError as error:
-        raise UnreachableError(advice_on(error)) from error
-    except errors.UndefinedTable as error:
-        message = f"{reason_of(error)}; is WXYC_SCHEMA_NAME the backend's schema?"
-        raise InstallationError(message) from error
-    except psycopg.Error as error:
-        raise InstallationError(reason_of(error)) from error
+    async with connected(dsn, name, _LIMITS) as connection:
+        await require_installed(connection, backend)
+        yield connection
 
 
-def read_status(
-    connection: psycopg.Connection[Any], backend: str, *, include_null_canonical: bool = True
+async def read_status(
+    connection: Connection, backend: str, *, include_null_canonical: bool = True
 ) -> Status:
     """Look at everything once; `include_null_canonical` is that of the searches' scope."""
 
-    def read(kind: type[Any], name: str, **parameters: object) -> tuple[Any, ...]:
-        with connection.cursor(row_factory=class_row(kind)) as cursor:
-            return tuple(cursor.execute(query(name, backend), parameters).fetchall())
+    async def each(kind: type[Any], name: str, **parameters: object) -> tuple[Any, ...]:
+        return tuple(await read(connection, kind, query(name, backend), parameters))
 
-    database, at, installed_at = connection.execute(
-        "SELECT current_database(), now(), min(i.installed_at) FROM listener.installed AS i"
-    ).fetchall()[0]
-    replicas = connection.execute(query("list_replicas", backend))
+    async def rows(name: str, parameters: Mapping[str, object] | None = None) -> list[Any]:
+        return await (await connection.execute(query(name, backend), parameters)).fetchall()
+
+    database, at, installed_at = await only_row(
+        await connection.execute(
+            "SELECT current_database(), now(), min(i.installed_at) FROM listener.installed AS i"
+        )
+    )
     scope = {"include_null_canonical": include_null_canonical}
-    counted = connection.execute(query("count_coverage", backend), scope).fetchall()
+    counted = await rows("count_coverage", scope)
     return Status(
         at=at,
         installed_at=installed_at,
         database=database,
-        missing=tuple(part.label for part in missing_parts(connection, backend)),
-        streams=read(StreamStatus, "read_streams"),
-        replicas=tuple(name for (name,) in replicas),
+        missing=tuple(part.label for part in await missing_parts(connection, backend)),
+        streams=await each(StreamStatus, "read_streams"),
+        replicas=tuple(name for (name,) in await rows("list_replicas")),
         coverage=coverage_of(counted),
-        staleness_days={
-            age: sum(found for _, days, found, _ in counted if days == first_day)
-            for first_day, age in enumerate(AGES)
-        },
+        staleness_days=_staleness(counted),
         due_by_time=sum(due for *_, due in counted),
         due=_due(counted),
-        rotation=read(RotationCoverage, "count_rotation")[0],
-        runs=read(RunStatus, "read_runs"),
-        latest_runs=read(
+        rotation=(await each(RotationCoverage, "count_rotation"))[0],
+        runs=await each(RunStatus, "read_runs"),
+        latest_runs=await each(
             LatestRunStatus, "read_latest_runs", kinds=[kind.value for kind in RunKind]
         ),
-        capture_missed=connection.execute(query("count_missed", backend)).fetchall()[0][0],
-        slots=read(SlotStatus, "read_slots"),
+        capture_missed=(await rows("count_missed"))[0][0],
+        slots=await each(SlotStatus, "read_slots"),
     )
 
 
@@ -231,6 +211,13 @@ def _due(counted: list[Any]) -> dict[str, int]:
         if state in _REASONS:
             due[_REASONS[state]] += found if state == "never" else by_time
     return due
+
+
+def _staleness(counted: list[Any]) -> dict[str, int]:
+    return {
+        age: sum(found for _, days, found, _ in counted if days == first_day)
+        for first_day, age in enumerate(AGES)
+    }
 
 
 def coverage_of(counted: list[Any]) -> Coverage:

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
-import psycopg
-from psycopg.rows import class_row
-
+from listener.adapters.postgres.sessions import Connection, read
 from listener.adapters.postgres.statements import query
 
 
@@ -31,10 +28,9 @@ class Step:
     coverage: Sequence[int] | None
 
 
-def read_history(
-    connection: psycopg.Connection[Any], backend: str, span: timedelta, step: timedelta
+async def read_history(
+    connection: Connection, backend: str, span: timedelta, step: timedelta
 ) -> tuple[Step, ...]:
     """Return the last `span` in steps, by stream and time; a step without samples is left out."""
-    with connection.cursor(row_factory=class_row(Step)) as cursor:
-        parameters = {"span": span, "step": step}
-        return tuple(cursor.execute(query("read_samples", backend), parameters).fetchall())
+    parameters = {"span": span, "step": step}
+    return tuple(await read(connection, Step, query("read_samples", backend), parameters))

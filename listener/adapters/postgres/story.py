@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import psycopg
-from psycopg.rows import class_row
+from psycopg import IsolationLevel
 
 from listener.adapters.postgres.former import FormerIdentity, read_former
 from listener.adapters.postgres.library import AskAgain
+from listener.adapters.postgres.sessions import Connection, only_row, read
 from listener.adapters.postgres.statements import query
 
 
@@ -122,8 +122,8 @@ class Story:
     next_asking: NextAsking | None
 
 
-def read_story(
-    connection: psycopg.Connection[Any],
+async def read_story(
+    connection: Connection,
     backend: str,
     library_id: int,
     ask_again: AskAgain,
@@ -139,35 +139,38 @@ def read_story(
         "include_null_canonical": include_null_canonical,
     } | ask_again.parameters()
 
-    def read(kind: type[Any], name: str) -> list[Any]:
-        with connection.cursor(row_factory=class_row(kind)) as cursor:
-            return cursor.execute(query(name, backend), parameters).fetchall()
+    async def every(kind: type[Any], name: str) -> list[Any]:
+        return await read(connection, kind, query(name, backend), parameters)
 
-    def read_one(kind: type[Any], name: str) -> Any:  # noqa: ANN401 - a `kind`, or None
-        return next(iter(read(kind, name)), None)
+    async def one(kind: type[Any], name: str) -> Any:  # noqa: ANN401 - a `kind`, or None
+        return next(iter(await every(kind, name)), None)
 
-    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-    with connection.transaction():
+    await connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
+    async with connection.transaction():
         return Story(
-            at=connection.execute("SELECT now()").fetchall()[0][0],
+            at=await _now(connection),
             library_id=library_id,
-            release=read_one(Release, "read_release"),
-            changes=read_one(Waiting, "read_waiting"),
-            answer=read_one(Answer, "read_answer"),
-            identity=read_one(StandingIdentity, "read_identity"),
-            sources=tuple(read(StandingSource, "read_sources")),
-            history=read_former(connection, backend, library_id),
-            next_asking=read_one(NextAsking, "find_next_asking"),
+            release=await one(Release, "read_release"),
+            changes=await one(Waiting, "read_waiting"),
+            answer=await one(Answer, "read_answer"),
+            identity=await one(StandingIdentity, "read_identity"),
+            sources=tuple(await every(StandingSource, "read_sources")),
+            history=await read_former(connection, backend, library_id),
+            next_asking=await one(NextAsking, "find_next_asking"),
         )
 
 
-def read_standing(
-    connection: psycopg.Connection[Any], backend: str, library_id: int
+async def read_standing(
+    connection: Connection, backend: str, library_id: int
 ) -> tuple[datetime, bool, StandingIdentity | None]:
     """Return the time, whether the row is there, and the identity that stands."""
     parameters = {"library_id": library_id}
-    release = connection.execute(query("read_release", backend), parameters).fetchone()
-    with connection.cursor(row_factory=class_row(StandingIdentity)) as cursor:
-        standing = cursor.execute(query("read_identity", backend), parameters).fetchone()
-    at = connection.execute("SELECT now()").fetchall()[0][0]
-    return at, release is not None, standing
+    release = await read(connection, Release, query("read_release", backend), parameters)
+    standing = await read(connection, StandingIdentity, query("read_identity", backend), parameters)
+    return await _now(connection), bool(release), next(iter(standing), None)
+
+
+async def _now(connection: Connection) -> datetime:
+    now: datetime
+    (now,) = await only_row(await connection.execute("SELECT now()"))
+    return now

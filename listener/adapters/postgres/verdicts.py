@@ -9,9 +9,10 @@ from typing import Any
 import psycopg
 
 from listener.adapters.postgres.arrays import Byteas, Float4s, Int4s, Int8s, Texts
-from listener.adapters.postgres.connection import Pool, only_row, session
+from listener.adapters.postgres.connection import Pool, session
 from listener.adapters.postgres.history import History
 from listener.adapters.postgres.library import AskAgain
+from listener.adapters.postgres.sessions import only_row
 from listener.adapters.postgres.statements import query
 from listener.adapters.postgres.tracks import PostgresTracks
 from listener.domain.faults import StatementRefusedError

@@ -15,8 +15,9 @@ import structlog
 from psycopg import errors, sql
 from psycopg.abc import Params
 
-from listener.adapters.postgres.connection import Database, only_row, open_session, reason_of
+from listener.adapters.postgres.connection import Database, open_session, reason_of
 from listener.adapters.postgres.locks import AWAKE
+from listener.adapters.postgres.sessions import only_row
 from listener.adapters.postgres.statements import query
 from listener.domain.change import Stream
 from listener.domain.faults import LaneLostError, StoreUnavailableError

@@ -6,16 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
-
-import psycopg
-from psycopg.rows import class_row
 
 from listener.adapters.postgres.history import look_at_history
-from listener.adapters.postgres.installation import InstallationError
+from listener.adapters.postgres.sessions import Connection, read
 from listener.adapters.postgres.statements import query
-
-LIST = "listener-list"
+from listener.domain.faults import InstallationError
 
 
 class Worklist(StrEnum):
@@ -57,8 +52,8 @@ class ListedRelease:
     library_id: int | None
 
 
-def read_worklist(
-    connection: psycopg.Connection[Any],
+async def read_worklist(
+    connection: Connection,
     backend: str,
     worklist: Worklist,
     *,
@@ -72,10 +67,8 @@ def read_worklist(
     `InstallationError` if the backend keeps no former identities and they are asked for.
     """
     if worklist is Worklist.REPLACED:
-        history = look_at_history(connection, backend)
+        history = await look_at_history(connection, backend)
         if history.obstacle is not None:
             raise InstallationError(f"former identities are not kept: {history.obstacle}")
     parameters = {"below": below, "limit": limit, "skip": skip}
-    with connection.cursor(row_factory=class_row(ListedRelease)) as cursor:
-        statement = query(_STATEMENTS[worklist], backend)
-        return cursor.execute(statement, parameters).fetchall()
+    return await read(connection, ListedRelease, query(_STATEMENTS[worklist], backend), parameters)
