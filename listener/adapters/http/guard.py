@@ -1,4 +1,4 @@
-"""Who may ask what: reading only, with the token, from where it is meant to be asked."""
+"""Checks every request: read-only, with the token, and addressed to one of our names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# What probes ask: they have no token, and learn no more than yes or no and why.
+# For probes, which have no token; the replies reveal only whether we are ready, and why not.
 OPEN_PATHS = frozenset(("/livez", "/readyz"))
 _METHODS = frozenset(("GET", "HEAD"))
 _HEADERS = {
@@ -22,18 +22,18 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
-    # Requests that were sent ahead on one connection would take the loop for as long as they last.
+    # Pipelined requests on one connection would occupy the loop.
     "connection": "close",
 }
 _CHALLENGE = {"www-authenticate": 'Basic realm="listener", charset="UTF-8"'}
 
 
 class Guard:
-    """Lets through what may be asked, and says to every browser what may be done with the reply.
+    """Passes on permitted requests, and adds security headers to every reply.
 
-    The token is taken as a bearer token, or as the password of any user, which is what a browser
-    asks a person for. `hosts` are the names that we may be called by, None for any: a page of
-    another site could make a browser ask us under the name of that site.
+    The token may be a bearer token, or the password of any user, which a browser asks for. `hosts`
+    are the names that requests may use for us, None for any: another site's page could make a
+    browser send us requests under that site's name.
     """
 
     def __init__(self, app: ASGIApp, token: str | None, hosts: frozenset[str] | None) -> None:
@@ -42,7 +42,7 @@ class Guard:
         self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or have the application answer."""
+        """Refuse the request, or pass it on to the application."""
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -59,16 +59,16 @@ class Guard:
     def _refusal(self, scope: Scope) -> PlainTextResponse | None:
         if scope["method"] not in _METHODS:
             status = HTTPStatus.METHOD_NOT_ALLOWED
-            return PlainTextResponse("reading only\n", status, {"allow": "GET, HEAD"})
+            return PlainTextResponse("read-only: use GET or HEAD\n", status, {"allow": "GET, HEAD"})
         if scope["path"] in OPEN_PATHS:
             return None
         headers = Headers(scope=scope)
         if self._hosts is not None and _name(headers.get("host", "")) not in self._hosts:
             status = HTTPStatus.MISDIRECTED_REQUEST
-            return PlainTextResponse("not known by this name; set HTTP_TOKEN\n", status)
+            return PlainTextResponse("unknown host name; set HTTP_TOKEN to allow any\n", status)
         if self._token is None:
             return None
-        if hmac.compare_digest(_shown(headers.get("authorization", "")), self._token):
+        if hmac.compare_digest(_token_of(headers.get("authorization", "")), self._token):
             return None
         return PlainTextResponse("HTTP_TOKEN is needed\n", HTTPStatus.UNAUTHORIZED, _CHALLENGE)
 
@@ -78,8 +78,8 @@ def _name(host: str) -> str:
     return (name if colon and port.isdigit() else host).strip("[]").lower()
 
 
-def _shown(authorization: str) -> bytes:
-    """Return the token that a request shows, empty if none."""
+def _token_of(authorization: str) -> bytes:
+    """Return the token of a request, empty if it has none."""
     scheme, _, value = authorization.partition(" ")
     if scheme.lower() == "bearer":
         return value.strip().encode()

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: some are counted as things happen, the others read when asked for."""
+"""Metrics for Prometheus: some are counted as things happen, the others read on each scrape."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from listener.domain.refreshing import RotationTally
 from listener.domain.run import RunKind
 from listener.domain.tally import Tally
 
-# When each series began nobody asks for, and it would be a line for every one of them.
+# Nobody uses the `_created` series, which would double the number of lines.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
@@ -34,7 +34,7 @@ _CALL_OUTCOMES = ("ok", "failed")
 
 
 class Metrics:
-    """Counts, and tells all numbers as text."""
+    """Counts what happens, and renders all metrics as text."""
 
     def __init__(self, numbers: Callable[[], Numbers]) -> None:
         self._numbers = numbers
@@ -43,27 +43,29 @@ class Metrics:
         self._registry = registry = CollectorRegistry()
         counter = partial(Counter, namespace="listener", registry=registry)
         histogram = partial(Histogram, namespace="listener", registry=registry)
-        self._settled = counter("changes_settled", "Changes done with.", ("stream",))
+        self._settled = counter("changes_settled", "Changes settled.", ("stream",))
         self._ages = histogram(
             "commit_to_identity_seconds",
-            "From the recording of a change until it was settled, its identity being written.",
+            "Time from the recording of a change until it was settled and its identity written.",
             ("stream",),
             buckets=_SECONDS,
         )
         self._batch_rows = histogram(
-            "batch_rows", "Rows of a batch that was handled.", ("stream",), buckets=_ROWS
+            "batch_rows", "Rows per handled batch.", ("stream",), buckets=_ROWS
         )
         self._batch_seconds = histogram(
-            "batch_seconds", "How long a batch took.", ("stream",), buckets=_SECONDS
+            "batch_seconds", "Duration of a batch.", ("stream",), buckets=_SECONDS
         )
         self._calls = histogram(
-            "lml_call_seconds", "How long a bulk call took.", ("outcome",), buckets=_SECONDS
+            "lml_call_seconds", "Duration of a bulk call.", ("outcome",), buckets=_SECONDS
         )
         self._refreshes = histogram(
-            "refresh_call_seconds", "How long a refresh call took.", ("outcome",), buckets=_SECONDS
+            "refresh_call_seconds", "Duration of a refresh call.", ("outcome",), buckets=_SECONDS
         )
-        self._runs = counter("runs", "Searches for due rows that ended here.", ("kind", "outcome"))
-        # A series that begins with its first event hides that one from increase().
+        self._runs = counter(
+            "runs", "Searches for due rows that ended in this process.", ("kind", "outcome")
+        )
+        # increase() misses the first event of a series that only starts with it.
         for kind in RunKind:
             for outcome in _RUN_OUTCOMES:
                 self._runs.labels(kind.value, outcome)
@@ -81,26 +83,26 @@ class Metrics:
         return generate_latest(self._registry)
 
     def settled(self, stream: Stream, ages: Sequence[float], /) -> None:
-        """Note changes that were settled, by their ages since they were recorded."""
+        """Count settled changes, by their ages in seconds since they were recorded."""
         self._settled.labels(stream).inc(len(ages))
         observe = self._ages.labels(stream).observe
         for age in ages:
             observe(max(0.0, age))
 
     def handled(self, stream: Stream, rows: int, took: float, /) -> None:
-        """Note a batch that was handled, however that ended."""
+        """Count a handled batch, whatever its outcome."""
         self._batch_rows.labels(stream).observe(rows)
         self._batch_seconds.labels(stream).observe(took)
 
     @contextmanager
     def call(self, _batch_size: int, /) -> Iterator[Callable[[Mapping[str, float]], None]]:
-        """Count one call to LML, which lasts as long as the block; its statistics are not used."""
+        """Count one call to LML, which lasts as long as the block; ignores its cache statistics."""
         with _timed(self._calls):
             yield lambda _cache_stats: None
 
     @contextmanager
     def run(self, kind: str, tally: Tally | RotationTally, /) -> Iterator[None]:
-        """Note one run, which lasts as long as the block, and what it counts meanwhile."""
+        """Count one run, which lasts as long as the block, and include its tally meanwhile."""
         outcome = "stopped"
         if isinstance(tally, Tally):
             self._growing.append(tally)
@@ -121,7 +123,7 @@ class Metrics:
         return _timed(self._refreshes)
 
     def windows(self, _tally: Tally, /) -> AbstractContextManager[None]:
-        """Count nothing: the tally is read when metrics are asked for."""
+        """Count nothing: the tally is read on each scrape."""
         return nullcontext()
 
     def _read(self) -> Iterator[Metric]:
@@ -150,5 +152,5 @@ class _Reader(Collector):
         return self._read()
 
     def describe(self) -> Iterator[Metric]:
-        # Asked at the registration, when there is nothing to read yet.
+        # Called at registration, when there is nothing to read yet.
         return iter(())

@@ -1,4 +1,4 @@
-"""The numbers of a daemon that are read when metrics are asked for, as Prometheus takes them."""
+"""The numbers of a daemon that are read on each scrape, as metric families of Prometheus."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from listener.domain.tally import Duty, Skip, Tally
 from listener.domain.tracks import TrackCount
 
 _PYTHON = {"python": platform.python_version()}
-# What LML says of a refresh; a newer one may say anything.
+# For the statuses of refreshes that we do not know.
 _OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """What is read when metrics are asked for.
+    """What is read on each scrape.
 
-    `claimed` and `captured` count changes since the start. `tallies` are those that still grow;
-    `tokens` are the Discogs calls that refreshes may still cost, None before it is known.
-    `uncaptured` streams lack triggers, None where that is not watched.
+    `claimed` and `captured` count changes since the start. `tallies` are those that still grow.
+    `tokens` is how many Discogs calls refreshes may still cost, None before it is known.
+    `uncaptured` are the streams without triggers, None if this daemon does not watch them.
     `successes` are those of the scheduled jobs. `library` counts rows by outcome, `due` by reason.
     """
 
@@ -55,9 +55,11 @@ class Numbers:
 
 
 def families(numbers: Numbers, total: Tally) -> Iterator[Metric]:
-    """Yield all that is read; `total` is what was counted of library rows since the start."""
-    yield _one("build_info", "What runs.", {"version": version(DISTRIBUTION), **_PYTHON}, 1)
-    yield _one("ready", "Whether /readyz says yes.", {}, numbers.ready)
+    """Yield all families; `total` is the tally of library rows since the start."""
+    yield _one(
+        "build_info", "The running version.", {"version": version(DISTRIBUTION), **_PYTHON}, 1
+    )
+    yield _one("ready", "Whether /readyz answers yes.", {}, numbers.ready)
     yield from _of_verdict(numbers)
     yield from _of_pulses(numbers)
     yield from _of_reading(numbers.reading)
@@ -67,9 +69,7 @@ def families(numbers: Numbers, total: Tally) -> Iterator[Metric]:
 
 
 def _of_verdict(numbers: Numbers) -> Iterator[Metric]:
-    when = (
-        "When a job last succeeded, or since when it could have; absent while it is switched off."
-    )
+    when = "When a job last succeeded, or could first have; absent while it is switched off."
     successes = {job: at.timestamp() for job, at in numbers.successes.items()}
     yield _gauges("last_success_timestamp_seconds", when, "kind", successes)
     wellness = numbers.wellness
@@ -79,16 +79,22 @@ def _of_verdict(numbers: Numbers) -> Iterator[Metric]:
     yield _one("wellness", "The verdict: 0 well, 1 strained, 2 failing.", {}, level)
     present = {why.cause for why in wellness.why}
     causes = {str(cause): cause in present for cause in Cause}
-    yield _gauges("cause", "Why all is not well, 1 for what is.", "cause", causes)
+    yield _gauges(
+        "cause", "Why the pipeline is not well, 1 for each present cause.", "cause", causes
+    )
 
 
 def _of_pulses(numbers: Numbers) -> Iterator[Metric]:
     following = {pulse.stream: pulse for pulse in numbers.pulses}
-    is_here = _family("following", "Whether the stream is followed from here.", "stream")
-    held = _family("changes_held", "Changes claimed and not settled.", "stream")
-    stalled = _family("loop_turn_age_seconds", "Since the slower loop last turned.", "stream")
-    rung = _family("rung", "How changes make themselves known, 1 for what is.", "stream", "rung")
-    breaker = _family("breaker", "How LML answers, 1 for what is.", "stream", "state")
+    is_here = _family("following", "Whether this process follows the stream.", "stream")
+    held = _family("changes_held", "Changes claimed and not yet settled.", "stream")
+    stalled = _family("loop_turn_age_seconds", "Time since the slower loop last turned.", "stream")
+    rung = _family(
+        "rung", "How the daemon learns of changes, 1 for the current way.", "stream", "rung"
+    )
+    breaker = _family(
+        "breaker", "The circuit breaker towards LML, 1 for the current state.", "stream", "state"
+    )
     for stream in Stream:
         pulse = following.get(stream)
         is_here.add_metric([stream], pulse is not None)
@@ -106,7 +112,7 @@ def _of_pulses(numbers: Numbers) -> Iterator[Metric]:
 
 def _of_reading(reading: Reading | None) -> Iterator[Metric]:
     up = reading is not None and reading.fault is None
-    yield _one("database_up", "Whether the database answered when last read.", {}, up)
+    yield _one("database_up", "Whether the database answered the last reading.", {}, up)
     if reading is None or not reading.waiting:
         return
     backlog = {each.stream: each.backlog for each in reading.waiting}
@@ -115,19 +121,21 @@ def _of_reading(reading: Reading | None) -> Iterator[Metric]:
         each.stream: 0.0 if each.oldest is None else (each.oldest + reading.age).total_seconds()
         for each in reading.waiting
     }
-    yield _gauges("oldest_change_age_seconds", "Age of the oldest; 0 if none.", "stream", ages)
+    yield _gauges(
+        "oldest_change_age_seconds", "Age of the oldest change; 0 if there is none.", "stream", ages
+    )
     retrying = {each.stream: each.retrying for each in reading.waiting}
-    again = "Rows that failed and wait for another try, parked ones left out."
+    again = "Rows that failed and wait for a retry, without parked ones."
     yield _gauges("retrying_rows", again, "stream", retrying)
     yield _one("parked_rows", "Rows set aside for a person.", {}, reading.parked)
     age = reading.age.total_seconds()
-    yield _one("reading_age_seconds", "Since the database was last read.", {}, age)
+    yield _one("reading_age_seconds", "Time since the database was last read.", {}, age)
 
 
 def _of_tables(numbers: Numbers) -> Iterator[Metric]:
     if numbers.library:
-        yield _gauges("library_rows", "Rows by what is known of them.", "outcome", numbers.library)
-        due = "Rows to be asked again by time, by reason, and those that were never asked."
+        yield _gauges("library_rows", "Rows by outcome.", "outcome", numbers.library)
+        due = "Rows due by time, by reason, and rows never asked."
         yield _gauges("due_rows", due, "reason", numbers.due)
     rotation = numbers.rotation
     if rotation is None:
@@ -135,14 +143,14 @@ def _of_tables(numbers: Numbers) -> Iterator[Metric]:
     share = "Share of the rotation on Discogs that has an identity, 0 to 1."
     yield _one("rotation_coverage", share, {}, rotation.coverage)
     if rotation.coldest is not None:
-        coldest = "When the played identity that has waited longest was last refreshed."
+        coldest = "When the least recently refreshed identity in rotation was refreshed."
         at = rotation.coldest.timestamp()
         yield _one("rotation_coldest_timestamp_seconds", coldest, {}, at)
 
 
 def _of_tally(total: Tally) -> Iterator[Metric]:
-    yield _counts("verdicts", "What became of rows.", "outcome", _outcomes(total))
-    credited = "What became of the credits of compilations."
+    yield _counts("verdicts", "Outcomes of rows.", "outcome", _outcomes(total))
+    credited = "Outcomes of the credits of compilations."
     yield _counts("compilation_tracks", credited, "outcome", _tracks(total))
     for name, meaning, count in total.counters():
         yield _counts(name, meaning, None, {"": count})
@@ -151,15 +159,15 @@ def _of_tally(total: Tally) -> Iterator[Metric]:
 def _of_process(numbers: Numbers) -> Iterator[Metric]:
     yield _counts("rotation_refreshes", "Refreshed identities.", "status", _refreshed(numbers))
     neglected = {str(duty): numbers.neglected.get(duty, 0) for duty in Duty}
-    failed = "Failures to clear out what nobody needs any more."
+    failed = "Failed attempts to delete what is no longer needed."
     yield _counts("housekeeping_failures", failed, "duty", neglected)
-    in_flight = "Calls of LML in flight."
+    in_flight = "Calls to LML in flight."
     yield _one("lml_calls_in_flight", in_flight, {}, numbers.calls_in_flight)
-    dropped = "Log lines that standard error did not take."
+    dropped = "Log lines dropped because standard error did not accept them."
     yield _counts("log_lines_dropped", dropped, None, {"": numbers.log_lines_dropped})
     if numbers.uncaptured is not None:
         capturing = {stream: stream not in numbers.uncaptured for stream in Stream}
-        yield _gauges("capturing", "Whether the triggers are at work.", "stream", capturing)
+        yield _gauges("capturing", "Whether the triggers capture changes.", "stream", capturing)
     if numbers.tokens is not None:
         left = "Discogs calls that refreshes may still cost in this minute."
         yield _one("pace_tokens", left, {}, numbers.tokens)

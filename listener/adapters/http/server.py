@@ -1,4 +1,4 @@
-"""Serves an application in the loop that is running."""
+"""Serves an application in the running event loop."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 _CONNECTIONS = 128
-# Taken in one turn of the loop: far fewer than may be held, so that what is hung up on was read.
-_TAKEN_AT_ONCE = 32
-# Waiting to be taken.
+# Accepted per turn of the loop: far fewer than we hold, so that a request is read before its
+# connection may have to give way.
+_ACCEPTED_AT_ONCE = 32
+# Waiting to be accepted.
 _BACKLOG = 1_024
 _HEADER_BYTES = 16_384
 _FIRST_REQUEST = timedelta(seconds=10)
-# Slow readers and writers end with their connection; a browser opens the next one unasked.
+# Slow clients lose their connection; a browser opens the next one by itself.
 _LIFE = timedelta(seconds=65)
-# One that has only just come has not had the time to ask.
+# A newer connection has not had time to send its request.
 _STALE = timedelta(seconds=0.25)
 _LAST_REPLIES = timedelta(seconds=0.5)
 
 
 class _Protocol(H11Protocol):
-    """A connection for one request that lives for a bounded time, and gives way to newer ones."""
+    """A connection for one request: it lives for a bounded time, and gives way to newer ones."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -38,9 +39,9 @@ class _Protocol(H11Protocol):
         self._make_room()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP; if it is part of a request, hang up instead of answering that.
+        """Reject invalid HTTP; within a request, close the connection without a reply.
 
-        uvicorn would answer twice, and log that as an error of ours, whatever a stranger sends.
+        uvicorn would reply twice, and log that as an error of ours.
         """
         cycle = cast("RequestResponseCycle | None", self.cycle)
         if cycle is None:
@@ -54,12 +55,12 @@ class _Protocol(H11Protocol):
         super().connection_lost(exc)
 
     def _make_room(self) -> None:
-        """Hang up on what has been idle for long, or else on the oldest: this may be a probe.
+        """Close the oldest idle connection, or else the oldest: the new one may be a probe.
 
-        A reader that has stalled is busy for ever, and would outlive every newcomer.
+        A client that stopped reading stays busy forever, and would outlive every newer one.
         """
         all_ = cast("set[_Protocol]", self.connections)
-        # Also those that are closing: they stay until their reply was read.
+        # This includes closing connections, which stay until their reply was read.
         held = [each for each in all_ if not each.is_given_up]
         if len(held) > _CONNECTIONS:
             stale = self.loop.time() - _STALE.total_seconds()
@@ -68,7 +69,7 @@ class _Protocol(H11Protocol):
 
     @property
     def is_busy(self) -> bool:
-        """Whether a request is being answered; one that has not come entirely does not count."""
+        """Whether a request is being answered; an incomplete one does not count."""
         return cast("object | None", self.cycle) is not None
 
     def _look(self) -> None:
@@ -78,13 +79,13 @@ class _Protocol(H11Protocol):
             self.give_up()
 
     def give_up(self) -> None:
-        """Hang up at once, whatever is left to be sent."""
+        """Close at once, even if there is more to send."""
         self.is_given_up = True
         self.transport.abort()
 
 
 class SiteServer(uvicorn.Server):
-    """Serves an application on a socket that listens, and leaves signals to the daemon."""
+    """Serves an application on a listening socket, and leaves signals to the daemon."""
 
     def __init__(self, app: ASGIApp, bound: socket.socket) -> None:
         super().__init__(
@@ -99,7 +100,7 @@ class SiteServer(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 h11_max_incomplete_event_size=_HEADER_BYTES,
-                backlog=_TAKEN_AT_ONCE,
+                backlog=_ACCEPTED_AT_ONCE,
             )
         )
         self._bound = bound
@@ -117,16 +118,16 @@ class SiteServer(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to serve; asyncio takes one number for what it takes and for what may wait."""
+        """Start serving; asyncio has one number for accepting and for the backlog."""
         await super().startup(sockets)
         self._bound.listen(_BACKLOG)
 
     async def main_loop(self) -> None:
-        """Wait; uvicorn would look ten times a second."""
+        """Wait; uvicorn would wake up ten times a second."""
         await asyncio.Event().wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let replies that are on their way out, and close everything soon."""
+        """Finish the replies in progress, and close everything soon."""
         for server in self.servers:
             server.close()
         for bound in sockets or ():

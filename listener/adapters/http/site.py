@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,7 +16,6 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from listener.adapters.http.guard import Guard
-from listener.adapters.http.kept import Kept
 from listener.domain.faults import StoreUnavailableError
 
 _STATIC = Path(__file__).parent / "static"
@@ -27,19 +27,21 @@ _TYPES = {
 }
 _JSON = "application/json"
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
-# Within a second or two a change is to be seen: that is this, what a look takes, and a poll.
+# A change shows within a second or two: this, plus reading the database, plus a poll.
 _KEEP_LOOK = timedelta(seconds=0.5)
 _KEEP_METRICS = timedelta(seconds=0.1)
 _KEEP_HISTORY = timedelta(seconds=5)
+# Making a value takes at most one part in this many of the time.
+_SHARE = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where the routes have it from.
+    """What the routes serve.
 
-    `unready` tells why this daemon is not ready, `metrics` the text of the metrics, `latest` the
-    JSON of what this daemon handled last. The others make JSON, and raise `StoreUnavailableError`
-    if the database cannot be read.
+    `unready` returns why this daemon is not ready, `metrics` the metrics as text, `latest` the JSON
+    of what this daemon handled last. The others return JSON, and raise `StoreUnavailableError` if
+    they cannot read the database.
     """
 
     unready: Callable[[], Sequence[str]]
@@ -50,11 +52,31 @@ class Sources:
     history: Callable[[], Awaitable[bytes]]
 
 
+class _Kept:
+    """A value made at most once per `keep`, and less often if making it takes long."""
+
+    def __init__(self, make: Callable[[], Awaitable[bytes]], keep: timedelta) -> None:
+        self._make = make
+        self._keep = keep.total_seconds()
+        self._value = b""
+        self._until = float("-inf")
+        self._turn = asyncio.Lock()
+
+    async def get(self) -> bytes:
+        """Return the current value, or that of a moment ago."""
+        loop = asyncio.get_running_loop()
+        async with self._turn:
+            if (began := loop.time()) >= self._until:
+                self._value = await self._make()
+                self._until = loop.time() + max(self._keep, _SHARE * (loop.time() - began))
+            return self._value
+
+
 def make_site(sources: Sources, token: str | None, hosts: frozenset[str] | None) -> ASGIApp:
     """Return the application; `token` and `hosts` are as for `Guard`."""
 
     async def alive(_: Request) -> Response:
-        # Only a loop that turns can say so.
+        # Only a running loop can answer.
         return PlainTextResponse("ok\n")
 
     async def ready(_: Request) -> Response:
@@ -65,7 +87,7 @@ def make_site(sources: Sources, token: str | None, hosts: frozenset[str] | None)
     async def render() -> bytes:
         return sources.metrics()
 
-    rendered = Kept(render, _KEEP_METRICS)
+    rendered = _Kept(render, _KEEP_METRICS)
 
     async def metrics(_: Request) -> Response:
         return Response(await rendered.get(), media_type=_METRICS)
@@ -78,15 +100,15 @@ def make_site(sources: Sources, token: str | None, hosts: frozenset[str] | None)
         Route("/readyz", ready),
         Route("/metrics", metrics),
         Route("/latest.json", latest),
-        Route("/status.json", _json(Kept(sources.status, _KEEP_LOOK))),
-        Route("/page.json", _json(Kept(sources.page, _KEEP_LOOK))),
-        Route("/history.json", _json(Kept(sources.history, _KEEP_HISTORY))),
+        Route("/status.json", _json(_Kept(sources.status, _KEEP_LOOK))),
+        Route("/page.json", _json(_Kept(sources.page, _KEEP_LOOK))),
+        Route("/history.json", _json(_Kept(sources.history, _KEEP_HISTORY))),
         *_static(),
     ]
     return Guard(Starlette(routes=routes), token, hosts)
 
 
-def _json(kept: Kept) -> Callable[[Request], Awaitable[Response]]:
+def _json(kept: _Kept) -> Callable[[Request], Awaitable[Response]]:
     async def reply(_: Request) -> Response:
         try:
             return Response(await kept.get(), media_type=_JSON)

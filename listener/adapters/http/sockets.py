@@ -1,4 +1,4 @@
-"""The address that is listened on."""
+"""The listening socket."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ _BACKLOG = 64
 
 
 class BindError(FixableError):
-    """The address cannot be listened on; the message says which, why, and what to do."""
+    """Cannot listen on the address; the message says which, why, and what to do."""
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
-    """Listen on an address; from now on connections queue."""
+    """Listen on an address; from then on, connections queue."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
         )[0]
-        # With the protocol named, asyncio turns Nagle's delay off.
+        # asyncio disables Nagle's algorithm only if the protocol is given.
         bound = socket.socket(family, kind, protocol)
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
