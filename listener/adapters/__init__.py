@@ -1,1 +1,1 @@
-"""What connects the engine with the outside: PostgreSQL, LML, logs, the demo."""
+"""The adapters: each connects the engine with one outside library or service."""

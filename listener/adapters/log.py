@@ -1,4 +1,4 @@
-"""Logs: one line an event, JSON off a terminal, readable on one."""
+"""Logs: one line per event, readable on a terminal, JSON otherwise."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import structlog
 _log = structlog.stdlib.get_logger()
 
 _STANDARD_ERROR = 2
-# What waits for a reader that has stalled; a line rarely has more than a kilobyte.
+# Lines that wait while their reader is stalled; a line rarely exceeds a kilobyte.
 _MOST_LINES = 2_000
 _LAST_LINES = timedelta(seconds=0.3)
 
 
 def configure_logs(level: str) -> None:
-    """Send events of at least `level` to standard error, those of libraries included."""
+    """Send events of at least `level` to standard error, including those of libraries."""
     terminal = os.isatty(_STANDARD_ERROR)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -30,7 +30,7 @@ def configure_logs(level: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _without_values,
     ]
-    # A convention of terminals, no setting of ours.
+    # A convention of terminals, not a setting of ours.
     colours = not os.environ.get("NO_COLOR")  # noqa: TID251
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(colors=colours)
@@ -45,12 +45,7 @@ def configure_logs(level: str) -> None:
         )
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for chatty in ("httpx", "httpcore", "asyncio", "apscheduler"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    # Its warnings are about connections that we hear of, and speak of, ourselves.
-    logging.getLogger("psycopg").setLevel(logging.ERROR)
-    # What strangers send is no event of ours.
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    _quiet_libraries()
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -63,19 +58,28 @@ def configure_logs(level: str) -> None:
     )
 
 
+def _quiet_libraries() -> None:
+    for chatty in ("httpx", "httpcore", "asyncio", "apscheduler"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    # It warns about connections whose errors we receive and log ourselves.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
+    # Invalid requests from outside are not events of ours.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
+
+
 def write_line(text: str) -> None:
-    """Write a line between those of the log, and like them without waiting for its reader."""
+    """Write a line among those of the log; like them, it does not wait for its reader."""
     for each in _handlers():
         each.put(text)
 
 
 def dropped_lines() -> int:
-    """Return how many lines were dropped because standard error did not take them."""
+    """Return how many lines were dropped because standard error did not accept them."""
     return sum(each.dropped for each in _handlers())
 
 
 def drain_logs() -> None:
-    """Wait until what was logged is written, but only briefly for a reader that has stalled."""
+    """Wait until everything logged is written, but only briefly if the reader is stalled."""
     for each in _handlers():
         each.flush()
 
@@ -85,9 +89,9 @@ def _handlers() -> list[Lines]:
 
 
 class Lines(logging.Handler):
-    """Has a thread write lines to a descriptor, so that logging never waits for their reader.
+    """Writes lines to a descriptor in a thread, so that logging never waits for their reader.
 
-    Lines that find no room are dropped, counted, and reported as soon as lines flow again.
+    If too many lines wait, further ones are dropped, counted, and reported once lines flow again.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -95,7 +99,7 @@ class Lines(logging.Handler):
         self._descriptor = descriptor
         self._waiting: Queue[bytes] = Queue(_MOST_LINES)
         self._refused = self._unwritten = self._reported = 0
-        # Nothing waits for its end: it may be blocked in a write.
+        # Nothing joins this thread: it may be blocked in a write.
         Thread(target=self._write_all, name="log", daemon=True).start()
 
     @property
@@ -110,7 +114,7 @@ class Lines(logging.Handler):
             self._refused += 1
 
     def put(self, line: str) -> None:
-        """Have a line written, unless too many wait."""
+        """Queue a line to be written, unless too many wait."""
         try:
             self._waiting.put_nowait(f"{line}\n".encode(errors="backslashreplace"))
         except Full:
@@ -154,7 +158,7 @@ def _write(descriptor: int, line: bytes) -> None:
 def _without_values(
     _: structlog.typing.WrappedLogger, __: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """Reduce an exception to types and places: messages and locals may quote rows or secrets."""
+    """Reduce an exception to types and places: its message may quote rows or secrets."""
     if event.pop("exc_info", None):
         error = sys.exception() if hasattr(sys, "exception") else sys.exc_info()[1]
         event["exception"] = _places(error) if error else []

@@ -12,16 +12,16 @@ from types import MappingProxyType
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
-# Daemons of one fleet need not all ask for a slot in the same moment, nor begin on the minute as
-# crontabs of others do.
+# So that the daemons of a fleet do not all ask for a slot at once, or start exactly on the minute
+# like cron jobs.
 _JITTER_SHARE = 0.02
 _LONGEST_JITTER = timedelta(minutes=5)
 
 
 class ApschedulerBell:
-    """One event a job, set at its times; it only wakes, whether a job is due the slots say.
+    """Wakes each job at its times; whether it is due, the slots in the database decide.
 
-    Each job rings a little after every multiple of its interval, counted from its time in `begins`
+    Rings a little after every multiple of the job's interval, counted from its time in `begins`
     after the epoch, or else from the epoch.
     """
 
@@ -37,7 +37,7 @@ class ApschedulerBell:
     async def wait(self, job: str, at_most: timedelta) -> None:
         """Return when the job's time has come, or after `at_most`."""
         try:
-            # On the monotonic clock: a wall clock that is set back delays the bell.
+            # A timeout, because a wall clock that is set back delays the bell.
             async with asyncio.timeout(at_most.total_seconds()):
                 await self._rung[job].wait()
         except TimeoutError:
@@ -65,13 +65,13 @@ class ApschedulerBell:
             scheduler.shutdown(wait=False)
 
     async def _ring(self, job: str) -> None:
-        # A coroutine: a plain function would be called in another thread, which may set no event.
+        # A coroutine: APScheduler would call a plain function in another thread.
         self._rung[job].set()
 
 
 def _trigger(every: timedelta, begins: timedelta) -> IntervalTrigger:
-    # Counted from the epoch as the slots are, and never early: it would still be the last slot.
-    # One offset for all rings: APScheduler adds its own jitter to that of the ring before.
+    # Counted from the epoch like the slots, and never early, which would still be the last slot.
+    # One offset for all rings: APScheduler adds its own jitter to that of the previous ring.
     offset = random.uniform(0, 1) * min(every * _JITTER_SHARE, _LONGEST_JITTER)
     start = datetime.fromtimestamp((begins + offset).total_seconds(), tz=UTC)
     seconds = max(1, round(every.total_seconds()))

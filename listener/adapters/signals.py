@@ -19,26 +19,26 @@ import structlog
 _log = structlog.stdlib.get_logger()
 
 _ENDING = (signal.SIGTERM, signal.SIGINT)
-# What a rotation of logs or a closed terminal sends to a process that does not know of it.
+# Log rotation and closing terminals send these to processes that do not expect them.
 _STRAY = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-# For what is cancelled at the limit to come to its end.
+# Time to end for what is cancelled at the limit.
 _LEAVE = timedelta(seconds=0.5)
 _LOOK_AGAIN = timedelta(seconds=0.1)
 
 
 def ignore_stray_signals() -> None:
-    """Have signals that mean nothing to a daemon not end it, as they would by default."""
+    """Ignore signals that mean nothing to a daemon but would end it by default."""
     for number in _STRAY:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.SIG_IGN)
 
 
 class Ending:
-    """Hears the signals in a thread of its own, which nothing that hangs can keep from it.
+    """Waits for signals in its own thread, so that it works even if everything else hangs.
 
-    From the first signal on the process has `within` and half a second to end by itself. After that
-    it is ended with the exit code `code`, by default 128 and the number of the signal. A second
-    signal ends it at once. `last_words` is called before; made once, in the main thread.
+    After the first signal the process has `within` plus half a second to end by itself. Then it is
+    ended with exit code `code`, by default 128 plus the signal's number. A second signal ends it at
+    once. `last_words` is called before that. Create it once, in the main thread.
     """
 
     def __init__(
@@ -59,14 +59,14 @@ class Ending:
         Thread(target=self._watch, name="signals", daemon=True).start()
 
     def calls(self, ask: Callable[[], object]) -> None:
-        """Have `ask` called in the running loop at the first signal, also if that came before."""
+        """Call `ask` in the running loop at the first signal, even if that came earlier."""
         with self._asking:
             self._ask = partial(asyncio.get_running_loop().call_soon_threadsafe, ask)
             if self.heard is not None:
                 ask()
 
     def hurry(self) -> None:
-        """Give what still hangs half a second, if a signal came: all that matters is done."""
+        """Leave half a second for what still hangs after a signal: all that matters is done."""
         self._ends_at = min(self._ends_at, time.monotonic() + _LEAVE.total_seconds())
 
     def _watch(self) -> None:
@@ -75,7 +75,7 @@ class Ending:
             return
         self._ends_at = time.monotonic() + self._within.total_seconds()
         _log.info("stopping", signal=first.name)
-        # Where nobody can be asked there is nothing to finish.
+        # Without anything to ask there is nothing to finish.
         if not self._pass_on(first):
             self._end(128 + first)
         second = self._next()
@@ -92,14 +92,14 @@ class Ending:
             try:
                 self._ask()
             except RuntimeError:
-                # The loop has ended.
+                # The loop has already ended.
                 return False
         return True
 
     def _next(self) -> signal.Signals | None:
-        """Return the next signal, None if there is none until the process has to end."""
+        """Return the next signal, or None if none comes before the process must end."""
         while (left := self._ends_at - time.monotonic()) > 0:
-            # In slices: the limit may be drawn nearer.
+            # In slices, because `hurry` may shorten the time.
             slice_ = None if self.heard is None else min(left, _LOOK_AGAIN.total_seconds())
             if select.select([self._numbers], [], [], slice_)[0]:
                 number = self._numbers.recv(1)[0]

@@ -1,1 +1,1 @@
-"""Tells Sentry what runs, windows and errors there were."""
+"""Reports runs, windows, calls and errors to Sentry."""

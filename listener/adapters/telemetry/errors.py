@@ -1,4 +1,4 @@
-"""Turns what is logged as an error into an event, once per cause."""
+"""Turns logged errors into Sentry events, once per cause."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from typing import Any
 from listener.domain.faults import first_of
 
 _QUIET = timedelta(minutes=10)
-# More causes than these at a time are one storm, and these tell enough of it.
+# More causes at a time belong to one storm, and these are enough to explain it.
 _CAUSES = 20
 
-# What fields may hold: counts and ids, and words that we chose; never text from outside.
+# The fields that may be sent: counts, ids, and words of our own; never text from outside.
 _NUMBERS = frozenset(
     (
         "library_id",
@@ -37,18 +37,18 @@ _NUMBERS = frozenset(
 )
 _WORDS = frozenset(("stream", "job", "kind", "reason"))
 _WORD = re.compile(r"[a-z][a-z_]{0,39}")
-# Sending must not beget sending.
+# Errors while sending must not cause more sending.
 _OWN = ("sentry_sdk", "urllib3")
 
 
 @dataclass(slots=True)
 class _Cause:
-    told_at: float
+    reported_at: float
     repeats: int = 0
 
 
 class ErrorReporter(logging.Handler):
-    """A log handler that has errors captured, each cause once in ten minutes.
+    """A log handler that captures errors, each cause once in ten minutes.
 
     A cause is the event, the type of the exception and the reason without its numbers.
     """
@@ -62,10 +62,10 @@ class ErrorReporter(logging.Handler):
         self._causes: dict[tuple[str, str, str], _Cause] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Capture what is logged; an event of a library shows nothing but the library's name."""
+        """Capture a logged error; of a library's own error, only the library's name."""
         if record.name.startswith(_OWN):
             return
-        # There is nobody left to tell: an error in here must not become the next one.
+        # Nothing is left to report to: an error in here must not cause the next one.
         with suppress(Exception):
             fields = record.msg if isinstance(record.msg, Mapping) else {}
             event = str(fields.get("event", f"error logged by {record.name}"))
@@ -73,7 +73,7 @@ class ErrorReporter(logging.Handler):
             self._report(event, error, fields)
 
     def report(self, event: str, error: BaseException, **fields: object) -> None:
-        """Capture an error that is not logged; `event` is a constant text."""
+        """Capture an error that is not logged; `event` is constant text."""
         with suppress(Exception), self.lock or nullcontext():
             self._report(event, error, fields)
 
@@ -99,13 +99,13 @@ class ErrorReporter(logging.Handler):
         self._capture(captured)
 
     def _due(self, cause: tuple[str, str, str]) -> int | None:
-        """Return how often a cause was kept back since it was last told, or None to keep it."""
+        """Return how many repeats were held back, or None if this one is to be held back, too."""
         now, quiet = self._now(), _QUIET.total_seconds()
         known = self._causes.get(cause)
-        if known is not None and now - known.told_at < quiet:
+        if known is not None and now - known.reported_at < quiet:
             known.repeats += 1
             return None
-        recent = {c: told for c, told in self._causes.items() if now - told.told_at < quiet}
+        recent = {c: last for c, last in self._causes.items() if now - last.reported_at < quiet}
         self._causes = recent
         if len(recent) >= _CAUSES:
             return None

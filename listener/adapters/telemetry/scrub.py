@@ -1,4 +1,4 @@
-"""Takes secrets and contents out of what is about to be sent."""
+"""Removes secrets and row contents from what is about to be sent."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 _GONE = "[scrubbed]"
-# A shorter one would tear every other word apart, and is no secret.
+# Removing a shorter one would mangle ordinary words, and it is no secret.
 _SHORTEST_SECRET = 4
 _CREDENTIALS = (
     (re.compile(r"\b(bearer|basic)\s+[^\s\"',;]+", re.IGNORECASE), rf"\1 {_GONE}"),
     (re.compile(r"\b(postgres(?:ql)?)://\S+", re.IGNORECASE), rf"\1://{_GONE}"),
-    # A password may hold any character: all up to the last @ of the word counts as one.
+    # A password may contain any character: everything up to the last @ of the word counts.
     (re.compile(r"\b([a-z][a-z0-9+.-]*)://\S+@", re.IGNORECASE), rf"\1://{_GONE}@"),
     (
         re.compile(
@@ -51,19 +51,19 @@ _FRAME = frozenset(("filename", "lineno", "function", "in_app"))
 
 
 class Scrubber:
-    """Lets through what is known to hold no contents, and takes credentials out of that.
+    """Passes only fields that are known to hold no contents, and removes credentials from them.
 
-    Known `secrets` go wherever they stand, others by their looks. What anybody adds to an event
-    later (locals, source lines, messages of exceptions, breadcrumbs, requests) does not get out.
+    Removes known `secrets` everywhere, and others by their form. Anything that a later version of
+    the SDK adds (locals, source lines, exception messages, breadcrumbs, requests) is left out.
     """
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        # The longest first: one may be part of another.
+        # Longest first: one may be part of another.
         known = sorted({s for s in secrets if len(s) >= _SHORTEST_SECRET}, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, known))) if known else None
 
     def event(self, event: Mapping[str, Any], _hint: object = None) -> dict[str, Any]:
-        """Return what of an event or a transaction may be sent."""
+        """Return the parts of an event or transaction that may be sent."""
         kept = {name: value for name, value in event.items() if name in _TOP}
         if "contexts" in kept:
             contexts = dict(kept["contexts"])
@@ -98,7 +98,7 @@ class Scrubber:
 def _exception(exception: Mapping[str, Any], message: object) -> dict[str, Any]:
     frames = (exception.get("stacktrace") or {}).get("frames") or []
     places = [{name: frame[name] for name in frame if name in _FRAME} for frame in frames]
-    # The words of an exception may quote a row; ours say what was being done.
+    # The message of an exception may quote a row; ours says what was being done.
     return {"type": exception.get("type"), "value": message, "stacktrace": {"frames": places}}
 
 

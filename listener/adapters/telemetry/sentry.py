@@ -1,4 +1,4 @@
-"""Runs, windows and calls of LML as spans; errors as events."""
+"""Sends runs, windows and calls to LML as spans, and errors as events."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from listener.adapters.telemetry.errors import ErrorReporter
 from listener.adapters.telemetry.scrub import Scrubber
 from listener.adapters.telemetry.spans import (
     Calls,
+    ChildSpan,
     Clock,
-    Part,
     Period,
     call,
     make_spans,
@@ -41,7 +41,7 @@ _FLUSH = timedelta(seconds=2)
 
 @dataclass(frozen=True, slots=True)
 class SentryOptions:
-    """Where to send what share of frequent spans; `secrets` are taken out wherever they stand."""
+    """Where to send, and which share of frequent spans; `secrets` are removed everywhere."""
 
     dsn: str
     environment: str
@@ -51,11 +51,11 @@ class SentryOptions:
 
 
 class SentryTelemetry:
-    """Gathers what happens, and makes spans of it once it is over.
+    """Collects what happens, and creates the spans at the end.
 
-    Sentry turns a number that is set on a span later into text, of which there is no average. The
-    numbers of a call are known when its reply was read, those of a run when it ends: a span is
-    made then, with the times and the numbers it had, and never touched again.
+    If a number is set on an existing span, Sentry stores it as text, which has no average. The
+    numbers of a call are known once its reply was read, those of a run at its end: the span is
+    created then, with the original times, and never changed.
     """
 
     def __init__(self, reporter: ErrorReporter, window: timedelta) -> None:
@@ -92,7 +92,7 @@ class SentryTelemetry:
 
     @contextmanager
     def call(self, batch_size: int, /) -> Iterator[Callable[[Mapping[str, float]], None]]:
-        """Keep the period of the block; yields what adds the call once its reply was read."""
+        """Measure the block; yields a function that adds the call once its reply was read."""
         clock, period = Clock(), None
 
         def answered(cache_stats: Mapping[str, float], status: str = "ok") -> None:
@@ -107,7 +107,7 @@ class SentryTelemetry:
 
     @contextmanager
     def refresh(self, identities: int, /) -> Iterator[None]:
-        """Keep the period of the block."""
+        """Measure the block, and add the call at its end."""
         clock, status = Clock(), "cancelled"
         try:
             yield
@@ -131,7 +131,7 @@ class SentryTelemetry:
             added, period = tally.minus(before), clock.period()
             clock = Clock()
             if not added.scanned:
-                # Those of this window stay: their rows may be written in the next one.
+                # Keep the calls of this window: their rows may be written in the next one.
                 calls.forget_before(period.began)
                 return
             before = tally.minus(Tally())
@@ -152,11 +152,11 @@ class SentryTelemetry:
             self._calls_of_window = None
 
     async def sent(self) -> None:
-        """Return once the SDK has all that has ended."""
+        """Return once everything that ended was passed to the SDK."""
         if self._sending:
             await asyncio.wait(self._sending)
 
-    def _add(self, part: Part) -> None:
+    def _add(self, part: ChildSpan) -> None:
         calls = self._calls_of_run.get() or self._calls_of_window
         if calls is not None:
             calls.add(part)
@@ -165,12 +165,12 @@ class SentryTelemetry:
         self,
         kind: str,
         period: Period,
-        calls: list[Part],
+        calls: list[ChildSpan],
         tally: Tally | RotationTally,
         status: str,
     ) -> None:
         parts = (*calls, totals(period.ended, status, tally))
-        # Aside: the spans of many calls would stop the loop for a tenth of a second.
+        # In a thread: the spans of many calls would stop the loop for a tenth of a second.
         sending = asyncio.get_running_loop().run_in_executor(
             None, make_spans, name_of(tally), kind, period, parts, status
         )
@@ -182,10 +182,28 @@ class SentryTelemetry:
 async def open_sentry(
     options: SentryOptions, transport: Transport | None = None
 ) -> AsyncIterator[SentryTelemetry]:
-    """Send to Sentry for the length of the block; what is still to be sent then has two seconds.
+    """Send to Sentry for the length of the block, and for up to two seconds after it.
 
     Errors logged meanwhile are captured. What cannot be sent is dropped.
     """
+    reporter = ErrorReporter(_start_sdk(options, transport))
+    logging.getLogger().addHandler(reporter)
+    telemetry = SentryTelemetry(reporter, options.window)
+    try:
+        yield telemetry
+    finally:
+        logging.getLogger().removeHandler(reporter)
+        await telemetry.sent()
+        client = sentry_sdk.get_client()
+        # In a thread: a second signal must be handled even while Sentry does not answer.
+        await asyncio.to_thread(client.close, _FLUSH.total_seconds())
+        sentry_sdk.get_global_scope().set_client(None)
+
+
+def _start_sdk(
+    options: SentryOptions, transport: Transport | None
+) -> Callable[[Mapping[str, Any]], None]:
+    """Initialize the SDK; return the function that captures an event."""
     scrubber = Scrubber((options.dsn, *options.secrets))
 
     def scrub(event: Event, _hint: Hint) -> Event:
@@ -202,7 +220,7 @@ async def open_sentry(
         transport=transport,
         before_send=scrub,
         before_send_transaction=scrub,
-        # Nothing is gathered but what is given here; nothing personal either, which is the default.
+        # Collect nothing but what we pass; by default, that excludes personal data.
         default_integrations=False,
         auto_enabling_integrations=False,
         auto_session_tracking=False,
@@ -210,23 +228,12 @@ async def open_sentry(
         include_source_context=False,
         max_breadcrumbs=0,
         send_client_reports=False,
-        # It would start a thread, and drop spans when Sentry is slow; the queue is bounded anyway.
+        # It would start a thread and drop spans while Sentry is slow; the queue is bounded anyway.
         enable_backpressure_handling=False,
-        # Otherwise read from the environment.
+        # Otherwise the SDK reads these from the environment.
         debug=False,
         spotlight=False,
     )
-    # It tells on each try that Sentry is not there, which is not for our log.
+    # It warns of every failed attempt to reach Sentry, which does not belong in our log.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
-    reporter = ErrorReporter(capture)
-    logging.getLogger().addHandler(reporter)
-    telemetry = SentryTelemetry(reporter, options.window)
-    try:
-        yield telemetry
-    finally:
-        logging.getLogger().removeHandler(reporter)
-        await telemetry.sent()
-        client = sentry_sdk.get_client()
-        # Aside: a second signal must be heard while Sentry does not answer.
-        await asyncio.to_thread(client.close, _FLUSH.total_seconds())
-        sentry_sdk.get_global_scope().set_client(None)
+    return capture
