@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import TypeVar
 
 from listener.adapters.lml.health import LmlProbe, NoAnswerError, Probe, open_probe
-from listener.adapters.postgres.connection import CONNECT
+from listener.adapters.postgres.errors import CONNECT
 from listener.adapters.postgres.examination import (
     Rights,
     Server,

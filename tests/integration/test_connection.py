@@ -17,14 +17,8 @@ from psycopg_pool import PoolTimeout
 
 from listener.adapters.postgres import connection as connections
 from listener.adapters.postgres.arrays import Int4s
-from listener.adapters.postgres.connection import (
-    Database,
-    Pool,
-    open_pool,
-    open_session,
-    session,
-    translated,
-)
+from listener.adapters.postgres.connection import Database, Pool, open_pool, open_session, session
+from listener.adapters.postgres.errors import translated
 from listener.adapters.postgres.library import PostgresLibrary
 from listener.adapters.postgres.statements import query
 from listener.domain.faults import StatementRefusedError, StoreRefusedError, StoreUnavailableError

@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 
 from psycopg import sql
 
-from listener.adapters.postgres.connection import connected, translated
+from listener.adapters.postgres.connection import connected
+from listener.adapters.postgres.errors import translated
 from listener.adapters.postgres.history import HistoryTable, look_at_history
 from listener.adapters.postgres.installation import (
     encoding_of,

@@ -14,7 +14,8 @@ from importlib.metadata import version
 from psycopg import errors, sql
 
 from listener import DISTRIBUTION, shipped
-from listener.adapters.postgres.connection import connected, reason_of
+from listener.adapters.postgres.connection import connected
+from listener.adapters.postgres.errors import reason_of
 from listener.adapters.postgres.history import look_at_history
 from listener.adapters.postgres.locks import INSTALLING
 from listener.adapters.postgres.sessions import Connection, only_row

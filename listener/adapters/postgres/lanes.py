@@ -12,7 +12,8 @@ from typing import Any
 import psycopg
 import structlog
 
-from listener.adapters.postgres.connection import Database, open_session, translated
+from listener.adapters.postgres.connection import Database, open_session
+from listener.adapters.postgres.errors import translated
 from listener.adapters.postgres.statements import query
 from listener.adapters.postgres.wakeups import LaneReport, Wakeups
 from listener.domain.change import Stream

@@ -10,7 +10,7 @@ import psycopg
 from psycopg import errors, sql
 
 from listener import shipped
-from listener.adapters.postgres.connection import reason_of
+from listener.adapters.postgres.errors import reason_of
 from listener.adapters.postgres.history import look_at_history
 from listener.adapters.postgres.sessions import Connection
 from listener.adapters.postgres.statements import query

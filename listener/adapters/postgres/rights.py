@@ -8,7 +8,7 @@ from itertools import groupby
 
 from psycopg import errors, sql
 
-from listener.adapters.postgres.connection import reason_of
+from listener.adapters.postgres.errors import reason_of
 from listener.adapters.postgres.rehearsal import find_needs
 from listener.adapters.postgres.sessions import Connection, only_row, read
 from listener.adapters.postgres.statements import query

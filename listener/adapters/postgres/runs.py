@@ -12,7 +12,8 @@ import psycopg
 import structlog
 from psycopg.types.json import Jsonb
 
-from listener.adapters.postgres.connection import Database, Pool, open_session, session, translated
+from listener.adapters.postgres.connection import Database, Pool, open_session, session
+from listener.adapters.postgres.errors import translated
 from listener.adapters.postgres.locks import SEARCHED, Lock, lock_of_share
 from listener.adapters.postgres.sessions import only_row
 from listener.adapters.postgres.statements import query

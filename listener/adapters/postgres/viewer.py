@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypeVar
 
-from listener.adapters.postgres.connection import translated
+from listener.adapters.postgres.errors import translated
 from listener.adapters.postgres.sessions import Connection
 from listener.adapters.postgres.status import looking
 from listener.domain.faults import StoreUnavailableError

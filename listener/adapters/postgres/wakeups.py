@@ -15,7 +15,8 @@ import structlog
 from psycopg import errors, sql
 from psycopg.abc import Params
 
-from listener.adapters.postgres.connection import Database, open_session, reason_of
+from listener.adapters.postgres.connection import Database, open_session
+from listener.adapters.postgres.errors import reason_of
 from listener.adapters.postgres.locks import AWAKE
 from listener.adapters.postgres.sessions import only_row
 from listener.adapters.postgres.statements import query

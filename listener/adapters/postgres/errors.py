@@ -1,0 +1,136 @@
+"""What errors of the database mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from psycopg import errors
+from psycopg_pool import PoolTimeout
+
+from listener.domain.faults import StatementRefusedError, StoreRefusedError, StoreUnavailableError
+
+CONNECT = "start PostgreSQL, or correct DATABASE_URL"
+
+_LOGIN = "correct DATABASE_URL, or the limit of connections, or wait, as the server says"
+# Of a login that is refused psycopg passes on no SQLSTATE, and the server speaks its own language.
+# Only what it says itself begins with a severity and two blanks.
+_SAID_AT_LOGIN = re.compile(r"(^|failed: )[^\s:][^:\n]*:  ", re.MULTILINE)
+Refused = StoreUnavailableError | StatementRefusedError
+
+# Classes of SQLSTATE that mean the database itself: connection, a server that only reads,
+# resources, an operator's hand, the system. All others are about the statement.
+_SERVICE_CLASSES = frozenset(("08", "25", "53", "57", "58"))
+# What the statement itself, whatever the rows, cannot do: a missing right, column or index; an
+# outdated plan; a table that is no longer one, or lacks the key that its publication needs.
+_STATEMENT_CLASSES, _NOT_READY = frozenset(("0A", "26", "42")), "55000"
+# A session's plan or catalogue is outdated; internal errors.
+_SESSION_CLASSES = _STATEMENT_CLASSES | {"XX"}
+# What a verdict may leave empty. Any other value that a table demands is wanted of every row.
+_OPTIONAL = frozenset(
+    (
+        *("wikidata_qid", "spotify_id", "apple_music_id"),
+        *("track_artist_id", "track_artist_link_confidence", "track_position"),
+    )
+)
+_DATA_CLASS, _TOO_LONG = "22", "22001"
+
+
+@contextmanager
+def translated(refused: type[Refused] = StoreRefusedError) -> Iterator[None]:
+    """Turn what psycopg raises into the fault that it means.
+
+    That is `StoreUnavailableError` if the database cannot be used at all, `StoreRefusedError` if it
+    refuses the statement whatever the rows, else `refused`.
+    """
+    try:
+        yield
+    except (psycopg.Error, PoolTimeout, TimeoutError) as error:
+        if _is_about_the_service(error):
+            raise _unavailable(error) from error
+        about_rows = not _is_about_the_statement(error)
+        raise (refused if about_rows else StoreRefusedError)(reason_of(error)) from error
+
+
+def _unavailable(error: Exception) -> StoreUnavailableError:
+    """Return the fault of a database that cannot be used, or does not let us in."""
+    return (StoreRefusedError if _is_turned_away(error) else StoreUnavailableError)(
+        advice_on(error)
+    )
+
+
+def _is_turned_away(error: Exception) -> bool:
+    if not isinstance(error, psycopg.OperationalError):
+        return False
+    if error.sqlstate is None:
+        return _SAID_AT_LOGIN.search(str(error)) is not None
+    return isinstance(error, errors.TooManyConnections)
+
+
+def _is_about_the_service(error: Exception) -> bool:
+    code = error.sqlstate if isinstance(error, psycopg.Error) else None
+    if code is None:
+        # Not from the server: a connection was lost, or none was to be had in time.
+        return not isinstance(error, psycopg.ProgrammingError | psycopg.DataError)
+    # A trigger of the backend may refuse a row with any code.
+    return (
+        code[:2] in _SERVICE_CLASSES
+        and not isinstance(error, errors.QueryCanceled)
+        and not _is_raised_by_a_rule(error)
+    )
+
+
+def _is_about_the_statement(error: Exception) -> bool:
+    if not isinstance(error, psycopg.Error) or error.sqlstate is None:
+        return False
+    if error.diag.context is not None:
+        # Inside a function, perhaps a trigger of the backend, which sees the row.
+        return False
+    if isinstance(error, errors.NotNullViolation):
+        return error.diag.column_name not in _OPTIONAL
+    return error.sqlstate[:2] in _STATEMENT_CLASSES or error.sqlstate == _NOT_READY
+
+
+def _is_raised_by_a_rule(error: Exception) -> bool:
+    return isinstance(error, psycopg.Error) and error.diag.source_function == "exec_stmt_raise"
+
+
+def spoils_others(error: BaseException | None) -> bool:
+    """Return whether the same will fail in all other sessions until they are replaced."""
+    code = error.sqlstate if isinstance(error, psycopg.Error) else None
+    return code is not None and code[:2] in _SESSION_CLASSES
+
+
+def advice_on(error: Exception) -> str:
+    """Return what went wrong, and what to do about it where the server cannot be reached."""
+    reason = reason_of(error)
+    if _is_turned_away(error):
+        return f"{reason}; {_LOGIN}"
+    # What the server says itself has a code, but for what it says before the session begins.
+    told = isinstance(error, psycopg.Error) and error.sqlstate is not None
+    return reason if told else f"{reason}; {CONNECT}"
+
+
+def _quotes_values(code: str | None) -> bool:
+    """Return whether the primary message of a SQLSTATE may quote what a row holds.
+
+    Those of data exceptions do, but for the one about a text that is too long; all others name
+    tables, columns, functions and rights at most.
+    """
+    return code is not None and code[:2] == _DATA_CLASS and code != _TOO_LONG
+
+
+def reason_of(error: Exception) -> str:
+    """Return what went wrong without the contents of any row."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, psycopg.Error) and _is_raised_by_a_rule(error):
+        return f"a rule of the database's own ({error.sqlstate})"
+    if isinstance(error, psycopg.Error) and _quotes_values(error.sqlstate):
+        return f"{type(error).__name__} ({error.sqlstate})"
+    # The primary message only: the detail of a constraint violation quotes the row, and so may
+    # whatever a trigger of the backend says.
+    primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    return primary or next(iter(str(error).splitlines()), type(error).__name__)
