@@ -9,6 +9,7 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from listener.adapters.lml.client import LmlClient, LmlLimits, open_lml
 from listener.domain.faults import LmlUnavailableError, PageRefusedError
@@ -17,6 +18,10 @@ from listener.settings import Settings
 
 QUESTIONS = [Question(row, f"Artist {row}", "Album", row, b"") for row in range(1, 501)]
 IDENTITIES = range(1, 51)
+# How many ask at once, where the largest pages of compilations are asked about.
+TOGETHER = 5
+_BOUNDS: list[Any] = Settings.model_fields["va_batch_size"].metadata
+(LARGEST,) = (bound.le for bound in _BOUNDS if hasattr(bound, "le"))
 
 
 async def ask(lml: LmlClient, what: str, kept: list[Exception]) -> None:
@@ -27,9 +32,11 @@ async def ask(lml: LmlClient, what: str, kept: list[Exception]) -> None:
                 await lml.refresh(IDENTITIES)
             case "mint":
                 await lml.mint(7)
+            case "rows":
+                await (await lml.ask(QUESTIONS, once=True)).read()
             case _:
-                page = QUESTIONS[:100] if what == "tracks" else QUESTIONS
-                await (await lml.ask(page, with_tracks=what == "tracks", once=True)).read()
+                page = QUESTIONS[: LARGEST if what == "most" else 100]
+                await (await lml.ask(page, with_tracks=True, once=True)).read()
     except (LmlUnavailableError, PageRefusedError) as error:
         kept.append(error)
 
@@ -49,7 +56,7 @@ async def longest_turn() -> float:
 async def main(url: str, what: str, times: int) -> None:
     """Make the calls with the client as the daemon has it."""
     limits = LmlLimits(
-        connections=1,
+        connections=TOGETHER,
         attempts=1,
         resolve_timeout=timedelta(seconds=60),
         refresh_timeout=timedelta(seconds=60),
@@ -58,8 +65,9 @@ async def main(url: str, what: str, times: int) -> None:
     kept: list[Exception] = []
     async with open_lml(url, None, limits) as lml, asyncio.TaskGroup() as tasks:
         turning = tasks.create_task(longest_turn())
+        at_once = TOGETHER if what == "most" else 1
         for _ in range(times):
-            await ask(lml, what, kept)
+            await asyncio.gather(*(ask(lml, what, kept) for _ in range(at_once)))
         turning.cancel()
     # Of this program alone: what getrusage returns includes the process that started it.
     status = Path("/proc/self/status").read_text(encoding="ascii")

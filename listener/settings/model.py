@@ -68,7 +68,11 @@ class Settings(StatusSettings):
         500, ge=1, le=1000, description="Most rows asked in one call."
     )
     va_batch_size: Annotated[int, Unit("rows")] = Field(
-        100, ge=1, le=1000, description="Most compilations asked in one call; replies are long."
+        100,
+        ge=1,
+        le=200,
+        description="Most compilations asked in one call. Reading what a reply about 200 of them, "
+        "with tracks, may hold takes 110 MB.",
     )
     include_tracks: Annotated[IncludeTracks, LOWER] = Field(
         IncludeTracks.COMPILATIONS,
@@ -104,8 +108,8 @@ class Settings(StatusSettings):
         16 * 2**20,
         ge=2**16,
         le=2**30,
-        description="Largest reply accepted from LML, once unpacked. A thousand compilations with "
-        "their tracks take 11 MB.",
+        description="Largest reply accepted from LML, once unpacked. A hundred compilations with "
+        "their tracks take 1 MB.",
     )
     backfill_lml_batch_timeout_ms: Annotated[int, Unit("milliseconds")] = Field(
         360_000, ge=1_000, le=3_600_000, description="Timeout of one refresh call."

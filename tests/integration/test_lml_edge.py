@@ -143,6 +143,36 @@ def test_memory_is_bounded_whatever_is_sent(shape: str, what: str) -> None:
     assert readable or (found["failures"], found["kinds"]) == (times, [unreadable]), found
 
 
+# Nearly as many values as a reply about 200 compilations may have; those of the second are kept.
+LARGEST: dict[str, Callable[[], bytes]] = {
+    "objects": lambda: of_releases(1_900, 120, lambda n: b'{"%d":1}' % n),
+    "credits": lambda: of_releases(
+        190, 820, lambda n: b'{"artist_name":"%d","track_title":"%d"}' % (n, n)
+    ),
+}
+
+
+def of_releases(releases: int, credited: int, credit: Callable[[int], bytes]) -> bytes:
+    """Return a reply about compilations, each with so many different credits."""
+    found = (
+        b'{"library_id":%d,"kind":"compilation","tracks_attempted":true,"tracks":[%s]}'
+        % (row, b",".join(map(credit, range(row * credited, (row + 1) * credited))))
+        for row in range(1, releases + 1)
+    )
+    return b'{"tracks_contract_version":1,"results":[%s]}' % b",".join(found)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("shape", LARGEST)
+def test_memory_is_bounded_where_the_largest_pages_are_answered_at_once(shape: str) -> None:
+    body = LARGEST[shape]()
+    with edge(lambda _head, _body: reply(body)) as url:
+        found = used(url, "most", 3)
+    assert not found["failures"], found
+    assert found["peak"] <= MOST_MIB, found
+    assert found["turn"] <= LONGEST_TURN, found
+
+
 def verdict(row: int, qid: str) -> dict[str, Any]:
     return {
         "library_id": row,

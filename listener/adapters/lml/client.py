@@ -84,6 +84,7 @@ class LmlClient:
         self._http = http
         self._health = health
         self._limits = limits
+        self._turn = asyncio.Lock()
         self._failing = False
         self._warned_of_contract = False
 
@@ -107,7 +108,7 @@ class LmlClient:
             attempts=1 if once else None,
         )
         check_contract = self._check_contract if with_tracks else None
-        return BulkReply(body, unreadable(refused), check_contract)
+        return BulkReply(body, unreadable(refused), self._turn, check_contract)
 
     def _check_contract(self, contract: object) -> None:
         if is_known(contract) or self._warned_of_contract:

@@ -120,18 +120,21 @@ class ReadReply(NamedTuple):
 class BulkReply:
     """The body of a reply, read only when asked to, so that the next call can be sent first.
 
-    `cache_stats` are LML's cache statistics, empty until the reply was read.
+    Of long replies that share `turn` one is read at a time: parsed, each takes many times its
+    length. `cache_stats` are LML's cache statistics, empty until the reply was read.
     """
 
     def __init__(
         self,
         body: bytearray,
         unreadable: type[Exception],
+        turn: asyncio.Lock,
         check_contract: Callable[[object], None] | None = None,
     ) -> None:
         self.cache_stats: Mapping[str, float] = {}
         self._body = body
         self._unreadable = unreadable
+        self._turn = turn
         self._check_contract = check_contract
 
     async def read(self) -> list[Verdict | Invalid]:
@@ -147,7 +150,8 @@ class BulkReply:
                 reply = read_reply(body)
             else:
                 # Meanwhile the loop receives other replies and handles single changes.
-                reply = await asyncio.to_thread(read_reply, body)
+                async with self._turn:
+                    reply = await asyncio.to_thread(read_reply, body)
         except MalformedReplyError as error:
             raise self._unreadable(str(error)) from error
         finally:
