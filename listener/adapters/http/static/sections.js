@@ -136,15 +136,23 @@ function failed(tally) {
     .filter(([reason]) => reason.startsWith("lml_") || reason === "writer_error").map(([, count]) => count));
 }
 
+function counts(tally) {
+  const all = {
+    asked: tally.scanned ?? tally.identities_scanned, resolved: resolved(tally), unresolved: tally.rows_unresolved,
+    failed: failed(tally), "missed by capture": tally.capture_missed,
+  };
+  const some = Object.entries(all).filter(([, count]) => count).map(([name, count]) => `${number(count)} ${name}`);
+  return some.join(", ") || "nothing to ask";
+}
+
 export function showRuns(status, now) {
   const took = (run) => (run.ended_at ? span(seconds(run.ended_at) - seconds(run.started_at)) : run.outcome === "running" ? span(now - seconds(run.started_at)) : "–");
-  const counts = (run) => [run.tally.scanned ?? run.tally.identities_scanned, resolved(run.tally), run.tally.rows_unresolved, failed(run.tally), run.tally.capture_missed];
-  const heads = ["run", "outcome", "cause", "started, UTC", ">took", ">asked", ">resolved", ">unresolved", ">failed", ">capture missed", "reason"];
+  const heads = ["run", "outcome", "cause", "started, UTC", ">took", "counts", "reason"];
   const facts = status.runs.map((run) => [run.run_id, run.outcome, ago(seconds(run.started_at), now), took(run), run.tally]);
   show("runs", facts, () => status.runs.length
     ? [table("Last runs", heads, status.runs.map((run) => [
       [run.kind, "nowrap"], pill([run.outcome, OUTCOMES[run.outcome] ?? "quiet"]), run.cause, when(run.started_at, now), [took(run), "nowrap"],
-      ...counts(run).map((count) => number(count ?? 0)), [run.reason ?? "–", "wrap"],
+      [counts(run.tally), "wrap"], [run.reason ?? "–", "wrap"],
     ]), "entries")]
     : [make("p", { class: "quiet" }, "No runs yet.")]);
   const next = status.slots.map((slot) => {
