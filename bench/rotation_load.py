@@ -30,13 +30,13 @@ from bench.harness import Figure, fresh_server, median, migrate, show
 from bench.process import BACKEND, running_daemon
 from listener.adapters.lml.client import LmlLimits, open_lml
 from listener.adapters.postgres.connection import Database, open_pool
-from listener.adapters.postgres.library import AskAgain
 from listener.adapters.postgres.refreshes import PostgresRefreshes
 from listener.adapters.postgres.rotation import PostgresRotation
 from listener.adapters.postgres.runs import PostgresRuns
 from listener.demo.postgres import create_backend
 from listener.domain.budget import DISCOGS_CALLS, RefreshLimits
 from listener.domain.change import Stream
+from listener.domain.due import AskAgain
 from listener.domain.refreshing import RotationTally
 from listener.engine.circuit import Circuit
 from listener.engine.refresher import Refresher

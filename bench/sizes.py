@@ -20,11 +20,10 @@ from bench.process import BACKEND, running_daemon
 from bench.reconciling import MEGABYTE, Bench, prepared
 from listener.adapters.postgres.connection import Database, open_pool
 from listener.adapters.postgres.due import PostgresDue
-from listener.adapters.postgres.library import AskAgain
 from listener.adapters.postgres.outbox import PostgresOutbox
 from listener.adapters.postgres.statements import query
 from listener.domain.change import Stream
-from listener.domain.due import Scope
+from listener.domain.due import AskAgain, Scope
 
 WEEK = timedelta(days=7)
 BATCH, READINGS = 500, 5

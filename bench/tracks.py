@@ -17,9 +17,10 @@ from psycopg import sql
 from bench.harness import Figure, catalogue, fresh_server, median, migrate
 from bench.process import BACKEND, running_daemon
 from listener.adapters.postgres.connection import Database, Pool, open_pool
-from listener.adapters.postgres.library import AskAgain, PostgresLibrary
+from listener.adapters.postgres.library import PostgresLibrary
 from listener.adapters.postgres.verdicts import PostgresVerdicts
 from listener.demo.postgres import create_backend
+from listener.domain.due import AskAgain
 from listener.domain.tracks import Credit, Tracks, gather
 from listener.domain.verdict import Identity, Kind, Provenance, Verdict, VerdictPage
 from listener.simulator import simulator_process

@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 import structlog
 
 from listener.adapters.postgres.capture import PostgresCapture
-from listener.adapters.postgres.due import is_never_asked
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
 from listener.adapters.postgres.ledger import PostgresLedger
 from listener.adapters.postgres.slots import PostgresSlots
@@ -144,7 +143,7 @@ def _routine(parts: Parts, library: Consumer) -> tuple[Routine, Audit]:
         # The audit skips rows that wait in the outbox.
         await _let_changes_go_first(library)
         kind = RunKind.AUDIT
-        if await is_never_asked(parts.pool, parts.database.backend):
+        if await ledger.is_empty():
             _log.info("LML was never asked, starting the backfill")
             kind = RunKind.BACKFILL
         tally = await reconciler.run(kind, parts.scope, cause=cause)

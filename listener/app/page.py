@@ -13,9 +13,9 @@ from typing import Any, NoReturn, TypeVar
 
 from listener import DISTRIBUTION
 from listener.adapters.postgres.parked import ParkedRow, list_parked
+from listener.adapters.postgres.samples import Step, read_steps
 from listener.adapters.postgres.sessions import Connection
 from listener.adapters.postgres.status import Status, read_status
-from listener.adapters.postgres.steps import Step, read_history
 from listener.adapters.postgres.viewer import Viewer
 from listener.app.report import dumped
 from listener.app.verdict import successes, verdict_on, with_verdict
@@ -126,7 +126,7 @@ async def _remember(connection: Connection, backend: str) -> dict[str, Any]:
         name: {
             "seconds": span.total_seconds(),
             "step": step.total_seconds(),
-            "streams": _columns(await read_history(connection, backend, span, step)),
+            "streams": _columns(await read_steps(connection, backend, span, step)),
         }
         for name, (span, step) in _SPANS.items()
     }

@@ -14,7 +14,7 @@ from listener.adapters.postgres.connection import Database, Pool, open_pool
 from listener.adapters.postgres.due import PostgresDue
 from listener.adapters.postgres.housekeeping import PostgresHousekeeping
 from listener.adapters.postgres.ledger import PostgresLedger
-from listener.adapters.postgres.library import AskAgain, PostgresLibrary
+from listener.adapters.postgres.library import PostgresLibrary
 from listener.adapters.postgres.outbox import PostgresOutbox
 from listener.adapters.postgres.refreshes import PostgresRefreshes
 from listener.adapters.postgres.rotation import PostgresRotation
@@ -25,7 +25,7 @@ from listener.app.identity import session_name
 from listener.app.limits import lml_limits, refresh_limits
 from listener.domain.asking import IncludeTracks
 from listener.domain.change import Stream
-from listener.domain.due import Scope
+from listener.domain.due import AskAgain, Scope
 from listener.domain.latest import LatestAnswers
 from listener.domain.pacing import LML_BACKOFF, Backoff
 from listener.domain.refreshing import LML_REFRESH_BATCH_CAP

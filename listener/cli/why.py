@@ -8,7 +8,6 @@ from functools import partial
 
 import click
 
-from listener.adapters.postgres.library import AskAgain
 from listener.adapters.postgres.story import (
     read_story,
 )
@@ -18,6 +17,7 @@ from listener.cli.errors import RowId, examples
 from listener.cli.find import search, show
 from listener.cli.look import json_option
 from listener.cli.session import look
+from listener.domain.due import AskAgain
 from listener.settings import StatusSettings, load_settings
 
 _NO_SUCH_ROW = 1

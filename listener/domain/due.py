@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import StrEnum
 
 
@@ -15,6 +16,14 @@ class Reason(StrEnum):
     RESOLVED = "resolved"
     UNRESOLVED = "unresolved"
     FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class AskAgain:
+    """When a row is asked about again: after an identity was found, and after none was."""
+
+    resolved: timedelta
+    unresolved: timedelta
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,10 @@ import psycopg
 import pytest
 
 from listener.adapters.postgres.connection import Database, Pool, open_pool
-from listener.adapters.postgres.library import AskAgain, PostgresLibrary
+from listener.adapters.postgres.library import PostgresLibrary
 from listener.adapters.postgres.outbox import PostgresOutbox
 from listener.adapters.postgres.verdicts import PostgresVerdicts
+from listener.domain.due import AskAgain
 from listener.domain.question import Asking, Question
 from listener.domain.retrying import Failure, Retry
 from listener.domain.tally import Skip

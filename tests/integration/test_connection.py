@@ -20,7 +20,7 @@ from listener.adapters.postgres.arrays import Int4s
 from listener.adapters.postgres.connection import Database, Pool, open_pool, open_session, session
 from listener.adapters.postgres.errors import translated
 from listener.adapters.postgres.library import PostgresLibrary
-from listener.adapters.postgres.statements import query
+from listener.adapters.postgres.statements import query, times_of
 from listener.domain.faults import StatementRefusedError, StoreRefusedError, StoreUnavailableError
 from tests.catalogue import add_release, table
 from tests.conftest import BACKEND, Connection, as_role, through
@@ -281,7 +281,7 @@ async def test_column_that_gets_another_type_costs_one_page_at_most(
         library = PostgresLibrary(pool, BACKEND, ASK_AGAIN)
         for _ in range(4):
             connection = await held.enter_async_context(session(pool))
-            await connection.execute(statement, parameters | ASK_AGAIN.parameters(), binary=True)
+            await connection.execute(statement, parameters | times_of(ASK_AGAIN), binary=True)
         await held.aclose()
         widen_artist_name(db)
         outcomes = [await outcome_of(library, row) for _ in range(6)]

@@ -16,11 +16,11 @@ from psycopg import sql
 from listener.adapters.postgres import due as searches
 from listener.adapters.postgres.connection import Database, Pool
 from listener.adapters.postgres.due import PostgresDue
-from listener.adapters.postgres.library import AskAgain, PostgresLibrary
+from listener.adapters.postgres.library import PostgresLibrary
 from listener.adapters.postgres.runs import PostgresRuns
-from listener.adapters.postgres.statements import query
+from listener.adapters.postgres.statements import query, times_of
 from listener.adapters.postgres.verdicts import PostgresVerdicts
-from listener.domain.due import DueRow, Reason, Scope
+from listener.domain.due import AskAgain, DueRow, Reason, Scope
 from listener.domain.retrying import ISOLATED, SUSPECT
 from listener.domain.run import RunKind
 from listener.domain.tally import Tally
@@ -1094,7 +1094,7 @@ def _scope_parameters() -> dict[str, Any]:
 
 def _content_parameters(after: int) -> dict[str, Any]:
     window = {"after": after, "window": WINDOW}
-    return _scope_parameters() | ASK_AGAIN.parameters() | window
+    return _scope_parameters() | times_of(ASK_AGAIN) | window
 
 
 _TYPES = {bool: "boolean", int: "bigint", timedelta: "interval"}

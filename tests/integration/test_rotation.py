@@ -12,7 +12,7 @@ from psycopg import sql
 
 from listener.adapters.postgres.connection import Database, Pool, open_session
 from listener.adapters.postgres.rotation import PostgresRotation
-from listener.adapters.postgres.statements import query
+from listener.adapters.postgres.statements import query, times_of
 from listener.domain.refreshing import (
     Played,
     RefreshStatus,
@@ -425,7 +425,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     },
     "find_failed_rotation": {"limit": 10},
     "fill_identities": {"row_ids": [1], "release_ids": [1], "identity_ids": [1]},
-    "raise_due_releases": {"library_ids": [1]} | ASK_AGAIN.parameters(),
+    "raise_due_releases": {"library_ids": [1]} | times_of(ASK_AGAIN),
     "note_warmth": {"identity_ids": [1], "statuses": ["warmed"]},
 }
 

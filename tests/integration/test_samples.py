@@ -14,11 +14,10 @@ from pydantic import SecretStr
 from listener.adapters.postgres.connection import Database, Pool, open_session
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
 from listener.adapters.postgres.outbox import PostgresOutbox
-from listener.adapters.postgres.samples import PostgresReadings, PostgresSamples
+from listener.adapters.postgres.samples import PostgresReadings, PostgresSamples, read_steps
 from listener.adapters.postgres.sessions import Connection as Session
 from listener.adapters.postgres.statements import query
 from listener.adapters.postgres.status import read_status
-from listener.adapters.postgres.steps import read_history
 from listener.adapters.postgres.viewer import Viewer, open_viewer
 from listener.adapters.postgres.wakeups import LaneReport
 from listener.app.page import Page
@@ -145,7 +144,7 @@ async def test_sample_is_kept_as_it_was(
         coverage=coverage,
     )
     await samples.write(empty)
-    steps = on(db, read_history, BACKEND, timedelta(hours=1), timedelta(seconds=30))
+    steps = on(db, read_steps, BACKEND, timedelta(hours=1), timedelta(seconds=30))
     library, rotation = steps
     assert (library.backlog, library.oldest, library.settled, library.typical) == (4, 3, 5, 0.5)
     assert (library.worst, library.silent, library.coverage) == (2, 0, None)
@@ -161,7 +160,7 @@ def test_history_is_told_in_steps(db: Connection) -> None:
         minutes = into + 10 * (1 - part)
         enter(db, minutes, settled=settled, typical=typical, worst=worst, backlog=settled, silent=2)
     enter(db, 25 * 60, settled=99)
-    (step,) = on(db, read_history, BACKEND, timedelta(days=1), timedelta(minutes=10))
+    (step,) = on(db, read_steps, BACKEND, timedelta(days=1), timedelta(minutes=10))
     assert (step.settled, step.worst, step.backlog, step.silent) == (4, 9, 3, 6)
     assert step.typical == pytest.approx((3 * 1.0 + 1 * 5.0) / 4)
     assert step.at.timestamp() % 600 == 0

@@ -13,10 +13,11 @@ import pytest
 from psycopg import sql
 
 from listener.adapters.postgres.connection import Database, Pool, open_pool, open_session
-from listener.adapters.postgres.library import AskAgain, PostgresLibrary
+from listener.adapters.postgres.library import PostgresLibrary
 from listener.adapters.postgres.statements import query
 from listener.adapters.postgres.tracks import PostgresTracks, change_columns
 from listener.adapters.postgres.verdicts import PostgresVerdicts
+from listener.domain.due import AskAgain
 from listener.domain.faults import StatementRefusedError
 from listener.domain.question import Asking
 from listener.domain.tracks import Credit, TrackCount, Tracks, gather

@@ -12,13 +12,13 @@ from psycopg import sql
 from listener.adapters.postgres.connection import Database, Pool
 from listener.adapters.postgres.due import PostgresDue
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
-from listener.adapters.postgres.library import AskAgain, PostgresLibrary
+from listener.adapters.postgres.library import PostgresLibrary
 from listener.adapters.postgres.sessions import Connection as Session
 from listener.adapters.postgres.story import Release, Story, read_story
 from listener.adapters.postgres.verdicts import PostgresVerdicts
 from listener.app.story import lines_of
 from listener.domain.change import Stream
-from listener.domain.due import Scope
+from listener.domain.due import AskAgain, Scope
 from listener.domain.retrying import Failure, Retry
 from listener.domain.tally import Skip
 from listener.domain.tracks import Credit, Tracks, gather

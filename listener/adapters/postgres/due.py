@@ -7,10 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from listener.adapters.postgres.connection import Pool, session
-from listener.adapters.postgres.library import AskAgain
 from listener.adapters.postgres.sessions import only_row
-from listener.adapters.postgres.statements import query
-from listener.domain.due import DueRow, Reason, Scope
+from listener.adapters.postgres.statements import query, times_of
+from listener.domain.due import AskAgain, DueRow, Reason, Scope
 from listener.domain.retrying import ISOLATED, SUSPECT
 
 _PAGE = 1000
@@ -115,7 +114,7 @@ class PostgresDue:
         self, statement: bytes, scope: Scope, *, after: int | None
     ) -> AsyncIterator[list[DueRow]]:
         while after is not None:
-            parameters = _parameters(scope) | self._ask_again.parameters()
+            parameters = _parameters(scope) | times_of(self._ask_again)
             parameters |= {"after": after, "window": _WINDOW}
             async with session(self._pool) as connection:
                 # Planned anew each time: a plan from when the tables were small would not do.
@@ -140,10 +139,3 @@ def _due(scope: Scope, rows: list[Any]) -> list[DueRow]:
         for library_id, reason, compilation in rows
         if reason in scope.only
     ]
-
-
-async def is_never_asked(pool: Pool, backend: str) -> bool:
-    """Return whether no row of the library was ever asked about."""
-    async with session(pool) as connection:
-        (empty,) = await only_row(await connection.execute(query("ledger_is_empty", backend)))
-    return bool(empty)

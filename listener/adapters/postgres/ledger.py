@@ -1,4 +1,4 @@
-"""What concerns every row of the ledger."""
+"""The ledger, apart from single rows."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ from listener.adapters.postgres.statements import query
 
 
 class PostgresLedger:
-    """Has rows that failed asked again."""
+    """Looks at `listener.ledger`, and keeps it usable."""
 
     def __init__(self, pool: Pool, backend: str) -> None:
         self._pool = pool
         self._note_release = query("note_release", backend)
+        self._is_empty = query("ledger_is_empty", backend)
         self._backend = backend
+
+    async def is_empty(self) -> bool:
+        """Return whether no row of the library was ever asked about."""
+        async with session(self._pool) as connection:
+            (empty,) = await only_row(await connection.execute(self._is_empty))
+        return bool(empty)
 
     async def note_release(self, release: str) -> int:
         """Note which release of LML is asked; returns how many rows are asked again for it."""

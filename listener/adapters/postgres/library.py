@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 
 from listener.adapters.postgres.arrays import Int4s
 from listener.adapters.postgres.connection import Pool, session
 from listener.adapters.postgres.sessions import only_row
-from listener.adapters.postgres.statements import query
+from listener.adapters.postgres.statements import query, times_of
+from listener.domain.due import AskAgain
 from listener.domain.faults import StatementRefusedError
 from listener.domain.question import Asking, Failing, Question
-
-
-@dataclass(frozen=True, slots=True)
-class AskAgain:
-    """When a row is asked about again: after an identity was found, and after none was."""
-
-    resolved: timedelta
-    unresolved: timedelta
-
-    def parameters(self) -> dict[str, timedelta]:
-        """Return what our statements call the two."""
-        return {"stale_after": self.resolved, "retry_after": self.unresolved}
 
 
 class PostgresLibrary:
@@ -41,7 +29,7 @@ class PostgresLibrary:
 
     async def read(self, row_ids: Sequence[int]) -> Asking:
         """Return what there is to ask about these rows now; raises `StatementRefusedError`."""
-        parameters = {"row_ids": Int4s(row_ids)} | self._ask_again.parameters()
+        parameters = {"row_ids": Int4s(row_ids)} | times_of(self._ask_again)
         async with session(self._pool, StatementRefusedError) as connection:
             cursor = connection.cursor()
             # Fetched after the pipeline: it ends with the statements, not after a round trip more.

@@ -10,10 +10,11 @@ from psycopg.rows import class_row
 
 from listener.adapters.postgres.arrays import Int4s, Int8s, Texts
 from listener.adapters.postgres.connection import Pool, session
-from listener.adapters.postgres.library import AskAgain, failing_of
+from listener.adapters.postgres.library import failing_of
 from listener.adapters.postgres.refreshes import RECENT
 from listener.adapters.postgres.sessions import only_row
-from listener.adapters.postgres.statements import query
+from listener.adapters.postgres.statements import query, times_of
+from listener.domain.due import AskAgain
 from listener.domain.faults import StatementRefusedError
 from listener.domain.refreshing import (
     Played,
@@ -117,7 +118,7 @@ class PostgresRotation:
 
     async def raise_releases(self, library_ids: Sequence[int]) -> int:
         """Have those of the releases that are due asked about; returns how many."""
-        parameters = {"library_ids": Int4s(library_ids)} | self._ask_again.parameters()
+        parameters = {"library_ids": Int4s(library_ids)} | times_of(self._ask_again)
         async with session(self._pool) as connection:
             row = await (await connection.execute(self._raise_releases, parameters)).fetchone()
         return row[0] if row else 0

@@ -1,11 +1,13 @@
-"""Readings and samples of the streams."""
+"""Readings of the streams as they are, and samples of how they went."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from listener.adapters.postgres.connection import Pool, session
+from listener.adapters.postgres.sessions import Connection, read
 from listener.adapters.postgres.statements import query
 from listener.adapters.postgres.status import coverage_of
 from listener.domain.change import Stream
@@ -14,6 +16,24 @@ from listener.domain.sample import COVERAGE, Sample
 
 # Samples tell nothing of what is due.
 _EVERYTHING = {"include_null_canonical": True}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How a stream went from `at` on for one step: the worst of it, and the sums. Times: seconds.
+
+    `coverage` is as in `Sample`, at the end of the step, None where it was not counted.
+    """
+
+    stream: str
+    at: datetime
+    backlog: int
+    oldest: float | None
+    settled: int
+    typical: float | None
+    worst: float | None
+    silent: float
+    coverage: Sequence[int] | None
 
 
 class PostgresReadings:
@@ -83,3 +103,11 @@ class PostgresSamples:
 
 def _seconds(duration: timedelta | None) -> float | None:
     return None if duration is None else duration.total_seconds()
+
+
+async def read_steps(
+    connection: Connection, backend: str, span: timedelta, step: timedelta
+) -> tuple[Step, ...]:
+    """Return the last `span` in steps, by stream and time; a step without samples is left out."""
+    parameters = {"span": span, "step": step}
+    return tuple(await read(connection, Step, query("read_samples", backend), parameters))

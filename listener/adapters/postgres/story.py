@@ -10,9 +10,9 @@ from typing import Any
 from psycopg import IsolationLevel
 
 from listener.adapters.postgres.former import FormerIdentity, read_former
-from listener.adapters.postgres.library import AskAgain
 from listener.adapters.postgres.sessions import Connection, only_row, read
-from listener.adapters.postgres.statements import query
+from listener.adapters.postgres.statements import query, times_of
+from listener.domain.due import AskAgain
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ async def read_story(
     parameters = {
         "library_id": library_id,
         "include_null_canonical": include_null_canonical,
-    } | ask_again.parameters()
+    } | times_of(ask_again)
 
     async def every(kind: type[Any], name: str) -> list[Any]:
         return await read(connection, kind, query(name, backend), parameters)

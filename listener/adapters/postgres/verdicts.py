@@ -11,10 +11,10 @@ import psycopg
 from listener.adapters.postgres.arrays import Byteas, Float4s, Int4s, Int8s, Texts
 from listener.adapters.postgres.connection import Pool, session
 from listener.adapters.postgres.history import History
-from listener.adapters.postgres.library import AskAgain
 from listener.adapters.postgres.sessions import only_row
-from listener.adapters.postgres.statements import query
+from listener.adapters.postgres.statements import query, times_of
 from listener.adapters.postgres.tracks import PostgresTracks
+from listener.domain.due import AskAgain
 from listener.domain.faults import StatementRefusedError
 from listener.domain.retrying import Failure
 from listener.domain.verdict import Identity, VerdictPage, Written
@@ -57,7 +57,7 @@ class PostgresVerdicts:
         Raises `StatementRefusedError` if the database refuses the page.
         """
         parameters = {"ask_order": page.order, "withdraw": self._withdraw}
-        parameters |= self._ask_again.parameters() | _columns(page)
+        parameters |= times_of(self._ask_again) | _columns(page)
         has_keys = any(v.tracks is not None and v.tracks.keys for v in page.verdicts)
         async with session(self._pool, StatementRefusedError) as connection:
             kept = await self._history.kept(connection)
