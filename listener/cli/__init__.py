@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from listener import DISTRIBUTION
-from listener.cli.errors import Commands, examples
+from listener.cli.errors import Commands, complain, examples
 
 # By name: the module under listener.cli, and the function in it.
 _COMMANDS = {
@@ -57,4 +57,4 @@ def main(*, debug: bool) -> None:
     del debug
     require_descriptors()
     for name, meant in resembling().items():
-        click.echo(f"listener: .env sets {name}, which is no setting; is {meant} meant?", err=True)
+        complain(f".env sets {name}, which is no setting; is {meant} meant?")

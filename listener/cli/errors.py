@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import click
 
+from listener.cli.help import HelpContext, fitted
 from listener.domain.faults import FixableError, first_of
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Commands(click.Group):
     `places` names the module and the function of each, as in `("listener.cli.run", "run")`.
     """
 
+    context_class = HelpContext
+
     def __init__(
         self,
         *arguments: Any,  # noqa: ANN401 - click's own
@@ -61,6 +64,7 @@ class Commands(click.Group):
             return super().get_command(ctx, cmd_name)
         module, name = self._places[cmd_name]
         command: click.Command = getattr(import_module(module), name)
+        command.context_class = HelpContext
         return command
 
     def make_context(
@@ -145,6 +149,8 @@ def reporting(command: Callable[P, T]) -> Callable[P, T]:
                 raise SystemExit(128 + signal.SIGINT) from None
             _report("nothing was done; answer y, or use --yes to skip the question")
             raise SystemExit(NOT_WANTED) from None
+        except click.UsageError as error:
+            raise click.UsageError(fitted(error.format_message(), "Error: "), error.ctx) from None
         except (click.ClickException, click.exceptions.Exit):
             raise
         except FixableError as error:
@@ -166,13 +172,18 @@ def examples(*lines: tuple[str, str]) -> str:
     return "\n".join(["\b", "Examples:", *shown])
 
 
+def complain(message: str) -> None:
+    """Print a message on standard error."""
+    click.echo(f"listener: {fitted(message, 'listener: ')}", err=True)
+
+
 def _report(*lines: str) -> None:
     # Not at the top: it imports the logging library, which most commands do without.
     from listener.adapters.log import drain_logs  # noqa: PLC0415
 
     drain_logs()
     for line in lines:
-        click.echo(f"listener: {line}", err=True)
+        complain(line)
 
 
 def _break(error: Exception) -> NoReturn:

@@ -22,12 +22,12 @@ from listener.adapters.postgres.sessions import Connection
 from listener.adapters.postgres.story import StandingIdentity, read_standing
 from listener.app.report import utc
 from listener.app.story import former_line, identity_line
-from listener.cli.errors import RowId, examples
+from listener.cli.errors import RowId, complain, examples
+from listener.cli.look import print_labelled
 from listener.cli.session import look
 from listener.settings import DatabaseSettings, load_settings
 
 _REFUSED = 1
-_LABEL = 10
 
 
 @click.command(
@@ -67,12 +67,10 @@ def history_command(*, library_id: int, as_json: bool, history_id: int | None, y
     if as_json:
         return
     if history_id is None:
-        for label, line in _lines(former, standing, at):
-            click.echo(f"{label:<{_LABEL}}{line}")
+        print_labelled(_lines(former, standing, at))
         return
     state = _chosen(library_id, former, history_id, there=there)
-    for label, line in _lines([state], standing, at):
-        click.echo(f"{label:<{_LABEL}}{line}")
+    print_labelled(_lines([state], standing, at))
     if not yes:
         click.confirm("Restore it? Verdicts will not replace it.", abort=True)
     restored = look(settings, partial(restore, library_id=library_id, history_id=history_id))
@@ -102,7 +100,7 @@ def _chosen(
 
 
 def _refuse(message: str) -> NoReturn:
-    click.echo(f"listener: {message}", err=True)
+    complain(message)
     raise SystemExit(_REFUSED)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import click
@@ -13,6 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+
+
+_LABEL = 10
+# For a pipe: lines stay as long as they are.
+_UNWRAPPED = 1_000_000
 
 
 class _Console(Console):
@@ -25,6 +30,15 @@ def console(pipe_width: int) -> Console:
     """Return a console on standard output; `pipe_width` applies unless it is a terminal."""
     width = None if sys.stdout.isatty() else pipe_width
     return _Console(width=width, highlight=False, markup=False, emoji=False)
+
+
+def print_labelled(lines: Iterable[tuple[str, str]]) -> None:
+    """Print lines, each beside its label; on a terminal they wrap there."""
+    screen = console(_UNWRAPPED)
+    for label, line in lines:
+        parts = Text(line).wrap(screen, max(_LABEL, screen.width - _LABEL), overflow="fold")
+        for number, part in enumerate(parts):
+            click.echo(f"{'' if number else label:<{_LABEL}}{part.plain.rstrip()}")
 
 
 def plain_table(*columns: str, gap: int = 2) -> Table:

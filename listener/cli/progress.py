@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from listener.adapters.log import write_line
 from listener.domain.refreshing import RefreshStatus, RotationTally
@@ -29,7 +30,8 @@ def show_progress(tally: Tally | RotationTally) -> Iterator[Callable[[int], None
         with _every(_LINE_EVERY, lambda: write_line(_line(tally))):
             yield None
         return
-    columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    words = TextColumn("{task.description}", table_column=Column(overflow="fold"))
+    columns = (BarColumn(), words, TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(_line(tally), total=None)
 

@@ -22,6 +22,7 @@ from listener.app.commands import (
 )
 from listener.cli.counts import library_lines, plan_json, plan_text, rotation_lines
 from listener.cli.errors import SOME_FAILED, Number, examples
+from listener.cli.look import console
 from listener.cli.progress import show_progress
 from listener.domain.change import Stream
 from listener.domain.due import Reason, Scope
@@ -106,7 +107,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print the counts a
     epilog=examples(
         ("listener sweep", "ask about everything that is due"),
         ("listener sweep --dry-run --limit 100", "try 100 rows, write nothing"),
-        ("listener sweep --only failed", "ask again where the last attempt failed"),
+        ("listener sweep --only failed", "ask again about what failed"),
         ("listener sweep --stream rotation", "refresh the rotation"),
     )
 )
@@ -280,8 +281,10 @@ def _print(command: Command | None, tally: Tally, walk: _Walk | None, *, as_json
     lines = library_lines(tally) if command is not None else []
     if walk is not None and (walk.did_something or command is None):
         lines += walk.lines()
+    # A pipe gets one line for each.
+    screen = console(500)
     for line in lines:
-        click.echo(line)
+        screen.print(line)
 
 
 def _quieter(level: str) -> str:

@@ -7,7 +7,7 @@ import click
 from listener.adapters.postgres.installation import require_installed
 from listener.adapters.postgres.rights import Grants, apply_grants, plan_grants
 from listener.adapters.postgres.sessions import Connection
-from listener.cli.errors import examples
+from listener.cli.errors import complain, examples
 from listener.cli.session import change
 from listener.settings import DatabaseSettings, load_settings
 
@@ -44,8 +44,7 @@ def roles_command(*, role: str, applying: bool) -> None:
     for statement in grants.statements:
         click.echo(f"{statement};")
     if grants.untried is not None:
-        click.echo(
-            f"listener: could not test what {role} needs for the backend's triggers: "
-            f"{grants.untried}; run `listener doctor` as {role}",
-            err=True,
+        complain(
+            f"could not test what {role} needs for the backend's triggers: "
+            f"{grants.untried}; run `listener doctor` as {role}"
         )

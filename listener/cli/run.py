@@ -16,7 +16,7 @@ from listener.settings import Settings, SettingsError, load_settings
 @click.command(
     name="run",
     epilog=examples(
-        ("listener run", "start it several times for replicas that stand by"),
+        ("listener run", "start several: the others stand by"),
         ("LOG_LEVEL=DEBUG listener run", "log more"),
     ),
 )

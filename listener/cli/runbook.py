@@ -58,7 +58,11 @@ def _text_of(name: str) -> str:
     names = [each for each, _ in _all()]
     if name not in names:
         begun = [each for each in names if each.startswith(name)]
-        close = begun or [each for each in names if name in each] or get_close_matches(name, names)
+        close = (
+            begun
+            or [each for each in names if name in each]
+            or get_close_matches(name, names, cutoff=0.5)
+        )
         meant = f"is {' or '.join(close)} meant? " if close else ""
         raise click.UsageError(
             f"there is no runbook {name!r}; {meant}`listener runbook` lists all of them"

@@ -20,7 +20,7 @@ from listener.adapters.postgres.status import (
 from listener.app.report import dumped
 from listener.app.verdict import verdict_on, with_verdict
 from listener.app.wording import printable
-from listener.cli.errors import examples
+from listener.cli.errors import complain, examples
 from listener.cli.look import console, json_option
 from listener.cli.screen import screen
 from listener.cli.session import look
@@ -87,7 +87,7 @@ def _watch_printing(
 ) -> None:
     for status, trouble in looks:
         if trouble:
-            click.echo(f"listener: {trouble}", err=True)
+            complain(trouble)
             continue
         printed(status)
         if spaced:

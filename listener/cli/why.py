@@ -15,13 +15,12 @@ from listener.app.report import dumped
 from listener.app.story import lines_of
 from listener.cli.errors import RowId, examples
 from listener.cli.find import search, show
-from listener.cli.look import json_option
+from listener.cli.look import json_option, print_labelled
 from listener.cli.session import look
 from listener.domain.due import AskAgain
 from listener.settings import StatusSettings, load_settings
 
 _NO_SUCH_ROW = 1
-_LABEL = 10
 
 
 @click.command(
@@ -57,8 +56,7 @@ def why_command(*, row: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         click.echo(dumped(asdict(story)))
     else:
-        for label, line in lines_of(story):
-            click.echo(f"{label:<{_LABEL}}{line}")
+        print_labelled(lines_of(story))
     if story.release is None:
         raise SystemExit(_NO_SUCH_ROW)
 

@@ -38,7 +38,7 @@ apostrophe stands before text that a spreadsheet would take for a formula.
     name="list",
     help=_HELP,
     epilog=examples(
-        ("listener list unresolved", "the first 50, the longest unresolved first"),
+        ("listener list unresolved", "the longest unresolved first"),
         ("listener list rotation --csv > rotation.csv", "for a spreadsheet: all of them"),
         ("listener list low-confidence --below 0.5", "only the least sure"),
         ("listener list credits --page 2", "the next 50"),

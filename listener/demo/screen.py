@@ -63,7 +63,7 @@ class Screen:
         """Print what was done to the library, the time until it was answered, and the outcome."""
         row, text = _row(), Text(_printable(what))
         width = self._what if took is not None else self._what + _GAP + _TIME
-        row.add_column(width=width, no_wrap=True, overflow="ellipsis")
+        row.add_column(width=width, overflow="fold")
         if took is not None:
             row.add_column(width=_TIME, justify="right", no_wrap=True, style="bold")
         row.add_column(overflow="fold")
