@@ -7,9 +7,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from listener.adapters.postgres.status import Status, StreamStatus
-from listener.app.finding import MIGRATE, UNDO_MIGRATION, Finding, State
 from listener.app.verdict import verdict_on
 from listener.domain.change import Stream
+from listener.domain.finding import MIGRATE, UNDO_MIGRATION, Finding, State
 from listener.domain.health import Cause, Why, Word
 from listener.domain.pacing import BreakerState
 from listener.domain.words import plural

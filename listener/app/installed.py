@@ -7,15 +7,15 @@ from datetime import timedelta
 
 import structlog
 
-from listener.adapters.postgres.history import look_at_history, tell
+from listener.adapters.postgres.history import look_at_history, warn_of
 from listener.adapters.postgres.installation import (
     installing,
     newer_version,
     raise_sequences,
     require_installed,
 )
-from listener.adapters.postgres.rights import GRANT
 from listener.domain.faults import StoreUnavailableError, first_of
+from listener.domain.finding import GRANT
 from listener.domain.pacing import Backoff
 from listener.engine.supervisor import until
 from listener.settings import Settings
@@ -67,4 +67,4 @@ async def check_installation(settings: Settings, *, dry: bool = False) -> None:
             "changes are not captured, run `listener migrate`",
             parts=", ".join(part.label for part in missing),
         )
-    tell(history)
+    warn_of(history)

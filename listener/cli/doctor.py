@@ -15,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from listener.app.doctor import examine
-from listener.app.finding import Finding, State
 from listener.app.wording import printable
 from listener.cli.errors import SOME_FAILED, examples
+from listener.domain.finding import Finding, State
 
 _STYLES = {State.OK: "green", State.WARN: "yellow", State.FAIL: "bold red", State.SKIP: "dim"}
 # Never wrap a line in a pipe.

@@ -20,7 +20,7 @@ from psycopg import sql
 from listener.adapters.lml.health import Probe
 from listener.app.at_work import AT_WORK
 from listener.app.doctor import judge_probe, judge_sentry
-from listener.app.finding import State
+from listener.domain.finding import State
 from listener.simulator import Health, Simulator
 from tests.acceptance.conftest import WAIT_SECONDS, Commands, Daemon, Outcome, eventually
 from tests.catalogue import add_release, count, table

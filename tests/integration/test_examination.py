@@ -13,9 +13,6 @@ from psycopg import sql
 
 from listener import shipped
 from listener.adapters.postgres.examination import (
-    Rights,
-    Server,
-    Wakeups,
     examining,
     read_missing,
     read_refused,
@@ -23,9 +20,16 @@ from listener.adapters.postgres.examination import (
     read_server,
     try_wakeups,
 )
-from listener.app.doctor import judge_rights, judge_server, judge_wakeups
-from listener.app.finding import State
+from listener.domain.database import (
+    Rights,
+    Server,
+    WakeupTrial,
+    judge_rights,
+    judge_server,
+    judge_wakeups,
+)
 from listener.domain.faults import StoreUnavailableError
+from listener.domain.finding import State
 from tests.catalogue import table
 from tests.conftest import BACKEND, Connection, as_role
 from tests.poolers import pooler
@@ -171,7 +175,7 @@ def test_standby_is_no_place_to_work() -> None:
 
 async def test_wakeups_arrive_on_a_direct_connection(dsn: str) -> None:
     wakeups = await try_wakeups(dsn)
-    assert wakeups == Wakeups(from_itself=True, from_another=True, same_backend=True)
+    assert wakeups == WakeupTrial(from_itself=True, from_another=True, same_backend=True)
     assert judge_wakeups(wakeups).state is State.OK
 
 

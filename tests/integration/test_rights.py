@@ -8,13 +8,13 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
-from listener.adapters.postgres.examination import Rights, read_rights, rehearsing
+from listener.adapters.postgres.examination import read_rights, rehearsing
 from listener.adapters.postgres.rights import Right, apply_grants, list_rights, plan_grants
 from listener.adapters.postgres.statements import query
-from listener.app.doctor import judge_rights
-from listener.app.finding import State
 from listener.demo.postgres import create_backend
+from listener.domain.database import Rights, judge_rights
 from listener.domain.faults import InstallationError
+from listener.domain.finding import State
 from tests.catalogue import add_release, table
 from tests.conftest import BACKEND, ROLE_PASSWORD, Connection, as_role
 from tests.database import finish, migrate, on

@@ -13,7 +13,7 @@ from psycopg import sql
 
 from listener.adapters.postgres.connection import connected
 from listener.adapters.postgres.errors import translated
-from listener.adapters.postgres.history import HistoryTable, look_at_history
+from listener.adapters.postgres.history import look_at_history
 from listener.adapters.postgres.installation import (
     encoding_of,
     lagging_sequences,
@@ -25,6 +25,7 @@ from listener.adapters.postgres.rights import list_hidden, list_rights
 from listener.adapters.postgres.sessions import Connection, read, set_up, yield_locks
 from listener.adapters.postgres.statements import query
 from listener.adapters.postgres.status import Status, read_status
+from listener.domain.database import HistoryTable, Rights, Server, WakeupTrial
 from listener.domain.faults import StoreUnavailableError
 
 DOCTOR = "listener-doctor"
@@ -32,49 +33,6 @@ _LIMITS = {"statement_timeout": "5s", "lock_timeout": "2s"}
 _ECHO_WITHIN = timedelta(seconds=2)
 _WAKEUPS_WITHIN = timedelta(seconds=10)
 _CLOCK_LOOKS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """One server; `version` is like 150016 for 15.16, `clock_ahead` is of this machine's clock."""
-
-    version: int
-    version_name: str
-    standby: bool
-    read_only: bool
-    database: str
-    encoding: str
-    role: str
-    deadlock_timeout: timedelta
-    clock_ahead: timedelta
-
-
-@dataclass(frozen=True, slots=True)
-class Rights:
-    """What is not there at all, and which rights the role lacks on what is.
-
-    Of `hidden` tables row level security may keep rows from it. `refused` are the writes that fail
-    in spite of its rights, each with the reason; `untried` says why they were not all tried.
-    """
-
-    absent: tuple[str, ...]
-    lacking: tuple[str, ...]
-    hidden: tuple[str, ...] = ()
-    refused: tuple[str, ...] = ()
-    untried: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Wakeups:
-    """Whether a NOTIFY came from the session that listens, and from another one.
-
-    `same_backend` tells whether a session stays with one backend of the server while another
-    session is at work; a pooler in transaction mode hands them out.
-    """
-
-    from_itself: bool
-    from_another: bool
-    same_backend: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +148,7 @@ async def read_work(
         return await read_status(connection, backend, include_null_canonical=include_null_canonical)
 
 
-async def try_wakeups(dsn: str) -> Wakeups:
+async def try_wakeups(dsn: str) -> WakeupTrial:
     """Send wake-ups on a channel of our own, to ourselves and from another session.
 
     Raises `StoreUnavailableError` if LISTEN is refused, or the server keeps us waiting.
@@ -203,7 +161,7 @@ async def try_wakeups(dsn: str) -> Wakeups:
             connected(dsn, DOCTOR) as third,
         ):
             heard = await _heard(listening, other)
-            return Wakeups(
+            return WakeupTrial(
                 from_itself="itself" in heard,
                 from_another="another" in heard,
                 same_backend=await keeps_backend(third),

@@ -20,10 +20,11 @@ from listener.adapters.postgres.history import look_at_history
 from listener.adapters.postgres.locks import INSTALLING
 from listener.adapters.postgres.sessions import Connection, only_row
 from listener.adapters.postgres.statements import compose, query, text_of
+from listener.domain.database import UNICODE, unfit
 from listener.domain.faults import InstallationError
 
-UNICODE = "UTF8"
 _TRIES = 20
+_OF_THE_HISTORY = ("raise_history_sequence",)
 _LET_WRITERS_THROUGH = timedelta(milliseconds=200)
 # Another process may be installing for a while.
 _LIMITS = {"statement_timeout": "0", "lock_timeout": "0"}
@@ -125,7 +126,8 @@ async def lagging_sequences(connection: Connection, backend: str) -> list[str]:
 
 async def _lagging(connection: Connection, backend: str, *, raising: bool) -> list[str]:
     names: list[str] = []
-    for statement in (await look_at_history(connection, backend)).raising:
+    history = await look_at_history(connection, backend)
+    for statement in ("raise_sequences", *(_OF_THE_HISTORY if history.countable else ())):
         cursor = await connection.execute(query(statement, backend), {"raising": raising})
         names += [name for name, _ in await cursor.fetchall()]
     return names
@@ -272,14 +274,6 @@ async def _schema_exists(connection: Connection, schema: str) -> bool:
 def encoding_of(connection: Connection) -> str:
     """Return the encoding of the database."""
     return connection.info.parameter_status("server_encoding") or "unknown"
-
-
-def unfit(encoding: str) -> str:
-    """Say what is wrong with an encoding, and what to do."""
-    return (
-        f"encoded in {encoding}, which cannot hold every name that LML knows; "
-        f"move the backend to a database encoded in {UNICODE}"
-    )
 
 
 async def require_backend(connection: Connection, backend: str) -> None:

@@ -13,11 +13,7 @@ from listener.adapters.postgres.rehearsal import find_needs
 from listener.adapters.postgres.sessions import Connection, only_row, read
 from listener.adapters.postgres.statements import query
 from listener.domain.faults import InstallationError
-
-# Advice for a right that the daemon lacks.
-GRANT = "run `listener roles --role ROLE --apply` as the owner of the backend's tables"
-# A policy for the role is not enough: one cannot know that it hides no row.
-SEE_ALL_ROWS = "have an administrator run ALTER ROLE ... BYPASSRLS for the daemon's role"
+from listener.domain.finding import SEE_ALL_ROWS
 
 
 @dataclass(frozen=True, slots=True)

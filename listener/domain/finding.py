@@ -7,6 +7,10 @@ from enum import StrEnum
 
 # What to do about what several checks may find.
 MIGRATE = "run `listener migrate` as the owner of the backend's tables"
+GRANT = "run `listener roles --role ROLE --apply` as the owner of the backend's tables"
+# A policy for the role is not enough: one cannot know that it hides no row.
+SEE_ALL_ROWS = "have an administrator run ALTER ROLE ... BYPASSRLS for the daemon's role"
+DIRECT = "point DATABASE_URL at PostgreSQL itself, or at a pooler in session mode"
 UNDO_MIGRATION = "see `listener runbook database-down`; undo the migration, or upgrade the listener"
 
 
