@@ -150,6 +150,12 @@ def test_images_are_of_this_version() -> None:
     assert [*tags, tag] == [version(DISTRIBUTION)] * 3
 
 
+def test_changelog_has_this_version_with_its_date() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    released = re.findall(r"^## \[([\d.]+)\] - \d{4}-\d\d-\d\d$", text, re.MULTILINE)
+    assert released[0] == version(DISTRIBUTION)
+
+
 def environment(path: Path) -> dict[str, str]:
     lines = [line.removeprefix("#") for line in path.read_text(encoding="utf-8").splitlines()]
     return dict(line.split("=", 1) for line in lines if re.match("[A-Z_]+=", line))
