@@ -38,7 +38,7 @@ CROSS JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT
         listener.question_digest(
-            l.artist_name, l.album_title, l.legacy_release_id, coalesce(l.code_volume_letters LIKE 'Z%%', false)
+            l.artist_name, l.album_title, l.legacy_release_id, listener.is_compilation(l.code_volume_letters)
         ) AS digest
     FROM {backend}.library AS l
     WHERE l.id = v.library_id
@@ -48,7 +48,7 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT
         listener.question_digest(
-            l.artist_name, l.album_title, l.legacy_release_id, coalesce(l.code_volume_letters LIKE 'Z%%', false)
+            l.artist_name, l.album_title, l.legacy_release_id, listener.is_compilation(l.code_volume_letters)
         ) AS digest
     FROM {backend}.library AS l
     WHERE l.id = v.library_id

@@ -17,11 +17,10 @@ asked AS MATERIALIZED (
         l.id AS library_id,
         CASE
             WHEN g.failures > 0 THEN 'failed'
-            WHEN g.outcome IN ('single_artist', 'visited_compilation') THEN 'resolved'
-            ELSE 'unresolved'
+            ELSE listener.reason_after(g.outcome)
         END AS reason,
         g.outcome IN ('compilation', 'visited_compilation') AS found,
-        coalesce(l.code_volume_letters LIKE 'Z%%', false)
+        listener.is_compilation(l.code_volume_letters)
             OR EXISTS (SELECT FROM {backend}.compilation_track_artist AS t WHERE t.library_id = l.id) AS compilation
     FROM {backend}.library AS l
     INNER JOIN listener.ledger AS g

@@ -23,10 +23,7 @@ credited AS MATERIALIZED (
 due AS MATERIALIZED (
     SELECT
         c.library_id,
-        CASE
-            WHEN g.outcome IN ('single_artist', 'visited_compilation') THEN 'resolved'
-            ELSE 'unresolved'
-        END AS reason
+        listener.reason_after(g.outcome) AS reason
     FROM credited AS c
     CROSS JOIN LATERAL (
         -- By release alone: an index on times would find nearly all of them.

@@ -1,8 +1,7 @@
 -- Finds, among the next few ids, the rows that are due though the ledger's times do not say so: never asked, asked
--- something else than the row says now, with an identity that went, is older than allowed or came from another row, or
--- with a time in the future, when a clock was ahead. Rows with a change in the outbox are left to it, and rows whose time has come to the search by time: what both found would be asked
--- twice, as they go on side by side. One row without an id if nothing is due; no upper end once there are no more ids.
--- The bounds are repeated for every table: PostgreSQL does not carry them through a left join. NOT IN and IN .. IS
+-- something else than the row says now, with an identity that went, is too old or came from another row, or with a time
+-- in the future. Rows that wait in the outbox or whose time has come are left to others. One row without an id if nothing
+-- is due; no upper end after the last id. Each table has the bounds: a left join does not carry them. NOT IN and IN .. IS
 -- TRUE stay hashed subplans; a join becomes a nested loop, because nobody can guess how many rows are due or waiting.
 WITH window_end AS MATERIALIZED (
     SELECT max(w.id) AS upper
@@ -23,20 +22,14 @@ found AS MATERIALIZED (
             WHEN g.library_id IS NULL THEN 'never'
             WHEN g.next_ask_at <= now() THEN NULL
             WHEN g.question <> listener.question_digest(
-                l.artist_name, l.album_title, l.legacy_release_id, coalesce(l.code_volume_letters LIKE 'Z%%', false)
+                l.artist_name, l.album_title, l.legacy_release_id, listener.is_compilation(l.code_volume_letters)
             ) THEN 'changed'
             WHEN g.failures > 0 THEN CASE WHEN g.failed_at > now() THEN 'failed' END
-            WHEN listener.is_contradicted(
-                g.identity_verified_at, g.lml_manual, i.method, i.notes, i.last_verified_at
-            )
+            WHEN listener.is_contradicted(g.identity_verified_at, g.lml_manual, i.method, i.notes, i.last_verified_at)
                 OR NOT listener.still_holds(
                     g.outcome, g.answered_at, g.lml_manual, i.library_id, i.method, i.notes, i.last_verified_at,
                     %(stale_after)s, %(retry_after)s
-                ) THEN CASE
-                WHEN g.outcome IS NULL THEN 'never'
-                WHEN g.outcome IN ('single_artist', 'visited_compilation') THEN 'resolved'
-                ELSE 'unresolved'
-            END
+                ) THEN listener.reason_after(g.outcome)
         END AS reason
     FROM {backend}.library AS l
     LEFT JOIN listener.ledger AS g
@@ -72,9 +65,8 @@ free AS (
     SELECT
         d.library_id,
         d.reason,
-        d.code_volume_letters LIKE 'Z%%'
-            OR EXISTS (SELECT FROM {backend}.compilation_track_artist AS t WHERE t.library_id = d.library_id)
-            AS compilation
+        listener.is_compilation(d.code_volume_letters)
+            OR EXISTS (SELECT FROM {backend}.compilation_track_artist AS t WHERE t.library_id = d.library_id) AS compilation
     FROM due AS d
     WHERE d.library_id NOT IN (SELECT w.row_id FROM waiting AS w)
 )

@@ -1,8 +1,8 @@
 -- Pages through the ledger rows whose time to be asked has come, in that order. A row outside the scope comes
 -- without a reason, so that the page still shows where the next one begins. One that asks something else than the
 -- ledger says, and has no change in the outbox, is one that capture missed: the outbox is read only if there are such
--- rows. Rows that failed have a search of their own. OFFSET 0 keeps the join to a look-up by key for each row: PostgreSQL would else merge the page with the whole
--- library.
+-- rows. Rows that failed have a search of their own. OFFSET 0 keeps the join to a look-up by key for each row: PostgreSQL
+-- would else merge the page with the whole library.
 WITH page AS MATERIALIZED (
     SELECT
         g.next_ask_at,
@@ -29,7 +29,7 @@ WITH page AS MATERIALIZED (
             b.id,
             b.code_volume_letters,
             listener.question_digest(
-                b.artist_name, b.album_title, b.legacy_release_id, coalesce(b.code_volume_letters LIKE 'Z%%', false)
+                b.artist_name, b.album_title, b.legacy_release_id, listener.is_compilation(b.code_volume_letters)
             ) AS digest
         FROM {backend}.library AS b
         WHERE b.id = g.library_id
@@ -58,11 +58,9 @@ SELECT
     CASE
         WHEN NOT p.in_scope THEN NULL
         WHEN p.differs AND p.library_id NOT IN (SELECT w.row_id FROM waiting AS w) THEN 'changed'
-        WHEN p.outcome IS NULL THEN 'never'
-        WHEN p.outcome IN ('single_artist', 'visited_compilation') THEN 'resolved'
-        ELSE 'unresolved'
+        ELSE listener.reason_after(p.outcome)
     END AS reason,
-    p.code_volume_letters LIKE 'Z%%'
+    listener.is_compilation(p.code_volume_letters)
         OR EXISTS (SELECT FROM {backend}.compilation_track_artist AS t WHERE t.library_id = p.library_id) AS compilation
 FROM page AS p
 ORDER BY p.next_ask_at, p.library_id

@@ -8,7 +8,7 @@ SELECT
 FROM listener.ledger AS g
 CROSS JOIN LATERAL (
     SELECT
-        b.code_volume_letters LIKE 'Z%%'
+        listener.is_compilation(b.code_volume_letters)
         OR EXISTS (SELECT FROM {backend}.compilation_track_artist AS t WHERE t.library_id = b.id) AS compilation
     FROM {backend}.library AS b
     WHERE b.id = g.library_id

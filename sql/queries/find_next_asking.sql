@@ -1,6 +1,6 @@
 -- Returns which search finds a row of the library first, when and for what reason, by the rules of find_failed (retry),
--- find_due_by_time and find_credited (sweep) and find_due_by_content (audit). No row if none ever does: the row is out of scope, cannot be
--- asked about or is left to the outbox.
+-- find_due_by_time and find_credited (sweep) and find_due_by_content (audit). No row if none ever does: the row is out
+-- of scope, cannot be asked about or is left to the outbox.
 SELECT
     s.job,
     s.reason,
@@ -14,7 +14,7 @@ CROSS JOIN LATERAL (
     SELECT
         g.library_id IS NULL AS never,
         g.question <> listener.question_digest(
-            l.artist_name, l.album_title, l.legacy_release_id, coalesce(l.code_volume_letters LIKE 'Z%%', false)
+            l.artist_name, l.album_title, l.legacy_release_id, listener.is_compilation(l.code_volume_letters)
         ) AS changed,
         listener.still_holds(
             g.outcome, g.answered_at, g.lml_manual, i.library_id, i.method, i.notes, i.last_verified_at,
@@ -37,9 +37,7 @@ CROSS JOIN LATERAL (
         CASE
             WHEN g.failures > 0 THEN 'failed'
             WHEN k.changed THEN 'changed'
-            WHEN g.outcome IS NULL THEN 'never'
-            WHEN g.outcome IN ('single_artist', 'visited_compilation') THEN 'resolved'
-            ELSE 'unresolved'
+            ELSE listener.reason_after(g.outcome)
         END AS reason,
         CASE
             WHEN g.failures = 0 AND g.outcome IS NOT NULL AND k.credited THEN least(g.next_ask_at, now())
@@ -52,8 +50,7 @@ CROSS JOIN LATERAL (
             WHEN k.never THEN 'never'
             WHEN k.changed THEN 'changed'
             WHEN g.failures > 0 THEN 'failed'
-            WHEN g.outcome IN ('single_artist', 'visited_compilation') THEN 'resolved'
-            ELSE 'unresolved'
+            ELSE listener.reason_after(g.outcome)
         END AS reason,
         CASE
             WHEN k.never THEN CASE
@@ -74,11 +71,7 @@ CROSS JOIN LATERAL (
 LEFT JOIN listener.slot AS t ON t.job = s.job
 WHERE l.id = %(library_id)s
     AND l.artist_name IS NOT NULL
-    AND (
-        %(include_null_canonical)s
-        OR l.canonical_entity_id IS NOT NULL
-        OR s.job = 'retry'
-    )
+    AND (%(include_null_canonical)s OR l.canonical_entity_id IS NOT NULL OR s.job = 'retry')
     AND s.due_at IS NOT NULL
 ORDER BY greatest(s.due_at, now()), s.job DESC
 LIMIT 1

@@ -14,7 +14,7 @@ due AS MATERIALIZED (
         AND CASE
             WHEN g.library_id IS NULL THEN (i.last_verified_at BETWEEN now() - %(stale_after)s::interval AND now()) IS NOT TRUE
             WHEN g.question <> listener.question_digest(
-                l.artist_name, l.album_title, l.legacy_release_id, coalesce(l.code_volume_letters LIKE 'Z%%', false)
+                l.artist_name, l.album_title, l.legacy_release_id, listener.is_compilation(l.code_volume_letters)
             ) THEN true
             -- What failed has a time and a feed of its own.
             WHEN g.failures > 0 THEN g.failed_at > now()

@@ -4,7 +4,7 @@ SELECT
     g.tracks,
     g.answered_at,
     g.question = listener.question_digest(
-        l.artist_name, l.album_title, l.legacy_release_id, coalesce(l.code_volume_letters LIKE 'Z%%', false)
+        l.artist_name, l.album_title, l.legacy_release_id, listener.is_compilation(l.code_volume_letters)
     ) AND l.id IS NOT NULL AS same_question,
     g.failures,
     g.failure,

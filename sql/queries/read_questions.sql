@@ -19,7 +19,7 @@ SELECT
         AND coalesce(t.last_credit <= g.last_credit, true),
         false
     ) AS answered,
-    coalesce(l.code_volume_letters LIKE 'Z%%', false) OR t.last_credit > 0 AS compilation,
+    listener.is_compilation(l.code_volume_letters) OR t.last_credit > 0 AS compilation,
     t.last_credit,
     coalesce(g.answered_at IS NOT NULL, false) AS asked_before,
     f.failures,
@@ -30,7 +30,7 @@ SELECT
 FROM {backend}.library AS l
 CROSS JOIN LATERAL (
     SELECT listener.question_digest(
-        l.artist_name, l.album_title, l.legacy_release_id, coalesce(l.code_volume_letters LIKE 'Z%%', false)
+        l.artist_name, l.album_title, l.legacy_release_id, listener.is_compilation(l.code_volume_letters)
     )
 ) AS q (digest)
 LEFT JOIN listener.ledger AS g ON g.library_id = l.id

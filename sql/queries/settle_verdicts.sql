@@ -69,7 +69,7 @@ SELECT
                         l.artist_name,
                         l.album_title,
                         l.legacy_release_id,
-                        coalesce(l.code_volume_letters LIKE 'Z%%', false)
+                        listener.is_compilation(l.code_volume_letters)
                     )
                 FROM {backend}.library AS l
                 WHERE l.id = v.library_id
