@@ -20,12 +20,12 @@ from listener.adapters.lml.client import LmlClient, LmlLimits
 from listener.adapters.postgres.connection import Database, open_pool
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
 from listener.adapters.postgres.outbox import PostgresOutbox
-from listener.adapters.postgres.wakeups import LaneReport
 from listener.app.parts import Parts
 from listener.domain.change import Stream
 from listener.domain.due import AskAgain
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.pacing import Backoff
+from listener.domain.pulse import LaneReport
 from listener.domain.run import RunKind
 from listener.engine.circuit import Circuit
 from listener.engine.consumer import Consumer

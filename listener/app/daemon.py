@@ -14,7 +14,6 @@ from listener.adapters.postgres.capture import PostgresCapture
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
 from listener.adapters.postgres.ledger import PostgresLedger
 from listener.adapters.postgres.slots import PostgresSlots
-from listener.adapters.postgres.wakeups import LaneReport
 from listener.adapters.schedule import ApschedulerBell
 from listener.adapters.signals import Ending
 from listener.adapters.systemd import notify
@@ -27,6 +26,7 @@ from listener.app.state import DaemonState, Workers
 from listener.app.systemd import informing_systemd
 from listener.app.telemetry import open_telemetry
 from listener.domain.change import Stream
+from listener.domain.pulse import LaneReport
 from listener.domain.refreshing import RefreshStatus
 from listener.domain.run import RunKind
 from listener.engine.capture import CaptureWatch

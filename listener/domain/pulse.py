@@ -68,3 +68,19 @@ class Reading:
     def of(self, stream: Stream) -> StreamReading | None:
         """Return what was read about a stream."""
         return next((each for each in self.waiting if each.stream is stream), None)
+
+
+@dataclass(frozen=True, slots=True)
+class LaneReport:
+    """How a holder gets on with its stream, as each beat notes it in the lane.
+
+    `fault` is what keeps changes from being handled, `stalled` how long ago the slower loop turned,
+    `lml_trouble` what LML does instead of answering, and `lml_pause` for how long it is left
+    alone.
+    """
+
+    breaker: BreakerState = BreakerState.CLOSED
+    fault: str | None = None
+    stalled: timedelta = timedelta()
+    lml_trouble: str | None = None
+    lml_pause: timedelta = timedelta()

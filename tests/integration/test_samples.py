@@ -19,12 +19,11 @@ from listener.adapters.postgres.sessions import Connection as Session
 from listener.adapters.postgres.statements import query
 from listener.adapters.postgres.status import read_status
 from listener.adapters.postgres.viewer import Viewer, open_viewer
-from listener.adapters.postgres.wakeups import LaneReport
 from listener.app.page import Page
 from listener.domain.change import Batch, BatchOutcome, Stream
 from listener.domain.faults import StoreUnavailableError, first_of
 from listener.domain.health import unready
-from listener.domain.pulse import Reading, StreamReading, WakeMode
+from listener.domain.pulse import LaneReport, Reading, StreamReading, WakeMode
 from listener.domain.room import RoomLimits
 from listener.domain.sample import Sample
 from listener.engine.circuit import Circuit

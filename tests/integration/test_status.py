@@ -29,7 +29,7 @@ from listener.adapters.postgres.status import (
     StreamStatus,
     read_status,
 )
-from listener.adapters.postgres.wakeups import LaneReport, Wakeups
+from listener.adapters.postgres.wakeups import Wakeups
 from listener.app.verdict import successes, verdict_on
 from listener.cli.screen import screen
 from listener.domain.change import Stream
@@ -37,6 +37,7 @@ from listener.domain.due import Scope
 from listener.domain.faults import InstallationError, StoreUnavailableError
 from listener.domain.health import Cause, Word
 from listener.domain.pacing import BreakerState
+from listener.domain.pulse import LaneReport
 from listener.domain.refreshing import RotationCoverage
 from listener.domain.run import RunKind
 from listener.domain.tally import Skip, Tally

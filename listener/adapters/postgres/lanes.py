@@ -15,9 +15,10 @@ import structlog
 from listener.adapters.postgres.connection import Database, open_session
 from listener.adapters.postgres.errors import translated
 from listener.adapters.postgres.statements import query
-from listener.adapters.postgres.wakeups import LaneReport, Wakeups
+from listener.adapters.postgres.wakeups import Wakeups
 from listener.domain.change import Stream
 from listener.domain.faults import LaneLostError, StoreUnavailableError
+from listener.domain.pulse import LaneReport
 
 _log = structlog.stdlib.get_logger()
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any, LiteralString
 
@@ -22,8 +22,8 @@ from listener.adapters.postgres.sessions import only_row
 from listener.adapters.postgres.statements import query
 from listener.domain.change import Stream
 from listener.domain.faults import LaneLostError, StoreUnavailableError
-from listener.domain.pacing import Backoff, BreakerState
-from listener.domain.pulse import WakeMode
+from listener.domain.pacing import Backoff
+from listener.domain.pulse import LaneReport, WakeMode
 
 _log = structlog.stdlib.get_logger()
 
@@ -34,22 +34,6 @@ _RECONNECT = Backoff(first=timedelta(milliseconds=100), most=timedelta(seconds=5
 
 # A beat that is so late was not answered, and the session is as good as lost.
 _LATE_BEAT = timedelta(seconds=2)
-
-
-@dataclass(frozen=True, slots=True)
-class LaneReport:
-    """How a holder gets on with its stream, as each beat notes it in the lane.
-
-    `fault` is what keeps changes from being handled, `stalled` how long ago the slower loop turned,
-    `lml_trouble` what LML does instead of answering, and `lml_pause` for how long it is left
-    alone.
-    """
-
-    breaker: BreakerState = BreakerState.CLOSED
-    fault: str | None = None
-    stalled: timedelta = timedelta()
-    lml_trouble: str | None = None
-    lml_pause: timedelta = timedelta()
 
 
 _BROKEN = (psycopg.OperationalError, psycopg.InterfaceError)
