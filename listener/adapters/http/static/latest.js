@@ -18,8 +18,8 @@ function entry(answer) {
     make("p", { class: "what" }, make("span", { class: "origin" }, answer.origin), " ",
       name),
     make("p", { class: "verdict-line" }, pill(OUTCOMES[answer.outcome] ?? [answer.outcome, "quiet"]), " ", make("span", { class: "sources" }, sources)),
-    make("p", { class: "times" }, make("time", { datetime: answer.at }, clock(seconds(answer.at), 3)), " ", make("small", {}),
-      make("span", { class: "took" }, ` took ${span(answer.took)}`)));
+    make("p", { class: "times" }, make("time", { datetime: answer.at }, clock(seconds(answer.at), 3)), ", ", make("span", {}),
+      `, took ${span(answer.took)}`));
 }
 
 const newest = () => state.seen?.answers[0]?.number ?? 0;

@@ -56,7 +56,11 @@ export function date(moment, now) {
   return Math.abs(now - moment) < 43_200 ? clock(moment) : `${iso.slice(0, 10)} ${iso.slice(11, 16)}`;
 }
 
-export const ago = (moment, now) => (now - moment < 1 ? "now" : `${span(Math.floor(now - moment))} ago`);
+export function ago(moment, now) {
+  const passed = Math.floor(now - moment);
+  if (passed < 1) return "now";
+  return `${passed < 10 ? `${passed} s` : span(passed)} ago`;
+}
 
 // The absolute and the relative time.
 export function when(iso, now) {
