@@ -46,6 +46,7 @@ async def open_site(
     from listener.adapters.http.server import SiteServer  # noqa: PLC0415
     from listener.adapters.http.site import Sources, make_site  # noqa: PLC0415
     from listener.adapters.postgres.viewer import open_viewer  # noqa: PLC0415
+    from listener.app.catalogue import Catalogue  # noqa: PLC0415
     from listener.app.latest import latest_json  # noqa: PLC0415
     from listener.app.page import Page  # noqa: PLC0415
 
@@ -63,6 +64,7 @@ async def open_site(
             status=page.status,
             page=page.state,
             history=page.history,
+            catalogue=Catalogue(settings),
         )
         # Without a token, accept only requests to this machine under its own names.
         closed = token is None and is_loopback(host)

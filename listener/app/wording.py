@@ -26,6 +26,11 @@ def clock(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
+def day(at: datetime) -> str:
+    """Return the day of a time, in UTC."""
+    return f"{at.astimezone(UTC):%Y-%m-%d}"
+
+
 def printable(text: str) -> str:
     """Escape what could control a terminal, or turn the direction of writing, in a text."""
     return "".join(
@@ -38,7 +43,7 @@ def answer_of(release: FoundRelease) -> str:
     """Return the last answer to a release, and its day."""
     if release.outcome is None or release.answered_at is None:
         return "none yet"
-    return f"{release.outcome} {release.answered_at.astimezone(UTC):%Y-%m-%d}"
+    return f"{release.outcome} {day(release.answered_at)}"
 
 
 def next_of(release: FoundRelease) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from datetime import UTC
 from functools import partial
 
 import click
 
 from listener.adapters.postgres.worklists import ListedRelease, Worklist, read_worklist
 from listener.app.report import dumped
-from listener.app.wording import printable
+from listener.app.wording import day, printable
 from listener.app.worklists import MEANINGS, UNSURE, named, write_csv
 from listener.cli.errors import Number, examples
 from listener.cli.look import FittingTable, console
@@ -85,7 +84,7 @@ def _show(listed: Sequence[ListedRelease], kind: str, page: int) -> None:
         (
             str(each.row_id),
             printable(each.letters or "-"),
-            "-" if each.since is None else f"{each.since.astimezone(UTC):%Y-%m-%d}",
+            "-" if each.since is None else day(each.since),
             printable(each.artist_name or "-"),
             printable(each.album_title or "-"),
             printable(each.why),

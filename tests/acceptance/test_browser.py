@@ -30,7 +30,7 @@ pytestmark = [
 
 Start = Callable[..., Daemon]
 
-_QUIET = (
+QUIET = (
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -45,7 +45,7 @@ _QUIET = (
 def browser() -> Iterator[Browser]:
     """Yield the machine's own chromium."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(_QUIET))
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
         yield browser
         browser.close()
 

@@ -29,6 +29,7 @@ from listener.domain.pulse import Pulse, Reading, StreamReading, WakeMode
 from listener.domain.refreshing import RotationCoverage
 from listener.domain.tally import Duty, Skip, Tally
 from listener.engine.supervisor import in_background
+from tests.browsed import FakeCatalogue
 
 TOKEN = "a-token-of-the-tests"
 ALL = (
@@ -72,10 +73,21 @@ class Told:
 
 @asynccontextmanager
 async def site(
-    told: Told | None = None, token: str | None = None, hosts: frozenset[str] | None = None
+    told: Told | None = None,
+    token: str | None = None,
+    hosts: frozenset[str] | None = None,
+    catalogue: FakeCatalogue | None = None,
 ) -> AsyncIterator[httpx.AsyncClient]:
     told = told or Told()
-    sources = Sources(told.unready, told.metrics.text, told.latest, told.look, told.look, told.look)
+    sources = Sources(
+        told.unready,
+        told.metrics.text,
+        told.latest,
+        told.look,
+        told.look,
+        told.look,
+        catalogue or FakeCatalogue(),
+    )
     bound = bound_socket("127.0.0.1", 0)
     url = url_of(bound, "127.0.0.1")
     async with (

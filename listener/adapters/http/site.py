@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from listener.adapters.http.browsing import Browsing, Catalogue, nowhere
 from listener.adapters.http.guard import Guard
 from listener.domain.faults import StoreUnavailableError
 
@@ -41,7 +42,7 @@ class Sources:
 
     `unready` returns why this daemon is not ready, `metrics` the metrics as text, `latest` the JSON
     of what this daemon handled last. The others return JSON, and raise `StoreUnavailableError` if
-    they cannot read the database.
+    they cannot read the database. The `catalogue` is for the pages of releases.
     """
 
     unready: Callable[[], Sequence[str]]
@@ -50,6 +51,7 @@ class Sources:
     status: Callable[[], Awaitable[bytes]]
     page: Callable[[], Awaitable[bytes]]
     history: Callable[[], Awaitable[bytes]]
+    catalogue: Catalogue
 
 
 class _Kept:
@@ -104,8 +106,11 @@ def make_site(sources: Sources, token: str | None, hosts: frozenset[str] | None)
         Route("/page.json", _json(_Kept(sources.page, _KEEP_LOOK))),
         Route("/history.json", _json(_Kept(sources.history, _KEEP_HISTORY))),
         *_static(),
+        *Browsing(sources.catalogue).routes(),
     ]
-    return Guard(Starlette(routes=routes), token, hosts)
+    return Guard(
+        Starlette(routes=routes, exception_handlers={HTTPStatus.NOT_FOUND: nowhere}), token, hosts
+    )
 
 
 def _json(kept: _Kept) -> Callable[[Request], Awaitable[Response]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import LiteralString
+
+from psycopg.rows import class_row
 
 from listener.adapters.postgres.history import look_at_history
 from listener.adapters.postgres.sessions import Connection, read
@@ -32,6 +35,11 @@ _STATEMENTS = {
     Worklist.REPLACED: "list_replaced",
     Worklist.PARKED: "list_parked_releases",
 }
+
+
+_PART = 500
+_SLOW_READER = "75s"
+_IDLE: LiteralString = "SELECT set_config('idle_in_transaction_session_timeout', %s, true)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +74,28 @@ async def read_worklist(
     `below` (0..1) is the confidence under which an identity is on the list of unsure ones. Raises
     `InstallationError` if the backend keeps no former identities and they are asked for.
     """
+    await _require(connection, backend, worklist)
+    parameters = {"below": below, "limit": limit, "skip": skip}
+    return await read(connection, ListedRelease, query(_STATEMENTS[worklist], backend), parameters)
+
+
+async def stream_worklist(
+    connection: Connection, backend: str, worklist: Worklist, *, below: float
+) -> AsyncGenerator[Sequence[ListedRelease], None]:
+    """Yield all entries, as they are at one time, in parts; else like `read_worklist`."""
+    await _require(connection, backend, worklist)
+    parameters = {"below": below, "limit": None, "skip": 0}
+    async with connection.transaction():
+        # It is idle while a slow reader takes what was read.
+        await connection.execute(_IDLE, (_SLOW_READER,))
+        async with connection.cursor("worklist", row_factory=class_row(ListedRelease)) as cursor:
+            await cursor.execute(query(_STATEMENTS[worklist], backend), parameters)
+            while part := await cursor.fetchmany(_PART):
+                yield part
+
+
+async def _require(connection: Connection, backend: str, worklist: Worklist) -> None:
     if worklist is Worklist.REPLACED:
         history = await look_at_history(connection, backend)
         if history.obstacle is not None:
             raise InstallationError(f"former identities are not kept: {history.obstacle}")
-    parameters = {"below": below, "limit": limit, "skip": skip}
-    return await read(connection, ListedRelease, query(_STATEMENTS[worklist], backend), parameters)

@@ -16,7 +16,7 @@ function entry(answer) {
   const sources = answer.sources.length ? answer.sources.join(", ") : answer.detail;
   return make("li", { "data-number": answer.number },
     make("p", { class: "what" }, make("span", { class: "origin" }, answer.origin), " ",
-      name),
+      answer.library_id === null ? name : make("a", { href: `/library/${answer.library_id}` }, name)),
     make("p", { class: "verdict-line" }, pill(OUTCOMES[answer.outcome] ?? [answer.outcome, "quiet"]), " ", make("span", { class: "sources" }, sources)),
     make("p", { class: "times" }, make("time", { datetime: answer.at }, clock(seconds(answer.at), 3)), ", ", make("span", {}),
       `, took ${span(answer.took)}`));

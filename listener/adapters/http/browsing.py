@@ -1,0 +1,156 @@
+"""The routes of the pages on which people find a release."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from http import HTTPStatus
+from typing import Protocol
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from listener.adapters.http.documents import (
+    Found,
+    Listed,
+    RowStory,
+    list_page,
+    lists_page,
+    search_page,
+    story_page,
+    trouble_page,
+)
+from listener.domain.faults import StoreUnavailableError
+
+_log = structlog.stdlib.get_logger()
+
+_LARGEST_ID = 2**31 - 1
+_PAGE_NUMBER = re.compile("[1-9][0-9]{0,5}")
+
+Reply = Callable[[Request], Awaitable[Response]]
+
+
+class Catalogue(Protocol):
+    """What the pages show; raises `StoreUnavailableError` if it cannot be read.
+
+    `meanings` says what each worklist holds, by its name. `csv` yields a whole worklist in parts.
+    """
+
+    @property
+    def meanings(self) -> Mapping[str, str]: ...
+    async def search(self, words: str) -> Found: ...
+    async def story(self, library_id: int) -> RowStory: ...
+    async def worklist(self, name: str, page: int) -> Listed: ...
+    def csv(self, name: str) -> AsyncGenerator[bytes, None]: ...
+
+
+class _Download(StreamingResponse):
+    """Sends parts as they are read; if no more can be read, the connection ends before the reply.
+
+    So whoever saves it sees that it is not all.
+    """
+
+    def __init__(self, parts: AsyncGenerator[bytes, None], name: str) -> None:
+        headers = {"content-disposition": f'attachment; filename="{name}.csv"'}
+        super().__init__(parts, media_type="text/csv; charset=utf-8", headers=headers)
+        self._parts = parts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        client = Request(scope, receive)
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        try:
+            async with aclosing(self._parts):
+                await send(start)
+                async for part in self._parts:
+                    if await client.is_disconnected():
+                        return
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+        except StoreUnavailableError as fault:
+            _log.warning("download ended early", reason=str(fault))
+            return
+        await send({"type": "http.response.body", "body": b""})
+
+
+class Browsing:
+    """Answers what people ask about the catalogue."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+
+    def routes(self) -> list[Route]:
+        """Return the routes."""
+        return [
+            Route("/search", _readable(self._search)),
+            Route("/library/{library_id:int}", _readable(self._story)),
+            Route("/lists", _readable(self._lists)),
+            Route("/lists/{name}.csv", _readable(self._csv)),
+            Route("/lists/{name}", _readable(self._list)),
+        ]
+
+    async def _search(self, request: Request) -> Response:
+        words = request.query_params.get("q", "").replace("\0", " ").strip()
+        found = await self._catalogue.search(words) if words else None
+        slow = found is not None and found.obstacle is not None
+        status = HTTPStatus.SERVICE_UNAVAILABLE if slow else HTTPStatus.OK
+        return HTMLResponse(search_page(words, found), status)
+
+    async def _story(self, request: Request) -> Response:
+        library_id: int = request.path_params["library_id"]
+        if not 1 <= library_id <= _LARGEST_ID:
+            return _not_found(f"{library_id} is not a row id.")
+        story = await self._catalogue.story(library_id)
+        status = HTTPStatus.OK if story.is_there else HTTPStatus.NOT_FOUND
+        return HTMLResponse(story_page(library_id, story), status)
+
+    async def _lists(self, _: Request) -> Response:
+        return HTMLResponse(lists_page(self._catalogue.meanings))
+
+    async def _list(self, request: Request) -> Response:
+        name, page = request.path_params["name"], request.query_params.get("page", "1")
+        meaning = self._catalogue.meanings.get(name)
+        if meaning is None or not _PAGE_NUMBER.fullmatch(page):
+            return _not_found("There is no such list, or no such page of it.")
+        listed = await self._catalogue.worklist(name, int(page))
+        return HTMLResponse(list_page(name, meaning, listed, int(page)))
+
+    async def _csv(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in self._catalogue.meanings:
+            return _not_found("There is no such list.")
+        parts = self._catalogue.csv(name)
+        # While nothing was sent, a database that fails can still be reported.
+        return _Download(_after(await anext(parts), parts), name)
+
+
+async def _after(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(rest):
+        yield first
+        async for part in rest:
+            yield part
+
+
+def nowhere(_: Request, __: Exception) -> Response:
+    """Answer a path that leads nowhere."""
+    return _not_found("There is no such page.")
+
+
+def _not_found(what: str) -> Response:
+    return HTMLResponse(trouble_page("Not found", what), HTTPStatus.NOT_FOUND)
+
+
+def _readable(reply: Reply) -> Reply:
+    """Have a fault of the database be a page, too."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await reply(request)
+        except StoreUnavailableError as fault:
+            advice = "Reload the page after a while; `listener doctor` says more."
+            page = trouble_page("The database does not answer", f"{fault}.", advice)
+            return HTMLResponse(page, HTTPStatus.SERVICE_UNAVAILABLE)
+
+    return answer
