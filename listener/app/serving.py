@@ -11,6 +11,7 @@ import structlog
 
 from listener.adapters.http.sockets import bound_socket, url_of
 from listener.adapters.log import dropped_lines
+from listener.app.identity import session_name
 from listener.app.limits import refresh_limits
 from listener.app.state import DaemonState
 from listener.domain.budget import RefreshLimits
@@ -45,7 +46,7 @@ async def open_site(
     from listener.adapters.http.metrics import Metrics  # noqa: PLC0415
     from listener.adapters.http.server import SiteServer  # noqa: PLC0415
     from listener.adapters.http.site import Sources, make_site  # noqa: PLC0415
-    from listener.adapters.postgres.viewer import open_viewer  # noqa: PLC0415
+    from listener.adapters.postgres.viewer import PAGE, open_viewer  # noqa: PLC0415
     from listener.app.catalogue import Catalogue  # noqa: PLC0415
     from listener.app.latest import latest_json  # noqa: PLC0415
     from listener.app.page import Page  # noqa: PLC0415
@@ -53,7 +54,7 @@ async def open_site(
     host, _ = split_address(settings.http_bind)
     token = settings.http_token.get_secret_value() if settings.http_token else None
     dsn = settings.database_url.get_secret_value()
-    async with open_viewer(dsn, settings.wxyc_schema_name) as viewer:
+    async with open_viewer(dsn, settings.wxyc_schema_name, session_name(PAGE)) as viewer:
         page = Page(viewer, settings)
         limits = refresh_limits(settings)
         metrics = Metrics(lambda: _numbers(state, page, limits))

@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 import httpx
@@ -16,6 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from psycopg import sql
 
+from listener import DISTRIBUTION
 from listener.domain.health import Cause
 from listener.simulator import Simulator
 from tests.acceptance.conftest import Commands, Daemon, eventually
@@ -356,6 +358,20 @@ def test_half_open_session_that_listens_turns_it_red(dsn: str, start: Start) -> 
         assert "does not respond" in red_within(site, "the session that wakes")
         # It takes another session by itself.
         site.ready()
+
+
+def test_every_session_names_version_and_process(db: Connection, start: Start) -> None:
+    daemon = start(HTTP_BIND=ANY_PORT).following()
+    Site(daemon).get("page.json")
+    named = db.execute(
+        "SELECT DISTINCT application_name FROM pg_stat_activity"
+        " WHERE datname = current_database() AND application_name LIKE 'listener%'"
+    ).fetchall()
+    names = [str(name) for (name,) in named]
+    assert {name.split()[0] for name in names} == {"listener", "listener-page"}
+    for name in names:
+        assert f" {version(DISTRIBUTION)} " in name
+        assert f"[{daemon.process.pid}] " in name
 
 
 def test_log_tells_where_the_page_is(start: Start) -> None:

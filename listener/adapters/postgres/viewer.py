@@ -21,9 +21,10 @@ T = TypeVar("T")
 class Viewer:
     """Makes one look at a time; raises as `looking` does."""
 
-    def __init__(self, dsn: str, backend: str, stack: AsyncExitStack) -> None:
+    def __init__(self, dsn: str, backend: str, name: str, stack: AsyncExitStack) -> None:
         self._dsn = dsn
         self._backend = backend
+        self._name = name
         self._stack = stack
         self._connection: Connection | None = None
         self._turn = asyncio.Lock()
@@ -43,14 +44,17 @@ class Viewer:
     async def _look(self, read: Callable[[Connection, str], Awaitable[T]]) -> T:
         if self._connection is None or self._connection.closed:
             await self._stack.aclose()
-            opening = looking(self._dsn, self._backend, PAGE)
+            opening = looking(self._dsn, self._backend, self._name)
             self._connection = await self._stack.enter_async_context(opening)
         with translated():
             return await read(self._connection, self._backend)
 
 
 @asynccontextmanager
-async def open_viewer(dsn: str, backend: str) -> AsyncIterator[Viewer]:
-    """Open what looks for the length of the block; nothing is connected before the first look."""
+async def open_viewer(dsn: str, backend: str, name: str = PAGE) -> AsyncIterator[Viewer]:
+    """Open what looks for the length of the block; nothing is connected before the first look.
+
+    `name` is that of its session.
+    """
     async with AsyncExitStack() as stack:
-        yield Viewer(dsn, backend, stack)
+        yield Viewer(dsn, backend, name, stack)
