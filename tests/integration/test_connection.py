@@ -378,3 +378,28 @@ def _sessions(db: Connection, name: str) -> bool:
     return db.execute(
         "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = %s)", (name,)
     ).fetchone() == (True,)
+
+
+async def test_session_that_waits_does_not_keep_waking_the_loop(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, timers = asyncio.get_running_loop(), []
+    call_later = loop.call_later
+
+    def counting(delay: float, *arguments: Any) -> asyncio.TimerHandle:  # noqa: ANN401
+        timers.append(delay)
+        return call_later(delay, *arguments)
+
+    connection = await open_session(database)
+    try:
+        monkeypatch.setattr(loop, "call_later", counting)
+        assert [each async for each in connection.notifies(timeout=0.5)] == []
+        monkeypatch.undo()
+        assert len(timers) == 1
+        await connection.execute("LISTEN here")
+        await connection.execute("NOTIFY here")
+        assert [each.channel async for each in connection.notifies(timeout=30, stop_after=1)] == [
+            "here"
+        ]
+    finally:
+        await connection.close()

@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import conninfo, errors
+from psycopg.abc import PQGen
 from psycopg.types.numeric import Int8BinaryDumper
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
@@ -25,6 +26,8 @@ from listener.network import is_port
 
 # Longer than statement_timeout: only a server that cannot be heard any more takes this long.
 _DEADLINE = timedelta(seconds=20)
+
+_Value = TypeVar("_Value")
 
 
 class Pool(AsyncConnectionPool[Connection]):
@@ -80,9 +83,24 @@ def connection_arguments(database: Database) -> dict[str, Any]:
     }
 
 
+class _Patient(psycopg.AsyncConnection[Any]):
+    """Sleeps until its timeout. psycopg wakes ten times a second, to notice Ctrl-C."""
+
+    async def wait(
+        self,
+        gen: PQGen[_Value],
+        interval: float = 0.1,
+        timeout: float | None = None,  # noqa: ASYNC109 - psycopg's own
+    ) -> _Value:
+        if timeout is None:
+            return await super().wait(gen, interval)
+        # A loop is woken by its signals.
+        return await super().wait(gen, timeout or interval, timeout)
+
+
 async def open_session(database: Database) -> Connection:
     """Open a connection of its own, outside the pool."""
-    connection = await Connection.connect(database.dsn, **connection_arguments(database))
+    connection = await _Patient.connect(database.dsn, **connection_arguments(database))
     try:
         await prepare_session(connection)
     except BaseException:
