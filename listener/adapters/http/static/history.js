@@ -38,7 +38,7 @@ function together(library, rotation) {
 }
 
 function showGrowth(library, coverage, frame) {
-  const counts = library.filter((p) => p.coverage).map((p) => ({ at: p.at + frame.step, values: p.coverage }));
+  const counts = library.filter((p) => p.coverage).map((p) => ({ at: Math.min(p.at + frame.step, frame.now), values: p.coverage }));
   counts.push({ at: frame.now, values: Object.keys(LAYERS).map((layer) => coverage[layer]) });
   stack(at("growth"), counts, LAYERS, frame, "Rows of the library by what is known of them, over the last day");
   const few = counts.filter((_, i) => (counts.length - 1 - i) % 6 === 0);
