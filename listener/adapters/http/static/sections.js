@@ -120,7 +120,7 @@ export function showParked(rows, total, now) {
   const facts = rows.map((row) => [row, row.last_failed_at && ago(seconds(row.last_failed_at), now)]);
   show("parked", facts, () => rows.length
     ? [table("Parked rows", ["row", "reason", "to requeue", "detail", ">failures", "last failure, UTC"], rows.map((row) => [
-      [make("a", { "data-value": "parked", href: `/library/${row.library_id}` }, String(row.library_id)), "nowrap"], row.reason ?? "–", command(`listener requeue ${row.library_id}`),
+      [make("a", { "data-value": "parked", href: `/library/${row.library_id}` }, String(row.library_id)), "nowrap"], [row.reason ?? "–", "nowrap"], command(`listener requeue ${row.library_id}`),
       [row.detail ?? "–", "wrap"], number(row.attempts), row.last_failed_at ? when(row.last_failed_at, now) : "–",
     ]), "entries")]
     : [make("p", { class: "quiet" }, "No rows are parked.")]);
@@ -142,7 +142,7 @@ function counts(tally) {
     failed: failed(tally), "missed by capture": tally.capture_missed,
   };
   const some = Object.entries(all).filter(([, count]) => count).map(([name, count]) => `${number(count)} ${name}`);
-  return some.join(", ") || "nothing to ask";
+  return some.join(", ") || "–";
 }
 
 export function showRuns(status, now) {

@@ -69,18 +69,21 @@ export function when(iso, now) {
   return make("time", { datetime: iso }, date(moment, now), " ", make("small", {}, relative));
 }
 
+// Roles stand in full: a phone shows cells as blocks, and then they would be no table to be heard.
 // Heads: a name, with ">" in front of what is a number; cells: content, or [content, class].
 export function table(caption, heads, rows, kind = "") {
   const names = heads.map((head) => head.replace(/^>/, ""));
   const cell = (content, i) => {
     const [inside, name] = Array.isArray(content) ? content : [content, ""];
     const kinds = [heads[i].startsWith(">") && "n", ["0", "–"].includes(inside) && "nil", name];
-    return make("td", { "data-label": names[i], class: kinds.filter(Boolean).join(" ") }, inside);
+    return make("td", { role: "cell", "data-label": names[i], class: kinds.filter(Boolean).join(" ") }, inside);
   };
-  return make("table", kind ? { class: kind } : {},
+  const head = (name, i) => make("th", { scope: "col", role: "columnheader", class: heads[i].startsWith(">") ? "n" : "" }, name);
+  const line = (cells) => make("tr", { role: "row" }, ...cells);
+  return make("table", { role: "table", class: kind },
     make("caption", { class: "hidden" }, caption),
-    make("thead", {}, make("tr", {}, ...names.map((name, i) => make("th", { scope: "col", class: heads[i].startsWith(">") ? "n" : "" }, name)))),
-    make("tbody", {}, ...rows.map((row) => make("tr", {}, ...row.map(cell)))));
+    make("thead", { role: "rowgroup" }, line(names.map(head))),
+    make("tbody", { role: "rowgroup" }, ...rows.map((row) => line(row.map(cell)))));
 }
 
 export const pill = ([words, kind]) => make("span", { class: `pill ${kind}` }, words);
