@@ -22,7 +22,7 @@ from listener.adapters.postgres.verdicts import PostgresVerdicts
 from listener.demo.postgres import create_backend
 from listener.domain.due import AskAgain
 from listener.domain.tracks import Credit, Tracks, gather
-from listener.domain.verdict import Identity, Kind, Provenance, Verdict, VerdictPage
+from listener.domain.verdict import Identity, Kind, Provenance, Verdict, VerdictBatch
 from listener.simulator import simulator_process
 from listener.simulator.tracks import MOST_CREDITS, credits_of, entries_for
 
@@ -74,7 +74,7 @@ class Bench:
         asking = await library.read([verdict.library_id for verdict in verdicts])
         questions = {question.library_id: question for question in asking.questions}
         began = time.perf_counter()
-        written = await self.writer.write(VerdictPage(asking.order, questions, verdicts, []))
+        written = await self.writer.write(VerdictBatch(asking.order, questions, verdicts, []))
         took = (time.perf_counter() - began) * 1000
         assert len(written.rows) == len(verdicts)
         return took

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from listener.adapters.lml.client import LmlClient, LmlLimits, open_lml
-from listener.domain.faults import LmlUnavailableError, PageRefusedError
+from listener.domain.faults import BatchRefusedError, LmlUnavailableError
 from listener.domain.question import Question
 from listener.settings import Settings
 
@@ -37,7 +37,7 @@ async def ask(lml: LmlClient, what: str, kept: list[Exception]) -> None:
             case _:
                 page = QUESTIONS[: LARGEST if what == "most" else 100]
                 await (await lml.ask(page, with_tracks=True, once=True)).read()
-    except (LmlUnavailableError, PageRefusedError) as error:
+    except (LmlUnavailableError, BatchRefusedError) as error:
         kept.append(error)
 
 

@@ -32,7 +32,7 @@ from listener.settings import Settings
 
 _log = structlog.stdlib.get_logger()
 
-# How long LML takes for a full page, until a run of ours has measured it.
+# How long LML takes for a full batch, until a run of ours has measured it.
 _USUAL_CALL = timedelta(seconds=1.9)
 _WALK = "listener-sweep"
 
@@ -110,7 +110,7 @@ async def forecast(settings: Settings, kind: RunKind, scope: Scope) -> Forecast:
         rows=found[False] + found[True],
         compilations=found[True],
         calls=calls,
-        # LML works on one page's rows at a time: two pages take twice as long each.
+        # LML works on one batch's rows at a time: two batches take twice as long each.
         call=pace or _USUAL_CALL * parts.permits.for_patient,
         in_flight=parts.permits.for_patient,
     )

@@ -10,15 +10,15 @@ from listener.domain.refreshing import RotationTally
 from listener.domain.retrying import Failure
 from listener.domain.run import RunKind
 from listener.domain.tally import Tally
-from listener.domain.verdict import VerdictPage, Written
+from listener.domain.verdict import VerdictBatch, Written
 
 
 class DryVerdicts:
     """Pretends that every verdict was written."""
 
-    async def write(self, page: VerdictPage) -> Written:
-        """Return all rows of the page."""
-        return Written(frozenset(verdict.library_id for verdict in page.verdicts))
+    async def write(self, batch: VerdictBatch) -> Written:
+        """Return all rows of the batch."""
+        return Written(frozenset(verdict.library_id for verdict in batch.verdicts))
 
     async def fail(
         self, order: int, failures: Sequence[Failure], entries: Sequence[tuple[int, int]]

@@ -1,4 +1,4 @@
-"""Cuts questions into pages, and decides which of them ask for tracks."""
+"""Cuts questions into batches, and decides which of them ask for tracks."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ class IncludeTracks(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class QuestionPage:
+class QuestionBatch:
     """The questions of one call; `with_tracks` applies to all of them."""
 
     questions: Sequence[Question]
     with_tracks: bool = False
 
 
-def pages(
+def batches(
     questions: Sequence[Question], compilation_batch_size: int, include: IncludeTracks
-) -> Iterator[QuestionPage]:
-    """Yield the pages of one batch, one per call.
+) -> Iterator[QuestionBatch]:
+    """Divide the questions of a batch into those of single calls.
 
-    Answers with tracks are long, so their pages are small; so are pages of compilations. Suspects
-    come last, and isolated rows at the very end, one per page: no other row waits for them.
+    Answers with tracks are long, so few of them share a call; the same is true of compilations.
+    Suspects come last, and isolated rows at the very end, each alone: no other row waits for them.
     """
     degrees = sorted({question.suspicion for question in questions})
     for degree in degrees:
         alike = [question for question in questions if question.suspicion == degree]
         together = TOGETHER.get(degree, len(alike))
         for group in _groups(alike, together):
-            yield from _pages_of(group, min(compilation_batch_size, together), include)
+            yield from _batches_of(group, min(compilation_batch_size, together), include)
 
 
-def _pages_of(
+def _batches_of(
     questions: Sequence[Question], size: int, include: IncludeTracks
-) -> Iterator[QuestionPage]:
+) -> Iterator[QuestionBatch]:
     match include:
         case IncludeTracks.COMPILATIONS:
             if others := [question for question in questions if not question.compilation]:
-                yield QuestionPage(others)
+                yield QuestionBatch(others)
             compilations = [question for question in questions if question.compilation]
             yield from _cut(compilations, size, with_tracks=True)
         case IncludeTracks.ALL:
@@ -67,23 +67,23 @@ def worth_deferring(
     compilations = [question.library_id for question in questions if question.compilation]
     if include is not IncludeTracks.COMPILATIONS or len(compilations) == len(questions):
         return frozenset()
-    in_full_pages = len(compilations) // compilation_batch_size * compilation_batch_size
-    return frozenset(compilations[in_full_pages:])
+    in_full_batches = len(compilations) // compilation_batch_size * compilation_batch_size
+    return frozenset(compilations[in_full_batches:])
 
 
-def _mixed(questions: Sequence[Question], size: int) -> Iterator[QuestionPage]:
+def _mixed(questions: Sequence[Question], size: int) -> Iterator[QuestionBatch]:
     compilations = [question for question in questions if question.compilation]
     others = [question for question in questions if not question.compilation]
-    # A few compilations fit into the page of the others.
+    # A few compilations fit into the batch of the others.
     joined = size if others else 0
     if first := others + compilations[:joined]:
-        yield QuestionPage(first)
+        yield QuestionBatch(first)
     yield from _cut(compilations[joined:], size, with_tracks=False)
 
 
-def _cut(questions: Sequence[Question], size: int, *, with_tracks: bool) -> Iterator[QuestionPage]:
+def _cut(questions: Sequence[Question], size: int, *, with_tracks: bool) -> Iterator[QuestionBatch]:
     for group in _groups(questions, size):
-        yield QuestionPage(group, with_tracks)
+        yield QuestionBatch(group, with_tracks)
 
 
 def _groups(questions: Sequence[Question], size: int) -> Iterator[Sequence[Question]]:

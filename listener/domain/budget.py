@@ -23,7 +23,7 @@ LANE_WIDTH = 2
 _DOUBT = 3
 _KNOWN_COST = 0.08
 _LOOKS_IN_WINDOW = 20
-# The walk leaves the rest to changes that arrive meanwhile, and to pages that cost more than most.
+# The walk leaves the rest to changes that arrive meanwhile, and to calls that cost more than most.
 _WALK_SHARE = 0.8
 
 
@@ -45,7 +45,7 @@ class RefreshLimits:
 
     They begin at most `calls` refresh calls, `in_flight` of them at a time, which may cost
     `discogs_calls` and hold `cold` identities that may be cold. A call ends within `call_timeout`.
-    LML needs up to `warm_call` for a warm page plus `warm_identity` for each identity; the rest of
+    LML needs up to `warm_call` for a warm batch plus `warm_identity` for each identity; the rest of
     a call's time goes to Discogs, which needs at least `fastest_call` per call.
     """
 
@@ -131,7 +131,7 @@ def decide(
 ) -> Allowance | Wait:
     """Decide how many identities one call may have now; `known` ones all answered lately.
 
-    A page uses what is left of the window. After a page that cost more than expected no other is
+    A batch uses what is left of the window. After a batch that cost more than expected no other is
     allowed until its cost has left the window.
     """
     calls = max(1, math.floor(limits.calls * cause.share))

@@ -12,9 +12,9 @@ class Disposition(Enum):
     WAIT: LML is busy, restarting or down; no row is to blame, and changes are kept.
     INTERRUPTED: the edge got no answer from LML; LML may be down, or one row may crash it.
     HALT: LML rejects our key or lacks the route; a person must act.
-    SPLIT: the page is too large, or one of its rows spoils it; smaller pages may succeed.
-    TRY_THEN_SPLIT: like SPLIT, but the error may be transient: first retry the same page, and if it
-    asked for tracks, retry without them, because LML cannot always answer with tracks.
+    SPLIT: the batch is too large, or one of its rows spoils it; smaller batches may succeed.
+    TRY_THEN_SPLIT: like SPLIT, but the error may be transient: first retry the same batch, without
+    tracks if it asked for them, because LML cannot always answer with tracks.
     """
 
     WAIT = "wait"
@@ -33,7 +33,7 @@ _ACCESS_ERRORS = frozenset(
     )
 )
 _EDGE_ERRORS = frozenset((HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT))
-_PAGE_ERRORS = frozenset(
+_BATCH_ERRORS = frozenset(
     (
         HTTPStatus.BAD_REQUEST,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -51,7 +51,7 @@ def dispose(status: int, *, says_json: bool) -> Disposition:
     """
     if status in _ACCESS_ERRORS or HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
         return Disposition.HALT
-    if status in _PAGE_ERRORS:
+    if status in _BATCH_ERRORS:
         return Disposition.SPLIT
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return Disposition.HALT if says_json else Disposition.TRY_THEN_SPLIT

@@ -69,25 +69,25 @@ def spread(rows: Sequence[DueRow]) -> list[DueRow]:
 
 
 @dataclass(slots=True)
-class Pages:
-    """Groups due rows into pages; compilations get their own, because their answers may be long."""
+class Batches:
+    """Groups due rows into batches; compilations get their own, because their answers are long."""
 
     batch_size: int
     compilation_batch_size: int
     _waiting: dict[bool, list[DueRow]] = field(default_factory=lambda: {False: [], True: []})
 
     def add(self, rows: Sequence[DueRow]) -> Iterator[list[DueRow]]:
-        """Add rows; yield the pages that are full."""
+        """Add rows; yield the batches that are full."""
         for row in rows:
             self._waiting[row.compilation].append(row)
         for compilation, size in ((False, self.batch_size), (True, self.compilation_batch_size)):
             while len(self._waiting[compilation]) >= size:
-                page = self._waiting[compilation][:size]
+                batch = self._waiting[compilation][:size]
                 del self._waiting[compilation][:size]
-                yield page
+                yield batch
 
     def rest(self) -> Iterator[list[DueRow]]:
-        """Yield the remaining rows, in pages that are not full."""
+        """Yield the remaining rows, in batches that are not full."""
         for compilation, rows in self._waiting.items():
             if rows:
                 self._waiting[compilation] = []

@@ -1,4 +1,4 @@
-"""Faults, by who is to blame: a service, or something in a page of rows."""
+"""Faults, by who is to blame: a service, or something in a batch of rows."""
 
 from __future__ import annotations
 
@@ -61,15 +61,15 @@ SERVICE_FAULTS = (StoreUnavailableError, LmlUnavailableError)
 ServiceFault = StoreUnavailableError | LmlUnavailableError
 
 
-class PageRefusedError(Exception):
-    """A service refused this page of rows; a smaller page may succeed."""
+class BatchRefusedError(Exception):
+    """A service refused this batch of rows; a smaller batch may succeed."""
 
 
-class TracksRefusedError(PageRefusedError):
-    """LML could not answer this page with tracks; it may answer without them."""
+class TracksRefusedError(BatchRefusedError):
+    """LML could not answer this batch with tracks; it may answer without them."""
 
 
-class StatementRefusedError(PageRefusedError):
+class StatementRefusedError(BatchRefusedError):
     """The database refused a statement about these rows; statements about others may succeed."""
 
 

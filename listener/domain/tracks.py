@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 LONGEST_POSITION = 20
-# Fewer unmatched rows in a page do not show that the two sides spell names differently.
+# Fewer unmatched rows in a batch do not show that the two sides spell names differently.
 _DRIFT = 10
 
 
@@ -104,7 +104,7 @@ def gather(entries: Iterable[Credit]) -> tuple[TrackKey, ...]:
 
 
 def drifted(keys: int, unmatched: int) -> bool:
-    """Return whether too many keys of a page match no row: the two sides spell differently."""
+    """Return whether too many keys of a batch match no row: the two sides spell differently."""
     return unmatched >= _DRIFT and 2 * unmatched >= keys
 
 

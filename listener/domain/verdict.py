@@ -93,7 +93,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class VerdictPage:
+class VerdictBatch:
     """Verdicts to write together, the questions they answer, and the changes they settle.
 
     `order` is that of the reading which produced the questions.
@@ -107,7 +107,7 @@ class VerdictPage:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of a page: `rows` are those whose verdict was written.
+    """What became of a batch: `rows` are those whose verdict was written.
 
     Of the others, `locked` rows still ask the same question, but another session holds a lock on
     them. Of those written, `withdrawn` rows lost an identity that answered another question, `kept`

@@ -18,7 +18,7 @@ _log = structlog.stdlib.get_logger()
 
 
 def count(tally: Tally, verdicts: Sequence[Verdict], written: Written) -> None:
-    """Count the outcomes of a page of verdicts."""
+    """Count the outcomes of a batch of verdicts."""
     tally.identities_withdrawn += len(written.withdrawn)
     tally.resolved_now_unresolved += written.unresolved_now
     tally.kept_manual += written.kept
@@ -40,7 +40,7 @@ def count(tally: Tally, verdicts: Sequence[Verdict], written: Written) -> None:
 
 
 def log_written(verdicts: Sequence[Verdict], written: Written) -> None:
-    """Log withdrawn identities, and a page in which too many credits match no row."""
+    """Log withdrawn identities, and a batch in which too many credits match no row."""
     if written.withdrawn:
         _log.info(
             "identities withdrawn: their rows changed, and LML finds none for them now",

@@ -1,4 +1,4 @@
-"""Isolates the items that spoil a page, so that the others go through."""
+"""Isolates the items that spoil a batch, so that the others go through."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import structlog
 
-from listener.domain.faults import SERVICE_FAULTS, PageRefusedError
+from listener.domain.faults import SERVICE_FAULTS, BatchRefusedError
 
 _log = structlog.stdlib.get_logger()
 
@@ -16,14 +16,14 @@ T = TypeVar("T")
 
 # Three bad rows in 500 cost at most 57 attempts, of which each row takes part in four.
 _PARTS = 8
-# Forty adjacent bad rows anywhere in a page of 1000 cause at most this many refusals in a row.
+# Forty adjacent bad rows anywhere in a batch of 1000 cause at most this many refusals in a row.
 # After more, the service is at fault rather than the rows, and no further part is split.
 _REFUSALS_IN_A_ROW = 65
 
 
 @dataclass(slots=True)
 class Refusals:
-    """How many times in a row a service refused a page, across pages."""
+    """How many times in a row a service refused a batch, across batches."""
 
     in_a_row: int = 0
 
@@ -37,12 +37,12 @@ async def isolate(
     """Attempt all items together, then split what is refused into ever smaller parts.
 
     `refuse` receives the parts that stay refused, with the reason: single items, or larger parts
-    after too many refusals in a row, counting those of earlier pages in `refusals`. An unexpected
+    after too many refusals in a row, counting those of earlier batches in `refusals`. An unexpected
     exception counts as a refusal; the first is logged. Service faults are raised at once.
     """
     waiting = [items]
     refusals = refusals or Refusals()
-    # Split every page at least once: some of its parts may go through.
+    # Split every batch at least once: some of its parts may go through.
     refusals.in_a_row = min(refusals.in_a_row, _REFUSALS_IN_A_ROW - 1)
     logged = False
     while waiting:
@@ -51,7 +51,7 @@ async def isolate(
             await attempt(part)
         except SERVICE_FAULTS:
             raise
-        except PageRefusedError as fault:
+        except BatchRefusedError as fault:
             reason = str(fault)
         except Exception as error:  # noqa: BLE001 - other items may still go through
             reason = f"unexpected {type(error).__name__}"

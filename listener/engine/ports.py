@@ -25,7 +25,7 @@ from listener.domain.retrying import Failure
 from listener.domain.run import RunKind
 from listener.domain.sample import Sample
 from listener.domain.tally import Tally
-from listener.domain.verdict import Verdict, VerdictPage, Written
+from listener.domain.verdict import Verdict, VerdictBatch, Written
 
 
 class Outbox(Protocol):
@@ -81,11 +81,11 @@ class Library(Protocol):
 class Verdicts(Protocol):
     """The identity tables and the ledger."""
 
-    async def write(self, page: VerdictPage) -> Written:
+    async def write(self, batch: VerdictBatch) -> Written:
         """Write the verdicts that still answer their row's question, and settle their changes.
 
         Rows neither written nor locked have changed, were deleted, or have a newer verdict.
-        Raises `StatementRefusedError` if the database refuses the page; then nothing is written.
+        Raises `StatementRefusedError` if the database refuses the batch; then nothing is written.
         """
 
     async def fail(
@@ -100,7 +100,7 @@ class Verdicts(Protocol):
 
 
 class Reply(Protocol):
-    """LML's reply to a page of questions."""
+    """LML's reply to a batch of questions."""
 
     @property
     def cache_stats(self) -> Mapping[str, float]:
@@ -116,10 +116,10 @@ class Lml(Protocol):
     async def ask(
         self, questions: Sequence[Question], *, with_tracks: bool = False, once: bool = False
     ) -> Reply:
-        """Ask one page of 1 to 1000 questions; a call that fails is repeated unless `once`.
+        """Ask one batch of 1 to 1000 questions; a call that fails is repeated unless `once`.
 
         Raises `LmlUnavailableError` if no row is to blame, `CallInterruptedError` if LML or a row
-        may be, `PageRefusedError` if a row may be, `TracksRefusedError` if the tracks may be, too.
+        may be, `BatchRefusedError` if a row may be, `TracksRefusedError` if the tracks may be, too.
         """
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import KW_ONLY, dataclass, field, replace
 
-from listener.domain.asking import QuestionPage
+from listener.domain.asking import QuestionBatch
 from listener.domain.change import Batch, BatchOutcome
 from listener.domain.latest import FAILED, KEPT, LatestAnswer, release_answer, sources_of
 from listener.domain.question import Asking, Question
@@ -22,7 +22,7 @@ class BatchProgress:
     """The questions of a batch as last read, and the outcomes of its rows.
 
     `order` stays 0 until rows could be read; `answers` is how many had been written by then, in any
-    batch. `failures` are not in the ledger yet. `page` is being asked; `interrupted` holds, for
+    batch. `failures` are not in the ledger yet. `current` is being asked; `interrupted` holds, for
     each of its interrupted calls, how many answers had been written by then.
     """
 
@@ -34,7 +34,7 @@ class BatchProgress:
     read_at: float = 0.0
     answers: int = 0
     asked: dict[int, Question] = field(default_factory=dict)
-    page: QuestionPage = field(default_factory=lambda: QuestionPage(()))
+    current: QuestionBatch = field(default_factory=lambda: QuestionBatch(()))
     interrupted: list[int] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     outcome: BatchOutcome = field(default_factory=BatchOutcome)
@@ -46,9 +46,9 @@ class BatchProgress:
 
     @property
     def left(self) -> list[Question]:
-        """The questions of the page that have no outcome yet."""
+        """The questions of the batch that have no outcome yet."""
         noted = self.noted
-        return [question for question in self.page.questions if question.library_id not in noted]
+        return [question for question in self.current.questions if question.library_id not in noted]
 
     def read(self, asking: Asking) -> None:
         """Take over the questions as they were just read."""

@@ -12,7 +12,7 @@ from datetime import timedelta
 import structlog
 
 from listener.domain.change import Batch, BatchOutcome
-from listener.domain.due import DueRow, Pages, Reason, Scope, spread
+from listener.domain.due import Batches, DueRow, Reason, Scope, spread
 from listener.domain.faults import (
     FixableError,
     LmlRefusedError,
@@ -62,7 +62,7 @@ class ReconcilerLimits:
 
 @dataclass(eq=False)
 class Reconciler:
-    """Searches for due rows, page by page, and gives each page to a resolver.
+    """Searches for due rows, batch by batch, and gives each batch to a resolver.
 
     `circuit` is shared by all callers of the stream.
     """
@@ -96,7 +96,7 @@ class Reconciler:
             run = _Run(resolver, self.limits.batches, self.circuit)
             with self.telemetry.run(kind.value, tally):
                 try:
-                    await run.through(self._pages(kind, scope, limit), note)
+                    await run.through(self._batches(kind, scope, limit), note)
                 except* (RunHaltedError, StoreUnavailableError) as group:
                     fault = first_of(group)
                     raise fault from fault.__cause__
@@ -113,21 +113,21 @@ class Reconciler:
                 found[row.compilation] += 1
         return found
 
-    async def _pages(
+    async def _batches(
         self, kind: RunKind, scope: Scope, limit: int | None
     ) -> AsyncGenerator[list[DueRow], None]:
-        pages = Pages(self.limits.batch_size, self.limits.compilation_batch_size)
+        batches = Batches(self.limits.batch_size, self.limits.compilation_batch_size)
         left = limit
         async with aclosing(self._search(kind, scope, limit)) as search:
             async for found in search:
-                for page in pages.add(found[:left]):
-                    yield page
+                for batch in batches.add(found[:left]):
+                    yield batch
                 if left is not None:
                     left -= len(found[:left])
                     if not left:
                         break
-        for page in pages.rest():
-            yield page
+        for batch in batches.rest():
+            yield batch
 
     async def _search(
         self, kind: RunKind, scope: Scope, limit: int | None = None
@@ -172,15 +172,15 @@ class _Run:
         return max(self.pause.failures, self.circuit.failures)
 
     async def through(
-        self, pages: AsyncGenerator[list[DueRow], None], note: Callable[[], Awaitable[None]]
+        self, batches: AsyncGenerator[list[DueRow], None], note: Callable[[], Awaitable[None]]
     ) -> None:
         waiting: asyncio.Queue[Sequence[DueRow]] = asyncio.Queue(maxsize=1)
         async with asyncio.TaskGroup() as tasks:
             helpers = [tasks.create_task(self._save_tally(note))]
             helpers += [tasks.create_task(self._work(waiting)) for _ in range(self.batches)]
-            async with aclosing(pages):
-                async for page in pages:
-                    await waiting.put(page)
+            async with aclosing(batches):
+                async for batch in batches:
+                    await waiting.put(batch)
             await waiting.join()
             for helper in helpers:
                 helper.cancel()
@@ -194,22 +194,22 @@ class _Run:
 
     async def _work(self, waiting: asyncio.Queue[Sequence[DueRow]]) -> None:
         while True:
-            page = await waiting.get()
+            batch = await waiting.get()
             structlog.contextvars.bind_contextvars(batch_id=next(self.batch_ids))
-            while page:
-                page = await self._advance(page)
+            while batch:
+                batch = await self._advance(batch)
             waiting.task_done()
 
-    async def _advance(self, page: Sequence[DueRow]) -> Sequence[DueRow]:
-        """Handle a page, or its first rows; return the rest of it."""
+    async def _advance(self, batch: Sequence[DueRow]) -> Sequence[DueRow]:
+        """Handle a batch, or its first rows; return the rest of it."""
         await asyncio.sleep(self.pause.remaining(now()))
         await self.circuit.wait()
-        rows = page[: self.circuit.begin_trial()]
+        rows = batch[: self.circuit.begin_trial()]
         outcome = await self.resolver.handle(Batch({row.library_id: () for row in rows}))
         self._learn(outcome, rows)
         if outcome.fault is None:
-            return page[len(rows) :]
-        untried = [row for row in page if row.library_id not in outcome.tried]
+            return batch[len(rows) :]
+        untried = [row for row in batch if row.library_id not in outcome.tried]
         if isinstance(outcome.fault, StoreUnavailableError):
             self.pause.failed(now())
         else:

@@ -12,7 +12,7 @@ from datetime import timedelta
 import structlog
 
 from listener.domain.budget import COLD_COST, Grant, RefreshCause, cost_of
-from listener.domain.faults import LmlUnavailableError, PageRefusedError, StoreUnavailableError
+from listener.domain.faults import BatchRefusedError, LmlUnavailableError, StoreUnavailableError
 from listener.domain.judging import LoggedOnce
 from listener.domain.refreshing import Refreshed, RefreshStatus
 from listener.engine.clock import now
@@ -22,8 +22,8 @@ from listener.engine.telemetry import Telemetry, TelemetryFanOut
 
 _log = structlog.stdlib.get_logger()
 
-# Three adjacent bad identities in a page of 50 cause fewer refusals in a row than this. After more,
-# LML is at fault rather than identities, and the remaining pages are not split.
+# Three adjacent bad identities among 50 cause fewer refusals in a row than this. After more, LML is
+# at fault rather than identities, and the remaining batches are not split.
 _REFUSALS_IN_A_ROW = 12
 
 
@@ -32,7 +32,7 @@ class Report:
     """The outcome of one call.
 
     `refreshed` holds every identity with a final status. If the call failed, `fault` says why, and
-    `lost` holds the identities that it asked about. `refused` says that LML refused the page.
+    `lost` holds the identities that it asked about. `refused` says that LML refused the batch.
     """
 
     took: timedelta
@@ -43,14 +43,14 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class _Page:
+class _Batch:
     identities: tuple[int, ...]
     known: bool
 
 
 @dataclass(eq=False)
 class Refresher:
-    """Asks LML for pages as large as the budget allows, and splits pages that it refuses.
+    """Asks LML for batches as large as the budget allows, and splits batches that it refuses.
 
     `refreshed` counts identities by the status that LML reported.
     """
@@ -66,31 +66,31 @@ class Refresher:
     ) -> AsyncGenerator[Report, None]:
         """Yield the outcome of every call; `wanted` maps each identity to whether it is known.
 
-        A refused page that will be split is not reported. Ends early after a call that failed, and
+        A refused batch that will be split is not reported. Ends early after a call that failed, and
         when the budget allows no call for as long as `patience`; identities without a report were
         not asked about. Raises `StoreUnavailableError`.
         """
-        pages = deque(
-            _Page(tuple(i for i in wanted if wanted[i] is known), known) for known in (True, False)
+        batches = deque(
+            _Batch(tuple(i for i in wanted if wanted[i] is known), known) for known in (True, False)
         )
         refused = 0
-        while pages:
-            page = pages.popleft()
-            if not page.identities:
+        while batches:
+            batch = batches.popleft()
+            if not batch.identities:
                 continue
-            grant = await self._granted(cause, page, patience)
+            grant = await self._granted(cause, batch, patience)
             if grant is None:
                 return
-            pages.appendleft(replace(page, identities=page.identities[grant.identities :]))
-            page = replace(page, identities=page.identities[: grant.identities])
-            report = await self._call(grant, page)
+            batches.appendleft(replace(batch, identities=batch.identities[grant.identities :]))
+            batch = replace(batch, identities=batch.identities[: grant.identities])
+            report = await self._call(grant, batch)
             refused = refused + 1 if report.refused else 0
-            if report.refused and len(page.identities) > 1:
+            if report.refused and len(batch.identities) > 1:
                 if refused <= _REFUSALS_IN_A_ROW:
-                    smaller = [_Page(tuple(part), page.known) for part in parts(page.identities)]
-                    pages.extendleft(reversed(smaller))
+                    smaller = [_Batch(tuple(part), batch.known) for part in parts(batch.identities)]
+                    batches.extendleft(reversed(smaller))
                     continue
-                errors = {i: Refreshed(i, RefreshStatus.ERROR) for i in page.identities}
+                errors = {i: Refreshed(i, RefreshStatus.ERROR) for i in batch.identities}
                 report = Report(report.took, errors, refused=True)
             self._count(report)
             yield report
@@ -98,11 +98,13 @@ class Refresher:
                 return
 
     async def _granted(
-        self, cause: RefreshCause, page: _Page, patience: timedelta | None
+        self, cause: RefreshCause, batch: _Batch, patience: timedelta | None
     ) -> Grant | None:
         until = float("inf") if patience is None else now() + patience.total_seconds()
         while True:
-            taken = await self.refreshes.take(cause, known=page.known, wanted=len(page.identities))
+            taken = await self.refreshes.take(
+                cause, known=batch.known, wanted=len(batch.identities)
+            )
             if isinstance(taken, Grant):
                 return taken
             left = until - now()
@@ -110,37 +112,37 @@ class Refresher:
                 return None
             await asyncio.sleep(min(taken.at_most.total_seconds(), left))
 
-    async def _call(self, grant: Grant, page: _Page) -> Report:
+    async def _call(self, grant: Grant, batch: _Batch) -> Report:
         began = now()
 
         def took() -> timedelta:
             return timedelta(seconds=now() - began)
 
         try:
-            with self.telemetry.refresh(len(page.identities)):
-                said = await self.warming.refresh(page.identities)
-        except PageRefusedError as fault:
+            with self.telemetry.refresh(len(batch.identities)):
+                said = await self.warming.refresh(batch.identities)
+        except BatchRefusedError as fault:
             _log.warning(
                 "identities cannot be refreshed",
-                identities=page.identities[:10],
-                count=len(page.identities),
+                identities=batch.identities[:10],
+                count=len(batch.identities),
                 reason=str(fault),
             )
-            return await self._refused(grant, page, took())
+            return await self._refused(grant, batch, took())
         except LmlUnavailableError as fault:
-            await self._end_failed(grant, page, took())
-            return Report(took(), lost=page.identities, fault=fault)
+            await self._end_failed(grant, batch, took())
+            return Report(took(), lost=batch.identities, fault=fault)
         except BaseException:
             # Otherwise the budget would count the call as in flight until it times out.
             with suppress(StoreUnavailableError):
-                await asyncio.shield(self._end_failed(grant, page, took()))
+                await asyncio.shield(self._end_failed(grant, batch, took()))
             raise
-        return await self._answered(grant, page, said, took())
+        return await self._answered(grant, batch, said, took())
 
     async def _answered(
-        self, grant: Grant, page: _Page, said: Mapping[int, Refreshed], took: timedelta
+        self, grant: Grant, batch: _Batch, said: Mapping[int, Refreshed], took: timedelta
     ) -> Report:
-        refreshed = {i: said.get(i) or Refreshed(i, RefreshStatus.ERROR) for i in page.identities}
+        refreshed = {i: said.get(i) or Refreshed(i, RefreshStatus.ERROR) for i in batch.identities}
         self._note_words(refreshed)
         reported = sum(each.parts for each in refreshed.values())
         await self.refreshes.end(
@@ -151,18 +153,18 @@ class Refresher:
         )
         return Report(took, refreshed)
 
-    async def _refused(self, grant: Grant, page: _Page, took: timedelta) -> Report:
-        if len(page.identities) > 1:
-            await self._end_failed(grant, page, took)
+    async def _refused(self, grant: Grant, batch: _Batch, took: timedelta) -> Report:
+        if len(batch.identities) > 1:
+            await self._end_failed(grant, batch, took)
             return Report(took, refused=True)
-        (identity,) = page.identities
+        (identity,) = batch.identities
         refreshed = {identity: Refreshed(identity, RefreshStatus.ERROR)}
         await self.refreshes.end(grant, cost=0, answered=0, refreshed=refreshed)
         return Report(took, refreshed, refused=True)
 
-    async def _end_failed(self, grant: Grant, page: _Page, took: timedelta) -> None:
+    async def _end_failed(self, grant: Grant, batch: _Batch, took: timedelta) -> None:
         # Its real cost is unknown.
-        asked = len(page.identities)
+        asked = len(batch.identities)
         cost = cost_of(self.refreshes.limits, asked, COLD_COST * asked, took)
         await self.refreshes.end(grant, cost=cost, answered=0, refreshed={})
 

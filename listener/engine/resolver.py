@@ -10,13 +10,13 @@ from functools import partial
 
 import structlog
 
-from listener.domain.asking import IncludeTracks, QuestionPage, pages, worth_deferring
+from listener.domain.asking import IncludeTracks, QuestionBatch, batches, worth_deferring
 from listener.domain.change import Batch, BatchOutcome, Stream
 from listener.domain.faults import (
     SERVICE_FAULTS,
+    BatchRefusedError,
     CallInterruptedError,
     LmlUnavailableError,
-    PageRefusedError,
     StoreRefusedError,
     TracksRefusedError,
 )
@@ -25,7 +25,7 @@ from listener.domain.latest import LatestAnswers
 from listener.domain.question import Asking, Question
 from listener.domain.retrying import ISOLATED, SUSPECT, Failure, RetryPolicy
 from listener.domain.tally import Skip, Tally
-from listener.domain.verdict import Verdict, VerdictPage
+from listener.domain.verdict import Verdict, VerdictBatch
 from listener.engine.circuit import Circuit
 from listener.engine.clock import now
 from listener.engine.counting import count, log_failures, log_misfit, log_oddities, log_written
@@ -120,8 +120,8 @@ class Resolver:
         work.outcome.deferred |= deferred
         asked = [question for question in asking.questions if question.library_id not in deferred]
         try:
-            for page in pages(asked, limits.compilation_batch_size, limits.include_tracks):
-                await self._ask(work, page)
+            for batch in batches(asked, limits.compilation_batch_size, limits.include_tracks):
+                await self._ask(work, batch)
         except SERVICE_FAULTS:
             await self._record(work)
             raise
@@ -137,11 +137,11 @@ class Resolver:
         work.outcome.unasked |= unasked
         work.outcome.settled |= unasked
 
-    async def _ask(self, work: BatchProgress, page: QuestionPage) -> None:
-        work.page, work.interrupted = page, []
+    async def _ask(self, work: BatchProgress, batch: QuestionBatch) -> None:
+        work.current, work.interrupted = batch, []
         attempt, refuse = partial(self._attempt, work), partial(work.refused, Skip.LML_ERROR)
         try:
-            await isolate(page.questions, attempt, refuse, self.refused_questions)
+            await isolate(batch.questions, attempt, refuse, self.refused_questions)
         except LmlUnavailableError as fault:
             if work.interrupted:
                 # LML may be to blame, or any of these rows.
@@ -163,19 +163,19 @@ class Resolver:
             if to_blame is None:
                 to_blame = len(rest) > 1 and await self._probe(work)
             if to_blame:
-                raise PageRefusedError(str(fault)) from fault
+                raise BatchRefusedError(str(fault)) from fault
             raise
 
     async def _ask_part(self, work: BatchProgress, questions: Sequence[Question]) -> None:
-        page = QuestionPage(questions, work.page.with_tracks)
+        batch = QuestionBatch(questions, work.current.with_tracks)
         try:
             async with AsyncExitStack() as writing:
-                results = await self._results(work, page, writing)
+                results = await self._results(work, batch, writing)
                 await self._write(work, self._judge(work, questions, results))
         except TracksRefusedError as fault:
             _log.warning("asking without tracks", questions=len(questions), reason=str(fault))
-            # The parts of this page do without tracks, too: each would cost another call.
-            work.page = QuestionPage(work.page.questions)
+            # The parts of this batch do without tracks, too: each would cost another call.
+            work.current = QuestionBatch(work.current.questions)
             await self._ask_part(work, questions)
 
     async def _probe(self, work: BatchProgress) -> bool:
@@ -186,7 +186,7 @@ class Resolver:
         ends = (left[-1], left[0])
         for question in ends:
             try:
-                with suppress(PageRefusedError):
+                with suppress(BatchRefusedError):
                     await self._ask_part(work, [question])
             except CallInterruptedError as fault:
                 interrupted.append((question, str(fault)))
@@ -199,17 +199,17 @@ class Resolver:
         return up
 
     async def _results(
-        self, work: BatchProgress, page: QuestionPage, writing: AsyncExitStack
+        self, work: BatchProgress, batch: QuestionBatch, writing: AsyncExitStack
     ) -> Sequence[Verdict | Invalid]:
         # Isolating a row, or retrying a suspect later, shows more than repeating the call now.
-        once = bool(work.interrupted) or any(question.suspicion for question in page.questions)
+        once = bool(work.interrupted) or any(question.suspicion for question in batch.questions)
         async with self.permit():
             self.tally.lml_calls += 1
             began = now()
             try:
-                with self.telemetry.call(len(page.questions)) as answered:
+                with self.telemetry.call(len(batch.questions)) as answered:
                     reply = await self.lml.ask(
-                        page.questions, with_tracks=page.with_tracks, once=once
+                        batch.questions, with_tracks=batch.with_tracks, once=once
                     )
             except (CallInterruptedError, TracksRefusedError):
                 # The caller judges the first, and calls again without tracks after the second.
@@ -217,7 +217,7 @@ class Resolver:
             except LmlUnavailableError as fault:
                 self.circuit.failed(fault)
                 raise
-            except PageRefusedError:
+            except BatchRefusedError:
                 self.circuit.replied()
                 raise
             finally:
@@ -249,8 +249,8 @@ class Resolver:
     async def _write(self, work: BatchProgress, accepted: Sequence[Verdict]) -> None:
         async def write(verdicts: Sequence[Verdict]) -> None:
             rows = frozenset(verdict.library_id for verdict in verdicts)
-            page = VerdictPage(work.order, work.asked, verdicts, work.batch.entries(rows))
-            written = await self.verdicts.write(page)
+            batch = VerdictBatch(work.order, work.asked, verdicts, work.batch.entries(rows))
+            written = await self.verdicts.write(batch)
             for row in written.locked:
                 work.failed(work.asked[row], Skip.WRITER_ERROR, _LOCKED)
             others = [v for v in verdicts if v.library_id not in written.locked]

@@ -58,7 +58,7 @@ class Walker:
         This continues an interrupted walk. Returns its tally of all identities being played, which
         is `tally` if given and is updated as it goes; `expect` receives the number of identities to
         ask about. `force` ignores coverage. Raises `RunHaltedError` if coverage is too low, if
-        another walk is running, if LML refuses every page, or after several calls failed in a row;
+        another walk is running, if LML refuses every batch, or after several calls failed in a row;
         `StoreUnavailableError` if the database fails.
         """
         tally = tally if tally is not None else RotationTally()
@@ -127,7 +127,7 @@ class _Walk:
             await asyncio.sleep(_RETRY.delay(rounds).total_seconds())
             self.todo, self.failed = dict.fromkeys(sorted(self.failed), False), set()
         if not self.went_well:
-            raise RunHaltedError("LML refuses every page of identities")
+            raise RunHaltedError("LML refuses every batch of identities")
 
     async def _ask(self, wanted: dict[int, bool], note: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -137,7 +137,7 @@ class _Walk:
                     self.tally.latency += report.took
                     self._take(report)
                     await note()
-                    # One refused identity says nothing about LML; the next page may.
+                    # One refused identity says nothing about LML; the next batch may.
                     if self.circuit.failures and not report.refused:
                         return
         finally:

@@ -16,10 +16,10 @@ from listener.domain.budget import RefreshCause
 from listener.domain.change import Batch, BatchOutcome
 from listener.domain.faults import (
     SERVICE_FAULTS,
+    BatchRefusedError,
     CallInterruptedError,
     LmlRefusedError,
     LmlUnavailableError,
-    PageRefusedError,
 )
 from listener.domain.latest import FAILED, LatestAnswers, rotation_answer
 from listener.domain.question import Failing
@@ -188,7 +188,7 @@ class Warmer:
                 minted[release] = await self.warming.mint(release)
                 self.circuit.replied()
                 self.circuit.answered()
-            except PageRefusedError as fault:
+            except BatchRefusedError as fault:
                 self.circuit.replied()
                 _log.error(
                     "identity cannot be minted",

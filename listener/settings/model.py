@@ -83,7 +83,7 @@ class Settings(StatusSettings):
         ge=1,
         le=128,
         description="Most bulk calls in flight. Searches leave one free for changes. A process of "
-        "LML has five permits, one for each row it works on, and one page takes all five: allow "
+        "LML has five permits, one for each row it works on, and one batch takes all five: allow "
         "two calls for each process of LML behind its address, and no more.",
     )
     lml_share: Annotated[float, Unit("of 1")] = Field(
@@ -99,7 +99,7 @@ class Settings(StatusSettings):
         ge=timedelta(seconds=1),
         le=timedelta(minutes=10),
         description="Timeout of one bulk call. A single row may wait 75 s behind another client's "
-        "page of cold identities; a call that is given up queues at the back again.",
+        "batch of cold identities; a call that is given up queues at the back again.",
     )
     lml_attempts: Annotated[int, Unit("tries")] = Field(
         3, ge=1, le=10, description="Attempts of one call before LML counts as unavailable."

@@ -1,9 +1,9 @@
--- Pages through the ledger rows whose time to be asked has come, in that order. A row outside the scope comes
--- without a reason, so that the page still shows where the next one begins. One that asks something else than the
+-- Read, batch by batch, the ledger rows whose time to be asked has come, in that order. A row outside the scope comes
+-- without a reason, so that the batch still shows where the next one begins. One that asks something else than the
 -- ledger says, and has no change in the outbox, is one that capture missed: the outbox is read only if there are such
 -- rows. Rows that failed have a search of their own. OFFSET 0 keeps the join to a look-up by key for each row: PostgreSQL
--- would else merge the page with the whole library.
-WITH page AS MATERIALIZED (
+-- would else merge the batch with the whole library.
+WITH batch AS MATERIALIZED (
     SELECT
         g.next_ask_at,
         g.library_id,
@@ -42,7 +42,7 @@ WITH page AS MATERIALIZED (
 ),
 differing AS MATERIALIZED (
     SELECT p.library_id
-    FROM page AS p
+    FROM batch AS p
     WHERE p.differs
 ),
 waiting AS MATERIALIZED (
@@ -62,5 +62,5 @@ SELECT
     END AS reason,
     listener.is_compilation(p.code_volume_letters)
         OR EXISTS (SELECT FROM {backend}.compilation_track_artist AS t WHERE t.library_id = p.library_id) AS compilation
-FROM page AS p
+FROM batch AS p
 ORDER BY p.next_ask_at, p.library_id

@@ -17,7 +17,7 @@ from listener.domain.question import Asking, Question
 from listener.domain.retrying import Failure, Retry
 from listener.domain.tally import Skip
 from listener.domain.tracks import Tracks
-from listener.domain.verdict import Identity, Kind, Verdict, VerdictPage
+from listener.domain.verdict import Identity, Kind, Verdict, VerdictBatch
 from tests.conftest import BACKEND, Connection
 
 ASK_AGAIN = AskAgain(resolved=timedelta(days=7), unresolved=timedelta(days=7))
@@ -91,7 +91,7 @@ class Answers:
         identity = found if kind is Kind.SINGLE_ARTIST else None
         questions = {question.library_id: question for question in asking.questions}
         answers = [Verdict(row, kind, identity, tracks=tracks) for row in questions]
-        written = await self._verdicts.write(VerdictPage(asking.order, questions, answers, []))
+        written = await self._verdicts.write(VerdictBatch(asking.order, questions, answers, []))
         return written.rows
 
 

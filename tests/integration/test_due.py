@@ -477,7 +477,7 @@ async def test_parked_row_is_due_when_its_question_changes_or_its_time_has_come(
 async def test_failed_rows_that_cannot_be_asked_about_are_passed_over(
     monkeypatch: pytest.MonkeyPatch, unseen: Connection, due: PostgresDue, fail: Failures
 ) -> None:
-    monkeypatch.setattr(searches, "_PAGE", 2)
+    monkeypatch.setattr(searches, "_BATCH", 2)
     gone, nameless, other_share, too_early = (add_release(unseen) for _ in range(4))
     row, second = add_release(unseen), add_release(unseen, code_volume_letters="Z")
     await fail(gone, nameless, other_share, too_early, row, second, after=-LATELY)
@@ -517,7 +517,7 @@ async def test_longest_due_failures_come_first_each_suspicion_apart_from_the_oth
 async def test_search_takes_along_those_that_failed_together_before_their_time_has_come(
     monkeypatch: pytest.MonkeyPatch, unseen: Connection, due: PostgresDue, fail: Failures
 ) -> None:
-    monkeypatch.setattr(searches, "_PAGE", 1)
+    monkeypatch.setattr(searches, "_BATCH", 1)
     for suspicion, after in itertools.product((0, SUSPECT, ISOLATED), (-LATELY, LATELY)):
         row = add_release(unseen)
         await fail(row, suspicion=suspicion, after=after)
@@ -529,12 +529,12 @@ async def test_search_takes_along_those_that_failed_together_before_their_time_h
 async def test_row_that_fails_again_during_the_search_is_left_to_the_next(
     monkeypatch: pytest.MonkeyPatch, unseen: Connection, due: PostgresDue, fail: Failures
 ) -> None:
-    monkeypatch.setattr(searches, "_PAGE", 1)
+    monkeypatch.setattr(searches, "_BATCH", 1)
     rows = [add_release(unseen) for _ in range(3)]
     await fail(*rows, after=-LATELY)
     found = []
-    async for page in due.failed(EVERYTHING):
-        found += [row.library_id for row in page]
+    async for batch in due.failed(EVERYTHING):
+        found += [row.library_id for row in batch]
         await fail(rows[0], after=timedelta())
     assert found == rows
 
@@ -822,35 +822,35 @@ async def test_shares_are_disjoint_and_complete(
     assert all(len(share) in {3, 4} for share in shares)
 
 
-async def test_longest_due_come_first_across_pages(
+async def test_longest_due_come_first_across_batches(
     monkeypatch: pytest.MonkeyPatch, unseen: Connection, due: PostgresDue, answer: Answers
 ) -> None:
-    monkeypatch.setattr(searches, "_PAGE", 3)
+    monkeypatch.setattr(searches, "_BATCH", 3)
     rows = [add_release(unseen) for _ in range(9)]
     await answer(*rows)
-    # Two at each time, so that pages end between rows of the same time, too.
+    # Two at each time, so that batches end between rows of the same time, too.
     hours = {row: (number * 7) % 5 for number, row in enumerate(rows)}
     unseen.execute("BEGIN")
     for row, ago in hours.items():
         ask_at(unseen, row, -timedelta(hours=ago))
     unseen.execute("COMMIT")
-    pages = [[row.library_id for row in page] async for page in due.by_time(EVERYTHING)]
+    batches = [[row.library_id for row in batch] async for batch in due.by_time(EVERYTHING)]
     # The last one are those that gained credits.
-    assert [len(page) for page in pages] == [3, 3, 3, 0, 0]
-    assert [row for page in pages for row in page] == sorted(
+    assert [len(batch) for batch in batches] == [3, 3, 3, 0, 0]
+    assert [row for batch in batches for row in batch] == sorted(
         rows, key=lambda row: (-hours[row], row)
     )
 
 
 @pytest.mark.parametrize("search", [by_time, by_content])
-async def test_search_goes_on_behind_a_page_of_rows_out_of_scope(
+async def test_search_goes_on_behind_a_batch_of_rows_out_of_scope(
     monkeypatch: pytest.MonkeyPatch,
     unseen: Connection,
     due: PostgresDue,
     answer: Answers,
     search: Callable[[PostgresDue], Any],
 ) -> None:
-    monkeypatch.setattr(searches, "_PAGE", 2)
+    monkeypatch.setattr(searches, "_BATCH", 2)
     monkeypatch.setattr(searches, "_WINDOW", 2)
     nameless = [add_release(unseen) for _ in range(4)]
     last = add_release(unseen)
@@ -878,14 +878,14 @@ async def test_every_row_is_looked_at_in_windows(
 async def test_row_that_becomes_due_during_the_search_is_left_to_the_next(
     monkeypatch: pytest.MonkeyPatch, unseen: Connection, due: PostgresDue, answer: Answers
 ) -> None:
-    monkeypatch.setattr(searches, "_PAGE", 1)
+    monkeypatch.setattr(searches, "_BATCH", 1)
     first, second, third = (add_release(unseen) for _ in range(3))
     await answer(first, second, third)
     for row in (first, second):
         ask_at(unseen, row, -LATELY)
     found = []
-    async for page in due.by_time(EVERYTHING):
-        found += [row.library_id for row in page]
+    async for batch in due.by_time(EVERYTHING):
+        found += [row.library_id for row in batch]
         # What was asked meanwhile and failed, for one.
         for row in (first, third):
             ask_at(unseen, row, timedelta())
@@ -928,13 +928,13 @@ async def test_search_by_time_costs_what_is_due(
     pool: Pool, unseen: Connection, analyzed: str
 ) -> None:
     _fill(unseen, analyzed)
-    page = {
+    batch = {
         "until": datetime.now(tz=UTC),
         "after_time": "-infinity",
         "after_id": 0,
         "limit": 100,
     }
-    nodes = await _plan(pool, "find_due_by_time", _scope_parameters() | page)
+    nodes = await _plan(pool, "find_due_by_time", _scope_parameters() | batch)
     assert "ledger_next_ask" in {node.get("Index Name") for node in nodes}
     assert "Seq Scan" not in {node["Node Type"] for node in nodes}
     scanned = {table: max(reads) for table, reads in _reads(nodes).items()}
@@ -946,7 +946,7 @@ async def test_search_for_what_failed_costs_what_failed(
     pool: Pool, unseen: Connection, analyzed: str
 ) -> None:
     _fill_ledger(unseen, analyzed, rows=60_000, failing=30)
-    page: dict[str, Any] = {
+    batch: dict[str, Any] = {
         "least_suspect": 0,
         "most_suspect": 0,
         "until": datetime.now(tz=UTC),
@@ -954,7 +954,7 @@ async def test_search_for_what_failed_costs_what_failed(
         "after_id": 0,
         "limit": 500,
     }
-    nodes = await _plan(pool, "find_failed", _scope_parameters() | page)
+    nodes = await _plan(pool, "find_failed", _scope_parameters() | batch)
     assert "ledger_failing" in {node.get("Index Name") for node in nodes}
     assert "Seq Scan" not in {node["Node Type"] for node in nodes}
     # A third of those that failed are due, and half of these are no suspects.

@@ -23,7 +23,7 @@ from listener.adapters.postgres.statements import query
 from listener.adapters.postgres.verdicts import PostgresVerdicts
 from listener.domain.faults import StatementRefusedError, StoreUnavailableError
 from listener.domain.question import Asking
-from listener.domain.verdict import Identity, Kind, Provenance, Verdict, VerdictPage, Written
+from listener.domain.verdict import Identity, Kind, Provenance, Verdict, VerdictBatch, Written
 from tests.catalogue import add_identity, add_release, delete_release, rename, set_column, table
 from tests.conftest import BACKEND, Connection, as_role
 from tests.database import look, on
@@ -65,7 +65,7 @@ class Asked:
             else Verdict(row, Kind.SINGLE_ARTIST, found)
             for row in questions
         ]
-        return await self.verdicts.write(VerdictPage(asking.order, questions, answers, []))
+        return await self.verdicts.write(VerdictBatch(asking.order, questions, answers, []))
 
     async def fail(self, row: int) -> None:
         """Ask about a row in vain."""
@@ -370,7 +370,7 @@ async def test_page_of_all_kinds_at_once(
         for row in rows
     ]
     questions = {question.library_id: question for question in asking.questions}
-    written = await asked.verdicts.write(VerdictPage(asking.order, questions, answers, []))
+    written = await asked.verdicts.write(VerdictBatch(asking.order, questions, answers, []))
     assert written == Written(
         frozenset(rows), withdrawn=frozenset((gone,)), kept=0, unresolved_now=1
     )

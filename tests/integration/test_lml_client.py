@@ -20,10 +20,10 @@ from structlog.testing import capture_logs
 from listener.adapters.lml.client import LmlClient, LmlLimits, open_lml
 from listener.adapters.lml.health import LmlProbe, NoAnswerError, open_probe
 from listener.domain.faults import (
+    BatchRefusedError,
     CallInterruptedError,
     LmlRefusedError,
     LmlUnavailableError,
-    PageRefusedError,
     TracksRefusedError,
 )
 from listener.domain.gate import Route
@@ -91,16 +91,16 @@ async def test_call_that_is_to_be_made_once_is(simulator: Simulator, lml: LmlCli
 @pytest.mark.parametrize(
     ("fault", "details", "meaning", "calls"),
     [
-        ("status", {"status": 400}, PageRefusedError, 1),
+        ("status", {"status": 400}, BatchRefusedError, 1),
         ("status", {"status": 401}, LmlRefusedError, 1),
         ("status", {"status": 403}, LmlRefusedError, 1),
         ("status", {"status": 404, "body": "html"}, LmlRefusedError, 1),
         ("status", {"status": 405}, LmlRefusedError, 1),
-        ("status", {"status": 413, "body": "html"}, PageRefusedError, 1),
-        ("status", {"status": 422, "body": "detail"}, PageRefusedError, 1),
+        ("status", {"status": 413, "body": "html"}, BatchRefusedError, 1),
+        ("status", {"status": 422, "body": "detail"}, BatchRefusedError, 1),
         ("status", {"status": 429}, LmlUnavailableError, 2),
         ("status", {"status": 500, "body": "message"}, LmlRefusedError, 1),
-        ("status", {"status": 500, "body": "text"}, PageRefusedError, 2),
+        ("status", {"status": 500, "body": "text"}, BatchRefusedError, 2),
         ("status", {"status": 502, "body": "html"}, CallInterruptedError, 2),
         ("status", {"status": 503, "body": "empty"}, LmlUnavailableError, 2),
         ("status", {"status": 504, "body": "html"}, CallInterruptedError, 2),
@@ -152,8 +152,8 @@ async def test_reply_that_is_no_answer(  # noqa: PLR0917 - one parameter a colum
         ("hang", {}, TracksRefusedError, 1),
         ("drip", {"size": 1}, TracksRefusedError, 1),
         # All of these would be so without tracks.
-        ("status", {"status": 422, "body": "detail"}, PageRefusedError, 1),
-        ("status", {"status": 413, "body": "html"}, PageRefusedError, 1),
+        ("status", {"status": 422, "body": "detail"}, BatchRefusedError, 1),
+        ("status", {"status": 413, "body": "html"}, BatchRefusedError, 1),
         ("status", {"status": 401}, LmlRefusedError, 1),
         ("status", {"status": 500, "body": "message"}, LmlRefusedError, 1),
         ("status", {"status": 503, "body": "empty"}, LmlUnavailableError, 2),

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from listener.adapters.lml.client import LmlClient, LmlLimits, open_lml
-from listener.domain.faults import LmlRefusedError, LmlUnavailableError, PageRefusedError
+from listener.domain.faults import BatchRefusedError, LmlRefusedError, LmlUnavailableError
 from listener.domain.refreshing import Refreshed, RefreshStatus
 from listener.simulator import IdentityMix, Simulator, simulator_thread
 
@@ -84,7 +84,7 @@ async def test_malformed_reply_refuses_the_page(
     lml: LmlClient, simulator: Simulator, fault: str
 ) -> None:
     simulator.faults.add(fault)
-    with pytest.raises((PageRefusedError, LmlUnavailableError)):
+    with pytest.raises((BatchRefusedError, LmlUnavailableError)):
         await lml.refresh([1, 2])
 
 
@@ -98,7 +98,7 @@ async def test_refresh_is_tried_once_because_each_may_cost_discogs_calls(
 
 
 async def test_more_than_fifty_are_refused_by_lml_itself(lml: LmlClient) -> None:
-    with pytest.raises(PageRefusedError):
+    with pytest.raises(BatchRefusedError):
         await lml.refresh(range(1, 52))
 
 
@@ -116,7 +116,7 @@ async def test_mint_is_tried_again_because_it_is_idempotent(
 
 @pytest.mark.parametrize(
     ("status", "fault"),
-    [(422, PageRefusedError), (404, LmlRefusedError), (503, LmlUnavailableError)],
+    [(422, BatchRefusedError), (404, LmlRefusedError), (503, LmlUnavailableError)],
 )
 async def test_mint_fails_as_any_call(
     lml: LmlClient, simulator: Simulator, status: int, fault: type[Exception]

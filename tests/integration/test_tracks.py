@@ -21,7 +21,7 @@ from listener.domain.due import AskAgain
 from listener.domain.faults import StatementRefusedError
 from listener.domain.question import Asking
 from listener.domain.tracks import Credit, TrackCount, Tracks, gather
-from listener.domain.verdict import Identity, Kind, Verdict, VerdictPage, Written
+from listener.domain.verdict import Identity, Kind, Verdict, VerdictBatch, Written
 from tests.catalogue import add_release, delete_release, outbox_size, rename, table
 from tests.conftest import BACKEND, Connection
 from tests.integration.conftest import ASK_AGAIN
@@ -97,9 +97,9 @@ def visited(library_id: int, *entries: Credit) -> Verdict:
 
 def page(
     asking: Asking, *verdicts: Verdict, entries: Sequence[tuple[int, int]] = ()
-) -> VerdictPage:
+) -> VerdictBatch:
     questions = {question.library_id: question for question in asking.questions}
-    return VerdictPage(asking.order, questions, verdicts, entries)
+    return VerdictBatch(asking.order, questions, verdicts, entries)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from listener.adapters.postgres.verdicts import PostgresVerdicts
 from listener.domain.change import Stream
 from listener.domain.faults import StatementRefusedError, StoreRefusedError
 from listener.domain.question import Asking
-from listener.domain.verdict import Identity, Kind, Provenance, Verdict, VerdictPage
+from listener.domain.verdict import Identity, Kind, Provenance, Verdict, VerdictBatch
 from tests.catalogue import add_release, count, delete_release, outbox_size, rename, table
 from tests.conftest import BACKEND, Connection
 from tests.integration.conftest import failure
@@ -36,9 +36,9 @@ def identity(*sources: str, method: str = "exact_match", wikidata: str = "Q1") -
 
 def page(
     asking: Asking, *verdicts: Verdict, entries: list[tuple[int, int]] | None = None
-) -> VerdictPage:
+) -> VerdictBatch:
     questions = {question.library_id: question for question in asking.questions}
-    return VerdictPage(asking.order, questions, verdicts, entries or [])
+    return VerdictBatch(asking.order, questions, verdicts, entries or [])
 
 
 def single(library_id: int, *sources: str, **changes: str) -> Verdict:

@@ -22,7 +22,7 @@ from listener.domain.due import AskAgain, Scope
 from listener.domain.retrying import Failure, Retry
 from listener.domain.tally import Skip
 from listener.domain.tracks import Credit, Tracks, gather
-from listener.domain.verdict import Identity, Kind, Provenance, Verdict, VerdictPage
+from listener.domain.verdict import Identity, Kind, Provenance, Verdict, VerdictBatch
 from tests.catalogue import add_release, delete_release, rename, set_column, table
 from tests.conftest import BACKEND, Connection
 from tests.database import look
@@ -70,7 +70,7 @@ async def answer(
     kind = Kind.UNRESOLVED if found is None else Kind.SINGLE_ARTIST
     questions = {question.library_id: question for question in asking.questions}
     verdict = Verdict(row, kind, found)
-    written = await verdicts.write(VerdictPage(asking.order, questions, [verdict], []))
+    written = await verdicts.write(VerdictBatch(asking.order, questions, [verdict], []))
     assert written.rows == {row}
 
 
@@ -340,7 +340,7 @@ async def test_compilation_tells_what_became_of_its_tracks(
     ]
     questions = {question.library_id: question for question in asking.questions}
     found = Verdict(row, Kind.COMPILATION, tracks=Tracks(gather(keys)))
-    await verdicts.write(VerdictPage(asking.order, questions, [found], []))
+    await verdicts.write(VerdictBatch(asking.order, questions, [found], []))
     story = story_of(dsn, row)
     assert story.answer is not None
     assert story.answer.tracks == {
@@ -364,7 +364,7 @@ async def test_compilation_that_lml_visited_in_vain_says_so(
     asking = await library.read([row])
     questions = {question.library_id: question for question in asking.questions}
     found = Verdict(row, Kind.COMPILATION, tracks=Tracks())
-    await verdicts.write(VerdictPage(asking.order, questions, [found], []))
+    await verdicts.write(VerdictBatch(asking.order, questions, [found], []))
     assert "tracks: LML visited them and found no credits" in text_of(story_of(dsn, row))
 
 

@@ -11,9 +11,9 @@ from datetime import timedelta
 
 from listener.domain.change import Batch, BatchOutcome, Change, Look, Snapshot, Stream
 from listener.domain.faults import (
+    BatchRefusedError,
     CallInterruptedError,
     LaneLostError,
-    PageRefusedError,
     StatementRefusedError,
 )
 from listener.domain.judging import Invalid
@@ -21,7 +21,7 @@ from listener.domain.pulse import WakeMode
 from listener.domain.question import Asking, Failing, Question
 from listener.domain.retrying import Failure
 from listener.domain.tracks import TrackCount
-from listener.domain.verdict import Kind, Verdict, VerdictPage, Written
+from listener.domain.verdict import Kind, Verdict, VerdictBatch, Written
 from tests.unit.clock import now
 
 
@@ -281,7 +281,7 @@ class Reply:
 
 @dataclass
 class Lml:
-    """Answers each question by `reply`; refuses every page that holds a poison row.
+    """Answers each question by `reply`; refuses every batch that holds a poison row.
 
     A deadly row interrupts the call, as if LML were down.
     """
@@ -289,7 +289,7 @@ class Lml:
     poison: frozenset[int] = frozenset()
     reply: Callable[[Question], list[Verdict | Invalid]] = unresolved
     fault: Callable[[int], Exception | None] = lambda call: None
-    pages: list[list[int]] = field(default_factory=list)
+    batches: list[list[int]] = field(default_factory=list)
     with_tracks: list[bool] = field(default_factory=list)
     deadly: frozenset[int] = frozenset()
     once: list[bool] = field(default_factory=list)
@@ -303,8 +303,8 @@ class Lml:
 
     async def resolve(self, questions: Sequence[Question]) -> Sequence[Verdict | Invalid]:
         rows = [question.library_id for question in questions]
-        self.pages.append(rows)
-        fault = self.fault(len(self.pages))
+        self.batches.append(rows)
+        fault = self.fault(len(self.batches))
         if fault is not None:
             raise fault
         if not self.deadly.isdisjoint(rows):
@@ -312,13 +312,13 @@ class Lml:
             raise CallInterruptedError(message)
         if not self.poison.isdisjoint(rows):
             message = "LML answered 422"
-            raise PageRefusedError(message)
+            raise BatchRefusedError(message)
         return [result for question in questions for result in self.reply(question)]
 
 
 @dataclass
 class Verdicts:
-    """Writes verdicts that are not superseded; refuses every page with a row it cannot store.
+    """Writes verdicts that are not superseded; refuses every batch with a row it cannot store.
 
     It does not record failures of `unrecordable` rows, whose ledger entries are locked.
     """
@@ -330,26 +330,26 @@ class Verdicts:
     locked: frozenset[int] = frozenset()
     withdrawn: frozenset[int] = frozenset()
     tracks: Callable[[int], Counter[TrackCount]] = lambda row: Counter()
-    pages: list[VerdictPage] = field(default_factory=list)
+    batches: list[VerdictBatch] = field(default_factory=list)
     written: dict[int, Verdict] = field(default_factory=dict)
     failed: dict[int, Failure] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
 
-    async def write(self, page: VerdictPage) -> Written:
-        self.pages.append(page)
-        rows = frozenset(verdict.library_id for verdict in page.verdicts)
-        assert {row for _, row in page.entries} <= rows
-        assert rows <= page.questions.keys()
+    async def write(self, batch: VerdictBatch) -> Written:
+        self.batches.append(batch)
+        rows = frozenset(verdict.library_id for verdict in batch.verdicts)
+        assert {row for _, row in batch.entries} <= rows
+        assert rows <= batch.questions.keys()
         if not self.unstorable.isdisjoint(rows):
             message = "value too long"
             raise StatementRefusedError(message)
         written = rows - self.superseded - self.locked
-        self.written |= {v.library_id: v for v in page.verdicts if v.library_id in written}
+        self.written |= {v.library_id: v for v in batch.verdicts if v.library_id in written}
         for row in written:
             self.ledger.entries.pop(row, None)
-        kept = [(seq, row) for seq, row in page.entries if row in written]
+        kept = [(seq, row) for seq, row in batch.entries if row in written]
         await self.outbox.settle(Stream.LIBRARY, kept)
-        visited = {verdict.library_id for verdict in page.verdicts if verdict.tracks is not None}
+        visited = {verdict.library_id for verdict in batch.verdicts if verdict.tracks is not None}
         tracks = {row: self.tracks(row) for row in sorted(visited & written)}
         withdrawn = written & self.withdrawn
         return Written(

@@ -19,7 +19,7 @@ from listener.domain.budget import (
 )
 from listener.domain.change import Stream
 from listener.domain.due import Scope
-from listener.domain.faults import CallInterruptedError, PageRefusedError, RunGoesOnError
+from listener.domain.faults import BatchRefusedError, CallInterruptedError, RunGoesOnError
 from listener.domain.question import Failing
 from listener.domain.refreshing import (
     Played,
@@ -46,9 +46,9 @@ def warmed(identity: int) -> Refreshed:
 class Warming:
     """Reports each identity as in `statuses`, by default warmed; mints identity 1000 + release.
 
-    A page takes `fixed` seconds, plus `cold` seconds for each identity that is new to it. `fault`
-    receives the number of calls so far and returns the error of the current one. Pages with a
-    `poison` identity are refused, pages with a `deadly` one interrupted; `silent` identities are
+    A batch takes `fixed` seconds, plus `cold` seconds for each identity that is new to it. `fault`
+    receives the number of calls so far and returns the error of the current one. Batches with a
+    `poison` identity are refused, batches with a `deadly` one interrupted; `silent` identities are
     left out of replies.
     """
 
@@ -80,7 +80,7 @@ class Warming:
             raise CallInterruptedError(message)
         if not self.poison.isdisjoint(identity_ids):
             message = "LML answered 422"
-            raise PageRefusedError(message)
+            raise BatchRefusedError(message)
         new = set(identity_ids) - self.seen
         self.seen |= new
         await asyncio.sleep(self.fixed + self.cold * len(new))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.domain.asking import IncludeTracks, QuestionPage, pages
+from listener.domain.asking import IncludeTracks, QuestionBatch, batches
 from listener.domain.question import Failing, Question
 from listener.domain.retrying import ISOLATED, SUSPECT
 
@@ -25,8 +25,8 @@ def alike(count: int, suspicion: int) -> list[Question]:
     return [question(row, suspicion) for row in range(count)]
 
 
-def rows(page: QuestionPage) -> list[int]:
-    return [question.library_id for question in page.questions]
+def rows(batch: QuestionBatch) -> list[int]:
+    return [question.library_id for question in batch.questions]
 
 
 def asked(
@@ -34,17 +34,17 @@ def asked(
     include: IncludeTracks = IncludeTracks.COMPILATIONS,
     size: int = 100,
 ) -> list[list[int]]:
-    return [rows(page) for page in pages(questions, size, include)]
+    return [rows(batch) for batch in batches(questions, size, include)]
 
 
 @pytest.mark.parametrize(
     ("suspicion", "sizes"),
     [(0, [250]), (SUSPECT, [100, 100, 50]), (ISOLATED, [1] * 250)],
 )
-def test_suspects_are_asked_in_small_pages_and_isolated_rows_alone(
+def test_suspects_are_asked_in_small_batches_and_isolated_rows_alone(
     suspicion: int, sizes: list[int]
 ) -> None:
-    assert [len(page) for page in asked(alike(250, suspicion))] == sizes
+    assert [len(batch) for batch in asked(alike(250, suspicion))] == sizes
 
 
 def test_row_that_failed_for_itself_is_asked_with_those_that_never_failed() -> None:
@@ -67,9 +67,9 @@ def test_every_row_is_asked_once_with_others_that_are_as_suspect(
 ) -> None:
     questions = [question(row, s, compilation=c) for row, (s, c) in kinds.items()]
     put = asked(questions, include, size=20)
-    assert sorted(row for page in put for row in page) == sorted(kinds)
+    assert sorted(row for batch in put for row in batch) == sorted(kinds)
     assert all(put)
-    degrees = [[kinds[row][0] for row in page] for page in put]
+    degrees = [[kinds[row][0] for row in batch] for batch in put]
     assert all(len(set(degree)) == 1 for degree in degrees)
     assert degrees == sorted(degrees, key=lambda degree: degree[0])
     together = {SUSPECT: 100, ISOLATED: 1}
@@ -79,29 +79,29 @@ def test_every_row_is_asked_once_with_others_that_are_as_suspect(
 
 
 @given(st.dictionaries(st.integers(1, 300), st.tuples(st.integers(0, ISOLATED), st.booleans())))
-def test_suspect_compilations_are_asked_with_tracks_in_pages_of_their_own(
+def test_suspect_compilations_are_asked_with_tracks_in_batches_of_their_own(
     kinds: Mapping[int, tuple[int, bool]],
 ) -> None:
     questions = [question(row, s, compilation=c) for row, (s, c) in kinds.items()]
-    for page in pages(questions, 20, IncludeTracks.COMPILATIONS):
-        assert {question.compilation for question in page.questions} == {page.with_tracks}
-        assert len(page.questions) <= 20 or not page.with_tracks
+    for batch in batches(questions, 20, IncludeTracks.COMPILATIONS):
+        assert {question.compilation for question in batch.questions} == {batch.with_tracks}
+        assert len(batch.questions) <= 20 or not batch.with_tracks
 
 
 @pytest.mark.parametrize("suspicion", [0, 1])
-def test_tracks_of_all_are_asked_for_in_small_pages(suspicion: int) -> None:
-    put = list(pages(alike(50, suspicion), 20, IncludeTracks.ALL))
-    assert [(len(page.questions), page.with_tracks) for page in put] == [
+def test_tracks_of_all_are_asked_for_in_small_batches(suspicion: int) -> None:
+    put = list(batches(alike(50, suspicion), 20, IncludeTracks.ALL))
+    assert [(len(batch.questions), batch.with_tracks) for batch in put] == [
         (20, True),
         (20, True),
         (10, True),
     ]
 
 
-def test_without_tracks_few_compilations_share_the_page_of_the_others() -> None:
+def test_without_tracks_few_compilations_share_the_batch_of_the_others() -> None:
     questions = [question(1), question(2, compilation=True), question(3)]
     assert asked(questions, IncludeTracks.OFF) == [[1, 3, 2]]
 
 
-def test_no_questions_make_no_pages() -> None:
+def test_no_questions_make_no_batches() -> None:
     assert not asked([])

@@ -1,4 +1,4 @@
-"""Due rows: grouped into pages of one kind each, and searched by shares that exist."""
+"""Due rows: grouped into batches of one kind each, and searched by shares that exist."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.domain.due import DueRow, Pages, Reason, Scope
+from listener.domain.due import Batches, DueRow, Reason, Scope
 
 SIZES = st.integers(1, 7)
 # What a search finds in one go, as whether each row is a compilation.
@@ -19,45 +19,45 @@ def numbered(finds: list[list[bool]]) -> list[list[DueRow]]:
 
 
 @given(FINDS, SIZES, SIZES)
-def test_every_row_comes_out_once_in_order_on_a_page_of_its_kind(
+def test_every_row_comes_out_once_in_order_on_a_batch_of_its_kind(
     finds: list[list[bool]], size: int, compilation_size: int
 ) -> None:
-    pages = Pages(size, compilation_size)
+    batches = Batches(size, compilation_size)
     found = numbered(finds)
-    out = [page for rows in found for page in pages.add(rows)]
-    out += pages.rest()
+    out = [batch for rows in found for batch in batches.add(rows)]
+    out += batches.rest()
     for kind, most in ((False, size), (True, compilation_size)):
-        of_kind = [page for page in out if page[0].compilation is kind]
-        assert [row for page in of_kind for row in page] == [
+        of_kind = [batch for batch in out if batch[0].compilation is kind]
+        assert [row for batch in of_kind for row in batch] == [
             row for rows in found for row in rows if row.compilation is kind
         ]
-        assert all(1 <= len(page) <= most for page in of_kind)
+        assert all(1 <= len(batch) <= most for batch in of_kind)
 
 
 @given(FINDS, SIZES, SIZES)
-def test_page_is_full_as_soon_as_it_can_be_and_only_the_rest_is_short(
+def test_batch_is_full_as_soon_as_it_can_be_and_only_the_rest_is_short(
     finds: list[list[bool]], size: int, compilation_size: int
 ) -> None:
-    pages = Pages(size, compilation_size)
+    batches = Batches(size, compilation_size)
     sizes = {False: size, True: compilation_size}
     left = {False: 0, True: 0}
     for rows in numbered(finds):
-        full = list(pages.add(rows))
-        assert all(len(page) == sizes[page[0].compilation] for page in full)
+        full = list(batches.add(rows))
+        assert all(len(batch) == sizes[batch[0].compilation] for batch in full)
         for row in rows:
             left[row.compilation] += 1
-        for page in full:
-            left[page[0].compilation] -= len(page)
+        for batch in full:
+            left[batch[0].compilation] -= len(batch)
         assert all(left[kind] < sizes[kind] for kind in sizes)
-    rest = {page[0].compilation: len(page) for page in pages.rest()}
+    rest = {batch[0].compilation: len(batch) for batch in batches.rest()}
     assert rest == {kind: count for kind, count in left.items() if count}
 
 
 def test_nothing_is_left_after_the_rest() -> None:
-    pages = Pages(3, 3)
-    assert not list(pages.add(numbered([[False, True]])[0]))
-    assert len(list(pages.rest())) == 2
-    assert not list(pages.rest())
+    batches = Batches(3, 3)
+    assert not list(batches.add(numbered([[False, True]])[0]))
+    assert len(list(batches.rest())) == 2
+    assert not list(batches.rest())
 
 
 @pytest.mark.parametrize(("partition", "partitions"), [(1, 1), (4, 4), (-1, 4), (0, 0), (0, -1)])

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from listener.domain.change import Batch, Stream
-from listener.domain.faults import CallInterruptedError, LmlUnavailableError, PageRefusedError
+from listener.domain.faults import BatchRefusedError, CallInterruptedError, LmlUnavailableError
 from listener.domain.judging import Invalid
 from listener.domain.question import Question
 from listener.domain.retrying import ISOLATED, SUSPECT, RetryPolicy
@@ -32,7 +32,7 @@ OTHERS = 100_000
 
 @dataclass
 class Lml(fakes.Lml):
-    """Takes a second per page; records when each row was asked about, and in which page."""
+    """Takes a second per batch; records when each row was asked about, and in which batch."""
 
     asked: dict[int, list[tuple[float, int]]] = field(default_factory=dict)
 
@@ -115,7 +115,7 @@ class Case:
     @property
     def calls(self) -> int:
         """The number of calls that were not only about other rows."""
-        return sum(min(page) < OTHERS for page in self.lml.pages)
+        return sum(min(batch) < OTHERS for batch in self.lml.batches)
 
 
 @pytest.mark.parametrize("others_every", [10.0, None])
@@ -180,8 +180,8 @@ async def test_no_row_is_blamed_while_lml_is_down_for_ten_minutes(
     assert not case.parked
     assert not case.verdicts.written
     # Four attempts a minute.
-    assert len(case.lml.pages) <= 4 * 10 + 2
-    calls, began = len(case.lml.pages), now()
+    assert len(case.lml.batches) <= 4 * 10 + 2
+    calls, began = len(case.lml.batches), now()
     case.lml.fault = lambda call: None
     await case.go_on(
         5 * MINUTE, until=lambda: not case.ledger.entries and len(case.answered) == 500
@@ -189,13 +189,13 @@ async def test_no_row_is_blamed_while_lml_is_down_for_ten_minutes(
     assert case.answered == set(range(1, 501))
     assert now() - began <= 5 * MINUTE
     # No row had to be isolated.
-    assert len(case.lml.pages) - calls <= 60
+    assert len(case.lml.batches) - calls <= 60
 
 
 @given(outage=st.floats(10, 20 * MINUTE), whole=st.booleans())
 def test_outage_is_over_for_every_row_within_its_own_length(outage: float, *, whole: bool) -> None:
     fault = (
-        LmlUnavailableError("LML answered 503") if whole else PageRefusedError("LML answered 500")
+        LmlUnavailableError("LML answered 503") if whole else BatchRefusedError("LML answered 500")
     )
 
     async def go() -> None:

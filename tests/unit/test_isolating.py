@@ -1,4 +1,4 @@
-"""Finding the items that spoil a page."""
+"""Finding the items that spoil a batch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from listener.domain.faults import (
+    BatchRefusedError,
     CallInterruptedError,
     LmlUnavailableError,
-    PageRefusedError,
     StatementRefusedError,
     StoreUnavailableError,
 )
@@ -34,7 +34,7 @@ class Attempts:
         self.done: list[int] = []
         self.refused: list[list[int]] = []
         self.reasons: set[str] = set()
-        self._fault = fault or PageRefusedError("LML answered 422")
+        self._fault = fault or BatchRefusedError("LML answered 422")
 
     async def attempt(self, part: Sequence[int]) -> None:
         self.parts.append(list(part))
@@ -132,7 +132,7 @@ async def test_answer_among_refusals_gives_the_others_another_chance() -> None:
     assert attempts.done == list(range(0, 500, 10))
 
 
-async def test_page_is_split_once_after_others_were_refused() -> None:
+async def test_batch_is_split_once_after_others_were_refused() -> None:
     attempts, refusals = Attempts(*range(500)), Refusals(1000)
     await isolate(range(500), attempts.attempt, attempts.refuse, refusals)
     assert [len(part) for part in attempts.parts] == [500, *[63] * 7, 59]

@@ -1,4 +1,4 @@
-"""Getting answers for due rows: each once, in bounded pages, until too many calls fail."""
+"""Getting answers for due rows: each once, in bounded batches, until too many calls fail."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Runs:
 
 @dataclass
 class Lml(fakes.Lml):
-    """Takes some time for each page."""
+    """Takes some time for each batch."""
 
     seconds: float = CALL
     in_flight: int = 0
@@ -186,15 +186,15 @@ class Case:
 
     @property
     def asked(self) -> list[int]:
-        return [row for page in self.lml.pages for row in page]
+        return [row for batch in self.lml.batches for row in batch]
 
 
 def due(*rows: int, reason: Reason = Reason.NEVER) -> list[DueRow]:
     return [DueRow(row, reason, compilation=False) for row in rows]
 
 
-def pages(count: int) -> list[list[DueRow]]:
-    """Make windows that fill one page each."""
+def full_batches(count: int) -> list[list[DueRow]]:
+    """Make windows that fill one batch each."""
     return [due(3 * number + 1, 3 * number + 2, 3 * number + 3) for number in range(count)]
 
 
@@ -223,24 +223,24 @@ def test_every_due_row_is_asked_once_and_compilations_in_calls_of_their_own(
     assert sorted(case.asked) == sorted(rows)
     assert case.verdicts.written.keys() == rows.keys()
     assert tally.scanned == tally.unresolved == len(rows)
-    for page in case.lml.pages:
-        assert len({rows[row] for row in page}) == 1
-        assert len(page) <= (2 if rows[page[0]] else 3)
-    full = [page for page in case.lml.pages if len(page) == (2 if rows[page[0]] else 3)]
-    assert len(case.lml.pages) - len(full) <= 2
+    for batch in case.lml.batches:
+        assert len({rows[row] for row in batch}) == 1
+        assert len(batch) <= (2 if rows[batch[0]] else 3)
+    full = [batch for batch in case.lml.batches if len(batch) == (2 if rows[batch[0]] else 3)]
+    assert len(case.lml.batches) - len(full) <= 2
 
 
 @pytest.mark.parametrize("batches", [1, 2, 4])
 @pytest.mark.parametrize("limit", [1, 3, 7, 14, 15, 99])
 async def test_no_more_rows_than_the_limit_are_asked(limit: int, batches: int) -> None:
-    case = Case(pages(3), [due(10, 11, 12, 13, 14, 15)], batches=batches)
+    case = Case(full_batches(3), [due(10, 11, 12, 13, 14, 15)], batches=batches)
     tally = await case.run(limit=limit)
     assert sorted(case.asked) == list(range(1, min(limit, 15) + 1))
     assert tally.scanned == min(limit, 15)
 
 
 async def test_search_ends_with_the_row_that_reaches_the_limit() -> None:
-    case = Case(pages(3), pages(3))
+    case = Case(full_batches(3), full_batches(3))
     await case.run(limit=6)
     assert case.due.windows == 2
     assert case.due.searched == [(Search.FAILED, SCOPE), (Search.BY_TIME, SCOPE)]
@@ -270,13 +270,13 @@ async def test_each_kind_of_run_makes_its_searches(kind: RunKind, searches: list
         Search.COMPILATIONS: [4, 5, 6],
         Search.FAILED: [10, 11, 12],
     }
-    assert case.lml.pages == [found[search] for search in searches]
+    assert case.lml.batches == [found[search] for search in searches]
 
 
 async def test_rows_of_both_searches_share_a_call() -> None:
     case = Case([due(7)], [due(1, 2)])
     await case.run()
-    assert case.lml.pages == [[1, 2, 7]]
+    assert case.lml.batches == [[1, 2, 7]]
 
 
 async def test_changed_rows_that_were_asked_are_those_that_capture_missed() -> None:
@@ -307,40 +307,40 @@ async def test_changed_rows_of_a_batch_that_lml_failed_do_not_count_as_missed() 
 
 
 async def test_batch_that_lml_fails_is_counted_and_the_run_goes_on() -> None:
-    case = Case((), pages(4))
+    case = Case((), full_batches(4))
     case.lml.fault = fails(2)
     tally = await case.run()
     assert case.verdicts.written.keys() == {1, 2, 3, 7, 8, 9, 10, 11, 12}
     assert tally.skipped == {Skip.LML_ERROR: 3}
-    # The third page is asked in two calls: one row shows that LML is back.
+    # The third batch is asked in two calls: one row shows that LML is back.
     assert (tally.unresolved, tally.scanned, tally.lml_calls) == (9, 12, 5)
     assert case.asked == list(range(1, 13))
     assert case.runs.ended == ["done"]
 
 
 async def test_five_failed_batches_in_a_row_halt_the_run() -> None:
-    case = Case(pages(9))
+    case = Case(full_batches(9))
     case.lml.fault = fails(*range(3, 99))
     tally = Tally()
     message = "gave up after 5 failures in a row: ConnectError"
     with pytest.raises(RunHaltedError, match=message):
         await case.run(tally=tally)
-    assert len(case.lml.pages) == 2 + 5
+    assert len(case.lml.batches) == 2 + 5
     assert (tally.unresolved, tally.skipped) == (6, {Skip.LML_ERROR: 15})
     assert case.runs.ended == ["RunHaltedError"]
 
 
 async def test_batches_that_fail_together_halt_the_run_too() -> None:
-    case = Case(pages(40), batches=4)
+    case = Case(full_batches(40), batches=4)
     case.lml.fault = fails(*range(99))
     with pytest.raises(RunHaltedError):
         await case.run()
-    assert len(case.lml.pages) <= 4 + 4
+    assert len(case.lml.batches) <= 4 + 4
     assert case.lml.in_flight == 0
 
 
 async def test_batches_that_fail_together_count_as_one_failure() -> None:
-    case = Case((), pages(6), batches=4)
+    case = Case((), full_batches(6), batches=4)
     case.lml.fault = fails(1, 2, 3, 4)
     assert (await case.run()).skipped == {Skip.LML_ERROR: 12}
     assert case.runs.ended == ["done"]
@@ -355,7 +355,7 @@ async def test_many_bad_neighbours_cost_neither_other_rows_nor_the_run(first: in
     assert case.verdicts.failed.keys() == bad
     assert case.verdicts.written.keys() == set(range(1, 501)) - bad
     assert (tally.scanned, tally.skipped) == (500, {Skip.LML_ERROR: 20})
-    assert tally.lml_calls == len(case.lml.pages) < 150
+    assert tally.lml_calls == len(case.lml.batches) < 150
     assert case.runs.ended == ["done"]
 
 
@@ -371,22 +371,22 @@ async def test_row_that_interrupts_its_calls_costs_no_other_row_its_answer(
     assert case.verdicts.failed[deadly].suspicion == ISOLATED
     assert case.verdicts.written.keys() == set(range(1, 501)) - {deadly}
     assert (tally.scanned, tally.skipped) == (500, {Skip.LML_ERROR: 1})
-    assert tally.lml_calls == len(case.lml.pages) <= 40
+    assert tally.lml_calls == len(case.lml.batches) <= 40
     assert case.runs.ended == ["done"]
     assert case.circuit.failures == 0
 
 
 async def test_rows_that_failed_together_are_left_to_their_next_attempt() -> None:
-    case = Case(pages(1), [due(*range(11, 14))])
+    case = Case(full_batches(1), [due(*range(11, 14))])
     case.lml.deadly = frozenset({11, 12, 13})
     tally = await case.run()
-    assert case.lml.pages == [[1, 2, 3], [11, 12, 13], [13], [11]]
+    assert case.lml.batches == [[1, 2, 3], [11, 12, 13], [13], [11]]
     assert (tally.scanned, tally.skipped) == (6, {Skip.LML_ERROR: 3})
     assert case.verdicts.ledger.entries.keys() == {11, 12, 13}
     assert case.runs.ended == ["done"]
 
 
-async def test_rows_that_failed_together_in_one_run_are_asked_in_small_pages_in_the_next() -> None:
+async def test_rows_that_failed_together_in_one_run_go_in_small_batches_in_the_next() -> None:
     case = Case((), [due(*range(1, 251))], batch_size=250)
     case.lml.deadly = frozenset(range(1, 251))
     with pytest.raises(
@@ -396,27 +396,27 @@ async def test_rows_that_failed_together_in_one_run_are_asked_in_small_pages_in_
     assert {failure.suspicion for failure in case.verdicts.failed.values()} == {SUSPECT}
     case.lml.deadly = frozenset()
     case.circuit.replied()
-    case.lml.pages.clear()
+    case.lml.batches.clear()
     assert (await case.run()).unresolved == 250
-    assert [len(page) for page in case.lml.pages] == [100, 100, 50]
+    assert [len(batch) for batch in case.lml.batches] == [100, 100, 50]
 
 
 async def test_row_that_crashes_lml_is_isolated_in_place() -> None:
     case = Case((), [due(*range(1, 401))], batch_size=400)
     case.lml.deadly = frozenset({250})
     tally = await case.run()
-    assert [len(page) for page in case.lml.pages if 250 in page] == [400, 50, 1]
-    assert case.lml.once == [False] + [True] * (len(case.lml.pages) - 1)
+    assert [len(batch) for batch in case.lml.batches if 250 in batch] == [400, 50, 1]
+    assert case.lml.once == [False] + [True] * (len(case.lml.batches) - 1)
     assert (tally.unresolved, tally.skipped) == (399, {Skip.LML_ERROR: 1})
 
 
 async def test_last_rows_that_fail_together_do_not_halt_a_run_that_went_well() -> None:
-    case = Case(pages(1), [due(11, 12, 13)])
+    case = Case(full_batches(1), [due(11, 12, 13)])
     case.lml.deadly = frozenset({11})
     tally = await case.run()
     assert case.verdicts.ledger.entries.keys() == {11}
     assert (tally.unresolved, tally.skipped) == (5, {Skip.LML_ERROR: 1})
-    assert len(case.lml.pages) <= 8
+    assert len(case.lml.batches) <= 8
     assert case.runs.ended == ["done"]
 
 
@@ -432,7 +432,7 @@ async def test_rows_that_crash_lml_do_not_keep_others_unanswered(first: int, man
     assert left == case.lml.deadly
     assert case.verdicts.written.keys() == set(range(1, 2001)) - left
     assert (tally.scanned, tally.skipped) == (2000, {Skip.LML_ERROR: len(left)})
-    assert tally.lml_calls == len(case.lml.pages) < 200
+    assert tally.lml_calls == len(case.lml.batches) < 200
 
 
 async def test_rows_that_failed_together_count_once_though_lml_refuses_us_then() -> None:
@@ -457,13 +457,13 @@ async def test_rows_of_an_interrupted_call_count_although_the_next_one_finds_lml
 
 
 async def test_rows_that_never_get_an_answer_count_once() -> None:
-    case = Case(pages(1), [due(*range(11, 41))], batch_size=30)
+    case = Case(full_batches(1), [due(*range(11, 41))], batch_size=30)
     case.lml.fault = lambda call: (
-        CallInterruptedError("ReadTimeout") if max(case.lml.pages[-1]) > 20 else None
+        CallInterruptedError("ReadTimeout") if max(case.lml.batches[-1]) > 20 else None
     )
     tally = await case.run()
     left = case.verdicts.ledger.entries.keys()
-    # The last page is 38 to 40: its trial failed, so the other two were not asked about.
+    # The last batch is 38 to 40: its trial failed, so the other two were not asked about.
     untried = {39, 40}
     assert left >= set(range(21, 39))
     assert untried.isdisjoint(case.asked)
@@ -489,13 +489,13 @@ async def test_many_rows_whose_calls_were_too_long_are_answered_in_shorter_ones(
     windows = [due(*range(begin, begin + 1000)) for begin in range(1, 8001, 1000)]
     case = Case((), windows, batch_size=1000)
     case.lml.fault = lambda call: (
-        CallInterruptedError("ReadTimeout") if len(case.lml.pages[-1]) > 100 else None
+        CallInterruptedError("ReadTimeout") if len(case.lml.batches[-1]) > 100 else None
     )
     tally = await case.run()
     assert case.runs.ended == ["done"]
     assert len(case.verdicts.written) == tally.unresolved == tally.scanned == 8000
     # Each batch, one row alone, eight parts that are still too long, and eight parts of each.
-    assert len(case.lml.pages) == 8 * (1 + 1 + 8 + 64)
+    assert len(case.lml.batches) == 8 * (1 + 1 + 8 + 64)
 
 
 async def test_changed_rows_that_failed_together_count_as_missed_once() -> None:
@@ -523,7 +523,7 @@ async def test_calls_that_are_all_interrupted_halt_a_run_and_each_row_counts_onc
     assert tally.skipped == {Skip.LML_ERROR: 5 * 20}
     assert tally.scanned == good + 5 * 20
     # Two rows of the first batch were asked about alone.
-    assert len(case.lml.pages) == good / 20 + 5 + 2
+    assert len(case.lml.batches) == good / 20 + 5 + 2
 
 
 async def test_lml_that_refuses_every_row_costs_few_calls_a_batch() -> None:
@@ -532,7 +532,7 @@ async def test_lml_that_refuses_every_row_costs_few_calls_a_batch() -> None:
     tally = await case.run()
     assert case.verdicts.ledger.entries.keys() == set(range(1, 1001))
     assert (tally.scanned, tally.skipped) == (1000, {Skip.LML_ERROR: 1000})
-    assert len(case.lml.pages) <= 2 * (66 + 4 * 7)
+    assert len(case.lml.batches) <= 2 * (66 + 4 * 7)
     assert case.runs.ended == ["done"]
     assert case.circuit.failures == 0
 
@@ -549,28 +549,31 @@ async def test_rows_due_by_their_time_are_spread_over_the_library() -> None:
     await case.run(RunKind.REFRESH)
     assert sorted(case.asked) == list(range(1, 201))
     neighbours = sum(
-        abs(first - second) == 1 for page in case.lml.pages for first in page for second in page
+        abs(first - second) == 1
+        for batch in case.lml.batches
+        for first in batch
+        for second in batch
     )
-    # A page of 3 in order would hold four such pairs.
-    assert neighbours < len(case.lml.pages)
+    # A batch of 3 in order would hold four such pairs.
+    assert neighbours < len(case.lml.batches)
 
 
 async def test_batch_that_is_answered_resets_the_count_of_failures() -> None:
-    case = Case(pages(16))
+    case = Case(full_batches(16))
     # Four batches fail, then one is answered in two calls: a row alone, then the others.
     case.lml.fault = fails(*(call for call in range(1, 20) if call % 6 > 1))
     tally = await case.run()
-    assert len(case.lml.pages) == 1 + 3 * (4 + 2)
+    assert len(case.lml.batches) == 1 + 3 * (4 + 2)
     assert tally.skipped == {Skip.LML_ERROR: 36}
 
 
 async def test_lml_that_is_down_from_the_beginning_halts_a_run_at_little_cost() -> None:
-    case = Case(pages(15), batches=1)
+    case = Case(full_batches(15), batches=1)
     case.lml.fault = fails(*range(99))
     with pytest.raises(RunHaltedError, match="gave up after 5 failures in a row"):
         await case.run()
     # All but the first are about one row.
-    assert [len(page) for page in case.lml.pages] == [3, 1, 1, 1, 1]
+    assert [len(batch) for batch in case.lml.batches] == [3, 1, 1, 1, 1]
 
 
 def lml_is_down(circuit: Circuit) -> Circuit:
@@ -580,7 +583,7 @@ def lml_is_down(circuit: Circuit) -> Circuit:
 
 async def test_run_asks_nothing_while_others_find_lml_down() -> None:
     circuit = lml_is_down(Circuit(Stream.LIBRARY))
-    case = Case((), pages(1), circuit=circuit)
+    case = Case((), full_batches(1), circuit=circuit)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(case.run())
         await for_a_while(7.0)
@@ -591,14 +594,14 @@ async def test_run_asks_nothing_while_others_find_lml_down() -> None:
 
 async def test_circuit_records_a_failed_batch_and_the_next_success() -> None:
     circuit = Circuit(Stream.LIBRARY)
-    case = Case((), pages(3), circuit=circuit)
+    case = Case((), full_batches(3), circuit=circuit)
     case.lml.fault = fails(2)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(case.run())
-        await eventually(lambda: len(case.lml.pages) == 2)
+        await eventually(lambda: len(case.lml.batches) == 2)
         assert circuit.state is BreakerState.OPEN
         assert circuit.paused_for() > timedelta(seconds=7)
-        await eventually(lambda: len(case.lml.pages) == 3)
+        await eventually(lambda: len(case.lml.batches) == 3)
     first, second, third, _ = case.lml.asked_at
     assert second - first < CALL + 0.1
     assert third - second >= CALL + LML_BACKOFF.first.total_seconds()
@@ -607,7 +610,7 @@ async def test_circuit_records_a_failed_batch_and_the_next_success() -> None:
 
 async def test_rows_that_needed_no_question_say_nothing_about_lml() -> None:
     circuit = lml_is_down(Circuit(Stream.LIBRARY))
-    case = Case((), pages(1), circuit=circuit)
+    case = Case((), full_batches(1), circuit=circuit)
     case.library.answered = frozenset({1, 2, 3})
     await case.run()
     assert not case.asked
@@ -622,14 +625,14 @@ async def test_first_call_after_an_outage_is_about_one_row_and_others_wait_for_i
         await eventually(lambda: case.lml.in_flight == 1, within=20.0)
         assert circuit.state is BreakerState.HALF_OPEN
         assert circuit.paused_for().total_seconds() > CALL
-    assert len(case.lml.pages[0]) == TRIAL
+    assert len(case.lml.batches[0]) == TRIAL
     assert sorted(case.asked) == list(range(40))
     assert circuit.failures == 0
 
 
 async def test_runs_and_changes_together_ask_lml_that_is_down_four_times_a_minute() -> None:
     circuit = Circuit(Stream.LIBRARY)
-    case = Case((), pages(40), batches=3, circuit=circuit)
+    case = Case((), full_batches(40), batches=3, circuit=circuit)
     case.lml.fault = fails(*range(999))
     case.lml.seconds = 0.01
     others: list[float] = []
@@ -684,7 +687,7 @@ async def test_untried_rows_of_a_failed_batch_count_and_stay_due(
 
 
 async def test_pause_for_the_database_starts_over_after_a_success() -> None:
-    case = Case((), pages(3))
+    case = Case((), full_batches(3))
     gone = StoreUnavailableError("connection refused")
     case.library.faults = [gone, gone, None, gone, None]
     await case.run()
@@ -696,7 +699,7 @@ async def test_pause_for_the_database_starts_over_after_a_success() -> None:
 
 
 async def test_batch_that_the_database_failed_is_tried_again_after_growing_delays() -> None:
-    case = Case((), pages(2))
+    case = Case((), full_batches(2))
     case.library.faults = [StoreUnavailableError("connection refused") for _ in range(4)]
     tally = await case.run()
     assert [rows for _, rows in case.library.reads] == [[1, 2, 3]] * 5 + [[4, 5, 6]]
@@ -707,7 +710,7 @@ async def test_batch_that_the_database_failed_is_tried_again_after_growing_delay
 
 
 async def test_database_that_stays_away_halts_the_run() -> None:
-    case = Case(pages(3))
+    case = Case(full_batches(3))
     case.library.faults = [StoreUnavailableError("connection refused") for _ in range(99)]
     with pytest.raises(
         RunHaltedError, match="gave up after 5 failures in a row: connection refused"
@@ -719,7 +722,7 @@ async def test_database_that_stays_away_halts_the_run() -> None:
 
 @pytest.mark.parametrize("batches", [1, 2, 5])
 async def test_given_number_of_batches_is_handled_at_a_time(batches: int) -> None:
-    case = Case(pages(20), batches=batches)
+    case = Case(full_batches(20), batches=batches)
     began = now()
     await case.run()
     assert case.lml.most_in_flight == batches
@@ -727,22 +730,22 @@ async def test_given_number_of_batches_is_handled_at_a_time(batches: int) -> Non
 
 
 async def test_search_does_not_run_ahead_of_the_asking() -> None:
-    case = Case((), pages(100), batches=2)
+    case = Case((), full_batches(100), batches=2)
     case.lml.seconds = 1000.0
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(case.run())
         await for_a_while(100.0)
-        # Two pages are asked, one is queued, and one was found and waits for the queue.
+        # Two batches are asked, one is queued, and one was found and waits for the queue.
         assert case.due.windows == 4
         running.cancel()
 
 
 async def test_cancelled_run_leaves_nothing_running() -> None:
-    case = Case(pages(50), batches=3)
+    case = Case(full_batches(50), batches=3)
     before = asyncio.all_tasks()
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(case.run())
-        await eventually(lambda: len(case.lml.pages) > 6)
+        await eventually(lambda: len(case.lml.batches) > 6)
         running.cancel()
     assert running.cancelled()
     assert case.lml.in_flight == 0
@@ -755,7 +758,7 @@ async def test_cancelled_run_leaves_nothing_running() -> None:
 
 
 async def test_tally_given_is_filled_while_the_run_goes_on() -> None:
-    case = Case(pages(4))
+    case = Case(full_batches(4))
     given = Tally(resolved=5, lml_calls=1)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(case.run(tally=given))
@@ -766,14 +769,14 @@ async def test_tally_given_is_filled_while_the_run_goes_on() -> None:
 
 
 async def test_each_run_counts_for_itself() -> None:
-    case = Case(pages(2))
+    case = Case(full_batches(2))
     first, second = await case.run(), await case.run()
     assert first is not second
     assert (first.scanned, second.scanned) == (6, 6)
 
 
 async def test_tally_is_noted_while_the_run_goes_on() -> None:
-    case = Case((), pages(3))
+    case = Case((), full_batches(3))
     case.lml.seconds = 4.5
     began = now()
     await case.run()
@@ -788,7 +791,7 @@ async def test_tally_is_noted_while_the_run_goes_on() -> None:
 
 
 async def test_search_that_fails_ends_the_run() -> None:
-    case = Case(pages(6))
+    case = Case(full_batches(6))
     case.due.fault = StoreUnavailableError("connection refused")
     with pytest.raises(StoreUnavailableError, match="connection refused"):
         await case.run()
@@ -798,7 +801,7 @@ async def test_search_that_fails_ends_the_run() -> None:
 
 
 async def test_run_that_lost_its_lock_ends() -> None:
-    case = Case(pages(50))
+    case = Case(full_batches(50))
     case.runs.fault = StoreUnavailableError("terminating connection")
     with pytest.raises(StoreUnavailableError, match="terminating connection"):
         await case.run()
@@ -807,7 +810,7 @@ async def test_run_that_lost_its_lock_ends() -> None:
 
 
 async def test_unforeseen_exception_at_one_row_ends_neither_its_batch_nor_the_run() -> None:
-    case = Case(pages(5), batches=2)
+    case = Case(full_batches(5), batches=2)
     case.library.faults = [ZeroDivisionError("a bug")]
     tally = await case.run()
     assert case.runs.ended == ["done"]
@@ -816,7 +819,7 @@ async def test_unforeseen_exception_at_one_row_ends_neither_its_batch_nor_the_ru
 
 
 async def test_bug_of_the_search_ends_the_run_and_is_not_hidden() -> None:
-    case = Case(pages(5), batches=2)
+    case = Case(full_batches(5), batches=2)
     case.due.fault = ZeroDivisionError("a bug")
     with pytest.raises(ExceptionGroup) as caught:
         await case.run()
@@ -827,13 +830,13 @@ async def test_bug_of_the_search_ends_the_run_and_is_not_hidden() -> None:
 async def test_run_without_due_rows_asks_nothing() -> None:
     case = Case([[], []], [[]])
     assert await case.run() == Tally()
-    assert not case.lml.pages
+    assert not case.lml.batches
     assert case.runs.ended == ["done"]
 
 
 async def test_count_asks_nothing_and_enters_no_run() -> None:
     compilations = [DueRow(row, Reason.NEVER, compilation=True) for row in (8, 9)]
-    case = Case(pages(1), [due(4), compilations, [*due(5), *compilations[:1]]])
+    case = Case(full_batches(1), [due(4), compilations, [*due(5), *compilations[:1]]])
     assert await case.reconciler.count(RunKind.SWEEP, SCOPE) == {False: 5, True: 3}
     assert await case.reconciler.count(RunKind.BACKFILL, SCOPE) == {False: 2, True: 3}
     assert await case.reconciler.count(RunKind.REFRESH, SCOPE) == {False: 3, True: 0}

@@ -18,10 +18,10 @@ from structlog.testing import capture_logs
 from listener.domain.asking import IncludeTracks
 from listener.domain.change import Batch, BatchOutcome, Stream
 from listener.domain.faults import (
+    BatchRefusedError,
     CallInterruptedError,
     LmlRefusedError,
     LmlUnavailableError,
-    PageRefusedError,
     StoreRefusedError,
     StoreUnavailableError,
     TracksRefusedError,
@@ -32,15 +32,15 @@ from listener.domain.question import Asking, Failing, Question
 from listener.domain.retrying import ISOLATED, SUSPECT, Failure, Retry, RetryPolicy
 from listener.domain.tally import Skip
 from listener.domain.tracks import TrackCount, TrackKey, Tracks
-from listener.domain.verdict import Identity, Kind, Verdict, VerdictPage, Written
+from listener.domain.verdict import Identity, Kind, Verdict, VerdictBatch, Written
 from listener.engine.circuit import Circuit
 from listener.engine.permits import Permits, Priority
 from listener.engine.resolver import Resolver, ResolverLimits
 from tests.unit.clock import for_a_while, virtually
 from tests.unit.fakes import Library, Lml, Outbox, Reply, Verdicts, unresolved
 
-PAGE = range(1, 501)
-# What a page of 500 costs if it is refused like everything before it.
+BATCH = range(1, 501)
+# What a batch of 500 costs if it is refused like everything before it.
 CALLS = 9
 Logged = list[MutableMapping[str, Any]]
 
@@ -56,11 +56,11 @@ class NotingVerdicts(Verdicts):
     fault: StoreUnavailableError | None = None
     fail_calls: list[tuple[int, list[int], list[tuple[int, int]]]] = field(default_factory=list)
 
-    async def write(self, page: VerdictPage) -> Written:
+    async def write(self, batch: VerdictBatch) -> Written:
         if self.fault is not None:
             raise self.fault
-        crash_at(self.crashing, (verdict.library_id for verdict in page.verdicts))
-        return await super().write(page)
+        crash_at(self.crashing, (verdict.library_id for verdict in batch.verdicts))
+        return await super().write(batch)
 
     async def fail(
         self, order: int, failures: Sequence[Failure], entries: Sequence[tuple[int, int]]
@@ -112,7 +112,7 @@ def crash_at(crashing: frozenset[int], rows: Iterable[int]) -> None:
 
 
 class SlowLml(Lml):
-    """Takes two seconds for each page."""
+    """Takes two seconds for each batch."""
 
     async def resolve(self, questions: Sequence[Question]) -> Sequence[Verdict | Invalid]:
         await asyncio.sleep(2.0)
@@ -121,17 +121,17 @@ class SlowLml(Lml):
 
 @dataclass
 class SlowVerdicts(NotingVerdicts):
-    """Takes a minute for each page; `most` is how many were ever written at a time."""
+    """Takes a minute for each batch; `most` is how many were ever written at a time."""
 
     writing: int = 0
     most: int = 0
 
-    async def write(self, page: VerdictPage) -> Written:
+    async def write(self, batch: VerdictBatch) -> Written:
         self.writing += 1
         self.most = max(self.most, self.writing)
         await asyncio.sleep(60.0)
         self.writing -= 1
-        return await super().write(page)
+        return await super().write(batch)
 
 
 class Case:
@@ -139,7 +139,7 @@ class Case:
 
     def __init__(
         self,
-        rows: Iterable[int] = PAGE,
+        rows: Iterable[int] = BATCH,
         library: Library | None = None,
         lml: Lml | None = None,
         include_tracks: IncludeTracks = IncludeTracks.COMPILATIONS,
@@ -195,7 +195,7 @@ def some(*rows: int) -> frozenset[int]:
     return frozenset(rows)
 
 
-def all_but(failed: Iterable[int], rows: Iterable[int] = PAGE) -> BatchOutcome:
+def all_but(failed: Iterable[int], rows: Iterable[int] = BATCH) -> BatchOutcome:
     """All rows are settled; those that failed wait in the ledger."""
     return BatchOutcome(settled=frozenset(rows), failed=frozenset(failed))
 
@@ -209,8 +209,8 @@ def failing(
     return Failing(failures, lasting, ago, suspicion)
 
 
-def asked_of(pages: Sequence[Sequence[int]]) -> Counter[int]:
-    return Counter(row for page in pages for row in page)
+def asked_of(batches: Sequence[Sequence[int]]) -> Counter[int]:
+    return Counter(row for batch in batches for row in batch)
 
 
 def compilation(question: Question, *, visited: bool = False) -> list[Verdict | Invalid]:
@@ -229,24 +229,24 @@ def single_artist(row: int, skipped_sources: int = 0) -> Verdict:
     return Verdict(row, Kind.SINGLE_ARTIST, identity, skipped_sources)
 
 
-async def test_page_without_trouble_is_one_call_and_one_write() -> None:
+async def test_batch_without_trouble_is_one_call_and_one_write() -> None:
     case = Case()
     handled = await case.handle()
-    assert handled == BatchOutcome(settled=frozenset(PAGE))
-    assert (len(case.lml.pages), len(case.verdicts.pages)) == (1, 1)
+    assert handled == BatchOutcome(settled=frozenset(BATCH))
+    assert (len(case.lml.batches), len(case.verdicts.batches)) == (1, 1)
     assert not case.waiting
 
 
-async def test_page_carries_the_order_and_the_questions_it_was_read_with() -> None:
+async def test_batch_carries_the_order_and_the_questions_it_was_read_with() -> None:
     case = Case([7, 7, 8], Library(order=41))
     await case.handle()
-    page = case.verdicts.pages[0]
-    assert page.order == 42
-    assert {row: question.album_title for row, question in page.questions.items()} == {
+    batch = case.verdicts.batches[0]
+    assert batch.order == 42
+    assert {row: question.album_title for row, question in batch.questions.items()} == {
         7: "Album 7",
         8: "Album 8",
     }
-    assert page.entries == [(1, 7), (2, 7), (3, 8)]
+    assert batch.entries == [(1, 7), (2, 7), (3, 8)]
 
 
 async def test_gone_nameless_and_answered_rows_are_settled_without_asking() -> None:
@@ -254,7 +254,7 @@ async def test_gone_nameless_and_answered_rows_are_settled_without_asking() -> N
     case = Case([1, 2, 3, 4, 4], library)
     rows = frozenset({1, 2, 3, 4})
     assert await case.handle() == BatchOutcome(settled=rows, unasked=rows)
-    assert not case.lml.pages
+    assert not case.lml.batches
     assert not case.waiting
     assert case.tally.skipped == {Skip.ALREADY_ANSWERED: 1, Skip.NULL_ARTIST: 2, Skip.GONE: 1}
 
@@ -262,7 +262,7 @@ async def test_gone_nameless_and_answered_rows_are_settled_without_asking() -> N
 async def test_rows_without_a_question_do_not_hold_the_others_up() -> None:
     case = Case([1, 2, 3], Library(gone=frozenset({2})))
     assert await case.handle() == BatchOutcome(settled=frozenset({1, 2, 3}), unasked=frozenset({2}))
-    assert case.lml.pages == [[1, 3]]
+    assert case.lml.batches == [[1, 3]]
 
 
 async def test_superseded_rows_are_late_and_keep_their_changes() -> None:
@@ -297,12 +297,14 @@ async def test_changes_to_identities_are_counted_in_addition_to_rows() -> None:
     case.verdicts.unstorable = frozenset((12,))
     with capture_logs() as logs:
         await case.handle()
-    # Pages that were written count, refused ones do not.
-    answered = [{verdict.library_id for verdict in page.verdicts} for page in case.verdicts.pages]
-    pages = sum(12 not in rows for rows in answered)
+    # Batches that were written count, refused ones do not.
+    answered = [
+        {verdict.library_id for verdict in batch.verdicts} for batch in case.verdicts.batches
+    ]
+    batches = sum(12 not in rows for rows in answered)
     tally = case.tally
-    assert (tally.identities_withdrawn, tally.kept_manual) == (2, pages)
-    assert tally.resolved_now_unresolved == 2 * pages
+    assert (tally.identities_withdrawn, tally.kept_manual) == (2, batches)
+    assert tally.resolved_now_unresolved == 2 * batches
     assert tally.scanned == 12
     entries = [entry["rows"] for entry in logs if entry["event"].startswith("identities withdrawn")]
     assert entries == [[3, 4]]
@@ -343,20 +345,20 @@ async def test_rows_that_the_reply_does_not_answer_fail_and_the_others_are_writt
 async def test_reply_without_answers_writes_nothing() -> None:
     case = Case([1, 2], lml=Lml(reply=lambda question: []))
     assert await case.handle() == all_but({1, 2}, {1, 2})
-    assert not case.verdicts.pages
+    assert not case.verdicts.batches
 
 
 @pytest.mark.parametrize("position", [0, 1, 7, 249, 250, 498, 499])
 async def test_poison_row_is_found_in_a_few_more_calls(position: int) -> None:
-    poison = frozenset({PAGE[position]})
+    poison = frozenset({BATCH[position]})
     case = Case(lml=Lml(poison))
     assert await case.handle() == all_but(poison)
     # In parts of 63, 8 and 1, eight of each.
-    assert len(case.lml.pages) <= 1 + 3 * 8
-    assert case.tally.lml_calls == len(case.lml.pages)
+    assert len(case.lml.batches) <= 1 + 3 * 8
+    assert case.tally.lml_calls == len(case.lml.batches)
     assert not case.waiting
     assert case.tally.skipped == {Skip.LML_ERROR: 1}
-    assert case.tally.scanned == len(PAGE)
+    assert case.tally.scanned == len(BATCH)
     (failure,) = case.verdicts.failed.values()
     assert (failure.detail, failure.suspicion) == ("LML answered 422", ISOLATED)
     assert failure.retry == Retry(1, timedelta(seconds=5))
@@ -365,12 +367,12 @@ async def test_poison_row_is_found_in_a_few_more_calls(position: int) -> None:
 
 @pytest.mark.parametrize("position", [0, 1, 250, 499])
 async def test_row_that_cannot_be_written_is_found_in_a_few_more_writes(position: int) -> None:
-    unstorable = frozenset({PAGE[position]})
+    unstorable = frozenset({BATCH[position]})
     case = Case()
     case.verdicts.unstorable = unstorable
     assert await case.handle() == all_but(unstorable)
-    assert len(case.lml.pages) == 1
-    assert len(case.verdicts.pages) <= 1 + 3 * 8
+    assert len(case.lml.batches) == 1
+    assert len(case.verdicts.batches) <= 1 + 3 * 8
     assert not case.waiting
     assert case.tally.skipped == {Skip.WRITER_ERROR: 1}
 
@@ -382,8 +384,8 @@ def test_few_poison_rows_anywhere_are_isolated(size: int, count: int, random: Ra
     case = Case(rows, lml=Lml(poison))
     assert virtually(case.handle()) == all_but(poison, rows)
     assert case.verdicts.written.keys() == set(rows) - poison
-    assert len(case.lml.pages) <= (60 if size <= 500 else 64)
-    assert max(asked_of(case.lml.pages).values()) <= 5
+    assert len(case.lml.batches) <= (60 if size <= 500 else 64)
+    assert max(asked_of(case.lml.batches).values()) <= 5
     # If nothing was answered, LML may be at fault.
     assert set(case.suspicions.values()) == {ISOLATED if len(poison) < size else SUSPECT}
 
@@ -393,21 +395,21 @@ def test_few_rows_that_cannot_be_written_are_isolated_without_asking_again(
     count: int, random: Random
 ) -> None:
     case = Case()
-    case.verdicts.unstorable = unstorable = frozenset(random.sample(PAGE, count))
+    case.verdicts.unstorable = unstorable = frozenset(random.sample(BATCH, count))
     assert virtually(case.handle()) == all_but(unstorable)
-    assert case.verdicts.written.keys() == set(PAGE) - unstorable
-    assert len(case.lml.pages) == 1
-    assert len(case.verdicts.pages) <= 60
+    assert case.verdicts.written.keys() == set(BATCH) - unstorable
+    assert len(case.lml.batches) == 1
+    assert len(case.verdicts.batches) <= 60
 
 
 @given(st.integers(1, 961))
-def test_forty_bad_neighbours_anywhere_in_a_page_fail_alone(first: int) -> None:
+def test_forty_bad_neighbours_anywhere_in_a_batch_fail_alone(first: int) -> None:
     rows, poison = range(1, 1001), frozenset(range(first, first + 40))
     case = Case(rows, lml=Lml(poison))
     assert virtually(case.handle()) == all_but(poison, rows)
     assert case.verdicts.written.keys() == set(rows) - poison
     assert set(case.suspicions.values()) == {ISOLATED}
-    assert max(asked_of(case.lml.pages).values()) <= 5
+    assert max(asked_of(case.lml.batches).values()) <= 5
 
 
 @pytest.mark.parametrize("first", [1, 2, 123, 245, 249, 491])
@@ -462,19 +464,19 @@ async def test_lml_that_refuses_everything_costs_few_calls_and_parks_no_row(size
     outcome = await case.handle()
     assert outcome.settled == outcome.failed == frozenset(rows)
     assert outcome.fault is None
-    assert len(case.lml.pages) <= 66 + 4 * 7
-    assert max(asked_of(case.lml.pages).values()) <= 5
-    assert not case.verdicts.pages
+    assert len(case.lml.batches) <= 66 + 4 * 7
+    assert max(asked_of(case.lml.batches).values()) <= 5
+    assert not case.verdicts.batches
     assert not case.waiting
     assert not any(failure.retry.parked for failure in case.verdicts.failed.values())
     # None of the rows is blamed, not even those refused alone.
-    assert any(len(page) == 1 for page in case.lml.pages)
+    assert any(len(batch) == 1 for batch in case.lml.batches)
     assert case.suspects == set(rows)
     assert case.tally.scanned == case.tally.skipped[Skip.LML_ERROR] == size
     assert case.circuit.state is BreakerState.CLOSED
 
 
-async def test_lml_that_goes_on_refusing_everything_costs_a_few_calls_a_page() -> None:
+async def test_lml_that_goes_on_refusing_everything_costs_a_few_calls_a_batch() -> None:
     case = Case((), lml=Lml(frozenset(range(1, 5001))))
     assert await calls_of(case, 1) > 66
     assert [await calls_of(case, first) for first in range(501, 4501, 500)] == [CALLS] * 8
@@ -482,7 +484,7 @@ async def test_lml_that_goes_on_refusing_everything_costs_a_few_calls_a_page() -
     assert set(case.suspicions.values()) == {SUSPECT}
 
 
-async def test_page_that_lml_accepts_ends_the_memory_of_its_refusals() -> None:
+async def test_batch_that_lml_accepts_ends_the_memory_of_its_refusals() -> None:
     case = Case((), lml=Lml(frozenset(range(1, 5001))))
     fresh = await calls_of(case, 1)
     assert await calls_of(case, 501) == CALLS
@@ -502,43 +504,43 @@ async def test_part_that_lml_accepts_after_refusing_everything_is_written() -> N
 
 async def calls_of(case: Case, first: int) -> int:
     """Handle 500 rows; return how many calls that took."""
-    before = len(case.lml.pages)
+    before = len(case.lml.batches)
     await case.retry(*range(first, first + 500))
-    return len(case.lml.pages) - before
+    return len(case.lml.batches) - before
 
 
 async def test_lml_that_begins_to_refuse_everything_costs_few_calls_more() -> None:
     def fault(call: int) -> Exception | None:
-        return PageRefusedError("LML answered 500") if call > 20 else None
+        return BatchRefusedError("LML answered 500") if call > 20 else None
 
     case = Case(lml=Lml(frozenset({300, 450}), fault=fault))
     outcome = await case.handle()
-    assert outcome.settled == frozenset(PAGE)
-    assert outcome.failed == frozenset(PAGE) - case.verdicts.written.keys()
-    assert len(case.lml.pages) <= 20 + 66 + 4 * 7
+    assert outcome.settled == frozenset(BATCH)
+    assert outcome.failed == frozenset(BATCH) - case.verdicts.written.keys()
+    assert len(case.lml.batches) <= 20 + 66 + 4 * 7
     assert case.verdicts.written
 
 
 async def test_database_that_refuses_everything_costs_few_writes_and_parks_no_row() -> None:
     case = Case()
-    case.verdicts.unstorable = frozenset(PAGE)
+    case.verdicts.unstorable = frozenset(BATCH)
     outcome = await case.handle()
-    assert outcome.settled == outcome.failed == frozenset(PAGE)
+    assert outcome.settled == outcome.failed == frozenset(BATCH)
     assert outcome.fault is None
-    assert len(case.lml.pages) == 1
-    assert len(case.verdicts.pages) <= 66 + 4 * 7
+    assert len(case.lml.batches) == 1
+    assert len(case.verdicts.batches) <= 66 + 4 * 7
     assert {failure.retry for failure in case.verdicts.failed.values()} == {
         Retry(1, timedelta(seconds=5))
     }
     assert {failure.reason for failure in case.verdicts.failed.values()} == {Skip.WRITER_ERROR}
-    assert any(len(page.verdicts) == 1 for page in case.verdicts.pages)
-    assert case.suspects == set(PAGE)
+    assert any(len(batch.verdicts) == 1 for batch in case.verdicts.batches)
+    assert case.suspects == set(BATCH)
     # LML keeps refusing: the next batch costs less.
-    before = len(case.verdicts.pages)
+    before = len(case.verdicts.batches)
     case.verdicts.unstorable = frozenset(range(1, 1001))
     await case.retry(*range(501, 1001))
-    assert len(case.lml.pages) == 2
-    assert len(case.verdicts.pages) - before == CALLS
+    assert len(case.lml.batches) == 2
+    assert len(case.verdicts.batches) - before == CALLS
     # One write that it accepts ends that.
     await case.retry(9000)
     case.verdicts.unstorable = frozenset(range(1001, 1041))
@@ -587,16 +589,16 @@ async def test_lml_that_is_unavailable_opens_the_circuit_and_blames_no_row(
 ) -> None:
     case = Case(lml=Lml(fault=lambda call: fault))
     assert await case.handle() == BatchOutcome(fault=fault)
-    assert len(case.lml.pages) == 1
+    assert len(case.lml.batches) == 1
     assert not case.verdicts.failed
-    assert case.waiting == set(PAGE)
+    assert case.waiting == set(BATCH)
     assert case.circuit.state is BreakerState.OPEN
     assert case.circuit.paused_for() >= (fault.retry_after or timedelta(seconds=7.9))
 
 
 async def test_readable_reply_closes_the_circuit_whatever_its_content() -> None:
     gone = LmlUnavailableError("ConnectError")
-    answers: list[Exception | None] = [gone, PageRefusedError("LML answered 422"), None]
+    answers: list[Exception | None] = [gone, BatchRefusedError("LML answered 422"), None]
     case = Case([1], lml=Lml(fault=lambda call: answers[call - 1]))
     await case.handle()
     assert case.circuit.failures == 1
@@ -620,7 +622,7 @@ async def test_database_that_goes_down_ends_the_batch_and_blames_no_row() -> Non
     case.verdicts.fault = gone
     assert await case.handle() == BatchOutcome(fault=gone)
     assert not case.verdicts.failed
-    assert case.waiting == set(PAGE)
+    assert case.waiting == set(BATCH)
     assert case.circuit.failures == 0
 
 
@@ -636,7 +638,7 @@ async def test_unforeseen_exception_is_isolated_to_its_rows(
     case = Case(library=library, lml=lml)
     case.verdicts.crashing = bad if where == "write" else some()
     assert await case.handle() == all_but(bad)
-    assert case.verdicts.written.keys() == set(PAGE) - bad
+    assert case.verdicts.written.keys() == set(BATCH) - bad
     reason = Skip.LML_ERROR if where in ("ask", "reply") else Skip.WRITER_ERROR
     assert {row: (f.reason, f.detail) for row, f in case.verdicts.failed.items()} == dict.fromkeys(
         bad, (reason, "unexpected KeyError")
@@ -646,7 +648,7 @@ async def test_unforeseen_exception_is_isolated_to_its_rows(
     assert [(event["event"], event["exc_info"]) for event in entries] == [
         ("unexpected error, isolating its rows", True)
     ]
-    assert len(lml.pages) <= 60
+    assert len(lml.batches) <= 60
     assert case.circuit.failures == 0
 
 
@@ -674,14 +676,14 @@ async def test_database_is_at_fault_if_no_row_can_be_read(size: int) -> None:
 
 
 async def test_rows_of_an_interrupted_call_fail_together_if_lml_answers_none_alone() -> None:
-    case = Case(lml=Lml(deadly=frozenset(PAGE)))
+    case = Case(lml=Lml(deadly=frozenset(BATCH)))
     outcome = await case.handle()
-    assert outcome.settled == outcome.failed == case.suspects == frozenset(PAGE)
+    assert outcome.settled == outcome.failed == case.suspects == frozenset(BATCH)
     assert type(outcome.fault) is CallInterruptedError
     assert set(case.suspicions.values()) == {SUSPECT}
     assert not case.waiting
     assert case.circuit.state is BreakerState.OPEN
-    assert case.lml.pages == [list(PAGE), [500], [1]]
+    assert case.lml.batches == [list(BATCH), [500], [1]]
     assert case.lml.once == [False, True, True]
     assert (case.tally.scanned, case.tally.skipped) == (500, {Skip.LML_ERROR: 500})
     assert {(f.reason, f.detail) for f in case.verdicts.failed.values()} == {
@@ -699,10 +701,10 @@ async def test_row_that_crashes_lml_is_isolated_at_once_if_another_is_answered(
     assert (failure.reason, failure.detail) == (Skip.LML_ERROR, "LML answered 502")
     assert failure.suspicion == ISOLATED
     assert case.circuit.state is BreakerState.CLOSED
-    assert len(case.lml.pages) <= 40
-    assert asked_of(case.lml.pages)[deadly] <= 4
+    assert len(case.lml.batches) <= 40
+    assert asked_of(case.lml.batches)[deadly] <= 4
     # Calls that isolate rows are not repeated at once.
-    assert case.lml.once == [False] + [True] * (len(case.lml.pages) - 1)
+    assert case.lml.once == [False] + [True] * (len(case.lml.batches) - 1)
     assert (case.tally.scanned, case.tally.skipped) == (500, {Skip.LML_ERROR: 1})
 
 
@@ -727,7 +729,7 @@ async def test_adjacent_rows_that_crash_lml_are_isolated_at_once(first: int, man
     assert await case.handle() == all_but(deadly)
     assert set(case.suspicions.values()) == {ISOLATED}
     assert case.circuit.state is BreakerState.CLOSED
-    assert len(case.lml.pages) <= 80
+    assert len(case.lml.batches) <= 80
 
 
 @pytest.mark.parametrize("many", [2, 5, 12])
@@ -735,12 +737,12 @@ async def test_bad_rows_at_the_end_leave_the_others_answered(many: int) -> None:
     deadly = frozenset(range(501 - many, 501))
     case = Case(lml=Lml(deadly=deadly))
     outcome = await case.handle()
-    assert case.verdicts.written.keys() == set(PAGE) - deadly
+    assert case.verdicts.written.keys() == set(BATCH) - deadly
     # No other row is left whose answer could prove that LML is up.
-    assert outcome.settled == frozenset(PAGE)
+    assert outcome.settled == frozenset(BATCH)
     assert outcome.failed == deadly
     assert set(case.suspicions.values()) <= {SUSPECT, ISOLATED}
-    assert len(case.lml.pages) <= 80
+    assert len(case.lml.batches) <= 80
 
 
 async def test_probe_that_is_refused_shows_that_lml_is_up() -> None:
@@ -748,7 +750,7 @@ async def test_probe_that_is_refused_shows_that_lml_is_up() -> None:
     assert await case.handle() == all_but({2, 5}, range(1, 6))
     assert case.suspicions == {2: ISOLATED, 5: ISOLATED}
     assert case.circuit.state is BreakerState.CLOSED
-    assert case.lml.pages[:2] == [[1, 2, 3, 4, 5], [5]]
+    assert case.lml.batches[:2] == [[1, 2, 3, 4, 5], [5]]
 
 
 async def test_row_whose_probe_brings_no_useful_answer_fails_once() -> None:
@@ -758,7 +760,7 @@ async def test_row_whose_probe_brings_no_useful_answer_fails_once() -> None:
     case = Case(range(1, 6), lml=Lml(deadly=some(2), reply=reply))
     assert await case.handle() == all_but({2, 5}, range(1, 6))
     assert case.suspicions == {2: ISOLATED, 5: 0}
-    assert asked_of(case.lml.pages)[5] == 2
+    assert asked_of(case.lml.batches)[5] == 2
     assert case.tally.skipped == {Skip.LML_ERROR: 1, Skip.MISMATCH: 1}
 
 
@@ -774,20 +776,20 @@ async def test_lml_that_dies_while_it_isolates_is_noticed_by_the_next_call_of_se
     assert type(outcome.fault) is CallInterruptedError
     assert case.circuit.state is BreakerState.OPEN
     # Then the next call in vain, and the rows at both ends.
-    assert len(case.lml.pages) <= 20 + 1 + 8 + 3
-    assert outcome.settled == frozenset(PAGE)
+    assert len(case.lml.batches) <= 20 + 1 + 8 + 3
+    assert outcome.settled == frozenset(BATCH)
     blamed = {row for row, suspicion in case.suspicions.items() if suspicion == ISOLATED}
     assert len(blamed) <= 1 + 8 + 2
     assert case.suspects == outcome.failed - blamed
 
 
-async def test_row_that_brings_lml_down_is_suspect_with_its_page() -> None:
+async def test_row_that_brings_lml_down_is_suspect_with_its_batch() -> None:
     case = Case(range(1, 6))
     faults = [CallInterruptedError("LML answered 502"), LmlUnavailableError("ConnectError")]
     case.lml.fault = lambda call: faults[call - 1]
     outcome = await case.handle()
     assert outcome.fault is faults[1]
-    assert len(case.lml.pages) == 2
+    assert len(case.lml.batches) == 2
     assert outcome.settled == outcome.failed == case.suspects == frozenset(range(1, 6))
     assert case.circuit.state is BreakerState.OPEN
 
@@ -796,8 +798,8 @@ async def test_nothing_is_probed_while_the_circuit_has_failures() -> None:
     case = Case(lml=Lml(deadly=some(7)))
     case.circuit.failed(LmlUnavailableError("ConnectError"))
     await case.handle()
-    assert case.lml.pages == [list(PAGE)]
-    assert case.suspects == frozenset(PAGE)
+    assert case.lml.batches == [list(BATCH)]
+    assert case.suspects == frozenset(BATCH)
     assert case.circuit.state is BreakerState.OPEN
 
 
@@ -807,7 +809,7 @@ async def test_interrupted_suspects_are_split_once_others_were_answered() -> Non
     case = Case([], library, Lml(deadly=some(250)))
     case.circuit.answered()
     outcome = await case.retry(*rows)
-    assert [len(page) for page in case.lml.pages] == [100, 100, 50, *[7] * 7, 1]
+    assert [len(batch) for batch in case.lml.batches] == [100, 100, 50, *[7] * 7, 1]
     # Calls about suspects are not repeated at once.
     assert set(case.lml.once) == {True}
     assert outcome == all_but({250}, rows)
@@ -837,7 +839,7 @@ async def test_many_suspects_that_are_all_to_blame_are_isolated_bit_by_bit() -> 
     assert type(outcome.fault) is CallInterruptedError
     assert outcome.failed - case.suspects == {1, 40}
     assert outcome.settled == frozenset(rows)
-    assert case.lml.pages == [list(rows), [1, 2, 3, 4, 5], [40], [1]]
+    assert case.lml.batches == [list(rows), [1, 2, 3, 4, 5], [40], [1]]
 
 
 async def test_isolated_rows_are_asked_alone() -> None:
@@ -846,7 +848,7 @@ async def test_isolated_rows_are_asked_alone() -> None:
     case = Case([], library, Lml(deadly=some(25)))
     case.circuit.answered()
     assert await case.retry(*rows) == all_but({25}, rows)
-    assert case.lml.pages == [[row] for row in rows]
+    assert case.lml.batches == [[row] for row in rows]
     assert set(case.lml.once) == {True}
     assert case.suspicions == {25: ISOLATED}
     assert case.circuit.state is BreakerState.CLOSED
@@ -856,7 +858,7 @@ async def test_suspects_wait_until_the_others_of_their_batch_are_answered() -> N
     library = Library(failing={1: failing(suspicion=ISOLATED), 2: failing(suspicion=SUSPECT)})
     case = Case(range(1, 5), library)
     await case.handle()
-    assert case.lml.pages == [[3, 4], [2], [1]]
+    assert case.lml.batches == [[3, 4], [2], [1]]
     assert case.lml.once == [False, True, True]
 
 
@@ -934,17 +936,17 @@ async def test_outage_is_never_blamed_on_a_row(answered_before: bool) -> None:
         await case.handle()
     down, rows = True, range(2, 252)
     for number in range(30):
-        calls = len(case.lml.pages)
+        calls = len(case.lml.batches)
         await for_a_while(60.0)
         assert type((await case.retry(*rows)).fault) is CallInterruptedError
         # Asking about two of them alone is worthwhile only the first time.
-        assert len(case.lml.pages) == calls + (1 if number else 3)
+        assert len(case.lml.batches) == calls + (1 if number else 3)
     assert set(case.suspicions.values()) == {SUSPECT}
     assert not any(failure.retry.parked for failure in case.verdicts.failed.values())
     down = False
-    calls = len(case.lml.pages)
+    calls = len(case.lml.batches)
     assert await case.retry(*rows) == BatchOutcome(settled=frozenset(rows))
-    assert len(case.lml.pages) - calls == 3
+    assert len(case.lml.batches) - calls == 3
     assert not case.verdicts.ledger.entries
 
 
@@ -978,7 +980,7 @@ async def test_failure_whose_ledger_row_is_locked_is_late_and_the_others_are_rec
     outcome = await case.handle()
     assert outcome.fault is None
     assert outcome.failed == poison - {151}
-    assert outcome.settled == frozenset(PAGE) - {151}
+    assert outcome.settled == frozenset(BATCH) - {151}
     assert outcome.late == some(151)
     assert case.waiting == {151}
     assert case.verdicts.failed.keys() == poison - {151}
@@ -1058,7 +1060,7 @@ def test_every_row_is_counted_once_and_kept_unless_it_is_settled(outcomes: list[
     assert tally.scanned == tally.resolved + tally.unresolved + tally.skipped.total()
     assert tally.resolved == len(by[Kind.SINGLE_ARTIST])
     assert tally.unresolved == len(by[Kind.UNRESOLVED] | by["foreign"])
-    # Each part of a page is judged separately.
+    # Each part of a batch is judged separately.
     untrusted = tally.skipped[Skip.UNTRUSTED]
     assert untrusted <= min(len(by["missing"]), len(by["foreign"]))
     divided = by["poison"] or by["unreadable"]
@@ -1087,7 +1089,7 @@ FAILING = ("poison", "unstorable", "locked", "unreadable")
 async def test_no_call_asks_more_than_a_few_compilations_at_once() -> None:
     case = Case(range(1, 401), Library(compilations=frozenset(range(1, 251))))
     assert await case.handle() == BatchOutcome(settled=frozenset(range(1, 401)))
-    assert case.lml.pages == [
+    assert case.lml.batches == [
         list(range(251, 401)),
         list(range(1, 101)),
         list(range(101, 201)),
@@ -1103,7 +1105,7 @@ async def test_few_compilations_among_others_are_handed_back_unasked() -> None:
     handled = await case.handle()
     assert handled.deferred == frozenset(range(101, 131))
     assert handled.settled == frozenset(range(1, 401)) - handled.deferred
-    assert [len(page) for page in case.lml.pages] == [270, 100]
+    assert [len(batch) for batch in case.lml.batches] == [270, 100]
     assert case.tally.scanned == 370
     assert case.waiting == set(handled.deferred)
     again = await case.handle()
@@ -1116,38 +1118,38 @@ async def test_without_tracks_nothing_is_deferred() -> None:
     library = Library(compilations=frozenset({3}))
     case = Case(range(1, 11), library, include_tracks=IncludeTracks.OFF, defer_compilations=True)
     assert not (await case.handle()).deferred
-    assert len(case.lml.pages) == 1
+    assert len(case.lml.batches) == 1
 
 
 async def test_compilations_alone_cost_no_call_for_the_others() -> None:
     case = Case(range(1, 251), Library(compilations=frozenset(range(1, 251))))
     await case.handle()
-    assert [len(page) for page in case.lml.pages] == [100, 100, 50]
+    assert [len(batch) for batch in case.lml.batches] == [100, 100, 50]
 
 
 async def test_without_tracks_few_compilations_among_others_cost_no_call_of_their_own() -> None:
     library = Library(compilations=frozenset({3, 7}))
     case = Case(range(1, 11), library, Lml(frozenset({7})), IncludeTracks.OFF)
     assert await case.handle() == all_but({7}, range(1, 11))
-    assert sorted(case.lml.pages[0]) == list(range(1, 11))
+    assert sorted(case.lml.batches[0]) == list(range(1, 11))
     assert not any(case.lml.with_tracks)
 
 
 async def test_lone_compilation_is_one_call_with_tracks() -> None:
     case = Case([7], Library(compilations=frozenset({7})))
     await case.handle()
-    assert (case.lml.pages, case.lml.with_tracks) == ([[7]], [True])
+    assert (case.lml.batches, case.lml.with_tracks) == ([[7]], [True])
 
 
-async def test_tracks_of_all_are_asked_for_in_small_pages() -> None:
+async def test_tracks_of_all_are_asked_for_in_small_batches() -> None:
     library = Library(compilations=frozenset(range(1, 11)))
     case = Case(range(1, 251), library, include_tracks=IncludeTracks.ALL)
     await case.handle()
-    assert [len(page) for page in case.lml.pages] == [100, 100, 50]
+    assert [len(batch) for batch in case.lml.batches] == [100, 100, 50]
     assert case.lml.with_tracks == [True] * 3
 
 
-async def test_page_that_lml_cannot_answer_with_tracks_is_asked_without() -> None:
+async def test_batch_that_lml_cannot_answer_with_tracks_is_asked_without() -> None:
     def fault(call: int) -> Exception | None:
         return TracksRefusedError("LML answered 500") if call == 1 else None
 
@@ -1155,13 +1157,13 @@ async def test_page_that_lml_cannot_answer_with_tracks_is_asked_without() -> Non
     case = Case(rows, Library(compilations=rows), Lml(reply=compilation, fault=fault))
     with capture_logs() as logs:
         assert await case.handle() == BatchOutcome(settled=rows)
-    assert case.lml.pages == [sorted(rows)] * 2
+    assert case.lml.batches == [sorted(rows)] * 2
     assert case.lml.with_tracks == [True, False]
     assert case.tally.skipped == {Skip.COMPILATION: 100}
     assert [(line["event"], line["questions"]) for line in logs] == [("asking without tracks", 100)]
 
 
-async def test_page_that_lml_refuses_without_tracks_too_is_split_without() -> None:
+async def test_batch_that_lml_refuses_without_tracks_too_is_split_without() -> None:
     def fault(call: int) -> Exception | None:
         return TracksRefusedError("LML answered 500") if call == 1 else None
 
@@ -1169,11 +1171,11 @@ async def test_page_that_lml_refuses_without_tracks_too_is_split_without() -> No
     lml = Lml(frozenset({5}), reply=compilation, fault=fault)
     case = Case(rows, Library(compilations=rows), lml)
     assert await case.handle() == all_but({5}, rows)
-    assert case.lml.with_tracks == [True] + [False] * (len(case.lml.pages) - 1)
+    assert case.lml.with_tracks == [True] + [False] * (len(case.lml.batches) - 1)
     assert case.tally.skipped == {Skip.COMPILATION: 7, Skip.LML_ERROR: 1}
 
 
-async def test_page_refused_for_one_of_its_rows_keeps_asking_for_tracks() -> None:
+async def test_batch_refused_for_one_of_its_rows_keeps_asking_for_tracks() -> None:
     rows = frozenset(range(1, 9))
     case = Case(rows, Library(compilations=rows), Lml(frozenset({5}), reply=compilation))
     assert await case.handle() == all_but({5}, rows)
@@ -1201,7 +1203,7 @@ async def test_visited_compilations_are_counted_separately() -> None:
 
 
 @pytest.mark.parametrize(("unmatched", "warnings"), [(10, 1), (9, 0), (20, 1)])
-async def test_page_whose_credits_match_few_rows_is_logged(unmatched: int, warnings: int) -> None:
+async def test_batch_whose_credits_match_few_rows_is_logged(unmatched: int, warnings: int) -> None:
     case = Case([1, 2], Library(compilations=frozenset({1, 2})), Lml(reply=compilation_of_ten))
     missed = {1: unmatched // 2 + unmatched % 2, 2: unmatched // 2}
     case.verdicts.tracks = lambda row: Counter({TrackCount.ROWS_NO_MATCH: missed[row]})
@@ -1282,7 +1284,7 @@ async def test_failures_are_recorded_with_the_order_and_changes_of_their_rows() 
 
 async def test_long_detail_is_cut() -> None:
     detail = "".join(chr(ord("a") + position % 26) for position in range(1000))
-    case = Case([1], lml=Lml(fault=lambda call: PageRefusedError(detail)))
+    case = Case([1], lml=Lml(fault=lambda call: BatchRefusedError(detail)))
     await case.handle()
     assert case.verdicts.failed[1].detail == detail[:300]
 
@@ -1300,7 +1302,7 @@ async def test_row_locked_by_another_session_is_recorded_as_failed() -> None:
     assert case.tally.scanned == 4
 
 
-async def test_page_whose_rows_are_all_locked_shows_no_answer() -> None:
+async def test_batch_whose_rows_are_all_locked_shows_no_answer() -> None:
     case = Case([1])
     case.verdicts.locked = some(1)
     await case.handle()
@@ -1338,7 +1340,7 @@ async def test_contradictory_answers_are_never_mistaken_for_an_outage() -> None:
     case = Case(lml=Lml(reply=reply))
     case.library.ledger = case.verdicts.ledger
     assert await case.handle() == all_but(artist)
-    assert len(case.lml.pages) == 1
+    assert len(case.lml.batches) == 1
     assert {failure.reason for failure in case.verdicts.failed.values()} == {Skip.INVALID}
     assert set(case.suspicions.values()) == {0}
     # And once more without any other row.
@@ -1347,7 +1349,7 @@ async def test_contradictory_answers_are_never_mistaken_for_an_outage() -> None:
         assert await case.retry(*artist) == all_but(artist, artist)
         assert {f.retry.failures for f in case.verdicts.failed.values()} == {failures}
     assert case.circuit.state is BreakerState.CLOSED
-    assert len(case.lml.pages) == 5
+    assert len(case.lml.batches) == 5
 
 
 @pytest.mark.parametrize("size", [9, 10, 11, 500])
@@ -1357,7 +1359,7 @@ async def test_reply_without_one_usable_answer_charges_each_row(size: int) -> No
     assert await case.handle() == all_but(rows, rows)
     assert case.verdicts.failed.keys() == set(rows)
     assert case.tally.skipped == {Skip.INVALID: size}
-    assert len(case.lml.pages) == 1
+    assert len(case.lml.batches) == 1
     assert case.circuit.failures == 0
 
 
@@ -1366,7 +1368,7 @@ async def test_reply_with_one_usable_answer_to_many_questions_charges_the_others
         return [Verdict(7, Kind.UNRESOLVED)] if question.library_id == 7 else []
 
     case = Case(lml=Lml(reply=reply))
-    others = frozenset(PAGE) - {7}
+    others = frozenset(BATCH) - {7}
     assert await case.handle() == all_but(others)
     assert case.verdicts.failed.keys() == others
 
@@ -1395,10 +1397,10 @@ async def test_latency_excludes_the_wait_for_a_permit() -> None:
         async with case.permits.hold(Priority.CHANGE), case.permits.hold(Priority.CHANGE):
             handling = tasks.create_task(case.handle())
             await for_a_while(60.0)
-            assert not case.lml.pages
+            assert not case.lml.batches
         await handling
     # Refused calls took time, too.
-    assert len(case.lml.pages) == case.tally.lml_calls == 5
+    assert len(case.lml.batches) == case.tally.lml_calls == 5
     assert case.tally.lml_latency.total_seconds() == pytest.approx(10.0, abs=0.01)
 
 
@@ -1444,6 +1446,6 @@ async def test_lml_is_asked_no_faster_than_its_answers_are_written() -> None:
         for row in rows:
             tasks.create_task(case.retry(row))
         await for_a_while(30.0)
-        assert len(case.lml.pages) == 8 + 2
+        assert len(case.lml.batches) == 8 + 2
     assert len(slow.written) == len(rows)
     assert slow.most == 2

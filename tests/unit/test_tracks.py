@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.domain.asking import IncludeTracks, pages
+from listener.domain.asking import IncludeTracks, batches
 from listener.domain.question import Question
 from listener.domain.tracks import Credit, TrackKey, Tracks, drifted, gather
 from listener.domain.verdict import Kind, Verdict
@@ -107,23 +107,23 @@ def question(row: int, *, compilation: bool) -> Question:
     st.integers(1, 10),
     st.sampled_from(IncludeTracks),
 )
-def test_pages_hold_every_question_once(
+def test_batches_hold_every_question_once(
     kinds: list[bool], size: int, include: IncludeTracks
 ) -> None:
     questions = [question(row, compilation=kind) for row, kind in enumerate(kinds)]
-    found = list(pages(questions, size, include))
-    rows = [asked.library_id for page in found for asked in page.questions]
+    found = list(batches(questions, size, include))
+    rows = [asked.library_id for batch in found for asked in batch.questions]
     assert sorted(rows) == list(range(len(kinds)))
-    for page in found:
-        assert page.questions
-        compilations = sum(asked.compilation for asked in page.questions)
+    for batch in found:
+        assert batch.questions
+        compilations = sum(asked.compilation for asked in batch.questions)
         assert compilations <= size
         match include:
             case IncludeTracks.OFF:
-                assert not page.with_tracks
+                assert not batch.with_tracks
             case IncludeTracks.ALL:
-                assert page.with_tracks
-                assert len(page.questions) <= size
+                assert batch.with_tracks
+                assert len(batch.questions) <= size
             case IncludeTracks.COMPILATIONS:
-                assert compilations in {0, len(page.questions)}
-                assert page.with_tracks is bool(compilations)
+                assert compilations in {0, len(batch.questions)}
+                assert batch.with_tracks is bool(compilations)

@@ -12,9 +12,9 @@ import pytest
 
 from listener.domain.change import Stream
 from listener.domain.faults import (
+    BatchRefusedError,
     LmlRefusedError,
     LmlUnavailableError,
-    PageRefusedError,
     StoreUnavailableError,
 )
 from listener.domain.refreshing import Refreshed, RefreshStatus, RotationTally
@@ -57,16 +57,16 @@ class Case:
         return {name: count for name, count in self.tally.report().items() if count}
 
     @property
-    def pages(self) -> list[int]:
-        return [len(page) for page in self.warming.asked]
+    def batches(self) -> list[int]:
+        return [len(batch) for batch in self.warming.asked]
 
     def discogs_calls_in_any_minute(self) -> int:
         """Return the most identities new to LML that were asked within a minute, times four."""
         seen: set[int] = set()
         cost = []
-        for at, page in zip(self.warming.asked_at, self.warming.asked, strict=True):
-            cost.append((at, 4 * len(set(page) - seen)))
-            seen.update(page)
+        for at, batch in zip(self.warming.asked_at, self.warming.asked, strict=True):
+            cost.append((at, 4 * len(set(batch) - seen)))
+            seen.update(batch)
         return max(sum(c for at, c in cost if since <= at < since + 60) for since, _ in cost)
 
 
@@ -78,7 +78,7 @@ def cold(count: int) -> dict[int, bool]:
     return dict.fromkeys(range(1, count + 1), False)
 
 
-async def test_warm_rotation_is_walked_in_full_pages_back_to_back() -> None:
+async def test_warm_rotation_is_walked_in_full_batches_back_to_back() -> None:
     case = Case(warm(310))
     began = now()
     assert await case.walk() == {
@@ -87,35 +87,35 @@ async def test_warm_rotation_is_walked_in_full_pages_back_to_back() -> None:
         "warmed_releases": 310,
         "warmed_artists": 930,
     }
-    assert case.pages == [50, 50, 50, 50, 50, 50, 10]
+    assert case.batches == [50, 50, 50, 50, 50, 50, 10]
     assert now() - began < 1
     assert case.tally.calls == 7
 
 
-async def test_cold_rotation_is_walked_in_small_pages_within_the_budget() -> None:
+async def test_cold_rotation_is_walked_in_small_batches_within_the_budget() -> None:
     case = Case(cold(310), Warming(cold=0.8))
     began = now()
     await case.walk()
     assert case.tally.scanned == 310
-    assert max(case.pages) <= 3
+    assert max(case.batches) <= 3
     assert case.discogs_calls_in_any_minute() <= 30
     assert now() - began < 90 * 60
 
 
-async def test_unknown_rotation_stays_in_small_pages_although_it_is_warm() -> None:
+async def test_unknown_rotation_stays_in_small_batches_although_it_is_warm() -> None:
     case = Case(cold(310))
     began = now()
     await case.walk()
-    assert set(case.pages) == {3, 1}
+    assert set(case.batches) == {3, 1}
     # As fast as the rate of calls allows.
     assert now() - began < 5 * 60
 
 
-async def test_unexpectedly_cold_page_is_not_followed_by_another() -> None:
+async def test_unexpectedly_cold_batch_is_not_followed_by_another() -> None:
     case = Case(warm(200), Warming(cold=4.8))
     await case.walk()
-    assert case.pages[0] == 50
-    assert max(case.pages[1:]) <= 3
+    assert case.batches[0] == 50
+    assert max(case.batches[1:]) <= 3
     first_ended = case.warming.asked_at[0] + 50 * 4.8
     assert case.warming.asked_at[1] > first_ended + 60
 
@@ -124,13 +124,13 @@ async def test_walk_leaves_room_for_changes() -> None:
     case = Case(cold(50), Warming(cold=0.8))
     async with asyncio.TaskGroup() as tasks:
         walking = tasks.create_task(case.walk())
-        await eventually(lambda: case.pages == [3] and case.warming.seen)
+        await eventually(lambda: case.batches == [3] and case.warming.seen)
         await asyncio.sleep(10)
         assert case.refreshes.spent(known=False).cost <= 24
         walking.cancel()
 
 
-async def test_identities_that_answered_lately_come_first_and_never_share_a_page() -> None:
+async def test_identities_that_answered_lately_come_first_and_never_share_a_batch() -> None:
     case = Case({1: False, 2: True, 3: False, 4: True})
     await case.walk()
     assert case.warming.asked == [[2, 4], [1, 3]]
@@ -256,18 +256,18 @@ async def test_every_status_is_counted_by_its_rule() -> None:
     assert case.warming.asked[1:] == [[5], [5]]
 
 
-async def test_bad_identity_never_spoils_its_page() -> None:
+async def test_bad_identity_never_spoils_its_batch() -> None:
     case = Case(warm(100), Warming(poison=frozenset({77})))
     counted = await case.walk()
     assert counted["identities_resolved"] == 99
     assert counted["lml_error"] == 1
 
 
-async def test_lml_that_refuses_every_page_ends_the_walk_before_all_were_tried() -> None:
-    case = Case(warm(100), Warming(fault=lambda _: PageRefusedError("not of its form")))
+async def test_lml_that_refuses_every_batch_ends_the_walk_before_all_were_tried() -> None:
+    case = Case(warm(100), Warming(fault=lambda _: BatchRefusedError("not of its form")))
     with pytest.raises(RunHaltedError):
         await case.walk()
-    assert len(case.pages) < 40
+    assert len(case.batches) < 40
     assert case.tally.with_status(RefreshStatus.ERROR) == case.tally.scanned > 0
 
 
@@ -276,7 +276,7 @@ async def test_lml_that_is_down_ends_the_walk_at_little_cost_and_counts_what_was
     with pytest.raises(RunHaltedError, match=r"gave up after 5 failures in a row.*503"):
         await case.walk()
     # All but the first only test whether LML is back.
-    assert case.pages == [50, 1, 1, 1, 1]
+    assert case.batches == [50, 1, 1, 1, 1]
     assert case.counted == {"identities_scanned": 54, "lml_error": 54}
     assert case.runs.ended == ["RunHaltedError"]
 
@@ -285,7 +285,7 @@ async def test_failed_call_among_others_is_made_up_for_later() -> None:
     case = Case(warm(150), Warming(fault=lambda call: UNAVAILABLE if call == 2 else None))
     counted = await case.walk()
     assert counted["identities_scanned"] == counted["identities_resolved"] == 150
-    assert case.pages[:3] == [50, 50, 1]
+    assert case.batches[:3] == [50, 50, 1]
 
 
 async def test_refusal_ends_the_walk_at_once() -> None:
@@ -293,7 +293,7 @@ async def test_refusal_ends_the_walk_at_once() -> None:
     case = Case(warm(100), Warming(fault=lambda _: refused))
     with pytest.raises(RunHaltedError, match="401"):
         await case.walk()
-    assert case.pages == [50]
+    assert case.batches == [50]
     assert case.tally.with_status(RefreshStatus.ERROR) == 50
 
 
@@ -303,7 +303,7 @@ async def test_walk_waits_while_changes_find_lml_down() -> None:
     began = now()
     await case.walk()
     assert case.warming.asked_at[0] >= began + 8
-    assert case.pages[0] == 1
+    assert case.batches[0] == 1
 
 
 async def test_walk_whose_lock_is_lost_ends() -> None:
@@ -311,7 +311,7 @@ async def test_walk_whose_lock_is_lost_ends() -> None:
     case.runs.fault = StoreUnavailableError("the connection is closed")
     with pytest.raises(StoreUnavailableError):
         await case.walk()
-    assert case.pages == [50]
+    assert case.batches == [50]
 
 
 async def test_calls_follow_the_rate_though_they_cost_nothing() -> None:
@@ -319,7 +319,7 @@ async def test_calls_follow_the_rate_though_they_cost_nothing() -> None:
     case.refreshes.limits = replace(LIMITS, calls=5)
     began = now()
     await case.walk()
-    assert max(case.pages) == 50
+    assert max(case.batches) == 50
     # Four a minute: the fifth is left to changes.
     assert 59 < now() - began < 70
 
@@ -332,7 +332,7 @@ async def test_stopped_walk_ends_its_call_and_counts_what_it_tried(
         walking = tasks.create_task(case.walk())
         await eventually(lambda: case.tally.calls == 1)
         case.warming.gate.clear()
-        await eventually(lambda: len(case.pages) == 2)
+        await eventually(lambda: len(case.batches) == 2)
         walking.cancel()
     assert case.tally.scanned == 50
     assert case.tally.with_status(RefreshStatus.ERROR) == 1

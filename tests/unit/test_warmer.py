@@ -12,10 +12,10 @@ import pytest
 
 from listener.domain.change import Batch, BatchOutcome, Stream
 from listener.domain.faults import (
+    BatchRefusedError,
     CallInterruptedError,
     LmlRefusedError,
     LmlUnavailableError,
-    PageRefusedError,
     StatementRefusedError,
 )
 from listener.domain.pacing import BreakerState
@@ -50,7 +50,7 @@ class CrashingWarming(Warming):
 
 
 class PickyRotation(Rotation):
-    """Refuses to fill pages that hold row 2."""
+    """Refuses to fill batches that hold row 2."""
 
     async def fill(self, minted: Mapping[int, int], rows: Sequence[Played]) -> Mapping[int, bool]:
         if any(row.row_id == 2 for row in rows):
@@ -326,7 +326,7 @@ async def test_row_locked_by_another_session_is_retried() -> None:
 async def test_release_that_cannot_be_minted_never_holds_up_others(
     status: int, logged: Logged
 ) -> None:
-    case = Case(warming=Warming(mint_faults={5: PageRefusedError(f"LML answered {status}")}))
+    case = Case(warming=Warming(mint_faults={5: BatchRefusedError(f"LML answered {status}")}))
     case.rotation.play(1, release=5)
     case.rotation.play(2, release=6)
     assert await case.handle(1, 2) == BatchOutcome(rows(1, 2), failed=rows(1))
@@ -347,7 +347,7 @@ async def test_release_that_cannot_be_minted_never_holds_up_others(
 
 
 async def test_release_that_cannot_be_minted_is_tried_again_after_growing_delays() -> None:
-    case = Case(warming=Warming(mint_faults={5: PageRefusedError("LML answered 500")}))
+    case = Case(warming=Warming(mint_faults={5: BatchRefusedError("LML answered 500")}))
     case.rotation.play(1, release=5)
     await case.handle(1)
     for _ in range(7):
@@ -445,12 +445,12 @@ async def test_interrupted_refresh_of_a_suspect_keeps_the_circuit_closed() -> No
     # In tens after the first failure, alone after the second.
     outcome = await case.retry(*range(1, 13))
     assert outcome == BatchOutcome(rows(*range(1, 13)), failed=rows(*range(1, 11)))
-    assert [len(page) for page in case.warming.asked[asked:]] == [10, 2]
+    assert [len(batch) for batch in case.warming.asked[asked:]] == [10, 2]
     await for_a_while(10.0)
     asked = len(case.warming.asked)
     outcome = await case.retry(*range(1, 11))
     assert outcome == BatchOutcome(rows(*range(1, 11)), failed=rows(7))
-    assert [len(page) for page in case.warming.asked[asked:]] == [1] * 10
+    assert [len(batch) for batch in case.warming.asked[asked:]] == [1] * 10
     assert case.circuit.failures == 0
     assert case.failures == {7: 3}
 
@@ -467,7 +467,7 @@ async def test_rows_that_failed_are_refreshed_after_those_that_did_not() -> None
 async def test_unforeseen_exception_is_isolated_to_its_row(crashing: int, logged: Logged) -> None:
     """Fails at minting the release of row 1, at warming what row 3 got, and at that of row 4."""
     bad = {5: 1, 1007: 3, 30: 4}[crashing]
-    refused: dict[int, Exception] = {6: PageRefusedError("LML answered 422")}
+    refused: dict[int, Exception] = {6: BatchRefusedError("LML answered 422")}
     case = Case({4: 30, 5: 40}, CrashingWarming(mint_faults=refused, crashing=crashing))
     for row in (1, 2, 3):
         case.rotation.play(row, release=row + 4)

@@ -37,9 +37,9 @@ from listener.adapters.lml.results import BulkReply
 from listener.adapters.lml.tracks import CONTRACT, is_known
 from listener.adapters.lml.wire import read_minted, read_refreshed, read_release
 from listener.domain.faults import (
+    BatchRefusedError,
     CallInterruptedError,
     LmlUnavailableError,
-    PageRefusedError,
     TracksRefusedError,
 )
 from listener.domain.gate import Route
@@ -91,13 +91,13 @@ class LmlClient:
     async def ask(
         self, questions: Sequence[Question], *, with_tracks: bool = False, once: bool = False
     ) -> BulkReply:
-        """Ask one page of 1 to 1000 questions; a call that fails is repeated unless `once`.
+        """Ask one batch of 1 to 1000 questions; a call that fails is repeated unless `once`.
 
         Raises `LmlUnavailableError` if no row is to blame, `CallInterruptedError` if LML or a row
-        may be, `PageRefusedError` if a row may be, `TracksRefusedError` if the tracks may be, too:
+        may be, `BatchRefusedError` if a row may be, `TracksRefusedError` if the tracks may be, too:
         the reply is unreadable or took too long, or LML failed while it made the reply.
         """
-        refused = TracksRefusedError if with_tracks else PageRefusedError
+        refused = TracksRefusedError if with_tracks else BatchRefusedError
         values = _VALUES_WITH_TRACKS if with_tracks else _VALUES
         body = await self._post(
             Route.LIBRARY,
@@ -180,7 +180,7 @@ class LmlClient:
         path: str,
         content: bytes,
         deadline: timedelta,
-        refused: type[PageRefusedError] = PageRefusedError,
+        refused: type[BatchRefusedError] = BatchRefusedError,
         *,
         values: int = 0,
         attempts: int | None = None,
@@ -209,7 +209,7 @@ class LmlClient:
         content: bytes,
         deadline: timedelta,
         bounds: Bounds,
-        refused: type[PageRefusedError],
+        refused: type[BatchRefusedError],
     ) -> bytearray | Failed:
         try:
             # httpx limits each read; a reply that trickles in needs a limit on the whole call.

@@ -15,10 +15,10 @@ import httpx
 
 from listener.domain.disposition import Disposition, dispose
 from listener.domain.faults import (
+    BatchRefusedError,
     CallInterruptedError,
     LmlRefusedError,
     LmlUnavailableError,
-    PageRefusedError,
     TracksRefusedError,
     first_of,
 )
@@ -27,7 +27,7 @@ _RETRY_AFTER_CAP = timedelta(minutes=5)
 # No sensible pause has more digits, and a longer number might not fit a timedelta.
 _LONGEST_RETRY_AFTER = 9
 _KEY_REFUSED = frozenset((HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN))
-# How often to attempt the same page: after two refusals only parts of it may go through.
+# How often to attempt the same batch: after two refusals only parts of it may go through.
 _TRIES = {Disposition.HALT: 1, Disposition.SPLIT: 1, Disposition.TRY_THEN_SPLIT: 2}
 _TOO_LONG = (httpx.ReadTimeout, httpx.WriteTimeout)
 # LML was reached but took too long.
@@ -81,7 +81,7 @@ class Failed:
     tries: int | None = None
 
 
-def failed(error: Exception, path: str, refused: type[PageRefusedError]) -> Failed:
+def failed(error: Exception, path: str, refused: type[BatchRefusedError]) -> Failed:
     """Return what one of `FAILURES` means; `refused` if the rows may be to blame."""
     if isinstance(error, StatusError):
         return Failed(meaning(error, refused), _TRIES.get(error.disposition))
@@ -103,7 +103,7 @@ def failed(error: Exception, path: str, refused: type[PageRefusedError]) -> Fail
     return Failed(fault(message, cause=f"not answered ({reason})"), tries)
 
 
-def unreadable(refused: type[PageRefusedError]) -> type[Exception]:
+def unreadable(refused: type[BatchRefusedError]) -> type[Exception]:
     """Return the fault that an unreadable reply stands for.
 
     If tracks were requested, they may be the reason. Otherwise it is like no reply: LML may be
@@ -132,7 +132,7 @@ def reason_of(error: BaseException) -> str:
     return type(error).__name__
 
 
-def meaning(error: StatusError, refused: type[PageRefusedError]) -> Exception:
+def meaning(error: StatusError, refused: type[BatchRefusedError]) -> Exception:
     """Return the fault that a status stands for; `refused` if the rows may be to blame."""
     match error.disposition:
         case Disposition.WAIT:
@@ -142,7 +142,7 @@ def meaning(error: StatusError, refused: type[PageRefusedError]) -> Exception:
         case Disposition.HALT:
             return LmlRefusedError(str(error), cause=error.cause)
         case Disposition.SPLIT:
-            return PageRefusedError(str(error))
+            return BatchRefusedError(str(error))
         case Disposition.TRY_THEN_SPLIT:
             return refused(str(error))
         case _:

@@ -32,7 +32,7 @@ _LONGEST_RESULT = 2**21
 _Confidence = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
-# The parts of a result are not models: each of the thousands in a page would carry a dictionary.
+# The parts of a result are not models: each of the thousands in a batch would carry a dictionary.
 @dataclass(slots=True, frozen=True, config=STRICT)
 class _Main:
     """The artist that a verdict names, by catalogue."""

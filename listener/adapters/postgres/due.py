@@ -12,7 +12,7 @@ from listener.adapters.postgres.statements import query, times_of
 from listener.domain.due import AskAgain, DueRow, Reason, Scope
 from listener.domain.retrying import ISOLATED, SUSPECT
 
-_PAGE = 1000
+_BATCH = 1000
 _HIGHEST_ID = 2**31 - 1
 # One statement looks at so many rows: about 15 ms, and no snapshot is held longer.
 _WINDOW = 2500
@@ -36,7 +36,7 @@ class PostgresDue:
         Then those that gained credits since they were asked. Costs what is due, and a look at every
         credit, whatever the size of the library; rows that failed are left out.
         """
-        async for rows in self._pages(self._by_time, scope, {"until": await self._now()}):
+        async for rows in self._batches(self._by_time, scope, {"until": await self._now()}):
             yield rows
         async for rows in self._windows(self._credited, scope, after=0):
             yield rows
@@ -48,10 +48,10 @@ class PostgresDue:
         """
         now = await self._now()
         due = {"until": now, "least_suspect": 0, "most_suspect": ISOLATED}
-        async for rows in self._pages(self._failed, scope, due):
+        async for rows in self._batches(self._failed, scope, due):
             yield rows
         suspects = {"until": "infinity", "least_suspect": SUSPECT, "most_suspect": SUSPECT}
-        async for rows in self._pages(self._failed, scope, suspects, after=now):
+        async for rows in self._batches(self._failed, scope, suspects, after=now):
             yield rows
 
     async def retries(self, limit: int, *, suspicion: int) -> list[int]:
@@ -74,7 +74,7 @@ class PostgresDue:
             (moment,) = await only_row(await connection.execute("SELECT now()"))
         return moment
 
-    async def _pages(
+    async def _batches(
         self,
         statement: bytes,
         scope: Scope,
@@ -85,12 +85,12 @@ class PostgresDue:
         """Yield the rows by their time; none of those whose time was exactly `after`."""
         after_id = _HIGHEST_ID
         while True:
-            parameters = _parameters(scope) | {"limit": _PAGE} | special
+            parameters = _parameters(scope) | {"limit": _BATCH} | special
             parameters |= {"after_time": after, "after_id": after_id}
             async with session(self._pool) as connection:
                 rows = await (await connection.execute(statement, parameters)).fetchall()
             yield _due(scope, [row[1:] for row in rows])
-            if len(rows) < _PAGE:
+            if len(rows) < _BATCH:
                 return
             after, after_id = rows[-1][:2]
 

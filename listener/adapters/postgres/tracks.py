@@ -11,7 +11,7 @@ import psycopg
 from listener.adapters.postgres.arrays import Float4s, Int4s, Texts
 from listener.adapters.postgres.statements import query
 from listener.domain.tracks import TrackCount, TrackKey
-from listener.domain.verdict import VerdictPage
+from listener.domain.verdict import VerdictBatch
 
 _WEIGHED = (
     TrackCount.ROWS_UNCHANGED,
@@ -43,22 +43,22 @@ class _Change(NamedTuple):
 
 
 class PostgresTracks:
-    """Two statements a page: what would change, and the change itself if there is any."""
+    """Two statements a batch: what would change, and the change itself if there is any."""
 
     def __init__(self, backend: str) -> None:
         self._weigh = query("weigh_tracks", backend)
         self._write = query("write_tracks", backend)
 
     async def write(
-        self, connection: psycopg.AsyncConnection[Any], page: VerdictPage
+        self, connection: psycopg.AsyncConnection[Any], batch: VerdictBatch
     ) -> dict[int, Counter[TrackCount]]:
         """Write the tracks of the verdicts that the ledger accepted in this transaction.
 
         Returns by release what became of its credits; nothing for those not accepted.
         """
-        offers = list(_offers(page))
+        offers = list(_offers(batch))
         cursor = connection.cursor()
-        await cursor.execute(self._weigh, _offer_columns(page.order, offers), binary=True)
+        await cursor.execute(self._weigh, _offer_columns(batch.order, offers), binary=True)
         counts: dict[int, Counter[TrackCount]] = {}
         changes: list[_Change] = []
         for library_id, *found in await cursor.fetchall():
@@ -77,8 +77,8 @@ class PostgresTracks:
         return await (await connection.execute(self._write, change_columns(changes))).fetchall()
 
 
-def _offers(page: VerdictPage) -> Iterator[_Offer]:
-    for verdict in sorted(page.verdicts, key=lambda verdict: verdict.library_id):
+def _offers(batch: VerdictBatch) -> Iterator[_Offer]:
+    for verdict in sorted(batch.verdicts, key=lambda verdict: verdict.library_id):
         for key in verdict.tracks.keys if verdict.tracks is not None else ():
             yield _Offer(verdict.library_id, key)
 

@@ -17,13 +17,13 @@ from listener.adapters.postgres.tracks import PostgresTracks
 from listener.domain.due import AskAgain
 from listener.domain.faults import StatementRefusedError
 from listener.domain.retrying import Failure
-from listener.domain.verdict import Identity, VerdictPage, Written
+from listener.domain.verdict import Identity, VerdictBatch, Written
 
 _MANUAL = "manual"
 
 
 class PostgresVerdicts:
-    """One transaction a page: its statements are sent together, with those of its tracks if any.
+    """One transaction a batch: its statements are sent together, with those of its tracks if any.
 
     `withdraw_on_change` removes identities that answered another question than the present one, to
     which LML knows no single artist.
@@ -46,19 +46,19 @@ class PostgresVerdicts:
         self._fail = query("record_failures", backend)
         self._tracks = PostgresTracks(backend)
 
-    async def write(self, page: VerdictPage) -> Written:
+    async def write(self, batch: VerdictBatch) -> Written:
         """Write the verdicts that still answer their row's question, all or nothing.
 
-        Also enters them in the ledger and settles the page's changes. An identity that is replaced
+        Also enters them in the ledger and settles the batch's changes. An identity that is replaced
         by one with another id or method, or withdrawn, goes to the history, if there is one.
         Confidence, dates and sources alone are no change. Kept as they are: identities with the
         method "manual", unless LML itself said so, and those with notes that are not ours; without
         notes they are an older job's, which are replaced but never withdrawn.
-        Raises `StatementRefusedError` if the database refuses the page.
+        Raises `StatementRefusedError` if the database refuses the batch.
         """
-        parameters = {"ask_order": page.order, "withdraw": self._withdraw}
-        parameters |= times_of(self._ask_again) | _columns(page)
-        has_keys = any(v.tracks is not None and v.tracks.keys for v in page.verdicts)
+        parameters = {"ask_order": batch.order, "withdraw": self._withdraw}
+        parameters |= times_of(self._ask_again) | _columns(batch)
+        has_keys = any(v.tracks is not None and v.tracks.keys for v in batch.verdicts)
         async with session(self._pool, StatementRefusedError) as connection:
             kept = await self._history.kept(connection)
             try:
@@ -71,7 +71,7 @@ class PostgresVerdicts:
                     await connection.execute(self._replace, parameters)
                     await connection.execute(self._write_sources, parameters)
                     settled = await connection.execute(self._settle, parameters)
-                    tracks = await self._tracks.write(connection, page) if has_keys else {}
+                    tracks = await self._tracks.write(connection, batch) if has_keys else {}
                 # Fetched after the pipeline: until it ends, nothing is committed.
                 rows = await accepted.fetchall()
                 withdrawn, of_people, *_ = await only_row(held)
@@ -132,18 +132,18 @@ def _entry_columns(entries: Sequence[tuple[int, int]]) -> dict[str, Any]:
     }
 
 
-def _columns(page: VerdictPage) -> dict[str, Any]:
+def _columns(batch: VerdictBatch) -> dict[str, Any]:
     # Ascending ids: two writers that share rows take their locks in the same order.
-    verdicts = sorted(page.verdicts, key=lambda verdict: verdict.library_id)
+    verdicts = sorted(batch.verdicts, key=lambda verdict: verdict.library_id)
     found = [(v.library_id, v.identity) for v in verdicts if v.identity is not None]
     evidence = [(row, entry) for row, identity in found for entry in identity.provenance]
     manual = [(row, part) for row, identity in found for part in _manual_parts(identity)]
     return {
         "library_ids": Int4s([v.library_id for v in verdicts]),
-        "questions": Byteas([page.questions[v.library_id].digest for v in verdicts]),
+        "questions": Byteas([batch.questions[v.library_id].digest for v in verdicts]),
         "outcomes": Texts([v.outcome for v in verdicts]),
-        "asked_before": any(page.questions[row].asked_before for row, _ in found),
-        "last_credits": Int4s([page.questions[v.library_id].last_credit for v in verdicts]),
+        "asked_before": any(batch.questions[row].asked_before for row, _ in found),
+        "last_credits": Int4s([batch.questions[v.library_id].last_credit for v in verdicts]),
         "manual_ids": Int4s([row for row, _ in manual]),
         "manual_parts": Texts([part for _, part in manual]),
         "identity_ids": Int4s([row for row, _ in found]),
@@ -157,7 +157,7 @@ def _columns(page: VerdictPage) -> dict[str, Any]:
         "external_ids": Texts([entry.external_id for _, entry in evidence]),
         "source_methods": Texts([entry.method for _, entry in evidence]),
         "source_confidences": Float4s([entry.confidence for _, entry in evidence]),
-    } | _entry_columns(page.entries)
+    } | _entry_columns(batch.entries)
 
 
 def _manual_parts(identity: Identity) -> list[str]:
