@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import psutil
+import psycopg
 
 BACKEND = "wxyc_schema"
 
@@ -85,3 +86,21 @@ def running_daemon(dsn: str, lml: str, **settings: str) -> Iterator[RunningDaemo
     finally:
         if daemon.process.poll() is None:
             daemon.stop()
+
+
+def server_of(db: psycopg.Connection[Any]) -> psutil.Process:
+    """Return the process that all sessions of a server descend from."""
+    server = psutil.Process(db.info.backend_pid).parent()
+    assert server is not None
+    return server
+
+
+def cpu_of(process: psutil.Process) -> float:
+    """Return the CPU seconds of a process, its children, and those of its children that ended."""
+    total = sum(process.cpu_times()[:4])
+    for child in process.children():
+        try:
+            total += sum(child.cpu_times()[:2])
+        except psutil.NoSuchProcess:
+            continue
+    return float(total)

@@ -16,7 +16,7 @@ from psycopg import sql
 
 from bench.fleet import PAGE, PAGE_SECONDS, RunningFleet, running_fleet
 from bench.harness import Figure, catalogue, fresh_server, median, migrate
-from bench.process import BACKEND
+from bench.process import BACKEND, cpu_of, server_of
 from bench.reconciling import Bench, prepared
 from listener.demo.postgres import create_backend
 
@@ -99,7 +99,8 @@ def _fleet_run(dsn: str, db: psycopg.Connection[tuple[object, ...]], processes: 
     _forget(db)
     rows = (processes or 32) * PAGE * PAGES_EACH
     fleet = running_fleet(processes or 1, PAGE_SECONDS if processes else 0.0)
-    with fleet as lml, _server_of(db) as server:
+    server = server_of(db)
+    with fleet as lml:
         calls = min(MOST_CALLS, 2 * processes) if processes else MOST_CALLS
         return _watched(dsn, db, server, lml, rows=rows, calls=calls)
 
@@ -115,25 +116,6 @@ def _forget(db: psycopg.Connection[tuple[object, ...]]) -> None:
     db.execute("CHECKPOINT")
 
 
-@contextmanager
-def _server_of(db: psycopg.Connection[tuple[object, ...]]) -> Iterator[psutil.Process]:
-    backend = psutil.Process(db.info.backend_pid)
-    server = backend.parent()
-    assert server is not None
-    yield server
-
-
-def _cpu(process: psutil.Process) -> float:
-    """Return the CPU seconds of a process, its children, and those of its children that ended."""
-    total = sum(process.cpu_times()[:4])
-    for child in process.children():
-        try:
-            total += sum(child.cpu_times()[:2])
-        except psutil.NoSuchProcess:
-            continue
-    return float(total)
-
-
 def _watched(
     dsn: str,
     db: psycopg.Connection[tuple[object, ...]],
@@ -143,7 +125,7 @@ def _watched(
     rows: int,
     calls: int,
 ) -> Ran:
-    before = _cpu(server), lml.cpu(), _busy()
+    before = cpu_of(server), lml.cpu(), _busy()
     process = _begin(dsn, lml.url, calls, "--limit", str(rows))
     watched, largest, cpu, ticks = psutil.Process(process.pid), 0, 0.0, threading.Event()
     while process.poll() is None:
@@ -154,7 +136,7 @@ def _watched(
             break
         ticks.wait(0.05)
     assert process.wait() == 0
-    after = _cpu(server), lml.cpu(), _busy()
+    after = cpu_of(server), lml.cpu(), _busy()
     took, rate = _took_and_rate(db, rows, calls // 2 * PAGE * ENDS)
     postgres, fleet, machine = (
         (end - begin) / took for begin, end in zip(before, after, strict=True)
