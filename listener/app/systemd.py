@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from listener.adapters.systemd import listens, longest_silence, notify
 from listener.app.state import DaemonState
-from listener.domain.health import is_alive
+from listener.domain.pulse import is_alive
 from listener.engine.supervisor import in_background, keep_doing
 
 _EVERY = timedelta(seconds=10)

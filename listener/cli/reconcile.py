@@ -41,7 +41,7 @@ _LIBRARY_ONLY = (
 
 
 @dataclass(slots=True)
-class _Walk:
+class _SweepWalk:
     """A walk as requested, with its result; a `dry` one only counts, in `found`."""
 
     dry: bool
@@ -168,7 +168,7 @@ def sweep(  # noqa: PLR0913 - one for each option
     walks = stream == Stream.ROTATION or (stream is None and whole and scope.partitions == 1)
     kind = RunKind.RECHECK if recheck else RunKind.SWEEP
     command = Command(kind, scope, limit, dry, leftovers=whole and not dry)
-    walk = _Walk(dry=dry, force=force) if walks else None
+    walk = _SweepWalk(dry=dry, force=force) if walks else None
     _run(settings, None if stream == Stream.ROTATION else command, walk, as_json=as_json)
 
 
@@ -225,7 +225,9 @@ def _scope(settings: Settings, since_id: int, partition: tuple[int, int] | None)
     )
 
 
-def _run(settings: Settings, command: Command | None, walk: _Walk | None, *, as_json: bool) -> None:
+def _run(
+    settings: Settings, command: Command | None, walk: _SweepWalk | None, *, as_json: bool
+) -> None:
     configure_logs(_quieter(settings.log_level))
     tally = Tally()
     ending = Ending(settings.shutdown_timeout, _report_stop)
@@ -249,7 +251,11 @@ def _report_stop() -> None:
 
 
 async def _running(
-    settings: Settings, command: Command | None, walk: _Walk | None, tally: Tally, ending: Ending
+    settings: Settings,
+    command: Command | None,
+    walk: _SweepWalk | None,
+    tally: Tally,
+    ending: Ending,
 ) -> None:
     running = asyncio.current_task()
     if running is not None:
@@ -264,11 +270,13 @@ async def _running(
         await walk.make(settings)
 
 
-def _is_dry(command: Command | None, walk: _Walk | None) -> bool:
+def _is_dry(command: Command | None, walk: _SweepWalk | None) -> bool:
     return command.dry if command is not None else walk is not None and walk.dry
 
 
-def _print(command: Command | None, tally: Tally, walk: _Walk | None, *, as_json: bool) -> None:
+def _print(
+    command: Command | None, tally: Tally, walk: _SweepWalk | None, *, as_json: bool
+) -> None:
     dry = _is_dry(command, walk)
     if dry or as_json:
         report: dict[str, object] = {}

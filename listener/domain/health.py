@@ -9,11 +9,10 @@ from enum import StrEnum
 
 from listener.domain.change import Stream
 from listener.domain.pacing import BreakerState
-from listener.domain.pulse import Pulse, Reading, StreamReading, WakeMode
+from listener.domain.pulse import STALLED, Pulse, Reading, StreamReading, WakeMode
 from listener.domain.run import RunKind
 from listener.domain.words import SPOKEN, plural
 
-_STALLED = timedelta(seconds=12)
 # Refreshes keep within the Discogs budget, so their long waits are intended.
 _PACED = frozenset((Stream.ROTATION,))
 # Twice as long as it may take to read the database.
@@ -58,11 +57,6 @@ def unready(
         elif not waiting.followed:
             reasons.append(f"no daemon follows {waiting.stream}")
     return reasons
-
-
-def is_alive(pulses: Sequence[Pulse]) -> bool:
-    """Return whether every loop still turns; if one does not, only a restart helps."""
-    return all(pulse.stalled <= _STALLED for pulse in pulses)
 
 
 class Word(StrEnum):
@@ -227,7 +221,7 @@ def _troubles(
 ) -> Iterator[_Wrong]:
     """Yield what is wrong with how a stream is followed; `limit` ends the sentence on its lag."""
     stream = state.stream
-    if state.stalled > _STALLED:
+    if state.stalled > STALLED:
         yield Cause.STALLED, f"the {stream} loops have been stuck for {_span(state.stalled)}"
     if state.fault is not None:
         # No details for a probe, which needs no token: the reason may name hosts.

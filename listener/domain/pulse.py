@@ -12,6 +12,8 @@ from listener.domain.pacing import BreakerState
 
 # A healthy loop turns at least every 5 s, whatever it waits for.
 TURN = timedelta(seconds=5)
+# After this long without a turn a loop is stuck.
+STALLED = timedelta(seconds=12)
 
 
 class WakeMode(StrEnum):
@@ -84,3 +86,8 @@ class LaneReport:
     stalled: timedelta = timedelta()
     lml_trouble: str | None = None
     lml_pause: timedelta = timedelta()
+
+
+def is_alive(pulses: Sequence[Pulse]) -> bool:
+    """Return whether every loop still turns; if one does not, only a restart helps."""
+    return all(pulse.stalled <= STALLED for pulse in pulses)

@@ -27,6 +27,10 @@ class Refusals:
 
     in_a_row: int = 0
 
+    def begin_batch(self) -> None:
+        """Have the next batch split at least once: some of its parts may go through."""
+        self.in_a_row = min(self.in_a_row, _REFUSALS_IN_A_ROW - 1)
+
 
 async def isolate(
     items: Sequence[T],
@@ -40,24 +44,21 @@ async def isolate(
     after too many refusals in a row, counting those of earlier batches in `refusals`. An unexpected
     exception counts as a refusal; the first is logged. Service faults are raised at once.
     """
-    waiting = [items]
+    waiting, logged = [items], False
     refusals = refusals or Refusals()
-    # Split every batch at least once: some of its parts may go through.
-    refusals.in_a_row = min(refusals.in_a_row, _REFUSALS_IN_A_ROW - 1)
-    logged = False
+    refusals.begin_batch()
     while waiting:
         part = waiting.pop()
         try:
             await attempt(part)
         except SERVICE_FAULTS:
             raise
-        except BatchRefusedError as fault:
-            reason = str(fault)
         except Exception as error:  # noqa: BLE001 - other items may still go through
-            reason = f"unexpected {type(error).__name__}"
-            if not logged:
+            expected = isinstance(error, BatchRefusedError)
+            reason = str(error) if expected else f"unexpected {type(error).__name__}"
+            if not (expected or logged):
+                logged = True
                 _log.exception("unexpected error, isolating its rows", rows=len(part))
-            logged = True
         else:
             refusals.in_a_row = 0
             continue

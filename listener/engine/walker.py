@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,7 +14,7 @@ from listener.domain.budget import RefreshCause
 from listener.domain.due import Scope
 from listener.domain.faults import RunGoesOnError
 from listener.domain.pacing import Backoff
-from listener.domain.refreshing import Refreshed, RefreshStatus, RotationTally
+from listener.domain.refreshing import Refreshed, RefreshStatus, RotationTally, Standing
 from listener.domain.run import RunKind
 from listener.engine.circuit import Circuit
 from listener.engine.ports import PlayedIdentities, Runs
@@ -70,20 +70,28 @@ class Walker:
             async with self.runs.enter(RunKind.ROTATION, Scope(), cause, tally, wait=False) as note:
                 # Read again: another walk may just have ended.
                 played = await self.played.identities(since)
-                todo = {i: each.known for i, each in played.items() if each.answered is None}
-                if expect is not None:
-                    expect(len(todo))
-                walk = _Walk(self.refresher, self.circuit, tally, todo)
-                with self.telemetry.run(RunKind.ROTATION.value, tally):
-                    for identity, each in played.items():
-                        if each.answered is not None:
-                            tally.count_former(identity, each.answered)
-                    if todo:
-                        await walk.through(note)
+                await self._walk(played, tally, expect, note)
         except RunGoesOnError as fault:
             message = "a rotation walk is already running; `listener status` shows it"
             raise RunHaltedError(message) from fault
         return tally
+
+    async def _walk(
+        self,
+        played: Mapping[int, Standing],
+        tally: RotationTally,
+        expect: Callable[[int], None] | None,
+        note: Callable[[], Awaitable[None]],
+    ) -> None:
+        todo = {i: each.known for i, each in played.items() if each.answered is None}
+        if expect is not None:
+            expect(len(todo))
+        with self.telemetry.run(RunKind.ROTATION.value, tally):
+            for identity, each in played.items():
+                if each.answered is not None:
+                    tally.count_former(identity, each.answered)
+            if todo:
+                await _Walk(self.refresher, self.circuit, tally, todo).through(note)
 
     async def count(self, since: datetime) -> int:
         """Return how many identities a walk would ask about, without asking."""

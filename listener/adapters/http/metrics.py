@@ -65,6 +65,11 @@ class Metrics:
         self._runs = counter(
             "runs", "Searches for due rows that ended in this process.", ("kind", "outcome")
         )
+        self._begin_series()
+        ProcessCollector(registry=registry)
+        registry.register(_Reader(self._read))
+
+    def _begin_series(self) -> None:
         # increase() misses the first event of a series that only starts with it.
         for kind in RunKind:
             for outcome in _RUN_OUTCOMES:
@@ -75,8 +80,6 @@ class Metrics:
         for stream in Stream:
             for each in (self._settled, self._ages, self._batch_rows, self._batch_seconds):
                 each.labels(stream)
-        ProcessCollector(registry=registry)
-        registry.register(_Reader(self._read))
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

@@ -56,7 +56,7 @@ class PostgresRuns:
         """
         with translated():
             connection = await open_session(self._database)
-        run = _Run(connection, self._database, tally)
+        run = _RecordedRun(connection, self._database, tally)
         try:
             with translated():
                 await run.lock(kind, scope, wait=wait)
@@ -75,7 +75,7 @@ class PostgresRuns:
             await connection.close()
 
 
-class _Run:
+class _RecordedRun:
     def __init__(
         self,
         connection: psycopg.AsyncConnection[Any],

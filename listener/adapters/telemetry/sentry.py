@@ -186,7 +186,8 @@ async def open_sentry(
 
     Errors logged meanwhile are captured. What cannot be sent is dropped.
     """
-    reporter = ErrorReporter(_start_sdk(options, transport))
+    _start_sdk(options, transport)
+    reporter = ErrorReporter(_capture)
     logging.getLogger().addHandler(reporter)
     telemetry = SentryTelemetry(reporter, options.window)
     try:
@@ -200,17 +201,15 @@ async def open_sentry(
         sentry_sdk.get_global_scope().set_client(None)
 
 
-def _start_sdk(
-    options: SentryOptions, transport: Transport | None
-) -> Callable[[Mapping[str, Any]], None]:
-    """Initialize the SDK; return the function that captures an event."""
+def _capture(event: Mapping[str, Any]) -> None:
+    sentry_sdk.capture_event(cast("Event", event))
+
+
+def _start_sdk(options: SentryOptions, transport: Transport | None) -> None:
     scrubber = Scrubber((options.dsn, *options.secrets))
 
     def scrub(event: Event, _hint: Hint) -> Event:
         return cast("Event", scrubber.event(event))
-
-    def capture(event: Mapping[str, Any]) -> None:
-        sentry_sdk.capture_event(cast("Event", event))
 
     sentry_sdk.init(
         dsn=options.dsn,
@@ -236,4 +235,3 @@ def _start_sdk(
     )
     # It warns of every failed attempt to reach Sentry, which does not belong in our log.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
-    return capture
