@@ -23,24 +23,23 @@ from listener.adapters.postgres.worklists import (
 from listener.app.story import lines_of
 from listener.app.wording import answer_of, day, next_of, printable
 from listener.app.worklists import MEANINGS, UNSURE, write_csv
-from listener.domain.due import AskAgain
 from listener.domain.faults import InstallationError, StoreUnavailableError
 from listener.settings import StatusSettings
 
 _SHOWN = 50
-# Sessions at once for pages, and beside them for downloads, which may take a minute.
+# Concurrent sessions: for pages, and separately for downloads, which may take a minute.
 _READERS, _DOWNLOADS = 2, 1
 _TURN = timedelta(seconds=5)
 _LONGEST = timedelta(seconds=8)
-# Without it a spreadsheet takes UTF-8 for the encoding of its system.
+# Without it, spreadsheets assume the encoding of their system.
 _BYTE_ORDER_MARK = "\ufeff"
 
 
 class Catalogue:
     """Reads for the pages, on few sessions, each opened for one page.
 
-    Every method raises `StoreUnavailableError` if the database or a place among its readers is not
-    to be had in time.
+    Every method raises `StoreUnavailableError` if the database is down or slow, or if too many
+    pages are being read already.
     """
 
     meanings: Mapping[str, str] = {str(kind): meaning for kind, meaning in MEANINGS.items()}
@@ -50,10 +49,6 @@ class Catalogue:
         self._backend = settings.wxyc_schema_name
         self._readers = asyncio.Semaphore(_READERS)
         self._downloads = asyncio.Semaphore(_DOWNLOADS)
-        self._ask_again = AskAgain(
-            resolved=timedelta(days=settings.stale_threshold_days),
-            unresolved=timedelta(days=settings.unresolved_retry_days),
-        )
 
     async def search(self, words: str) -> Found:
         """Return the releases that contain the words, the best ones first."""
@@ -71,7 +66,7 @@ class Catalogue:
                 connection,
                 self._backend,
                 library_id,
-                self._ask_again,
+                self._settings.ask_again,
                 include_null_canonical=self._settings.include_null_canonical,
             )
         title = f"Row {library_id}" if story.release is None else _title(story.release)

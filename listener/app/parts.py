@@ -287,9 +287,6 @@ async def open_parts(
             neglected=Counter(),
             circuits={stream: Circuit(stream, backoff) for stream in Stream},
             outbox=PostgresOutbox(pool, database.backend),
-            ask_again=AskAgain(
-                resolved=timedelta(days=settings.stale_threshold_days),
-                unresolved=timedelta(days=settings.unresolved_retry_days),
-            ),
+            ask_again=settings.ask_again,
             telemetry=telemetry or TelemetryFanOut(),
         )

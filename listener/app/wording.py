@@ -32,7 +32,7 @@ def day(at: datetime) -> str:
 
 
 def printable(text: str) -> str:
-    """Escape what could control a terminal, or turn the direction of writing, in a text."""
+    """Escape characters that could control a terminal or reverse the direction of writing."""
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in text

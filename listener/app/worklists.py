@@ -22,7 +22,7 @@ MEANINGS: Mapping[Worklist, str] = {
 UNSURE = 0.7
 
 _NAMES = {"row_id": "id", "artist_name": "artist", "album_title": "title"}
-# What a spreadsheet takes for the beginning of a formula, in some languages at full width.
+# How a formula of a spreadsheet begins; some languages use full-width letters.
 _FORMULA = frozenset("=+-@＝＋－＠")  # noqa: RUF001 - those letters are meant
 
 
@@ -43,7 +43,7 @@ def write_csv(listed: Iterable[ListedRelease], out: TextIO, *, header: bool = Tr
 
 
 def _plain(cell: object) -> object:
-    """Put an apostrophe before what a spreadsheet might compute, for it to show the rest as is."""
+    """Put an apostrophe before text that a spreadsheet would otherwise compute."""
     if isinstance(cell, str) and cell.lstrip()[:1] in _FORMULA:
         return f"'{cell}"
     return cell

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import timedelta
 from functools import partial
 
 import click
@@ -17,7 +16,6 @@ from listener.cli.errors import RowId, examples
 from listener.cli.find import search, show
 from listener.cli.look import json_option, print_labelled
 from listener.cli.session import look
-from listener.domain.due import AskAgain
 from listener.settings import StatusSettings, load_settings
 
 _NO_SUCH_ROW = 1
@@ -42,14 +40,10 @@ def why_command(*, row: tuple[str, ...], as_json: bool) -> None:
     """
     settings = load_settings(StatusSettings)
     library_id = _id_of(row, settings)
-    ask_again = AskAgain(
-        resolved=timedelta(days=settings.stale_threshold_days),
-        unresolved=timedelta(days=settings.unresolved_retry_days),
-    )
     read = partial(
         read_story,
         library_id=library_id,
-        ask_again=ask_again,
+        ask_again=settings.ask_again,
         include_null_canonical=settings.include_null_canonical,
     )
     story = look(settings, read)

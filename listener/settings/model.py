@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from listener.domain.asking import IncludeTracks
+from listener.domain.due import AskAgain
 from listener.domain.refreshing import LML_REFRESH_BATCH_CAP
 from listener.network import proxy_for, require_trust
 from listener.settings.bounds import Unit
@@ -57,6 +58,14 @@ class StatusSettings(DatabaseSettings):
         description="How long a library change may wait, while LML answers, before /readyz "
         "reports the daemon as not ready.",
     )
+
+    @property
+    def ask_again(self) -> AskAgain:
+        """When LML is asked again about a row."""
+        return AskAgain(
+            resolved=timedelta(days=self.stale_threshold_days),
+            unresolved=timedelta(days=self.unresolved_retry_days),
+        )
 
 
 class Settings(StatusSettings):

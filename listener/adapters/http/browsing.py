@@ -35,7 +35,7 @@ Reply = Callable[[Request], Awaitable[Response]]
 
 
 class Catalogue(Protocol):
-    """What the pages show; raises `StoreUnavailableError` if it cannot be read.
+    """What the pages show; raises `StoreUnavailableError` if the database cannot be read.
 
     `meanings` says what each worklist holds, by its name. `csv` yields a whole worklist in parts.
     """
@@ -49,9 +49,9 @@ class Catalogue(Protocol):
 
 
 class _Download(StreamingResponse):
-    """Sends parts as they are read; if no more can be read, the connection ends before the reply.
+    """Sends parts as they are read; if reading fails, hangs up before the reply ends.
 
-    So whoever saves it sees that it is not all.
+    A client then reports a failed download instead of saving an incomplete file.
     """
 
     def __init__(self, parts: AsyncGenerator[bytes, None], name: str) -> None:
@@ -122,7 +122,7 @@ class Browsing:
         if name not in self._catalogue.meanings:
             return _not_found("There is no such list.")
         parts = self._catalogue.csv(name)
-        # While nothing was sent, a database that fails can still be reported.
+        # Until something is sent, a failing database can still be reported by a page.
         return _Download(_after(await anext(parts), parts), name)
 
 
@@ -143,7 +143,7 @@ def _not_found(what: str) -> Response:
 
 
 def _readable(reply: Reply) -> Reply:
-    """Have a fault of the database be a page, too."""
+    """Turn a fault of the database into a page."""
 
     async def answer(request: Request) -> Response:
         try:

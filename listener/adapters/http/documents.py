@@ -152,7 +152,7 @@ def _table(caption: str, entries: Sequence[Entry]) -> Element | None:
     if not entries:
         return None
     heads = [make("th", name, scope="col", role="columnheader") for name in entries[0].cells]
-    # On a narrow screen its parts are displayed as blocks, and would not be heard as a table.
+    # On narrow screens these become blocks, which without roles are not announced as a table.
     table = make(
         "table",
         make("caption", caption, class_="hidden"),

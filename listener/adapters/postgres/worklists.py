@@ -86,7 +86,7 @@ async def stream_worklist(
     await _require(connection, backend, worklist)
     parameters = {"below": below, "limit": None, "skip": 0}
     async with connection.transaction():
-        # It is idle while a slow reader takes what was read.
+        # The session is idle in its transaction while a slow client reads.
         await connection.execute(_IDLE, (_SLOW_READER,))
         async with connection.cursor("worklist", row_factory=class_row(ListedRelease)) as cursor:
             await cursor.execute(query(_STATEMENTS[worklist], backend), parameters)
