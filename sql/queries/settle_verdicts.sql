@@ -33,10 +33,12 @@ answering AS (
 ),
 settled AS (
     DELETE FROM listener.change AS c
-    USING unnest(%(change_seqs)b::bigint[], %(change_rows)b::int[]) AS e (seq, row_id)
     WHERE c.stream = 'library'
-        AND c.seq = e.seq
-        AND (e.row_id IN (SELECT a.library_id FROM accepted AS a)) IS TRUE
+        AND c.seq = ANY (ARRAY(
+            SELECT e.seq
+            FROM unnest(%(change_seqs)b::bigint[], %(change_rows)b::int[]) AS e (seq, row_id)
+            WHERE (e.row_id IN (SELECT a.library_id FROM accepted AS a)) IS TRUE
+        ))
 )
 SELECT
     (

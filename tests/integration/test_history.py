@@ -779,6 +779,10 @@ async def test_plan_made_on_empty_tables_reaches_rows_by_key(pool: Pool, name: s
     assert not [line for line in scans if "Index" not in line], plan
     # None of them walks through all of its index.
     assert plan.count("Index Cond") == len(scans), plan
+    # Nor through all changes of a stream.
+    assert len(re.findall(r"Scan .*on change", plan)) == len(
+        re.findall(r"Index Cond: .*\bseq\b", plan)
+    ), plan
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,17 @@ from listener.domain.retrying import Failure
 from listener.domain.verdict import Identity, VerdictBatch, Written
 
 _MANUAL = "manual"
+_KEEPING = "keep_identities"
+# In this order: each needs what those before it have written or left in a setting.
+_STATEMENTS = (
+    "accept_verdicts",
+    "verify_identities",
+    "hold_identities",
+    _KEEPING,
+    "replace_identities",
+    "write_sources",
+    "settle_verdicts",
+)
 
 
 class PostgresVerdicts:
@@ -36,13 +47,7 @@ class PostgresVerdicts:
         self._ask_again = ask_again
         self._withdraw = withdraw_on_change
         self._history = History(backend)
-        self._accept = query("accept_verdicts", backend)
-        self._verify = query("verify_identities", backend)
-        self._hold = query("hold_identities", backend)
-        self._keep = query("keep_identities", backend)
-        self._replace = query("replace_identities", backend)
-        self._write_sources = query("write_sources", backend)
-        self._settle = query("settle_verdicts", backend)
+        self._statements = {name: query(name, backend) for name in _STATEMENTS}
         self._fail = query("record_failures", backend)
         self._tracks = PostgresTracks(backend)
 
@@ -63,19 +68,16 @@ class PostgresVerdicts:
             kept = await self._history.kept(connection)
             try:
                 async with _together(connection, explicit=has_keys):
-                    accepted = await connection.execute(self._accept, parameters)
-                    await connection.execute(self._verify, parameters)
-                    held = await connection.execute(self._hold)
-                    if kept:
-                        await connection.execute(self._keep)
-                    await connection.execute(self._replace, parameters)
-                    await connection.execute(self._write_sources, parameters)
-                    settled = await connection.execute(self._settle, parameters)
+                    sent = {
+                        name: await connection.execute(statement, parameters)
+                        for name, statement in self._statements.items()
+                        if kept or name != _KEEPING
+                    }
                     tracks = await self._tracks.write(connection, batch) if has_keys else {}
                 # Fetched after the pipeline: until it ends, nothing is committed.
-                rows = await accepted.fetchall()
-                withdrawn, of_people, *_ = await only_row(held)
-                unresolved_now, locked = await only_row(settled)
+                rows = await sent["accept_verdicts"].fetchall()
+                withdrawn, of_people, *_ = await only_row(sent["hold_identities"])
+                unresolved_now, locked = await only_row(sent["settle_verdicts"])
             except (psycopg.ProgrammingError, psycopg.IntegrityError):
                 self._history.suspect()
                 raise
