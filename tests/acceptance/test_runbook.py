@@ -38,7 +38,8 @@ def test_pipe_gets_the_markdown(name: str, path: str) -> None:
         ("lag", "is lag-growing meant? "),
         ("lml", "is lml-down or lml-errors meant? "),
         ("down", "is database-down or lml-down meant? "),
-        ("lml-dwon", "is lml-down meant? "),
+        ("lagg", "is lag-growing meant? "),
+        ("lml-dwon", "is lml-down or lml-errors meant? "),
         ("../README", ""),
     ],
 )
