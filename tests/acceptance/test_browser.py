@@ -169,7 +169,7 @@ def test_change_is_seen_without_loading_the_page_again(
         soon(lambda rows=rows: shown(page, "coverage.resolved") == str(rows), page)  # type: ignore[misc]
 
 
-def test_trouble_is_told_and_ends(
+def test_trouble_is_reported_and_ends(
     db: Connection, start: Start, simulator: Simulator, look: Look
 ) -> None:
     site = Site(start(HTTP_BIND=ANY_PORT, LML_ATTEMPTS="1")).ready()
@@ -183,7 +183,7 @@ def test_trouble_is_told_and_ends(
     soon(lambda: page.inner_text("#word") == "Well", page)
 
 
-def test_daemon_that_went_is_told(start: Start, browser: Browser) -> None:
+def test_daemon_that_is_gone_is_reported(start: Start, browser: Browser) -> None:
     daemon = start(HTTP_BIND=ANY_PORT)
     page = browser.new_page()
     page.goto(Site(daemon).ready().url)

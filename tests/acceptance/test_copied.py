@@ -36,7 +36,7 @@ def answered(db: Connection, listener: Commands) -> int:
     return row
 
 
-def test_daemon_that_starts_on_a_copy_goes_on(
+def test_daemon_that_starts_on_a_copy_continues(
     dsn: str, db: Connection, role: str, start: Start, answered: int
 ) -> None:
     before = verdict_order(db)
@@ -48,7 +48,7 @@ def test_daemon_that_starts_on_a_copy_goes_on(
     assert daemon.stop() == 0
 
 
-def test_daemon_whose_server_is_replaced_by_a_copy_goes_on_after_a_sweep(
+def test_daemon_whose_server_is_replaced_by_a_copy_continues_after_a_sweep(
     db: Connection, start: Start, answered: int
 ) -> None:
     daemon = start(SWEEP_INTERVAL="1s").following()

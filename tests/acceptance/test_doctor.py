@@ -137,7 +137,7 @@ def test_screen_is_readable_in_a_pipe(listener: Commands) -> None:
 
 
 @pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
-def test_screen_is_coloured_on_a_terminal_unless_told_not_to(
+def test_screen_is_coloured_on_a_terminal_unless_it_is_turned_off(
     dsn: str, lml: str, no_color: str, coloured: bool
 ) -> None:
     ours, theirs = pty.openpty()
@@ -213,12 +213,12 @@ def test_secrets_are_never_shown(listener: Commands, dsn: str) -> None:
         assert "geheim" not in ran.stdout + ran.stderr
 
 
-def test_database_that_is_not_there_is_told(doctor: Doctor, dsn: str) -> None:
+def test_database_that_is_not_there_is_reported(doctor: Doctor, dsn: str) -> None:
     findings = doctor(DATABASE_URL=with_database(dsn, "not_there"))
     assert 'database "not_there" does not exist' in findings["database"]["finding"]
 
 
-def test_database_that_takes_no_writes_is_told(db: Connection, doctor: Doctor) -> None:
+def test_database_that_takes_no_writes_is_reported(db: Connection, doctor: Doctor) -> None:
     name = sql.Identifier(db.info.dbname)
     db.execute(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name))
     findings = doctor()
@@ -227,7 +227,7 @@ def test_database_that_takes_no_writes_is_told(db: Connection, doctor: Doctor) -
     assert "turn it off" in findings["database"]["advice"]
 
 
-def test_missing_parts_are_told(db: Connection, doctor: Doctor) -> None:
+def test_missing_parts_are_reported(db: Connection, doctor: Doctor) -> None:
     db.execute(sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(table("library")))
     db.execute("DELETE FROM listener.installed WHERE name LIKE 'schema/0002%'")
     findings = doctor()
@@ -237,7 +237,7 @@ def test_missing_parts_are_told(db: Connection, doctor: Doctor) -> None:
     assert "listener migrate" in findings["triggers"]["advice"]
 
 
-def test_database_without_the_listener_is_told(db: Connection, doctor: Doctor) -> None:
+def test_database_without_the_listener_is_reported(db: Connection, doctor: Doctor) -> None:
     db.execute("DROP SCHEMA listener CASCADE")
     assert states(doctor()) == {
         "schema": "fail",
@@ -246,14 +246,14 @@ def test_database_without_the_listener_is_told(db: Connection, doctor: Doctor) -
     }
 
 
-def test_wrong_schema_of_the_backend_is_told(doctor: Doctor) -> None:
+def test_wrong_schema_of_the_backend_is_reported(doctor: Doctor) -> None:
     findings = doctor(WXYC_SCHEMA_NAME="elsewhere")
     assert findings["rights"]["state"] == "fail"
     assert findings["rights"]["finding"] == "not found: schema elsewhere"
     assert "WXYC_SCHEMA_NAME" in findings["rights"]["advice"]
 
 
-def test_role_without_a_right_is_told(
+def test_role_without_a_right_is_reported(
     db: Connection, doctor: Doctor, dsn: str, worker_id: str
 ) -> None:
     role = f"listener_patient_{worker_id}"
@@ -277,7 +277,7 @@ def test_role_without_a_right_is_told(
         db.execute(sql.SQL("DROP ROLE {}").format(name))
 
 
-def test_lml_that_does_not_answer_is_told(doctor: Doctor) -> None:
+def test_lml_that_does_not_answer_is_reported(doctor: Doctor) -> None:
     findings = doctor(LIBRARY_METADATA_URL="http://127.0.0.1:1")
     assert states(findings) == dict.fromkeys(FURTHER[:4], "fail")
 
@@ -286,7 +286,7 @@ def test_lml_that_does_not_answer_is_told(doctor: Doctor) -> None:
     ("health", "state"),
     [(Health(), None), (Health("degraded"), "warn"), (Health("unhealthy"), "fail")],
 )
-def test_health_of_lml_is_told(
+def test_health_of_lml_is_reported(
     doctor: Doctor, simulator: Simulator, health: Health, state: str | None
 ) -> None:
     simulator.health = health
@@ -339,7 +339,7 @@ def test_route_is_judged(status: int, seconds: float, state: State) -> None:
 
 
 @pytest.mark.parametrize("body", ["message", "html", "text", "empty"])
-def test_route_where_something_else_answers_is_told(
+def test_route_where_something_else_answers_is_reported(
     doctor: Doctor, simulator: Simulator, body: str
 ) -> None:
     simulator.faults.add("status", status=200, body=body, endpoint="bulk")
@@ -349,7 +349,7 @@ def test_route_where_something_else_answers_is_told(
     assert "LIBRARY_METADATA_URL" in findings["LML library route"]["advice"]
 
 
-def test_answer_of_the_deploy_gate_is_told(doctor: Doctor, simulator: Simulator) -> None:
+def test_answer_of_the_deploy_gate_is_reported(doctor: Doctor, simulator: Simulator) -> None:
     assert not doctor(**COMMIT)
     simulator.health = Health(commit_sha="f" * 40)
     findings = doctor(**COMMIT)
@@ -376,7 +376,7 @@ def test_sentry_dsn_is_judged(dsn: str | None, state: State) -> None:
     assert "geheim" not in finding.finding
 
 
-def test_usage_error_is_told_apart(listener: Commands) -> None:
+def test_usage_error_is_reported_separately(listener: Commands) -> None:
     assert listener.run("doctor", "--nonsense").code == 2
 
 

@@ -110,12 +110,12 @@ def test_option_that_is_none_is_a_usage_error(name: str) -> None:
     assert f"Try 'listener {name} --help' for help." in refused.stderr
 
 
-def test_version_is_told() -> None:
+def test_version_is_reported() -> None:
     assert re.fullmatch(r"listener, version \d+\.\d+\.\d+\n", run("--version").stdout)
 
 
 @pytest.mark.parametrize("name", [name for name in ON_THE_DATABASE if name != "doctor"])
-def test_wrong_settings_are_told_without_a_traceback(name: str) -> None:
+def test_wrong_settings_are_reported_without_a_traceback(name: str) -> None:
     wrong = run(*words(name)[3:], DATABASE_URL="mysql://u:geheim@db/x")
     assert (wrong.returncode, wrong.stdout) == (COULD_NOT_RUN, "")
     assert all(line.startswith("listener: ") for line in wrong.stderr.splitlines())
@@ -126,7 +126,7 @@ def test_wrong_settings_are_told_without_a_traceback(name: str) -> None:
 @pytest.mark.parametrize(
     "name", [name for name in ON_THE_DATABASE if name not in {"doctor", "run", "settings"}]
 )
-def test_database_that_is_not_there_is_told_with_what_to_do(name: str) -> None:
+def test_database_that_is_not_there_is_reported_with_what_to_do(name: str) -> None:
     settings = {"DATABASE_URL": "postgresql://u:geheim@127.0.0.1:1/x", **WITHOUT_LML}
     ran = run(*words(name)[3:], **settings)
     assert ran.returncode == COULD_NOT_RUN
@@ -317,7 +317,7 @@ def through_sh(line: str, **settings: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_reader_that_leaves_is_no_error(dsn: str) -> None:
+def test_reader_that_disconnects_is_not_an_error(dsn: str) -> None:
     done = subprocess.run(
         ["/bin/sh", "-c", f"{shlex.quote(sys.executable)} -m listener status | head -1"],
         env={"PATH": os.defpath, "DATABASE_URL": dsn},
@@ -356,7 +356,7 @@ def test_command_whose_reader_has_left_ends_quietly(dsn: str, words: str) -> Non
 )
 @pytest.mark.parametrize("words", ["doctor", "status", "--help", "status --help", "--version"])
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_output_that_cannot_be_written_is_told(
+def test_output_that_cannot_be_written_is_reported(
     dsn: str, where: str, reason: str, words: str, unbuffered: str
 ) -> None:
     settings = {"DATABASE_URL": dsn, "PYTHONUNBUFFERED": unbuffered}
@@ -377,7 +377,9 @@ def test_words_that_cannot_be_written_change_no_exit_code(where: str, words: str
 
 
 @pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
-def test_log_is_coloured_on_a_terminal_unless_told_not_to(no_color: str, coloured: bool) -> None:
+def test_log_is_coloured_on_a_terminal_unless_it_is_turned_off(
+    no_color: str, coloured: bool
+) -> None:
     logging = (
         "import structlog; from listener.adapters.log import configure_logs;"
         " configure_logs('INFO'); structlog.stdlib.get_logger().info('at work')"

@@ -127,7 +127,7 @@ async def test_unhealthy_lml_names_its_commit_all_the_same(
 
 
 @pytest.mark.parametrize("base", ["", "/", "/api/v1", "/api/v1/"])
-async def test_health_stands_at_the_root_of_lml(gated: Gated, lml: str, base: str) -> None:
+async def test_health_is_at_the_root_of_lml(gated: Gated, lml: str, base: str) -> None:
     await require_gate(gated(library_metadata_url=lml + base))
 
 

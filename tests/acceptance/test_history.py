@@ -219,7 +219,7 @@ def test_restore_refuses_what_is_not_there(db: Connection, dsn: str, withdrawn: 
     assert nothing.stdout.splitlines()[1].strip() == "no former identities"
 
 
-def test_backend_without_a_history_is_told_and_works(
+def test_backend_without_a_history_is_reported_and_works(
     db: Connection, dsn: str, listener: Commands, start: Start
 ) -> None:
     db.execute(sql.SQL("DROP TABLE {}").format(table("library_identity_history")))

@@ -81,7 +81,7 @@ def test_stalled_log_keeps_nothing_from_being_answered(
     assert stalled.read() == ""
 
 
-def test_log_goes_on_once_it_is_read_again(db: Connection, start: Start, stalled: Pipe) -> None:
+def test_log_continues_once_it_is_read_again(db: Connection, start: Start, stalled: Pipe) -> None:
     daemon = start(stderr=stalled.writing)
     add_release(db)
     eventually(lambda: count(db, "library_identity") == 1)

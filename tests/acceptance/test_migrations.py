@@ -99,7 +99,7 @@ def test_no_command_takes_it_for_an_error_in_the_program(
             assert "does not exist" in ran.stderr, command
 
 
-def test_daemon_logs_what_the_database_says_and_goes_on_once_it_is_undone(
+def test_daemon_logs_what_the_database_says_and_continues_once_it_is_undone(
     db: Connection, start: Start
 ) -> None:
     daemon = start().following()

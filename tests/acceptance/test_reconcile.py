@@ -354,7 +354,7 @@ def test_shares_are_disjoint_and_complete(
     assert len(asked(simulator)) == len(set(asked(simulator))) == 100
 
 
-def test_killed_backfill_goes_on_where_it_was(
+def test_killed_backfill_continues_where_it_stopped(
     quiet: Connection, listener: Commands, simulator: Simulator
 ) -> None:
     simulator.latency = Latency(fixed=timedelta(milliseconds=30))
@@ -389,7 +389,7 @@ def test_limit_and_only_and_since_id_restrict_a_sweep(
     assert asked(simulator) == [rows[0], *rows[8:]]
 
 
-def test_plan_tells_what_a_backfill_comes_to_and_asks_nothing(
+def test_plan_estimates_a_backfill_and_asks_nothing(
     quiet: Connection, listener: Commands, simulator: Simulator
 ) -> None:
     add_releases(quiet, 1200)

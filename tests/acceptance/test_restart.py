@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(120)
 AWAY = 12
 
 
-def test_daemon_goes_on_as_soon_as_the_server_is_back(
+def test_daemon_continues_as_soon_as_the_server_is_back(
     tmp_path: Path, simulator: Simulator, lml: str
 ) -> None:
     with embedded_postgres(tmp_path / "pg") as dsn:

@@ -59,7 +59,7 @@ def test_role_is_made_and_granted_and_again(
         db.execute(sql.SQL("DROP ROLE {}").format(identifier))
 
 
-def test_who_may_not_grant_is_told_so(dsn: str) -> None:
+def test_owner_who_may_not_grant_gets_an_error(dsn: str) -> None:
     refused = look(dsn, "roles", "--role", "pg_monitor", "--apply")
     assert refused.returncode == 2
     assert refused.stdout == ""
@@ -68,7 +68,7 @@ def test_who_may_not_grant_is_told_so(dsn: str) -> None:
     assert "Traceback" not in refused.stderr
 
 
-def test_who_may_not_make_a_role_is_told_what_to_have_run(dsn: str, role: str) -> None:
+def test_role_that_may_not_create_roles_learns_what_to_have_run(dsn: str, role: str) -> None:
     refused = look(dsn, "roles", "--role", "somebody_new", "--apply")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert f"permission denied to create role; give {role} CREATEROLE" in refused.stderr
@@ -76,13 +76,13 @@ def test_who_may_not_make_a_role_is_told_what_to_have_run(dsn: str, role: str) -
 
 
 @pytest.mark.parametrize("command", [("migrate",), ("uninstall", "--yes")])
-def test_who_may_not_install_is_told_who_may(dsn: str, command: tuple[str, ...]) -> None:
+def test_role_that_may_not_install_learns_which_one_may(dsn: str, command: tuple[str, ...]) -> None:
     refused = look(dsn, *command)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "; run it as the owner of the backend's tables" in refused.stderr
 
 
-def test_daemon_that_may_not_look_is_told_to_be_granted(
+def test_grant_that_the_daemon_lacks_for_reading_is_named(
     db: Connection, listener: Commands, role: str
 ) -> None:
     db.execute(sql.SQL("REVOKE USAGE ON SCHEMA listener FROM {}").format(sql.Identifier(role)))

@@ -113,7 +113,7 @@ def test_daily_walk_asks_each_identity_once_and_not_again_in_its_slot(
     assert pages(simulator) == [50, 50, 20]
 
 
-def test_walk_that_was_killed_goes_on_with_what_is_left(
+def test_walk_that_was_killed_continues_with_what_is_left(
     db: Connection, start: Start, simulator: Simulator
 ) -> None:
     simulator.identities.mix = WARM
@@ -146,7 +146,7 @@ def test_two_replicas_walk_once(db: Connection, start: Start, simulator: Simulat
     assert runs(db) == ["done"]
 
 
-def test_command_walks_and_tells_what_became_of_the_identities(
+def test_command_walks_and_reports_what_became_of_the_identities(
     db: Connection, listener: Commands, simulator: Simulator
 ) -> None:
     simulator.identities.mix = IdentityMix(
@@ -222,7 +222,7 @@ def test_sweep_does_both_streams(db: Connection, listener: Commands, simulator: 
     assert ran.report["rotation"]["identities_scanned"] == 3
 
 
-def test_command_tells_a_person_of_both_streams_and_so_does_status(
+def test_command_reports_on_both_streams_and_so_does_status(
     db: Connection, listener: Commands, simulator: Simulator
 ) -> None:
     simulator.identities.mix = WARM

@@ -138,7 +138,7 @@ def test_what_is_no_file_is_named_instead_of_opened(tmp_path: Path, name: str, k
 
 
 @pytest.mark.parametrize("kind", ["fifo", "device", "directory"])
-def test_settings_file_that_is_no_file_is_named(tmp_path: Path, kind: str) -> None:
+def test_settings_file_that_is_not_a_file_is_named(tmp_path: Path, kind: str) -> None:
     (tmp_path / ".env").symlink_to(no_file(tmp_path, kind))
     for command in ("settings", "status", "run"):
         ran = listener(tmp_path, command, **ADDRESSES)
@@ -146,7 +146,7 @@ def test_settings_file_that_is_no_file_is_named(tmp_path: Path, kind: str) -> No
         assert ran.stderr == "listener: .env is no file; remove it, or replace it with a file\n"
 
 
-def test_address_with_a_certificate_that_is_no_file_is_named(tmp_path: Path) -> None:
+def test_address_with_a_certificate_that_is_not_a_file_is_named(tmp_path: Path) -> None:
     address = f"{ADDRESSES['DATABASE_URL']}?sslrootcert={no_file(tmp_path, 'fifo')}"
     ran = listener(tmp_path, "status", DATABASE_URL=address)
     assert ran.returncode == 2

@@ -218,9 +218,7 @@ def test_nothing_is_served_or_imported_without_an_address(start: Start) -> None:
 
 
 @pytest.mark.parametrize("loop", [signal.SIGUSR1, signal.SIGUSR2])
-def test_loop_that_stands_still_turns_it_red(
-    db: Connection, start: Start, loop: signal.Signals
-) -> None:
+def test_stuck_loop_turns_it_red(db: Connection, start: Start, loop: signal.Signals) -> None:
     daemon = start(STALLING, HTTP_BIND=ANY_PORT)
     site = Site(daemon).ready()
     daemon.kill(loop)
@@ -374,7 +372,7 @@ def test_every_session_names_version_and_process(db: Connection, start: Start) -
         assert f"[{daemon.process.pid}] " in name
 
 
-def test_log_tells_where_the_page_is(start: Start) -> None:
+def test_log_shows_where_the_page_is(start: Start) -> None:
     daemon = start(HTTP_BIND=ANY_PORT)
     url = url_of(daemon)
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", url)

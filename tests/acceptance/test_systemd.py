@@ -106,7 +106,7 @@ def test_daemon_that_cannot_start_is_never_ready(
     daemon.ended()
 
 
-def test_daemon_of_which_a_loop_stands_still_gives_no_sign_of_life(
+def test_daemon_with_a_stuck_loop_stops_notifying(
     start: Start, heard: tuple[str, Callable[[], set[str]]]
 ) -> None:
     address, hear = heard

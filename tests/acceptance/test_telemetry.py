@@ -111,7 +111,7 @@ def assert_nothing_leaked(sentry: Sentry, *texts: str) -> None:
             assert secret not in text
 
 
-def test_sweep_is_told_of_in_numbers_without_secrets_or_rows(
+def test_sweep_is_reported_in_numbers_without_secrets_or_rows(
     db: Connection, listener: Commands, sentry: Sentry, settings: dict[str, str]
 ) -> None:
     add_releases(db, 120, ARTIST)
@@ -160,7 +160,7 @@ def test_walk_is_sent_with_all_that_its_command_did_whatever_the_rate(
     assert spans(run, "lml.refresh_for_identities")
 
 
-def test_sweep_that_fails_is_told_of_as_one_error(
+def test_sweep_that_fails_is_reported_as_one_error(
     db: Connection,
     listener: Commands,
     simulator: Simulator,
@@ -208,7 +208,7 @@ def test_poisoned_rows_are_one_error_not_one_each(
     assert_nothing_leaked(sentry, ran.stderr)
 
 
-def test_daemon_tells_at_its_end_what_it_did_last(
+def test_daemon_logs_at_its_end_what_it_did_last(
     db: Connection, start: Start, simulator: Simulator, sentry: Sentry, settings: dict[str, str]
 ) -> None:
     daemon = start(**settings).following()

@@ -147,7 +147,7 @@ async def test_download_that_cannot_go_on_fails_visibly(
     assert not any(record.exc_info for record in caplog.records)
 
 
-async def test_download_that_nobody_reads_any_more_ends() -> None:
+async def test_download_that_is_no_longer_read_ends() -> None:
     # More than the buffers of both sides take.
     catalogue = FakeCatalogue(parts=5_000)
     async with site(catalogue=catalogue) as client:

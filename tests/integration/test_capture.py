@@ -472,7 +472,7 @@ def test_backend_schema_may_have_another_name(dsn: str, db: Connection) -> None:
 # When recording fails
 
 
-def test_write_goes_on_with_one_warning_when_the_table_is_gone(db: Connection) -> None:
+def test_write_continues_with_one_warning_when_the_table_is_gone(db: Connection) -> None:
     db.execute("DROP TABLE listener.change")
     with _warnings_of(db) as said:
         _fill(db, 100)
@@ -500,7 +500,7 @@ def test_recording_goes_on_when_the_table_is_back(db: Connection, album: int) ->
     "revocation",
     ["REVOKE INSERT ON listener.change FROM {}", "REVOKE USAGE ON SCHEMA listener FROM {}"],
 )
-def test_write_goes_on_with_a_warning_when_rights_are_revoked(
+def test_write_continues_with_a_warning_when_rights_are_revoked(
     db: Connection, album: int, role: sql.Identifier, revocation: str
 ) -> None:
     _give_functions_to(db, role)
@@ -628,7 +628,7 @@ def test_streams_are_woken_apart(dsn: str, db: Connection, album: int) -> None:
         "INSERT INTO wxyc_schema.library (artist_id) SELECT 1 WHERE false",
     ],
 )
-def test_nobody_is_woken_when_nothing_is_recorded(
+def test_no_daemon_is_woken_when_nothing_is_recorded(
     dsn: str, db: Connection, album: int, statement: str
 ) -> None:
     with _listening(dsn, "listener_library") as heard:
@@ -685,7 +685,7 @@ def test_no_verdict_can_land_while_the_delete_clears(dsn: str, db: Connection, a
     assert db.execute("SELECT id FROM wxyc_schema.library").fetchall() == []
 
 
-def test_delete_goes_on_with_a_warning_when_clearing_fails(
+def test_delete_continues_with_a_warning_when_clearing_fails(
     db: Connection, album: int, role: sql.Identifier
 ) -> None:
     db.execute(sql.SQL("GRANT USAGE, CREATE ON SCHEMA listener TO {}").format(role))

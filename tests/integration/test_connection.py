@@ -40,7 +40,7 @@ from tests.integration.test_wakeups import Proxy
         (errors.InsufficientPrivilege(), "InsufficientPrivilege"),
     ],
 )
-def test_fault_of_the_database_is_told_in_words(error: Exception, said: str) -> None:
+def test_fault_of_the_database_is_reported_in_words(error: Exception, said: str) -> None:
     with pytest.raises(StoreUnavailableError) as caught, translated():
         raise error
     assert str(caught.value) == said
@@ -162,7 +162,7 @@ async def test_limit_of_connections_is_named(db: Connection, database: Database,
         ("ÖLÜMCÜL (FATAL)", 'rol "lim" için çok fazla bağlantı'),
     ],
 )
-async def test_login_that_is_refused_in_another_language_is_no_outage(
+async def test_login_that_is_refused_in_another_language_is_not_an_outage(
     database: Database, tmp_path: Path, severity: str, said: str
 ) -> None:
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -93,7 +93,7 @@ async def test_row_that_was_just_answered_is_not_due(
 
 
 @pytest.mark.parametrize("kind", Kind)
-async def test_change_that_nobody_captured_is_due(
+async def test_change_that_was_not_captured_is_due(
     unseen: Connection, due: PostgresDue, answer: Answers, kind: Kind
 ) -> None:
     changes: list[tuple[str, object, object]] = [
@@ -350,7 +350,7 @@ async def test_release_that_gained_credits_since_it_was_asked_is_due(
     assert await by_time(due) == {}
 
 
-async def test_credit_that_comes_while_lml_thinks_is_not_taken_for_asked(
+async def test_credit_that_comes_while_lml_thinks_does_not_count_as_asked(
     unseen: Connection, due: PostgresDue, library: PostgresLibrary, answer: Answers
 ) -> None:
     row = add_release(unseen)
@@ -474,7 +474,7 @@ async def test_parked_row_is_due_when_its_question_changes_or_its_time_has_come(
     assert await by_content(due) == await by_time(due) == {}
 
 
-async def test_failed_rows_that_cannot_be_asked_about_are_passed_over(
+async def test_failed_rows_that_cannot_be_asked_about_are_skipped(
     monkeypatch: pytest.MonkeyPatch, unseen: Connection, due: PostgresDue, fail: Failures
 ) -> None:
     monkeypatch.setattr(searches, "_BATCH", 2)
@@ -893,7 +893,7 @@ async def test_row_that_becomes_due_during_the_search_is_left_to_the_next(
 
 
 @pytest.mark.parametrize("answered", [False, True])
-async def test_due_row_tells_whether_our_tables_take_it_for_a_compilation(
+async def test_due_row_shows_whether_our_tables_take_it_for_a_compilation(
     unseen: Connection, due: PostgresDue, answer: Answers, answered: bool
 ) -> None:
     compilations = {

@@ -83,7 +83,7 @@ async def rights(dsn: str, backend: str = BACKEND) -> Rights:
         return await read_rights(connection, backend)
 
 
-async def test_server_is_told_with_its_clock(dsn: str) -> None:
+async def test_server_is_reported_with_its_clock(dsn: str) -> None:
     async with examining(dsn) as connection:
         server = await read_server(connection, BACKEND)
         assert server.version == connection.info.server_version
@@ -117,7 +117,7 @@ async def test_schema_that_may_not_be_used_spoils_no_other_look(
         assert (await read_rights(connection, BACKEND)).lacking == ("USAGE on schema listener",)
 
 
-async def test_parts_are_told_apart(db: Connection, dsn: str) -> None:
+async def test_parts_are_reported_separately(db: Connection, dsn: str) -> None:
     async with examining(dsn) as connection:
         assert await read_missing(connection, BACKEND) == ([], [], [])
     db.execute(sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(table("rotation")))
@@ -190,7 +190,7 @@ async def test_pooler_that_lends_each_statement_a_backend_is_found(dsn: str) -> 
     assert "session mode" in finding.advice
 
 
-async def test_refused_listen_is_told(dsn: str) -> None:
+async def test_refused_listen_is_reported(dsn: str) -> None:
     with pytest.raises(StoreUnavailableError, match="not_there"):
         await try_wakeups(urlsplit(dsn)._replace(path="/not_there").geturl())
 
@@ -228,13 +228,13 @@ async def test_wrong_password_says_so(dsn: str) -> None:
             pass
 
 
-async def test_lost_connection_is_told(dsn: str, db: Connection) -> None:
+async def test_lost_connection_is_reported(dsn: str, db: Connection) -> None:
     with pytest.raises(StoreUnavailableError):
         async with examining(dsn) as connection:
             db.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
 
 
-async def test_look_at_a_lost_connection_is_told(dsn: str, db: Connection) -> None:
+async def test_look_at_a_lost_connection_is_reported(dsn: str, db: Connection) -> None:
     with suppress(StoreUnavailableError):
         async with examining(dsn) as connection:
             db.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))

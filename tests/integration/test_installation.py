@@ -135,7 +135,7 @@ async def test_backend_schema_may_have_any_name(empty: str) -> None:
         await uninstall(connection, ODD)
 
 
-async def test_missing_or_disabled_trigger_is_noticed_and_mended(bare: str) -> None:
+async def test_missing_or_disabled_trigger_is_noticed_and_repaired(bare: str) -> None:
     table = sql.Identifier(BACKEND, "rotation")
     async with installing(bare) as connection:
         await install(connection, BACKEND)
@@ -224,7 +224,7 @@ async def test_every_sequence_that_we_draw_from_is_held_against_its_rows(bare: s
         "ALTER TABLE {} ALTER history_id DROP DEFAULT",
     ],
 )
-async def test_history_without_numbers_of_its_own_is_no_obstacle(bare: str, change: str) -> None:
+async def test_history_without_numbers_of_its_own_is_accepted(bare: str, change: str) -> None:
     async with installing(bare) as connection:
         await install(connection, BACKEND)
         table = sql.Identifier(BACKEND, "library_identity_history")
@@ -347,7 +347,7 @@ def test_unreachable_database_is_said_without_its_password() -> None:
     assert "Traceback" not in wrong.stderr
 
 
-async def test_older_database_is_told_from_one_without_the_listener(bare: str) -> None:
+async def test_older_database_is_distinguished_from_one_without_the_listener(bare: str) -> None:
     async with installing(bare) as connection:
         with pytest.raises(InstallationError, match=r"^not installed: .*listener migrate"):
             await require_installed(connection, BACKEND)
@@ -358,7 +358,7 @@ async def test_older_database_is_told_from_one_without_the_listener(bare: str) -
             await require_installed(connection, BACKEND)
 
 
-async def test_installation_wants_the_backends_tables(dsn: str) -> None:
+async def test_installation_needs_the_backends_tables(dsn: str) -> None:
     async with installing(dsn) as connection:
         with pytest.raises(InstallationError, match=r'no table "elsewhere"."library"; is WXYC_SCH'):
             await require_installed(connection, "elsewhere")

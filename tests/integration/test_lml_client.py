@@ -209,7 +209,7 @@ async def test_each_state_of_the_tracks_comes_through(simulator: Simulator, lml:
 
 
 @pytest.mark.parametrize(("version", "told"), [(1, 0), (2, 1), (None, 1)])
-async def test_other_contract_on_tracks_is_told_once(
+async def test_other_contract_on_tracks_is_reported_once(
     simulator: Simulator, lml: LmlClient, version: int | None, told: int
 ) -> None:
     simulator.knowledge = Knowledge()
@@ -373,7 +373,7 @@ async def test_probe_reads_no_more_than_it_needs() -> None:
         ("https://127.0.0.1:{lml}", r"\[SSL.*\] .*"),
     ],
 )
-async def test_reason_why_nobody_answers_is_told_in_the_words_of_the_system(
+async def test_reason_why_no_server_answers_is_reported_in_the_words_of_the_system(
     url: str, address: str, reason: str
 ) -> None:
     with rude_server() as rude:
@@ -389,7 +389,7 @@ async def test_reason_why_nobody_answers_is_told_in_the_words_of_the_system(
     assert [re.search(told, log["reason"]) is not None for log in logs] == [True]
 
 
-async def test_address_that_cannot_be_spelled_is_no_fault_of_a_row() -> None:
+async def test_address_that_is_invalid_is_not_blamed_on_a_row() -> None:
     async with open_lml("http://xn--e28h.invalid", TOKEN, LIMITS) as lml:
         with pytest.raises(LmlUnavailableError, match=r"an address that cannot be used$"):
             await answers(lml)

@@ -261,7 +261,7 @@ async def test_no_encoding_is_asked_for_but_one() -> None:
 
 
 @pytest.mark.parametrize("location", [b"http://xn--e28h.invalid/", b"http://[::1/", b"http://h:x/"])
-async def test_redirect_that_cannot_be_spelled_is_no_fault_of_a_row(location: bytes) -> None:
+async def test_redirect_that_is_invalid_is_not_blamed_on_a_row(location: bytes) -> None:
     def redirecting(_head: bytes, _body: bytes) -> Iterator[bytes]:
         yield b"HTTP/1.1 302 Found\r\ncontent-length: 0\r\nlocation: %s\r\n\r\n" % location
 

@@ -42,7 +42,7 @@ async def lml(url: str) -> AsyncIterator[LmlClient]:
         yield client
 
 
-async def test_what_lml_says_of_identities_is_told_in_our_terms(
+async def test_what_lml_says_of_identities_is_reported_in_our_terms(
     lml: LmlClient, simulator: Simulator
 ) -> None:
     said = await lml.refresh([1, 4, 5, 6, 7])

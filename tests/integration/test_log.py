@@ -91,7 +91,7 @@ def test_device_without_room_costs_lines_and_nothing_else() -> None:
     os.close(full)
 
 
-def test_line_that_cannot_be_made_harms_nobody() -> None:
+def test_line_that_cannot_be_formatted_is_harmless() -> None:
     handler = Lines(os.open(os.devnull, os.O_WRONLY))
     handler.handle(logging.makeLogRecord({"msg": "%d rows", "args": ("no number",)}))
     assert handler.dropped == 1

@@ -314,7 +314,7 @@ def test_trial_leaves_nothing_behind(db: Connection, dsn: str, role: str) -> Non
     ).fetchone() == (False,)
 
 
-def test_locked_row_that_a_trigger_updates_is_no_missing_right(
+def test_locked_row_that_a_trigger_updates_is_not_a_missing_right(
     db: Connection, dsn: str, role: str
 ) -> None:
     with db.transaction():

@@ -256,7 +256,7 @@ async def test_run_whose_session_is_ended_learns_it_and_keeps_nobody_out(
     assert other["outcome"] == "done"
 
 
-async def test_end_of_a_run_whose_session_is_gone_is_no_error(
+async def test_end_of_a_run_whose_session_is_gone_is_not_an_error(
     db: Connection, runs: PostgresRuns
 ) -> None:
     with capture_logs() as logs:

@@ -82,7 +82,7 @@ def samples(pool: Pool) -> PostgresSamples:
     return PostgresSamples(pool, BACKEND)
 
 
-async def test_reading_tells_what_waits(db: Connection, readings: PostgresReadings) -> None:
+async def test_reading_shows_what_waits(db: Connection, readings: PostgresReadings) -> None:
     rows = [add_release(db) for _ in range(3)]
     db.execute(
         "UPDATE listener.change SET changed_at = now() - interval '90 s' WHERE row_id = %s",
@@ -151,7 +151,7 @@ async def test_sample_is_kept_as_it_was(
     assert rotation.coverage == [2, 0, 0, 0, 0, 1, 1]
 
 
-def test_history_is_told_in_steps(db: Connection) -> None:
+def test_history_is_reported_in_steps(db: Connection) -> None:
     base = datetime.now(UTC)
     # All within one step of ten minutes, whenever this is run.
     into = base.timestamp() % 600 / 60
@@ -232,7 +232,7 @@ async def test_viewer_outlives_its_session(db: Connection, dsn: str) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_page_tells_what_the_database_holds(
+async def test_page_shows_what_the_database_holds(
     db: Connection, dsn: str, answer: Answers, database: Database
 ) -> None:
     await answer(add_release(db), add_release(db))
@@ -303,7 +303,7 @@ async def test_page_and_status_tell_what_keeps_a_lane_from_its_work(
         assert [stream["fault"] for stream in streams] == [reason, None]
 
 
-async def test_daemon_whose_changes_are_all_refused_is_not_ready_and_tells_a_probe_no_more(
+async def test_daemon_whose_changes_are_all_refused_is_not_ready_and_reveals_no_more_to_a_probe(
     db: Connection, dsn: str, pool: Pool, outbox: PostgresOutbox, database: Database
 ) -> None:
     add_release(db)

@@ -399,7 +399,7 @@ async def test_statuses_come_with_their_bodies(
     assert sim.calls.recent()[0].fault == "status"
 
 
-async def test_an_error_says_what_it_is_told(sim: Simulator, http: httpx.AsyncClient) -> None:
+async def test_an_error_prints_its_message(sim: Simulator, http: httpx.AsyncClient) -> None:
     sim.faults.add("status", status=500, body="message", text='{"message": "no API key set"}')
     assert (await http.post(BULK, json=bulk())).json() == {"message": "no API key set"}
 

@@ -387,14 +387,14 @@ async def test_server_ends_at_once_though_somebody_is_connected() -> None:
     writer.close()
 
 
-def test_address_in_use_is_told() -> None:
+def test_address_in_use_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(BindError, match=f"127.0.0.1:{port}: Address already in use; choose"):
             bound_socket("127.0.0.1", port)
 
 
-def test_ipv6_address_stands_in_brackets() -> None:
+def test_ipv6_address_is_in_brackets() -> None:
     if not socket.has_ipv6:
         pytest.skip("no IPv6 here")
     with bound_socket("::1", 0) as bound:
@@ -414,7 +414,7 @@ def _labels(labels: dict[str, str]) -> tuple[str, ...]:
     return tuple(labels[name] for name in sorted(labels, key=lambda name: name != "stream"))
 
 
-async def test_metrics_tell_every_number() -> None:
+async def test_metrics_have_every_number() -> None:
     live = Tally(resolved=3, unresolved=1, capture_missed=2, lml_calls=4)
     live.skip(Skip.COMPILATION, 2)
     pulse = Pulse(

@@ -51,7 +51,7 @@ async def test_slots_lie_at_whole_intervals_since_the_epoch(
     ]
 
 
-async def test_finished_slot_is_given_to_nobody_again(
+async def test_finished_slot_is_not_given_out_again(
     slots: PostgresSlots, others: PostgresSlots
 ) -> None:
     await done(slots)

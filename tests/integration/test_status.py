@@ -173,7 +173,7 @@ def test_answers_are_counted_by_whole_days(db: Connection, dsn: str) -> None:
     assert list(look(dsn).staleness_days) == list(counts)
 
 
-def test_backlog_is_told_for_each_stream(db: Connection, dsn: str) -> None:
+def test_backlog_is_reported_for_each_stream(db: Connection, dsn: str) -> None:
     for _ in range(3):
         add_release(db)
     db.execute("UPDATE listener.change SET changed_at = now() - interval '90 s' WHERE seq = 2")
@@ -184,7 +184,7 @@ def test_backlog_is_told_for_each_stream(db: Connection, dsn: str) -> None:
     assert rotation == StreamStatus("rotation", 0, None, None, None, None, None)
 
 
-async def test_follower_is_told_apart_from_one_that_went(
+async def test_follower_is_distinguished_from_one_that_is_gone(
     db: Connection, dsn: str, database: Database
 ) -> None:
     async with PostgresLanes(database, LaneTimes()).hold(Stream.LIBRARY):
@@ -345,7 +345,7 @@ def test_replicas_are_those_that_work_here(dsn: str, server: str) -> None:
         assert look(dsn).replicas == ("listener a", "listener b")
 
 
-def test_slots_are_told_by_what_comes_next(db: Connection, dsn: str) -> None:
+def test_slots_are_reported_by_what_comes_next(db: Connection, dsn: str) -> None:
     times = [datetime(2026, 3, day, tzinfo=UTC) for day in (1, 2, 3)]
     db.execute(
         "INSERT INTO listener.slot (job, slot, next_at, holder, done)"
@@ -358,7 +358,7 @@ def test_slots_are_told_by_what_comes_next(db: Connection, dsn: str) -> None:
     )
 
 
-def test_disabled_trigger_is_told(db: Connection, dsn: str) -> None:
+def test_disabled_trigger_is_reported(db: Connection, dsn: str) -> None:
     assert look(dsn).missing == ()
     db.execute(f"ALTER TABLE {BACKEND}.rotation DISABLE TRIGGER listener_capture_insert")
     assert look(dsn).missing == ("triggers/rotation",)
@@ -377,7 +377,7 @@ def test_what_is_not_ready_is_said(db: Connection, dsn: str) -> None:
         look(with_database(dsn, "no_such_database"))
 
 
-def test_look_that_takes_too_long_is_no_matter_of_the_address(dsn: str) -> None:
+def test_look_that_takes_too_long_does_not_depend_on_the_address(dsn: str) -> None:
     async def sleep(connection: Session, _backend: str) -> None:
         await connection.execute("SET statement_timeout = 1; SELECT pg_sleep(9)")
 
@@ -493,14 +493,14 @@ def test_nothing_is_cut_however_narrow_the_screen(dsn: str, width: int) -> None:
     assert "x" * 200 + "end." in reason
 
 
-def test_fault_of_a_lane_is_told_with_its_reason(db: Connection, dsn: str) -> None:
+def test_fault_of_a_lane_is_reported_with_its_reason(db: Connection, dsn: str) -> None:
     assert not any("refuses" in line for line in shown(look(dsn), 80))
     db.execute("UPDATE listener.lane SET fault = 'no \x1b[2Jspace' WHERE stream = 'library'")
     refused = "the database refuses every change of library: no \\x1b[2Jspace"
     assert refused in words(shown(look(dsn), 80))
 
 
-def test_last_failure_is_told_with_its_reason(db: Connection, dsn: str) -> None:
+def test_last_failure_is_reported_with_its_reason(db: Connection, dsn: str) -> None:
     db.execute(
         "INSERT INTO listener.run (kind, cause, holder, started_at, outcome, reason) VALUES"
         " ('audit', 'x', 'listener a', now() - interval '2 h', 'failed', 'LML went'),"
@@ -512,7 +512,7 @@ def test_last_failure_is_told_with_its_reason(db: Connection, dsn: str) -> None:
     assert lost in shown(look(dsn), 80)
 
 
-def test_daemons_that_stand_by_are_told_from_those_that_follow(dsn: str) -> None:
+def test_daemons_that_stand_by_are_distinguished_from_those_that_follow(dsn: str) -> None:
     status = full_status(dsn)
     one_follows = "listener 12345670 follows, listener 12345671 stands by"
     assert f"4 daemons: {one_follows}, " in words(shown(status, 80))

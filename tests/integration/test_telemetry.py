@@ -187,7 +187,7 @@ async def test_run_is_a_span_with_its_calls_and_totals_all_in_numbers(
     assert all(numbers(value) for span in event["spans"] for value in span["data"].values())
 
 
-async def test_walk_over_the_rotation_is_told_of_under_the_names_that_dashboards_know(
+async def test_walk_over_the_rotation_is_reported_under_the_names_that_dashboards_know(
     telemetry: SentryTelemetry, captured: Captured
 ) -> None:
     tally = RotationTally()
@@ -340,7 +340,7 @@ async def test_runs_at_the_same_time_keep_their_calls_apart(
     assert sizes == {"audit": [1, 1, 1], "refresh": [2, 2, 2], "window": [3]}
 
 
-async def test_window_tells_what_was_added_in_it(
+async def test_window_shows_what_was_added_in_it(
     telemetry: SentryTelemetry, captured: Captured
 ) -> None:
     tally = Tally(resolved=100)
@@ -366,7 +366,7 @@ async def test_window_in_which_nothing_was_scanned_sends_nothing(
     assert not await told(telemetry, captured)
 
 
-async def test_call_whose_rows_are_written_in_the_next_window_is_told_of_there(
+async def test_call_whose_rows_are_written_in_the_next_window_is_reported_there(
     monkeypatch: pytest.MonkeyPatch, telemetry: SentryTelemetry, captured: Captured
 ) -> None:
     tally, tick = Tally(), ticking_by_hand(monkeypatch)
@@ -470,7 +470,7 @@ async def test_error_of_a_library_shows_the_library_alone(
     assert ARTIST not in captured.text
 
 
-async def test_run_that_fails_is_told_of_once_with_the_cause_it_has(
+async def test_run_that_fails_is_reported_once_with_the_cause_it_has(
     telemetry: SentryTelemetry, captured: Captured
 ) -> None:
     for number in range(50):
@@ -484,7 +484,7 @@ async def test_run_that_fails_is_told_of_once_with_the_cause_it_has(
     assert ARTIST not in captured.text
 
 
-def test_cause_is_told_again_after_ten_minutes_with_its_repeats() -> None:
+def test_cause_is_reported_again_after_ten_minutes_with_its_repeats() -> None:
     told: list[dict[str, Any]] = []
     times = iter((0.0, 10.0, 599.0, 600.0, 700.0))
     reporter = ErrorReporter(told.append, lambda: next(times))

@@ -268,7 +268,7 @@ async def test_credits_are_matched_as_they_are_spelled(
     assert counts == {N.ROWS_WRITTEN: 1}
 
 
-async def test_artist_of_whom_there_are_none_or_several_is_nobody(
+async def test_artist_of_which_there_are_none_or_several_is_not_linked(
     db: Connection, release: int, write: Writing
 ) -> None:
     for name in ("Nico", "NICO", "Low"):

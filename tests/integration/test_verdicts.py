@@ -264,7 +264,7 @@ async def test_what_a_person_calls_manual_is_kept_though_lml_once_said_so(
     "code",
     ["P0001", "44000", "54000", "09000", "WX001", "55000", "42501", "57014", "53400", "57P05"],
 )
-async def test_row_that_the_database_will_not_have_is_told_from_a_database_that_is_away(
+async def test_row_that_the_database_rejects_is_distinguished_from_a_database_that_is_down(
     db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts, code: str
 ) -> None:
     row = add_release(db)
@@ -430,7 +430,7 @@ async def test_writes_go_on_at_once_after_a_lock_that_outlasted_their_patience(
         assert await write(row) == {row}
 
 
-async def test_new_row_that_another_session_keeps_locked_is_told(
+async def test_new_row_that_another_session_keeps_locked_is_reported(
     dsn: str,
     db: Connection,
     library: PostgresLibrary,

@@ -173,7 +173,7 @@ async def test_change_of_a_transaction_that_outlives_the_awake_time_is_seen(
         await until_settled(db)
 
 
-async def test_later_changes_of_a_transaction_are_seen_though_they_wake_nobody(
+async def test_later_changes_of_a_transaction_are_seen_though_they_wake_no_daemon(
     dsn: str, db: Connection, database: Database, outbox: PostgresOutbox
 ) -> None:
     slow, busy = add_release(db, "Slow"), add_release(db, "Busy")

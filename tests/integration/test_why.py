@@ -129,7 +129,7 @@ async def test_changes_are_left_to_the_daemon_that_follows(
     assert "no daemon follows the library" in text_of(story_of(dsn, row))
 
 
-async def test_answer_to_another_question_is_told(
+async def test_answer_to_another_question_is_reported(
     db: Connection, dsn: str, library: PostgresLibrary, verdicts: PostgresVerdicts
 ) -> None:
     row = add_release(db)
@@ -154,7 +154,7 @@ async def test_answer_to_another_question_is_told(
     assert "due now: the row changed since LML was asked" in text_of(after)
 
 
-async def test_failures_are_told_with_what_comes_next(
+async def test_failures_are_reported_with_what_comes_next(
     db: Connection, dsn: str, library: PostgresLibrary, verdicts: PostgresVerdicts
 ) -> None:
     row = add_release(db)
@@ -194,7 +194,7 @@ async def test_failures_are_told_with_what_comes_next(
     assert f"next: due now: the last attempt failed; {who}" in text_of(story_of(dsn, row))
 
 
-async def test_answer_before_a_failure_is_not_taken_for_that_to_the_last_question(
+async def test_answer_before_a_failure_does_not_count_as_that_to_the_last_question(
     db: Connection, dsn: str, library: PostgresLibrary, verdicts: PostgresVerdicts
 ) -> None:
     row = add_release(db)
@@ -211,7 +211,7 @@ async def test_answer_before_a_failure_is_not_taken_for_that_to_the_last_questio
     assert "later attempts failed" not in text_of(story_of(dsn, row))
 
 
-async def test_row_out_of_scope_is_told_so(
+async def test_row_out_of_scope_is_shown_as_such(
     db: Connection, dsn: str, library: PostgresLibrary, verdicts: PostgresVerdicts
 ) -> None:
     outside, inside = add_release(db), add_release(db)
@@ -238,7 +238,7 @@ async def test_row_that_failed_is_searched_for_though_it_is_out_of_scope(
     assert re.search(r"next: .*the last attempt failed", told)
 
 
-async def test_parked_row_out_of_scope_is_told_what_would_help(
+async def test_parked_row_out_of_scope_is_shown_with_what_would_help(
     db: Connection, dsn: str, library: PostgresLibrary, verdicts: PostgresVerdicts
 ) -> None:
     row = add_release(db)
@@ -255,7 +255,7 @@ async def test_parked_row_out_of_scope_is_told_what_would_help(
     assert "next: due now: the last attempt failed" in text_of(story_of(dsn, row))
 
 
-async def test_what_we_wrote_is_told_from_what_others_did(
+async def test_what_we_wrote_is_distinguished_from_what_others_did(
     db: Connection, dsn: str, library: PostgresLibrary, verdicts: PostgresVerdicts
 ) -> None:
     row = add_release(db)
@@ -309,7 +309,7 @@ async def test_identity_that_is_a_persons_work_is_kept(
     assert story.next_asking.due_at == story.answer.answered_at + timedelta(days=7)
 
 
-async def test_manual_of_lml_itself_is_nobodys_work(
+async def test_manual_of_lml_itself_is_not_a_persons_work(
     db: Connection, dsn: str, library: PostgresLibrary, verdicts: PostgresVerdicts
 ) -> None:
     row = add_release(db)
@@ -321,7 +321,7 @@ async def test_manual_of_lml_itself_is_nobodys_work(
     assert "person's work" not in text_of(story)
 
 
-async def test_compilation_tells_what_became_of_its_tracks(
+async def test_compilation_shows_what_became_of_its_tracks(
     db: Connection, dsn: str, library: PostgresLibrary, verdicts: PostgresVerdicts
 ) -> None:
     row = add_release(db, "Various Artists", "A Sampler", "Z-A")
