@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -28,6 +28,7 @@ from listener.domain.due import AskAgain, Scope
 
 WEEK = timedelta(days=7)
 BATCH, READINGS = 500, 5
+_LEVEL_MORE = "flat but for a level more of the key's index: <= 1.26"
 
 _LIBRARY = sql.Identifier(BACKEND, "library")
 _IDENTITY = sql.Identifier(BACKEND, "library_identity")
@@ -235,12 +236,16 @@ def _as_figures(small: Sizes, large: Sizes) -> list[Figure]:
     return [
         Figure(
             f"blocks that a due page of 500 reads: {large.rows:,} rows / {ROWS:,}",
-            "flat but for a level more of the key's index: <= 1.26",
+            _LEVEL_MORE,
             f"{large.blocks / small.blocks:.2f}",
             large.blocks <= 1.26 * small.blocks,
             f"{small.blocks:,}, {large.blocks:,}",
         ),
-        _flat("that page", small.page, large.page, large.rows),
+        replace(
+            _flat("that page", small.page, large.page, large.rows),
+            target=_LEVEL_MORE,
+            met=large.page.cpu <= 1.26 * small.page.cpu,
+        ),
         _flat("a claim of 500 while every row waits", small.claim, large.claim, large.rows),
         _linear("a look at every row", small.audit, large.audit, times),
         Figure(
