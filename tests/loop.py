@@ -19,7 +19,8 @@ from pydantic import AnyHttpUrl, SecretStr
 from listener.adapters.lml.client import LmlClient, LmlLimits
 from listener.adapters.postgres.connection import Database, open_pool
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
-from listener.adapters.postgres.outbox import PostgresOutbox
+from listener.adapters.postgres.store import Store
+from listener.app.library import LibraryParts
 from listener.app.parts import Parts
 from listener.domain.change import Stream
 from listener.domain.due import AskAgain
@@ -32,7 +33,6 @@ from listener.engine.consumer import Consumer
 from listener.engine.permits import Permits
 from listener.engine.reconciler import RunHaltedError
 from listener.engine.supervisor import Supervisor
-from listener.engine.telemetry import TelemetryFanOut
 from listener.settings import Settings
 from tests.conftest import BACKEND
 
@@ -198,22 +198,17 @@ class Daemon:
         ):
             self.parts = Parts(
                 settings=settings,
-                database=self.database,
-                pool=pool,
+                store=Store(self.database, pool, AskAgain(resolved=week, unresolved=week)),
                 lml=LmlClient(http, limits, "http://lml.test/health"),
                 permits=Permits(_CALLS),
                 reading=Permits(_CALLS),
                 writing=Permits(_CALLS),
-                refreshed=Counter(),
-                neglected=Counter(),
                 circuits={Stream.LIBRARY: self.circuit},
-                outbox=PostgresOutbox(pool, BACKEND),
-                ask_again=AskAgain(resolved=week, unresolved=week),
-                telemetry=TelemetryFanOut(),
             )
-            resolver = self.parts.resolver()
-            self.consumer = self.parts.library_consumer(resolver)
-            retriers = self.parts.library_retriers(resolver.tally)
+            library = LibraryParts(self.parts)
+            resolver = library.resolver()
+            self.consumer = library.consumer(resolver)
+            retriers = library.retriers(resolver.tally)
             beside = {self.consumer: [each.run for each in retriers]}
             lanes = PostgresLanes(
                 self.database,
@@ -230,7 +225,8 @@ class Daemon:
 
     async def _sweep(self) -> bool:
         with suppress(RunHaltedError, StoreUnavailableError):
-            await self.parts.reconciler().run(RunKind.SWEEP, self.parts.scope, cause="test")
+            library = LibraryParts(self.parts)
+            await library.reconciler().run(RunKind.SWEEP, library.scope, cause="test")
             return True
         return False
 

@@ -12,7 +12,9 @@ from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
 from listener.adapters.postgres.runs import read_pace
 from listener.app.gate import require_gate
 from listener.app.installed import check_installation
+from listener.app.library import LibraryParts
 from listener.app.parts import Parts, open_parts
+from listener.app.rotation import RotationParts
 from listener.app.telemetry import open_telemetry
 from listener.domain.change import Stream
 from listener.domain.due import Scope
@@ -103,9 +105,10 @@ async def run_command(
 async def forecast(settings: Settings, kind: RunKind, scope: Scope) -> Forecast:
     """Estimate a run without asking LML."""
     async with open_parts(settings, "listener-plan") as parts:
-        found = await parts.reconciler().count(kind, scope)
-        pace = await read_pace(parts.pool, parts.database.backend)
-    calls = -(-found[False] // parts.batch_size) - (-found[True] // settings.va_batch_size)
+        library = LibraryParts(parts)
+        found = await library.reconciler().count(kind, scope)
+        pace = await read_pace(parts.store.pool, parts.store.database.backend)
+    calls = -(-found[False] // library.batch_size) - (-found[True] // settings.va_batch_size)
     return Forecast(
         rows=found[False] + found[True],
         compilations=found[True],
@@ -134,27 +137,29 @@ async def run_walk(
         open_parts(settings, _WALK, telemetry, RUN_BACKOFF) as parts,
     ):
         # What is refreshed from here on need not be refreshed twice.
-        since = await parts.rotation().now()
+        since = await parts.store.rotation().now()
         await _handle_rotation_changes(parts, tally)
-        await parts.walker().run(since, cause="command", force=force, tally=tally, expect=expect)
+        walker = RotationParts(parts).walker()
+        await walker.run(since, cause="command", force=force, tally=tally, expect=expect)
 
 
 async def count_walk(settings: Settings) -> int:
     """Return how many identities a walk would refresh; asks nothing."""
     async with open_parts(settings, _WALK) as parts:
-        return await parts.walker().count(await parts.rotation().now())
+        return await RotationParts(parts).walker().count(await parts.store.rotation().now())
 
 
 async def _run(
     parts: Parts, command: Command, tally: Tally, expect: Callable[[int], None] | None
 ) -> None:
+    library = LibraryParts(parts)
     if command.kind is RunKind.SWEEP and not command.dry:
-        await parts.release_watch().look()
+        await library.release_watch().look()
     if command.leftovers:
-        resolver = parts.resolver()
+        resolver = library.resolver()
         resolver.tally = tally
-        await handle_leftovers(parts, Stream.LIBRARY, parts.library_consumer(resolver))
-    reconciler = parts.reconciler(dry=command.dry, insisting=command.kind is RunKind.RECHECK)
+        await handle_leftovers(parts, Stream.LIBRARY, library.consumer(resolver))
+    reconciler = library.reconciler(dry=command.dry, insisting=command.kind is RunKind.RECHECK)
     if expect is not None:
         rows = sum((await reconciler.count(command.kind, command.scope)).values())
         expect(rows if command.limit is None else min(rows, command.limit))
@@ -163,7 +168,7 @@ async def _run(
     )
     if command.dry:
         return
-    housekeeping = parts.housekeeping()
+    housekeeping = parts.store.housekeeping()
     await housekeeping.analyze_tracks(tally)
     if command.leftovers:
         await housekeeping.clear()
@@ -171,7 +176,7 @@ async def _run(
 
 async def handle_leftovers(parts: Parts, stream: Stream, consumer: Consumer) -> None:
     """Handle the changes of a stream, unless a daemon follows it; raises `RunHaltedError`."""
-    lanes = PostgresLanes(parts.database, LaneTimes())
+    lanes = PostgresLanes(parts.store.database, LaneTimes())
     try:
         async with lanes.hold(stream, wait=False) as lane:
             await consumer.catch_up(lane)
@@ -185,7 +190,8 @@ async def handle_leftovers(parts: Parts, stream: Stream, consumer: Consumer) -> 
 
 
 async def _handle_rotation_changes(parts: Parts, tally: RotationTally) -> None:
-    await parts.rotation().raise_unminted()
-    warmer = parts.warmer()
+    await parts.store.rotation().raise_unminted()
+    rotation = RotationParts(parts)
+    warmer = rotation.warmer()
     warmer.tally = tally
-    await handle_leftovers(parts, Stream.ROTATION, parts.rotation_consumer(warmer))
+    await handle_leftovers(parts, Stream.ROTATION, rotation.consumer(warmer))

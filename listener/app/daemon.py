@@ -10,17 +10,17 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from listener.adapters.postgres.capture import PostgresCapture
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
-from listener.adapters.postgres.ledger import PostgresLedger
-from listener.adapters.postgres.slots import PostgresSlots
+from listener.adapters.postgres.store import Store
 from listener.adapters.schedule import ApschedulerBell
 from listener.adapters.signals import Ending
 from listener.adapters.systemd import notify
 from listener.app.gate import require_gate
 from listener.app.identity import announce
 from listener.app.installed import require_installation
-from listener.app.parts import Parts, open_parts
+from listener.app.library import LibraryParts
+from listener.app.parts import open_parts
+from listener.app.rotation import RotationParts
 from listener.app.serving import open_site, open_socket
 from listener.app.state import DaemonState, Workers
 from listener.app.systemd import informing_systemd
@@ -81,24 +81,25 @@ async def _follow(
     await require_installation(settings, stop)
     await require_gate(settings, stop)
     async with open_parts(settings, telemetry=telemetry) as parts:
-        resolver, warmer = parts.resolver(), parts.warmer()
-        library, rotation = parts.library_consumer(resolver), parts.rotation_consumer(warmer)
-        routine, audit = _routine(parts, library)
-        capture = _capture_watch(parts, audit)
+        of_library, of_rotation = LibraryParts(parts), RotationParts(parts)
+        resolver, warmer = of_library.resolver(), of_rotation.warmer()
+        library, rotation = of_library.consumer(resolver), of_rotation.consumer(warmer)
+        routine, audit = _routine(of_library, library)
+        capture = _capture_watch(parts.store, audit)
         beside_library = [
             routine.run,
             capture.run,
-            parts.release_watch().run,
-            *(retrier.run for retrier in parts.library_retriers(resolver.tally)),
+            of_library.release_watch().run,
+            *(retrier.run for retrier in of_library.retriers(resolver.tally)),
         ]
         beside_rotation = [
-            _rotation_routine(parts, rotation).run,
-            parts.rotation_retrier(warmer).run,
+            _rotation_routine(of_rotation, rotation).run,
+            of_rotation.retrier(warmer).run,
         ]
         followers = {library: beside_library, rotation: beside_rotation}
         consumers = {Stream.LIBRARY: library, Stream.ROTATION: rotation}
         lanes = PostgresLanes(
-            parts.database,
+            parts.store.database,
             LaneTimes(),
             lambda stream: _lane_report(consumers[stream], parts.circuits[stream]),
         )
@@ -120,11 +121,11 @@ def _lane_report(consumer: Consumer, circuit: Circuit) -> LaneReport:
     )
 
 
-def _routine(parts: Parts, library: Consumer) -> tuple[Routine, Audit]:
+def _routine(joined: LibraryParts, library: Consumer) -> tuple[Routine, Audit]:
     # In the daemon that follows the library: its calls and those for changes are counted together.
-    settings, reconciler = parts.settings, parts.reconciler()
-    housekeeping = parts.housekeeping()
-    ledger = PostgresLedger(parts.pool, parts.database.backend)
+    settings, store = joined.parts.settings, joined.parts.store
+    reconciler, scope = joined.reconciler(), joined.scope
+    housekeeping, ledger = store.housekeeping(), store.ledger()
 
     async def sweep(cause: str, _slot: datetime) -> None:
         # The server that we are connected to again may be a logical copy.
@@ -135,7 +136,7 @@ def _routine(parts: Parts, library: Consumer) -> tuple[Routine, Audit]:
         coalesced = await housekeeping.coalesce()
         if coalesced:
             _log.info("reduced the outbox to one change per row", removed=coalesced)
-        tally = await reconciler.run(RunKind.REFRESH, parts.scope, cause=cause)
+        tally = await reconciler.run(RunKind.REFRESH, scope, cause=cause)
         _log.info("asked about due rows", **tally.fields())
         await housekeeping.analyze_tracks(tally)
 
@@ -146,7 +147,7 @@ def _routine(parts: Parts, library: Consumer) -> tuple[Routine, Audit]:
         if await ledger.is_empty():
             _log.info("LML was never asked, starting the backfill")
             kind = RunKind.BACKFILL
-        tally = await reconciler.run(kind, parts.scope, cause=cause)
+        tally = await reconciler.run(kind, scope, cause=cause)
         level = _log.warning if tally.capture_missed else _log.info
         level("checked every row", **tally.fields())
         await housekeeping.analyze_tracks(tally)
@@ -158,19 +159,18 @@ def _routine(parts: Parts, library: Consumer) -> tuple[Routine, Audit]:
         Job("sweep", settings.sweep_interval, sweep, begins=SWEEP_BEGINS),
         Job("audit", settings.audit_interval, audit, at_start=True, begins=AUDIT_BEGINS),
     ]
-    return _of(parts, jobs), audit
+    return _of(store, jobs), audit
 
 
-def _of(parts: Parts, jobs: Sequence[Job]) -> Routine:
-    slots = PostgresSlots(parts.pool, parts.database.backend, parts.database.holder)
+def _of(store: Store, jobs: Sequence[Job]) -> Routine:
     bell = ApschedulerBell(
         {job.name: job.every for job in jobs}, {job.name: job.begins for job in jobs}
     )
-    return Routine(jobs, slots, bell)
+    return Routine(jobs, store.slots(), bell)
 
 
-def _capture_watch(parts: Parts, audit: Audit) -> CaptureWatch:
-    rotation = parts.rotation()
+def _capture_watch(store: Store, audit: Audit) -> CaptureWatch:
+    rotation = store.rotation()
 
     async def catch_up(stream: Stream) -> None:
         match stream:
@@ -180,7 +180,7 @@ def _capture_watch(parts: Parts, audit: Audit) -> CaptureWatch:
                 # What changed but has an identity is refreshed by the next walk.
                 await rotation.raise_unminted()
 
-    capture = PostgresCapture(parts.pool, parts.database.backend)
+    capture = store.capture()
     return CaptureWatch(capture.look, catch_up, capture.misdirected)
 
 
@@ -190,9 +190,10 @@ async def _let_changes_go_first(consumer: Consumer) -> None:
             await consumer.resting.wait()
 
 
-def _rotation_routine(parts: Parts, changes: Consumer) -> Routine:
+def _rotation_routine(joined: RotationParts, changes: Consumer) -> Routine:
     # Beside the changes of the rotation: a daemon that loses that lane loses the walk with it.
-    rotation, walker = parts.rotation(), parts.walker()
+    store, walker = joined.parts.store, joined.walker()
+    rotation = store.rotation()
 
     async def walk(cause: str, slot: datetime) -> None:
         unminted = await rotation.raise_unminted()
@@ -203,11 +204,11 @@ def _rotation_routine(parts: Parts, changes: Consumer) -> Routine:
         tally = await walker.run(slot, cause=cause)
         _log.info("refreshed the rotation", **tally.fields())
 
-    at = parts.settings.rotation_warm_at
+    at = joined.parts.settings.rotation_warm_at
     if at is None:
-        return _of(parts, [])
+        return _of(store, [])
     begins = timedelta(hours=at.hour, minutes=at.minute)
-    return _of(parts, [Job("rotation", timedelta(days=1), walk, begins=begins)])
+    return _of(store, [Job("rotation", timedelta(days=1), walk, begins=begins)])
 
 
 def _report(library: Consumer, resolver: Resolver, warmer: Warmer) -> None:

@@ -1,4 +1,4 @@
-"""What one process may ask of LML, as the settings allow."""
+"""What one process may hold and ask of LML, as the settings allow."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ from datetime import timedelta
 
 from listener.adapters.lml.client import LmlLimits
 from listener.domain.budget import RefreshLimits
+from listener.domain.room import RoomLimits
+from listener.engine.tenure import ConsumerLimits
 from listener.settings import Settings
 
-# One for changes, and one of a walk.
-_ROTATION_CALLS = 2
+# Beside the batches that LML is asked about, those being read and written: no call waits for them.
+BATCHES_ASIDE = 3
+# Batches waiting to be handled at all.
+_BATCHES_WAITING = 4
+REFRESH_CALLS = 1
+# Those for changes, and the one of a walk.
+_ROTATION_CALLS = REFRESH_CALLS + 1
 
 
 def lml_limits(settings: Settings) -> LmlLimits:
@@ -31,3 +38,15 @@ def refresh_limits(settings: Settings) -> RefreshLimits:
         call_timeout=timedelta(milliseconds=settings.backfill_lml_batch_timeout_ms),
     )
     return limits.shared(settings.lml_share)
+
+
+def consumer_limits(settings: Settings, batch_size: int, in_flight: int) -> ConsumerLimits:
+    """Return how much of a stream is held in memory and handled at a time."""
+    room = RoomLimits(
+        capacity=batch_size * (in_flight + _BATCHES_WAITING),
+        batch_size=batch_size,
+        linger=settings.linger,
+        cool_down=settings.reask_after,
+        deferred_size=settings.va_batch_size,
+    )
+    return ConsumerLimits(room, in_flight, settings.poll_interval)

@@ -89,7 +89,7 @@ def _numbers(state: DaemonState, page: Page, limits: RefreshLimits) -> Numbers:
         reading=reading,
         tallies=() if workers is None else (workers.resolver.tally,),
         refreshed={} if workers is None else workers.parts.refreshed,
-        neglected={} if workers is None else workers.parts.neglected,
+        neglected={} if workers is None else workers.parts.store.neglected,
         tokens=None if reading is None else limits.discogs_calls - reading.discogs_calls,
         calls_in_flight=0 if workers is None else workers.parts.permits.in_flight,
         uncaptured=None if workers is None else workers.capture.uncaptured,

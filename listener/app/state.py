@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from listener.adapters.postgres.samples import PostgresReadings, PostgresSamples
 from listener.app.limits import refresh_limits
 from listener.app.parts import Parts
 from listener.domain.change import Stream
@@ -74,12 +73,10 @@ class DaemonState:
     async def watching(self, workers: Workers, telemetry: TelemetryFanOut) -> AsyncIterator[None]:
         """Watch the workers and record samples of what they report, while the block lasts."""
         self.workers = workers
-        pool, database = workers.parts.pool, workers.parts.database
+        store = workers.parts.store
         window = refresh_limits(workers.parts.settings).window
-        readings = PostgresReadings(pool, database.backend, database.holder, window)
-        samples = PostgresSamples(pool, database.backend)
-        self._watch = watch = Watch(readings.read, self.pulses)
-        recorder = Recorder(samples, lambda: self.reading, self.pulses, workers.parts.neglected)
+        self._watch = watch = Watch(store.readings(window).read, self.pulses)
+        recorder = Recorder(store.samples(), lambda: self.reading, self.pulses, store.neglected)
         telemetry.add(recorder)
         async with in_background(
             keep_doing("watch over the database", watch.run), keep_doing("samples", recorder.record)

@@ -1,0 +1,104 @@
+"""All that PostgreSQL keeps for the engine, behind one pool of connections."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from listener.adapters.postgres.capture import PostgresCapture
+from listener.adapters.postgres.connection import Database, Pool, open_pool
+from listener.adapters.postgres.due import PostgresDue
+from listener.adapters.postgres.housekeeping import PostgresHousekeeping
+from listener.adapters.postgres.ledger import PostgresLedger
+from listener.adapters.postgres.library import PostgresLibrary
+from listener.adapters.postgres.outbox import PostgresOutbox
+from listener.adapters.postgres.refreshes import PostgresRefreshes
+from listener.adapters.postgres.rotation import PostgresRotation
+from listener.adapters.postgres.runs import PostgresRuns
+from listener.adapters.postgres.samples import PostgresReadings, PostgresSamples
+from listener.adapters.postgres.slots import PostgresSlots
+from listener.adapters.postgres.verdicts import PostgresVerdicts
+from listener.domain.budget import RefreshLimits
+from listener.domain.due import AskAgain
+from listener.domain.tally import Duty
+
+# By this no answer holds.
+_AT_ONCE = AskAgain(resolved=timedelta(0), unresolved=timedelta(0))
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Makes the adapters that share a pool. `neglected` counts failures to keep tables small."""
+
+    database: Database
+    pool: Pool
+    ask_again: AskAgain
+    neglected: Counter[Duty] = field(default_factory=Counter)
+
+    def outbox(self) -> PostgresOutbox:
+        """Make the outbox."""
+        return PostgresOutbox(self.pool, self.database.backend)
+
+    def library(self, *, dry: bool = False, insisting: bool = False) -> PostgresLibrary:
+        """Make the reader of questions; for an insisting one no answer holds any longer."""
+        ask_again = _AT_ONCE if insisting else self.ask_again
+        return PostgresLibrary(self.pool, self.database.backend, ask_again, dry=dry)
+
+    def verdicts(self, *, withdraw_on_change: bool) -> PostgresVerdicts:
+        """Make the writer of verdicts."""
+        return PostgresVerdicts(
+            self.pool,
+            self.database.backend,
+            self.ask_again,
+            withdraw_on_change=withdraw_on_change,
+        )
+
+    def due(self) -> PostgresDue:
+        """Make the searches for due rows."""
+        return PostgresDue(self.pool, self.database.backend, self.ask_again)
+
+    def runs(self) -> PostgresRuns:
+        """Make the book of runs."""
+        return PostgresRuns(self.database)
+
+    def rotation(self) -> PostgresRotation:
+        """Make the reader and writer of the backend's rotation rows."""
+        return PostgresRotation(self.pool, self.database.backend, self.ask_again)
+
+    def refreshes(self, limits: RefreshLimits) -> PostgresRefreshes:
+        """Make the book of refreshes."""
+        return PostgresRefreshes(self.pool, self.database, limits)
+
+    def ledger(self) -> PostgresLedger:
+        """Make the ledger, apart from single rows."""
+        return PostgresLedger(self.pool, self.database.backend)
+
+    def housekeeping(self) -> PostgresHousekeeping:
+        """Make what keeps our tables small."""
+        return PostgresHousekeeping(self.pool, self.database.backend, self.neglected)
+
+    def slots(self) -> PostgresSlots:
+        """Make the scheduled times of jobs."""
+        return PostgresSlots(self.pool, self.database.backend, self.database.holder)
+
+    def capture(self) -> PostgresCapture:
+        """Make the look at the triggers."""
+        return PostgresCapture(self.pool, self.database.backend)
+
+    def readings(self, window: timedelta) -> PostgresReadings:
+        """Make the readings of all streams."""
+        return PostgresReadings(self.pool, self.database.backend, self.database.holder, window)
+
+    def samples(self) -> PostgresSamples:
+        """Make the samples for the charts."""
+        return PostgresSamples(self.pool, self.database.backend)
+
+
+@asynccontextmanager
+async def open_store(database: Database, size: int, ask_again: AskAgain) -> AsyncIterator[Store]:
+    """Open a pool of up to `size` connections; the database may be down."""
+    async with open_pool(database, size) as pool:
+        yield Store(database, pool, ask_again)
