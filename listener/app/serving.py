@@ -51,12 +51,9 @@ async def open_site(
     from listener.app.latest import latest_json  # noqa: PLC0415
     from listener.app.page import Page  # noqa: PLC0415
 
-    host, _ = split_address(settings.http_bind)
-    token = settings.http_token.get_secret_value() if settings.http_token else None
     dsn = settings.database_url.get_secret_value()
     async with open_viewer(dsn, settings.wxyc_schema_name, session_name(PAGE)) as viewer:
-        page = Page(viewer, settings)
-        limits = refresh_limits(settings)
+        page, limits = Page(viewer, settings), refresh_limits(settings)
         metrics = Metrics(lambda: _numbers(state, page, limits))
         sources = Sources(
             unready=state.unready,
@@ -67,14 +64,20 @@ async def open_site(
             history=page.history,
             catalogue=Catalogue(settings),
         )
-        # Without a token, accept only requests to this machine under its own names.
-        closed = token is None and is_loopback(host)
-        site = make_site(sources, token, _LOCAL_NAMES | {host} if closed else None)
-        async with in_background(
-            SiteServer(site, bound).answer(), keep_doing("verdict", page.judge)
-        ):
+        host, token, names = _access(settings)
+        server = SiteServer(make_site(sources, token, names), bound)
+        async with in_background(server.answer(), keep_doing("verdict", page.judge)):
             _log.info("page served", url=url_of(bound, host), token_needed=token is not None)
             yield metrics
+
+
+def _access(settings: Settings) -> tuple[str, str | None, frozenset[str] | None]:
+    """Return host and token, and the names that requests may use for us, None for any."""
+    host, _ = split_address(settings.http_bind)
+    token = settings.http_token.get_secret_value() if settings.http_token else None
+    # Without a token, accept only requests to this machine under its own names.
+    closed = token is None and is_loopback(host)
+    return host, token, _LOCAL_NAMES | {host} if closed else None
 
 
 def _numbers(state: DaemonState, page: Page, limits: RefreshLimits) -> Numbers:
