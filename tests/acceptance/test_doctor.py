@@ -443,9 +443,9 @@ def test_what_goes_wrong_at_work_is_named_with_what_to_do(
     )
     seen = at_work(listener)
     assert "refuses every change of library: no such column" in seen["library lane"]["finding"]
-    assert "database-down.md" in seen["library lane"]["advice"]
+    assert "listener runbook database-down" in seen["library lane"]["advice"]
     assert seen["last runs"]["state"] == "warn"
     assert "the last rotation run failed: LML is gone" in seen["last runs"]["finding"]
-    assert "lml-errors.md" in seen["last runs"]["advice"]
+    assert "listener runbook lml-errors" in seen["last runs"]["advice"]
     db.execute("DROP SCHEMA listener CASCADE")
     assert set(states(at_work(listener)).values()) == {"skip"}
