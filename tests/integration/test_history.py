@@ -21,7 +21,7 @@ from listener.adapters.postgres.history import look_at_history
 from listener.adapters.postgres.library import PostgresLibrary
 from listener.adapters.postgres.statements import query
 from listener.adapters.postgres.verdicts import PostgresVerdicts
-from listener.domain.faults import StatementRefusedError, StoreUnavailableError
+from listener.domain.faults import StatementRefusedError, StoreRefusedError, StoreUnavailableError
 from listener.domain.question import Asking
 from listener.domain.verdict import Identity, Kind, Provenance, Verdict, VerdictBatch, Written
 from tests.catalogue import add_identity, add_release, delete_release, rename, set_column, table
@@ -590,7 +590,7 @@ async def test_history_that_goes_while_the_daemon_works_stops_no_verdict(
     row = add_release(db)
     await asked(row, identity("Q1"))
     db.execute(sql.SQL("DROP TABLE {}").format(table("library_identity_history")))
-    with pytest.raises(StatementRefusedError, match="does not exist"):
+    with pytest.raises(StoreRefusedError, match="does not exist"):
         await asked(row, identity("Q2"))
     assert (await asked(row, identity("Q2"))).rows == {row}
     assert standing(db)[0][0] == "Q2"
@@ -620,7 +620,7 @@ async def test_without_a_right_on_the_history_verdicts_are_written_all_the_same(
             "sequence": table("library_identity_history_history_id_seq"),
         }
         db.execute(sql.SQL(f"REVOKE {revoke} FROM {role}").format(**names))
-        with pytest.raises(StatementRefusedError, match="permission denied"):
+        with pytest.raises(StoreRefusedError, match="permission denied"):
             await asked(row, identity("Q2"))
         assert (await asked(row, identity("Q2"))).rows == {row}
     with psycopg.connect(dsn, autocommit=True) as connection:
