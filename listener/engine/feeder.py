@@ -101,8 +101,8 @@ class Feeder:
         if self._found_before:
             await self.lane.rouse()
         self._found_before = True
-        if everything:
-            await self.lane.wait(_LOOK_EVERY)
+        # Also while there is more to claim: unless it listens, wake-ups seem not to arrive.
+        await self.lane.wait(_LOOK_EVERY if everything else timedelta())
 
     async def _rest(self, xmin: int) -> None:
         self._found_before = False

@@ -281,6 +281,16 @@ async def test_lane_is_visited_while_a_backlog_is_read() -> None:
         assert len(gaps) > 50
 
 
+async def test_lane_is_listened_to_between_any_two_looks_at_a_backlog() -> None:
+    """A room that never fills must not keep the lane from hearing its echoes."""
+    async with feeding(capacity=400, batch_size=10) as f:
+        f.outbox.record(*range(300))
+        await eventually(lambda: len(f.room.held(0)) == 300)
+        claiming = len(f.outbox.looks) - 1
+        assert claiming > 5
+        assert len(f.lane.waits) >= claiming - 1
+
+
 async def test_everything_is_claimed_once_and_in_order() -> None:
     async with feeding(capacity=1000, batch_size=10) as f:
         f.outbox.record(*range(300))
