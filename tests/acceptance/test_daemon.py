@@ -488,7 +488,7 @@ def test_daemon_waits_for_a_database_that_is_not_there(
     dsn: str, db: Connection, start: Start
 ) -> None:
     daemon = start(DATABASE_URL=with_database(dsn, "not_there"))
-    daemon.wait_for("database unavailable")
+    daemon.wait_for("database refuses")
     assert daemon.stop() == 0
 
 
