@@ -59,11 +59,10 @@ SELECT
         SELECT v.library_id
         FROM unnest(%(library_ids)b::int[], %(questions)b::bytea[]) AS v (library_id, question)
         WHERE v.library_id NOT IN (SELECT a.library_id FROM accepted AS a)
-            AND NOT EXISTS (
-                SELECT
-                FROM listener.ledger AS g
-                WHERE g.library_id = v.library_id
-                    AND g.ask_order > %(ask_order)s
+            -- Not as NOT EXISTS, which a plan made on an empty table answers by reading all of it.
+            AND coalesce(
+                (SELECT g.ask_order FROM listener.ledger AS g WHERE g.library_id = v.library_id) <= %(ask_order)s,
+                true
             )
             AND v.question = (
                 SELECT

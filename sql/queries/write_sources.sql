@@ -10,6 +10,12 @@ WITH accepted AS MATERIALIZED (
         )
         AND g.ask_order = %(ask_order)s
 ),
+said_by_lml AS MATERIALIZED (
+    SELECT
+        a.library_id,
+        unnest(a.lml_manual) AS source
+    FROM accepted AS a
+),
 offered AS MATERIALIZED (
     SELECT
         s.library_id,
@@ -28,28 +34,9 @@ dropped AS (
     WHERE s.library_id = ANY (ARRAY(SELECT a.library_id FROM accepted AS a))
         AND s.notes = 'consumer:lml-bulk'
         AND NOT listener.is_kept(
-            s.method, s.notes, (s.library_id, s.source) IN (SELECT a.library_id, unnest(a.lml_manual) FROM accepted AS a)
+            s.method, s.notes, (s.library_id, s.source) IN (SELECT m.library_id, m.source FROM said_by_lml AS m)
         )
         AND (s.library_id, s.source) NOT IN (SELECT o.library_id, o.source FROM offered AS o)
-),
-renewed AS (
-    -- An update writes a third less than an upsert, which locks the row before. Nothing is there to update if LML never
-    -- answered about these rows.
-    UPDATE {backend}.library_identity_source AS s
-    SET external_id = o.external_id,
-        method = o.method,
-        confidence = o.confidence,
-        last_verified_at = now(),
-        boost_sources = NULL,
-        notes = 'consumer:lml-bulk'
-    FROM offered AS o
-    WHERE %(asked_before)s
-        AND s.library_id = o.library_id
-        AND s.source = o.source
-        AND NOT listener.is_kept(
-            s.method, s.notes, (s.library_id, s.source) IN (SELECT a.library_id, unnest(a.lml_manual) FROM accepted AS a)
-        )
-    RETURNING s.library_id, s.source
 )
 INSERT INTO {backend}.library_identity_source AS s
     (library_id, source, external_id, method, confidence, last_verified_at, boost_sources, notes)
@@ -63,7 +50,6 @@ SELECT
     NULL,
     'consumer:lml-bulk'
 FROM offered AS o
-WHERE (o.library_id, o.source) NOT IN (SELECT r.library_id, r.source FROM renewed AS r)
 ORDER BY o.library_id, o.source
 ON CONFLICT (library_id, source) DO UPDATE
 SET external_id = excluded.external_id,
@@ -73,5 +59,5 @@ SET external_id = excluded.external_id,
     boost_sources = excluded.boost_sources,
     notes = excluded.notes
 WHERE NOT listener.is_kept(
-    s.method, s.notes, (s.library_id, s.source) IN (SELECT a.library_id, unnest(a.lml_manual) FROM accepted AS a)
+    s.method, s.notes, (s.library_id, s.source) IN (SELECT m.library_id, m.source FROM said_by_lml AS m)
 )

@@ -594,10 +594,13 @@ async def test_page_of_all_kinds_is_written_together(
 KEYS, CREDITS = 500, 20_000
 
 
+@pytest.mark.parametrize("known_to_be_empty", [False, True])
 @pytest.mark.parametrize("analyzed", [False, True])
 async def test_rows_are_reached_by_key_though_planned_on_empty_tables(
-    db: Connection, release: int, database: Database, analyzed: bool
+    db: Connection, release: int, database: Database, analyzed: bool, known_to_be_empty: bool
 ) -> None:
+    if known_to_be_empty:
+        db.execute("VACUUM ANALYZE")
     answers = page(
         Asking(1), visited(release, *(found(f"Artist {n}", f"Title {n}") for n in range(KEYS)))
     )

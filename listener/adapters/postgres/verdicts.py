@@ -144,7 +144,6 @@ def _columns(batch: VerdictBatch) -> dict[str, Any]:
         "library_ids": Int4s([v.library_id for v in verdicts]),
         "questions": Byteas([batch.questions[v.library_id].digest for v in verdicts]),
         "outcomes": Texts([v.outcome for v in verdicts]),
-        "asked_before": any(batch.questions[row].asked_before for row, _ in found),
         "last_credits": Int4s([batch.questions[v.library_id].last_credit for v in verdicts]),
         "manual_ids": Int4s([row for row, _ in manual]),
         "manual_parts": Texts([part for _, part in manual]),
