@@ -131,7 +131,8 @@ def test_screen_is_readable_in_a_pipe(listener: Commands) -> None:
     assert len(lines) == len(CHECKS) + 1
     assert re.match(r"check +state +finding +what to do$", lines[0])
     assert [line[: lines[0].index("state")].strip() for line in lines[1:]] == CHECKS
-    assert re.match(r"LML library route +fail +key rejected \(403\) +set LML_API_KEY", lines[13])
+    route = lines[1 + CHECKS.index("LML library route")]
+    assert re.match(r"LML library route +fail +key rejected \(403\) +set LML_API_KEY", route)
     assert "\x1b" not in ran.stdout
     assert not any(line.endswith(" ") for line in lines)
 

@@ -185,7 +185,8 @@ async def test_probe_without_an_answer_shuts_it(gated: Gated, simulator: Simulat
 
 
 @pytest.mark.parametrize(
-    ("status", "words"), [(401, "GITHUB_TOKEN"), (404, "unknown there"), (403, "GITHUB_TOKEN")]
+    ("status", "words"),
+    [(401, "GITHUB_TOKEN"), (404, "does not know a commit"), (403, "GITHUB_TOKEN")],
 )
 async def test_code_host_that_refuses_shuts_it(
     gated: Gated, simulator: Simulator, code_host: CodeHost, status: int, words: str
