@@ -21,6 +21,8 @@ WITH wanted (kind, schema_name, name, rights, optional) AS (
         ('ROUTINE', 'listener', 'still_holds', '{{EXECUTE}}', false),
         ('ROUTINE', 'listener', 'is_kept', '{{EXECUTE}}', false),
         ('ROUTINE', 'listener', 'is_contradicted', '{{EXECUTE}}', false),
+        ('ROUTINE', 'listener', 'is_compilation', '{{EXECUTE}}', false),
+        ('ROUTINE', 'listener', 'reason_after', '{{EXECUTE}}', false),
         -- A row lock wants the right to update some column, whichever: the daemon updates none.
         ('TABLE', %(backend)s, 'library', '{{SELECT,UPDATE (id)}}', false),
         ('TABLE', %(backend)s, 'rotation', '{{SELECT,UPDATE (lml_identity_id)}}', false),
