@@ -12,5 +12,5 @@ FROM (
 INNER JOIN pg_class AS c ON c.oid = drawn.name::regclass
 INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace
 INNER JOIN pg_sequences AS q ON q.schemaname = n.nspname AND q.sequencename = c.relname
-WHERE has_sequence_privilege(c.oid, 'USAGE, SELECT')
+WHERE CASE WHEN c.relkind = 'S' THEN has_sequence_privilege(c.oid, 'USAGE, SELECT') END
     AND drawn.highest > coalesce(q.last_value, 0)

@@ -801,10 +801,16 @@ def test_history_is_found_usable_whatever_the_planner_is_set_to(dsn: str, settin
         assert on(connection, look_at_history, BACKEND).obstacle is None
 
 
+@pytest.mark.parametrize("statement", ["raise_sequences", "raise_history_sequence"])
 @pytest.mark.parametrize("join", ["nestloop", "hashjoin", "mergejoin"])
-def test_sequences_are_looked_at_by_any_plan(db: Connection, join: str) -> None:
+@pytest.mark.parametrize("by_key", [True, False])
+def test_sequences_are_looked_at_by_any_plan(
+    db: Connection, join: str, statement: str, by_key: bool
+) -> None:
     """Asked for its rights to what is no sequence, PostgreSQL raises."""
     for each in ("nestloop", "hashjoin", "mergejoin"):
         db.execute(f"SET enable_{each} = {'on' if each == join else 'off'}")
-    found = db.execute(query("raise_sequences", BACKEND), {"raising": False}).fetchall()
+    for each in ("indexscan", "bitmapscan"):
+        db.execute(f"SET enable_{each} = {'on' if by_key else 'off'}")
+    found = db.execute(query(statement, BACKEND), {"raising": False}).fetchall()
     assert found == []
