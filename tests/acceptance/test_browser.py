@@ -278,6 +278,32 @@ def test_latest_answers_come_by_themselves_and_stand_still_while_they_are_read(
     soon(lambda: "Pram – Sargasso Sea, resolved" in page.inner_text("#latest-said"), page)
 
 
+def test_latest_answers_go_on_when_the_daemon_begins_anew(
+    db: Connection, start: Start, look: Look
+) -> None:
+    forgotten: list[int] = []
+
+    def begin_anew(reply: dict[str, Any]) -> None:
+        former = sum(forgotten)
+        reply["answers"] = [
+            each | {"number": each["number"] - former}
+            for each in reply["answers"]
+            if each["number"] > former
+        ]
+
+    site = Site(start(HTTP_BIND=ANY_PORT).following()).ready()
+    page, _ = look(site.url, changes={"latest": begin_anew})
+    add_release(db, "Broadcast", "Tender Buttons")
+    soon(lambda: names(page) == ["added Broadcast – Tender Buttons"], page)
+    # Each look is a minute after the last one, so that each may say something.
+    page.evaluate("() => { let now = Date.now(); Date.now = () => (now += 60_000); }")
+    soon(lambda: "Tender Buttons, resolved" in page.inner_text("#latest-said"), page)
+    forgotten.append(1)
+    soon(lambda: not names(page), page)
+    add_release(db, "Pram", "Sargasso Sea")
+    soon(lambda: names(page) == ["added Pram – Sargasso Sea"], page)
+
+
 def test_replica_that_stands_by_says_who_has_the_latest_answers(start: Start, look: Look) -> None:
     start(HTTP_BIND="").following()
     second = start(HTTP_BIND=ANY_PORT)

@@ -77,10 +77,10 @@ async function lookAtLatest() {
   if (seen) showLatest(seen, library?.holder ?? null);
 }
 
-// Each on its own: what takes long does not hold up the other.
+// Each on its own: what takes long or fails does not hold up the other, nor the next step.
 async function follow(step) {
   for (;;) {
-    if (!document.hidden) await step();
+    if (!document.hidden) await step().catch(console.error);
     await new Promise((wake) => {
       document.addEventListener("visibilitychange", wake, { once: true });
       setTimeout(wake, POLL);

@@ -11,8 +11,10 @@ const SAID_EVERY = 15_000;
 
 const state = { seen: null, holder: null, shown: 0, paused: false, hovered: false, saidAt: 0, saidUpTo: null };
 
+const nameOf = (answer) => [answer.artist ?? "no artist name", answer.title ?? "no title"].join(" – ");
+
 function entry(answer) {
-  const name = [answer.artist ?? "no artist name", answer.title ?? "no title"].join(" – ");
+  const name = nameOf(answer);
   const sources = answer.sources.length ? answer.sources.join(", ") : answer.detail;
   return make("li", { "data-number": answer.number },
     make("p", { class: "what" }, make("span", { class: "origin" }, answer.origin), " ",
@@ -62,7 +64,8 @@ function say() {
   const first = state.saidUpTo === null;
   if (!first && (state.paused || newest() === state.saidUpTo || Date.now() - state.saidAt < SAID_EVERY)) return;
   const [last] = state.seen.answers;
-  if (!first) text("latest-said", `Latest answer: ${last.artist} – ${last.title}, ${(OUTCOMES[last.outcome] ?? [last.outcome])[0]}`);
+  // A daemon that was restarted has none yet.
+  if (!first && last) text("latest-said", `Latest answer: ${nameOf(last)}, ${(OUTCOMES[last.outcome] ?? [last.outcome])[0]}`);
   state.saidUpTo = newest();
   state.saidAt = Date.now();
 }
