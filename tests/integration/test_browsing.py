@@ -55,6 +55,8 @@ async def test_database_that_is_gone_is_a_page(path: str) -> None:
         "/library/0",
         "/library/2147483648",
         "/library/99999999999999999999999999",
+        # More digits than Python turns into a number.
+        f"/library/{'9' * 5000}",
         "/library/-1",
         "/library/abc",
         "/library/",

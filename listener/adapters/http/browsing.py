@@ -28,7 +28,7 @@ from listener.domain.faults import StoreUnavailableError
 
 _log = structlog.stdlib.get_logger()
 
-_LARGEST_ID = 2**31 - 1
+_ROW_ID, _LARGEST_ID = re.compile("[0-9]{1,10}"), 2**31 - 1
 _PAGE_NUMBER = re.compile("[1-9][0-9]{0,5}")
 
 Reply = Callable[[Request], Awaitable[Response]]
@@ -85,7 +85,7 @@ class Browsing:
         """Return the routes."""
         return [
             Route("/search", _readable(self._search)),
-            Route("/library/{library_id:int}", _readable(self._story)),
+            Route("/library/{library_id}", _readable(self._story)),
             Route("/lists", _readable(self._lists)),
             Route("/lists/{name}.csv", _readable(self._csv)),
             Route("/lists/{name}", _readable(self._list)),
@@ -99,9 +99,10 @@ class Browsing:
         return HTMLResponse(search_page(words, found), status)
 
     async def _story(self, request: Request) -> Response:
-        library_id: int = request.path_params["library_id"]
+        named = request.path_params["library_id"]
+        library_id = int(named) if _ROW_ID.fullmatch(named) else 0
         if not 1 <= library_id <= _LARGEST_ID:
-            return _not_found(f"{library_id} is not a row id.")
+            return _not_found("That is no id of a row.")
         story = await self._catalogue.story(library_id)
         status = HTTPStatus.OK if story.is_there else HTTPStatus.NOT_FOUND
         return HTMLResponse(story_page(library_id, story), status)
@@ -143,14 +144,14 @@ def _not_found(what: str) -> Response:
 
 
 def _readable(reply: Reply) -> Reply:
-    """Turn a fault of the database into a page."""
+    """Turn a fault of the database, or too many readers of it, into a page."""
 
     async def answer(request: Request) -> Response:
         try:
             return await reply(request)
         except StoreUnavailableError as fault:
             advice = "Reload the page after a while; `listener doctor` says more."
-            page = trouble_page("The database does not answer", f"{fault}.", advice)
+            page = trouble_page("This cannot be shown now", f"{fault}.", advice)
             return HTMLResponse(page, HTTPStatus.SERVICE_UNAVAILABLE)
 
     return answer
