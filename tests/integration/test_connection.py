@@ -17,7 +17,14 @@ from psycopg_pool import PoolTimeout
 
 from listener.adapters.postgres import connection as connections
 from listener.adapters.postgres.arrays import Int4s
-from listener.adapters.postgres.connection import Database, Pool, open_pool, open_session, session
+from listener.adapters.postgres.connection import (
+    Database,
+    Pool,
+    connected,
+    open_pool,
+    open_session,
+    session,
+)
 from listener.adapters.postgres.errors import translated
 from listener.adapters.postgres.library import PostgresLibrary
 from listener.adapters.postgres.statements import query, times_of
@@ -334,6 +341,14 @@ async def test_cancellation_that_meets_the_connection_is_not_lost(
         done, _ = await asyncio.wait((waiting,), timeout=10)
         assert done, "the cancellation was lost"
         assert waiting.cancelled()
+
+
+async def test_every_session_notices_a_network_that_drops_everything(database: Database) -> None:
+    async with connected(database.dsn, "test") as short, await open_session(database) as lasting:
+        for opened in (short, lasting):
+            given = opened.info.get_parameters()
+            assert given["tcp_user_timeout"] == "15000"
+            assert given["keepalives_idle"] == "10"
 
 
 async def test_session_whose_opening_is_broken_off_is_closed(

@@ -75,10 +75,6 @@ def connection_arguments(database: Database) -> dict[str, Any]:
     """Return the arguments that every connection of ours is opened with."""
     return sessions.arguments(database.holder) | {
         "connect_timeout": max(1, round(database.connect_timeout.total_seconds())),
-        "keepalives_idle": 10,
-        "keepalives_interval": 3,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 15_000,
         "prepare_threshold": 0,
     }
 

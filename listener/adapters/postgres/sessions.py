@@ -49,6 +49,11 @@ def arguments(name: str) -> dict[str, Any]:
         "autocommit": True,
         "application_name": name,
         "connect_timeout": 5,
+        # Or a network that drops everything would keep us waiting for hours.
+        "keepalives_idle": 10,
+        "keepalives_interval": 3,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 15_000,
         # Set before the first statement: psycopg cannot even send one in some encodings.
         "client_encoding": "UTF8",
     }
