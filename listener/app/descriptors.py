@@ -6,8 +6,8 @@ import resource
 
 from listener.settings import SettingsError
 
-# Viewers of the page, database sessions, calls to LML and Sentry, and Python's own files.
-_NEEDED = 256
+# 128 viewers of the page, as many calls to LML, some 30 sessions; Sentry, and Python's own files.
+_NEEDED = 512
 
 
 def require_descriptors() -> None:
