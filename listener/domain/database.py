@@ -65,7 +65,7 @@ class Rights:
 class WakeupTrial:
     """Whether a NOTIFY came from the session that listens, and from another one.
 
-    `same_backend` tells whether a session stays with one backend of the server while another
+    `same_backend` says whether a session stays with one backend of the server while another
     session is at work; a pooler in transaction mode hands them out.
     """
 

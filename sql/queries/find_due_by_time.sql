@@ -1,4 +1,4 @@
--- Read, batch by batch, the ledger rows whose time to be asked has come, in that order. A row outside the scope comes
+-- Reads, batch by batch, the ledger rows whose time to be asked has come, in that order. A row outside the scope comes
 -- without a reason, so that the batch still shows where the next one begins. One that asks something else than the
 -- ledger says, and has no change in the outbox, is one that capture missed: the outbox is read only if there are such
 -- rows. Rows that failed have a search of their own. OFFSET 0 keeps the join to a look-up by key for each row: PostgreSQL

@@ -1,5 +1,5 @@
--- Read, batch by batch, failed ledger rows that are due, in that order, of the given degree of suspicion (of spoiling calls). The index on failing rows is read in order, and OFFSET 0 keeps the join to a
--- look-up by key for each.
+-- Reads, batch by batch, the failed ledger rows that are due, in that order, of the given degrees of suspicion (of
+-- spoiling calls). The index on failing rows is read in order, and OFFSET 0 keeps the join to a look-up by key for each.
 SELECT
     g.next_ask_at,
     g.library_id,

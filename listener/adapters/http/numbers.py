@@ -169,7 +169,7 @@ def _of_process(numbers: Numbers) -> Iterator[Metric]:
         capturing = {stream: stream not in numbers.uncaptured for stream in Stream}
         yield _gauges("capturing", "Whether the triggers capture changes.", "stream", capturing)
     if numbers.tokens is not None:
-        left = "Discogs calls that refreshes may still cost in this minute."
+        left = "Discogs calls that refreshes may still cost now, within the budget."
         yield _one("pace_tokens", left, {}, numbers.tokens)
 
 

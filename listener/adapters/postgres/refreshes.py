@@ -26,7 +26,7 @@ from listener.domain.budget import (
 )
 from listener.domain.refreshing import Refreshed
 
-# What an identity said longer ago tells nothing about how warm it is, nor what it costs.
+# What an identity said longer ago says nothing about how warm it is, nor what it costs.
 RECENT = timedelta(days=7)
 # So many identities, and calls at most, teach what one costs: few, so that it is learned soon.
 _MEMORY = 60

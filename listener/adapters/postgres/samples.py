@@ -14,7 +14,7 @@ from listener.domain.change import Stream
 from listener.domain.pulse import Reading, StreamReading
 from listener.domain.sample import COVERAGE, Sample
 
-# Samples tell nothing of what is due.
+# Samples say nothing of what is due.
 _EVERYTHING = {"include_null_canonical": True}
 
 
@@ -37,7 +37,7 @@ class Step:
 
 
 class PostgresReadings:
-    """Tells how the streams are; `holder` is our own name, as others know us.
+    """Reads how the streams are; `holder` is our own name, as others know us.
 
     `window` is the time that Discogs' budget is for.
     """

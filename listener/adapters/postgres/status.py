@@ -156,7 +156,7 @@ class Status:
 
 @asynccontextmanager
 async def looking(dsn: str, backend: str, name: str) -> AsyncIterator[Connection]:
-    """Connect as `name` for statements that only read, and take seconds at most.
+    """Connect as `name` for statements that take seconds at most.
 
     Raises `InstallationError` if the listener's tables are not there, or not of this version; else
     as `connected`.
@@ -221,7 +221,7 @@ def _staleness(counted: list[Any]) -> dict[str, int]:
 
 
 def coverage_of(counted: list[Any]) -> Coverage:
-    """Sum up what `count_coverage` tells: rows of (state, days, found, due)."""
+    """Sum up what `count_coverage` returns: rows of (state, days, found, due)."""
 
     def of(state: str) -> int:
         return sum(found for its_state, _, found, _ in counted if its_state == state)

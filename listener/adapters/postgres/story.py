@@ -43,7 +43,7 @@ class Answer:
     """What the ledger knows.
 
     `outcome` is that of the last answer, None if there never was one; `failures` came after it, and
-    then the ledger does not tell whether it is the answer to what was last asked.
+    then the ledger does not say whether it is the answer to what was last asked.
     `tracks` counts what became of the credits that LML named of a visited compilation.
     `same_question` says whether what was last asked is what the row says now.
     """
@@ -104,7 +104,7 @@ class NextAsking:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """All there is to tell of one row, by one snapshot.
+    """All that is known of one row, by one snapshot.
 
     `release` is None if there is no such row. `next_asking` is None if no search will find it: it
     is left to the outbox, nameless, out of scope, or not there. `history` begins with the latest,
