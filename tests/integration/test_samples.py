@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from listener.adapters.postgres import viewer as viewers
 from listener.adapters.postgres.connection import Database, Pool, open_session
 from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
 from listener.adapters.postgres.outbox import PostgresOutbox
 from listener.adapters.postgres.samples import PostgresReadings, PostgresSamples, read_steps
 from listener.adapters.postgres.sessions import Connection as Session
+from listener.adapters.postgres.sessions import only_row
 from listener.adapters.postgres.statements import query
 from listener.adapters.postgres.status import read_status
 from listener.adapters.postgres.viewer import Viewer, open_viewer
@@ -31,9 +33,10 @@ from listener.engine.consumer import Consumer
 from listener.engine.tenure import ConsumerLimits
 from listener.settings import StatusSettings
 from tests.catalogue import add_release
-from tests.conftest import BACKEND, Connection
+from tests.conftest import BACKEND, Connection, through
 from tests.database import look, on
 from tests.integration.conftest import Answers
+from tests.integration.test_wakeups import Proxy
 
 MINUTE = timedelta(minutes=1)
 SAMPLE = Sample(
@@ -271,6 +274,25 @@ async def test_page_shows_what_the_database_holds(
         history = json.loads(await page.history())
         assert sum(history["hour"]["streams"]["library"]["settled"]) == 1
         assert json.loads(await page.status())["coverage"] == state["status"]["coverage"]
+
+
+async def test_look_that_hangs_is_given_up_and_made_anew(
+    db: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def backend_of(connection: Session, _: str) -> int:
+        return int((await only_row(await connection.execute("SELECT pg_backend_pid()")))[0])
+
+    proxy = Proxy(db.info.host, db.info.port)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    monkeypatch.setattr(viewers, "_LONGEST", timedelta(seconds=1))
+    async with open_viewer(through(dsn, port), BACKEND) as viewer:
+        before = await viewer.look(backend_of)
+        proxy.freeze()
+        assert await viewer.look(backend_of) != before
+    server.close()
+    await proxy.close()
+    await server.wait_closed()
 
 
 async def test_page_and_status_tell_what_keeps_a_lane_from_its_work(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 from listener.adapters.postgres.errors import translated
@@ -14,6 +15,8 @@ from listener.domain.faults import StoreUnavailableError
 
 # With a hyphen, because it is no replica.
 PAGE = "listener-page"
+# A look takes seconds: only a server that hangs takes this long.
+_LONGEST = timedelta(minutes=1)
 
 T = TypeVar("T")
 
@@ -47,7 +50,8 @@ class Viewer:
             opening = looking(self._dsn, self._backend, self._name)
             self._connection = await self._stack.enter_async_context(opening)
         with translated():
-            return await read(self._connection, self._backend)
+            async with asyncio.timeout(_LONGEST.total_seconds()):
+                return await read(self._connection, self._backend)
 
 
 @asynccontextmanager
