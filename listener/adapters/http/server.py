@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -104,6 +105,7 @@ class SiteServer(uvicorn.Server):
             )
         )
         self._bound = bound
+        logging.getLogger("uvicorn.error").addFilter(_is_unforeseen)
 
     async def answer(self) -> None:
         """Serve until cancelled."""
@@ -138,3 +140,8 @@ class SiteServer(uvicorn.Server):
             connection.transport.abort()
         for task in self.server_state.tasks:
             task.cancel()
+
+
+def _is_unforeseen(record: logging.LogRecord) -> bool:
+    """Leave out that a reply was not completed: what ends one early logs why."""
+    return "without completing response" not in record.getMessage()
