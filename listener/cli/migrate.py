@@ -69,7 +69,7 @@ def uninstall_command(*, yes: bool) -> None:
     """Remove the triggers and schema listener. Identities stay.
 
     Names the database and counts the rows first. This deletes the ledger: a new installation asks
-    LML about every row again.
+    LML again about every row without a fresh identity.
     """
     settings = load_settings(DatabaseSettings)
     backend = settings.wxyc_schema_name
