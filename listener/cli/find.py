@@ -51,6 +51,8 @@ def find_command(*, words: tuple[str, ...], limit: int, as_json: bool) -> None:
         click.echo(dumped([asdict(release) for release in found]))
     elif found:
         show(found)
+        if len(found) == limit:
+            click.echo("more may match: give more words, or a higher --limit")
     else:
         click.echo("no release contains all of these words", err=True)
     if not found:
@@ -75,4 +77,4 @@ def show(found: Sequence[FoundRelease]) -> None:
         )
         for release in found
     ]
-    console(_PIPE_WIDTH).print(FittingTable(columns, rows))
+    console(_PIPE_WIDTH).print(FittingTable(columns, rows, wrapping=2))

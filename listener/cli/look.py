@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import click
 from rich.cells import cell_len
@@ -16,6 +17,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print a JSON
 
 
 _LABEL = 10
+# Text that wraps in less is harder to read than a sentence.
+_LEAST_WRAPPED = 12
 # For a pipe: lines stay as long as they are.
 _UNWRAPPED = 1_000_000
 
@@ -41,14 +44,18 @@ def print_labelled(lines: Iterable[tuple[str, str]]) -> None:
             click.echo(f"{'' if number else label:<{_LABEL}}{part.plain.rstrip()}")
 
 
-def plain_table(*columns: str, gap: int = 2) -> Table:
-    """Make a borderless table; `>name` aligns a column right, and the last column may wrap."""
+def plain_table(*columns: str, gap: int = 2, widths: Sequence[int | None] = ()) -> Table:
+    """Make a borderless table; `>name` aligns a column right, and the last column may wrap.
+
+    A column with a width wraps within it.
+    """
     table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
-    for column in columns:
+    for column, width in zip_longest(columns, widths):
         table.add_column(
             column.lstrip(">"),
             justify="right" if column.startswith(">") else "left",
-            no_wrap=column != columns[-1],
+            no_wrap=width is None and column != columns[-1],
+            width=width,
             overflow="fold",
         )
     return table
@@ -56,15 +63,20 @@ def plain_table(*columns: str, gap: int = 2) -> Table:
 
 @dataclass(frozen=True, slots=True)
 class FittingTable:
-    """A plain table that is never cut: where it is too wide, each row becomes a sentence."""
+    """A plain table that is never cut: where it is too wide, each row becomes a sentence.
+
+    Before that, its last columns wrap, `wrapping` of them, between words.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str | Text]]
+    wrapping: int = 1
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for gap in (2, 1):
-            if self._least_width(gap) <= options.max_width:
-                table = plain_table(*self.columns, gap=gap)
+            room = options.max_width - gap * (len(self.columns) - 1)
+            if widths := self._widths(room):
+                table = plain_table(*self.columns, gap=gap, widths=widths)
                 for row in self.rows:
                     table.add_row(*row)
                 yield table
@@ -76,9 +88,20 @@ class FittingTable:
     def _names(self) -> list[str]:
         return [column.removeprefix(">") for column in self.columns]
 
-    def _least_width(self, gap: int) -> int:
+    def _widths(self, room: int) -> list[int] | None:
         rows = [self._names(), *([str(cell) for cell in row] for row in self.rows)]
-        *kept, folded = zip(*rows, strict=True)
-        widths = [max(map(cell_len, column)) for column in kept]
-        words = [word for cell in folded for word in cell.split()]
-        return sum(widths) + gap * len(widths) + max(map(cell_len, words))
+        columns = list(zip(*rows, strict=True))
+        most = [max(map(cell_len, column)) for column in columns]
+        least = list(most)
+        for column in range(-self.wrapping, 0):
+            words = " ".join(columns[column]).split()
+            least[column] = max(min(most[column], _LEAST_WRAPPED), *map(cell_len, words))
+        return _widened(least, most, room) if sum(least) <= room else None
+
+
+def _widened(least: Sequence[int], most: Sequence[int], room: int) -> list[int]:
+    widths = list(least)
+    for _ in range(min(room, sum(most)) - sum(least)):
+        narrow = [column for column, width in enumerate(widths) if width < most[column]]
+        widths[min(narrow, key=widths.__getitem__)] += 1
+    return widths

@@ -12,7 +12,7 @@ from listener.adapters.postgres.worklists import ListedRelease, Worklist, read_w
 from listener.app.report import dumped
 from listener.app.wording import day, printable
 from listener.app.worklists import MEANINGS, UNSURE, named, write_csv
-from listener.cli.errors import Number, examples
+from listener.cli.errors import Decimal, Number, examples
 from listener.cli.look import FittingTable, console
 from listener.cli.session import look
 from listener.settings import DatabaseSettings, load_settings
@@ -43,11 +43,11 @@ apostrophe stands before text that a spreadsheet would take for a formula.
         ("listener list credits --page 2", "the next 50"),
     ),
 )
-@click.argument("kind", type=click.Choice([str(worklist) for worklist in Worklist]))
+@click.argument("kind", type=click.Choice([str(worklist) for worklist in Worklist]), metavar="KIND")
 @click.option("--page", type=Number(1, 1_000_000), help=f"Which {_PAGE} of them.  [default: 1]")
 @click.option(
     "--below",
-    type=click.FloatRange(0, 1),
+    type=Decimal(0, 1),
     default=UNSURE,
     show_default=True,
     help="Confidence under which an identity is listed.",
@@ -92,6 +92,6 @@ def _show(listed: Sequence[ListedRelease], kind: str, page: int) -> None:
         for each in listed
     ]
     columns = (">id", "letters", "since", "artist", "title", "why")
-    console(_PIPE_WIDTH).print(FittingTable(columns, rows))
+    console(_PIPE_WIDTH).print(FittingTable(columns, rows, wrapping=3))
     if len(listed) == _PAGE:
         click.echo(f"more may follow: listener list {kind} --page {page + 1}")

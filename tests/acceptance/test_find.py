@@ -52,6 +52,14 @@ def test_story_is_found_by_words_or_the_candidates_are_listed(
     assert "'2147483648' is not a row id" in beyond.stderr
 
 
+def test_what_the_limit_leaves_out_is_mentioned(db: Connection, listener: Commands) -> None:
+    for title in ("Post", "Debut"):
+        add_release(db, "Björk", title)
+    hint = "more may match: give more words, or a higher --limit"
+    assert listener.run("find", "bjork", "--limit", "1").stdout.splitlines()[2:] == [hint]
+    assert hint not in listener.run("find", "bjork").stdout
+
+
 def test_text_of_a_release_commands_no_terminal(db: Connection, listener: Commands) -> None:
     add_release(db, "\x1b[31mRed", "Alert\x07")
     ran = listener.run("find", "alert")

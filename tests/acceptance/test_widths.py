@@ -142,6 +142,14 @@ def test_output_fits_the_terminal(
             assert "…" not in line
 
 
+@pytest.mark.parametrize("words", [["list", "unresolved"], ["find", "very", "long"]], ids=" ".join)
+def test_long_names_wrap_in_their_columns(words: list[str], dsn: str, furnished: None) -> None:
+    header, *lines = printed(80, words, {"DATABASE_URL": dsn})
+    assert {"id", "artist", "title"} < set(header.split())
+    shown = {word for line in lines for word in line.split()}
+    assert set(f"{ARTIST} {TITLE}".split()) <= shown
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", NAMES)
 def test_help_fits_the_terminal(name: str, width: int) -> None:
