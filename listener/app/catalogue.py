@@ -69,7 +69,7 @@ class Catalogue:
                 self._settings.ask_again,
                 include_null_canonical=self._settings.include_null_canonical,
             )
-        title = f"Row {library_id}" if story.release is None else _title(story.release)
+        title = _title(library_id, story.release)
         return RowStory(title, story.release is not None, [*lines_of(story)])
 
     async def worklist(self, name: str, page: int) -> Listed:
@@ -135,9 +135,10 @@ async def _place(free: asyncio.Semaphore) -> AsyncIterator[None]:
         free.release()
 
 
-def _title(release: Release) -> str:
-    names = (release.artist_name, release.album_title)
-    return " \N{EN DASH} ".join(printable(name) for name in names if name)
+def _title(library_id: int, release: Release | None) -> str:
+    names = (release.artist_name, release.album_title) if release is not None else ()
+    named = " \N{EN DASH} ".join(printable(name) for name in names if name and name.strip())
+    return named or f"Row {library_id}"
 
 
 def _found(release: FoundRelease) -> Entry:

@@ -91,13 +91,16 @@ def test_words_stay_in_the_field_as_they_were_typed(text: str) -> None:
 
 
 def test_entry_leads_to_its_story_unless_it_has_none() -> None:
-    listed = Listed([entry("Post", 7), entry("", 8), entry("Played", None)], more=False)
+    listed = Listed(
+        [entry("Post", 7), entry("", 8), entry(" ", 9), entry("Played", None)], more=False
+    )
     seen = Parsed(list_page("parked", "failed too often", listed, 1))
     assert [link for link in seen.links if link and "library" in link] == [
         "/library/7",
         "/library/8",
+        "/library/9",
     ]
-    assert "no title" in seen.text
+    assert seen.text.count("no title") == 2
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,8 @@ def _row(entry: Entry) -> Element:
     for name, text in entry.cells.items():
         content: Content = text or _NOTHING
         if name == "title" and entry.library_id is not None:
-            content = make("a", text or _NO_TITLE, href=f"/library/{entry.library_id}")
+            link = text if text.strip() else _NO_TITLE
+            content = make("a", link, href=f"/library/{entry.library_id}")
         cells.append(make("td", content, data_label=name, role="cell"))
     return make("tr", *cells, role="row")
 
