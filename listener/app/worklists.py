@@ -34,7 +34,8 @@ def named(release: ListedRelease) -> dict[str, object]:
 def write_csv(listed: Iterable[ListedRelease], out: TextIO, *, header: bool = True) -> None:
     """Write entries for a spreadsheet, in which none of them is a formula."""
     names = [_NAMES.get(each.name, each.name) for each in fields(ListedRelease)]
-    writer = csv.DictWriter(out, names, lineterminator="\n")
+    # Without quotes around all text, Python writes a lone \r as it is: the start of another row.
+    writer = csv.DictWriter(out, names, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     if header:
         writer.writeheader()
     for each in listed:

@@ -39,7 +39,9 @@ def test_no_name_is_a_formula(title: str) -> None:
     assert (row["title"], row["artist"]) == (f"'{title}", f"'{title}")
 
 
-@pytest.mark.parametrize("title", ["Post", 'A "B", C', "two\nlines", "1999", "", "1=1", "A-B"])
+@pytest.mark.parametrize(
+    "title", ["Post", 'A "B", C', "two\nlines", "two\r=1+1", "1999", "", "1=1", "A-B"]
+)
 def test_other_names_are_as_they_are(title: str) -> None:
     assert written(title)["title"] == title
 
