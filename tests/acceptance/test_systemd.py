@@ -57,6 +57,8 @@ def test_message_reaches_the_socket(
         ("30000000", "1", None),
         ("0", None, None),
         ("soon", None, None),
+        ("1" + "0" * 20, None, None),
+        ("9" * 5000, None, None),
         (None, None, None),
     ],
 )
