@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import wraps
 from importlib import import_module
+from math import isnan
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
@@ -88,9 +89,20 @@ class Number(click.IntRange):
 
 
 class Decimal(click.FloatRange):
-    """A number with a fraction, named as plainly."""
+    """A number with a fraction, named as plainly; `nan` is none."""
 
     name = "number"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - click's own
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> float:
+        number = float(super().convert(value, param, ctx))
+        if isnan(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
 
 
 class RowId(click.IntRange):

@@ -36,7 +36,7 @@ def runbook_command(*, name: str | None) -> None:
     On a terminal it is laid out; a pipe gets the Markdown. Needs no settings.
     """
     lines = console(_PIPE_WIDTH)
-    if name is None:
+    if not name:
         lines.print(FittingTable(("runbook", "about"), _all()))
         return
     text = _text_of(name)

@@ -61,6 +61,9 @@ def test_what_cannot_be_listed_says_so(listener: Commands) -> None:
     assert listener.run("list", "unresolved").stdout == "none\n"
     both = listener.run("list", "parked", "--csv", "--json")
     assert (both.code, both.stdout) == (2, "")
+    unsure = listener.run("list", "low-confidence", "--below", "nan")
+    assert (unsure.code, unsure.stdout) == (2, "")
+    assert "'nan' is not a number" in unsure.stderr
     unknown = listener.run("list", "everything")
     assert unknown.code == 2
     assert "low-confidence" in unknown.stderr
