@@ -43,7 +43,7 @@ def answer_of(release: FoundRelease) -> str:
     """Return the last answer to a release, and its day."""
     if release.outcome is None or release.answered_at is None:
         return "none yet"
-    return f"{release.outcome} {day(release.answered_at)}"
+    return f"{release.outcome.replace('_', ' ')} {day(release.answered_at)}"
 
 
 def next_of(release: FoundRelease) -> str:

@@ -401,7 +401,7 @@ async def test_call_that_takes_too_long_says_so_and_is_not_repeated(
     simulator: Simulator, hasty: LmlClient
 ) -> None:
     simulator.faults.add("hang")
-    with pytest.raises(CallInterruptedError, match=r"bulk-resolve-libraries: .*Timeout"):
+    with pytest.raises(CallInterruptedError, match=r"bulk-resolve-libraries: timed out$"):
         await answers(hasty)
     assert simulator.calls.counts["bulk"] == 1
 

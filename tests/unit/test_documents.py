@@ -95,6 +95,7 @@ def test_entry_leads_to_its_story_unless_it_has_none() -> None:
         [entry("Post", 7), entry("", 8), entry(" ", 9), entry("Played", None)], more=False
     )
     seen = Parsed(list_page("parked", "failed too often", listed, 1))
+    assert "Failed too often." in seen.text
     assert [link for link in seen.links if link and "library" in link] == [
         "/library/7",
         "/library/8",

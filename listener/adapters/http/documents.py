@@ -83,7 +83,7 @@ def list_page(name: str, meaning: str, listed: Listed, page: int) -> bytes:
     return _page(
         _spoken(name),
         "/lists",
-        _note(f"{meaning}."),
+        _note(f"{meaning[:1].upper()}{meaning[1:]}."),
         make("p", csv, class_="wide"),
         _table(f"{_spoken(name)}, page {page}", listed.entries) or _note(nothing),
         _pager(name, page, more=listed.more),

@@ -121,6 +121,8 @@ def reason_of(error: BaseException) -> str:
         return str(error)
     if isinstance(error, _BAD_ADDRESS):
         return "an address that cannot be used"
+    if isinstance(error, TimeoutError | httpx.TimeoutException):
+        return "timed out"
     cause: BaseException | None = error if isinstance(error, httpx.NetworkError) else None
     while cause is not None:
         cause = first_of(cause)

@@ -192,7 +192,7 @@ export function rate(place, points, frame, label) {
 export function stack(place, points, layers, frame, label) {
   const most = Math.max(0, ...points.map((p) => sum(p.values)));
   const long = points.length > 1 && points.at(-1).at - points[0].at > frame.step && most > 0;
-  draw(place, label, long ? "" : "The growth shows after twenty minutes.", (svg, box) => {
+  draw(place, label, long ? "" : "Growth is shown after twenty minutes.", (svg, box) => {
     const x = across(box, frame), y = (v) => box.y + box.height * (1 - v / most);
     const base = points.map(() => 0), names = Object.entries(layers);
     names.forEach(([name], i) => {
