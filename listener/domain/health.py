@@ -197,7 +197,9 @@ def judge(findings: Findings) -> Wellness:
     notes = [Why(None, words) for words in _notes(findings)]
     if not why:
         waiting = any(each.backlog for each in findings.streams) or findings.failed
-        answered = "changes are answered as they come" if waiting else "every change is answered"
+        answered = (
+            "changes are waiting, none for too long" if waiting else "every change is answered"
+        )
         return Wellness(Word.WELL, (Why(None, answered), *notes))
     failing = any(cause in _FAILING for cause, _ in wrong)
     return Wellness(Word.FAILING if failing else Word.STRAINED, (*why, *notes))

@@ -136,7 +136,7 @@ def test_refreshes_may_wait_for_the_budget() -> None:
     paced_stream = replace(STREAMS[1], oldest=OLD, backlog=300)
     assert told(replace(FINE, streams=(STREAMS[0], paced_stream))) == (
         Word.WELL,
-        "changes are answered as they come",
+        "changes are waiting, none for too long",
         "300 changes of rotation waiting, the oldest for 6 min",
     )
 
@@ -266,7 +266,7 @@ def test_what_cannot_be_seen_is_failing() -> None:
 
 def test_fresh_change_is_well() -> None:
     found = with_first(FINE, backlog=1, oldest=timedelta(seconds=1))
-    assert told(found) == (Word.WELL, "changes are answered as they come")
+    assert told(found) == (Word.WELL, "changes are waiting, none for too long")
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_work_for_a_person_is_reported_and_leaves_it_well() -> None:
 def test_a_few_failed_rows_are_reported_and_leave_it_well() -> None:
     assert told(replace(FINE, failed=9)) == (
         Word.WELL,
-        "changes are answered as they come",
+        "changes are waiting, none for too long",
         "9 rows failed and will be retried",
     )
 
