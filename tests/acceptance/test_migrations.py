@@ -153,6 +153,28 @@ def test_swapped_table_is_noticed_and_made_up_for(
     eventually(lambda: count(db, "library_identity") == 2, 60)
 
 
+def test_triggers_that_cannot_record_are_noticed_and_made_up_for(
+    db: Connection, start: Start
+) -> None:
+    add_release(db)
+    daemon = start(HTTP_BIND="127.0.0.1:0").following()
+    eventually(lambda: count(db, "library_identity") == 1)
+    db.execute("ALTER TABLE listener.change ALTER seq DROP IDENTITY")
+    add_release(db)
+    for stream in ("library", "rotation"):
+        daemon.wait_for("changes are not captured, run `listener migrate`", 40, stream=stream)
+    assert metric(daemon, 'listener_capturing{stream="library"}') == "0.0"
+    assert count(db, "library_identity") == 1
+    db.execute(
+        "ALTER TABLE listener.change"
+        " ALTER seq ADD GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME listener.change_seq_seq)"
+    )
+    eventually(lambda: count(db, "library_identity") == 2, 60)
+    # Changes are recorded again, and their numbers go on where they ended.
+    add_release(db)
+    eventually(lambda: count(db, "library_identity") == 3, 60)
+
+
 def keys_of(listener: Commands) -> str:
     lines = listener.run("doctor").stdout.splitlines()
     return " ".join(line for line in lines if "foreign keys" in line or "ALTER TABLE" in line)

@@ -149,6 +149,19 @@ async def test_missing_or_disabled_trigger_is_noticed_and_repaired(bare: str) ->
             assert await missing_parts(connection, BACKEND) == []
 
 
+async def test_triggers_that_may_not_record_count_as_missing(bare: str) -> None:
+    owner = "ALTER FUNCTION listener.capture_library_insert() OWNER TO {}"
+    async with installing(bare) as connection:
+        await install(connection, BACKEND)
+        await connection.execute("CREATE ROLE listener_no_recorder")
+        await connection.execute(owner.format("listener_no_recorder").encode())
+        missing = await missing_parts(connection, BACKEND)
+        assert [part.label for part in missing] == ["triggers/library"]
+        await connection.execute(owner.format("CURRENT_USER").encode())
+        assert await missing_parts(connection, BACKEND) == []
+        await connection.execute("DROP ROLE listener_no_recorder")
+
+
 async def test_lanes_that_were_lost_are_made_anew(bare: str) -> None:
     async with installing(bare) as connection:
         await install(connection, BACKEND)
