@@ -11,7 +11,7 @@ from listener.app.state import DaemonState
 from listener.domain.pulse import is_alive
 from listener.engine.supervisor import in_background, keep_doing
 
-_EVERY = timedelta(seconds=10)
+_EVERY, _NOT_OFTENER = timedelta(seconds=10), timedelta(seconds=0.1)
 # More than one look must find a loop that stands still before systemd kills the daemon.
 _LOOKS = 4
 
@@ -23,7 +23,7 @@ async def informing_systemd(state: DaemonState) -> AsyncIterator[None]:
         yield
         return
     silence = longest_silence()
-    every = _EVERY if silence is None else min(_EVERY, silence / _LOOKS)
+    every = _EVERY if silence is None else max(_NOT_OFTENER, min(_EVERY, silence / _LOOKS))
 
     async def report() -> timedelta:
         status = f"STATUS={'; '.join(state.unready()) or 'ready'}"

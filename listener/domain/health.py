@@ -42,7 +42,7 @@ def unready(
         return ["starting: the database has not been read yet"]
     if reading.fault is not None:
         # No details: a probe needs no token, and the reason may name hosts and roles.
-        return ["the database is not available"]
+        return ["the database cannot be read"]
     if reading.age > _UNHEARD:
         return [f"the database has not answered for {_span(reading.age)}"]
     following = {pulse.stream: pulse for pulse in pulses}

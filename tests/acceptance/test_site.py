@@ -329,7 +329,7 @@ def test_database_that_goes_turns_it_red_and_back(
             " WHERE datname = %s AND application_name LIKE 'listener%%'",
             (name,),
         )
-        assert red_within(site, "database") == "the database is not available"
+        assert red_within(site, "database") == "the database cannot be read"
         assert site.get("livez").status_code == 200
         assert site.get("status.json").status_code == 503
         page = site.get("page.json").json()

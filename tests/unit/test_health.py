@@ -78,7 +78,7 @@ def test_daemon_that_starts_or_stops_is_not_ready() -> None:
 @pytest.mark.parametrize(
     ("seen", "why"),
     [
-        (reading(fault="at 10.0.0.7 no"), "the database is not available"),
+        (reading(fault="at 10.0.0.7 no"), "the database cannot be read"),
         (reading(age=timedelta(seconds=31)), "the database has not answered for 31 s"),
     ],
 )
