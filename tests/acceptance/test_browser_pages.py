@@ -107,6 +107,7 @@ def test_worklist_is_walked_and_saved(
         withdraw(db, add_release(db, "Can", f"Tape {number:02}"))
     page = visit(site.url + "lists")
     page.get_by_role("link", name="Replaced").click()
+    page.wait_for_url("**/lists/replaced")
     table = page.get_by_role("table")
     # The head is one, too.
     assert table.get_by_role("row").count() == 1 + 50
@@ -127,6 +128,7 @@ def test_worklist_is_walked_and_saved(
     saved.value.save_as(tmp_path / "replaced.csv")
     assert len((tmp_path / "replaced.csv").read_text(encoding="utf-8-sig").splitlines()) == 1 + 51
     page.get_by_role("link", name="Tape 00").click()
+    page.wait_for_url("**/library/*")
     assert page.get_by_role("heading", level=1).inner_text() == "Can \N{EN DASH} Tape 00"
 
 
@@ -163,4 +165,5 @@ def test_password_opens_the_pages(start: Start, visit: Callable[..., Page]) -> N
     url = url_of(start(HTTP_BIND=ANY_PORT, HTTP_TOKEN=TOKEN))
     page = visit(url, http_credentials={"username": "dj", "password": TOKEN})
     page.get_by_role("link", name="Worklists").click()
+    page.wait_for_url("**/lists")
     assert page.get_by_role("heading", level=1).inner_text() == "Worklists"
