@@ -158,13 +158,13 @@ def test_triggers_that_cannot_record_are_noticed_and_made_up_for(
 ) -> None:
     add_release(db)
     daemon = start(HTTP_BIND="127.0.0.1:0").following()
+    daemon.wait_for("checked every row")
     eventually(lambda: count(db, "library_identity") == 1)
     db.execute("ALTER TABLE listener.change ALTER seq DROP IDENTITY")
     add_release(db)
     for stream in ("library", "rotation"):
         daemon.wait_for("changes are not captured, run `listener migrate`", 40, stream=stream)
     assert metric(daemon, 'listener_capturing{stream="library"}') == "0.0"
-    assert count(db, "library_identity") == 1
     db.execute(
         "ALTER TABLE listener.change"
         " ALTER seq ADD GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME listener.change_seq_seq)"
