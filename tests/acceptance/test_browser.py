@@ -332,6 +332,21 @@ def test_values_of_a_chart_are_read_by_keyboard_and_by_pointer(
     assert tip.inner_text() == "0-1 days: 1 rows"
 
 
+def test_chart_that_is_not_shown_is_drawn_without_complaints(start: Start, look: Look) -> None:
+    def settle(history: dict[str, Any]) -> None:
+        at = datetime.now().astimezone().timestamp() - 1800
+        column = {"at": [at], "settled": [3], "typical": [0.25], "worst": [0.5], "oldest": [None]}
+        rest = {"silent": [1], "coverage": [None]}
+        history["hour"]["streams"] = {"library": column | rest}
+
+    page, _ = look(Site(start(HTTP_BIND=ANY_PORT)).ready().url, changes={"history": settle})
+    chart = page.locator("#rate-hour svg:not(#former)")
+    chart.locator("rect.library").wait_for(state="attached")
+    page.evaluate("document.querySelector('#rate-hour').style.display = 'none'")
+    page.evaluate("document.querySelector('#rate-hour svg').id = 'former'")
+    chart.wait_for(state="attached")
+
+
 def test_old_time_to_answer_is_not_shown_as_that_of_now(
     db: Connection, start: Start, look: Look
 ) -> None:

@@ -81,7 +81,8 @@ class Reader {
 // Paints nothing if there is a note, which says why.
 function draw(place, label, note, paint) {
   place.classList.toggle("bare", Boolean(note));
-  const width = Math.max(200, place.clientWidth), height = place.clientHeight;
+  // A card that is not shown has no size.
+  const width = Math.max(200, place.clientWidth), height = Math.max(84, place.clientHeight);
   const svg = mark("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
   const box = { x: EDGE.left, y: EDGE.top, width: width - EDGE.left - EDGE.right, height: height - EDGE.top - EDGE.bottom };
   const stops = note ? [] : paint(svg, box);
