@@ -25,7 +25,7 @@ RELEASES, TRANSACTIONS, VERDICTS = 20, 100, 50
 def test_no_transaction_of_the_backend_is_the_victim_of_a_deadlock(
     owner_dsn: str, db: Connection, start: Start
 ) -> None:
-    altered = sql.SQL("ALTER DATABASE {} SET deadlock_timeout = '50ms'")
+    altered = sql.SQL("ALTER DATABASE {} SET deadlock_timeout = '190ms'")
     db.execute(altered.format(sql.Identifier(db.info.dbname)))
     add_releases(db, RELEASES)
     start(REASK_AFTER="0s").following()
