@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from importlib.metadata import version
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from listener import DISTRIBUTION
 from listener.adapters.postgres.parked import ParkedRow, list_parked
@@ -89,19 +88,17 @@ class Page:
             return blind(f"the last look ended {age.total_seconds():.0f} s ago")
         return self._wellness
 
-    async def judge(self) -> NoReturn:
-        """Keep a verdict at hand for callers that must not wait, until cancelled."""
-        while True:
-            began = time.monotonic()
-            try:
-                status = await self._look(self._read_status)
-                self._wellness = verdict_on(status, self._settings)
-                self.seen, self.successes = status, successes(status)
-            except StoreUnavailableError as fault:
-                self._wellness, self.seen = blind(str(fault)), None
-            self._judged_at = time.monotonic()
-            took = timedelta(seconds=self._judged_at - began)
-            await asyncio.sleep(max(_JUDGE_EVERY, _SHARE * took).total_seconds())
+    async def judge(self) -> timedelta:
+        """Renew the verdict for callers that must not wait; return how long it is recent enough."""
+        began = time.monotonic()
+        try:
+            status = await self._look(self._read_status)
+            self._wellness = verdict_on(status, self._settings)
+            self.seen, self.successes = status, successes(status)
+        except StoreUnavailableError as fault:
+            self._wellness, self.seen = blind(str(fault)), None
+        self._judged_at = time.monotonic()
+        return max(_JUDGE_EVERY, _SHARE * timedelta(seconds=self._judged_at - began))
 
     async def history(self) -> bytes:
         """Return the history of the last hour and day, in columns."""

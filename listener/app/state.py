@@ -17,7 +17,7 @@ from listener.engine.capture import CaptureWatch
 from listener.engine.consumer import Consumer
 from listener.engine.recorder import Recorder
 from listener.engine.resolver import Resolver
-from listener.engine.supervisor import in_background, keep_doing
+from listener.engine.supervisor import in_background
 from listener.engine.telemetry import TelemetryFanOut
 from listener.engine.warmer import Warmer
 from listener.engine.watch import Watch
@@ -78,7 +78,5 @@ class DaemonState:
         self._watch = watch = Watch(store.readings(window).read, self.pulses)
         recorder = Recorder(store.samples(), lambda: self.reading, self.pulses, store.neglected)
         telemetry.add(recorder)
-        async with in_background(
-            keep_doing("watch over the database", watch.run), keep_doing("samples", recorder.record)
-        ):
+        async with in_background(watch.run(), recorder.record()):
             yield

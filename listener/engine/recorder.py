@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import NoReturn
 
 import structlog
 
@@ -19,6 +17,7 @@ from listener.domain.sample import Sample
 from listener.domain.tally import Distribution, Duty
 from listener.engine.clock import now
 from listener.engine.ports import Samples
+from listener.engine.supervisor import keep_doing
 from listener.engine.telemetry import Telemetry
 
 _log = structlog.stdlib.get_logger()
@@ -63,18 +62,20 @@ class Recorder(Telemetry):
     def handled(self, stream: Stream, rows: int, took: float, /) -> None:
         """Ignore batches."""
 
-    async def record(self) -> NoReturn:
+    async def record(self) -> None:
         """Store samples until cancelled."""
-        while True:
-            followed = {pulse.stream: pulse for pulse in self.pulses()}
-            self._accounts = {s: a for s, a in self._accounts.items() if s in followed}
-            for stream, pulse in followed.items():
-                account = self._account(stream)
-                if pulse.breaker is not BreakerState.CLOSED:
-                    account.silent += _TICK
-                if now() - account.since >= _WRITE_EVERY.total_seconds():
-                    await self._store(pulse, account)
-            await asyncio.sleep(_TICK.total_seconds())
+        await keep_doing("samples", self._record)
+
+    async def _record(self) -> timedelta:
+        followed = {pulse.stream: pulse for pulse in self.pulses()}
+        self._accounts = {s: a for s, a in self._accounts.items() if s in followed}
+        for stream, pulse in followed.items():
+            account = self._account(stream)
+            if pulse.breaker is not BreakerState.CLOSED:
+                account.silent += _TICK
+            if now() - account.since >= _WRITE_EVERY.total_seconds():
+                await self._store(pulse, account)
+        return _TICK
 
     def _account(self, stream: Stream) -> _Account:
         return self._accounts.setdefault(stream, _Account(now()))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import NoReturn
 
 from listener.domain.change import Stream
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.pulse import Pulse, Reading
 from listener.engine.clock import now
+from listener.engine.supervisor import keep_doing
 
 _EVERY = timedelta(seconds=2)
 # Reading may take one part in this many of the time.
@@ -39,13 +38,15 @@ class Watch:
             return None
         return replace(self._reading, age=timedelta(seconds=now() - self._read_at))
 
-    async def run(self) -> NoReturn:
+    async def run(self) -> None:
         """Run until cancelled."""
-        while True:
-            began = now()
-            await self._read()
-            pause = max(_EVERY.total_seconds(), _SHARE * (now() - began))
-            await asyncio.sleep(min(pause, _SHARE * _EVERY.total_seconds()))
+        await keep_doing("watch over the database", self._watch)
+
+    async def _watch(self) -> timedelta:
+        began = now()
+        await self._read()
+        took = timedelta(seconds=now() - began)
+        return min(max(_EVERY, _SHARE * took), _SHARE * _EVERY)
 
     async def _read(self) -> None:
         try:

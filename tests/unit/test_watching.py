@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,8 @@ from listener.engine.tenure import ConsumerLimits
 from listener.engine.watch import Watch
 from tests.unit.clock import eventually, for_a_while
 from tests.unit.fakes import Lane, Outbox
+
+Logs = list[MutableMapping[str, Any]]
 
 LIMITS = ConsumerLimits(
     RoomLimits(30, 3, timedelta(seconds=0.1), timedelta(seconds=2)), 1, timedelta(days=1)
@@ -172,6 +175,7 @@ class Database:
     def __init__(self) -> None:
         self.backlog = 0
         self.fault: StoreUnavailableError | None = None
+        self.bugs = 0
         self.reads = 0
         self.written: list[Sample] = []
         self.unfoldable: StoreUnavailableError | None = None
@@ -205,6 +209,9 @@ class Database:
         await asyncio.sleep(self.takes)
         if self.fault is not None:
             raise self.fault
+        if self.bugs:
+            self.bugs -= 1
+            raise ZeroDivisionError
 
 
 class Pulses:
@@ -243,6 +250,18 @@ async def test_database_that_goes_leaves_the_last_reading_with_the_fault() -> No
         assert (watch.reading.fault, watch.reading.parked) == ("it is gone", 3)
         database.fault = None
         await eventually(lambda: watch.reading is not None and watch.reading.fault is None, 5)
+
+
+async def test_failures_with_readings_between_them_do_not_add_up(logged: Logs) -> None:
+    database = Database()
+    watch = Watch(database.read, Pulses())
+    async with in_background(watch.run()):
+        for _ in range(10):
+            database.bugs = 1
+            await for_a_while(10)
+            assert watch.reading is not None
+            assert watch.reading.age < timedelta(seconds=3)
+    assert [entry["failures"] for entry in logged] == [1] * 10
 
 
 async def test_slow_reading_takes_a_tenth_of_the_time() -> None:
