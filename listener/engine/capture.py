@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -37,22 +38,20 @@ class CaptureWatch:
     async def run(self) -> None:
         """Run until cancelled."""
         try:
-            await keep_doing("watch over triggers", self._watch)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(keep_doing("watch over triggers", self._watch_triggers))
+                tasks.create_task(keep_doing("watch over foreign keys", self._watch_keys))
         finally:
             self.uncaptured = None
 
-    async def _watch(self) -> timedelta:
-        await self._watch_keys()
-        await self._watch_triggers()
-        return _EVERY
-
-    async def _watch_keys(self) -> None:
+    async def _watch_keys(self) -> timedelta:
         keys = await self.misdirected()
         for key in sorted(keys.keys() - self._keys.keys()):
             _log.error("foreign key refers to a replaced table", key=key, repair=keys[key])
         self._keys = keys
+        return _EVERY
 
-    async def _watch_triggers(self) -> None:
+    async def _watch_triggers(self) -> timedelta:
         seen = await self.look()
         for stream in sorted(seen - (self.uncaptured or frozenset())):
             _log.error("changes are not captured, run `listener migrate`", stream=str(stream))
@@ -66,3 +65,4 @@ class CaptureWatch:
                 _log.warning("search for missed changes failed", reason=str(fault))
             else:
                 self._missed.discard(stream)
+        return _EVERY

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from listener.domain.change import Stream
+from listener.domain.faults import StoreRefusedError
 from listener.engine.capture import CaptureWatch
 from listener.engine.reconciler import RunHaltedError
 from listener.engine.supervisor import in_background
@@ -19,17 +20,26 @@ BOTH = frozenset(Stream)
 
 @dataclass
 class Triggers:
-    """Triggers that come and go; `faults` are raised by searches, the first one first."""
+    """Triggers that come and go; `faults` are raised by searches, the first one first.
+
+    `blind` is raised instead of the triggers, `keyless` instead of the foreign keys.
+    """
 
     gone: frozenset[Stream] = frozenset()
     keys: dict[str, str] = field(default_factory=dict)
+    blind: Exception | None = None
+    keyless: Exception | None = None
     searched: list[Stream] = field(default_factory=list)
     faults: list[Exception] = field(default_factory=list)
 
     async def look(self) -> frozenset[Stream]:
+        if self.blind is not None:
+            raise self.blind
         return self.gone
 
     async def misdirected(self) -> dict[str, str]:
+        if self.keyless is not None:
+            raise self.keyless
         return self.keys
 
     async def catch_up(self, stream: Stream) -> None:
@@ -97,3 +107,20 @@ async def test_key_of_a_replaced_table_is_logged_once_with_its_repair(logged: Lo
     assert [(entry["log_level"], entry["key"], entry["repair"]) for entry in logged] == [
         ("error", "a_fkey of a refers to b_old", "ALTER TABLE a")
     ] * 2
+
+
+async def test_foreign_keys_that_cannot_be_read_hide_no_missing_trigger(logged: Logs) -> None:
+    triggers = Triggers(gone=BOTH, keyless=StoreRefusedError("permission denied"))
+    watching = watch(triggers)
+    async with in_background(watching.run()):
+        await for_a_while(60.0)
+        assert watching.uncaptured == BOTH
+    assert [entry["stream"] for entry in logged if "stream" in entry] == ["library", "rotation"]
+
+
+async def test_triggers_that_cannot_be_read_hide_no_foreign_key(logged: Logs) -> None:
+    keys = {"a_fkey of a refers to b_old": "ALTER TABLE a"}
+    triggers = Triggers(keys=keys, blind=StoreRefusedError("permission denied"))
+    async with in_background(watch(triggers).run()):
+        await for_a_while(60.0)
+    assert [entry["key"] for entry in logged if "key" in entry] == [*keys]
