@@ -59,8 +59,7 @@ class Resolver:
 
     `permit` limits the calls in flight, `reading` the batches that are read from the database at
     a time, `writing` those whose replies are read and written. `circuit` is shared by all callers
-    of the stream. `odd` remembers the oddities that were logged. `latest` keeps answers, if
-    anybody watches them.
+    of the stream. `odd` remembers the oddities that were logged, `latest` keeps answers.
     """
 
     library: Library
@@ -75,7 +74,7 @@ class Resolver:
     telemetry: Telemetry = field(default_factory=TelemetryFanOut)
     tally: Tally = field(default_factory=Tally)
     odd: LoggedOnce = field(default_factory=LoggedOnce)
-    latest: LatestAnswers | None = None
+    latest: LatestAnswers = field(default_factory=LatestAnswers)
     refused_questions: Refusals = field(default_factory=Refusals)
     refused_verdicts: Refusals = field(default_factory=Refusals)
 
@@ -253,13 +252,11 @@ class Resolver:
             written = await self.verdicts.write(batch)
             for row in written.locked:
                 work.failed(work.asked[row], Skip.WRITER_ERROR, _LOCKED)
-            others = [v for v in verdicts if v.library_id not in written.locked]
-            count(self.tally, others, written)
+            count(self.tally, [v for v in verdicts if v.library_id not in written.locked], written)
             log_written(verdicts, written)
             log_oddities(verdicts, self.odd)
-            if self.latest is not None:
-                answered = [v for v in others if v.library_id in written.rows]
-                self.latest.note(work.latest_answers(answered))
+            answered = [v for v in verdicts if v.library_id in written.rows]
+            self.latest.note(work.latest_answers(answered))
             work.outcome.settled |= written.rows
             work.outcome.late |= rows - written.rows - written.locked
             if written.rows:
@@ -282,9 +279,8 @@ class Resolver:
                 recorded = await self.verdicts.fail(work.order, failures, work.batch.entries(rows))
             outcome.settled |= recorded
             outcome.failed |= recorded
-            if self.latest is not None:
-                kept = [failure for failure in failures if failure.library_id in recorded]
-                self.latest.note(work.latest_failures(kept))
+            kept = [failure for failure in failures if failure.library_id in recorded]
+            self.latest.note(work.latest_failures(kept))
             # A newer question about these rows has been answered or has failed.
             outcome.late |= rows - recorded
 

@@ -82,11 +82,11 @@ def test_rotation_row_may_have_no_release() -> None:
     assert answer.took == 2.0
 
 
-async def handled(batch: Batch, lml: Lml, latest: LatestAnswers | None) -> list[LatestAnswer]:
+async def handled(batch: Batch, lml: Lml) -> list[LatestAnswer]:
     outbox, permits = Outbox(), Permits(1)
     outbox.record(*batch.changes)
     limits = ResolverLimits(100, RetryPolicy(attempts=3, parked_for=timedelta(days=1)))
-    await Resolver(
+    resolver = Resolver(
         library=Library(),
         lml=lml,
         verdicts=Verdicts(outbox),
@@ -94,17 +94,13 @@ async def handled(batch: Batch, lml: Lml, latest: LatestAnswers | None) -> list[
         permit=lambda: permits.hold(Priority.CHANGE),
         limits=limits,
         circuit=Circuit(Stream.LIBRARY),
-        latest=latest,
-    ).handle(batch)
-    return [answer for _, answer in latest or ()]
+    )
+    await resolver.handle(batch)
+    return [answer for _, answer in resolver.latest]
 
 
 async def test_verdicts_and_failures_are_noted_once_they_are_written() -> None:
     batch = Batch({1: (1,), 2: (2,)}, {1: 0.0, 2: 0.0})
-    noted = await handled(batch, Lml(poison=frozenset({2})), LatestAnswers())
+    noted = await handled(batch, Lml(poison=frozenset({2})))
     assert {answer.library_id: answer.outcome for answer in noted} == {1: "unresolved", 2: FAILED}
     assert all(answer.detail for answer in noted if answer.outcome == FAILED)
-
-
-async def test_searches_note_nothing() -> None:
-    assert await handled(Batch({1: (1,)}), Lml(), None) == []
