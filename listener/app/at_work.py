@@ -10,7 +10,7 @@ from listener.adapters.postgres.status import Status, StreamStatus
 from listener.app.verdict import verdict_on
 from listener.domain.change import Stream
 from listener.domain.finding import MIGRATE, UNDO_MIGRATION, Finding, State
-from listener.domain.health import Cause, Why, Word
+from listener.domain.health import Cause, Why, Word, word_for
 from listener.domain.pacing import BreakerState
 from listener.domain.words import plural
 from listener.settings import StatusSettings
@@ -34,17 +34,16 @@ _ADVICE = {
     Cause.WARMTH: "see `listener runbook rotation-warm-lag`",
 }
 
-_FATAL = frozenset((Cause.UNFOLLOWED, Cause.STALLED, Cause.REFUSED, Cause.LAG))
-_OF_LANES = _FATAL | {Cause.LML, Cause.POLLING}
+_OF_LANES = frozenset(
+    (Cause.UNFOLLOWED, Cause.STALLED, Cause.REFUSED, Cause.LAG, Cause.LML, Cause.POLLING)
+)
 
 
 def judge_work(status: Status, settings: StatusSettings) -> Iterator[Finding]:
     """Judge what the database knows of daemons and their work; the verdict comes first."""
     verdict = verdict_on(status, settings)
-    told = "; ".join(why.words for why in verdict.why)
-    yield Finding(
-        "verdict", _STATES[verdict.word], f"{verdict.word}: {told}", _advice_on(verdict.why)
-    )
+    reasons = "; ".join(why.words for why in verdict.why)
+    yield _judged("verdict", [f"{verdict.word}: {reasons}"], verdict.why)
     for stream in status.streams:
         yield _lane(stream, status, settings)
     yield _part("last runs", _runs(status), verdict.why, Cause.RUNS)
@@ -64,9 +63,7 @@ def _lane(stream: StreamStatus, status: Status, settings: StatusSettings) -> Fin
     parts = [_holder(stream), waiting, *(why.words for why in wrong)]
     if stream.holder_alive and stream.breaker == BreakerState.CLOSED:
         parts.append("LML answers")
-    failing = any(why.cause in _FATAL for why in wrong)
-    state = State.FAIL if failing else State.WARN if wrong else State.OK
-    return Finding(f"{stream.stream} lane", state, "; ".join(parts), _advice_on(wrong))
+    return _judged(f"{stream.stream} lane", parts, wrong)
 
 
 def _holder(stream: StreamStatus) -> str:
@@ -79,22 +76,22 @@ def _holder(stream: StreamStatus) -> str:
 
 
 def _runs(status: Status) -> str:
-    told = [
+    runs = [
         f"{run.kind} {run.outcome} {_moment(run.started_at)}"
         for run in status.latest_runs
         if run.outcome is not None and run.started_at is not None
     ]
-    return ", ".join(told) or "none yet"
+    return ", ".join(runs) or "none yet"
 
 
 def _part(check: str, finding: str, whys: Sequence[Why], *causes: Cause) -> Finding:
     wrong = [why for why in whys if why.cause in causes]
-    told = "; ".join((finding, *(why.words for why in wrong)))
-    return Finding(check, State.WARN if wrong else State.OK, told, _advice_on(wrong))
+    return _judged(check, [finding, *(why.words for why in wrong)], wrong)
 
 
-def _advice_on(whys: Sequence[Why]) -> str:
-    return "; ".join(dict.fromkeys(_ADVICE[why.cause] for why in whys if why.cause is not None))
+def _judged(check: str, parts: Sequence[str], whys: Sequence[Why]) -> Finding:
+    advice = dict.fromkeys(_ADVICE[why.cause] for why in whys if why.cause is not None)
+    return Finding(check, _STATES[word_for(whys)], "; ".join(parts), "; ".join(advice))
 
 
 def _moment(at: datetime) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -185,24 +185,27 @@ class Findings:
 
 def blind(fault: str) -> Wellness:
     """Return the wellness while the database cannot be read."""
-    why = Why(Cause.UNREADABLE, f"cannot read the database: {fault}")
-    return Wellness(Word.FAILING, (why,))
+    return Wellness(Word.FAILING, (Why(Cause.UNREADABLE, f"cannot read the database: {fault}"),))
 
 
 def judge(findings: Findings) -> Wellness:
     """Judge the pipeline by its worst finding."""
     wrong = [*_of_streams(findings), *_of_searches(findings), *_of_rotation(findings)]
-    wrong.sort(key=lambda each: list(Cause).index(each[0]))
-    why = [Why(*each) for each in wrong]
+    why = [Why(*each) for each in sorted(wrong, key=lambda each: list(Cause).index(each[0]))]
     notes = [Why(None, words) for words in _notes(findings)]
     if not why:
         waiting = any(each.backlog for each in findings.streams) or findings.failed
-        answered = (
-            "changes are waiting, none for too long" if waiting else "every change is answered"
-        )
-        return Wellness(Word.WELL, (Why(None, answered), *notes))
-    failing = any(cause in _FAILING for cause, _ in wrong)
-    return Wellness(Word.FAILING if failing else Word.STRAINED, (*why, *notes))
+        words = "changes are waiting, none for too long" if waiting else "every change is answered"
+        why = [Why(None, words)]
+    return Wellness(word_for(why), (*why, *notes))
+
+
+def word_for(whys: Iterable[Why]) -> Word:
+    """Return the word for these reasons, by the worst of them; remarks do not count."""
+    causes = {why.cause for why in whys} - {None}
+    if causes & _FAILING:
+        return Word.FAILING
+    return Word.STRAINED if causes else Word.WELL
 
 
 def _of_streams(findings: Findings) -> Iterator[_Wrong]:
