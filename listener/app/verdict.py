@@ -69,29 +69,29 @@ def successes(status: Status) -> dict[str, datetime]:
     }
 
 
-def _state_of(told: StreamStatus) -> StreamState:
-    oldest = None if told.oldest_seconds is None else timedelta(seconds=told.oldest_seconds)
+def _state_of(stream: StreamStatus) -> StreamState:
+    oldest = None if stream.oldest_seconds is None else timedelta(seconds=stream.oldest_seconds)
     # What a holder that went reported last says nothing of the present; why it went does.
-    alive = bool(told.holder_alive)
+    alive = bool(stream.holder_alive)
     return StreamState(
-        stream=Stream(told.stream),
-        backlog=told.backlog,
+        stream=Stream(stream.stream),
+        backlog=stream.backlog,
         oldest=oldest,
         followed=alive,
-        woken=told.woken if alive else None,
-        breaker=BreakerState(told.breaker) if alive and told.breaker else None,
-        stalled=timedelta(seconds=told.stalled_seconds or 0) if alive else timedelta(),
-        fault=told.fault,
-        lml=lml_trouble_of(told),
+        woken=stream.woken if alive else None,
+        breaker=BreakerState(stream.breaker) if alive and stream.breaker else None,
+        stalled=timedelta(seconds=stream.stalled_seconds or 0) if alive else timedelta(),
+        fault=stream.fault,
+        lml=lml_trouble_of(stream),
     )
 
 
-def lml_trouble_of(told: StreamStatus | Waiting) -> LmlTrouble | None:
+def lml_trouble_of(stream: StreamStatus | Waiting) -> LmlTrouble | None:
     """Return how LML fails the daemon that follows a stream, if it does."""
-    since, next_try = told.lml_trouble_since, told.lml_next_try
-    if not told.holder_alive or told.lml_trouble is None or since is None or next_try is None:
+    since, next_try = stream.lml_trouble_since, stream.lml_next_try
+    if not stream.holder_alive or stream.lml_trouble is None or since is None or next_try is None:
         return None
-    return LmlTrouble(told.lml_trouble, since, next_try)
+    return LmlTrouble(stream.lml_trouble, since, next_try)
 
 
 def _latest_runs(status: Status) -> Iterator[LatestRun]:
