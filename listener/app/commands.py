@@ -158,7 +158,7 @@ async def _run(
     if command.leftovers:
         resolver = library.resolver()
         resolver.tally = tally
-        await handle_leftovers(parts, Stream.LIBRARY, library.consumer(resolver))
+        await _handle_leftovers(parts, Stream.LIBRARY, library.consumer(resolver))
     reconciler = library.reconciler(dry=command.dry, insisting=command.kind is RunKind.RECHECK)
     if expect is not None:
         rows = sum((await reconciler.count(command.kind, command.scope)).values())
@@ -174,7 +174,7 @@ async def _run(
         await housekeeping.clear()
 
 
-async def handle_leftovers(parts: Parts, stream: Stream, consumer: Consumer) -> None:
+async def _handle_leftovers(parts: Parts, stream: Stream, consumer: Consumer) -> None:
     """Handle the changes of a stream, unless a daemon follows it; raises `RunHaltedError`."""
     lanes = PostgresLanes(parts.store.database, LaneTimes())
     try:
@@ -194,4 +194,4 @@ async def _handle_rotation_changes(parts: Parts, tally: RotationTally) -> None:
     rotation = RotationParts(parts)
     warmer = rotation.warmer()
     warmer.tally = tally
-    await handle_leftovers(parts, Stream.ROTATION, rotation.consumer(warmer))
+    await _handle_leftovers(parts, Stream.ROTATION, rotation.consumer(warmer))

@@ -103,7 +103,7 @@ async def _follow(
             LaneTimes(),
             lambda stream: _lane_report(consumers[stream], parts.circuits[stream]),
         )
-        workers = Workers(parts, resolver, warmer, capture, consumers)
+        workers = Workers(parts, resolver, capture, consumers)
         async with state.watching(workers, telemetry), informing_systemd(state):
             with telemetry.windows(resolver.tally):
                 await Supervisor(lanes, followers, settings.shutdown_timeout).run(stop)

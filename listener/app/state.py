@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 
 from listener.app.limits import refresh_limits
@@ -19,7 +19,6 @@ from listener.engine.recorder import Recorder
 from listener.engine.resolver import Resolver
 from listener.engine.supervisor import in_background
 from listener.engine.telemetry import TelemetryFanOut
-from listener.engine.warmer import Warmer
 from listener.engine.watch import Watch
 
 
@@ -29,9 +28,8 @@ class Workers:
 
     parts: Parts
     resolver: Resolver
-    warmer: Warmer
     capture: CaptureWatch
-    consumers: dict[Stream, Consumer] = field(default_factory=dict)
+    consumers: Mapping[Stream, Consumer]
 
 
 class DaemonState:
