@@ -1,5 +1,6 @@
--- Names our sequences that are behind the rows drawn from them, as a logical copy of the rows leaves them, and brings
--- them up to these if asked to. One that the role may not look at is left out: its position is unknown.
+-- Names the sequences that are behind the rows drawn from them, as a logical copy of the rows leaves them, and brings
+-- them up to these if asked to: our own, and that of the history if it is given. One that the role may not look at is
+-- left out: its position is unknown.
 SELECT
     drawn.name,
     CASE WHEN %(raising)s THEN setval(c.oid::regclass, drawn.highest) END AS position
@@ -13,6 +14,8 @@ FROM (
     SELECT 'listener.refresh_refresh_id_seq', (SELECT max(r.refresh_id) FROM listener.refresh AS r)
     UNION ALL
     SELECT 'listener.sample_sample_id_seq', (SELECT max(s.sample_id) FROM listener.sample AS s)
+    UNION ALL
+    SELECT %(history_sequence)s::text, %(history_highest)s::bigint
 ) AS drawn
 INNER JOIN pg_class AS c ON c.oid = drawn.name::regclass
 INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace

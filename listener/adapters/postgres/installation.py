@@ -24,7 +24,6 @@ from listener.domain.database import UNICODE, unfit
 from listener.domain.faults import InstallationError
 
 _TRIES = 20
-_OF_THE_HISTORY = ("raise_history_sequence",)
 _LET_WRITERS_THROUGH = timedelta(milliseconds=200)
 # Another process may be installing for a while.
 _LIMITS = {"statement_timeout": "0", "lock_timeout": "0"}
@@ -125,12 +124,17 @@ async def lagging_sequences(connection: Connection, backend: str) -> list[str]:
 
 
 async def _lagging(connection: Connection, backend: str, *, raising: bool) -> list[str]:
-    names: list[str] = []
-    history = await look_at_history(connection, backend)
-    for statement in ("raise_sequences", *(_OF_THE_HISTORY if history.countable else ())):
-        cursor = await connection.execute(query(statement, backend), {"raising": raising})
-        names += [name for name, _ in await cursor.fetchall()]
-    return names
+    sequence, highest = None, None
+    if (await look_at_history(connection, backend)).countable:
+        found = await connection.execute(query("read_history_sequence", backend))
+        sequence, highest = await only_row(found)
+    parameters = {
+        "raising": raising,
+        "history_sequence": sequence,
+        "history_highest": highest,
+    }
+    cursor = await connection.execute(query("raise_sequences", backend), parameters)
+    return [name for name, _ in await cursor.fetchall()]
 
 
 async def newer_version(connection: Connection) -> str | None:

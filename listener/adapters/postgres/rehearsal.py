@@ -31,7 +31,7 @@ _WRITES = (
 _OF_THE_HISTORY = frozenset(
     ("keep_identities", "restore_identity", "read_former_identities", "list_replaced")
 )
-_OF_ITS_SEQUENCE = "raise_history_sequence"
+_OF_ITS_SEQUENCE = "read_history_sequence"
 # No plan is made for it.
 _UNPLANNED = "analyze_tracks"
 _NOTHING: defaultdict[str, None] = defaultdict(lambda: None)
