@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from psycopg import sql
 
+from listener.adapters.postgres.capture import list_misdirected
 from listener.adapters.postgres.connection import connected
 from listener.adapters.postgres.errors import translated
 from listener.adapters.postgres.history import look_at_history
@@ -124,8 +125,7 @@ async def read_missing(
 async def read_misdirected(connection: Connection, backend: str) -> dict[str, str]:
     """Return foreign keys that refer to a table that was replaced, with what repairs each."""
     async with _looking(connection):
-        cursor = await connection.execute(query("list_misdirected", backend), {"backend": backend})
-        return dict(await cursor.fetchall())
+        return await list_misdirected(connection, backend)
 
 
 async def read_history(connection: Connection, backend: str) -> HistoryTable:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,6 +14,7 @@ from importlib.metadata import version
 from psycopg import errors, sql
 
 from listener import DISTRIBUTION, shipped
+from listener.adapters.postgres.capture import broken_tables, list_triggers
 from listener.adapters.postgres.connection import connected
 from listener.adapters.postgres.errors import reason_of
 from listener.adapters.postgres.history import look_at_history
@@ -142,7 +143,11 @@ async def newer_version(connection: Connection) -> str | None:
 
     Each version works on what the next ones install: numbered files only ever add.
     """
-    there = (await _present_digests(connection)).get(_VERSION)
+    return _newer_in(await _present_digests(connection))
+
+
+def _newer_in(present: Mapping[str, str]) -> str | None:
+    there = present.get(_VERSION)
     if there is None or _order(there) <= _order(version(DISTRIBUTION)):
         return None
     return there
@@ -151,9 +156,8 @@ async def newer_version(connection: Connection) -> str | None:
 async def missing_parts(connection: Connection, backend: str) -> list[Part]:
     """Return the parts that are not there, not enabled, or older than this version's."""
     present = await _present_digests(connection)
-    newer = await newer_version(connection) is not None
-    triggers = await connection.execute(query("list_triggers", backend), {"backend": backend})
-    broken = broken_tables(await triggers.fetchall())
+    newer = _newer_in(present) is not None
+    broken = await broken_tables(connection, backend)
     return [
         part
         for part in _parts(backend)
@@ -166,8 +170,7 @@ async def missing_parts(connection: Connection, backend: str) -> list[Part]:
 async def uninstall(connection: Connection, backend: str) -> list[str]:
     """Remove triggers and schema; returns what was done, nothing if nothing was there."""
     done = []
-    cursor = await connection.execute(query("list_triggers", backend), {"backend": backend})
-    for table, trigger, _ in await cursor.fetchall():
+    for table, trigger, _ in await list_triggers(connection, backend):
         statement = sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(
             sql.Identifier(trigger), sql.Identifier(backend, table)
         )
@@ -245,18 +248,6 @@ async def _present_digests(connection: Connection) -> dict[str, str]:
         return {}
     cursor = await connection.execute("SELECT name, digest FROM listener.installed")
     return dict(await cursor.fetchall())
-
-
-def broken_tables(triggers: Iterable[tuple[str, str, bool]]) -> set[str]:
-    """Return the tables that lack a trigger of ours or have it disabled, given `list_triggers`."""
-    enabled = {(table, trigger) for table, trigger, is_enabled in triggers if is_enabled}
-    wanted = {
-        (path.stem, line.split()[2] if line.startswith("CREATE TRIGGER") else line.split()[4])
-        for path in (shipped("sql") / "triggers").glob("*.sql")
-        for line in text_of("triggers", path.stem).splitlines()
-        if line.startswith(("CREATE TRIGGER", "CREATE OR REPLACE TRIGGER"))
-    }
-    return {table for table, _ in wanted - enabled}
 
 
 async def _installed_table_exists(connection: Connection) -> bool:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
+from listener.adapters.postgres.capture import list_triggers
 from listener.adapters.postgres.sessions import Connection, only_row
-from listener.adapters.postgres.statements import query
 
 _TABLES = """
 SELECT c.relname FROM pg_class AS c
@@ -31,8 +31,7 @@ class Inventory:
 async def take_inventory(connection: Connection, backend: str) -> Inventory:
     """Look at all that an uninstallation would remove."""
     info = connection.info
-    found = await connection.execute(query("list_triggers", backend), {"backend": backend})
-    tables = [table for table, _, _ in await found.fetchall()]
+    tables = [table for table, _, _ in await list_triggers(connection, backend)]
     ours = await (await connection.execute(_TABLES)).fetchall()
     return Inventory(
         host=info.host if info.host.startswith("/") else f"{info.host}:{info.port}",
