@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from listener.adapters.postgres.connection import Pool, session
-from listener.adapters.postgres.sessions import only_row
+from listener.adapters.postgres.sessions import database_now
 from listener.adapters.postgres.statements import query, times_of
 from listener.domain.due import AskAgain, DueRow, Reason, Scope
 from listener.domain.retrying import ISOLATED, SUSPECT
@@ -70,9 +70,7 @@ class PostgresDue:
 
     async def _now(self) -> datetime:
         async with session(self._pool) as connection:
-            moment: datetime
-            (moment,) = await only_row(await connection.execute("SELECT now()"))
-        return moment
+            return await database_now(connection)
 
     async def _batches(
         self,

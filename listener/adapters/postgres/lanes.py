@@ -7,13 +7,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
-import psycopg
 import structlog
 
 from listener.adapters.postgres.connection import Database, open_session
 from listener.adapters.postgres.errors import translated
+from listener.adapters.postgres.sessions import Connection
 from listener.adapters.postgres.statements import query
 from listener.adapters.postgres.wakeups import Wakeups
 from listener.domain.change import Stream
@@ -75,9 +74,7 @@ class PostgresLanes:
         finally:
             await wakeups.release()
 
-    async def _take(
-        self, connection: psycopg.AsyncConnection[Any], stream: Stream, *, wait: bool
-    ) -> None:
+    async def _take(self, connection: Connection, stream: Stream, *, wait: bool) -> None:
         loop = asyncio.get_running_loop()
         seen: tuple[str | None, int] | None = None
         unchanged_since = loop.time()
@@ -99,7 +96,7 @@ class PostgresLanes:
                 await asyncio.sleep(self._times.look.total_seconds())
 
     async def _read(
-        self, connection: psycopg.AsyncConnection[Any], stream: Stream
+        self, connection: Connection, stream: Stream
     ) -> tuple[str | None, int | None, int, bool]:
         cursor = await connection.execute(
             query("read_lane", self._database.backend), {"stream": stream}
@@ -112,7 +109,7 @@ class PostgresLanes:
 
     async def _replace(
         self,
-        connection: psycopg.AsyncConnection[Any],
+        connection: Connection,
         stream: Stream,
         former: str | None,
         pid: int | None,

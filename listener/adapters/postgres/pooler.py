@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-from listener.adapters.postgres.sessions import Connection
+from listener.adapters.postgres.sessions import Connection, only_row
 from listener.domain.faults import InstallationError, first_of
 
 # A pooler that has no other backend to hand out makes us wait for the one that is kept.
@@ -60,5 +60,5 @@ async def _kept_from(other: Connection, connection: Connection) -> bool:
 
 
 async def _backend(connection: Connection) -> int:
-    row = await (await connection.execute("SELECT pg_backend_pid()")).fetchone()
-    return int(row[0]) if row else 0
+    (pid,) = await only_row(await connection.execute("SELECT pg_backend_pid()"))
+    return int(pid)

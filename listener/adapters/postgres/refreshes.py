@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
 
-import psycopg
 from psycopg import errors
-from psycopg.rows import class_row
 
 from listener.adapters.postgres.arrays import Int4s, Texts
 from listener.adapters.postgres.connection import Database, Pool, session
 from listener.adapters.postgres.locks import REFRESHES
-from listener.adapters.postgres.sessions import only_row
+from listener.adapters.postgres.sessions import Connection, only_row, read
 from listener.adapters.postgres.statements import query
 from listener.domain.budget import (
     COLD_COST,
@@ -89,7 +86,7 @@ class PostgresRefreshes:
             if refreshed:
                 await connection.execute(self._note, said)
 
-    async def _spent(self, connection: psycopg.AsyncConnection[Any], *, known: bool) -> Spent:
+    async def _spent(self, connection: Connection, *, known: bool) -> Spent:
         parameters = {
             "known": known,
             "window": self.limits.window,
@@ -99,5 +96,5 @@ class PostgresRefreshes:
             "cold_cost": COLD_COST,
         }
         await connection.execute(self._lock, REFRESHES.parameters())
-        cursor = connection.cursor(row_factory=class_row(Spent))
-        return await only_row(await cursor.execute(self._read, parameters))
+        (spent,) = await read(connection, Spent, self._read, parameters)
+        return spent

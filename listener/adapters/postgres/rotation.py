@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from psycopg import errors
-from psycopg.rows import class_row
 
 from listener.adapters.postgres.arrays import Int4s, Int8s, Texts
 from listener.adapters.postgres.connection import Pool, session
 from listener.adapters.postgres.library import failing_of
 from listener.adapters.postgres.refreshes import RECENT
-from listener.adapters.postgres.sessions import only_row
+from listener.adapters.postgres.sessions import only_row, read
 from listener.adapters.postgres.statements import query, times_of
 from listener.domain.due import AskAgain
 from listener.domain.faults import StatementRefusedError
@@ -113,8 +112,8 @@ class PostgresRotation:
     async def coverage(self) -> RotationCoverage:
         """Return how much of what is being played can be warmed."""
         async with session(self._pool) as connection:
-            cursor = connection.cursor(row_factory=class_row(RotationCoverage))
-            return await only_row(await cursor.execute(self._count))
+            (coverage,) = await read(connection, RotationCoverage, self._count)
+        return coverage
 
     async def raise_releases(self, library_ids: Sequence[int]) -> int:
         """Have those of the releases that are due asked about; returns how many."""

@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 from listener.adapters.postgres.connection import Database, Pool, open_session, session
 from listener.adapters.postgres.errors import translated
 from listener.adapters.postgres.locks import SEARCHED, Lock, lock_of_share
-from listener.adapters.postgres.sessions import only_row
+from listener.adapters.postgres.sessions import Connection, only_row
 from listener.adapters.postgres.statements import query
 from listener.domain.due import Scope
 from listener.domain.faults import RunGoesOnError, first_of
@@ -78,7 +78,7 @@ class PostgresRuns:
 class _RecordedRun:
     def __init__(
         self,
-        connection: psycopg.AsyncConnection[Any],
+        connection: Connection,
         database: Database,
         tally: Tally | RotationTally,
     ) -> None:

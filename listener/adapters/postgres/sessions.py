@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, LiteralString, TypeVar
 
 import psycopg
@@ -93,3 +93,10 @@ async def only_row(cursor: psycopg.AsyncCursor[_Row]) -> _Row:
     if row is None:
         raise AssertionError("a statement that always returns a row returned none")
     return row
+
+
+async def database_now(connection: Connection) -> datetime:
+    """Return the database's time, in a transaction that of its start."""
+    now: datetime
+    (now,) = await only_row(await connection.execute("SELECT now()"))
+    return now

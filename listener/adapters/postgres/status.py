@@ -206,7 +206,7 @@ async def read_status(
 
 
 def _due(counted: list[Any]) -> dict[str, int]:
-    due = dict.fromkeys(dict.fromkeys(_REASONS.values()), 0)
+    due = dict.fromkeys(_REASONS.values(), 0)
     for state, _, found, by_time in counted:
         if state in _REASONS:
             due[_REASONS[state]] += found if state == "never" else by_time

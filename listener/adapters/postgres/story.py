@@ -10,7 +10,7 @@ from typing import Any
 from psycopg import IsolationLevel
 
 from listener.adapters.postgres.former import FormerIdentity, read_former
-from listener.adapters.postgres.sessions import Connection, only_row, read
+from listener.adapters.postgres.sessions import Connection, database_now, read
 from listener.adapters.postgres.statements import query, times_of
 from listener.domain.due import AskAgain
 
@@ -148,7 +148,7 @@ async def read_story(
     await connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
     async with connection.transaction():
         return Story(
-            at=await _now(connection),
+            at=await database_now(connection),
             library_id=library_id,
             release=await one(Release, "read_release"),
             changes=await one(Waiting, "read_waiting"),
@@ -167,10 +167,4 @@ async def read_standing(
     parameters = {"library_id": library_id}
     release = await read(connection, Release, query("read_release", backend), parameters)
     standing = await read(connection, StandingIdentity, query("read_identity", backend), parameters)
-    return await _now(connection), bool(release), next(iter(standing), None)
-
-
-async def _now(connection: Connection) -> datetime:
-    now: datetime
-    (now,) = await only_row(await connection.execute("SELECT now()"))
-    return now
+    return await database_now(connection), bool(release), next(iter(standing), None)

@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import psycopg
-
 from listener.adapters.postgres.arrays import Float4s, Int4s, Texts
+from listener.adapters.postgres.sessions import Connection
 from listener.adapters.postgres.statements import query
 from listener.domain.tracks import TrackCount, TrackKey
 from listener.domain.verdict import VerdictBatch
@@ -50,7 +49,7 @@ class PostgresTracks:
         self._write = query("write_tracks", backend)
 
     async def write(
-        self, connection: psycopg.AsyncConnection[Any], batch: VerdictBatch
+        self, connection: Connection, batch: VerdictBatch
     ) -> dict[int, Counter[TrackCount]]:
         """Write the tracks of the verdicts that the ledger accepted in this transaction.
 
@@ -71,9 +70,7 @@ class PostgresTracks:
                 counts[library_id][TrackCount.POSITIONS_WRITTEN] = positioned
         return {library_id: +of_release for library_id, of_release in counts.items()}
 
-    async def _change(
-        self, connection: psycopg.AsyncConnection[Any], changes: Sequence[_Change]
-    ) -> list[Any]:
+    async def _change(self, connection: Connection, changes: Sequence[_Change]) -> list[Any]:
         return await (await connection.execute(self._write, change_columns(changes))).fetchall()
 
 

@@ -11,7 +11,7 @@ import psycopg
 from listener.adapters.postgres.arrays import Byteas, Float4s, Int4s, Int8s, Texts
 from listener.adapters.postgres.connection import Pool, session
 from listener.adapters.postgres.history import History
-from listener.adapters.postgres.sessions import only_row
+from listener.adapters.postgres.sessions import Connection, only_row
 from listener.adapters.postgres.statements import query, times_of
 from listener.adapters.postgres.tracks import PostgresTracks
 from listener.domain.due import AskAgain
@@ -105,9 +105,7 @@ class PostgresVerdicts:
 
 
 @asynccontextmanager
-async def _together(
-    connection: psycopg.AsyncConnection[Any], *, explicit: bool
-) -> AsyncIterator[None]:
+async def _together(connection: Connection, *, explicit: bool) -> AsyncIterator[None]:
     # Statements of one pipeline are one transaction, until a result is waited for: no BEGIN and
     # COMMIT need be sent where none is.
     async with connection.transaction() if explicit else nullcontext(), connection.pipeline():

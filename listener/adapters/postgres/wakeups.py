@@ -18,7 +18,7 @@ from psycopg.abc import Params
 from listener.adapters.postgres.connection import Database, open_session
 from listener.adapters.postgres.errors import reason_of
 from listener.adapters.postgres.locks import AWAKE
-from listener.adapters.postgres.sessions import only_row
+from listener.adapters.postgres.sessions import Connection, only_row
 from listener.adapters.postgres.statements import query
 from listener.domain.change import Stream
 from listener.domain.faults import LaneLostError, StoreUnavailableError
@@ -52,14 +52,14 @@ class Wakeups:
         database: Database,
         stream: Stream,
         beat_every: timedelta,
-        connection: psycopg.AsyncConnection[Any],
+        connection: Connection,
         report: Callable[[], LaneReport],
     ) -> None:
         self._report = report
         self._database = database
         self._stream = stream
         self._beat_every = beat_every.total_seconds()
-        self._connection: psycopg.AsyncConnection[Any] | None = connection
+        self._connection: Connection | None = connection
         self._session = connection.info.backend_pid
         self._log = _log.bind(stream=str(stream))
         self._listening = False
@@ -172,7 +172,7 @@ class Wakeups:
         finally:
             await self._connection.close()
 
-    async def _woken(self, connection: psycopg.AsyncConnection[Any], seconds: float) -> bool:
+    async def _woken(self, connection: Connection, seconds: float) -> bool:
         woken = False
         try:
             # To its end: a generator left halfway swallows what arrives before it is collected.
@@ -185,7 +185,7 @@ class Wakeups:
             await self._drop(error)
         return woken
 
-    async def _ready(self) -> psycopg.AsyncConnection[Any] | None:
+    async def _ready(self) -> Connection | None:
         """Return the session, listening and with a recent beat, or None while there is none."""
         if self._connection is not None and self._now() < self._beat_at:
             return self._connection
@@ -207,7 +207,7 @@ class Wakeups:
         self._failures = 0
         return self._connection
 
-    async def _listen(self, connection: psycopg.AsyncConnection[Any]) -> None:
+    async def _listen(self, connection: Connection) -> None:
         # A beat notifies, and behind writers that do the same it may have to queue for a while.
         await self._bounded(connection, "SET lock_timeout = '2s'")
         for channel in (self._channel, self._echo):
@@ -216,7 +216,7 @@ class Wakeups:
         # An echo that the session before was still to hear says nothing about this one.
         self._listening = self._echoed = True
 
-    async def _beat(self, connection: psycopg.AsyncConnection[Any]) -> None:
+    async def _beat(self, connection: Connection) -> None:
         report = self._report()
         cursor = await self._bounded(
             connection,
@@ -237,7 +237,7 @@ class Wakeups:
             self._log.warning("wake-ups do not arrive, polling; is there a pooler in between?")
         self._arriving, self._echoed = self._echoed, False
 
-    async def _end_former_session(self, connection: psycopg.AsyncConnection[Any]) -> None:
+    async def _end_former_session(self, connection: Connection) -> None:
         # A half-open session may live on at the server and keep writers from waking us.
         await self._bounded(
             connection,
@@ -259,7 +259,7 @@ class Wakeups:
 
     async def _bounded(
         self,
-        connection: psycopg.AsyncConnection[Any],
+        connection: Connection,
         statement: LiteralString | bytes | sql.Composed,
         parameters: Params | None = None,
     ) -> psycopg.AsyncCursor[Any]:
@@ -289,6 +289,6 @@ class Wakeups:
         return asyncio.get_running_loop().time()
 
 
-def _hang_up(connection: psycopg.AsyncConnection[Any]) -> None:
+def _hang_up(connection: Connection) -> None:
     with socket.socket(fileno=os.dup(connection.fileno())) as wire:
         wire.shutdown(socket.SHUT_RDWR)
