@@ -50,18 +50,20 @@ def translated(refused: type[Refused] = StoreRefusedError) -> Iterator[None]:
     except (psycopg.Error, PoolTimeout, TimeoutError) as error:
         if _is_about_the_service(error):
             raise _unavailable(error) from error
-        about_rows = not _is_about_the_statement(error)
-        raise (refused if about_rows else StoreRefusedError)(reason_of(error)) from error
+        kind = StoreRefusedError if _is_about_the_statement(error) else refused
+        raise kind(reason_of(error)) from error
 
 
 def _unavailable(error: Exception) -> StoreUnavailableError:
-    """Return the fault of a database that cannot be used, or does not let us in."""
-    return (StoreRefusedError if _is_turned_away(error) else StoreUnavailableError)(
-        advice_on(error)
-    )
+    """Return the fault of a database that cannot be used, or refuses our login."""
+    reason = reason_of(error)
+    if _is_refused_login(error):
+        return StoreRefusedError(f"{reason}; {_LOGIN}")
+    # What the server says itself has a code, but for what it says before the session begins.
+    return StoreUnavailableError(reason if _code_of(error) else f"{reason}; {CONNECT}")
 
 
-def _is_turned_away(error: Exception) -> bool:
+def _is_refused_login(error: Exception) -> bool:
     if not isinstance(error, psycopg.OperationalError):
         return False
     if error.sqlstate is None:
@@ -70,7 +72,7 @@ def _is_turned_away(error: Exception) -> bool:
 
 
 def _is_about_the_service(error: Exception) -> bool:
-    code = error.sqlstate if isinstance(error, psycopg.Error) else None
+    code = _code_of(error)
     if code is None:
         # Not from the server: a connection was lost, or none was to be had in time.
         return not isinstance(error, psycopg.ProgrammingError | psycopg.DataError)
@@ -93,24 +95,18 @@ def _is_about_the_statement(error: Exception) -> bool:
     return error.sqlstate[:2] in _STATEMENT_CLASSES or error.sqlstate == _NOT_READY
 
 
+def _code_of(error: BaseException | None) -> str | None:
+    return error.sqlstate if isinstance(error, psycopg.Error) else None
+
+
 def _is_raised_by_a_rule(error: Exception) -> bool:
     return isinstance(error, psycopg.Error) and error.diag.source_function == "exec_stmt_raise"
 
 
 def spoils_others(error: BaseException | None) -> bool:
     """Return whether the same will fail in all other sessions until they are replaced."""
-    code = error.sqlstate if isinstance(error, psycopg.Error) else None
+    code = _code_of(error)
     return code is not None and code[:2] in _SESSION_CLASSES
-
-
-def advice_on(error: Exception) -> str:
-    """Return what went wrong, and what to do about it where the server cannot be reached."""
-    reason = reason_of(error)
-    if _is_turned_away(error):
-        return f"{reason}; {_LOGIN}"
-    # What the server says itself has a code, but for what it says before the session begins.
-    told = isinstance(error, psycopg.Error) and error.sqlstate is not None
-    return reason if told else f"{reason}; {CONNECT}"
 
 
 def _quotes_values(code: str | None) -> bool:
@@ -126,10 +122,11 @@ def reason_of(error: Exception) -> str:
     """Return what went wrong without the contents of any row."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    if isinstance(error, psycopg.Error) and _is_raised_by_a_rule(error):
-        return f"a rule of the database's own ({error.sqlstate})"
-    if isinstance(error, psycopg.Error) and _quotes_values(error.sqlstate):
-        return f"{type(error).__name__} ({error.sqlstate})"
+    code = _code_of(error)
+    if _is_raised_by_a_rule(error):
+        return f"a rule of the database's own ({code})"
+    if _quotes_values(code):
+        return f"{type(error).__name__} ({code})"
     # The primary message only: the detail of a constraint violation quotes the row, and so may
     # whatever a trigger of the backend says.
     primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
