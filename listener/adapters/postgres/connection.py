@@ -192,7 +192,7 @@ async def session(
     """
     try:
         with translated(refused):
-            async with asyncio.timeout(_DEADLINE.total_seconds()), _lent(pool) as connection:
+            async with asyncio.timeout(_DEADLINE.total_seconds()), _borrowed(pool) as connection:
                 _heed_cancellation()
                 try:
                     yield connection
@@ -210,7 +210,7 @@ async def session(
 
 
 @asynccontextmanager
-async def _lent(pool: Pool) -> AsyncIterator[Connection]:
+async def _borrowed(pool: Pool) -> AsyncIterator[Connection]:
     try:
         async with pool.connection() as connection:
             yield connection

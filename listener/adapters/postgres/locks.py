@@ -1,4 +1,4 @@
-"""The advisory locks, by which sessions tell one another what they are at."""
+"""The advisory locks, by which sessions show one another what they are doing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from listener.domain.change import Stream
 from listener.domain.due import Scope
 from listener.domain.run import Search
 
-# Tells our locks from everybody else's in the backend's database.
+# Distinguishes our locks from all others in the backend's database.
 _CLASS = 1280528978
 
 

@@ -97,16 +97,16 @@ class _RecordedRun:
     async def _acquire(self, lock: Lock, *, shared: bool, wait: bool) -> None:
         statement = query("lock_search", self._database.backend)
         parameters = lock.parameters() | {"shared": shared}
-        told = False
+        warned = False
         while True:
             cursor = await self._connection.execute(statement, parameters)
             if await cursor.fetchone() == (True,):
                 return
             if not wait:
                 raise RunGoesOnError("another run over the same goes on already")
-            if not told:
+            if not warned:
                 _log.warning("waiting for another run over the same rows to end")
-                told = True
+                warned = True
             await asyncio.sleep(_TRY_EVERY.total_seconds())
 
     async def begin(self, kind: RunKind, cause: str) -> None:

@@ -52,9 +52,9 @@ class PostgresReadings:
         """Look once."""
         parameters = {"holder": self._holder, "window": self._window}
         async with session(self._pool) as connection:
-            told = await (await connection.execute(self._read, parameters)).fetchall()
-        waiting = tuple(StreamReading(Stream(stream), *rest) for stream, *rest, _, _ in told)
-        parked, spent = told[0][-2:] if told else (0, 0)
+            rows = await (await connection.execute(self._read, parameters)).fetchall()
+        waiting = tuple(StreamReading(Stream(stream), *rest) for stream, *rest, _, _ in rows)
+        parked, spent = rows[0][-2:] if rows else (0, 0)
         return Reading(waiting, parked, timedelta(), discogs_calls=spent)
 
 

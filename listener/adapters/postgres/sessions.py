@@ -14,7 +14,7 @@ Connection = psycopg.AsyncConnection[Any]
 _Row = TypeVar("_Row")
 
 # What our statements, and psycopg's reading of their results, take for granted. Nothing depends on
-# lc_messages, which only a superuser may set: errors are told apart by their SQLSTATE.
+# lc_messages, which only a superuser may set: errors are distinguished by their SQLSTATE.
 _ALWAYS = {
     "DateStyle": "ISO, YMD",
     "IntervalStyle": "postgres",

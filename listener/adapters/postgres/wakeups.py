@@ -40,7 +40,7 @@ _BROKEN = (psycopg.OperationalError, psycopg.InterfaceError)
 
 
 class Wakeups:
-    """Sleeps until a writer wakes us, and tells writers when they need not.
+    """Sleeps until a writer wakes us, and shows writers when they need not.
 
     A wake-up carries no truth and may be lost: after every reconnection, and whenever none can be
     had, `wait` returns early so that its caller looks for itself. `report` returns what each beat
@@ -80,7 +80,7 @@ class Wakeups:
         return WakeMode.NOTIFY if self._arriving else WakeMode.POLL
 
     async def rouse(self) -> None:
-        """Tell writers that the stream is being looked at: they need not wake anybody."""
+        """Show writers that the stream is being looked at: they need not wake anybody."""
         if self._holds_lock or self._now() < self._rouse_at:
             return
         self._rouse_at = self._now() + _TRY_ROUSING_EVERY.total_seconds()
@@ -105,7 +105,7 @@ class Wakeups:
             await self._drop(error)
 
     async def doze(self) -> int | None:
-        """Have writers wake us again, if they were told not to.
+        """Have writers wake us again, if they were spared it.
 
         Returns the transaction id below which a transaction may have spared us the wake-up.
         """
