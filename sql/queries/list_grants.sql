@@ -16,10 +16,18 @@ WITH kinds (kind, step, rights) AS (
         ('TABLE', 9, 'SELECT, INSERT, UPDATE, DELETE')
 ),
 things AS (
-    SELECT 'SCHEMA' AS kind, n.nspname AS schema_name, n.nspname AS name, format('%%I', n.nspname) AS thing
+    SELECT
+        'SCHEMA' AS kind,
+        n.nspname AS schema_name,
+        n.nspname AS name,
+        format('%%I', n.nspname) AS thing
     FROM pg_namespace AS n
     UNION ALL
-    SELECT 'ROUTINE', n.nspname, p.proname, p.oid::regprocedure::text
+    SELECT
+        'ROUTINE',
+        n.nspname,
+        p.proname,
+        p.oid::regprocedure::text
     FROM pg_proc AS p
     INNER JOIN pg_namespace AS n ON n.oid = p.pronamespace
     UNION ALL

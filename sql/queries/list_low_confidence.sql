@@ -8,7 +8,7 @@ SELECT
     format('confidence %%s by %%s', round(i.confidence::numeric, 2), i.method) AS why,
     l.id AS library_id
 FROM {backend}.library_identity AS i
-JOIN {backend}.library AS l ON l.id = i.library_id
+INNER JOIN {backend}.library AS l ON l.id = i.library_id
 WHERE i.confidence < %(below)s
     AND i.method <> 'manual'
 ORDER BY i.confidence, l.id

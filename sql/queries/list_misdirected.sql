@@ -9,7 +9,7 @@ WITH wanted (table_name, column_name, target_name) AS (
         ('rotation', 'album_id', 'library')
 )
 SELECT
-    format('%%s of %%s refers to %%s', k.conname, w.table_name, former.relname),
+    format('%%s of %%s refers to %%s', k.conname, w.table_name, former.relname) AS key,
     format(
         'ALTER TABLE %%I.%%I DROP CONSTRAINT %%I, ADD CONSTRAINT %%I %%s',
         %(backend)s, w.table_name, k.conname, k.conname,
@@ -18,7 +18,7 @@ SELECT
             'REFERENCES [^(]*',
             format('REFERENCES %%I.%%I', %(backend)s, w.target_name)
         )
-    )
+    ) AS repair
 FROM wanted AS w
 INNER JOIN pg_namespace AS n ON n.nspname = %(backend)s
 INNER JOIN pg_class AS t ON t.relnamespace = n.oid AND t.relname = w.table_name

@@ -8,7 +8,7 @@ SELECT
     concat_ws(': ', g.failure, g.failure_detail) AS why,
     l.id AS library_id
 FROM listener.ledger AS g
-JOIN {backend}.library AS l ON l.id = g.library_id
+INNER JOIN {backend}.library AS l ON l.id = g.library_id
 WHERE g.failures > 0
     AND g.parked
 ORDER BY g.failed_at, l.id

@@ -8,7 +8,7 @@ SELECT
     format('%%s of %%s credits are linked to no artist', c.unmatched, c.credits) AS why,
     l.id AS library_id
 FROM listener.ledger AS g
-JOIN {backend}.library AS l ON l.id = g.library_id
+INNER JOIN {backend}.library AS l ON l.id = g.library_id
 CROSS JOIN LATERAL (
     SELECT
         (g.tracks ->> 'credits')::int AS credits,

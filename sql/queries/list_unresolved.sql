@@ -8,7 +8,7 @@ SELECT
     'LML finds no single artist' AS why,
     l.id AS library_id
 FROM listener.ledger AS g
-JOIN {backend}.library AS l ON l.id = g.library_id
+INNER JOIN {backend}.library AS l ON l.id = g.library_id
 WHERE g.outcome = 'unresolved'
     AND g.failures = 0
 ORDER BY g.answered_at, l.id

@@ -37,11 +37,11 @@ raised AS (
     CROSS JOIN started AS s
     WHERE s.id IS NOT NULL
         AND d.id NOT IN (
-        SELECT c.row_id
-        FROM listener.change AS c
-        WHERE c.stream = 'library'
-            AND (c.row_id IN (SELECT n.id FROM due AS n)) IS TRUE
-    )
+            SELECT c.row_id
+            FROM listener.change AS c
+            WHERE c.stream = 'library'
+                AND (c.row_id IN (SELECT n.id FROM due AS n)) IS TRUE
+        )
     ORDER BY d.id
     RETURNING row_id
 )

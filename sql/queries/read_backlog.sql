@@ -1,6 +1,6 @@
--- Returns for each stream how many changes wait, how long the oldest has waited, and whether
--- another daemon follows it, and how many of its rows wait for another try; with each, how many rows are parked and what
--- refreshes cost Discogs in the last window.
+-- Returns for each stream how many changes wait, how long the oldest has waited, whether another daemon follows it, and
+-- how many of its rows wait for another try; with each, how many rows are parked and what refreshes cost Discogs in the
+-- last window.
 SELECT
     l.stream,
     c.backlog,
@@ -39,7 +39,7 @@ CROSS JOIN (
 ) AS p
 CROSS JOIN (
     SELECT count(*) AS retrying
-    FROM listener.rotation_failure
+    FROM listener.rotation_failure AS n
 ) AS m
 CROSS JOIN (
     SELECT coalesce(sum(r.cost), 0)::int AS spent

@@ -38,8 +38,7 @@ WITH failed AS (
             ELSE excluded.failing_since
         END
     WHERE g.ask_order < excluded.ask_order
-    RETURNING
-        g.library_id
+    RETURNING g.library_id
 ),
 settled AS (
     DELETE FROM listener.change AS c

@@ -11,7 +11,9 @@ WITH accepted AS MATERIALIZED (
         AND g.ask_order = %(ask_order)s
 ),
 said AS MATERIALIZED (
-    SELECT m.library_id, m.part
+    SELECT
+        m.library_id,
+        m.part
     FROM unnest(%(manual_ids)b::int[], %(manual_parts)b::text[]) AS m (library_id, part)
 ),
 answering AS (
@@ -68,10 +70,7 @@ SELECT
             AND v.question = (
                 SELECT
                     listener.question_digest(
-                        l.artist_name,
-                        l.album_title,
-                        l.legacy_release_id,
-                        listener.is_compilation(l.code_volume_letters)
+                        l.artist_name, l.album_title, l.legacy_release_id, listener.is_compilation(l.code_volume_letters)
                     )
                 FROM {backend}.library AS l
                 WHERE l.id = v.library_id
