@@ -138,6 +138,17 @@ async def test_list_is_downloaded_as_a_file() -> None:
     assert len(reply.text.splitlines()) == 3 * 1000 + 1
 
 
+async def test_head_of_a_download_reads_no_more_than_its_first_part() -> None:
+    catalogue = FakeCatalogue(parts=3)
+    async with site(catalogue=catalogue) as client:
+        reply = await client.head("/lists/parked.csv")
+    assert (reply.status_code, reply.content) == (200, b"")
+    assert reply.headers["content-disposition"] == 'attachment; filename="parked.csv"'
+    await asyncio.wait_for(catalogue.closed.wait(), 10)
+    # The last part would have asked.
+    assert catalogue.asked == []
+
+
 async def test_download_that_cannot_go_on_fails_visibly(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -51,27 +51,32 @@ class Catalogue(Protocol):
 class _Download(StreamingResponse):
     """Sends parts as they are read; if reading fails, hangs up before the reply ends.
 
-    A client then reports a failed download instead of saving an incomplete file.
+    A client then reports a failed download instead of saving an incomplete file. The first part is
+    already read: until something is sent, a failing database can still be reported by a page.
     """
 
-    def __init__(self, parts: AsyncGenerator[bytes, None], name: str) -> None:
+    def __init__(self, first: bytes, rest: AsyncGenerator[bytes, None], name: str) -> None:
         headers = {"content-disposition": f'attachment; filename="{name}.csv"'}
-        super().__init__(parts, media_type="text/csv; charset=utf-8", headers=headers)
-        self._parts = parts
+        super().__init__(rest, media_type="text/csv; charset=utf-8", headers=headers)
+        self._first = first
+        self._rest = rest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        client = Request(scope, receive)
-        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         try:
-            async with aclosing(self._parts):
-                await send(start)
-                async for part in self._parts:
-                    if await client.is_disconnected():
-                        return
-                    await send({"type": "http.response.body", "body": part, "more_body": True})
+            async with aclosing(self._rest):
+                await self._send(Request(scope, receive), send)
         except StoreUnavailableError as fault:
             _log.warning("download ended early", reason=str(fault))
-            return
+
+    async def _send(self, request: Request, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        # The reply to HEAD has no body: there is nothing more to read.
+        part = None if request.method == "HEAD" else self._first
+        while part is not None:
+            if await request.is_disconnected():
+                return
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+            part = await anext(self._rest, None)
         await send({"type": "http.response.body", "body": b""})
 
 
@@ -123,15 +128,7 @@ class Browsing:
         if name not in self._catalogue.meanings:
             return _not_found("There is no such list.")
         parts = self._catalogue.csv(name)
-        # Until something is sent, a failing database can still be reported by a page.
-        return _Download(_after(await anext(parts), parts), name)
-
-
-async def _after(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    async with aclosing(rest):
-        yield first
-        async for part in rest:
-            yield part
+        return _Download(await anext(parts), parts, name)
 
 
 def nowhere(_: Request, __: Exception) -> Response:
