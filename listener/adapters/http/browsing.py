@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import Protocol
@@ -30,8 +30,6 @@ _log = structlog.stdlib.get_logger()
 
 _ROW_ID, _LARGEST_ID = re.compile("[0-9]{1,10}"), 2**31 - 1
 _PAGE_NUMBER = re.compile("[1-9][0-9]{0,5}")
-
-Reply = Callable[[Request], Awaitable[Response]]
 
 
 class Catalogue(Protocol):
@@ -89,11 +87,11 @@ class Browsing:
     def routes(self) -> list[Route]:
         """Return the routes."""
         return [
-            Route("/search", _readable(self._search)),
-            Route("/library/{library_id}", _readable(self._story)),
-            Route("/lists", _readable(self._lists)),
-            Route("/lists/{name}.csv", _readable(self._csv)),
-            Route("/lists/{name}", _readable(self._list)),
+            Route("/search", self._search),
+            Route("/library/{library_id}", self._story),
+            Route("/lists", self._lists),
+            Route("/lists/{name}.csv", self._csv),
+            Route("/lists/{name}", self._list),
         ]
 
     async def _search(self, request: Request) -> Response:
@@ -131,24 +129,17 @@ class Browsing:
         return _Download(await anext(parts), parts, name)
 
 
-def nowhere(_: Request, __: Exception) -> Response:
+async def nowhere(_: Request, __: Exception) -> Response:
     """Answer a path that leads nowhere."""
     return _not_found("There is no such page.")
 
 
+async def unreadable(_: Request, fault: Exception) -> Response:
+    """Turn a fault of the database, or too many readers of it, into a page."""
+    advice = "Reload the page after a while; `listener doctor` says more."
+    page = trouble_page("This cannot be shown now", f"{fault}.", advice)
+    return HTMLResponse(page, HTTPStatus.SERVICE_UNAVAILABLE)
+
+
 def _not_found(what: str) -> Response:
     return HTMLResponse(trouble_page("Not found", what), HTTPStatus.NOT_FOUND)
-
-
-def _readable(reply: Reply) -> Reply:
-    """Turn a fault of the database, or too many readers of it, into a page."""
-
-    async def answer(request: Request) -> Response:
-        try:
-            return await reply(request)
-        except StoreUnavailableError as fault:
-            advice = "Reload the page after a while; `listener doctor` says more."
-            page = trouble_page("This cannot be shown now", f"{fault}.", advice)
-            return HTMLResponse(page, HTTPStatus.SERVICE_UNAVAILABLE)
-
-    return answer

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from listener.adapters.http.browsing import Browsing, Catalogue, nowhere
+from listener.adapters.http.browsing import Browsing, Catalogue, nowhere, unreadable
 from listener.adapters.http.guard import Guard
 from listener.domain.faults import StoreUnavailableError
 
@@ -108,9 +108,8 @@ def make_site(sources: Sources, token: str | None, hosts: frozenset[str] | None)
         *_static(),
         *Browsing(sources.catalogue).routes(),
     ]
-    return Guard(
-        Starlette(routes=routes, exception_handlers={HTTPStatus.NOT_FOUND: nowhere}), token, hosts
-    )
+    pages = {HTTPStatus.NOT_FOUND: nowhere, StoreUnavailableError: unreadable}
+    return Guard(Starlette(routes=routes, exception_handlers=pages), token, hosts)
 
 
 def _json(kept: _Kept) -> Callable[[Request], Awaitable[Response]]:
