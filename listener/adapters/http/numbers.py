@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import version
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
 from listener import DISTRIBUTION
 from listener.domain.change import Stream
@@ -56,10 +56,9 @@ class Numbers:
 
 def families(numbers: Numbers, total: Tally) -> Iterator[Metric]:
     """Yield all families; `total` is the tally of library rows since the start."""
-    yield _one(
-        "build_info", "The running version.", {"version": version(DISTRIBUTION), **_PYTHON}, 1
-    )
-    yield _one("ready", "Whether /readyz answers yes.", {}, numbers.ready)
+    running = {"version": version(DISTRIBUTION), **_PYTHON}
+    yield InfoMetricFamily("listener_build", "The running version.", running)
+    yield _one("ready", "Whether /readyz answers yes.", numbers.ready)
     yield from _of_verdict(numbers)
     yield from _of_pulses(numbers)
     yield from _of_reading(numbers.reading)
@@ -76,7 +75,7 @@ def _of_verdict(numbers: Numbers) -> Iterator[Metric]:
     if wellness is None:
         return
     level = list(Word).index(wellness.word)
-    yield _one("wellness", "The verdict: 0 well, 1 strained, 2 failing.", {}, level)
+    yield _one("wellness", "The verdict: 0 well, 1 strained, 2 failing.", level)
     present = {why.cause for why in wellness.why}
     causes = {str(cause): cause in present for cause in Cause}
     yield _gauges(
@@ -112,7 +111,7 @@ def _of_pulses(numbers: Numbers) -> Iterator[Metric]:
 
 def _of_reading(reading: Reading | None) -> Iterator[Metric]:
     up = reading is not None and reading.fault is None
-    yield _one("database_up", "Whether the database answered the last reading.", {}, up)
+    yield _one("database_up", "Whether the database answered the last reading.", up)
     if reading is None or not reading.waiting:
         return
     backlog = {each.stream: each.backlog for each in reading.waiting}
@@ -127,9 +126,9 @@ def _of_reading(reading: Reading | None) -> Iterator[Metric]:
     retrying = {each.stream: each.retrying for each in reading.waiting}
     again = "Rows that failed and wait for a retry, without parked ones."
     yield _gauges("retrying_rows", again, "stream", retrying)
-    yield _one("parked_rows", "Rows set aside for a person.", {}, reading.parked)
+    yield _one("parked_rows", "Rows set aside for a person.", reading.parked)
     age = reading.age.total_seconds()
-    yield _one("reading_age_seconds", "Time since the database was last read.", {}, age)
+    yield _one("reading_age_seconds", "Time since the database was last read.", age)
 
 
 def _of_tables(numbers: Numbers) -> Iterator[Metric]:
@@ -141,11 +140,11 @@ def _of_tables(numbers: Numbers) -> Iterator[Metric]:
     if rotation is None:
         return
     share = "Share of the rotation on Discogs that has an identity, 0 to 1."
-    yield _one("rotation_coverage", share, {}, rotation.coverage)
+    yield _one("rotation_coverage", share, rotation.coverage)
     if rotation.coldest is not None:
         coldest = "When the least recently refreshed identity in rotation was refreshed."
         at = rotation.coldest.timestamp()
-        yield _one("rotation_coldest_timestamp_seconds", coldest, {}, at)
+        yield _one("rotation_coldest_timestamp_seconds", coldest, at)
 
 
 def _of_tally(total: Tally) -> Iterator[Metric]:
@@ -153,7 +152,7 @@ def _of_tally(total: Tally) -> Iterator[Metric]:
     credited = "Outcomes of the credits of compilations."
     yield _counts("compilation_tracks", credited, "outcome", _tracks(total))
     for name, meaning, count in total.counters():
-        yield _counts(name, meaning, None, {"": count})
+        yield _count(name, meaning, count)
 
 
 def _of_process(numbers: Numbers) -> Iterator[Metric]:
@@ -162,15 +161,15 @@ def _of_process(numbers: Numbers) -> Iterator[Metric]:
     failed = "Failed attempts to delete what is no longer needed."
     yield _counts("housekeeping_failures", failed, "duty", neglected)
     in_flight = "Calls to LML in flight."
-    yield _one("lml_calls_in_flight", in_flight, {}, numbers.calls_in_flight)
+    yield _one("lml_calls_in_flight", in_flight, numbers.calls_in_flight)
     dropped = "Log lines dropped because standard error did not accept them."
-    yield _counts("log_lines_dropped", dropped, None, {"": numbers.log_lines_dropped})
+    yield _count("log_lines_dropped", dropped, numbers.log_lines_dropped)
     if numbers.uncaptured is not None:
         capturing = {stream: stream not in numbers.uncaptured for stream in Stream}
         yield _gauges("capturing", "Whether the triggers capture changes.", "stream", capturing)
     if numbers.tokens is not None:
         left = "Discogs calls that refreshes may still cost now, within the budget."
-        yield _one("pace_tokens", left, {}, numbers.tokens)
+        yield _one("pace_tokens", left, numbers.tokens)
 
 
 def _outcomes(tally: Tally) -> dict[str, int]:
@@ -203,17 +202,18 @@ def _gauges(
     return family
 
 
-def _one(name: str, meaning: str, labels: Mapping[str, str], value: float) -> GaugeMetricFamily:
-    family = _family(name, meaning, *labels)
-    family.add_metric(list(labels.values()), value)
-    return family
+def _one(name: str, meaning: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"listener_{name}", meaning, value)
+
+
+def _count(name: str, meaning: str, count: int) -> CounterMetricFamily:
+    return CounterMetricFamily(f"listener_{name}", meaning, count)
 
 
 def _counts(
-    name: str, meaning: str, label: str | None, counts: Mapping[str, int] | Mapping[Stream, int]
+    name: str, meaning: str, label: str, counts: Mapping[str, int] | Mapping[Stream, int]
 ) -> CounterMetricFamily:
-    labels = [] if label is None else [label]
-    family = CounterMetricFamily(f"listener_{name}", meaning, labels=labels)
+    family = CounterMetricFamily(f"listener_{name}", meaning, labels=[label])
     for value, count in counts.items():
-        family.add_metric([] if label is None else [value], count)
+        family.add_metric([value], count)
     return family
