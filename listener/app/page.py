@@ -57,6 +57,8 @@ class Page:
         self.successes: Mapping[str, datetime] = {}
         self._viewer = viewer
         self._settings = settings
+        # Read once: another version may be installed while this one runs.
+        self._version = version(DISTRIBUTION)
         self._wellness: Wellness | None = None
         self._judged_at = float("-inf")
         self._read_status = partial(
@@ -70,7 +72,7 @@ class Page:
 
     async def state(self) -> bytes:
         """Return the current state; an unreachable database is a state, too."""
-        shown: dict[str, Any] = {"version": version(DISTRIBUTION), "status": None, "parked": []}
+        shown: dict[str, Any] = {"version": self._version, "status": None, "parked": []}
         try:
             seen = await self._look(self._see)
         except StoreUnavailableError as fault:

@@ -20,7 +20,8 @@ from listener.domain.refreshing import RefreshStatus, RotationCoverage
 from listener.domain.tally import Duty, Skip, Tally
 from listener.domain.tracks import TrackCount
 
-_PYTHON = {"python": platform.python_version()}
+# Read once: another version may be installed while this one runs.
+_RUNNING = {"version": version(DISTRIBUTION), "python": platform.python_version()}
 # For the statuses of refreshes that we do not know.
 _OTHER = "other"
 
@@ -56,8 +57,7 @@ class Numbers:
 
 def families(numbers: Numbers, total: Tally) -> Iterator[Metric]:
     """Yield all families; `total` is the tally of library rows since the start."""
-    running = {"version": version(DISTRIBUTION), **_PYTHON}
-    yield InfoMetricFamily("listener_build", "The running version.", running)
+    yield InfoMetricFamily("listener_build", "The running version.", _RUNNING)
     yield _one("ready", "Whether /readyz answers yes.", numbers.ready)
     yield from _of_verdict(numbers)
     yield from _of_pulses(numbers)
