@@ -159,8 +159,9 @@ def _without_values(
     _: structlog.typing.WrappedLogger, __: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
     """Reduce an exception to types and places: its message may quote rows or secrets."""
-    if event.pop("exc_info", None):
-        error = sys.exception() if hasattr(sys, "exception") else sys.exc_info()[1]
+    if given := event.pop("exc_info", None):
+        # A library may log an error that it no longer handles, such as that of a task.
+        error = given[1] if isinstance(given, tuple) else sys.exception()
         event["exception"] = _places(error) if error else []
     return event
 

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import structlog
@@ -34,7 +35,7 @@ def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipe]:
     os.close(made.reading)
 
 
-def lines(written: str) -> list[dict[str, object]]:
+def lines(written: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in written.splitlines()]
 
 
@@ -47,6 +48,19 @@ def test_line_is_written_at_once(pipe: Pipe) -> None:
     drain_logs()
     assert [line["number"] for line in lines(pipe.read())] == [1]
     assert dropped_lines() == 0
+
+
+def test_error_that_a_library_no_longer_handles_is_logged_with_its_places(pipe: Pipe) -> None:
+    with pytest.raises(ValueError, match="content") as raised:
+        int("a row's content")
+    ended = (raised.type, raised.value, raised.tb)
+    logging.getLogger("asyncio").error("Task exception was never retrieved", exc_info=ended)
+    drain_logs()
+    written = pipe.read()
+    ((kind, place),) = [line["exception"] for line in lines(written)]
+    assert kind == "ValueError"
+    assert place.startswith(f"  {__file__}:")
+    assert "content" not in written
 
 
 def test_full_pipe_costs_lines_and_they_are_reported_once_it_flows(pipe: Pipe) -> None:

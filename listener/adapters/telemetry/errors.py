@@ -69,7 +69,7 @@ class ErrorReporter(logging.Handler):
         with suppress(Exception):
             fields = record.msg if isinstance(record.msg, Mapping) else {}
             event = str(fields.get("event", f"error logged by {record.name}"))
-            error = record.exc_info[1] if record.exc_info else sys.exc_info()[1]
+            error = record.exc_info[1] if record.exc_info else sys.exception()
             self._report(event, error, fields)
 
     def report(self, event: str, error: BaseException, **fields: object) -> None:
