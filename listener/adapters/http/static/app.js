@@ -9,7 +9,7 @@ import { at, capital, clock, make, seconds, show, text } from "/words.js";
 const POLL = 1000, HISTORY_EVERY = 10_000, SILENT_AFTER = 3;
 
 // `last` is the last status that could be read.
-const state = { seen: null, last: null, history: null, historyAt: 0, failures: 0 };
+const state = { last: null, history: null, historyAt: 0, failures: 0 };
 
 function showWellness({ word, why }) {
   document.documentElement.dataset.word = word;
@@ -54,8 +54,8 @@ async function look() {
   try {
     const seen = await fetched("/page.json");
     const first = !state.last && seen.status;
-    Object.assign(state, { seen, last: seen.status ?? state.last, failures: 0 });
-    showSituation(seen, state.last, false);
+    Object.assign(state, { last: seen.status ?? state.last, failures: 0 });
+    showSituation(seen, state.last);
     showWellness(seen.wellness);
     text("version", seen.version);
     if (seen.status) showStatus(seen);
@@ -66,7 +66,7 @@ async function look() {
     if (state.failures < SILENT_AFTER) return;
     const since = state.last ? `; showing the state of ${clock(seconds(state.last.at), 3)} UTC` : "";
     showWellness({ word: "unknown", why: [{ words: `this daemon does not answer${since}` }] });
-    showSituation(state.seen, state.last, true);
+    showSituation(null, state.last);
     showLive(false, "no answer");
   }
 }
