@@ -18,6 +18,7 @@ function mark(name, attributes = {}, text) {
 // its focus. Stops: {x, words}, from left to right.
 class Reader {
   constructor(place) {
+    this.place = place;
     this.stops = [];
     this.chosen = null;
     this.line = make("div", { class: "guide", hidden: "" });
@@ -42,20 +43,19 @@ class Reader {
   }
 
   press(event) {
-    const last = this.stops.length - 1, from = this.chosen ?? last;
-    const to = { Home: 0, End: last, Escape: null }[event.key] ?? (STEPS[event.key] ? from + STEPS[event.key] : undefined);
+    const last = this.stops.length - 1;
+    const to = { Home: 0, End: last }[event.key] ?? (this.chosen ?? last) + STEPS[event.key];
     if (event.key === "Escape") this.choose(null);
-    else if (to !== undefined) this.choose(Math.min(last, Math.max(0, to)));
+    else if (!Number.isNaN(to)) this.choose(Math.min(last, Math.max(0, to)));
     else return;
     event.preventDefault();
   }
 
-  offer(stops, label, place) {
+  offer(stops, label) {
     this.stops = stops;
     this.slider.hidden = !stops.length;
     this.slider.setAttribute("aria-label", `${label}: values`);
     this.slider.setAttribute("aria-valuemax", Math.max(0, stops.length - 1));
-    this.place = place;
     if (this.chosen !== null) this.choose(Math.min(this.chosen, stops.length - 1));
     else this.tell(stops.length - 1);
   }
@@ -90,7 +90,7 @@ function draw(place, label, note, paint) {
   for (const old of place.querySelectorAll("svg, .none")) old.remove();
   place.prepend(svg);
   if (note) place.append(make("p", { class: "none" }, note));
-  readers.get(place).offer(stops, label, place);
+  readers.get(place).offer(stops, label);
 }
 
 function gridLine(svg, box, y, text) {
@@ -225,7 +225,7 @@ export function bars(place, entries, label, titles) {
       svg.append(mark("text", { class: "value", x: middle(i), y: top - 5, "text-anchor": "middle" }, count ? short(count, each < 46) : ""));
       svg.append(mark("text", { x: middle(i), y: bottom + 16, "text-anchor": "middle" }, name));
     });
-    axes(svg, { ...room }, titles.y);
+    axes(svg, room, titles.y);
     svg.append(mark("text", { x: room.x + room.width / 2, y: bottom + 32, "text-anchor": "middle" }, titles.x));
     return entries.map(([name, count], i) => ({ x: middle(i), words: `${name} ${titles.unit}: ${number(count)} ${titles.y}` }));
   });

@@ -18,9 +18,11 @@ export function points(history, name, stream) {
   }));
 }
 
+const frameOf = (history, name, now) => ({ now, name, seconds: history[name].seconds, step: history[name].step });
+
 export function showHistory(history, coverage, now) {
   for (const name of ["hour", "day"]) {
-    const frame = { now, name, seconds: history[name].seconds, step: history[name].step };
+    const frame = frameOf(history, name, now);
     const library = points(history, name, "library"), rotation = points(history, name, "rotation");
     const slowest = Math.max(0, ...library.map((p) => p.slowest));
     lag(at(`lag-${name}`), library, frame, `Lag of the library in the last ${name}, at most ${span(slowest)}`);
@@ -28,7 +30,7 @@ export function showHistory(history, coverage, now) {
     rate(at(`rate-${name}`), together(library, rotation), frame, `Changes settled in the last ${name}: ${number(settled)}`);
     showNumbers(name, library, rotation, frame);
   }
-  showGrowth(points(history, "day", "library"), coverage, { now, name: "day", seconds: history.day.seconds, step: history.day.step });
+  showGrowth(points(history, "day", "library"), coverage, frameOf(history, "day", now));
 }
 
 function together(library, rotation) {

@@ -1,6 +1,6 @@
 // The latest answers: a list that grows at its top, and stands still while somebody reads it.
 
-import { ago, at, clock, counted, date, make, pill, seconds, span, text } from "/words.js";
+import { ago, at, counted, date, make, pill, seconds, span, text } from "/words.js";
 
 const OUTCOMES = {
   single_artist: ["resolved", "good"], compilation: ["compilation", "working"], unresolved: ["unresolved", "warn"],
@@ -11,6 +11,7 @@ const SAID_EVERY = 15_000;
 
 const state = { seen: null, holder: null, shown: 0, paused: false, hovered: false, saidAt: 0, saidUpTo: null };
 
+const outcomeOf = (answer) => OUTCOMES[answer.outcome] ?? [answer.outcome, "quiet"];
 const nameOf = (answer) => [answer.artist ?? "no artist name", answer.title ?? "no title"].join(" – ");
 
 function entry(answer) {
@@ -19,8 +20,8 @@ function entry(answer) {
   return make("li", { "data-number": answer.number },
     make("p", { class: "what" }, make("span", { class: "origin" }, answer.origin), " ",
       answer.library_id === null ? name : make("a", { href: `/library/${answer.library_id}` }, name)),
-    make("p", { class: "verdict-line" }, pill(OUTCOMES[answer.outcome] ?? [answer.outcome, "quiet"]), " ", make("span", { class: "sources" }, sources)),
-    make("p", { class: "times" }, make("time", { datetime: answer.at }, clock(seconds(answer.at), 3)), ", ", make("span", {}),
+    make("p", { class: "verdict-line" }, pill(outcomeOf(answer)), " ", make("span", { class: "sources" }, sources)),
+    make("p", { class: "times" }, make("time", { datetime: answer.at }), ", ", make("span", {}),
       `, took ${span(answer.took)}`));
 }
 
@@ -53,8 +54,9 @@ function note() {
 function age() {
   const now = seconds(state.seen.at);
   for (const time of at("latest-list").querySelectorAll("time")) {
-    const moment = seconds(time.dateTime);
-    if (now - moment > 43_200) time.textContent = date(moment, now);
+    const moment = seconds(time.dateTime), words = date(moment, now, 3);
+    // Written anew only if it changed, so that a selection survives.
+    if (time.textContent !== words) time.textContent = words;
     time.nextElementSibling.textContent = ago(moment, now);
   }
 }
@@ -65,7 +67,7 @@ function say() {
   if (!first && (state.paused || newest() === state.saidUpTo || Date.now() - state.saidAt < SAID_EVERY)) return;
   const [last] = state.seen.answers;
   // A daemon that was restarted has none yet.
-  if (!first && last) text("latest-said", `Latest answer: ${nameOf(last)}, ${(OUTCOMES[last.outcome] ?? [last.outcome])[0]}`);
+  if (!first && last) text("latest-said", `Latest answer: ${nameOf(last)}, ${outcomeOf(last)[0]}`);
   state.saidUpTo = newest();
   state.saidAt = Date.now();
 }

@@ -76,11 +76,11 @@ function meter(label, part, whole) {
 export function showRotation(rotation) {
   at("rotation-card").hidden = !rotation;
   if (!rotation) return;
-  text("rotation-sub", `${counted(rotation.active ?? 0, "release")} playing now`);
+  text("rotation-sub", `${counted(rotation.active, "release")} playing now`);
   show("rotation", rotation, () => [
-    meter("known to Discogs", rotation.with_discogs_id ?? 0, rotation.active ?? 0),
-    meter("and to LML", rotation.resolved ?? rotation.with_identity ?? 0, rotation.with_discogs_id ?? 0),
-    meter("warmed in the last day", rotation.warmed_24h ?? 0, rotation.with_identity ?? 0),
+    meter("known to Discogs", rotation.with_discogs_id, rotation.active),
+    meter("and to LML", rotation.resolved, rotation.with_discogs_id),
+    meter("warmed in the last day", rotation.warmed_24h, rotation.with_identity),
   ]);
 }
 

@@ -51,9 +51,9 @@ export function clock(moment, parts = 2) {
   return iso.slice(11, parts === 3 ? 19 : 16);
 }
 
-export function date(moment, now) {
+export function date(moment, now, parts = 2) {
   const iso = new Date(moment * 1000).toISOString();
-  return Math.abs(now - moment) < 43_200 ? clock(moment) : `${iso.slice(0, 10)} ${iso.slice(11, 16)}`;
+  return Math.abs(now - moment) < 43_200 ? clock(moment, parts) : `${iso.slice(0, 10)} ${iso.slice(11, 16)}`;
 }
 
 export function ago(moment, now) {
