@@ -9,23 +9,21 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import LiteralString
 
 import psycopg
 from psycopg import sql
 
+from bench.database import IDENTITY, LIBRARY, SETTLED, Connection, wait_until
 from bench.harness import Figure, fresh_server, median, migrate, show
 from bench.process import BACKEND, running_daemon
 from listener.demo.postgres import create_backend
 from listener.simulator import Knowledge, Simulator, simulator_thread
 
-Connection = psycopg.Connection[tuple[object, ...]]
-
 ROWS = 8_000
 PROBES = 60
 LOCKED = 6_000
 WRONG_SECONDS = 60
-_LIBRARY = sql.Identifier(BACKEND, "library")
-_IDENTITY = sql.Identifier(BACKEND, "library_identity")
 _FILL = sql.SQL(
     "INSERT INTO {artists} (artist_name) VALUES ('Somebody');"
     " INSERT INTO {library} (artist_id, artist_name, album_title)"
@@ -34,6 +32,7 @@ _FILL = sql.SQL(
 _INSERT = sql.SQL(
     "INSERT INTO {} (artist_id, artist_name, album_title) VALUES (1, %s, 'Probe') RETURNING id"
 )
+_NONE_FAILING: LiteralString = "NOT EXISTS (SELECT FROM listener.ledger WHERE failures > 0)"
 _RENAME = sql.SQL("UPDATE {} SET artist_name = %s WHERE id BETWEEN %s AND %s")
 
 
@@ -59,30 +58,15 @@ class Bench:
     lml: Simulator
     db: Connection
 
-    def until(self, fact: str, seconds: float = 300) -> float:
-        """Wait until a condition in SQL holds; return how many seconds that took."""
-        ticks, began = threading.Event(), time.monotonic()
-        query = sql.SQL("SELECT {}").format(sql.SQL(fact))
-        while self.db.execute(query).fetchone() != (True,):
-            if time.monotonic() - began > seconds:
-                message = f"it did not come true: {fact}"
-                raise TimeoutError(message)
-            ticks.wait(0.002)
-        return time.monotonic() - began
-
-    def settled(self) -> float:
-        """Wait until the outbox is empty."""
-        return self.until("NOT EXISTS (SELECT FROM listener.change)")
-
     def probe(self, count: int = PROBES, pause: float = 0.05) -> list[float]:
         """Insert releases one at a time; return the seconds from commit to identity of each."""
         waits, ticks = [], threading.Event()
         for number in range(count):
-            row = self.db.execute(_INSERT.format(_LIBRARY), (f"Probe {number}",)).fetchone()
+            row = self.db.execute(_INSERT.format(LIBRARY), (f"Probe {number}",)).fetchone()
             assert row is not None
             began = time.monotonic()
             exists = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE library_id = %s)")
-            while self.db.execute(exists.format(_IDENTITY), (row[0],)).fetchone() != (True,):
+            while self.db.execute(exists.format(IDENTITY), (row[0],)).fetchone() != (True,):
                 ticks.wait(0.001)
             waits.append(time.monotonic() - began)
             ticks.wait(pause)
@@ -90,7 +74,7 @@ class Bench:
 
     def rename(self, name: str, first: int, last: int) -> None:
         """Give rows another artist name in one transaction."""
-        self.db.execute(_RENAME.format(_LIBRARY), (name, first, last))
+        self.db.execute(_RENAME.format(LIBRARY), (name, first, last))
 
     def questions(self, name: str) -> int:
         """Return how often the row of an artist that was asked about most was asked about."""
@@ -113,12 +97,10 @@ def prepared(**settings: str) -> Iterator[Bench]:
         ):
             bench = Bench(dsn, lml, db)
             db.execute(
-                _FILL.format(
-                    artists=sql.Identifier(BACKEND, "artists"), library=_LIBRARY, rows=ROWS
-                )
+                _FILL.format(artists=sql.Identifier(BACKEND, "artists"), library=LIBRARY, rows=ROWS)
             )
             with running_daemon(dsn, url, **settings):
-                bench.settled()
+                wait_until(bench.db, SETTLED)
                 yield bench
 
 
@@ -162,7 +144,7 @@ def _situations(bench: Bench, measured: Measured) -> None:
         waits = bench.probe(2 * PROBES, 0.2)
         _note(measured, situation, waits, bench.questions(situation))
         bench.lml.faults.clear()
-        bench.until("NOT EXISTS (SELECT FROM listener.ledger WHERE failures > 0)")
+        wait_until(bench.db, _NONE_FAILING)
     situation = f"{LOCKED} rows locked for 60 s"
     bench.db.execute("DELETE FROM listener.ledger WHERE library_id > 2000")
     for table in ("library_identity_source", "library_identity"):
@@ -171,7 +153,7 @@ def _situations(bench: Bench, measured: Measured) -> None:
         )
     with psycopg.connect(bench.dsn) as other:
         lock = sql.SQL("SELECT FROM {} WHERE id BETWEEN 2001 AND %s FOR UPDATE")
-        other.execute(lock.format(_LIBRARY), (2000 + LOCKED,))
+        other.execute(lock.format(LIBRARY), (2000 + LOCKED,))
         bench.db.execute(
             "INSERT INTO listener.change (stream, row_id)"
             " SELECT 'library', n FROM generate_series(2001, %s) AS n",
@@ -182,7 +164,7 @@ def _situations(bench: Bench, measured: Measured) -> None:
         while time.monotonic() < until:
             waits += bench.probe(5, 0.2)
     _note(measured, situation, waits)
-    bench.until("NOT EXISTS (SELECT FROM listener.ledger WHERE failures > 0)")
+    wait_until(bench.db, _NONE_FAILING)
 
 
 def _flips(bench: Bench, measured: Measured) -> None:
@@ -192,7 +174,7 @@ def _flips(bench: Bench, measured: Measured) -> None:
     def flip() -> None:
         with psycopg.connect(bench.dsn, autocommit=True) as connection:
             for number in range(600):
-                connection.execute(_RENAME.format(_LIBRARY), (f"Flip {number % 2}", 7, 7))
+                connection.execute(_RENAME.format(LIBRARY), (f"Flip {number % 2}", 7, 7))
                 done.wait(0.02)
 
     flipping = threading.Thread(target=flip)
@@ -210,7 +192,7 @@ def _coalescing(bench: Bench, measured: Measured) -> None:
     )
     bench.db.execute("DELETE FROM listener.ledger WHERE library_id <= 2000")
     bench.db.execute("NOTIFY listener_library")
-    measured.coalesced.append(bench.settled())
+    measured.coalesced.append(wait_until(bench.db, SETTLED))
 
 
 def _isolating(bench: Bench, measured: Measured) -> None:
@@ -221,11 +203,11 @@ def _isolating(bench: Bench, measured: Measured) -> None:
         bench.rename("Fresh", 3001, 3500)
         for row in (3007, 3250, 3499):
             bench.rename("Poison", row, row)
-    bench.settled()
-    bench.until(bad)
+    wait_until(bench.db, SETTLED)
+    wait_until(bench.db, bad)
     measured.refused_calls.append(bench.lml.calls.counts["bulk"] - before)
     bench.lml.faults.clear()
-    bench.until("NOT EXISTS (SELECT FROM listener.ledger WHERE failures > 0)")
+    wait_until(bench.db, _NONE_FAILING)
 
 
 def _entirely_wrong(bench: Bench, measured: Measured) -> None:
@@ -236,9 +218,7 @@ def _entirely_wrong(bench: Bench, measured: Measured) -> None:
         row += row < 4005
         ticks.wait(min(10, max(0, until - time.monotonic())))
     bench.lml.faults.clear()
-    measured.recovered.append(
-        bench.until("NOT EXISTS (SELECT FROM listener.ledger WHERE failures > 0)")
-    )
+    measured.recovered.append(wait_until(bench.db, _NONE_FAILING))
 
 
 def _waits(measured: Measured) -> list[Figure]:

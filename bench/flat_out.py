@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from bench.database import SETTLED, searches, wait_until, wait_until_searched
 from bench.following import prepared
 from bench.harness import Figure, median, show
 from bench.process import running_daemon
@@ -23,14 +24,14 @@ def figures(rounds: int = 5) -> list[Figure]:
         # Of a library that was never asked about, the daemon would begin to ask beside the writers.
         bench.wait_everything()
         with running_daemon(bench.dsn, bench.lml.url):
-            bench.until_settled()
+            wait_until(bench.db, SETTLED)
         for number in range(rounds):
             sys.stderr.write(f"flat out: round {number + 1} of {rounds}\n")
-            before = bench.searches()
+            before = searches(bench.db)
             with running_daemon(bench.dsn, bench.lml.url) as daemon:
-                bench.until_searched(before)
+                wait_until_searched(bench.db, before)
                 rates.append(pgbench(bench.dsn, script, CLIENTS, SECONDS))
-                bench.until_settled()
+                wait_until(bench.db, SETTLED)
                 report = daemon.stop()
             p50.append(report["claim_lag_ms_p50"])
             p99.append(report["claim_lag_ms_p99"])

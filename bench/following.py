@@ -13,21 +13,25 @@ import psycopg
 from psycopg import sql
 
 from bench.baseline import drain_naively
-from bench.harness import ROWS, Figure, catalogue, fresh_server, median, migrate, show, spread
-from bench.process import BACKEND, RunningDaemon, running_daemon
+from bench.database import (
+    IDENTITY,
+    LIBRARY,
+    SETTLED,
+    SOURCE,
+    Connection,
+    forget,
+    identified,
+    tidy,
+    wait_until,
+)
+from bench.harness import ROWS, Figure, catalogue, fresh_server, median, migrate, p99, show, spread
+from bench.process import BACKEND, MEGABYTE, RunningDaemon, running_daemon
 from listener.demo.postgres import create_backend
 from listener.simulator import SimulatorProcess, simulator_process
 
-Connection = psycopg.Connection[tuple[object, ...]]
-
 BASELINE_ROWS = 5_000
 BATCH, IN_FLIGHT = 500, 4
-MEGABYTE = 2**20
 IDLE_EVENTS, WARM_UP = 300, 20
-
-_LIBRARY = sql.Identifier(BACKEND, "library")
-_IDENTITY = sql.Identifier(BACKEND, "library_identity")
-_SOURCE = sql.Identifier(BACKEND, "library_identity_source")
 
 
 @dataclass(slots=True)
@@ -55,9 +59,7 @@ class Bench:
 
     def wait_everything(self, changes: int | None = None) -> None:
         """Put every row into the outbox as if it had just changed, and forget all answers."""
-        self.db.execute(
-            sql.SQL("TRUNCATE listener.change, listener.ledger, {}, {}").format(_SOURCE, _IDENTITY)
-        )
+        forget(self.db)
         self.db.execute(
             sql.SQL(
                 "INSERT INTO listener.change (stream, row_id)"
@@ -67,24 +69,6 @@ class Bench:
         )
         self.db.execute("VACUUM ANALYZE listener.change")
         self.db.execute("CHECKPOINT")
-
-    def until_settled(self) -> None:
-        """Wait until the outbox is empty."""
-        ticks = threading.Event()
-        while self.db.execute("SELECT EXISTS (SELECT FROM listener.change)").fetchone() == (True,):
-            ticks.wait(0.01)
-
-    def searches(self) -> int:
-        """Return how many searches for due rows were made so far."""
-        row = self.db.execute("SELECT count(ended_at) FROM listener.run").fetchone()
-        assert row is not None
-        return int(str(row[0]))
-
-    def until_searched(self, before: int) -> None:
-        """Wait until a search was made since there were `before`; a daemon begins with one."""
-        ticks = threading.Event()
-        while self.searches() == before:
-            ticks.wait(0.05)
 
 
 @contextmanager
@@ -139,7 +123,7 @@ def _drained(bench: Bench) -> tuple[float, RunningDaemon]:
     with running_daemon(bench.dsn, bench.lml.url, LML_MAX_CONCURRENT=in_flight) as daemon:
         # Counted from where the daemon holds the lane: starting Python is not draining.
         began = time.perf_counter()
-        bench.until_settled()
+        wait_until(bench.db, SETTLED)
         return time.perf_counter() - began, daemon
 
 
@@ -156,33 +140,23 @@ def _slow_drain(bench: Bench, measured: Measured) -> None:
 def _idle(bench: Bench, measured: Measured) -> None:
     bench.lml.set(latency={"fixed": 0})
     # What the drains before left to do in the background is not idleness.
-    bench.db.execute("VACUUM ANALYZE")
-    bench.db.execute("CHECKPOINT")
+    tidy(bench.db)
     pause = threading.Event()
     insert = sql.SQL(
         "INSERT INTO {} (artist_id, artist_name, album_title) VALUES (1, %s, 'Idle')"
-    ).format(_LIBRARY)
+    ).format(LIBRARY)
     with running_daemon(bench.dsn, bench.lml.url):
         for number in range(WARM_UP + IDLE_EVENTS):
             bench.db.execute(insert, (f"Idle {number}",))
             pause.wait(0.05)
-        bench.until_settled()
-    # Kept by the server at each commit: nothing has to watch, and slow down what it watches.
-    rows = bench.db.execute(
-        sql.SQL(
-            "SELECT extract(epoch FROM pg_xact_commit_timestamp(i.xmin)"
-            " - pg_xact_commit_timestamp(l.xmin))::float8 * 1000 FROM {} AS l"
-            " JOIN {} AS i ON i.library_id = l.id WHERE l.id > %s ORDER BY l.id"
-        ).format(_LIBRARY, _IDENTITY),
-        (ROWS,),
-    ).fetchall()
+        wait_until(bench.db, SETTLED)
     # The first events meet sessions that have yet to plan their statements.
-    times = sorted(float(str(row[0])) for row in rows[WARM_UP:])
-    measured.idle_p50.append(times[len(times) // 2])
-    measured.idle_p99.append(times[int(len(times) * 0.99)])
-    for name in (_SOURCE, _IDENTITY):
+    times = identified(bench.db, ROWS)[WARM_UP:]
+    measured.idle_p50.append(median(times))
+    measured.idle_p99.append(p99(times))
+    for name in (SOURCE, IDENTITY):
         bench.db.execute(sql.SQL("DELETE FROM {} WHERE library_id > %s").format(name), (ROWS,))
-    bench.db.execute(sql.SQL("DELETE FROM {} WHERE id > %s").format(_LIBRARY), (ROWS,))
+    bench.db.execute(sql.SQL("DELETE FROM {} WHERE id > %s").format(LIBRARY), (ROWS,))
 
 
 def _edits(bench: Bench, measured: Measured) -> None:
@@ -190,16 +164,16 @@ def _edits(bench: Bench, measured: Measured) -> None:
     edit = sql.SQL(
         "UPDATE {} SET album_title = 'Edit ' || %s || ' of ' || id"
         " WHERE id %% 64 = 0 AND id <= 64000"
-    ).format(_LIBRARY)
+    ).format(LIBRARY)
     pause = threading.Event()
     with running_daemon(bench.dsn, bench.lml.url):
-        bench.until_settled()
+        wait_until(bench.db, SETTLED)
         bench.lml.set(reset_calls=True)
         began = time.perf_counter()
         for number in range(10):
             bench.db.execute(edit, (f"{number} {began}",))
             pause.wait(max(0.0, began + 0.2 * (number + 1) - time.perf_counter()))
-        bench.until_settled()
+        wait_until(bench.db, SETTLED)
     rows = bench.lml.counters()["rows"]["bulk"]
     measured.questions.append(rows / 1000)
 
@@ -228,7 +202,7 @@ def _drained_figure(measured: Measured) -> Figure:
 def _as_figures(measured: Measured) -> list[Figure]:
     rss = median(measured.rss)
     slow, questions = median(measured.slow), max(measured.questions)
-    p50, p99 = median(measured.idle_p50), median(measured.idle_p99)
+    idle, late = median(measured.idle_p50), median(measured.idle_p99)
     million = median(measured.rss_million)
     return [
         _drained_figure(measured),
@@ -243,8 +217,8 @@ def _as_figures(measured: Measured) -> list[Figure]:
         Figure(
             "idle: commit of an insert to identity row, p50 / p99",
             "<= 5 / 20 ms",
-            f"{p50:.1f} / {p99:.1f} ms",
-            p50 <= 5 and p99 <= 20,
+            f"{idle:.1f} / {late:.1f} ms",
+            idle <= 5 and late <= 20,
             f"{IDLE_EVENTS} events a round, after {WARM_UP} to warm up;"
             f" p50 {spread(measured.idle_p50)}",
             measured.idle_p99,

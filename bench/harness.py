@@ -70,6 +70,11 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
+def p99(values: Sequence[float]) -> float:
+    """Return the value that 99 of 100 are below."""
+    return sorted(values)[int(len(values) * 0.99)]
+
+
 def spread(values: Sequence[float], form: str = "{:.2f}") -> str:
     """Return the lowest and the highest reading as text."""
     return f"{form.format(min(values))} to {form.format(max(values))}"

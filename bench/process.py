@@ -1,4 +1,4 @@
-"""The real daemon as a process of a bench, and the naive one that it is held against."""
+"""The real daemon and commands as processes of a bench: what they report, and what they use."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
 import psycopg
 
 BACKEND = "wxyc_schema"
+MEGABYTE = 2**20
 
 
 class RunningDaemon:
@@ -86,6 +88,41 @@ def running_daemon(dsn: str, lml: str, **settings: str) -> Iterator[RunningDaemo
     finally:
         if daemon.process.poll() is None:
             daemon.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A command that ended well: its output, its largest memory in bytes, its CPU seconds."""
+
+    output: str
+    largest_rss: int
+    cpu: float
+
+
+def begin(*arguments: str, **settings: str) -> subprocess.Popen[str]:
+    """Begin a command of ours that prints JSON."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "listener", *arguments, "--json"],
+        env={**os.environ, **settings},  # noqa: TID251 - handed on to a child
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finished(process: subprocess.Popen[str]) -> Finished:
+    """Watch a command to its end; raises `CalledProcessError` if it failed."""
+    watched, largest, cpu, ticks = psutil.Process(process.pid), 0, 0.0, threading.Event()
+    while process.poll() is None:
+        try:
+            largest = max(largest, watched.memory_info().rss)
+            cpu = sum(watched.cpu_times()[:2])
+        except psutil.NoSuchProcess:
+            break
+        ticks.wait(0.02)
+    output = process.communicate()[0]
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, process.args, output)
+    return Finished(output, largest, cpu)
 
 
 def server_of(db: psycopg.Connection[Any]) -> psutil.Process:

@@ -3,45 +3,45 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import psutil
 import psycopg
 from psycopg import sql
 
 from bench.baseline import resolve_naively
-from bench.harness import ROWS, Figure, catalogue, fresh_server, median, migrate
-from bench.process import BACKEND, running_daemon
+from bench.database import (
+    IDENTITY,
+    LIBRARY,
+    SETTLED,
+    SOURCE,
+    Connection,
+    forget,
+    read_number,
+    tidy,
+    wait_until,
+)
+from bench.harness import ROWS, Figure, catalogue, fresh_server, median, migrate, p99
+from bench.process import BACKEND, MEGABYTE, begin, finished, running_daemon
 from listener.demo.postgres import create_backend
 from listener.simulator import SimulatorProcess, simulator_process
-
-Connection = psycopg.Connection[tuple[object, ...]]
 
 BASELINE_ROWS = 5_000
 REFRESHED = 31_000
 BATCH, COMPILATIONS, IN_FLIGHT = 500, 100, 4
-MEGABYTE = 2**20
 LIVE_EVENTS = 100
 
 # One row in ten is a compilation; of the others so many have one artist that it is 48 % of all.
 _MIX = {"single_artist_share": 0.559, "unresolved_share": 0.442, "entries": 3}
 
-_LIBRARY = sql.Identifier(BACKEND, "library")
-_IDENTITY = sql.Identifier(BACKEND, "library_identity")
-_SOURCE = sql.Identifier(BACKEND, "library_identity_source")
-
-
 _MIXED = sql.SQL(
     "UPDATE {} SET artist_name = CASE WHEN id % 10 = 0 THEN 'Various Artists'"
     " ELSE artist_name || CASE WHEN code_volume_letters LIKE 'Z%' THEN ' II'"
     " ELSE '' END END, code_volume_letters = CASE WHEN id % 10 = 0 THEN 'ZA' END"
-).format(_LIBRARY)
+).format(LIBRARY)
 
 
 @dataclass(slots=True)
@@ -79,53 +79,29 @@ class Bench:
     def forget(self) -> None:
         """Forget all answers and changes."""
         self.db.execute("DROP TABLE IF EXISTS asked")
-        self.db.execute(
-            sql.SQL("TRUNCATE listener.change, listener.ledger, {}, {}").format(_SOURCE, _IDENTITY)
-        )
-        self.tidy()
-
-    def tidy(self) -> None:
-        """Leave the server nothing to do in the background."""
-        self.db.execute("VACUUM ANALYZE")
-        self.db.execute("CHECKPOINT")
+        forget(self.db)
+        tidy(self.db)
 
     def wal(self) -> int:
         """Return how many bytes of WAL were ever written."""
-        row = self.db.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn").fetchone()
-        assert row is not None
-        return int(str(row[0]))
+        return int(read_number(self.db, "SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
 
     def command(self, *arguments: str) -> Ran:
         """Run a command of ours to its end; its time is the one its run took, without Python's."""
-        environment = {
-            "DATABASE_URL": self.dsn,
-            "LIBRARY_METADATA_URL": self.lml.url,
+        process = begin(
+            *arguments,
+            DATABASE_URL=self.dsn,
+            LIBRARY_METADATA_URL=self.lml.url,
             # One of them is kept for changes.
-            "LML_MAX_CONCURRENT": str(IN_FLIGHT + 1),
-        }
-        process = subprocess.Popen(
-            [sys.executable, "-m", "listener", *arguments, "--json"],
-            env={**os.environ, **environment},  # noqa: TID251 - handed on to a child
-            stdout=subprocess.PIPE,
-            text=True,
+            LML_MAX_CONCURRENT=str(IN_FLIGHT + 1),
         )
-        largest = 0
-        watched = psutil.Process(process.pid)
-        ticks = threading.Event()
-        while process.poll() is None:
-            try:
-                largest = max(largest, watched.memory_info().rss)
-            except psutil.NoSuchProcess:
-                break
-            ticks.wait(0.02)
-        output = process.communicate()[0]
-        assert process.returncode == 0, output
-        row = self.db.execute(
+        ended = finished(process)
+        seconds = read_number(
+            self.db,
             "SELECT extract(epoch FROM ended_at - started_at)::float8 FROM listener.run"
-            " ORDER BY run_id DESC LIMIT 1"
-        ).fetchone()
-        assert row is not None
-        return Ran(json.loads(output), float(str(row[0])), largest)
+            " ORDER BY run_id DESC LIMIT 1",
+        )
+        return Ran(json.loads(ended.output), seconds, ended.largest_rss)
 
 
 @contextmanager
@@ -182,7 +158,7 @@ def _backfill(bench: Bench, measured: Measured) -> None:
 
 
 def _nothing_due(bench: Bench, measured: Measured) -> None:
-    bench.tidy()
+    tidy(bench.db)
     ran = bench.command("sweep")
     measured.nothing_due.append(ran.seconds)
     measured.nothing_due_calls.append(float(str(ran.report["lml_total_calls"])))
@@ -205,13 +181,13 @@ def _refresh(bench: Bench, measured: Measured) -> None:
 def _age(bench: Bench) -> None:
     """Make every identity eight days old, and nothing else due."""
     bench.db.execute(
-        sql.SQL("UPDATE {} SET last_verified_at = now() - interval '8 days'").format(_IDENTITY)
+        sql.SQL("UPDATE {} SET last_verified_at = now() - interval '8 days'").format(IDENTITY)
     )
     bench.db.execute(
         "UPDATE listener.ledger SET answered_at = now() - interval '8 days',"
         " next_ask_at = now() - interval '1 day' WHERE outcome = 'single_artist'"
     )
-    bench.tidy()
+    tidy(bench.db)
 
 
 def _slow_backfill(bench: Bench, measured: Measured) -> None:
@@ -227,29 +203,26 @@ def _live_beside_backfill(bench: Bench, measured: Measured) -> None:
     bench.forget()
     insert = sql.SQL(
         "INSERT INTO {} (artist_id, artist_name, album_title) VALUES (1, %s, 'Live')"
-    ).format(_LIBRARY)
+    ).format(LIBRARY)
     pause = threading.Event()
     # One call kept for changes, one for the backfill that the daemon begins itself.
     with running_daemon(bench.dsn, bench.lml.url, LML_MAX_CONCURRENT="2"):
         for number in range(LIVE_EVENTS):
             bench.db.execute(insert, (f"Live {number}",))
             pause.wait(0.1)
-        while bench.db.execute("SELECT EXISTS (SELECT FROM listener.change)").fetchone() == (True,):
-            pause.wait(0.01)
-        row = bench.db.execute("SELECT count(*) FROM listener.ledger").fetchone()
-        assert row is not None
-        assert int(str(row[0])) < ROWS, "the backfill was over before the changes were"
+        wait_until(bench.db, SETTLED)
+        answered = read_number(bench.db, "SELECT count(*) FROM listener.ledger")
+        assert answered < ROWS, "the backfill was over before the changes were"
     rows = bench.db.execute(
         sql.SQL(
             "SELECT extract(epoch FROM pg_xact_commit_timestamp(g.xmin)"
             " - pg_xact_commit_timestamp(l.xmin))::float8 * 1000 FROM {} AS l"
             " JOIN listener.ledger AS g ON g.library_id = l.id WHERE l.album_title = 'Live'"
-        ).format(_LIBRARY)
+        ).format(LIBRARY)
     ).fetchall()
-    times = sorted(float(str(row[0])) for row in rows)
-    assert len(times) == LIVE_EVENTS
-    measured.live_p99.append(times[int(len(times) * 0.99)])
-    for name, column in ((_SOURCE, "library_id"), (_IDENTITY, "library_id"), (_LIBRARY, "id")):
+    assert len(rows) == LIVE_EVENTS
+    measured.live_p99.append(p99([float(str(row[0])) for row in rows]))
+    for name, column in ((SOURCE, "library_id"), (IDENTITY, "library_id"), (LIBRARY, "id")):
         bench.db.execute(
             sql.SQL("DELETE FROM {} WHERE {} > %s").format(name, sql.Identifier(column)), (ROWS,)
         )

@@ -26,7 +26,16 @@ import httpx
 import psycopg
 from psycopg import sql
 
-from bench.harness import Figure, fresh_server, median, migrate, show
+from bench.database import (
+    IDENTITY,
+    LIBRARY,
+    SETTLED,
+    Connection,
+    identified,
+    read_number,
+    wait_until,
+)
+from bench.harness import Figure, fresh_server, median, migrate, p99, show
 from bench.process import BACKEND, running_daemon
 from listener.adapters.lml.client import LmlLimits, open_lml
 from listener.adapters.postgres.connection import Database, open_pool
@@ -52,8 +61,6 @@ from listener.simulator import (
     simulator_thread,
 )
 
-Connection = psycopg.Connection[tuple[object, ...]]
-
 IDENTITIES, BROWSING = 310, 20
 # How much faster than real time a cold walk is measured, and one beside the library.
 FACTOR, BESIDE_FACTOR, UNKNOWN_FACTOR = 30, 10, 5
@@ -66,9 +73,7 @@ PERMITS = 5
 _NOBODY = 2_000_000_000
 _ONE = {"inputs": [{"library_id": _NOBODY, "artist_name": "Somebody", "album_title": "Else"}]}
 
-_LIBRARY = sql.Identifier(BACKEND, "library")
 _ROTATION = sql.Identifier(BACKEND, "rotation")
-_IDENTITY = sql.Identifier(BACKEND, "library_identity")
 
 LIMITS = RefreshLimits(calls=30, in_flight=2, call_timeout=timedelta(minutes=6))
 
@@ -251,10 +256,7 @@ def _inserts(dsn: str, db: Connection, measured: Measured) -> None:
         # More than one a minute, so that the rate is not what is measured.
         running_daemon(dsn, url, BACKFILL_LML_RPS="600") as _,
     ):
-        while db.execute("SELECT done FROM listener.slot WHERE job = 'rotation'").fetchone() != (
-            True,
-        ):
-            pause.wait(0.05)
+        wait_until(db, "(SELECT done FROM listener.slot WHERE job = 'rotation')")
         for identity in range(10_000, 10_000 + WARM_UP + INSERTS):
             db.execute(insert, (identity,))
             committed[identity] = monotonic()
@@ -330,9 +332,9 @@ def _answered(db: Connection) -> float:
         sql.SQL(
             "INSERT INTO {} (artist_id, artist_name, album_title) VALUES (1, 'Behind', 'A page')"
             " RETURNING id"
-        ).format(_LIBRARY)
+        ).format(LIBRARY)
     ).fetchone() or (None,)
-    has_identity = sql.SQL("SELECT FROM {} WHERE library_id = %s").format(_IDENTITY)
+    has_identity = sql.SQL("SELECT FROM {} WHERE library_id = %s").format(IDENTITY)
     while not db.execute(has_identity, (row,)).rowcount:
         pause.wait(0.01)
     return monotonic() - began
@@ -362,26 +364,16 @@ def _walking(dsn: str, db: Connection, url: str) -> Iterator[None]:
 
 def _library_p99(db: Connection) -> float:
     """Return the p99 of the milliseconds from the commit of a release to its identity."""
-    highest = db.execute(sql.SQL("SELECT coalesce(max(id), 0) FROM {}").format(_LIBRARY)).fetchone()
+    highest = int(read_number(db, sql.SQL("SELECT coalesce(max(id), 0) FROM {}").format(LIBRARY)))
     insert = sql.SQL(
         "INSERT INTO {} (artist_id, artist_name, album_title) VALUES (1, %s, 'Beside')"
-    ).format(_LIBRARY)
+    ).format(LIBRARY)
     pause = threading.Event()
     for number in range(RELEASES):
         db.execute(insert, (f"Beside {number}",))
         pause.wait(EVERY.total_seconds())
-    while db.execute("SELECT EXISTS (SELECT FROM listener.change)").fetchone() == (True,):
-        pause.wait(0.01)
-    rows = db.execute(
-        sql.SQL(
-            "SELECT extract(epoch FROM pg_xact_commit_timestamp(i.xmin)"
-            " - pg_xact_commit_timestamp(l.xmin))::float8 * 1000 FROM {} AS l"
-            " JOIN {} AS i ON i.library_id = l.id WHERE l.id > %s ORDER BY l.id"
-        ).format(_LIBRARY, _IDENTITY),
-        highest,
-    ).fetchall()
-    times = sorted(float(str(row[0])) for row in rows[WARM_UP:])
-    return times[int(len(times) * 0.99)]
+    wait_until(db, SETTLED)
+    return p99(identified(db, highest)[WARM_UP:])
 
 
 def _insert_figure(measured: Measured) -> Figure:

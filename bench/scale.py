@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psutil
 import psycopg
-from psycopg import sql
 
+from bench.database import SETTLED, Connection, forget, read_number, tidy, wait_until
 from bench.fleet import PAGE, PAGE_SECONDS, RunningFleet, running_fleet
 from bench.harness import Figure, catalogue, fresh_server, median, migrate
-from bench.process import BACKEND, cpu_of, running_daemon, server_of
+from bench.process import (
+    BACKEND,
+    MEGABYTE,
+    begin,
+    cpu_of,
+    finished,
+    running_daemon,
+    server_of,
+)
 from bench.reconciling import Bench, prepared
 from listener.demo.postgres import create_backend
 
@@ -25,9 +31,6 @@ FLEETS = (1, 2, 4, 8, 16, 32, 64)
 PAGES_EACH, ENDS = 10, 2
 MOST_CALLS = 128
 SHARES, SHARED_ROWS = 4, 20_000
-MEGABYTE = 2**20
-
-_LIBRARY = sql.Identifier(BACKEND, "library")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ def quick() -> list[Figure]:
 
 
 @contextmanager
-def _library(rows: int) -> Iterator[tuple[str, psycopg.Connection[tuple[object, ...]]]]:
+def _library(rows: int) -> Iterator[tuple[str, Connection]]:
     """Yield a library of releases with one artist: every page has its 500 rows."""
     with fresh_server() as dsn, psycopg.connect(dsn, autocommit=True) as db:
         create_backend(dsn, BACKEND, with_triggers=False)
@@ -95,9 +98,10 @@ def _library(rows: int) -> Iterator[tuple[str, psycopg.Connection[tuple[object, 
         yield dsn, db
 
 
-def _fleet_run(dsn: str, db: psycopg.Connection[tuple[object, ...]], processes: int) -> Ran:
+def _fleet_run(dsn: str, db: Connection, processes: int) -> Ran:
     """Run a backfill against a fleet; without processes, against an LML that takes no time."""
-    _forget(db)
+    forget(db)
+    tidy(db)
     rows = (processes or 32) * PAGE * PAGES_EACH
     fleet = running_fleet(processes or 1, PAGE_SECONDS if processes else 0.0)
     server = server_of(db)
@@ -106,39 +110,27 @@ def _fleet_run(dsn: str, db: psycopg.Connection[tuple[object, ...]], processes: 
         return _watched(dsn, db, server, lml, rows=rows, calls=calls)
 
 
-def _drained(dsn: str, db: psycopg.Connection[tuple[object, ...]]) -> float:
+def _drained(dsn: str, db: Connection) -> float:
     """Have the largest fleet asked about waiting changes; return the daemon's largest memory."""
-    _forget(db)
+    forget(db)
+    tidy(db)
     rows = FLEETS[-1] * PAGE * ENDS
     db.execute(
         "INSERT INTO listener.change (stream, row_id)"
         " SELECT 'library', n FROM generate_series(1, %s) AS n",
         (rows,),
     )
-    pause = threading.Event()
     with (
         running_fleet(FLEETS[-1]) as lml,
         running_daemon(dsn, lml.url, LML_MAX_CONCURRENT=str(MOST_CALLS)) as daemon,
     ):
-        while db.execute("SELECT EXISTS (SELECT FROM listener.change)").fetchone() == (True,):
-            pause.wait(0.05)
+        wait_until(db, SETTLED)
         return daemon.largest_rss / MEGABYTE
-
-
-def _forget(db: psycopg.Connection[tuple[object, ...]]) -> None:
-    db.execute(
-        sql.SQL("TRUNCATE listener.change, listener.ledger, {}, {}").format(
-            sql.Identifier(BACKEND, "library_identity_source"),
-            sql.Identifier(BACKEND, "library_identity"),
-        )
-    )
-    db.execute("VACUUM ANALYZE")
-    db.execute("CHECKPOINT")
 
 
 def _watched(
     dsn: str,
-    db: psycopg.Connection[tuple[object, ...]],
+    db: Connection,
     server: psutil.Process,
     lml: RunningFleet,
     *,
@@ -146,35 +138,22 @@ def _watched(
     calls: int,
 ) -> Ran:
     before = cpu_of(server), lml.cpu(), _busy()
-    process = _begin(dsn, lml.url, calls, "--limit", str(rows))
-    watched, largest, cpu, ticks = psutil.Process(process.pid), 0, 0.0, threading.Event()
-    while process.poll() is None:
-        try:
-            largest = max(largest, watched.memory_info().rss)
-            cpu = sum(watched.cpu_times()[:2])
-        except psutil.NoSuchProcess:
-            break
-        ticks.wait(0.05)
-    assert process.wait() == 0
+    ended = finished(_begin(dsn, lml.url, calls, "--limit", str(rows)))
     after = cpu_of(server), lml.cpu(), _busy()
     took, rate = _took_and_rate(db, rows, calls // 2 * PAGE * ENDS)
     postgres, fleet, machine = (
         (end - begin) / took for begin, end in zip(before, after, strict=True)
     )
-    return Ran(rate, largest / MEGABYTE, cpu / took, postgres, fleet, machine)
+    return Ran(rate, ended.largest_rss / MEGABYTE, ended.cpu / took, postgres, fleet, machine)
 
 
-def _begin(dsn: str, lml: str, calls: int, *arguments: str) -> subprocess.Popen[bytes]:
-    environment = {
-        "DATABASE_URL": dsn,
-        "LIBRARY_METADATA_URL": lml,
-        "LML_MAX_CONCURRENT": str(calls),
-    }
-    return subprocess.Popen(
-        [sys.executable, "-m", "listener", "backfill", "--json", *arguments],
-        env={**os.environ, **environment},  # noqa: TID251 - handed on to a child
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+def _begin(dsn: str, lml: str, calls: int, *arguments: str) -> subprocess.Popen[str]:
+    return begin(
+        "backfill",
+        *arguments,
+        DATABASE_URL=dsn,
+        LIBRARY_METADATA_URL=lml,
+        LML_MAX_CONCURRENT=str(calls),
     )
 
 
@@ -183,9 +162,7 @@ def _busy() -> float:
     return float(times.user + times.system + times.nice + times.irq + times.softirq)
 
 
-def _took_and_rate(
-    db: psycopg.Connection[tuple[object, ...]], rows: int, ends: int
-) -> tuple[float, float]:
+def _took_and_rate(db: Connection, rows: int, ends: int) -> tuple[float, float]:
     """Return the seconds of the last run, and the rows a second without those at either end."""
     ends = min(ends, rows // 4)
     row = db.execute(
@@ -270,11 +247,11 @@ def _shared(bench: Bench, shares: int) -> float:
         _begin(bench.dsn, bench.lml.url, 2, "--partition", f"{share}/{shares}")
         for share in range(shares)
     ]
-    assert [process.wait() for process in ran] == [0] * shares
-    row = bench.db.execute(
+    for process in ran:
+        finished(process)
+    return read_number(
+        bench.db,
         "SELECT extract(epoch FROM max(ended_at) - min(started_at))::float8 FROM"
         " (SELECT * FROM listener.run ORDER BY run_id DESC LIMIT %s) AS r",
         (shares,),
-    ).fetchone()
-    assert row is not None
-    return float(str(row[0]))
+    )

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
@@ -16,9 +14,10 @@ from typing import Any
 import httpx
 from psycopg import sql
 
+from bench.database import IDENTITY, LIBRARY, searches, tidy, wait_until_searched
 from bench.harness import ROWS, Figure, median, spread
-from bench.process import BACKEND, cpu_of, running_daemon, server_of
-from bench.reconciling import MEGABYTE, Bench, prepared
+from bench.process import BACKEND, MEGABYTE, begin, cpu_of, finished, running_daemon, server_of
+from bench.reconciling import Bench, prepared
 from listener.adapters.postgres.connection import Database, open_pool
 from listener.adapters.postgres.due import PostgresDue
 from listener.adapters.postgres.outbox import PostgresOutbox
@@ -30,10 +29,6 @@ WEEK = timedelta(days=7)
 BATCH, READINGS = 500, 5
 _LEVEL_MORE = "flat but for a level more of the key's index: <= 1.26"
 
-_LIBRARY = sql.Identifier(BACKEND, "library")
-_IDENTITY = sql.Identifier(BACKEND, "library_identity")
-_SOURCE = sql.Identifier(BACKEND, "library_identity_source")
-
 # A ledger that knows every row, half of them with an identity; none is due for a day.
 _ANSWERED = (
     sql.SQL(
@@ -43,20 +38,20 @@ _ANSWERED = (
         " coalesce(code_volume_letters LIKE 'Z%', false)), 1,"
         " CASE WHEN id % 2 = 0 THEN 'single_artist' ELSE 'unresolved' END, now(),"
         " now() + interval '1 day' + random() * interval '6 days' FROM {}"
-    ).format(_LIBRARY),
+    ).format(LIBRARY),
     sql.SQL(
         "INSERT INTO {} (library_id, last_verified_at, method, confidence, notes)"
         " SELECT id, now(), 'exact_match', 0.9, 'consumer:lml-bulk' FROM {} WHERE id % 2 = 0"
-    ).format(_IDENTITY, _LIBRARY),
+    ).format(IDENTITY, LIBRARY),
 )
 _DUE = sql.SQL(
     "UPDATE listener.ledger SET next_ask_at = now() - interval '1 hour' WHERE library_id IN"
     " (SELECT 1 + n * (SELECT max(id) / {most} FROM {library}) FROM generate_series(0, {most} - 1)"
     " AS n)"
-).format(most=sql.Literal(BATCH), library=_LIBRARY)
+).format(most=sql.Literal(BATCH), library=LIBRARY)
 _ALL_CHANGED = sql.SQL(
     "INSERT INTO listener.change (stream, row_id) SELECT 'library', id FROM {}"
-).format(_LIBRARY)
+).format(LIBRARY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +106,7 @@ def _answer_everything(bench: Bench) -> None:
     bench.forget()
     for statement in (*_ANSWERED, _DUE):
         bench.db.execute(statement)
-    bench.tidy()
+    tidy(bench.db)
 
 
 async def _blocks(dsn: str) -> int:
@@ -190,35 +185,20 @@ async def _claim(bench: Bench) -> Cost:
 
 def _daemon(bench: Bench) -> tuple[int, list[float], list[float]]:
     """Return the daemon's largest memory, and the seconds of `listener status` and of the page."""
-    before = _ended_runs(bench)
-    pause = threading.Event()
+    before = searches(bench.db)
     with running_daemon(bench.dsn, bench.lml.url) as daemon:
         # It begins with a look at everything.
-        while _ended_runs(bench) == before:
-            pause.wait(0.2)
+        wait_until_searched(bench.db, before)
         with httpx.Client(base_url=daemon.url, trust_env=False, timeout=60) as client:
             site = [
                 _timed(lambda: client.get("/status.json").raise_for_status())
                 for _ in range(READINGS)
             ]
-        status = [_timed(lambda: _status(bench.dsn)) for _ in range(READINGS)]
+        status = [
+            _timed(lambda: finished(begin("status", DATABASE_URL=bench.dsn)))
+            for _ in range(READINGS)
+        ]
         return daemon.largest_rss, status, site
-
-
-def _ended_runs(bench: Bench) -> int:
-    row = bench.db.execute("SELECT count(ended_at) FROM listener.run").fetchone()
-    assert row is not None
-    return int(str(row[0]))
-
-
-def _status(dsn: str) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "listener", "status", "--json"],
-        env={**os.environ, "DATABASE_URL": dsn},  # noqa: TID251 - handed on to a child
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        check=True,
-    )
 
 
 def _timed(work: Callable[[], object]) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,8 +13,9 @@ from datetime import timedelta
 import psycopg
 from psycopg import sql
 
+from bench.database import LIBRARY, SETTLED, Connection, read_number, wait_until
 from bench.harness import Figure, catalogue, fresh_server, median, migrate
-from bench.process import BACKEND, running_daemon
+from bench.process import BACKEND, MEGABYTE, running_daemon
 from listener.adapters.postgres.connection import Database, Pool, open_pool
 from listener.adapters.postgres.library import PostgresLibrary
 from listener.adapters.postgres.verdicts import PostgresVerdicts
@@ -26,19 +26,15 @@ from listener.domain.verdict import Identity, Kind, Provenance, Verdict, Verdict
 from listener.simulator import simulator_process
 from listener.simulator.tracks import MOST_CREDITS, credits_of, entries_for
 
-Connection = psycopg.Connection[tuple[object, ...]]
-
 ROWS = 20_000
 PAGE, CREDITS, SINGLES = 100, 56, 500
 # So many credits for each of 100 releases make a reply of 6 MB, nearly the longest that is read.
 LONG = 200
-MEGABYTE = 2**20
 WAIT_SECONDS = 60
 
 # No answer holds: whatever is read is to be asked.
 _AT_ONCE = AskAgain(timedelta(0), timedelta(0))
 
-_LIBRARY = sql.Identifier(BACKEND, "library")
 _ARTISTS = sql.Identifier(BACKEND, "artists")
 _CREDITS = sql.Identifier(BACKEND, "compilation_track_artist")
 
@@ -92,7 +88,7 @@ class Bench:
 
     def updates(self) -> int:
         """Return how many UPDATE statements there were on the credits."""
-        return _count(self.db, "SELECT count(*) FROM public.updates")
+        return int(read_number(self.db, "SELECT count(*) FROM public.updates"))
 
 
 def figures(rounds: int = 5) -> list[Figure]:
@@ -178,15 +174,15 @@ def _long_page(dsn: str, db: Connection, measured: Measured) -> None:
             " next_ask_at) SELECT id, listener.question_digest(artist_name, album_title,"
             " legacy_release_id, coalesce(code_volume_letters LIKE 'Z%', false)), 0, 'unresolved',"
             " now(), now() + interval '7 d' FROM {}"
-        ).format(_LIBRARY)
+        ).format(LIBRARY)
     )
     with simulator_process(knowledge={"all_single": False}, permits=None) as lml:
         lml.set(tracks=tracks)
         with running_daemon(dsn, lml.url, LML_TIMEOUT="60s") as daemon:
             began = time.perf_counter()
             rename = sql.SQL("UPDATE {} SET album_title = album_title || ' II' WHERE id = ANY (%s)")
-            db.execute(rename.format(_LIBRARY), (rows,))
-            _wait_until_settled(db)
+            db.execute(rename.format(LIBRARY), (rows,))
+            wait_until(db, SETTLED, seconds=WAIT_SECONDS)
             measured.long_page.append((time.perf_counter() - began) * 1000)
             measured.rss.append(daemon.largest_rss / MEGABYTE)
     linked = sql.SQL(
@@ -194,13 +190,6 @@ def _long_page(dsn: str, db: Connection, measured: Measured) -> None:
     )
     found = db.execute(linked.format(_CREDITS), (rows,)).fetchone()
     assert found == (PAGE * LONG,), found
-
-
-def _wait_until_settled(db: Connection) -> None:
-    pause, deadline = threading.Event(), time.monotonic() + WAIT_SECONDS
-    while _count(db, "SELECT count(*) FROM listener.change"):
-        assert time.monotonic() < deadline, "the long page was not written in time"
-        pause.wait(0.01)
 
 
 def _as_figures(measured: Measured) -> list[Figure]:
@@ -298,18 +287,10 @@ def _insert_credits(db: Connection, row: int, count: int) -> None:
 def _ids(db: Connection, count: int, *, compilations: bool) -> list[int]:
     statement = sql.SQL(
         "SELECT id FROM {} WHERE code_volume_letters LIKE 'Z%%' = %s ORDER BY id LIMIT %s"
-    ).format(_LIBRARY)
+    ).format(LIBRARY)
     return [int(str(row[0])) for row in db.execute(statement, (compilations, count)).fetchall()]
 
 
 def _legacy_id(db: Connection, row: int) -> int:
-    statement = sql.SQL("SELECT legacy_release_id FROM {} WHERE id = %s").format(_LIBRARY)
-    found = db.execute(statement, (row,)).fetchone()
-    assert found is not None
-    return int(str(found[0]))
-
-
-def _count(db: Connection, statement: str) -> int:
-    row = db.execute(statement.encode()).fetchone()
-    assert row is not None
-    return int(str(row[0]))
+    statement = sql.SQL("SELECT legacy_release_id FROM {} WHERE id = %s").format(LIBRARY)
+    return int(read_number(db, statement, (row,)))

@@ -17,13 +17,11 @@ import psycopg
 from psycopg import sql
 
 from bench.harness import ROWS, Figure, catalogue, fresh_server, median, migrate, show
-from bench.process import running_daemon
+from bench.process import BACKEND, running_daemon
 from listener.demo.postgres import create_backend
 from listener.simulator import simulator_process
 
 Connection = psycopg.Connection[tuple[object, ...]]
-
-BACKEND = "wxyc_schema"
 
 _INSERT = r"""\set n random(1, 20000)
 INSERT INTO wxyc_schema.library (artist_id, artist_name, album_title, code_volume_letters)
