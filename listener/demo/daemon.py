@@ -18,7 +18,7 @@ _LAST_WORDS = 8
 
 
 class DaemonEndedError(Exception):
-    """The daemon ended though nobody told it to; the message has its last words."""
+    """The daemon ended though nobody stopped it; the message has the last lines of its log."""
 
 
 class Daemon:
@@ -74,7 +74,7 @@ class Daemon:
             self._process = None
 
     def require(self) -> None:
-        """Raise `DaemonEndedError` if it is not running any more, unless it was told to end."""
+        """Raise `DaemonEndedError` if it is not running any more, unless we ended it."""
         if self._process is not None and self._process.poll() is not None:
             code = self._process.returncode
             words = "\n".join(self.last_words())

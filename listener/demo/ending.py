@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from listener.demo.play import Play, former_identities, kinds, told
+from listener.demo.play import Play, former_identities, kinds, outcome_of
 from listener.demo.watch import Outcome
 from listener.domain.words import plural
 
@@ -55,7 +55,7 @@ async def sum_up(play: Play, entries_before: int) -> None:
 
 
 async def stay(play: Play, commands: Mapping[str, str]) -> None:
-    """Stay up until cancelled, telling the verdicts on what a person changes."""
+    """Stay up until cancelled, showing the verdicts on what a person changes."""
     play.screen.heading("Everything stays up; Ctrl-C ends it")
     for label, command in commands.items():
         play.screen.command(label, command)
@@ -67,12 +67,12 @@ async def stay(play: Play, commands: Mapping[str, str]) -> None:
         verdicts = await play.watch.read("read_latest", after=after)
         if verdicts:
             after = verdicts[0].ask_order
-            _tell_verdicts(play, verdicts)
+            _show_verdicts(play, verdicts)
 
 
-def _tell_verdicts(play: Play, verdicts: Sequence[Any]) -> None:
+def _show_verdicts(play: Play, verdicts: Sequence[Any]) -> None:
     for row in sorted(verdicts, key=lambda row: (row.ask_order, row.id)):
-        outcome = told(
+        outcome = outcome_of(
             [Outcome(row.outcome, row.sources, row.identified)], play.screen.room_for_outcome
         )
         play.screen.change(f"row {row.id}", f"{row.artist_name} – {row.album_title}", None, outcome)

@@ -25,11 +25,11 @@ async def first_fill(play: Play, dsn: str, catalogue: Sequence[Release]) -> None
         play.screen.heading(f"First fill: {plural(total, 'release')} in one transaction")
         fill(dsn, play.schema, catalogue)
         began = loop.time()
-    with play.screen.progress("answered", total) as tell:
+    with play.screen.progress("answered", total) as show:
 
         async def fact() -> bool:
             state = (await play.watch.read("read_progress"))[0]
-            tell(min(state.answered, total))
+            show(min(state.answered, total))
             return not state.waiting and state.answered >= total
 
         done = await play.watch.until(fact, "the whole library to be answered", _PATIENCE)

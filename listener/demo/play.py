@@ -1,4 +1,4 @@
-"""Everybody on stage, and how a change and what became of it are told."""
+"""Everybody on stage, and how a change and what became of it are shown."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Play:
     idle: list[timedelta] = field(default_factory=list)
     rotation_entries: int = 0
 
-    async def tell(self, label: str, what: str, commit: Commit, *, idle: bool = False) -> None:
+    async def show(self, label: str, what: str, commit: Commit, *, idle: bool = False) -> None:
         """Wait for the verdicts on a commit's rows; print the time since it and the outcome."""
         took = await self.answered(commit)
         if idle:
@@ -57,7 +57,7 @@ class Play:
 
     async def outcome(self, commit: Commit) -> str:
         """Say what a commit's rows became."""
-        return told(await self.watch.outcomes(commit.ids), self.screen.room_for_outcome)
+        return outcome_of(await self.watch.outcomes(commit.ids), self.screen.room_for_outcome)
 
     async def rotated(self, commit: Commit) -> timedelta:
         """Wait until a commit's rotation rows have left the outbox; return the time since it."""
@@ -78,7 +78,7 @@ class Play:
         return int(self.lml.counters()["rows"].get("bulk", 0))
 
 
-def told(outcomes: Sequence[Outcome], cells: int) -> str:
+def outcome_of(outcomes: Sequence[Outcome], cells: int) -> str:
     """Say what releases became, in so many cells if that is possible."""
     if len(set(map(str, outcomes))) > 1:
         counts = Counter(outcome.outcome for outcome in outcomes)

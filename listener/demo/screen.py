@@ -21,7 +21,8 @@ _WIDEST_WHAT = 46
 _OUTCOME = 34
 # Off a terminal nothing is wrapped.
 _ENDLESS = 1000
-_TOLD_EVERY = 4
+# How many parts of the progress each get a line there.
+_PARTS = 4
 
 
 class Screen:
@@ -83,7 +84,7 @@ class Screen:
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Show how much of `total` is done, as told to what is yielded."""
+        """Show how much of `total` is done; yields the function that takes that number."""
         if self.is_terminal:
             columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn())
             with Progress(
@@ -95,15 +96,15 @@ class Screen:
             yield self._plain_progress(what, total)
 
     def _plain_progress(self, what: str, total: int) -> Callable[[int], None]:
-        told = 0
+        shown = 0
 
-        def tell(done: int) -> None:
-            nonlocal told
-            if done < total and done * _TOLD_EVERY // total > told:
-                told = done * _TOLD_EVERY // total
+        def show(done: int) -> None:
+            nonlocal shown
+            if done < total and done * _PARTS // total > shown:
+                shown = done * _PARTS // total
                 self.fact(what, f"{done:,} of {total:,}")
 
-        return tell
+        return show
 
 
 def _row() -> Table:

@@ -117,7 +117,7 @@ class _Demo:
             end = _now() + self._options.seconds
             await first_fill(play, dsn, catalogue)
             arrivals = releases(_ARRIVALS, seed=entries + 2)
-            await Story(play, arrivals).tell(end - _now())
+            await Story(play, arrivals).play(end - _now())
             await sum_up(play, entries)
             if self._options.keep_running:
                 self._is_over = True

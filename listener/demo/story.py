@@ -47,7 +47,7 @@ class Story:
         self._arrivals = arrivals
         self._troubles = Troubles(play, arrivals)
 
-    async def tell(self, seconds: float) -> None:
+    async def play(self, seconds: float) -> None:
         """Play the week within so many seconds; what does not fit is left out, and said so."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
@@ -109,7 +109,7 @@ class Story:
         release = next(self._arrivals)
         commit = await self._play.writers.add_release(release)
         what = f"{release.artist_name} – {release.album_title}"
-        await self._play.tell("add", what, commit, idle=True)
+        await self._play.show("add", what, commit, idle=True)
 
     async def _add_compilation(self) -> None:
         play = self._play
@@ -146,7 +146,7 @@ class Story:
         what = f"{former} → {name}"
         if len(commit.ids) > 1:
             what = f"{len(commit.ids)} × {what}"
-        await self._play.tell("rename", what, commit)
+        await self._play.show("rename", what, commit)
         for kept in await self._play.watch.read("count_former", ids=list(commit.ids)):
             self._play.screen.fact(
                 "history",
@@ -159,7 +159,7 @@ class Story:
             return
         title = picked[0].album_title.replace(" and ", " & ")
         commit = await self._play.writers.change_title(picked[0].id, title)
-        await self._play.tell("title", f"{picked[0].album_title} → {title}", commit, idle=True)
+        await self._play.show("title", f"{picked[0].album_title} → {title}", commit, idle=True)
 
     async def _import(self) -> None:
         watch = self._play.watch
@@ -173,7 +173,7 @@ class Story:
             None,
             f"{plural(recorded, 'change')} recorded",
         )
-        await self._play.tell("", f"{plural(len(commit.ids), 'new title')} among them", commit)
+        await self._play.show("", f"{plural(len(commit.ids), 'new title')} among them", commit)
 
     async def _rotate_identity(self) -> None:
         play = self._play

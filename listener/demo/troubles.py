@@ -14,7 +14,7 @@ _NEW_TITLES = 25
 
 
 class Troubles:
-    """Makes trouble, and tells what it came to."""
+    """Makes trouble, and shows what came of it."""
 
     def __init__(self, play: Play, arrivals: Iterator[Release]) -> None:
         """Let `arrivals` come in while LML is down."""
@@ -63,7 +63,7 @@ class Troubles:
             f"{plural(refused, 'call')} refused, {plural(waiting, 'change')} kept in the outbox",
         )
         for release, commit in commits:
-            await play.tell("add", f"{release.artist_name} – {release.album_title}", commit)
+            await play.show("add", f"{release.artist_name} – {release.album_title}", commit)
 
     async def kill(self) -> None:
         """Kill the daemon while LML thinks about its questions, and start another one."""
@@ -93,7 +93,7 @@ class Troubles:
             None,
             f"at work {following - killed:.1f} s after the kill",
         )
-        await play.tell("import", plural(len(commit.ids), "new title"), commit)
+        await play.show("import", plural(len(commit.ids), "new title"), commit)
 
 
 def _marked(title: str, mark: str) -> str:

@@ -49,7 +49,7 @@ class Writers:
     async def add_compilation(
         self, release: Release, credits_of: Callable[[int], Sequence[Credit]]
     ) -> Commit:
-        """Add a release with its credits; `credits_of` is told its legacy id."""
+        """Add a release with its credits; `credits_of` gets its legacy id."""
         async with self._connection.transaction():
             await self._run("add_artist", artist_name=release.artist_name)
             ids = await self._run(

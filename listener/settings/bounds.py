@@ -70,7 +70,7 @@ def bounds_of(field: FieldInfo) -> str:
 
 
 def demand_of(field: FieldInfo) -> str:
-    """Return what a wrong value is told: what the setting must be, with its bounds."""
+    """Return what the error about a wrong value says: what it must be, with its bounds."""
     bounds, kind = bounds_of(field), kind_of(field)
     match kind:
         case "one of" | "text":

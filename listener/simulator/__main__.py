@@ -1,4 +1,4 @@
-"""The simulator's command: prints its URL on one line and serves until it is told to stop."""
+"""The simulator's command: prints its URL on one line and serves until it is stopped."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def main(
     watch_stdin: bool,
     **options: Any,  # noqa: ANN401
 ) -> None:
-    """Simulate LML; GET /_simulator tells counters, POST sets switches."""
+    """Simulate LML; GET /_simulator returns counters, POST sets switches."""
     simulator = Simulator(
         latency=Latency(options["latency"], options["per_row"], options["jitter"]),
         permits=options["permits"] or None,

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 from listener.simulator.faults import Fault
 from listener.simulator.state import Simulator
 
-# Replaced as a whole; inside, what is not given stays as it is.
+# A switch names the fields to change; the group keeps the others.
 _GROUPS = ("knowledge", "latency", "wire", "tracks", "discogs", "health")
 _PLAIN: dict[str, TypeAdapter[Any]] = {
     "permits": TypeAdapter(int | None),

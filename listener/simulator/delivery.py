@@ -1,4 +1,4 @@
-"""Faults on the way: replies that never come, break off, drip, lie about themselves or are huge."""
+"""Faults on the way: replies that never come, end early, drip, lie about themselves or are huge."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ class DiscogsBudget:
         return most
 
     def is_open(self, now: float) -> bool:
-        """Tell whether the breaker refuses calls at `now`."""
+        """Return whether the breaker refuses calls at `now`."""
         return now < self._open_until
 
     def _take_token(self, wanted_at: float) -> float:

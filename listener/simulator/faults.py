@@ -126,14 +126,14 @@ class Fault:
     rows: int | None = 1
 
     def picks(self, row_id: int, artist_name: str | None) -> bool:
-        """Tell whether the fault is aimed at this row."""
+        """Return whether the fault is aimed at this row."""
         if self.ids and row_id not in self.ids:
             return False
         return self.artist is None or self.artist in (artist_name or "")
 
     @property
     def is_aimed(self) -> bool:
-        """Tell whether the fault names rows."""
+        """Whether the fault names rows."""
         return bool(self.ids) or self.artist is not None
 
 
@@ -156,7 +156,7 @@ class Faults:
         self._random = Random(seed)
 
     def __bool__(self) -> bool:
-        """Tell whether any fault is armed."""
+        """Return whether any fault is armed."""
         return bool(self._armed)
 
     def add(self, name: str | Fault, **details: Any) -> Fault:  # noqa: ANN401

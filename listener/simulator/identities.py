@@ -95,7 +95,7 @@ class Identities:
         return ARTISTS_OF[_digest(identity_id)[1] % len(ARTISTS_OF)]
 
     def is_fresh(self, identity_id: int, part: int) -> bool:
-        """Tell whether a part costs Discogs nothing."""
+        """Return whether a part costs Discogs nothing."""
         return (identity_id, part) in self._fresh or self.state(identity_id) == "warm"
 
     def freshen(self, identity_id: int, part: int) -> None:

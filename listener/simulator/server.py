@@ -30,7 +30,7 @@ class _Protocol(HttpToolsProtocol):
 
 
 class SimulatorServer(uvicorn.Server):
-    """Serves until told to stop, then breaks off whatever is open and ends at once."""
+    """Serves until it is stopped, then cuts all open connections and ends at once."""
 
     def __init__(self, simulator: Simulator, port: int = 0, host: str = LOOPBACK) -> None:
         """Bind `port` of `host` (0: a free one); from now on connections queue."""
@@ -82,7 +82,7 @@ class SimulatorServer(uvicorn.Server):
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         tasks = list(self.server_state.tasks)
-        # One turn of the loop tells each request that its connection is gone.
+        # In one turn of the loop each request learns that its connection is gone.
         await asyncio.sleep(0)
         for task in tasks:
             task.cancel()

@@ -100,7 +100,7 @@ def verdict_for(
     """Return the JSON result for a question, without `library_id` and the track fields.
 
     Kind, ids, method and provenance follow from the artist name alone. Of a single artist the
-    album title moves the confidence, so a verdict tells which question was answered.
+    album title moves the confidence, so a verdict shows which question was answered.
     """
     part = artist_part(artist_name, knowledge)
     verdict: dict[str, Any] = json.loads("{" + part.text)

@@ -1,4 +1,4 @@
--- Tells the demo, at each commit that moves the ledger or the outbox, that it is worth a look.
+-- Notifies the demo at each commit that moves the ledger or the outbox.
 CREATE SCHEMA IF NOT EXISTS demo;
 
 CREATE OR REPLACE FUNCTION demo.announce()

@@ -1,4 +1,4 @@
--- Tells who follows each stream.
+-- Reads who follows each stream.
 SELECT l.holder
 FROM listener.lane AS l
 ORDER BY l.stream;

@@ -1,4 +1,4 @@
--- Tells what some releases became, the catalogues behind each, and whether an identity row is there.
+-- Reads what some releases became, the catalogues behind each, and whether an identity row is there.
 SELECT
     g.outcome,
     ARRAY(

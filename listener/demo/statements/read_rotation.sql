@@ -1,4 +1,4 @@
--- Tells LML's identity of a rotation row.
+-- Reads LML's identity of a rotation row.
 SELECT r.lml_identity_id
 FROM {backend}.rotation AS r
 WHERE r.id = %(id)s;
