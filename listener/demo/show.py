@@ -28,7 +28,7 @@ from listener.demo.stage import database, program, row_latency, simulator
 from listener.demo.story import Story
 from listener.demo.watch import NotAnsweredError, watching
 from listener.demo.writers import writing
-from listener.domain.faults import InstallationError, StoreUnavailableError
+from listener.domain.faults import FixableError
 from listener.simulator import SimulatorProcess
 
 _SCHEMA = "wxyc_schema"
@@ -41,9 +41,8 @@ _FAILED, _COULD_NOT_RUN = 1, 2
 _FAILURES = (
     DaemonEndedError,
     NotAnsweredError,
-    InstallationError,
+    FixableError,
     LostError,
-    StoreUnavailableError,
     psycopg.Error,
     httpx.HTTPError,
     SubprocessError,
