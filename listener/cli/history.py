@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -20,7 +19,7 @@ from listener.adapters.postgres.former import (
 )
 from listener.adapters.postgres.sessions import Connection
 from listener.adapters.postgres.story import StandingIdentity, read_standing
-from listener.app.report import utc
+from listener.app.report import dumped
 from listener.app.story import former_line, identity_line
 from listener.cli.errors import RowId, complain, examples
 from listener.cli.look import print_labelled
@@ -61,7 +60,7 @@ def history_command(*, library_id: int, as_json: bool, history_id: int | None, y
     # Disconnect before asking, so that no session stays open for an answer.
     former, at, there, standing = look(settings, partial(_read, library_id=library_id))
     if as_json:
-        click.echo(json.dumps([asdict(state) for state in former], default=utc))
+        click.echo(dumped([asdict(state) for state in former]))
     if not there and not former:
         _refuse(f"the library has no row {library_id}, and the history no identities of it")
     if as_json:
