@@ -17,6 +17,7 @@ from rich.text import Text
 from listener.app.doctor import examine
 from listener.app.wording import printable
 from listener.cli.errors import SOME_FAILED, examples
+from listener.cli.look import json_array_option
 from listener.domain.finding import Finding, State
 
 _STYLES = {State.OK: "green", State.WARN: "yellow", State.FAIL: "bold red", State.SKIP: "dim"}
@@ -32,7 +33,7 @@ _PIPE_WIDTH = 10_000
         ("listener doctor --json", "machine-readable"),
     ),
 )
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+@json_array_option
 @click.option("--before-start", is_flag=True, help="Do not look for daemons and their work.")
 def doctor_command(*, as_json: bool, before_start: bool) -> None:
     """Check the installation and the daemons, and suggest fixes.

@@ -12,14 +12,12 @@ from listener.adapters.postgres.search import FoundRelease, find_releases
 from listener.app.report import dumped
 from listener.app.wording import answer_of, next_of, printable
 from listener.cli.errors import Number, examples
-from listener.cli.look import FittingTable, console
+from listener.cli.look import FittingTable, console, json_array_option
 from listener.cli.session import look
 from listener.settings import DatabaseSettings, load_settings
 
 _NOTHING_FOUND = 1
 _MOST = 20
-# Wide enough for the longest names, so that a pipe gets one line per release.
-_PIPE_WIDTH = 500
 
 
 @click.command(
@@ -38,7 +36,7 @@ _PIPE_WIDTH = 500
     show_default=True,
     help="Most releases to list.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+@json_array_option
 def find_command(*, words: tuple[str, ...], limit: int, as_json: bool) -> None:
     """Find releases by words in artist and title.
 
@@ -77,4 +75,4 @@ def show(found: Sequence[FoundRelease]) -> None:
         )
         for release in found
     ]
-    console(_PIPE_WIDTH).print(FittingTable(columns, rows, wrapping=2))
+    console().print(FittingTable(columns, rows, wrapping=2))

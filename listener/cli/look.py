@@ -14,11 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
-
+json_array_option = click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 
 _LABEL = 10
 # Text that wraps in less is harder to read than a sentence.
 _LEAST_WRAPPED = 12
+# Wide enough for the longest names: a pipe gets one line for each row.
+_PIPE_WIDTH = 500
 # For a pipe: lines stay as long as they are.
 _UNWRAPPED = 1_000_000
 
@@ -29,7 +31,7 @@ class _Console(Console):
         raise  # noqa: PLE0704 - called while the error is handled
 
 
-def console(pipe_width: int) -> Console:
+def console(pipe_width: int = _PIPE_WIDTH) -> Console:
     """Return a console on standard output; `pipe_width` applies unless it is a terminal."""
     width = None if sys.stdout.isatty() else pipe_width
     return _Console(width=width, highlight=False, markup=False, emoji=False)

@@ -9,22 +9,16 @@ from functools import partial
 
 import click
 
-from listener.adapters.postgres.parked import (
-    ParkedRow,
-    list_parked,
-    requeue_parked,
-)
+from listener.adapters.postgres.parked import ParkedRow, list_parked, requeue_parked
 from listener.app.report import dumped
 from listener.app.wording import clock, printable
 from listener.cli.errors import RowId, examples
-from listener.cli.look import console, plain_table
+from listener.cli.look import console, json_array_option, plain_table
 from listener.cli.session import look
 from listener.domain.words import plural
 from listener.settings import DatabaseSettings, load_settings
 
 _SOME_NOT_PARKED = 1
-# Wide enough for the longest detail, so that a pipe gets one line per row.
-_PIPE_WIDTH = 500
 
 
 @click.command(
@@ -34,7 +28,7 @@ _PIPE_WIDTH = 500
         ("listener parked --json", "machine-readable"),
     ),
 )
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+@json_array_option
 def parked_command(*, as_json: bool) -> None:
     """List the rows that failed too often.
 
@@ -90,7 +84,7 @@ def _print(rows: Sequence[ParkedRow]) -> None:
             _since(row.last_failed_at),
             printable(row.detail or "-"),
         )
-    out = console(_PIPE_WIDTH)
+    out = console()
     out.print(table)
     out.print(f"{plural(len(rows), 'row')} parked; to requeue: listener requeue ID... (or --all)")
 

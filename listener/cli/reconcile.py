@@ -289,8 +289,7 @@ def _print(
     lines = library_lines(tally) if command is not None else []
     if walk is not None and (walk.did_something or command is None):
         lines += walk.lines()
-    # A pipe gets one line for each.
-    screen = console(500)
+    screen = console()
     for line in lines:
         screen.print(line)
 

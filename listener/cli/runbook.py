@@ -13,8 +13,6 @@ from listener.cli.errors import examples
 from listener.cli.look import FittingTable, console
 
 _LISTED = re.compile(r"^\| \[.+?\]\((.+?)(?:/README)?\.md\) \| (.+?) \|$", re.MULTILINE)
-# A pipe gets one line per runbook.
-_PIPE_WIDTH = 500
 
 
 def _complete(_context: click.Context, _argument: click.Parameter, begun: str) -> list[str]:
@@ -35,7 +33,7 @@ def runbook_command(*, name: str | None) -> None:
 
     On a terminal it is laid out; a pipe gets the Markdown. Needs no settings.
     """
-    lines = console(_PIPE_WIDTH)
+    lines = console()
     if not name:
         lines.print(FittingTable(("runbook", "about"), _all()))
         return

@@ -10,12 +10,9 @@ from rich.padding import Padding
 
 from listener.app.wording import printable
 from listener.cli.errors import examples
-from listener.cli.look import console
+from listener.cli.look import console, json_array_option
 from listener.settings import Settings, load_settings, origins
 from listener.settings.bounds import masked, unit_of
-
-# A pipe gets two lines per setting.
-_PIPE_WIDTH = 500
 
 
 @click.command(
@@ -27,7 +24,7 @@ _PIPE_WIDTH = 500
     ),
 )
 @click.option("--changed", is_flag=True, help="Leave out settings at their default.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+@json_array_option
 def settings_command(*, changed: bool, as_json: bool) -> None:
     """Print the effective settings and their sources.
 
@@ -49,7 +46,7 @@ def settings_command(*, changed: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(entries))
         return
-    lines = console(_PIPE_WIDTH)
+    lines = console()
     for entry in entries:
         lines.print(f"{entry['name']}  {_with_unit(entry)}  ({entry['from']})", overflow="fold")
         lines.print(Padding(entry["meaning"] or "", (0, 0, 0, 4)))

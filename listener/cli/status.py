@@ -13,10 +13,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from listener.adapters.postgres.status import (
-    Status,
-    read_status,
-)
+from listener.adapters.postgres.status import Status, read_status
 from listener.app.report import dumped
 from listener.app.verdict import verdict_on, with_verdict
 from listener.app.wording import printable

@@ -7,9 +7,7 @@ from functools import partial
 
 import click
 
-from listener.adapters.postgres.story import (
-    read_story,
-)
+from listener.adapters.postgres.story import read_story
 from listener.app.report import dumped
 from listener.app.story import lines_of
 from listener.cli.errors import RowId, examples

@@ -18,8 +18,6 @@ from listener.cli.session import look
 from listener.settings import DatabaseSettings, load_settings
 
 _PAGE = 50
-# Wide enough for the longest names: what reads from a pipe gets one line a release.
-_PIPE_WIDTH = 500
 
 _KINDS = "\n".join(f"{kind:<16}{meaning}" for kind, meaning in MEANINGS.items())
 _HELP = f"""\
@@ -92,6 +90,6 @@ def _show(listed: Sequence[ListedRelease], kind: str, page: int) -> None:
         for each in listed
     ]
     columns = (">id", "letters", "since", "artist", "title", "why")
-    console(_PIPE_WIDTH).print(FittingTable(columns, rows, wrapping=3))
+    console().print(FittingTable(columns, rows, wrapping=3))
     if len(listed) == _PAGE:
         click.echo(f"more may follow: listener list {kind} --page {page + 1}")
