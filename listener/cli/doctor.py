@@ -17,7 +17,7 @@ from rich.text import Text
 from listener.app.doctor import examine
 from listener.app.wording import printable
 from listener.cli.errors import SOME_FAILED, examples
-from listener.cli.look import json_array_option
+from listener.cli.look import console, json_array_option, plain_table
 from listener.domain.finding import Finding, State
 
 _STYLES = {State.OK: "green", State.WARN: "yellow", State.FAIL: "bold red", State.SKIP: "dim"}
@@ -49,13 +49,8 @@ def doctor_command(*, as_json: bool, before_start: bool) -> None:
         raise SystemExit(SOME_FAILED)
 
 
-def table(findings: Sequence[Finding]) -> Table:
-    """Return the findings as a borderless table."""
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    shown.add_column("check", no_wrap=True)
-    shown.add_column("state", no_wrap=True)
-    shown.add_column("finding", overflow="fold")
-    shown.add_column("what to do", overflow="fold")
+def _table(findings: Sequence[Finding]) -> Table:
+    shown = plain_table("check", "state", "finding", "what to do", wrapping=2)
     for finding in findings:
         shown.add_row(
             finding.check,
@@ -68,10 +63,10 @@ def table(findings: Sequence[Finding]) -> Table:
 
 def _print(findings: Sequence[Finding]) -> None:
     if sys.stdout.isatty():
-        Console(highlight=False, markup=False, emoji=False).print(table(findings))
+        console().print(_table(findings))
         return
     text = io.StringIO()
-    Console(file=text, width=_PIPE_WIDTH, color_system=None).print(table(findings))
+    Console(file=text, width=_PIPE_WIDTH, color_system=None).print(_table(findings))
     for line in text.getvalue().splitlines():
         click.echo(line.rstrip())
 

@@ -46,17 +46,19 @@ def print_labelled(lines: Iterable[tuple[str, str]]) -> None:
             click.echo(f"{'' if number else label:<{_LABEL}}{part.plain.rstrip()}")
 
 
-def plain_table(*columns: str, gap: int = 2, widths: Sequence[int | None] = ()) -> Table:
-    """Make a borderless table; `>name` aligns a column right, and the last column may wrap.
+def plain_table(
+    *columns: str, gap: int = 2, widths: Sequence[int | None] = (), wrapping: int = 1
+) -> Table:
+    """Make a borderless table; `>name` aligns a column right.
 
-    A column with a width wraps within it.
+    The last columns may wrap, `wrapping` of them. A column with a width wraps within it.
     """
     table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
     for column, width in zip_longest(columns, widths):
         table.add_column(
             column.lstrip(">"),
             justify="right" if column.startswith(">") else "left",
-            no_wrap=width is None and column != columns[-1],
+            no_wrap=width is None and column not in columns[-wrapping:],
             width=width,
             overflow="fold",
         )
