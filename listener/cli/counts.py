@@ -34,10 +34,7 @@ def library_lines(tally: Tally) -> list[str]:
         missed = plural(tally.capture_missed, "change")
         lines.append(f"capture missed {missed}; see `listener runbook capture-missed`")
     lines += _about_identities(tally)
-    calls = f"{plural(tally.lml_calls, 'call')} to LML"
-    if tally.lml_calls:
-        calls += f", {tally.latency_ms / tally.lml_calls:,.0f} ms each"
-    return [*lines, calls]
+    return [*lines, _calls(tally.lml_calls, "call", tally.latency_ms)]
 
 
 def _spoken(count: TrackCount) -> str:
@@ -64,9 +61,6 @@ def _about_identities(tally: Tally) -> Iterator[str]:
 
 def rotation_lines(tally: RotationTally) -> list[str]:
     """Return the counts of a walk for a person, one a line."""
-    calls = f"{plural(tally.calls, 'refresh call')} to LML"
-    if tally.calls:
-        calls += f", {tally.latency.total_seconds() * 1000 / tally.calls:,.0f} ms each"
     counts = tally.fields()
     return [
         f"rotation    {tally.scanned:>9,} identities",
@@ -77,8 +71,13 @@ def rotation_lines(tally: RotationTally) -> list[str]:
         f"not implemented {counts['not_implemented']:>5,}",
         f"failed      {counts['lml_error']:>9,}",
         *(f"{name:<11} {tally.mints[name]:>9,}" for name in tally.mints if tally.mints[name]),
-        calls,
+        _calls(tally.calls, "refresh call", tally.latency.total_seconds() * 1000),
     ]
+
+
+def _calls(count: int, kind: str, milliseconds: float) -> str:
+    made = f"{plural(count, kind)} to LML"
+    return f"{made}, {milliseconds / count:,.0f} ms each" if count else made
 
 
 def plan_text(expected: Forecast) -> str:

@@ -58,7 +58,7 @@ class _SweepWalk:
 
     @property
     def did_something(self) -> bool:
-        """Whether there was anything to refresh; an empty rotation is not reported."""
+        """Whether there was anything to refresh."""
         return bool(self.tally.scanned or self.tally.mints.total() or self.found)
 
     def report(self) -> dict[str, int]:
@@ -277,21 +277,21 @@ def _is_dry(command: Command | None, walk: _SweepWalk | None) -> bool:
 def _print(
     command: Command | None, tally: Tally, walk: _SweepWalk | None, *, as_json: bool
 ) -> None:
+    # An empty rotation is reported only where nothing else is.
+    shown = walk if walk is not None and (walk.did_something or command is None) else None
     dry = _is_dry(command, walk)
     if dry or as_json:
         report: dict[str, object] = {}
         if command is not None:
             report |= tally.dry_report() if dry else tally.report()
-        if walk is not None and (walk.did_something or command is None):
-            report["rotation"] = walk.report()
+        if shown is not None:
+            report["rotation"] = shown.report()
         click.echo(json.dumps(report))
         return
     lines = library_lines(tally) if command is not None else []
-    if walk is not None and (walk.did_something or command is None):
-        lines += walk.lines()
-    screen = console()
-    for line in lines:
-        screen.print(line)
+    if shown is not None:
+        lines += shown.lines()
+    console().print("\n".join(lines))
 
 
 def _quieter(level: str) -> str:
