@@ -94,7 +94,10 @@ def is_openable(path: str | Path) -> bool:
 
 
 def require_trust() -> None:
-    """Return if the certificates to trust can be read, and session keys be written."""
+    """Require that the certificates to trust can be read and session keys be written.
+
+    Raises `VariableError` if not.
+    """
     keys, certificates = os.environ.get("SSLKEYLOGFILE"), os.environ.get("SSL_CERT_FILE")
     folder = os.environ.get("SSL_CERT_DIR")
     for name, path in (("SSLKEYLOGFILE", keys), ("SSL_CERT_FILE", certificates)):

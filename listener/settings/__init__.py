@@ -11,7 +11,7 @@ from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource
 
 from listener.domain.faults import FixableError
 from listener.network import is_openable
-from listener.settings.bounds import demand_of, kind_of, shown
+from listener.settings.bounds import demand_of, shown
 from listener.settings.database import ENV_FILE, DatabaseSettings
 from listener.settings.model import Settings, StatusSettings
 from listener.settings.values import is_loopback, split_address
@@ -91,8 +91,7 @@ def _explain(error: ValidationError) -> list[str]:
             lines.append(f"{name.upper()} is not set: {what}")
             continue
         # Our message says more than the type; pydantic's names only the bound that was crossed.
-        ours = detail["type"] == "value_error" and kind_of(field) != "duration"
-        demand = reason if ours else demand_of(field)
+        demand = reason if detail["type"] == "value_error" else demand_of(field)
         lines.append(f"{name.upper()}{_value(field, detail['input'])}: {demand}")
     return lines
 

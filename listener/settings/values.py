@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable
 from datetime import time, timedelta
 from ipaddress import ip_address
-from typing import Annotated
+from typing import Annotated, LiteralString
 
 from pydantic import AfterValidator, AnyHttpUrl, BeforeValidator, SecretStr, ValidationInfo
+from pydantic_core import PydanticCustomError
 
 from listener.domain.refreshing import LML_REFRESH_BATCH_CAP
 from listener.domain.words import WRITTEN
@@ -24,6 +25,8 @@ _SENTRY_ENVIRONMENT = re.compile(r"[^\s/]{1,64}")
 _HOST_AND_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/@\[\]]+)):([0-9]+)")
 _TOKEN = re.compile(r"[!-~]+")
 _COMMIT = re.compile(r"[0-9a-fA-F]{7,40}")
+# A ValueError would bring its own words; here `demand_of` says what the value must be.
+_UNREADABLE: tuple[LiteralString, LiteralString] = ("unreadable", "cannot be read")
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -50,8 +53,7 @@ def _duration(value: object) -> object:
         return value
     match = _DURATION.fullmatch(value)
     if match is None:
-        message = "must be a number of seconds or like 250ms, 30s, 15m, 1h, 7d"
-        raise ValueError(message)
+        raise PydanticCustomError(*_UNREADABLE)
     seconds = float(match[1]) * WRITTEN[match[2] or "s"]
     # Exceeds every bound: a value too long for a timedelta gets the same message.
     return timedelta(seconds=min(seconds, timedelta.max.total_seconds() / 2))
@@ -64,8 +66,7 @@ def _time_of_day(value: object) -> object:
         return None
     match = _TIME_OF_DAY.fullmatch(value)
     if match is None:
-        message = "must be a time of day like 09:00, or empty"
-        raise ValueError(message)
+        raise PydanticCustomError(*_UNREADABLE)
     return time(int(match[1]), int(match[2]))
 
 
