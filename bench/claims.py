@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from datetime import timedelta
 
 import psycopg
 
-from bench.harness import Figure, fresh_server, median, migrate, show
+from bench.harness import Figure, fresh_server, in_turn, median, migrate, show
 from bench.process import BACKEND
 from listener.adapters.postgres.connection import Database, open_pool
 from listener.adapters.postgres.outbox import PostgresOutbox
@@ -35,8 +34,7 @@ def figures(rounds: int = 5) -> list[Figure]:
             # Dead entries stay, as they do between two vacuums.
             db.execute("ALTER TABLE listener.change SET (autovacuum_enabled = false)")
             ratios: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
-            for number in range(rounds):
-                sys.stderr.write(f"claims: round {number + 1} of {rounds}\n")
+            for _ in in_turn("claims", rounds):
                 for pinned in (False, True):
                     _fill(db)
                     with _open_transaction(dsn, pinned=pinned):

@@ -15,7 +15,7 @@ import psycopg
 from psycopg import sql
 
 from bench.database import IDENTITY, LIBRARY, SETTLED, Connection, wait_until
-from bench.harness import Figure, fresh_server, median, migrate, show
+from bench.harness import Figure, fresh_server, in_turn, median, migrate, show
 from bench.process import BACKEND, running_daemon
 from listener.demo.postgres import create_backend
 from listener.simulator import Knowledge, Simulator, simulator_thread
@@ -107,8 +107,7 @@ def prepared(**settings: str) -> Iterator[Bench]:
 def figures(rounds: int = 3) -> list[Figure]:
     """Measure every situation `rounds` times."""
     measured = Measured()
-    for number in range(rounds):
-        sys.stderr.write(f"failures: round {number + 1} of {rounds}\n")
+    for _ in in_turn("failures", rounds):
         with prepared() as bench:
             _situations(bench, measured)
             _coalescing(bench, measured)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench.database import SETTLED, searches, wait_until, wait_until_searched
 from bench.following import prepared
-from bench.harness import Figure, median, show
+from bench.harness import Figure, in_turn, median, show
 from bench.process import running_daemon
 from bench.writers import RENAME, pgbench
 
@@ -25,8 +24,7 @@ def figures(rounds: int = 5) -> list[Figure]:
         bench.wait_everything()
         with running_daemon(bench.dsn, bench.lml.url):
             wait_until(bench.db, SETTLED)
-        for number in range(rounds):
-            sys.stderr.write(f"flat out: round {number + 1} of {rounds}\n")
+        for _ in in_turn("flat out", rounds):
             before = searches(bench.db)
             with running_daemon(bench.dsn, bench.lml.url) as daemon:
                 wait_until_searched(bench.db, before)

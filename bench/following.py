@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -24,7 +23,18 @@ from bench.database import (
     tidy,
     wait_until,
 )
-from bench.harness import ROWS, Figure, catalogue, fresh_server, median, migrate, p99, show, spread
+from bench.harness import (
+    ROWS,
+    Figure,
+    catalogue,
+    fresh_server,
+    in_turn,
+    median,
+    migrate,
+    p99,
+    show,
+    spread,
+)
 from bench.process import BACKEND, MEGABYTE, RunningDaemon, running_daemon
 from listener.demo.postgres import create_backend
 from listener.simulator import SimulatorProcess, simulator_process
@@ -89,8 +99,7 @@ def figures(rounds: int = 5) -> list[Figure]:
     """Measure everything `rounds` times, in turn."""
     measured = Measured()
     with prepared() as bench:
-        for number in range(rounds):
-            sys.stderr.write(f"following: round {number + 1} of {rounds}\n")
+        for _ in in_turn("following", rounds):
             _drain(bench, measured)
             _slow_drain(bench, measured)
             _idle(bench, measured)

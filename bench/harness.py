@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import statistics
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,6 +64,13 @@ def machine() -> str:
         f"{memory:.0f} GB, {platform.system()} {platform.release()}, "
         f"Python {platform.python_version()}; load {load}"
     )
+
+
+def in_turn(part: str, rounds: int) -> Iterator[int]:
+    """Yield the number of each round, from 0, and report its begin on standard error."""
+    for number in range(rounds):
+        sys.stderr.write(f"{part}: round {number + 1} of {rounds}\n")
+        yield number
 
 
 def median(values: Sequence[float]) -> float:

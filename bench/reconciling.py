@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from bench.database import (
     tidy,
     wait_until,
 )
-from bench.harness import ROWS, Figure, catalogue, fresh_server, median, migrate, p99
+from bench.harness import ROWS, Figure, catalogue, fresh_server, in_turn, median, migrate, p99
 from bench.process import BACKEND, MEGABYTE, begin, finished, running_daemon
 from listener.demo.postgres import create_backend
 from listener.simulator import SimulatorProcess, simulator_process
@@ -127,8 +126,7 @@ def figures(rounds: int = 5) -> list[Figure]:
     """Measure everything `rounds` times, in turn."""
     measured = Measured()
     with prepared() as bench:
-        for number in range(rounds):
-            sys.stderr.write(f"reconciling: round {number + 1} of {rounds}\n")
+        for _ in in_turn("reconciling", rounds):
             _backfill(bench, measured)
             _nothing_due(bench, measured)
             _refresh(bench, measured)

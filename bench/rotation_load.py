@@ -35,7 +35,7 @@ from bench.database import (
     read_number,
     wait_until,
 )
-from bench.harness import Figure, fresh_server, median, migrate, p99, show
+from bench.harness import Figure, fresh_server, in_turn, median, migrate, p99, show
 from bench.process import BACKEND, running_daemon
 from listener.adapters.lml.client import LmlLimits, open_lml
 from listener.adapters.postgres.connection import Database, open_pool
@@ -102,8 +102,7 @@ class Measured:
 def figures(rounds: int = 3) -> list[Figure]:
     """Measure everything `rounds` times, in turn."""
     measured = Measured()
-    for number in range(rounds):
-        sys.stderr.write(f"rotation: round {number + 1} of {rounds}\n")
+    for _ in in_turn("rotation", rounds):
         with _prepared() as (dsn, db):
             _play(db, IDENTITIES)
             _cold_and_warm(dsn, db, measured)

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 
 from bench.database import LIBRARY, SETTLED, Connection, read_number, wait_until
-from bench.harness import Figure, catalogue, fresh_server, median, migrate
+from bench.harness import Figure, catalogue, fresh_server, in_turn, median, migrate
 from bench.process import BACKEND, MEGABYTE, running_daemon
 from listener.adapters.postgres.connection import Database, Pool, open_pool
 from listener.adapters.postgres.library import PostgresLibrary
@@ -139,8 +139,7 @@ async def _pages(dsn: str, db: Connection, measured: Measured, rounds: int) -> N
         for confidence in (0.1, 0.2):
             await bench.write(_singles(bench, confidence))
             await bench.write(_compilations(bench.compilations, CREDITS, confidence))
-        for number in range(rounds):
-            sys.stderr.write(f"tracks: round {number + 1} of {rounds}\n")
+        for number in in_turn("tracks", rounds):
             await _round(bench, measured, (number + 3) / (rounds + 4))
 
 
