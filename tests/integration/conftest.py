@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import timedelta
 
 import psycopg
@@ -21,6 +22,22 @@ from listener.domain.verdict import Identity, Kind, Verdict, VerdictBatch
 from tests.conftest import BACKEND, Connection
 
 ASK_AGAIN = AskAgain(resolved=timedelta(days=7), unresolved=timedelta(days=7))
+
+
+async def until(fact: Callable[[], object], seconds: float = 10) -> None:
+    """Wait until a fact holds; fail if it does not in time."""
+    async with asyncio.timeout(seconds):
+        while not fact():
+            await asyncio.sleep(0.005)
+
+
+async def until_it_waits_for_a_lock(db: Connection, who: str = "listener test") -> None:
+    """Wait until a session of this name waits for a lock."""
+    waiting = (
+        "SELECT FROM pg_stat_activity WHERE application_name = %s"
+        " AND datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    await until(lambda: db.execute(waiting, (who,)).rowcount)
 
 
 @pytest.fixture

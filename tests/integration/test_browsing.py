@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from tests.browsed import FakeCatalogue
+from tests.integration.conftest import until
 from tests.integration.test_site import TOKEN, site
 
 PAGES = ("/search", "/search?q=can", "/library/1", "/lists", "/lists/parked", "/lists/parked.csv")
@@ -121,8 +122,7 @@ async def test_readers_that_wait_hold_up_no_probe() -> None:
     catalogue = FakeCatalogue(gate=asyncio.Event())
     async with site(catalogue=catalogue) as client:
         readers = asyncio.gather(*(client.get(path) for path in READING * 5))
-        while len(catalogue.asked) < len(READING) * 5:
-            await asyncio.sleep(0.01)
+        await until(lambda: len(catalogue.asked) == len(READING) * 5)
         for path in ("/livez", "/readyz", "/metrics"):
             assert (await client.get(path)).status_code == 200
         assert catalogue.gate is not None

@@ -31,7 +31,7 @@ from listener.adapters.postgres.statements import query, times_of
 from listener.domain.faults import StatementRefusedError, StoreRefusedError, StoreUnavailableError
 from tests.catalogue import add_release, table
 from tests.conftest import BACKEND, Connection, as_role, through
-from tests.integration.conftest import ASK_AGAIN
+from tests.integration.conftest import ASK_AGAIN, until
 from tests.integration.test_wakeups import Proxy
 
 
@@ -252,9 +252,8 @@ async def test_connection_is_not_lent_again_after_work_that_failed(
                 await fail(connection)
         assert connection.closed
         assert await pid_of(pool) != before
-        async with asyncio.timeout(5):
-            while db.execute("SELECT FROM pg_stat_activity WHERE pid = %s", (before,)).fetchall():
-                await asyncio.sleep(0.01)
+        same = "SELECT FROM pg_stat_activity WHERE pid = %s"
+        await until(lambda: not db.execute(same, (before,)).rowcount)
 
 
 @pytest.mark.parametrize(
@@ -329,7 +328,7 @@ async def test_cancellation_that_meets_the_connection_is_not_lost(
     async def work() -> None:
         async with session(pool) as connection:
             entered.append(connection)
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
 
     async with open_pool(database, size=1) as pool:
         async with session(pool):
@@ -360,9 +359,7 @@ async def test_session_whose_opening_is_broken_off_is_closed(
         opening.cancel()
         with suppress(asyncio.CancelledError):
             await (await opening).close()
-    async with asyncio.timeout(5):
-        while _sessions(db, database.holder):
-            await asyncio.sleep(0.01)
+    await until(lambda: not _sessions(db, database.holder))
 
 
 @pytest.mark.timeout(60)

@@ -28,7 +28,7 @@ from listener.domain.verdict import Identity, Kind, Provenance, Verdict, Verdict
 from tests.catalogue import add_identity, add_release, delete_release, rename, set_column, table
 from tests.conftest import BACKEND, Connection, as_role
 from tests.database import look, on
-from tests.integration.conftest import ASK_AGAIN, failure
+from tests.integration.conftest import ASK_AGAIN, failure, until_it_waits_for_a_lock
 
 OTHERS = [Kind.UNRESOLVED, Kind.COMPILATION]
 
@@ -459,7 +459,7 @@ async def write_while_somebody_writes(
             set_column(person, "library_identity", rows[1], column, value)
         async with asyncio.TaskGroup() as tasks:
             writing = tasks.create_task(asked.write(asking, found))
-            await _waits_for_a_lock(db)
+            await until_it_waits_for_a_lock(db)
             person.commit()
     return writing.result()
 
@@ -518,15 +518,6 @@ async def test_person_who_comes_first_by_a_moment_wins(
     assert [state[0] for state in history(db)] == [rows[0], rows[2]]
     kept = [i for i in rows_of(db, "library_identity") if i["library_id"] == rows[1]]
     assert [(i["wikidata_qid"], i["notes"]) for i in kept] == [("Q1", "by Jo")]
-
-
-async def _waits_for_a_lock(db: Connection, who: str = "listener test") -> None:
-    waiting = (
-        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = %s"
-        " AND datname = current_database() AND wait_event_type = 'Lock')"
-    )
-    while db.execute(waiting, (who,)).fetchone() != (True,):
-        await asyncio.sleep(0.002)
 
 
 SPOILT = {
@@ -705,7 +696,7 @@ async def test_identity_that_changes_while_one_is_restored_is_kept(
         set_column(person, "library_identity", row, "wikidata_qid", "Q42")
         async with asyncio.TaskGroup() as tasks:
             restoring = tasks.create_task(asyncio.to_thread(put_back, dsn, row, last_state(db)))
-            await _waits_for_a_lock(db, "listener-test")
+            await until_it_waits_for_a_lock(db, "listener-test")
             person.commit()
     assert restoring.result() is Restored.DONE
     assert [state[1:] for state in history(db)] == [
@@ -727,7 +718,7 @@ async def test_identity_that_comes_while_one_is_restored_is_not_replaced(
         add_identity(job, row)
         async with asyncio.TaskGroup() as tasks:
             restoring = tasks.create_task(asyncio.to_thread(put_back, dsn, row, last_state(db)))
-            await _waits_for_a_lock(db, "listener-test")
+            await until_it_waits_for_a_lock(db, "listener-test")
             job.commit()
     assert restoring.result() is Restored.MEANWHILE
     assert standing(db) == [(None, "exact_match", None)]

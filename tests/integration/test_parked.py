@@ -24,7 +24,7 @@ from listener.domain.verdict import Kind
 from tests.catalogue import add_release, delete_release, outbox_size
 from tests.conftest import BACKEND, Connection
 from tests.database import look
-from tests.integration.conftest import ASK_AGAIN, Answers, Failures
+from tests.integration.conftest import ASK_AGAIN, Answers, Failures, until_it_waits_for_a_lock
 
 HOUR = timedelta(hours=1)
 
@@ -189,8 +189,7 @@ async def test_row_that_is_answered_meanwhile_is_not_put_back(
         )
         async with asyncio.TaskGroup() as tasks:
             requeuing = tasks.create_task(asyncio.to_thread(requeue, dsn, None))
-            while unseen.execute("SELECT FROM pg_locks WHERE NOT granted").fetchone() is None:
-                await asyncio.sleep(0.01)
+            await until_it_waits_for_a_lock(unseen, "listener-test")
             other.commit()
     assert requeuing.result() == {row}
     assert ledger(unseen)[answered]["outcome"] == "unresolved"

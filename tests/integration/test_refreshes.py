@@ -16,6 +16,7 @@ from listener.domain.budget import Grant, RefreshCause, RefreshLimits, Wait
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.refreshing import Refreshed, RefreshStatus
 from tests.conftest import BACKEND, Connection
+from tests.integration.conftest import until
 
 LIMITS = RefreshLimits(calls=30, in_flight=2, call_timeout=timedelta(minutes=6))
 WALK, CHANGE = RefreshCause.WALK, RefreshCause.CHANGE
@@ -238,8 +239,7 @@ async def test_killed_process_holds_no_call_but_its_cost_counts_for_two_windows(
         await granted(other, wanted=3)
         assert await waits(book)
     gone = "SELECT FROM pg_stat_activity WHERE application_name = 'listener killed'"
-    while db.execute(gone).fetchone() is not None:
-        await asyncio.sleep(0.01)
+    await until(lambda: not db.execute(gone).rowcount)
     # Nothing of its is in flight, but LML may be at it still.
     assert (await granted(book)).identities == 3
     ago(db, "started_at", "110 s")

@@ -24,6 +24,7 @@ from listener.domain.run import RunKind
 from listener.domain.tally import Skip, Tally
 from tests.catalogue import add_release, table
 from tests.conftest import BACKEND, Connection
+from tests.integration.conftest import until
 
 WHOLE = Scope()
 SHARE, OTHER_SHARE = Scope(partition=0, partitions=2), Scope(partition=1, partitions=2)
@@ -56,8 +57,7 @@ async def is_kept_out(runs: PostgresRuns, kind: RunKind, scope: Scope) -> bool:
     with capture_logs() as logs:
         async with asyncio.TaskGroup() as tasks:
             entering = tasks.create_task(enter())
-            while not (entering.done() or logs):
-                await asyncio.sleep(0.005)
+            await until(lambda: entering.done() or logs)
             kept_out = not entering.done()
             entering.cancel()
     return kept_out
@@ -151,8 +151,7 @@ async def test_run_that_is_cancelled_in_the_middle_of_a_note_was_stopped(
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(go_on())
         await inside.wait()
-        while book_of(db)[0]["tally"] == {}:
-            await asyncio.sleep(0.005)
+        await until(lambda: book_of(db)[0]["tally"])
         running.cancel()
     assert [run["outcome"] for run in book_of(db)] == ["stopped"]
 
@@ -233,8 +232,7 @@ async def test_run_that_waits_is_entered_when_the_other_has_ended(
         with capture_logs() as logs:
             async with entered(runs):
                 tasks.create_task(enter())
-                while not logs:
-                    await asyncio.sleep(0.005)
+                await until(lambda: logs)
                 assert len(book_of(db)) == 1
     first, second = book_of(db)
     assert first["outcome"] == second["outcome"] == "done"

@@ -35,7 +35,7 @@ from listener.settings import StatusSettings
 from tests.catalogue import add_release
 from tests.conftest import BACKEND, Connection, through
 from tests.database import look, on
-from tests.integration.conftest import Answers
+from tests.integration.conftest import Answers, until
 from tests.integration.test_wakeups import Proxy
 
 MINUTE = timedelta(minutes=1)
@@ -230,9 +230,7 @@ async def test_viewer_outlives_its_session(db: Connection, dsn: str) -> None:
 
         assert await viewer.look(count) == (2,)
     left = "SELECT FROM pg_stat_activity WHERE application_name = 'listener-page'"
-    async with asyncio.timeout(5):
-        while db.execute(left).rowcount:
-            await asyncio.sleep(0.01)
+    await until(lambda: not db.execute(left).rowcount)
 
 
 async def test_page_shows_what_the_database_holds(
@@ -356,9 +354,7 @@ async def test_daemon_whose_changes_are_all_refused_is_not_ready_and_reveals_no_
             asyncio.TaskGroup() as tasks,
         ):
             tasks.create_task(consumer.follow(lane, asyncio.Event()))
-            async with asyncio.timeout(10):
-                while consumer.fault is None or lane.wake_mode is WakeMode.DOWN:
-                    await asyncio.sleep(0.005)
+            await until(lambda: consumer.fault and lane.wake_mode is not WakeMode.DOWN)
             pulse = consumer.pulse()
             assert pulse is not None
             rotation = StreamReading(Stream.ROTATION, 0, None, followed=True)

@@ -30,6 +30,7 @@ from listener.domain.refreshing import RotationCoverage
 from listener.domain.tally import Duty, Skip, Tally
 from listener.engine.supervisor import in_background
 from tests.browsed import FakeCatalogue
+from tests.integration.conftest import until
 
 TOKEN = "a-token-of-the-tests"
 ALL = (
@@ -351,9 +352,7 @@ async def test_error_of_our_own_is_logged(caplog: pytest.LogCaptureFixture) -> N
     async with site(told) as client:
         assert (await client.get("/readyz")).status_code == 500
         # It is logged once the reply is on its way.
-        async with asyncio.timeout(5):
-            while not caplog.records:
-                await asyncio.sleep(0.01)
+        await until(lambda: caplog.records)
     assert [record.levelname for record in caplog.records] == ["ERROR"]
 
 

@@ -30,6 +30,7 @@ from listener.adapters.telemetry.sentry import SentryOptions, SentryTelemetry, o
 from listener.domain.refreshing import Refreshed, RefreshStatus, RotationTally
 from listener.domain.tally import Skip, Tally
 from listener.settings import Settings, SettingsError, load_settings
+from tests.integration.conftest import until
 
 TOKEN = "sesame-token"
 PASSWORD = "hunter2/@:x"
@@ -640,9 +641,3 @@ def test_blank_dsn_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def load() -> Settings:
     return load_settings(Settings)
-
-
-async def until(fact: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not fact():
-            await asyncio.sleep(0.005)

@@ -24,8 +24,9 @@ from listener.domain.room import RoomLimits
 from listener.engine.circuit import Circuit
 from listener.engine.consumer import Consumer
 from listener.engine.tenure import ConsumerLimits
-from tests.catalogue import add_release, rename, table
+from tests.catalogue import add_release, outbox_size, rename, table
 from tests.conftest import Connection, through
+from tests.integration.conftest import until
 
 NEVER = timedelta(days=1)
 ROUNDS = 120
@@ -121,11 +122,9 @@ async def following(
         stop.set()
 
 
-async def until_settled(db: Connection, seconds: float = 5) -> None:
+async def until_settled(db: Connection) -> None:
     """Wait until the outbox is empty; fail if it is not in time."""
-    async with asyncio.timeout(seconds):
-        while db.execute("SELECT EXISTS (SELECT FROM listener.change)").fetchone() != (False,):
-            await asyncio.sleep(0.002)
+    await until(lambda: outbox_size(db) == 0, 5)
 
 
 @pytest.mark.timeout(120)
@@ -338,8 +337,8 @@ async def test_daemon_takes_its_own_lane_back_at_once_though_its_former_session_
         pid = _holder(db)
         async with lanes.hold(Stream.LIBRARY, wait=False) as lane:
             assert _holder(db) != pid
-            while db.execute("SELECT FROM pg_stat_activity WHERE pid = %s", (pid,)).fetchall():
-                await asyncio.sleep(0.01)
+            same = "SELECT FROM pg_stat_activity WHERE pid = %s"
+            await until(lambda: not db.execute(same, (pid,)).rowcount)
             await lane.wait(timedelta(0))
             assert lane.wake_mode is not WakeMode.DOWN
             # Another one is still kept out.
@@ -379,9 +378,7 @@ async def test_doze_returns_marks_until_no_other_session_spares_writers_the_wake
         assert len(drawn) == 3
         assert drawn == sorted(set(drawn))
         await left.close()
-        async with asyncio.timeout(5):
-            while not _lock_is_free(db):
-                await asyncio.sleep(0.01)
+        await until(lambda: _lock_is_free(db))
         # The last one covers who was spared until just now.
         last = await lane.doze()
         assert last is not None
@@ -510,6 +507,4 @@ async def _edit(backend: psycopg.AsyncConnection[Any], row: int) -> None:
 
 
 async def _be_asleep(db: Connection) -> None:
-    async with asyncio.timeout(5):
-        while not _lock_is_free(db):
-            await asyncio.sleep(0.002)
+    await until(lambda: _lock_is_free(db), 5)
