@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from psycopg import sql
+from psycopg.rows import dict_row
 
 from tests.conftest import BACKEND, Connection
 
@@ -67,12 +69,36 @@ def count(db: Connection, name: str) -> int:
     return row[0]
 
 
+def rows_of(db: Connection, name: str) -> list[dict[str, Any]]:
+    """Return all of one of the backend's tables."""
+    with db.cursor(row_factory=dict_row) as cursor:
+        statement = sql.SQL("SELECT * FROM {} ORDER BY 1, 2").format(table(name))
+        return cursor.execute(statement).fetchall()
+
+
 def outbox_size(db: Connection) -> int:
     """Return the number of changes that are not settled."""
     row = db.execute("SELECT count(*) FROM listener.change").fetchone()
     assert row is not None
     assert isinstance(row[0], int)
     return row[0]
+
+
+def changes(db: Connection) -> list[tuple[str, int]]:
+    """Return stream and row of each change that is not settled, as they were recorded."""
+    rows = db.execute("SELECT stream, row_id FROM listener.change ORDER BY seq").fetchall()
+    return [(str(stream), int(str(row))) for stream, row in rows]
+
+
+def waiting(db: Connection, stream: str = "library") -> list[int]:
+    """Return the rows of one stream of which changes are not settled, as they were recorded."""
+    return [row for of, row in changes(db) if of == stream]
+
+
+def entries(db: Connection) -> list[tuple[int, int]]:
+    """Return number and row of each change that is not settled."""
+    rows = db.execute("SELECT seq, row_id FROM listener.change ORDER BY seq").fetchall()
+    return [(int(str(seq)), int(str(row))) for seq, row in rows]
 
 
 def set_column(db: Connection, name: str, row_id: int, column: str, value: object) -> None:

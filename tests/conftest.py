@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import urlsplit
@@ -81,13 +81,20 @@ def server(pytestconfig: pytest.Config) -> str:
 def template(server: str, worker_id: str) -> Iterator[str]:
     """Name of a database with the backend's tables and the listener installed."""
     name = f"listener_template_{worker_id}"
-    with psycopg.connect(server, autocommit=True) as connection:
-        _drop(connection, name)
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        dsn = with_database(server, name)
+    with fresh_database(server, name) as dsn:
         create_backend(dsn, BACKEND, with_triggers=True)
         migrate(dsn, BACKEND)
         yield name
+
+
+@contextmanager
+def fresh_database(server: str, name: str, options: sql.Composable | None = None) -> Iterator[str]:
+    """Create a database, yield its DSN, and drop it afterwards."""
+    create = sql.SQL("CREATE DATABASE {} {}").format(sql.Identifier(name), options or sql.SQL(""))
+    with psycopg.connect(server, autocommit=True) as connection:
+        _drop(connection, name)
+        connection.execute(create)
+        yield with_database(server, name)
         _drop(connection, name)
 
 
@@ -97,15 +104,9 @@ _numbers = itertools.count()
 @pytest.fixture
 def owner_dsn(server: str, template: str, worker_id: str) -> Iterator[str]:
     """DSN of a fresh database with the backend's tables and the listener installed."""
-    name = f"listener_{worker_id}_{next(_numbers)}"
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
-                sql.Identifier(name), sql.Identifier(template)
-            )
-        )
-        yield with_database(server, name)
-        _drop(connection, name)
+    copied = sql.SQL("TEMPLATE {}").format(sql.Identifier(template))
+    with fresh_database(server, f"listener_{worker_id}_{next(_numbers)}", copied) as dsn:
+        yield dsn
 
 
 @pytest.fixture

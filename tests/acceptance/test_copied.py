@@ -14,7 +14,7 @@ from psycopg import sql
 from listener.demo.stage import program
 from tests.acceptance.conftest import Commands, Daemon, eventually
 from tests.catalogue import add_release, count, outbox_size, rename
-from tests.conftest import BACKEND, Connection, as_role, with_database
+from tests.conftest import BACKEND, Connection, as_role, fresh_database
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -100,11 +100,8 @@ def test_role_that_may_not_bring_them_up_says_what_to_do(
 @pytest.fixture
 def copy(server: str, worker_id: str) -> Iterator[str]:
     """DSN of a database without anything in it."""
-    name = sql.Identifier(f"listener_copy_{worker_id}")
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
-        yield with_database(server, f"listener_copy_{worker_id}")
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+    with fresh_database(server, f"listener_copy_{worker_id}") as dsn:
+        yield dsn
 
 
 def test_backends_schema_alone_is_restored_without_our_triggers(

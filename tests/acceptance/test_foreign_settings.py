@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import psycopg
 import pytest
 from psycopg import sql
 
@@ -12,7 +11,7 @@ from listener.demo.postgres import create_backend
 from tests.acceptance.conftest import Commands, Daemon, eventually
 from tests.acceptance.test_look import look
 from tests.catalogue import add_release, count, outbox_size, rename
-from tests.conftest import BACKEND, Connection, with_database
+from tests.conftest import BACKEND, Connection, fresh_database
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -82,15 +81,9 @@ def test_commands_work_whatever_the_database_is_set_to(
 @pytest.fixture
 def encoded(server: str, request: pytest.FixtureRequest, worker_id: str) -> Iterator[str]:
     """Yield the DSN of a database in the encoding that the test asks for."""
-    name = f"listener_encoded_{worker_id}"
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(
-            sql.SQL("CREATE DATABASE {} ENCODING {} LOCALE 'C' TEMPLATE template0").format(
-                sql.Identifier(name), request.param
-            )
-        )
-        yield with_database(server, name)
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    options = sql.SQL("ENCODING {} LOCALE 'C' TEMPLATE template0").format(request.param)
+    with fresh_database(server, f"listener_encoded_{worker_id}", options) as dsn:
+        yield dsn
 
 
 @pytest.mark.parametrize("encoded", ["SQL_ASCII", "LATIN1"], indirect=True)

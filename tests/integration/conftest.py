@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -29,6 +30,13 @@ async def until(fact: Callable[[], object], seconds: float = 10) -> None:
     async with asyncio.timeout(seconds):
         while not fact():
             await asyncio.sleep(0.005)
+
+
+def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the node that a plan, as EXPLAIN returns it, begins with, and those below it."""
+    yield plan
+    for part in plan.get("Plans", ()):
+        yield from nodes_of(part)
 
 
 async def until_it_waits_for_a_lock(db: Connection, who: str = "listener test") -> None:

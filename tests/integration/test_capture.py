@@ -13,7 +13,7 @@ from psycopg import errors, sql
 
 from listener.adapters.postgres.installation import uninstall
 from listener.demo.postgres import create_backend
-from tests.catalogue import add_release, outbox_size
+from tests.catalogue import add_release, outbox_size, waiting
 from tests.conftest import BACKEND, Connection
 from tests.database import migrate, on
 
@@ -43,13 +43,6 @@ def _fill(db: Connection, rows: int) -> None:
 def _update(db: Connection, album: int, assignment: str) -> None:
     statement = "UPDATE wxyc_schema.library SET {} WHERE id = %s"
     db.execute(sql.SQL(statement).format(sql.SQL(assignment)), (album,))
-
-
-def _changes(db: Connection, stream: str = "library") -> list[int]:
-    cursor = db.execute(
-        "SELECT row_id FROM listener.change WHERE stream = %s ORDER BY seq", (stream,)
-    )
-    return [int(str(row[0])) for row in cursor]
 
 
 @contextmanager
@@ -132,12 +125,12 @@ def test_insert_is_recorded_once(db: Connection) -> None:
         " SELECT id, 'Hey What' FROM wxyc_schema.artists RETURNING id"
     ).fetchone()
     assert row is not None
-    assert _changes(db) == [row[0]]
+    assert waiting(db) == [row[0]]
 
 
 def test_bulk_insert_records_every_row(db: Connection) -> None:
     _fill(db, 1000)
-    assert len(set(_changes(db))) == 1000
+    assert len(set(waiting(db))) == 1000
 
 
 @pytest.mark.parametrize(
@@ -152,7 +145,7 @@ def test_bulk_insert_records_every_row(db: Connection) -> None:
 )
 def test_update_of_what_matters_is_recorded(db: Connection, album: int, assignment: str) -> None:
     _update(db, album, assignment)
-    assert _changes(db) == [album]
+    assert waiting(db) == [album]
 
 
 @pytest.mark.parametrize(
@@ -169,14 +162,14 @@ def test_update_of_anything_else_is_not_recorded(
     db: Connection, album: int, assignment: str
 ) -> None:
     _update(db, album, assignment)
-    assert _changes(db) == []
+    assert waiting(db) == []
 
 
 def test_filled_in_null_is_recorded(db: Connection, album: int) -> None:
     _update(db, album, "artist_name = NULL")
     db.execute("DELETE FROM listener.change")
     _update(db, album, "artist_name = 'Bark Psychosis'")
-    assert _changes(db) == [album]
+    assert waiting(db) == [album]
 
 
 def test_change_made_by_a_trigger_of_the_backend_is_recorded(db: Connection, album: int) -> None:
@@ -187,7 +180,7 @@ def test_change_made_by_a_trigger_of_the_backend_is_recorded(db: Connection, alb
         FOR EACH ROW EXECUTE FUNCTION wxyc_schema.rename()
     """)
     _update(db, album, "plays = 1")
-    assert _changes(db) == [album]
+    assert waiting(db) == [album]
 
 
 def test_bulk_update_records_the_changed_rows_only(db: Connection) -> None:
@@ -197,7 +190,7 @@ def test_bulk_update_records_the_changed_rows_only(db: Connection) -> None:
         "UPDATE wxyc_schema.library"
         " SET artist_name = CASE WHEN id % 10 = 0 THEN 'Neu!' ELSE artist_name END"
     )
-    assert len(_changes(db)) == 100
+    assert len(waiting(db)) == 100
 
 
 def test_upsert_is_recorded_as_what_it_became(db: Connection, album: int) -> None:
@@ -207,14 +200,14 @@ def test_upsert_is_recorded_as_what_it_became(db: Connection, album: int) -> Non
         " ON CONFLICT (id) DO UPDATE SET album_title = excluded.album_title",
         (album, album),
     )
-    assert _changes(db) == [album]
+    assert waiting(db) == [album]
 
 
 def test_rolled_back_transaction_leaves_nothing(db: Connection, album: int) -> None:
     with db.transaction(force_rollback=True):
         _update(db, album, "artist_name = 'Disco Inferno'")
-        assert _changes(db) == [album]
-    assert _changes(db) == []
+        assert waiting(db) == [album]
+    assert waiting(db) == []
 
 
 def test_change_after_a_rollback_to_a_savepoint_is_recorded(db: Connection, album: int) -> None:
@@ -222,7 +215,7 @@ def test_change_after_a_rollback_to_a_savepoint_is_recorded(db: Connection, albu
         with db.transaction(force_rollback=True):
             _update(db, album, "artist_name = 'Disco Inferno'")
         _update(db, album, "artist_name = 'Insides'")
-    assert _changes(db) == [album]
+    assert waiting(db) == [album]
 
 
 def test_own_write_is_not_recorded_and_the_next_one_of_another_is(
@@ -234,9 +227,9 @@ def test_own_write_is_not_recorded_and_the_next_one_of_another_is(
             "INSERT INTO wxyc_schema.rotation (album_id, rotation_bin) VALUES (%s, 'H')", (album,)
         )
         db.execute("UPDATE wxyc_schema.rotation SET lml_identity_id = 7")
-    assert _changes(db, "rotation") == []
+    assert waiting(db, "rotation") == []
     db.execute("UPDATE wxyc_schema.rotation SET lml_identity_id = 8")
-    assert len(_changes(db, "rotation")) == 1
+    assert len(waiting(db, "rotation")) == 1
 
 
 # While sessions stay open, an administrator alters the tables
@@ -281,7 +274,7 @@ def test_open_session_goes_on_recording_after_a_column_was_altered(
             _fill(db, 2)
 
     assert said == []
-    assert _changes(db).count(album) == 3
+    assert waiting(db).count(album) == 3
     assert outbox_size(db) == 8
 
 
@@ -297,7 +290,7 @@ def test_columns_altered_amid_a_transaction_do_not_stop_the_writer(
         db.execute("ALTER TABLE wxyc_schema.library ALTER COLUMN id TYPE bigint")
         _update(db, album, "album_title = 'Man'")
     assert said == []
-    assert _changes(db) == [album] * 5
+    assert waiting(db) == [album] * 5
 
 
 @pytest.mark.parametrize(
@@ -316,7 +309,7 @@ def test_open_session_goes_on_recording_the_rotation_after_a_column_was_altered(
         db.execute(end, ("2031-05-02",))
         db.execute(insert, (album,))
     assert said == []
-    assert len(_changes(db, "rotation")) == 4
+    assert len(waiting(db, "rotation")) == 4
 
 
 def test_open_session_clears_a_deleted_row_after_its_id_was_altered(
@@ -342,7 +335,7 @@ def test_writes_go_on_when_the_id_itself_has_gone(dsn: str, db: Connection, albu
     assert [warning.split(":")[0] for warning in said] == [
         "listener could not record a change of library"
     ]
-    assert _changes(db) == [album]
+    assert waiting(db) == [album]
 
 
 def test_updates_that_cannot_be_compared_take_one_subtransaction(dsn: str, db: Connection) -> None:
@@ -395,14 +388,14 @@ def test_rotation_records_what_decides_about_warming(
         (album,),
     ).fetchone()
     assert row is not None
-    assert _changes(db, "rotation") == [row[0]]
+    assert waiting(db, "rotation") == [row[0]]
     db.execute("DELETE FROM listener.change")
 
     statement = sql.SQL("UPDATE wxyc_schema.rotation SET ") + sql.SQL(assignment)
     db.execute(statement)
 
-    assert _changes(db, "rotation") == ([row[0]] if recorded else [])
-    assert _changes(db) == []
+    assert waiting(db, "rotation") == ([row[0]] if recorded else [])
+    assert waiting(db) == []
 
 
 # Who writes, and where
@@ -434,9 +427,9 @@ def test_role_without_rights_on_schema_listener_writes_and_is_recorded(
         _fill(db, 3)
         db.execute("DELETE FROM wxyc_schema.library WHERE id = %s", (album,))
     with pytest.raises(errors.InsufficientPrivilege):
-        _changes(db)
+        waiting(db)
     db.execute("RESET ROLE")
-    assert _changes(db)[0] == album
+    assert waiting(db)[0] == album
     assert outbox_size(db) == 4
     assert said == []
 
@@ -450,7 +443,7 @@ def test_objects_in_the_writers_search_path_are_not_used(db: Connection, album: 
         SET search_path = trap, pg_catalog
     """)
     _update(db, album, "artist_name = 'Laika'")
-    assert _changes(db) == [album]
+    assert waiting(db) == [album]
 
 
 def test_backend_schema_may_have_another_name(dsn: str, db: Connection) -> None:
@@ -493,7 +486,7 @@ def test_recording_goes_on_when_the_table_is_back(db: Connection, album: int) ->
     db.execute("ALTER TABLE listener.away RENAME TO change")
     _update(db, album, "artist_name = 'Windy & Carl'")
     assert len(said) == 1
-    assert _changes(db) == [album]
+    assert waiting(db) == [album]
 
 
 @pytest.mark.parametrize(
@@ -505,7 +498,7 @@ def test_write_continues_with_a_warning_when_rights_are_revoked(
 ) -> None:
     _give_functions_to(db, role)
     _update(db, album, "artist_name = 'Movietone'")
-    assert _changes(db) == [album]
+    assert waiting(db) == [album]
 
     db.execute(sql.SQL(revocation).format(role))
     with _warnings_of(db) as said:
@@ -600,7 +593,7 @@ def test_awake_daemon_is_not_woken(dsn: str, db: Connection, album: int) -> None
         daemon.execute("SELECT pg_advisory_unlock(%s, %s)", LIBRARY_AWAKE)
         _update(db, album, "artist_name = 'Stars of the Lid'")
         assert heard() == 1
-    assert _changes(db) == [album, album]
+    assert waiting(db) == [album, album]
 
 
 def test_streams_are_woken_apart(dsn: str, db: Connection, album: int) -> None:

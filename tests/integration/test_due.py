@@ -28,7 +28,7 @@ from listener.domain.tracks import Tracks
 from listener.domain.verdict import Kind
 from tests.catalogue import add_identity, add_release, delete_release, set_column, table
 from tests.conftest import BACKEND, Connection
-from tests.integration.conftest import ASK_AGAIN, Answers, Failures
+from tests.integration.conftest import ASK_AGAIN, Answers, Failures, nodes_of
 
 LATELY, LONG_AGO = timedelta(days=6), timedelta(days=8)
 EVERYTHING = Scope()
@@ -1118,13 +1118,7 @@ async def _plan(pool: Pool, name: str, parameters: dict[str, Any]) -> list[dict[
         )
         row = await cursor.fetchone()
     assert row is not None
-    return list(_nodes(row[0][0]["Plan"]))
-
-
-def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield node
-    for part in node.get("Plans", ()):
-        yield from _nodes(part)
+    return list(nodes_of(row[0][0]["Plan"]))
 
 
 def _rows_read(node: dict[str, Any]) -> int:

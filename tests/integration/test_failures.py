@@ -17,7 +17,7 @@ from listener.domain.faults import StatementRefusedError
 from listener.domain.question import Asking
 from listener.domain.retrying import ISOLATED, SUSPECT, Failure
 from listener.domain.verdict import Kind
-from tests.catalogue import add_release, count, rename
+from tests.catalogue import add_release, changes, count, entries, rename
 from tests.conftest import BACKEND, Connection
 from tests.integration.conftest import Answers, Failures, failure
 
@@ -41,16 +41,6 @@ def ledger(db: Connection) -> list[dict[str, Any]]:
 def only(db: Connection) -> dict[str, Any]:
     (entry,) = ledger(db)
     return entry
-
-
-def waiting(db: Connection) -> list[tuple[object, object]]:
-    rows = db.execute("SELECT stream, row_id FROM listener.change ORDER BY seq").fetchall()
-    return [(row[0], row[1]) for row in rows]
-
-
-def entries(db: Connection) -> list[tuple[int, int]]:
-    rows = db.execute("SELECT seq, row_id FROM listener.change ORDER BY seq").fetchall()
-    return [(int(str(seq)), int(str(row))) for seq, row in rows]
 
 
 def let_pass(db: Connection, interval: str) -> None:
@@ -180,7 +170,7 @@ async def test_failures_settle_the_changes_given_and_no_others(
         (tried, False),
     ]
     # Of the rows that failed, only what was read with them is settled.
-    assert waiting(db) == [("library", other), ("library", parked), ("rotation", parked)]
+    assert changes(db) == [("library", other), ("library", parked), ("rotation", parked)]
 
 
 @pytest.mark.parametrize("kind", Kind)
@@ -207,7 +197,7 @@ async def test_late_failure_does_not_touch_a_newer_answer(
     before = only(db)
     assert await verdicts.fail(late.order, failures(late), entries(db)) == {other}
     assert ledger(db)[0] == before
-    assert waiting(db) == [("library", row)]
+    assert changes(db) == [("library", row)]
     assert (await library.read([row])).answered == {row}
 
 
@@ -220,7 +210,7 @@ async def test_late_failure_does_not_touch_a_newer_one(
     before = ledger(db)
     assert await verdicts.fail(late.order, failures(late), entries(db)) == frozenset()
     assert ledger(db) == before
-    assert waiting(db) == [("library", row)]
+    assert changes(db) == [("library", row)]
 
 
 async def test_late_answer_does_not_touch_a_newer_failure(

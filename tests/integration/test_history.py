@@ -12,7 +12,6 @@ from uuid import UUID
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.rows import dict_row
 
 from listener.adapters.postgres import sessions
 from listener.adapters.postgres.connection import Database, Pool, open_pool
@@ -25,7 +24,15 @@ from listener.adapters.postgres.verdicts import PostgresVerdicts
 from listener.domain.faults import StatementRefusedError, StoreRefusedError, StoreUnavailableError
 from listener.domain.question import Asking
 from listener.domain.verdict import Identity, Kind, Provenance, Verdict, VerdictBatch, Written
-from tests.catalogue import add_identity, add_release, delete_release, rename, set_column, table
+from tests.catalogue import (
+    add_identity,
+    add_release,
+    delete_release,
+    rename,
+    rows_of,
+    set_column,
+    table,
+)
 from tests.conftest import BACKEND, Connection, as_role
 from tests.database import look, on
 from tests.integration.conftest import ASK_AGAIN, failure, until_it_waits_for_a_lock
@@ -77,12 +84,6 @@ class Asked:
 @pytest.fixture
 def asked(db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts) -> Asked:
     return Asked(db, library, verdicts)
-
-
-def rows_of(db: Connection, name: str) -> list[dict[str, Any]]:
-    with db.cursor(row_factory=dict_row) as cursor:
-        statement = sql.SQL("SELECT * FROM {} ORDER BY 1, 2").format(table(name))
-        return cursor.execute(statement).fetchall()
 
 
 def history(db: Connection) -> list[tuple[object, ...]]:

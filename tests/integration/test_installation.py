@@ -30,7 +30,7 @@ from listener.adapters.postgres.installation import (
 from listener.adapters.postgres.sessions import Connection as Session
 from listener.demo.postgres import create_backend
 from listener.domain.faults import InstallationError
-from tests.conftest import BACKEND, Connection, as_role, with_database
+from tests.conftest import BACKEND, Connection, as_role, fresh_database
 from tests.database import migrate
 
 ODD = 'Odd "schema" 1'
@@ -54,11 +54,8 @@ ORDER BY 1, 2, 3, 4
 @pytest.fixture
 def empty(server: str, worker_id: str) -> Iterator[str]:
     """DSN of a database without anything in it."""
-    name = sql.Identifier(f"listener_empty_{worker_id}")
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
-        yield with_database(server, f"listener_empty_{worker_id}")
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+    with fresh_database(server, f"listener_empty_{worker_id}") as dsn:
+        yield dsn
 
 
 @pytest.fixture

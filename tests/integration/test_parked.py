@@ -21,7 +21,7 @@ from listener.domain.due import Reason, Scope
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.retrying import ISOLATED
 from listener.domain.verdict import Kind
-from tests.catalogue import add_release, delete_release, outbox_size
+from tests.catalogue import add_release, changes, delete_release, outbox_size
 from tests.conftest import BACKEND, Connection
 from tests.database import look
 from tests.integration.conftest import ASK_AGAIN, Answers, Failures, until_it_waits_for_a_lock
@@ -73,10 +73,6 @@ def ledger(db: Connection) -> dict[int, dict[str, Any]]:
     return {row.pop("library_id"): row for row in rows}
 
 
-def waiting(db: Connection) -> list[tuple[object, ...]]:
-    return db.execute("SELECT stream, row_id FROM listener.change ORDER BY seq").fetchall()
-
-
 async def test_parked_rows_are_listed_the_longest_parked_first(
     unseen: Connection, dsn: str, park: Parking, fail: Failures, answer: Answers
 ) -> None:
@@ -119,7 +115,7 @@ async def test_rows_put_back_are_changes_again_and_the_others_stay(
         "parked": False,
     }
     assert after == before | {row: put_back, second: put_back}
-    assert sorted(waiting(unseen), key=str) == [("library", row), ("library", second)]
+    assert sorted(changes(unseen), key=str) == [("library", row), ("library", second)]
     assert requeue(dsn, wanted) == frozenset()
     assert outbox_size(unseen) == 2
 
@@ -193,7 +189,7 @@ async def test_row_that_is_answered_meanwhile_is_not_put_back(
             other.commit()
     assert requeuing.result() == {row}
     assert ledger(unseen)[answered]["outcome"] == "unresolved"
-    assert waiting(unseen) == [("library", row)]
+    assert changes(unseen) == [("library", row)]
 
 
 async def test_rows_that_stay_locked_are_not_waited_for(

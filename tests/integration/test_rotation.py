@@ -21,7 +21,7 @@ from listener.domain.refreshing import (
     Standing,
 )
 from listener.domain.retrying import Retry
-from tests.catalogue import add_identity, add_release, outbox_size, rename, table
+from tests.catalogue import add_identity, add_release, entries, outbox_size, rename, table, waiting
 from tests.conftest import BACKEND, Connection
 from tests.integration.conftest import ASK_AGAIN, Answers
 
@@ -57,13 +57,6 @@ def play(
 
 def settle_all(db: Connection) -> None:
     db.execute("DELETE FROM listener.change")
-
-
-def waiting(db: Connection, stream: str) -> list[int]:
-    found = db.execute(
-        "SELECT row_id FROM listener.change WHERE stream = %s ORDER BY seq", (stream,)
-    )
-    return [row_id for (row_id,) in found.fetchall() if isinstance(row_id, int)]
 
 
 def remember(db: Connection, identity: int, status: str = "warmed", ago: str = "1 h") -> None:
@@ -316,11 +309,6 @@ async def test_raised_change_has_a_transaction_id_before_it_has_a_seq(
 
 def failed(row: int, failures: int = 1, *, after: timedelta = timedelta(0)) -> RotationFailure:
     return RotationFailure(row, "LML answered 422", Retry(failures, after))
-
-
-def entries(db: Connection) -> list[tuple[int, int]]:
-    found = db.execute("SELECT seq, row_id FROM listener.change ORDER BY seq").fetchall()
-    return [(int(str(seq)), int(str(row))) for seq, row in found]
 
 
 def failures(db: Connection) -> list[tuple[object, ...]]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -35,7 +33,7 @@ from listener.settings import StatusSettings
 from tests.catalogue import add_release
 from tests.conftest import BACKEND, Connection, through
 from tests.database import look, on
-from tests.integration.conftest import Answers, until
+from tests.integration.conftest import Answers, nodes_of, until
 from tests.integration.test_wakeups import Proxy
 
 MINUTE = timedelta(minutes=1)
@@ -404,15 +402,9 @@ async def test_reading_looks_at_the_head_of_the_outbox_and_at_what_is_parked(
         parameters = {"holder": "x", "window": timedelta(minutes=1)}
         explain = b"EXPLAIN (ANALYZE, FORMAT JSON) " + query("read_backlog", BACKEND)
         rows = await (await connection.execute(explain, parameters)).fetchall()
-    nodes = list(_nodes(rows[0][0][0]["Plan"]))
+    nodes = list(nodes_of(rows[0][0][0]["Plan"]))
     (head,) = (node for node in nodes if node["Node Type"] == "Limit")
     others = [node for node in nodes if node.get("Relation Name") not in {None, "change"}]
     # To count is to read every change; all else is found by key.
-    for node in (*_nodes(head), *others):
+    for node in (*nodes_of(head), *others):
         assert node["Actual Rows"] + node.get("Rows Removed by Filter", 0) <= 10, node
-
-
-def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for part in plan.get("Plans", []):
-        yield from _nodes(part)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.rows import dict_row
 
 from listener.adapters.postgres.library import PostgresLibrary
 from listener.adapters.postgres.outbox import PostgresOutbox
@@ -18,7 +16,7 @@ from listener.domain.change import Stream
 from listener.domain.faults import StatementRefusedError, StoreRefusedError
 from listener.domain.question import Asking
 from listener.domain.verdict import Identity, Kind, Provenance, Verdict, VerdictBatch
-from tests.catalogue import add_release, count, delete_release, outbox_size, rename, table
+from tests.catalogue import add_release, count, delete_release, outbox_size, rename, rows_of, table
 from tests.conftest import BACKEND, Connection
 from tests.integration.conftest import failure
 
@@ -45,12 +43,6 @@ def single(library_id: int, *sources: str, **changes: str) -> Verdict:
     return Verdict(library_id, Kind.SINGLE_ARTIST, identity(*sources, **changes))
 
 
-def rows(db: Connection, name: str) -> list[dict[str, Any]]:
-    with db.cursor(row_factory=dict_row) as cursor:
-        query = sql.SQL("SELECT * FROM {} ORDER BY 1, 2").format(table(name))
-        return cursor.execute(query).fetchall()
-
-
 async def test_single_artist_is_written_as_readers_expect(
     db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
 ) -> None:
@@ -58,7 +50,7 @@ async def test_single_artist_is_written_as_readers_expect(
     asking = await library.read([row])
     assert (await verdicts.write(page(asking, single(row, "discogs", "wikidata")))).rows == {row}
 
-    (main,) = rows(db, "library_identity")
+    (main,) = rows_of(db, "library_identity")
     assert (main["library_id"], main["wikidata_qid"], main["spotify_id"]) == (
         row,
         "Q1",
@@ -69,7 +61,7 @@ async def test_single_artist_is_written_as_readers_expect(
     assert (main["method"], main["notes"]) == ("exact_match", "consumer:lml-bulk")
     assert main["confidence"] == pytest.approx(0.9, abs=1e-6)
     assert main["agreement_sources"] is None
-    sources = rows(db, "library_identity_source")
+    sources = rows_of(db, "library_identity_source")
     assert [(s["source"], s["external_id"]) for s in sources] == [
         ("discogs", "discogs-id"),
         ("wikidata", "wikidata-id"),
@@ -125,7 +117,7 @@ async def test_row_deleted_while_asked_is_not_written(
     delete_release(db, gone)
     written = await verdicts.write(page(asking, single(gone, "discogs"), single(stays, "discogs")))
     assert written.rows == {stays}
-    assert [row["library_id"] for row in rows(db, "library_identity")] == [stays]
+    assert [row["library_id"] for row in rows_of(db, "library_identity")] == [stays]
 
 
 async def test_row_being_deleted_is_not_waited_for(
@@ -139,7 +131,7 @@ async def test_row_being_deleted_is_not_waited_for(
             page(asking, single(gone, "discogs"), single(stays, "discogs"))
         )
     assert written.rows == {stays}
-    assert [row["library_id"] for row in rows(db, "library_identity")] == [stays]
+    assert [row["library_id"] for row in rows_of(db, "library_identity")] == [stays]
 
 
 async def test_older_question_never_overwrites_a_newer_answer(
@@ -151,7 +143,7 @@ async def test_older_question_never_overwrites_a_newer_answer(
     assert (
         await verdicts.write(page(older, single(row, "discogs", wikidata="Q1")))
     ).rows == frozenset()
-    assert rows(db, "library_identity")[0]["wikidata_qid"] == "Q2"
+    assert rows_of(db, "library_identity")[0]["wikidata_qid"] == "Q2"
 
 
 async def test_order_decides_even_when_the_name_came_back(
@@ -166,7 +158,7 @@ async def test_order_decides_even_when_the_name_came_back(
     assert (
         await verdicts.write(page(frozen, single(row, "discogs", wikidata="Q1")))
     ).rows == frozenset()
-    assert rows(db, "library_identity")[0]["wikidata_qid"] == "Q3"
+    assert rows_of(db, "library_identity")[0]["wikidata_qid"] == "Q3"
 
 
 async def test_withdrawn_sources_of_ours_are_removed(
@@ -177,7 +169,7 @@ async def test_withdrawn_sources_of_ours_are_removed(
     _insert_source(db, row, "bandcamp", notes="by hand")
     _ask_again(db)
     await verdicts.write(page(await library.read([row]), single(row, "spotify", "discogs")))
-    sources = [source["source"] for source in rows(db, "library_identity_source")]
+    sources = [source["source"] for source in rows_of(db, "library_identity_source")]
     assert sources == ["bandcamp", "discogs", "spotify"]
 
 
@@ -189,7 +181,7 @@ async def test_source_that_an_older_job_left_stays_though_lml_does_not_name_it(
     _insert_source(db, row, "bandcamp", notes=None)
     _ask_again(db)
     await verdicts.write(page(await library.read([row]), single(row, "discogs")))
-    sources = [source["source"] for source in rows(db, "library_identity_source")]
+    sources = [source["source"] for source in rows_of(db, "library_identity_source")]
     assert sources == ["bandcamp", "discogs"]
 
 
@@ -198,10 +190,10 @@ async def test_unchanged_verdict_moves_only_the_date(
 ) -> None:
     row = add_release(db)
     await verdicts.write(page(await library.read([row]), single(row, "discogs")))
-    before = rows(db, "library_identity") + rows(db, "library_identity_source")
+    before = rows_of(db, "library_identity") + rows_of(db, "library_identity_source")
     _ask_again(db)
     await verdicts.write(page(await library.read([row]), single(row, "discogs")))
-    after = rows(db, "library_identity") + rows(db, "library_identity_source")
+    after = rows_of(db, "library_identity") + rows_of(db, "library_identity_source")
     for old, new in zip(before, after, strict=True):
         assert new["last_verified_at"] > old["last_verified_at"]
         assert {**new, "last_verified_at": 0} == {**old, "last_verified_at": 0}
@@ -226,8 +218,8 @@ async def test_manual_identity_is_kept(
     assert (await verdicts.write(page(await library.read([row]), single(row, "discogs")))).rows == {
         row
     }
-    assert rows(db, "library_identity")[0]["wikidata_qid"] == "Q42"
-    sources = {s["source"]: s["external_id"] for s in rows(db, "library_identity_source")}
+    assert rows_of(db, "library_identity")[0]["wikidata_qid"] == "Q42"
+    sources = {s["source"]: s["external_id"] for s in rows_of(db, "library_identity_source")}
     assert sources == {"discogs": "discogs-id", "wikidata": "by hand"}
 
 
@@ -239,9 +231,9 @@ async def test_what_lml_itself_calls_manual_is_kept_up_to_date(
     await verdicts.write(page(await library.read([row]), manual))
     _ask_again(db)
     await verdicts.write(page(await library.read([row]), single(row, "wikidata", wikidata="Q2")))
-    (main,) = rows(db, "library_identity")
+    (main,) = rows_of(db, "library_identity")
     assert (main["method"], main["wikidata_qid"]) == ("exact_match", "Q2")
-    assert [s["source"] for s in rows(db, "library_identity_source")] == ["wikidata"]
+    assert [s["source"] for s in rows_of(db, "library_identity_source")] == ["wikidata"]
 
 
 async def test_what_a_person_calls_manual_is_kept_though_lml_once_said_so(
@@ -253,11 +245,11 @@ async def test_what_a_person_calls_manual_is_kept_though_lml_once_said_so(
         await verdicts.write(page(await library.read([row]), verdict))
     for name in ("library_identity", "library_identity_source"):
         db.execute(sql.SQL("UPDATE {} SET method = 'manual'").format(table(name)))
-    before = [rows(db, name) for name in ("library_identity", "library_identity_source")]
+    before = [rows_of(db, name) for name in ("library_identity", "library_identity_source")]
     _ask_again(db)
     written = await verdicts.write(page(await library.read([row]), single(row, wikidata="Q2")))
     assert (written.rows, written.kept) == (frozenset({row}), 1)
-    assert [rows(db, name) for name in ("library_identity", "library_identity_source")] == before
+    assert [rows_of(db, name) for name in ("library_identity", "library_identity_source")] == before
 
 
 @pytest.mark.parametrize(
@@ -399,7 +391,7 @@ async def test_locked_identity_is_not_waited_for_long(
         backend.execute(sql.SQL("UPDATE {} SET notes = 'x'").format(table("library_identity")))
         with pytest.raises(StatementRefusedError, match="lock timeout"):
             await verdicts.write(page(asking, single(row, "wikidata")))
-    assert [s["source"] for s in rows(db, "library_identity_source")] == ["discogs"]
+    assert [s["source"] for s in rows_of(db, "library_identity_source")] == ["discogs"]
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -561,7 +553,7 @@ async def test_page_of_strange_texts_arrives_unchanged(
     asking = await library.read([row])
     odd = dataclasses.replace(identity("discogs"), wikidata_qid='{"a,b"}', spotify_id="NULL")
     await verdicts.write(page(asking, Verdict(row, Kind.SINGLE_ARTIST, odd)))
-    (main,) = rows(db, "library_identity")
+    (main,) = rows_of(db, "library_identity")
     assert (main["wikidata_qid"], main["spotify_id"]) == ('{"a,b"}', "NULL")
 
 
