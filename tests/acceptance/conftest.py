@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,14 +13,29 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+from psycopg import sql
 
 from listener.simulator import Knowledge, Simulator, simulator_thread
-from tests.conftest import as_role
+from tests.catalogue import table
+from tests.conftest import Connection, as_role
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 WAIT_SECONDS = 15
+LML_KEY = "secret-token-of-the-tests"
+BROWSER_OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 def eventually(fact: Callable[[], bool], seconds: float = WAIT_SECONDS) -> None:
@@ -97,6 +113,9 @@ class Daemon:
                 self.events.append(json.loads(line))
 
 
+Start = Callable[..., Daemon]
+
+
 @pytest.fixture
 def dsn(owner_dsn: str, role: str) -> str:
     """Where the daemon and the commands connect: as a role that may do just what they do."""
@@ -106,7 +125,7 @@ def dsn(owner_dsn: str, role: str) -> str:
 @pytest.fixture
 def simulator() -> Simulator:
     """LML with a verdict of one artist for everything, asking for a token."""
-    return Simulator(knowledge=Knowledge(all_single=True), api_key="secret-token-of-the-tests")
+    return Simulator(knowledge=Knowledge(all_single=True), api_key=LML_KEY)
 
 
 @pytest.fixture
@@ -116,8 +135,42 @@ def lml(simulator: Simulator) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Yield the machine's own chromium; skips where there is none."""
+    # Imported here: only the tests of the pages wait for it.
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415
+
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        pytest.skip("there is no chromium on PATH")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=BROWSER_OPTIONS)
+        yield browser
+        browser.close()
+
+
 @pytest.fixture
-def start(dsn: str, lml: str) -> Iterator[Callable[..., Daemon]]:
+def quiet(db: Connection) -> Connection:
+    """Yield a writer whose changes nobody captures."""
+    for name in ("library", "rotation"):
+        db.execute(sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(table(name)))
+    return db
+
+
+def capture_again(db: Connection) -> None:
+    """Have changes captured from now on, after `quiet`."""
+    for name in ("library", "rotation"):
+        db.execute(sql.SQL("ALTER TABLE {} ENABLE TRIGGER USER").format(table(name)))
+
+
+def asked(simulator: Simulator) -> list[int]:
+    """Return the rows that LML was asked about, in that order and as often."""
+    return [int(question.library_id) for question in simulator.calls.questions()]
+
+
+@pytest.fixture
+def start(dsn: str, lml: str) -> Iterator[Start]:
     """Start daemons with settings given as keywords; they end with the test."""
     with ExitStack() as stack:
 
@@ -128,7 +181,7 @@ def start(dsn: str, lml: str) -> Iterator[Callable[..., Daemon]]:
                 {
                     "DATABASE_URL": dsn,
                     "LIBRARY_METADATA_URL": lml,
-                    "LML_API_KEY": "secret-token-of-the-tests",
+                    "LML_API_KEY": LML_KEY,
                     "HTTP_BIND": "",
                     # No border between two slots falls into a test, except where it asks for it.
                     "SWEEP_INTERVAL": "7d",
@@ -205,7 +258,7 @@ def listener(dsn: str, lml: str) -> Commands:
         {
             "DATABASE_URL": dsn,
             "LIBRARY_METADATA_URL": lml,
-            "LML_API_KEY": "secret-token-of-the-tests",
+            "LML_API_KEY": LML_KEY,
         }
     )
 

@@ -6,37 +6,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, sync_playwright
+from playwright.sync_api import Browser, Page, Request
 
-from tests.acceptance.conftest import Daemon, eventually
-from tests.acceptance.test_browser import CHROMIUM, QUIET, add_parked, violations
+from tests.acceptance.conftest import Start, eventually
+from tests.acceptance.test_browser import add_parked, violations
 from tests.acceptance.test_browsing import withdraw
 from tests.acceptance.test_site import ANY_PORT, TOKEN, Site, url_of
 from tests.catalogue import add_release, count
 from tests.conftest import Connection
 
-pytestmark = [
-    pytest.mark.timeout(120),
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on PATH"),
-]
-
-Start = Callable[..., Daemon]
+pytestmark = pytest.mark.timeout(120)
 
 # Longer than the screen of a phone, without a place to break it.
 LONG = "<b>" + "Donaudampfschiffahrt" * 6 + "</b>"
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """Yield the machine's own chromium."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def visit(chromium: Browser) -> Iterator[Callable[..., Page]]:
+def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
     """Open a page without scripts; no page may complain, or ask another host."""
     opened: list[Page] = []
     complaints: list[str] = []
@@ -49,7 +35,7 @@ def visit(chromium: Browser) -> Iterator[Callable[..., Page]]:
 
     def visiting(url: str, width: int = 1200, **options: object) -> Page:
         given = {"viewport": {"width": width, "height": 800}, "java_script_enabled": False}
-        page = chromium.new_page(**given | options)  # type: ignore[arg-type]
+        page = browser.new_page(**given | options)  # type: ignore[arg-type]
         page.on("console", lambda message: complaints.append(message.text))
         page.on("request", asked)
         opened.append(page)

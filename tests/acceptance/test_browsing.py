@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 
@@ -14,14 +14,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.acceptance.conftest import Commands, Daemon, eventually
+from tests.acceptance.conftest import Commands, Start, eventually
 from tests.acceptance.test_site import ANY_PORT, TOKEN, Site, url_of
 from tests.catalogue import add_identity, add_release, count, delete_release, rename, table
 from tests.conftest import Connection, with_database
 
 pytestmark = pytest.mark.timeout(90)
-
-Start = Callable[..., Daemon]
 
 HOSTILE = '=cmd|"<script>alert(1)</script>"'
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -12,13 +12,12 @@ import pytest
 from psycopg import sql
 
 from listener.demo.stage import program
-from tests.acceptance.conftest import Commands, Daemon, eventually
+from tests.acceptance.conftest import Commands, Start, eventually
 from tests.catalogue import add_release, count, outbox_size, rename
 from tests.conftest import BACKEND, Connection, as_role, fresh_database
 
 pytestmark = pytest.mark.timeout(90)
 
-Start = Callable[..., Daemon]
 BEHIND = "SELECT setval('listener.ask_order', 1), setval('listener.run_run_id_seq', 1)"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,13 +14,11 @@ from psycopg import sql
 
 from listener.demo.catalogue import albums_tsv, fill
 from listener.simulator import Knowledge, Latency, Simulator, verdict_for
-from tests.acceptance.conftest import Commands, Daemon, eventually
+from tests.acceptance.conftest import Commands, Start, asked, eventually
 from tests.catalogue import add_release, count, delete_release, outbox_size, rename, table
 from tests.conftest import BACKEND, Connection, with_database
 
 pytestmark = pytest.mark.timeout(90)
-
-Start = Callable[..., Daemon]
 
 # Real names of real albums, where they lie beside the checkout; not a part of the project.
 ROOT = Path(__file__).parents[2]
@@ -370,8 +367,7 @@ def test_two_daemons_never_ask_the_same_change_twice(
     eventually(lambda: first.logged("following") + second.logged("following") == 2)
     add_releases(db, 2500)
     eventually(lambda: all_answered(db))
-    asked = [question.library_id for question in simulator.calls.questions()]
-    assert len(asked) == len(set(asked)) == 2500
+    assert len(asked(simulator)) == len(set(asked(simulator))) == 2500
 
 
 def test_replica_takes_over_when_the_other_is_killed(db: Connection, start: Start) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
@@ -10,14 +9,12 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
-from tests.acceptance.conftest import Daemon, eventually
+from tests.acceptance.conftest import Start, eventually
 from tests.acceptance.test_daemon import add_releases, all_answered
 from tests.catalogue import table
 from tests.conftest import Connection
 
 pytestmark = pytest.mark.timeout(180)
-
-Start = Callable[..., Daemon]
 
 RELEASES, TRANSACTIONS, VERDICTS = 20, 100, 50
 

@@ -22,7 +22,7 @@ from listener.app.at_work import AT_WORK
 from listener.app.doctor import judge_probe, judge_sentry
 from listener.domain.finding import State
 from listener.simulator import Health, Simulator
-from tests.acceptance.conftest import WAIT_SECONDS, Commands, Daemon, Outcome, eventually
+from tests.acceptance.conftest import WAIT_SECONDS, Commands, Outcome, Start, eventually
 from tests.catalogue import add_release, count, table
 from tests.conftest import Connection, with_database
 
@@ -412,7 +412,7 @@ def test_rows_that_nobody_is_there_to_ask_about_are_a_failure(
 
 
 def test_daemon_at_work_is_named_with_all_that_it_does(
-    db: Connection, listener: Commands, start: Callable[..., Daemon]
+    db: Connection, listener: Commands, start: Start
 ) -> None:
     add_release(db)
     start().following()

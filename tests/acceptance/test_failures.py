@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import httpx
 import psycopg
 import pytest
 from psycopg import sql
 
 from listener.simulator import Simulator
 from tests.acceptance.breaking import ARTIST
-from tests.acceptance.conftest import Commands, Daemon, eventually
+from tests.acceptance.conftest import Commands, Daemon, Start, asked, eventually
 from tests.acceptance.test_daemon import (
     add_releases,
     all_answered,
@@ -25,12 +24,11 @@ from tests.acceptance.test_daemon import (
     settled,
     unanswered,
 )
+from tests.acceptance.test_site import ANY_PORT, Site
 from tests.catalogue import add_release, count, outbox_size, rename, table
 from tests.conftest import BACKEND, Connection
 
 pytestmark = pytest.mark.timeout(120)
-
-Start = Callable[..., Daemon]
 
 # What a poll would find anyway shows nothing about wake-ups and feeds.
 SLOW_POLL = {"POLL_INTERVAL": "1h"}
@@ -55,10 +53,6 @@ def is_answered_meanwhile(db: Connection, artist: str = "Newcomer") -> None:
     """See a new release answered beside whatever fails."""
     row = add_release(db, artist)
     eventually(lambda: has_identity(db, row))
-
-
-def asked(simulator: Simulator) -> Counter[int]:
-    return Counter(int(question.library_id) for question in simulator.calls.questions())
 
 
 def outages(daemon: Daemon) -> int:
@@ -112,7 +106,7 @@ def test_forty_useless_verdicts_hold_up_no_other_row(
     eventually(lambda: all(times > 1 for times, _, _ in failing(db).values()), 30)
     assert {reason for _, reason, _ in failing(db).values()} == {"lml_invalid"}
     assert not any(parked for _, _, parked in failing(db).values())
-    assert max(asked(simulator)[row] for row in bad) <= 5
+    assert max(Counter(asked(simulator))[row] for row in bad) <= 5
     assert not outages(daemon)
 
     simulator.faults.clear()
@@ -162,7 +156,7 @@ def test_rows_that_a_transaction_keeps_locked_hold_up_no_other_row(
         assert outbox_size(db) == 0
         is_answered_meanwhile(db)
         # Another attempt after the first delay, and none beside it.
-        assert max(asked(simulator).values()) <= 3
+        assert max(Counter(asked(simulator)).values()) <= 3
     eventually(lambda: all_answered(db), 60)
 
 
@@ -179,7 +173,7 @@ def test_row_that_flips_between_two_names_takes_one_place(
     is_answered_meanwhile(db)
     eventually(lambda: settled(db))
     assert failing(db).keys() == {row}
-    assert asked(simulator)[row] <= 40
+    assert Counter(asked(simulator))[row] <= 40
 
 
 @pytest.mark.parametrize("sqlstate", ["WX001", "55000", "42501", "53400"])
@@ -192,7 +186,7 @@ def test_row_that_the_backend_refuses_fails_alone(
     eventually(lambda: count(db, "library_identity") == 199)
     eventually(lambda: settled(db) and failing(db).keys() == {7})
     assert failing(db)[7][1] == "writer_error"
-    assert max(asked(simulator)[row] for row in range(1, 201) if row != 7) == 1
+    assert max(Counter(asked(simulator))[row] for row in range(1, 201) if row != 7) == 1
     detail = db.execute("SELECT failure_detail FROM listener.ledger WHERE failures > 0").fetchone()
     assert detail == (f"a rule of the database's own ({sqlstate})",)
     assert not any("secret" in line for line in daemon.lines)
@@ -206,7 +200,7 @@ def test_unforeseen_error_fails_its_row_alone(
     daemon = start("tests.acceptance.breaking", **SLOW_POLL)
     eventually(lambda: count(db, "library_identity") == 100)
     eventually(lambda: settled(db) and failing(db).keys() == {row})
-    assert asked(simulator)[row] <= 6
+    assert Counter(asked(simulator))[row] <= 6
     assert daemon.logged("unexpected error, isolating its rows")
     is_answered_meanwhile(db)
 
@@ -339,15 +333,13 @@ def test_schema_that_takes_no_verdict_turns_readiness_red_and_is_blamed_on_no_ro
 ) -> None:
     damage, repair, why = BREAKAGES[name]
     rows = [add_release(db, f"Artist {n}") for n in range(5)]
-    daemon = start(MAX_ATTEMPTS="1", HTTP_BIND="127.0.0.1:0", **SLOW_POLL)
+    daemon = start(MAX_ATTEMPTS="1", HTTP_BIND=ANY_PORT, **SLOW_POLL)
     eventually(lambda: all_answered(db))
-    daemon.wait_for("page served")
-    ready = next(e["url"] for e in daemon.events if e["event"] == "page served") + "readyz"
-    eventually(lambda: httpx.get(ready).status_code == 200)
+    site = Site(daemon).ready()
     db.execute(sql.SQL(damage).format(identity=table("library_identity")))
     for row in rows:
         rename(db, row, f"Edited {row}")
-    eventually(lambda: httpx.get(ready).status_code == 503, 30)
+    eventually(lambda: bool(site.why), 30)
     eventually(lambda: _fault(listener) == why, 30)
     daemon.wait_for("database refuses, keeping changes in the outbox", reason=why)
     (lane,) = [
@@ -360,7 +352,7 @@ def test_schema_that_takes_no_verdict_turns_readiness_red_and_is_blamed_on_no_ro
     assert outbox_size(db) == len(rows)
     db.execute(sql.SQL(repair).format(identity=table("library_identity")))
     eventually(lambda: all_answered(db), 40)
-    eventually(lambda: httpx.get(ready).status_code == 200, 30)
+    eventually(lambda: not site.why, 30)
     eventually(lambda: _fault(listener) is None, 30)
 
 
@@ -416,7 +408,7 @@ def test_edits_of_few_rows_are_coalesced(
     assert outbox_size(db) == 500 * 17
     start(**SLOW_POLL)
     eventually(lambda: all_answered(db), 30)
-    assert max(asked(simulator).values()) <= 2
+    assert max(Counter(asked(simulator)).values()) <= 2
 
 
 def test_cut_daemon_takes_its_lane_back_at_once(db: Connection, start: Start) -> None:
@@ -438,6 +430,6 @@ def test_deadly_row_is_isolated_while_others_are_answered(
     is_answered_meanwhile(db)
     assert simulator.calls.counts["bulk"] <= 60
     ticks = threading.Event()
-    before = asked(simulator)[row]
+    before = Counter(asked(simulator))[row]
     ticks.wait(3)
-    assert asked(simulator)[row] - before <= 1
+    assert Counter(asked(simulator))[row] - before <= 1

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from psycopg import sql
 
 from listener.demo.postgres import create_backend
-from tests.acceptance.conftest import Commands, Daemon, eventually
+from tests.acceptance.conftest import Commands, Start, eventually
 from tests.acceptance.test_look import look
 from tests.catalogue import add_release, count, outbox_size, rename
 from tests.conftest import BACKEND, Connection, fresh_database
 
 pytestmark = pytest.mark.timeout(90)
-
-Start = Callable[..., Daemon]
 
 SETTINGS = {
     "IntervalStyle": "sql_standard",

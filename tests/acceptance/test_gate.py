@@ -13,7 +13,7 @@ from listener.app.gate import require_gate
 from listener.domain.gate import GateError, Route
 from listener.settings import Settings
 from listener.simulator import Health, Simulator
-from tests.acceptance.conftest import Commands, Daemon
+from tests.acceptance.conftest import LML_KEY, Commands, Start
 from tests.catalogue import add_release, count, outbox_size
 from tests.conftest import Connection
 
@@ -21,7 +21,6 @@ pytestmark = pytest.mark.timeout(30)
 
 REQUIRED = "0123abc"
 RUNNING = "f" * 40
-LML_KEY = "secret-token-of-the-tests"
 HOST_KEY = "secret-token-of-the-code-host"
 
 
@@ -264,7 +263,7 @@ def test_open_gate_lets_a_command_through(
 
 
 def test_daemon_does_not_follow_behind_a_shut_gate(
-    db: Connection, start: Callable[..., Daemon], simulator: Simulator, code_host: CodeHost
+    db: Connection, start: Start, simulator: Simulator, code_host: CodeHost
 ) -> None:
     add_release(db)
     simulator.faults.add("status", status=404, endpoint="refresh")
@@ -276,7 +275,7 @@ def test_daemon_does_not_follow_behind_a_shut_gate(
 
 
 def test_daemon_follows_behind_an_open_gate(
-    db: Connection, start: Callable[..., Daemon], simulator: Simulator, code_host: CodeHost
+    db: Connection, start: Start, simulator: Simulator, code_host: CodeHost
 ) -> None:
     daemon = start(GATE_COMMIT_SHA=REQUIRED, GATE_COMPARE_URL=code_host.url).following()
     assert daemon.logged("the deploy gate is open") == 1
@@ -284,7 +283,7 @@ def test_daemon_follows_behind_an_open_gate(
 
 
 def test_daemon_stops_while_the_gate_waits(
-    db: Connection, start: Callable[..., Daemon], simulator: Simulator, code_host: CodeHost
+    db: Connection, start: Start, simulator: Simulator, code_host: CodeHost
 ) -> None:
     simulator.gate.shut()
     daemon = start(GATE_COMMIT_SHA=REQUIRED, GATE_COMPARE_URL=code_host.url)
@@ -293,7 +292,5 @@ def test_daemon_stops_while_the_gate_waits(
     simulator.gate.open()
 
 
-def test_daemon_without_a_gate_follows_though_lml_is_down(
-    db: Connection, start: Callable[..., Daemon]
-) -> None:
+def test_daemon_without_a_gate_follows_though_lml_is_down(db: Connection, start: Start) -> None:
     assert start(LIBRARY_METADATA_URL="http://127.0.0.1:1").following().stop() == 0

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 
 import pytest
 from psycopg import sql
 
 from listener.simulator import Knowledge, Simulator
-from tests.acceptance.conftest import Commands, Daemon, eventually
+from tests.acceptance.conftest import Commands, Start, asked, eventually
 from tests.acceptance.test_daemon import all_answered
 from tests.acceptance.test_look import STATE, look
-from tests.acceptance.test_reconcile import age, asked
+from tests.acceptance.test_reconcile import age
 from tests.catalogue import add_release, count, delete_release, rename, set_column, table
 from tests.conftest import Connection
 
 pytestmark = pytest.mark.timeout(60)
-
-Start = Callable[..., Daemon]
 
 KNOWN = Knowledge(all_single=True)
 UNKNOWN = Knowledge(single_artist_share=0, unresolved_share=1)

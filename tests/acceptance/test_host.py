@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import httpx
@@ -17,7 +17,7 @@ import pytest
 
 from listener.demo.postgres import create_backend
 from listener.simulator import Simulator
-from tests.acceptance.conftest import WAIT_SECONDS, Commands, Daemon, eventually
+from tests.acceptance.conftest import WAIT_SECONDS, Commands, Daemon, Start, eventually
 from tests.acceptance.nameless import WAITS_FOR_A_NAME
 from tests.acceptance.proxy import proxy_before
 from tests.catalogue import add_release, count, outbox_size
@@ -27,8 +27,6 @@ from tests.pipe import Pipe
 from tests.server import Choice, running
 
 pytestmark = pytest.mark.timeout(90)
-
-Start = Callable[..., Daemon]
 
 NAMELESS = "tests.acceptance.nameless"
 STALLING = "tests.acceptance.stalling"

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
@@ -19,7 +19,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from tests.acceptance.conftest import WAIT_SECONDS, Commands, Daemon, eventually
+from tests.acceptance.conftest import WAIT_SECONDS, Commands, Start, eventually
 from tests.catalogue import add_release, outbox_size
 from tests.conftest import Connection, with_database
 
@@ -202,7 +202,7 @@ def test_keys_of_the_status_stay(db: Connection, dsn: str) -> None:
     assert re.fullmatch(moment, status["runs"][0]["started_at"])
 
 
-def test_daemon_at_work_is_seen(db: Connection, dsn: str, start: Callable[..., Daemon]) -> None:
+def test_daemon_at_work_is_seen(db: Connection, dsn: str, start: Start) -> None:
     row = add_release(db)
     daemon = start().following()
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import httpx
 import pytest
 from psycopg import sql
 
-from tests.acceptance.conftest import Commands, Daemon, eventually
+from tests.acceptance.conftest import Commands, Start, eventually
 from tests.acceptance.test_look import look
+from tests.acceptance.test_site import ANY_PORT, Site
 from tests.catalogue import add_release, count
 from tests.conftest import BACKEND, Connection
 
 pytestmark = pytest.mark.timeout(120)
-
-Start = Callable[..., Daemon]
 
 # What a migration does, what the database says then, and a statement that it refuses.
 MIGRATIONS = {
@@ -116,7 +112,8 @@ def test_swapped_table_is_noticed_and_made_up_for(
     db: Connection, start: Start, listener: Commands, owner_dsn: str, role: str
 ) -> None:
     add_release(db)
-    daemon = start(HTTP_BIND="127.0.0.1:0").following()
+    daemon = start(HTTP_BIND=ANY_PORT).following()
+    site = Site(daemon)
     eventually(lambda: count(db, "library_identity") == 1)
     swap = """
         CREATE TABLE {0}.library_new (LIKE {0}.library INCLUDING ALL);
@@ -128,12 +125,12 @@ def test_swapped_table_is_noticed_and_made_up_for(
     db.execute(sql.SQL(swap).format(sql.Identifier(BACKEND)))
     event = "changes are not captured, run `listener migrate`"
     daemon.wait_for(event, 40, stream="library")
-    assert metric(daemon, 'listener_capturing{stream="library"}') == "0.0"
-    assert metric(daemon, 'listener_capturing{stream="rotation"}') == "1.0"
+    assert site.metric("capturing", stream="library") == 0
+    assert site.metric("capturing", stream="rotation") == 1
     assert look(owner_dsn, "migrate").returncode == 0
     assert look(owner_dsn, "roles", "--role", role, "--apply").returncode == 0
     daemon.wait_for("checked every row", 60, capture_missed=1)
-    assert metric(daemon, 'listener_capturing{stream="library"}') == "1.0"
+    assert site.metric("capturing", stream="library") == 1
     # What referred to the old table still does.
     keys = "foreign key refers to a replaced table"
     repairs = {event["repair"] for event in daemon.events if event["event"] == keys}
@@ -157,14 +154,14 @@ def test_triggers_that_cannot_record_are_noticed_and_made_up_for(
     db: Connection, start: Start
 ) -> None:
     add_release(db)
-    daemon = start(HTTP_BIND="127.0.0.1:0").following()
+    daemon = start(HTTP_BIND=ANY_PORT).following()
     daemon.wait_for("checked every row")
     eventually(lambda: count(db, "library_identity") == 1)
     db.execute("ALTER TABLE listener.change ALTER seq DROP IDENTITY")
     add_release(db)
     for stream in ("library", "rotation"):
         daemon.wait_for("changes are not captured, run `listener migrate`", 40, stream=stream)
-    assert metric(daemon, 'listener_capturing{stream="library"}') == "0.0"
+    assert Site(daemon).metric("capturing", stream="library") == 0
     db.execute(
         "ALTER TABLE listener.change"
         " ALTER seq ADD GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME listener.change_seq_seq)"
@@ -178,10 +175,3 @@ def test_triggers_that_cannot_record_are_noticed_and_made_up_for(
 def keys_of(listener: Commands) -> str:
     lines = listener.run("doctor").stdout.splitlines()
     return " ".join(line for line in lines if "foreign keys" in line or "ALTER TABLE" in line)
-
-
-def metric(daemon: Daemon, name: str) -> str:
-    served = next(event["url"] for event in daemon.events if event["event"] == "page served")
-    text = httpx.get(f"{served}metrics").text
-    (value,) = [line.removeprefix(name) for line in text.splitlines() if line.startswith(name)]
-    return value.strip()

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from listener.simulator import Simulator
-from tests.acceptance.conftest import Commands, Daemon, eventually
+from tests.acceptance.conftest import Commands, Daemon, Start, asked, eventually
 from tests.acceptance.test_daemon import add_releases, all_answered, settled, unanswered
 from tests.acceptance.test_look import look
 from tests.catalogue import add_release, count, outbox_size, rename
 from tests.conftest import Connection
 
 pytestmark = pytest.mark.timeout(90)
-
-Start = Callable[..., Daemon]
 
 KEYS = ["library_id", "reason", "detail", "attempts", "last_failed_at"]
 
@@ -64,10 +61,6 @@ def until_parked(db: Connection, daemon: Daemon, row: int) -> None:
     eventually(lambda: settled(db) and other not in unanswered(db))
     age(db, row)
     daemon.wait_for("row parked", library_id=row, reason="lml_error")
-
-
-def asked(simulator: Simulator) -> list[int]:
-    return [int(question.library_id) for question in simulator.calls.questions()]
 
 
 def test_poison_row_is_parked_alone_and_asked_again_when_a_person_says_so(

@@ -6,7 +6,6 @@ import json
 import re
 import signal
 from collections import Counter
-from collections.abc import Callable
 from datetime import timedelta
 
 import psycopg
@@ -14,14 +13,12 @@ import pytest
 from psycopg import sql
 
 from listener.simulator import Knowledge, Latency, Simulator
-from tests.acceptance.conftest import Commands, Daemon, eventually
+from tests.acceptance.conftest import Commands, Start, asked, capture_again, eventually
 from tests.acceptance.test_daemon import add_releases, all_answered, unanswered
 from tests.catalogue import add_release, count, outbox_size, rename, table
 from tests.conftest import Connection, with_database
 
 pytestmark = pytest.mark.timeout(90)
-
-Start = Callable[..., Daemon]
 
 SKIPS = {
     "compilation",
@@ -49,26 +46,9 @@ TRACKS = {
 }
 
 
-@pytest.fixture
-def quiet(db: Connection) -> Connection:
-    """Yield a writer whose changes nobody captures."""
-    for name in ("library", "rotation"):
-        db.execute(sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(table(name)))
-    return db
-
-
-def asked(simulator: Simulator) -> list[int]:
-    return [int(question.library_id) for question in simulator.calls.questions()]
-
-
 def mixed(simulator: Simulator) -> None:
     """Let LML know some rows, not others, and take some for compilations."""
     simulator.knowledge = Knowledge(single_artist_share=0.5, unresolved_share=0.4)
-
-
-def capture_again(db: Connection) -> None:
-    for name in ("library", "rotation"):
-        db.execute(sql.SQL("ALTER TABLE {} ENABLE TRIGGER USER").format(table(name)))
 
 
 def age(db: Connection, days: int) -> None:

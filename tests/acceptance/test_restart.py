@@ -12,7 +12,7 @@ from psycopg import sql
 
 from listener.demo.postgres import create_backend, embedded_postgres
 from listener.simulator import Simulator
-from tests.acceptance.conftest import Daemon, eventually
+from tests.acceptance.conftest import LML_KEY, Daemon, eventually
 from tests.catalogue import add_release, table
 from tests.conftest import BACKEND
 from tests.database import migrate
@@ -33,7 +33,7 @@ def test_daemon_continues_as_soon_as_the_server_is_back(
             {
                 "DATABASE_URL": dsn,
                 "LIBRARY_METADATA_URL": lml,
-                "LML_API_KEY": "secret-token-of-the-tests",
+                "LML_API_KEY": LML_KEY,
                 "HTTP_BIND": "",
             }
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -11,13 +10,11 @@ import pytest
 from psycopg import sql
 
 from listener.simulator import DiscogsLimits, Endpoint, IdentityMix, Simulator
-from tests.acceptance.conftest import Commands, Daemon, eventually
+from tests.acceptance.conftest import Commands, Start, asked, eventually
 from tests.catalogue import add_release, outbox_size, table
 from tests.conftest import Connection
 
 pytestmark = pytest.mark.timeout(90)
-
-Start = Callable[..., Daemon]
 
 WARM, COLD = IdentityMix(warm_share=1, tombstone_share=0), IdentityMix(0, 0)
 
@@ -439,7 +436,7 @@ def test_change_of_the_library_is_asked_once_behind_a_cold_page_of_another_calle
         # LML had not come to the end of that page.
         assert not page.done()
         assert page.result().status_code == 200
-    assert [question.library_id for question in simulator.calls.questions()] == [row]
+    assert asked(simulator) == [row]
 
 
 @pytest.mark.parametrize("size", ["51", "500"])

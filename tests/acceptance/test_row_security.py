@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 from psycopg import sql
 
-from tests.acceptance.conftest import Commands, Daemon, eventually
+from tests.acceptance.conftest import Commands, Start, eventually
 from tests.acceptance.test_look import look
 from tests.catalogue import add_release, count, table
 from tests.conftest import Connection
-
-Start = Callable[..., Daemon]
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -13,6 +13,7 @@ from psycopg import sql
 
 from listener.adapters.postgres.installation import uninstall
 from listener.demo.stage import program
+from tests.acceptance.conftest import LML_KEY
 from tests.acceptance.test_parked import park
 from tests.catalogue import add_identity, table
 from tests.conftest import BACKEND, Connection
@@ -31,7 +32,6 @@ from tests.runbooks import (
 
 pytestmark = pytest.mark.timeout(120)
 
-TOKEN = "secret-token-of-the-tests"
 # These begin where nothing is installed yet.
 FROM_NOTHING = {"install.md"}
 TRIED = [path for path in all_runbooks() if list(blocks_of(path))]
@@ -83,7 +83,7 @@ def scratch(owner_dsn: str, dsn: str, lml: str, role: str, furnished: None) -> d
         "postgresql://owner@db.example/backend": owner_dsn,
         "postgresql://listener_daemon@db.example/backend": dsn,
         "https://lml.example": lml,
-        "LML_API_KEY=...": f"LML_API_KEY={TOKEN}",
+        "LML_API_KEY=...": f"LML_API_KEY={LML_KEY}",
         "listener_daemon": role,
     }
 
@@ -106,7 +106,7 @@ def test_commands_do_what_the_runbook_says(
             "OWNER_URL": owner_dsn,
             "DATABASE_URL": dsn,
             "LIBRARY_METADATA_URL": scratch["https://lml.example"],
-            "LML_API_KEY": TOKEN,
+            "LML_API_KEY": LML_KEY,
         },
         cwd=tmp_path,
         capture_output=True,

@@ -7,7 +7,6 @@ import operator
 import re
 import signal
 import socket
-from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -20,14 +19,12 @@ from psycopg import sql
 from listener import DISTRIBUTION
 from listener.domain.health import Cause
 from listener.simulator import Simulator
-from tests.acceptance.conftest import Commands, Daemon, eventually
+from tests.acceptance.conftest import Commands, Daemon, Start, eventually
 from tests.acceptance.proxy import proxy_before
 from tests.catalogue import add_release, count, rename, table
 from tests.conftest import Connection, with_database
 
 pytestmark = pytest.mark.timeout(90)
-
-Start = Callable[..., Daemon]
 
 ANY_PORT = "127.0.0.1:0"
 TOKEN = "a-secret-of-the-tests"

@@ -13,12 +13,10 @@ import pytest
 
 from listener.adapters import systemd
 from listener.adapters.systemd import longest_silence, notify
-from tests.acceptance.conftest import WAIT_SECONDS, Daemon, eventually
+from tests.acceptance.conftest import WAIT_SECONDS, Start, eventually
 from tests.acceptance.test_site import ANY_PORT, STALLING
 
 pytestmark = pytest.mark.timeout(90)
-
-Start = Callable[..., Daemon]
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import gzip
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -16,7 +16,7 @@ import pytest
 from psycopg import sql
 
 from listener.simulator import IdentityMix, Simulator
-from tests.acceptance.conftest import Commands, Daemon, eventually
+from tests.acceptance.conftest import LML_KEY, Commands, Start, asked, eventually
 from tests.acceptance.test_daemon import add_releases
 from tests.acceptance.test_rotation import play, unseen
 from tests.catalogue import add_release
@@ -24,9 +24,6 @@ from tests.conftest import Connection
 
 pytestmark = pytest.mark.timeout(90)
 
-Start = Callable[..., Daemon]
-
-TOKEN = "secret-token-of-the-tests"
 PASSWORD = "hunter2-of-the-tests"
 ARTIST = "Sleater-Kinney"
 RUN = "library-identity-consumer.run"
@@ -107,7 +104,7 @@ def spans(run: dict[str, Any], name: str) -> list[dict[str, Any]]:
 
 def assert_nothing_leaked(sentry: Sentry, *texts: str) -> None:
     for text in ("\n".join(sentry.bodies), *texts):
-        for secret in (TOKEN, PASSWORD, ARTIST):
+        for secret in (LML_KEY, PASSWORD, ARTIST):
             assert secret not in text
 
 
@@ -214,7 +211,7 @@ def test_daemon_logs_at_its_end_what_it_did_last(
     daemon = start(**settings).following()
     daemon.wait_for("checked every row")
     row = add_release(db, ARTIST)
-    eventually(lambda: row in {q.library_id for q in simulator.calls.questions()})
+    eventually(lambda: row in asked(simulator))
     assert daemon.stop() == 0
     kinds = {run["tags"]["consumer.kind"]: run for run in sentry.runs}
     (totals,) = spans(kinds["window"], f"{RUN}.totals")

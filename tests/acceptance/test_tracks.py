@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 from psycopg import sql
 
 from listener.simulator import Knowledge, Simulator
 from listener.simulator.tracks import Tracks as Fields
 from listener.simulator.tracks import TrackStore, credits_of, entries_for
-from tests.acceptance.conftest import Commands, Daemon, eventually
+from tests.acceptance.conftest import Commands, Start, eventually
 from tests.catalogue import add_release, outbox_size, table
 from tests.conftest import Connection
 
 pytestmark = pytest.mark.timeout(90)
-
-Start = Callable[..., Daemon]
 
 CREDITS = 12
 

@@ -17,6 +17,7 @@ from psycopg import sql
 from rich.cells import cell_len
 
 from listener.cli.help import HelpContext
+from tests.acceptance.conftest import LML_KEY
 from tests.acceptance.test_parked import park
 from tests.catalogue import add_identity, add_release, table
 from tests.commands import NAMES, command_of
@@ -130,7 +131,7 @@ def test_output_fits_the_terminal(
     settings = {
         "DATABASE_URL": owner_dsn if owner else dsn,
         "LIBRARY_METADATA_URL": lml,
-        "LML_API_KEY": "secret-token-of-the-tests",
+        "LML_API_KEY": LML_KEY,
     }
     for width in WIDTHS:
         lines = printed(width, words, settings)
