@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
-import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,7 +18,8 @@ from listener.app.at_work import AT_WORK
 from listener.app.doctor import judge_probe, judge_sentry
 from listener.domain.finding import State
 from listener.simulator import Health, Simulator
-from tests.acceptance.conftest import WAIT_SECONDS, Commands, Outcome, Start, eventually
+from tests.acceptance.conftest import Commands, Outcome, Start, eventually
+from tests.acceptance.terminal import on_terminal
 from tests.catalogue import add_release, count, table
 from tests.conftest import Connection, with_database
 
@@ -141,27 +138,10 @@ def test_screen_is_readable_in_a_pipe(listener: Commands) -> None:
 def test_screen_is_coloured_on_a_terminal_unless_it_is_turned_off(
     dsn: str, lml: str, no_color: str, coloured: bool
 ) -> None:
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "listener", "doctor"],
-        env={
-            "DATABASE_URL": dsn,
-            "LIBRARY_METADATA_URL": lml,
-            "TERM": "xterm-256color",
-            "COLUMNS": "100",
-            "NO_COLOR": no_color,
-        },
-        stdout=theirs,
-    )
-    os.close(theirs)
-    read = b""
-    # Linux tells the end of a terminal by an error.
-    with suppress(OSError):
-        while piece := os.read(ours, 4096):
-            read += piece
-    os.close(ours)
-    shown = read.decode()
-    assert process.wait(WAIT_SECONDS) == 1
+    settings = {"DATABASE_URL": dsn, "LIBRARY_METADATA_URL": lml, "NO_COLOR": no_color}
+    command = (sys.executable, "-m", "listener", "doctor")
+    code, shown = on_terminal(*command, width=100, **settings)
+    assert code == 1
     assert "key rejected (401)" in shown
     assert bool(re.search(r"\x1b\[[0-9;]*3[0-9]m", shown)) == coloured
 

@@ -22,6 +22,7 @@ import pytest
 from listener.cli import main
 from listener.cli.errors import BROKE, COULD_NOT_RUN, NOT_WANTED, Commands
 from tests.acceptance.conftest import WAIT_SECONDS, eventually
+from tests.acceptance.terminal import on_terminal
 from tests.commands import NAMES, command_of
 from tests.conftest import Connection
 
@@ -47,9 +48,9 @@ def words(name: str) -> list[str]:
     return [sys.executable, "-m", "listener", name, *ARGUMENTS.get(name, [])]
 
 
-def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+def execute(*command: str, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "listener", *arguments],
+        command,
         env={"PATH": os.defpath, **settings},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -57,6 +58,21 @@ def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
         check=False,
         timeout=WAIT_SECONDS,
     )
+
+
+def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    return execute(sys.executable, "-m", "listener", *arguments, **settings)
+
+
+def through_sh(line: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of sh, in which "$0" is Python."""
+    return execute("/bin/sh", "-c", line, sys.executable, **settings)
+
+
+def in_shell(line: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of bash, in which `listener` is the program."""
+    program = f'listener() {{ {shlex.quote(sys.executable)} -m listener "$@"; }}; '
+    return execute("bash", "--norc", "-c", program + line, **settings)
 
 
 def context() -> click.Context:
@@ -306,41 +322,10 @@ def test_too_few_open_files_are_named(name: str, most: int) -> None:
     assert len(ran.stderr.splitlines()) == 1
 
 
-def through_sh(line: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["/bin/sh", "-c", line, sys.executable],
-        env={"PATH": os.defpath, **settings},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=WAIT_SECONDS,
-    )
-
-
 def test_reader_that_disconnects_is_not_an_error(dsn: str) -> None:
-    done = subprocess.run(
-        ["/bin/sh", "-c", f"{shlex.quote(sys.executable)} -m listener status | head -1"],
-        env={"PATH": os.defpath, "DATABASE_URL": dsn},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=WAIT_SECONDS,
-    )
+    done = in_shell("listener status | head -1", DATABASE_URL=dsn)
+    assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Failing: ")
-    assert done.stderr == ""
-
-
-def in_shell(line: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    """Run a line of bash, in which `listener` is the program."""
-    program = f'listener() {{ {shlex.quote(sys.executable)} -m listener "$@"; }}; '
-    return subprocess.run(
-        ["bash", "--norc", "-c", program + line],
-        env={"PATH": os.defpath, **settings},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=WAIT_SECONDS,
-    )
 
 
 @pytest.mark.parametrize("words", ["doctor", "status", "status --watch", "--help", "status --help"])
@@ -384,17 +369,8 @@ def test_log_is_coloured_on_a_terminal_unless_it_is_turned_off(
         "import structlog; from listener.adapters.log import configure_logs;"
         " configure_logs('INFO'); structlog.stdlib.get_logger().info('at work')"
     )
-    ours, theirs = pty.openpty()
-    subprocess.run(
-        [sys.executable, "-c", logging],
-        env={"PATH": os.defpath, "NO_COLOR": no_color},
-        stderr=theirs,
-        check=True,
-        timeout=WAIT_SECONDS,
-    )
-    shown = os.read(ours, 4096).decode()
-    os.close(ours)
-    os.close(theirs)
+    code, shown = on_terminal(sys.executable, "-c", logging, NO_COLOR=no_color)
+    assert code == 0
     assert "at work" in shown
     assert ("\x1b" in shown) == coloured
 
@@ -418,17 +394,11 @@ def test_completion_is_printed_for_each_shell(shell: str) -> None:
 def test_bash_completes(line: str, completed: list[str]) -> None:
     count = len(line.split())
     script = (
-        f'listener() {{ {shlex.quote(sys.executable)} -m listener "$@"; }}; export -f listener;'
+        "export -f listener;"
         " eval \"$(listener completion bash | sed 's/env \\(COMP_WORDS\\)/\\1/')\";"
         f" COMP_WORDS=({line}); COMP_CWORD={count - 1}; _listener_completion listener;"
         ' printf "%s\\n" "${COMPREPLY[@]}"'
     )
-    done = subprocess.run(
-        ["bash", "--norc", "-c", script],
-        env={"PATH": os.defpath},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=WAIT_SECONDS,
-    )
+    done = in_shell(script)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.split() == completed, done.stderr

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
 import re
-import struct
-import subprocess
 import sys
-import termios
-from contextlib import suppress
 
 import pytest
 from psycopg import sql
@@ -18,6 +11,7 @@ from rich.cells import cell_len
 
 from listener.cli.help import HelpContext
 from tests.acceptance.conftest import LML_KEY
+from tests.acceptance.terminal import on_terminal
 from tests.acceptance.test_parked import park
 from tests.catalogue import add_identity, add_release, table
 from tests.commands import NAMES, command_of
@@ -94,25 +88,9 @@ def furnished(db: Connection) -> None:
 
 def printed(width: int, words: list[str], settings: dict[str, str]) -> list[str]:
     """Return the lines that a command shows on a terminal of this width."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
-    with subprocess.Popen(
-        [sys.executable, "-m", "listener", *words],
-        env={"PATH": os.defpath, "TERM": "xterm", **settings},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    ):
-        os.close(theirs)
-        shown = b""
-        # At the end of the process, its terminal is gone.
-        with suppress(OSError):
-            while part := os.read(ours, 65_536):
-                shown += part
-                if part.endswith(b"[y/N]: "):
-                    os.write(ours, b"n\n")
-        os.close(ours)
-    text = _ESCAPES.sub("", shown.decode())
+    command = (sys.executable, "-m", "listener", *words)
+    _, shown = on_terminal(*command, width=width, **settings)
+    text = _ESCAPES.sub("", shown)
     assert "Traceback" not in text
     # What is moved over shows what comes last.
     return [line.rstrip().rpartition("\r")[2] for line in text.split("\n")]
