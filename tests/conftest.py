@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from listener.adapters.postgres.rights import apply_grants
 from listener.demo.postgres import create_backend
@@ -145,6 +146,12 @@ def as_role(dsn: str, role: str) -> str:
 def with_database(url: str, name: str) -> str:
     """Return the URL of another database of the same server."""
     return urlsplit(url)._replace(path=f"/{name}").geturl()
+
+
+def address_of(url: str) -> tuple[str, int]:
+    """Return the host, or the folder of the socket, and the port of a server."""
+    parts = conninfo_to_dict(url)
+    return str(parts["host"]), int(parts.get("port") or 5432)
 
 
 def through(url: str, port: int) -> str:

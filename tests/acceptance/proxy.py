@@ -6,10 +6,8 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from tempfile import TemporaryDirectory
-from urllib.parse import parse_qs, urlsplit
 
-import pytest
+from tests.conftest import address_of, through
 
 
 class Proxy:
@@ -19,7 +17,9 @@ class Proxy:
     of sessions that have sent these bytes before, and later ones pass.
     """
 
-    def __init__(self, server: str, listener: socket.socket, only: bytes | None) -> None:
+    def __init__(
+        self, server: tuple[str, int], listener: socket.socket, only: bytes | None
+    ) -> None:
         self.dead = threading.Event()
         self._only = only
         self._server = server
@@ -45,9 +45,16 @@ class Proxy:
             while True:
                 self._serve(self._listener.accept()[0])
 
-    def _serve(self, client: socket.socket) -> None:
+    def _connected(self) -> socket.socket:
+        host, port = self._server
+        if not host.startswith("/"):
+            return socket.create_connection((host, port))
         upstream = socket.socket(socket.AF_UNIX)
-        upstream.connect(self._server)
+        upstream.connect(f"{host}/.s.PGSQL.{port}")
+        return upstream
+
+    def _serve(self, client: socket.socket) -> None:
+        upstream = self._connected()
         self._held += [client, upstream]
         doomed = threading.Event()
         for ends in ((client, upstream), (upstream, client)):
@@ -67,15 +74,10 @@ class Proxy:
 
 @contextmanager
 def proxy_before(dsn: str, only: bytes | None = None) -> Iterator[tuple[str, Proxy]]:
-    """Yield the DSN of a proxy before the server, and the proxy; skips where it has no socket."""
-    if "host" not in parse_qs(urlsplit(dsn).query):
-        pytest.skip("the server is not on a socket of this machine")
-    host = parse_qs(urlsplit(dsn).query)["host"][0]
-    with TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(f"{folder}/.s.PGSQL.5432")
-        listener.listen()
-        proxy = Proxy(f"{host}/.s.PGSQL.5432", listener, only)
+    """Yield the DSN of a proxy before the server, and the proxy."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        proxy = Proxy(address_of(dsn), listener, only)
         try:
-            yield dsn.replace(host, folder), proxy
+            yield through(dsn, listener.getsockname()[1]), proxy
         finally:
             proxy.close()

@@ -30,9 +30,9 @@ from listener.adapters.postgres.library import PostgresLibrary
 from listener.adapters.postgres.statements import query, times_of
 from listener.domain.faults import StatementRefusedError, StoreRefusedError, StoreUnavailableError
 from tests.catalogue import add_release, table
-from tests.conftest import BACKEND, Connection, as_role, through
+from tests.conftest import BACKEND, Connection, as_role
 from tests.integration.conftest import ASK_AGAIN, until
-from tests.integration.test_wakeups import Proxy
+from tests.integration.proxy import proxy_before
 
 
 @pytest.mark.parametrize(
@@ -366,11 +366,10 @@ async def test_session_whose_opening_is_broken_off_is_closed(
 async def test_connections_that_nothing_comes_from_any_more_do_not_hold_up_new_ones(
     db: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proxy = Proxy(db.info.host, db.info.port)
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    behind = replace(database, dsn=through(database.dsn, port))
-    async with open_pool(behind, size=2) as pool:
+    async with (
+        proxy_before(database.dsn) as (dsn, proxy),
+        open_pool(replace(database, dsn=dsn), size=2) as pool,
+    ):
         async with session(pool), session(pool):
             pass
         proxy.freeze()
@@ -381,9 +380,6 @@ async def test_connections_that_nothing_comes_from_any_more_do_not_hold_up_new_o
                     await connection.execute("SELECT 1")
         async with asyncio.timeout(20), session(pool) as connection:
             await connection.execute("SELECT 1")
-    server.close()
-    await proxy.close()
-    await server.wait_closed()
 
 
 def _sessions(db: Connection, name: str) -> bool:

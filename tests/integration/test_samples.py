@@ -31,10 +31,10 @@ from listener.engine.consumer import Consumer
 from listener.engine.tenure import ConsumerLimits
 from listener.settings import StatusSettings
 from tests.catalogue import add_release
-from tests.conftest import BACKEND, Connection, through
+from tests.conftest import BACKEND, Connection
 from tests.database import look, on
 from tests.integration.conftest import Answers, nodes_of, until
-from tests.integration.test_wakeups import Proxy
+from tests.integration.proxy import proxy_before
 
 MINUTE = timedelta(minutes=1)
 SAMPLE = Sample(
@@ -278,17 +278,14 @@ async def test_look_that_hangs_is_given_up_and_made_anew(
     async def backend_of(connection: Session, _: str) -> int:
         return int((await only_row(await connection.execute("SELECT pg_backend_pid()")))[0])
 
-    proxy = Proxy(db.info.host, db.info.port)
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
     monkeypatch.setattr(viewers, "_LONGEST", timedelta(seconds=1))
-    async with open_viewer(through(dsn, port), BACKEND) as viewer:
+    async with (
+        proxy_before(dsn) as (behind, proxy),
+        open_viewer(behind, BACKEND) as viewer,
+    ):
         before = await viewer.look(backend_of)
         proxy.freeze()
         assert await viewer.look(backend_of) != before
-    server.close()
-    await proxy.close()
-    await server.wait_closed()
 
 
 async def test_page_and_status_tell_what_keeps_a_lane_from_its_work(

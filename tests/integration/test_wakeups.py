@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -25,69 +25,13 @@ from listener.engine.circuit import Circuit
 from listener.engine.consumer import Consumer
 from listener.engine.tenure import ConsumerLimits
 from tests.catalogue import add_release, outbox_size, rename, table
-from tests.conftest import Connection, through
+from tests.conftest import Connection
 from tests.integration.conftest import until
+from tests.integration.proxy import proxy_before
 
 NEVER = timedelta(days=1)
 ROUNDS = 120
 WRITERS = 4
-
-
-class Proxy:
-    """Stands between a client and the server's socket, and can go dead without closing anything."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._host = host
-        self._port = port
-        self._alive: list[asyncio.Event] = []
-        self._writers: list[asyncio.StreamWriter] = []
-        self._served: list[asyncio.Event] = []
-
-    def freeze(self) -> None:
-        """Pass nothing more on, in either direction, for the connections there are."""
-        for alive in self._alive:
-            alive.clear()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Pass on what one client and the server say to each other."""
-        alive = asyncio.Event()
-        alive.set()
-        self._alive.append(alive)
-        server_reader, server_writer = await self._connect()
-        self._writers += [writer, server_writer]
-        self._served.append(served := asyncio.Event())
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_pass_on(reader, server_writer, alive))
-            tasks.create_task(_pass_on(server_reader, writer, alive))
-        served.set()
-
-    async def close(self) -> None:
-        """Cut every connection, and see it off."""
-        for alive in self._alive:
-            alive.set()
-        for writer in self._writers:
-            writer.transport.abort()
-        for served in self._served:
-            await served.wait()
-        for writer in self._writers:
-            with suppress(OSError):
-                await writer.wait_closed()
-
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        if self._host.startswith("/"):
-            return await asyncio.open_unix_connection(f"{self._host}/.s.PGSQL.{self._port}")
-        return await asyncio.open_connection(self._host, self._port)
-
-
-async def _pass_on(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, alive: asyncio.Event
-) -> None:
-    with suppress(OSError):
-        while received := await reader.read(2**16):
-            await alive.wait()
-            writer.write(received)
-            await writer.drain()
-    writer.close()
 
 
 @asynccontextmanager
@@ -256,22 +200,17 @@ async def test_half_open_session_is_noticed_and_replaced(
     db: Connection, database: Database, outbox: PostgresOutbox
 ) -> None:
     row = add_release(db)
-    info = db.info
-    proxy = Proxy(info.host, info.port)
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    behind = replace(database, dsn=through(database.dsn, port))
     times = LaneTimes(beat=timedelta(milliseconds=300))
-    async with following(behind, outbox, times=times):
+    async with (
+        proxy_before(database.dsn) as (dsn, proxy),
+        following(replace(database, dsn=dsn), outbox, times=times),
+    ):
         await until_settled(db)
         proxy.freeze()
         rename(db, row, "Nobody hears that we are called")
         await until_settled(db)
         rename(db, row, "The new session does")
         await until_settled(db)
-    server.close()
-    await proxy.close()
-    await server.wait_closed()
 
 
 async def test_holder_that_lost_its_lane_stops(db: Connection, database: Database) -> None:
