@@ -50,7 +50,7 @@ def pytest_configure_node(node: Any) -> None:  # noqa: ANN401 - xdist ships no t
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    """Tell which server it is."""
+    """Name the server."""
     return f"PostgreSQL: {config.stash[_CHOICE].words}"
 
 

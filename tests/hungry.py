@@ -1,4 +1,4 @@
-"""Asks LML for as often as it is told to, whatever comes; prints what that took of this process."""
+"""Asks LML so many times, whatever it answers; prints what that took of this process."""
 
 from __future__ import annotations
 

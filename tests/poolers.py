@@ -42,11 +42,11 @@ class _Backend:
         self._session.finish()
 
     def greeting(self) -> bytes:
-        """Return what a server says to a client that it accepts."""
+        """Return what a server sends to a client that it accepts."""
         names = (b"server_version", b"server_encoding", b"client_encoding", b"TimeZone")
         known = [(name, self._session.parameter_status(name) or b"") for name in names]
-        told = [_framed(b"S", name + b"\0" + value + b"\0") for name, value in known]
-        return _framed(b"R", bytes(4)) + b"".join(told) + _framed(b"Z", b"I")
+        parameters = [_framed(b"S", name + b"\0" + value + b"\0") for name, value in known]
+        return _framed(b"R", bytes(4)) + b"".join(parameters) + _framed(b"Z", b"I")
 
     async def answer(self) -> bytes:
         """Return all up to and with ReadyForQuery."""

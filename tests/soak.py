@@ -39,7 +39,7 @@ PATIENCE = 60
 RETRY_PATIENCE = 330
 _STOP = 20
 
-# What LML must not say: each of these spoils a reply or a call so that it can be told.
+# What LML must not say: each of these spoils a reply or a call visibly.
 _FAULTS = (
     *("reset", "reset_midway", "cut", "truncated_json", "not_json", "invalid_utf8", "empty_body"),
     *("html", "redirect", "gzip_bomb", "list_document", "no_results", "null_results", "short"),
@@ -347,7 +347,7 @@ def stage(folder: Path) -> Iterator[tuple[str, SimulatorProcess]]:
             yield dsn, lml
 
 
-def soak(seconds: float, seed: int, told: Callable[[str], None]) -> tuple[int, list[str]]:
+def soak(seconds: float, seed: int, report: Callable[[str], None]) -> tuple[int, list[str]]:
     """Break everything for some time; return the edits that were made, and what is wrong then."""
     with tempfile.TemporaryDirectory(prefix="listener-soak-") as name, ExitStack() as stack:
         dsn, lml = stack.enter_context(stage(Path(name)))
@@ -356,12 +356,12 @@ def soak(seconds: float, seed: int, told: Callable[[str], None]) -> tuple[int, l
         writers = Writers(dsn, seed)
         try:
             for act in Chaos(dsn, lml, daemons, random.Random(seed)).go_on(seconds):
-                told(act)
+                report(act)
         finally:
             writers.stop()
         with psycopg.connect(dsn, autocommit=True) as connection:
             settled = until_none(connection, "listener.change WHERE stream = 'library'", PATIENCE)
-            told(f"outbox empty {settled:.1f} s after the last fault")
+            report(f"outbox empty {settled:.1f} s after the last fault")
             # Nothing may have been parked within minutes.
             answered = until_none(
                 connection,
@@ -369,7 +369,7 @@ def soak(seconds: float, seed: int, told: Callable[[str], None]) -> tuple[int, l
                 " WHERE g.failures > 0 AND l.artist_name IS NOT NULL",
                 RETRY_PATIENCE,
             )
-            told(f"all that failed answered {answered:.1f} s later")
+            report(f"all that failed answered {answered:.1f} s later")
             return writers.committed, wrong_rows(connection, lml)
 
 

@@ -426,7 +426,7 @@ def test_stop_finishes_what_is_being_asked(
     assert settled(db)
 
 
-def test_stop_does_not_wait_longer_than_told(
+def test_stop_does_not_wait_longer_than_it_may(
     db: Connection, start: Start, simulator: Simulator
 ) -> None:
     daemon = start(SHUTDOWN_TIMEOUT="200ms").following()

@@ -39,7 +39,7 @@ def folder() -> Iterator[Path]:
 def _demo(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
         [sys.executable, "-m", "listener", "demo", *arguments],
-        # Everything that the demo starts inherits it, which tells its processes from others.
+        # Everything that the demo starts inherits it, which distinguishes its processes.
         env={"TMPDIR": str(folder)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -146,7 +146,7 @@ def test_screen_is_coloured_on_a_terminal_unless_it_is_turned_off(
     assert bool(re.search(r"\x1b\[[0-9;]*3[0-9]m", shown)) == coloured
 
 
-def test_wrong_settings_are_all_told_and_the_database_is_examined_all_the_same(
+def test_wrong_settings_are_all_reported_and_the_database_is_examined_nevertheless(
     doctor: Doctor,
 ) -> None:
     findings = doctor(LIBRARY_METADATA_URL="lml.example", BATCH_SIZE="0", LINGER="soon")
@@ -335,8 +335,8 @@ def test_answer_of_the_deploy_gate_is_reported(doctor: Doctor, simulator: Simula
     simulator.health = Health(commit_sha="f" * 40)
     findings = doctor(**COMMIT)
     assert states(findings) == {"deploy gate": "fail"}
-    told = "shut: the code host does not answer: Connection refused"
-    assert findings["deploy gate"]["finding"] == told
+    shut = "shut: the code host does not answer: Connection refused"
+    assert findings["deploy gate"]["finding"] == shut
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ HOST_KEY = "secret-token-of-the-code-host"
 
 
 class CodeHost:
-    """Answers comparisons of commits with what it is told to."""
+    """Answers comparisons of commits as a test sets it."""
 
     def __init__(self) -> None:
         self.status = 200

@@ -177,13 +177,13 @@ def test_former_identities_are_listed(db: Connection, dsn: str, withdrawn: int) 
     now, state = listed.stdout.splitlines()
     assert now == "now       none"
     assert re.match(r"\d+ +.+; method .+, confidence \d\.\d\d; until .+ ago\): the row", state)
-    (told,) = json.loads(look(dsn, "history", str(withdrawn), "--json").stdout)
-    assert tuple(told) == STATE
-    assert told["superseded_reason"] == "withdrawn"
-    assert told["superseded_at"].endswith("+00:00")
+    (former,) = json.loads(look(dsn, "history", str(withdrawn), "--json").stdout)
+    assert tuple(former) == STATE
+    assert former["superseded_reason"] == "withdrawn"
+    assert former["superseded_at"].endswith("+00:00")
     why = look(dsn, "why", str(withdrawn)).stdout
     (line,) = [line for line in why.splitlines() if line.startswith("history")]
-    assert f"{told['history_id']}: " in line
+    assert f"{former['history_id']}: " in line
     assert "; until " in line
 
 
@@ -201,7 +201,7 @@ def test_restore_refuses_what_is_not_there(db: Connection, dsn: str, withdrawn: 
         1,
         f"listener: row {withdrawn} was deleted from the library; nothing can be restored\n",
     )
-    # What stood there is still told.
+    # What stood there is still listed.
     assert state in look(dsn, "history", str(withdrawn)).stdout
     assert look(dsn, "history", str(withdrawn), "--restore", "1", "--json").returncode == 2
     never = look(dsn, "history", str(other + 1))
@@ -226,12 +226,12 @@ def test_backend_without_a_history_is_reported_and_works(
     rename(db, row, "Broadcast")
     eventually(lambda: all_answered(db))
     assert daemon.stop() == 0
-    told = "former identities are not kept, but verdicts are written"
+    event = "former identities are not kept, but verdicts are written"
     reason = "table library_identity_history does not exist"
-    assert daemon.logged(told) == daemon.logged(told, reason=reason, level="warning") == 1
+    assert daemon.logged(event) == daemon.logged(event, reason=reason, level="warning") == 1
     ran = listener.run("sweep")
     assert ran.code == 0
-    assert ran.stderr.count(told) == 1
+    assert ran.stderr.count(event) == 1
     refused = look(dsn, "history", str(row))
     assert (refused.returncode, refused.stdout) == (2, "")
     assert reason in refused.stderr

@@ -218,10 +218,10 @@ def test_daemon_at_work_is_seen(db: Connection, dsn: str, start: Start) -> None:
         (holder, True, 0),
         (holder, True, 0),
     ]
-    told = look(dsn, "why", str(row))
-    assert told.returncode == 0
-    assert f"none in the outbox; {holder} follows the library" in told.stdout
-    assert ": single_artist" in told.stdout
+    story = look(dsn, "why", str(row))
+    assert story.returncode == 0
+    assert f"none in the outbox; {holder} follows the library" in story.stdout
+    assert ": single_artist" in story.stdout
     assert daemon.stop() == 0
     assert '"replicas": []' in look(dsn, "status", "--json").stdout
 
@@ -315,7 +315,7 @@ def test_watch_outlasts_a_database_that_cannot_be_reached(
     assert code == 130
 
 
-def test_why_tells_by_its_exit_code_whether_the_row_is_there(db: Connection, dsn: str) -> None:
+def test_exit_code_of_why_says_whether_the_row_is_there(db: Connection, dsn: str) -> None:
     row = add_release(db, "Stereolab", "Dots and Loops", "Za")
     there = look(dsn, "why", str(row))
     assert (there.returncode, there.stderr) == (0, "")

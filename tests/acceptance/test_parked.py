@@ -205,5 +205,5 @@ def test_setting_of_the_scope_is_heeded_by_why(db: Connection, listener: Command
     row = add_release(db)
     db.execute("DELETE FROM listener.change")
     assert "out of scope" not in listener.run("why", str(row)).stdout
-    told = listener.run("why", str(row), INCLUDE_NULL_CANONICAL="false")
-    assert "out of scope without a canonical_entity_id" in told.stdout
+    shown = listener.run("why", str(row), INCLUDE_NULL_CANONICAL="false")
+    assert "out of scope without a canonical_entity_id" in shown.stdout

@@ -1,4 +1,4 @@
-"""What the real process tells a server that stands in for Sentry."""
+"""What the real process sends to a server that stands in for Sentry."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def sentry() -> Iterator[Sentry]:
 
 @pytest.fixture
 def settings(sentry: Sentry, dsn: str, db: Connection, role: str) -> dict[str, str]:
-    """Everything is told; the database's address has a password, whether it is asked for or not."""
+    """Everything is sent; the database's address has a password, whether it is asked for or not."""
     db.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), PASSWORD))
     parts = urlsplit(dsn)
     separator = "&" if parts.query else "?"

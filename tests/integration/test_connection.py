@@ -1,4 +1,4 @@
-"""Connections lent for short pieces of work."""
+"""Connections that are taken from the pool for short pieces of work."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ async def test_statement_that_takes_too_long_is_about_its_rows(pool: Pool) -> No
         await sleep()
 
 
-async def test_connection_is_lent_again_after_work_that_went_well(database: Database) -> None:
+async def test_connection_is_used_again_after_work_that_went_well(database: Database) -> None:
     async with open_pool(database, size=1) as pool:
         assert len({await pid_of(pool) for _ in range(3)}) == 1
 
@@ -240,7 +240,7 @@ async def program(_connection: psycopg.AsyncConnection[Any]) -> None:
 
 
 @pytest.mark.parametrize("fail", [statement, pipeline, transaction, program])
-async def test_connection_is_not_lent_again_after_work_that_failed(
+async def test_connection_is_not_used_again_after_work_that_failed(
     db: Connection,
     database: Database,
     fail: Callable[[psycopg.AsyncConnection[Any]], Awaitable[None]],
@@ -350,7 +350,7 @@ async def test_every_session_notices_a_network_that_drops_everything(database: D
             assert given["keepalives_idle"] == "10"
 
 
-async def test_session_whose_opening_is_broken_off_is_closed(
+async def test_session_whose_opening_is_cancelled_is_closed(
     db: Connection, database: Database
 ) -> None:
     for half_milliseconds in range(24):

@@ -179,7 +179,7 @@ async def test_wakeups_arrive_on_a_direct_connection(dsn: str) -> None:
     assert judge_wakeups(wakeups).state is State.OK
 
 
-async def test_pooler_that_lends_each_statement_a_backend_is_found(dsn: str) -> None:
+async def test_pooler_that_gives_each_statement_another_backend_is_found(dsn: str) -> None:
     async with pooler(dsn) as pooled:
         wakeups = await try_wakeups(pooled)
     assert not wakeups.from_another

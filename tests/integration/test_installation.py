@@ -437,7 +437,7 @@ def test_every_table_can_be_deleted_from_while_all_tables_are_published(db: Conn
         db.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier("listener", str(name))))
 
 
-async def test_older_program_never_mends_triggers_of_a_newer_one(bare: str) -> None:
+async def test_older_program_never_repairs_triggers_of_a_newer_one(bare: str) -> None:
     async with installing(bare) as connection:
         await install(connection, BACKEND)
         await become(connection, "99.0.0")

@@ -208,9 +208,9 @@ async def test_each_state_of_the_tracks_comes_through(simulator: Simulator, lml:
     assert {legacy: await tracks_of(lml, legacy) for legacy in found} == found
 
 
-@pytest.mark.parametrize(("version", "told"), [(1, 0), (2, 1), (None, 1)])
+@pytest.mark.parametrize(("version", "reported"), [(1, 0), (2, 1), (None, 1)])
 async def test_other_contract_on_tracks_is_reported_once(
-    simulator: Simulator, lml: LmlClient, version: int | None, told: int
+    simulator: Simulator, lml: LmlClient, version: int | None, reported: int
 ) -> None:
     simulator.knowledge = Knowledge()
     simulator.wire = Wire(tracks_contract_version=version)
@@ -218,13 +218,13 @@ async def test_other_contract_on_tracks_is_reported_once(
     with capture_logs() as logs:
         visited = [await tracks_of(lml, 44) is not None for _ in range(2)]
         await answers(lml)
-    assert visited == [not told] * 2
+    assert visited == [not reported] * 2
     lines = [
         line
         for line in logs
         if line["event"] == "ignoring tracks under an unknown contract, logged once"
     ]
-    assert [line["contract"] for line in lines] == [repr(version)] * told
+    assert [line["contract"] for line in lines] == [repr(version)] * reported
 
 
 @pytest.mark.parametrize("fault", ["gzip", "wrong_content_type", "permuted", "junk_cache_stats"])
@@ -303,7 +303,7 @@ async def test_wait_that_the_edge_asks_for_is_handed_on_within_reason(
 
 @contextmanager
 def rude_server() -> Iterator[int]:
-    """Yield the port of what breaks off every connection once a byte has come."""
+    """Yield the port of what cuts every connection once a byte has come."""
 
     class Rude(BaseRequestHandler):
         def handle(self) -> None:
@@ -383,10 +383,10 @@ async def test_reason_why_no_server_answers_is_reported_in_the_words_of_the_syst
                 await probe.health()
         with capture_logs() as logs:
             async with open_lml(address, TOKEN, LIMITS) as lml:
-                told = f"^no answer to identity/bulk-resolve-libraries: {reason}$"
-                with pytest.raises(LmlUnavailableError, match=told):
+                words = f"^no answer to identity/bulk-resolve-libraries: {reason}$"
+                with pytest.raises(LmlUnavailableError, match=words):
                     await answers(lml)
-    assert [re.search(told, log["reason"]) is not None for log in logs] == [True]
+    assert [re.search(words, log["reason"]) is not None for log in logs] == [True]
 
 
 async def test_address_that_is_invalid_is_not_blamed_on_a_row() -> None:

@@ -96,7 +96,7 @@ class Answering:
 
 @pytest.fixture
 async def lml() -> Answering:
-    """LML's side, to be told what to answer."""
+    """LML's side, which answers what a test sets."""
     return Answering()
 
 

@@ -245,7 +245,7 @@ async def test_release_that_is_answered_is_not_raised_until_it_is_due(
     db.execute("UPDATE listener.ledger SET next_ask_at = now()")
     assert await rotation.raise_releases([album]) == 1
     settle_all(db)
-    # What failed has a time and a feed of its own, unless the row says something else by now.
+    # What failed has a time and a feed of its own, unless the row has changed since.
     db.execute("UPDATE listener.ledger SET failures = 1")
     assert await rotation.raise_releases([album]) == 0
     rename(db, album, "Yet another")

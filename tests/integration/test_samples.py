@@ -288,7 +288,7 @@ async def test_look_that_hangs_is_given_up_and_made_anew(
         assert await viewer.look(backend_of) != before
 
 
-async def test_page_and_status_tell_what_keeps_a_lane_from_its_work(
+async def test_page_and_status_show_what_keeps_a_lane_from_its_work(
     db: Connection, dsn: str, database: Database
 ) -> None:
     reason = "permission denied for table change"
@@ -354,8 +354,8 @@ async def test_daemon_whose_changes_are_all_refused_is_not_ready_and_reveals_no_
             assert pulse is not None
             rotation = StreamReading(Stream.ROTATION, 0, None, followed=True)
             reading = Reading(((await readings.read()).waiting[0], rotation), 0, timedelta(0))
-            told = unready(reading, [pulse], timedelta(minutes=5))
-            assert told == ["the database refuses every change of library"]
+            reasons = unready(reading, [pulse], timedelta(minutes=5))
+            assert reasons == ["the database refuses every change of library"]
 
     # Once it was refused a few times it gives the lane up, and says why.
     with pytest.raises(ExceptionGroup) as group:

@@ -47,8 +47,8 @@ OPEN = ("/livez", "/readyz")
 
 
 @dataclass
-class Told:
-    """What the routes are told, and how often they asked."""
+class Served:
+    """What the routes serve, and how often they looked."""
 
     why: Sequence[str] = ()
     fault: str | None = None
@@ -74,19 +74,19 @@ class Told:
 
 @asynccontextmanager
 async def site(
-    told: Told | None = None,
+    served: Served | None = None,
     token: str | None = None,
     hosts: frozenset[str] | None = None,
     catalogue: FakeCatalogue | None = None,
 ) -> AsyncIterator[httpx.AsyncClient]:
-    told = told or Told()
+    served = served or Served()
     sources = Sources(
-        told.unready,
-        told.metrics.text,
-        told.latest,
-        told.look,
-        told.look,
-        told.look,
+        served.unready,
+        served.metrics.text,
+        served.latest,
+        served.look,
+        served.look,
+        served.look,
         catalogue or FakeCatalogue(),
     )
     bound = bound_socket("127.0.0.1", 0)
@@ -99,14 +99,14 @@ async def site(
 
 
 async def test_probes_say_yes_or_no_and_why() -> None:
-    told = Told()
-    async with site(told) as client:
+    served = Served()
+    async with site(served) as client:
         assert (await client.get("/livez")).text == "ok\n"
         ready = await client.get("/readyz")
         assert (ready.status_code, ready.json()) == (200, {"ready": True, "why": []})
-        told.why = ["no daemon follows library"]
+        served.why = ["no daemon follows library"]
         red = await client.get("/readyz")
-        assert (red.status_code, red.json()["why"]) == (503, told.why)
+        assert (red.status_code, red.json()["why"]) == (503, served.why)
         assert (await client.get("/livez")).status_code == 200
 
 
@@ -194,18 +194,18 @@ async def test_page_of_another_site_learns_nothing(host: str, status: int) -> No
 
 
 async def test_many_viewers_cost_one_look() -> None:
-    told = Told()
-    async with site(told) as client:
+    served = Served()
+    async with site(served) as client:
         replies = await asyncio.gather(*(client.get("/status.json") for _ in range(20)))
     assert {reply.content for reply in replies} == {b'{"looks": 1}'}
 
 
 async def test_database_that_is_gone_is_said() -> None:
-    told = Told(fault="the database is gone")
-    async with site(told) as client:
+    served = Served(fault="the database is gone")
+    async with site(served) as client:
         reply = await client.get("/status.json")
         assert (reply.status_code, reply.json()) == (503, {"fault": "the database is gone"})
-        told.fault = None
+        served.fault = None
         assert (await client.get("/status.json")).status_code == 200
 
 
@@ -253,12 +253,12 @@ async def test_oldest_idle_connection_gives_way(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(serving, "_CONNECTIONS", 2)
     monkeypatch.setattr(serving, "_STALE", timedelta())
     gate = asyncio.Event()
-    told = Told(gate=gate)
-    async with site(told) as client:
+    served = Served(gate=gate)
+    async with site(served) as client:
         address = client.base_url.host, client.base_url.port
         busy, asking = await asyncio.open_connection(*address)
         asking.write(b"GET /status.json HTTP/1.1\r\nHost: a\r\n\r\n")
-        await told.looked.wait()
+        await served.looked.wait()
         half_open, silent = await asyncio.open_connection(*address)
         silent.write(b"GET /livez HTTP/1.1\r\nHost: a")
         assert (await client.get("/livez")).status_code == 200
@@ -273,14 +273,14 @@ async def test_busy_connection_gives_way_to_a_probe_where_all_are_busy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(serving, "_CONNECTIONS", 2)
-    told = Told(gate=asyncio.Event())
-    async with site(told) as client:
+    served = Served(gate=asyncio.Event())
+    async with site(served) as client:
         address = client.base_url.host, client.base_url.port
         stalled = [await asyncio.open_connection(*address) for _ in range(2)]
         for _, writer in stalled:
             writer.write(b"GET /status.json HTTP/1.1\r\nHost: a\r\n\r\n")
             await writer.drain()
-        await told.looked.wait()
+        await served.looked.wait()
         for _ in range(3):
             async with httpx.AsyncClient(base_url=client.base_url, trust_env=False) as probe:
                 assert (await probe.get("/livez")).status_code == 200
@@ -345,11 +345,11 @@ async def test_request_that_turns_into_nonsense_logs_nothing(
 
 
 async def test_error_of_our_own_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    told = Told()
-    told.unready = failing  # type: ignore[method-assign]
+    served = Served()
+    served.unready = failing  # type: ignore[method-assign]
     # A simulator in the same process wants nothing logged.
     caplog.set_level(logging.ERROR, "uvicorn.error")
-    async with site(told) as client:
+    async with site(served) as client:
         assert (await client.get("/readyz")).status_code == 500
         # It is logged once the reply is on its way.
         await until(lambda: caplog.records)
@@ -456,7 +456,7 @@ async def test_metrics_have_every_number() -> None:
         pass
     with metrics.run("sweep", Tally(resolved=10)):
         during = values(metrics.text())
-    async with site(Told(metrics=metrics)) as client:
+    async with site(Served(metrics=metrics)) as client:
         reply = await client.get("/metrics")
     assert reply.headers["content-type"].startswith("text/plain; version=0.0.4")
     found = values(reply.content)

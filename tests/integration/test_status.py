@@ -1,4 +1,4 @@
-"""What the status tells, against rows made for it."""
+"""What the status shows, against rows made for it."""
 
 from __future__ import annotations
 
@@ -225,27 +225,27 @@ async def test_fault_is_seen_until_the_next_good_beat_and_after_the_lane_was_giv
     times = LaneTimes(beat=timedelta(milliseconds=500))
     lanes = PostgresLanes(database, times, lambda stream: LaneReport(fault=faults.get(stream)))
 
-    def told() -> list[tuple[str | None, str | None]]:
+    def seen() -> list[tuple[str | None, str | None]]:
         return [(stream.breaker, stream.fault) for stream in look(dsn).streams]
 
-    async def until_told(fault: str | None) -> None:
+    async def until_seen(fault: str | None) -> None:
         async with asyncio.timeout(10):
-            while told()[0] != ("closed", fault):
+            while seen()[0] != ("closed", fault):
                 await lane.wait(timedelta(milliseconds=50))
 
     async with lanes.hold(Stream.LIBRARY) as lane:
-        await until_told("permission denied for table change")
+        await until_seen("permission denied for table change")
         faults[Stream.LIBRARY] = None
-        await until_told(None)
+        await until_seen(None)
         faults[Stream.LIBRARY] = "no space left on device"
-        await until_told("no space left on device")
+        await until_seen("no space left on device")
         faults[Stream.LIBRARY] = "no space left on device, 4 times"
-    # The word of the one that gave the lane up stands until somebody does better.
-    assert told() == [(None, "no space left on device, 4 times"), (None, None)]
+    # What was reported by the one that gave the lane up stands until another one reports.
+    assert seen() == [(None, "no space left on device, 4 times"), (None, None)]
     faults[Stream.LIBRARY] = None
     async with lanes.hold(Stream.LIBRARY) as lane:
-        await until_told(None)
-    assert told() == [(None, None), (None, None)]
+        await until_seen(None)
+    assert seen() == [(None, None), (None, None)]
 
 
 def test_run_without_an_end_goes_on_or_is_lost(db: Connection, dsn: str) -> None:
@@ -483,8 +483,8 @@ def test_nothing_is_cut_however_narrow_the_screen(dsn: str, width: int) -> None:
     lines = shown(full_status(dsn), width)
     assert max(map(len, lines)) <= width
     text = words(lines)
-    told = ("64,676", "76", "500", "99", "40,000", "20,000", "4,000", "1,000", "1,005", "61,234")
-    assert not set(told) - set(text.replace(";", " ").split())
+    numbers = ("64,676", "76", "500", "99", "40,000", "20,000", "4,000", "1,000", "1,005", "61,234")
+    assert not set(numbers) - set(text.replace(";", " ").split())
     names = ("no artist name", "never asked", "visited", "warmed in 24 h", "unresolved", "took")
     assert [name for name in names if name not in text] == []
     # The reason is one long word, broken where the line ends.
@@ -526,16 +526,16 @@ async def test_trouble_with_lml_has_a_start_that_further_failures_do_not_move(
     report = LaneReport(lml_trouble="answered 503", lml_pause=timedelta(seconds=12))
     lanes = PostgresLanes(database, LaneTimes(beat=timedelta(milliseconds=500)), lambda _: report)
 
-    async def until_told(lane: Wakeups, cause: str | None) -> StreamStatus:
+    async def until_seen(lane: Wakeups, cause: str | None) -> StreamStatus:
         async with asyncio.timeout(10):
-            while (told := look(dsn).streams[0]).lml_trouble != cause:
+            while (found := look(dsn).streams[0]).lml_trouble != cause:
                 await lane.wait(timedelta(milliseconds=50))
-        return told
+        return found
 
     async with lanes.hold(Stream.LIBRARY) as lane, lanes.hold(Stream.ROTATION):
-        first = await until_told(lane, "answered 503")
+        first = await until_seen(lane, "answered 503")
         report = replace(report, lml_trouble="refused our key (403)")
-        second = await until_told(lane, "refused our key (403)")
+        second = await until_seen(lane, "refused our key (403)")
         assert first.lml_trouble_since is not None
         assert second.lml_trouble_since == first.lml_trouble_since
         assert second.lml_next_try is not None
@@ -545,7 +545,7 @@ async def test_trouble_with_lml_has_a_start_that_further_failures_do_not_move(
         assert why.words.startswith(f"LML has refused our key (403) since {start}")
         assert any("has refused our key (403)" in line for line in shown(status, 120))
         report = LaneReport()
-        answered = await until_told(lane, None)
+        answered = await until_seen(lane, None)
         assert (answered.lml_trouble_since, answered.lml_next_try) == (None, None)
 
 
@@ -596,8 +596,8 @@ def test_latest_run_of_each_kind_is_judged_whatever_else_ran_since(
     )
     with sessions((dsn, "listener here")):
         status = look(dsn)
-    told = {run.kind: (run.outcome, run.reason) for run in status.latest_runs}
-    assert told == {"rotation": ("failed", "why"), "refresh": ("done", "why")}
+    latest = {run.kind: (run.outcome, run.reason) for run in status.latest_runs}
+    assert latest == {"rotation": ("failed", "why"), "refresh": ("done", "why")}
     words = [why.words for why in verdict_on(status, SETTINGS).why if why.cause is Cause.RUNS]
     assert words == ["the last rotation run failed: why"]
 

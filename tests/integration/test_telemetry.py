@@ -1,4 +1,4 @@
-"""What Sentry is told: envelopes made by the real SDK, captured before they are sent."""
+"""What is reported to Sentry: envelopes made by the real SDK, captured before they are sent."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _logs() -> Iterator[None]:
     root.setLevel(level)
 
 
-async def told(telemetry: SentryTelemetry, captured: Captured) -> list[dict[str, Any]]:
+async def sent(telemetry: SentryTelemetry, captured: Captured) -> list[dict[str, Any]]:
     await telemetry.sent()
     return captured.events
 
@@ -163,7 +163,7 @@ async def test_run_is_a_span_with_its_calls_and_totals_all_in_numbers(
         tally.add(Tally(resolved=400, unresolved=90, lml_calls=1))
         tally.skip(Skip.COMPILATION, 10)
         tally.lml_latency = timedelta(milliseconds=1234.6)
-    (event,) = await told(telemetry, captured)
+    (event,) = await sent(telemetry, captured)
     assert (event["type"], event["transaction"]) == ("transaction", "library-identity-consumer.run")
     assert event["tags"]["consumer.kind"] == "sweep"
     assert event["contexts"]["trace"]["status"] == "ok"
@@ -202,7 +202,7 @@ async def test_walk_over_the_rotation_is_reported_under_the_names_that_dashboard
         tally.count(Refreshed(1, RefreshStatus.WARMED, releases=2, artists=3, parts=6))
         tally.count(Refreshed(2, RefreshStatus.NOT_FOUND))
         tally.count(Refreshed(3, RefreshStatus.ERROR, word="from a newer LML"))
-    (event,) = await told(telemetry, captured)
+    (event,) = await sent(telemetry, captured)
     assert event["transaction"] == "rotation-artist-backfill.run"
     assert event["tags"]["consumer.kind"] == "rotation"
     calls = spans(event, "lml.refresh_for_identities")
@@ -235,7 +235,7 @@ async def test_spans_have_the_times_of_what_they_stand_for(
         about = time.monotonic() - before
         last = await _some_time()
         answered({})
-    (event,) = await told(telemetry, captured)
+    (event,) = await sent(telemetry, captured)
     (call,) = spans(event, "lml.bulk_resolve_libraries")
     assert within <= seconds(call) <= about
     assert seconds(event) >= first + within + last
@@ -244,7 +244,7 @@ async def test_spans_have_the_times_of_what_they_stand_for(
 
 
 async def _some_time() -> float:
-    """Let time pass; return how much, cut off to the millisecond, as no span is told finer."""
+    """Let time pass; return how much, cut off to the millisecond, as no span is finer."""
     began = time.monotonic()
     await asyncio.sleep(0.02)
     return math.floor((time.monotonic() - began) * 1000) / 1000
@@ -266,7 +266,7 @@ async def test_run_that_does_not_end_well_has_its_totals_too(
     with suppress(ValueError, asyncio.CancelledError), telemetry.run("backfill", tally):
         raise fault
     (event,) = [
-        event for event in await told(telemetry, captured) if event.get("type") == "transaction"
+        event for event in await sent(telemetry, captured) if event.get("type") == "transaction"
     ]
     (totals,) = spans(event, "library-identity-consumer.run.totals")
     assert totals["data"]["consumer.rows_resolved"] == 3
@@ -278,7 +278,7 @@ async def test_call_that_fails_is_a_span_that_failed(
 ) -> None:
     with telemetry.run("sweep", Tally()), suppress(ValueError), telemetry.call(5):
         raise ValueError(ARTIST)
-    (event,) = await told(telemetry, captured)
+    (event,) = await sent(telemetry, captured)
     (call,) = spans(event, "lml.bulk_resolve_libraries")
     assert (call["status"], call["data"]) == ("internal_error", {"lml.batch_size": 5})
     assert ARTIST not in captured.text
@@ -291,7 +291,7 @@ async def test_run_within_a_run_is_part_of_it(
         with telemetry.call(1) as answered:
             pass
         answered({})
-    (event,) = await told(telemetry, captured)
+    (event,) = await sent(telemetry, captured)
     assert len(spans(event, "lml.bulk_resolve_libraries")) == 1
 
 
@@ -304,7 +304,7 @@ async def test_very_long_run_keeps_its_totals(
             with telemetry.call(100) as answered:
                 pass
             answered(STATS)
-    (event,) = await told(telemetry, captured)
+    (event,) = await sent(telemetry, captured)
     assert len(spans(event, "lml.bulk_resolve_libraries")) == 500
     (totals,) = spans(event, "library-identity-consumer.run.totals")
     assert totals["data"]["consumer.lml_total_calls"] == 3000
@@ -336,7 +336,7 @@ async def test_runs_at_the_same_time_keep_their_calls_apart(
         event["tags"]["consumer.kind"]: [
             span["data"]["lml.batch_size"] for span in spans(event, "lml.bulk_resolve_libraries")
         ]
-        for event in await told(telemetry, captured)
+        for event in await sent(telemetry, captured)
     }
     assert sizes == {"audit": [1, 1, 1], "refresh": [2, 2, 2], "window": [3]}
 
@@ -351,7 +351,7 @@ async def test_window_shows_what_was_added_in_it(
         tally.unresolved += 2
     first, second = (
         spans(event, "library-identity-consumer.run.totals")[0]["data"]
-        for event in await told(telemetry, captured)
+        for event in await sent(telemetry, captured)
     )
     assert (first["consumer.rows_resolved"], first["consumer.scanned"]) == (5, 5)
     assert (second["consumer.rows_resolved"], second["consumer.rows_unresolved"]) == (0, 2)
@@ -364,7 +364,7 @@ async def test_window_in_which_nothing_was_scanned_sends_nothing(
     with telemetry.windows(tally):
         tally.lml_calls += 1
         tick()
-    assert not await told(telemetry, captured)
+    assert not await sent(telemetry, captured)
 
 
 async def test_call_whose_rows_are_written_in_the_next_window_is_reported_there(
@@ -377,7 +377,7 @@ async def test_call_whose_rows_are_written_in_the_next_window_is_reported_there(
         answered({})
         tick()
         tally.resolved += 9
-    (event,) = await told(telemetry, captured)
+    (event,) = await sent(telemetry, captured)
     assert len(spans(event, "lml.bulk_resolve_libraries")) == 1
 
 
@@ -423,7 +423,7 @@ async def test_error_is_captured_once_a_cause_without_contents(
         log.error("row parked", library_id=row, reason="lml_error", detail=ARTIST, failures=8)
     log.error("row parked", library_id=5, reason="lml_invalid", detail=ARTIST)
     log.warning("rows cannot be answered", count=3)
-    first, other = await told(telemetry, captured)
+    first, other = await sent(telemetry, captured)
     assert first["message"] == "row parked"
     assert first["fingerprint"] == ["row parked", ""]
     assert first["contexts"]["listener"] == {
@@ -448,7 +448,7 @@ async def test_exception_shows_its_type_and_places_alone(
         broken(ARTIST)
     except KeyError:
         log.exception("batch handling failed", rows=3, artist=ARTIST)
-    (event,) = await told(telemetry, captured)
+    (event,) = await sent(telemetry, captured)
     assert event["fingerprint"] == ["batch handling failed", "KeyError"]
     (exception,) = event["exception"]["values"]
     assert (exception["type"], exception["value"]) == ("KeyError", "batch handling failed")
@@ -466,7 +466,7 @@ async def test_error_of_a_library_shows_the_library_alone(
 ) -> None:
     logging.getLogger("psycopg.pool").error("could not insert %s", ARTIST)
     logging.getLogger("sentry_sdk.errors").error("cannot send %s", ARTIST)
-    (event,) = await told(telemetry, captured)
+    (event,) = await sent(telemetry, captured)
     assert event["message"] == "error logged by psycopg.pool"
     assert ARTIST not in captured.text
 
@@ -478,7 +478,7 @@ async def test_run_that_fails_is_reported_once_with_the_cause_it_has(
         with suppress(ExceptionGroup), telemetry.run("refresh", Tally(resolved=2)):
             raise ExceptionGroup(ARTIST, [ConnectionError(f"{ARTIST} {number}")])
     (event,) = [
-        event for event in await told(telemetry, captured) if event.get("type") != "transaction"
+        event for event in await sent(telemetry, captured) if event.get("type") != "transaction"
     ]
     assert event["fingerprint"] == ["run failed", "ConnectionError"]
     assert event["contexts"]["listener"] == {"kind": "refresh", "scanned": 2, "repeats": 0}
@@ -486,20 +486,20 @@ async def test_run_that_fails_is_reported_once_with_the_cause_it_has(
 
 
 def test_cause_is_reported_again_after_ten_minutes_with_its_repeats() -> None:
-    told: list[dict[str, Any]] = []
+    reported: list[dict[str, Any]] = []
     times = iter((0.0, 10.0, 599.0, 600.0, 700.0))
-    reporter = ErrorReporter(told.append, lambda: next(times))
+    reporter = ErrorReporter(reported.append, lambda: next(times))
     for _ in range(5):
         reporter.report("run failed", ValueError("7 rows"), kind="sweep")
-    assert [event["contexts"]["listener"]["repeats"] for event in told] == [0, 2]
+    assert [event["contexts"]["listener"]["repeats"] for event in reported] == [0, 2]
 
 
 def test_storm_of_many_causes_is_cut() -> None:
-    told: list[dict[str, Any]] = []
-    reporter = ErrorReporter(told.append, lambda: 0.0)
+    reported: list[dict[str, Any]] = []
+    reporter = ErrorReporter(reported.append, lambda: 0.0)
     for number in range(1000):
         reporter.report("run failed", ValueError("x" * number))
-    assert len(told) == 20
+    assert len(reported) == 20
 
 
 def test_reporter_that_cannot_capture_disturbs_nobody() -> None:
@@ -559,7 +559,7 @@ async def test_what_others_capture_later_is_scrubbed_too(
         span = transaction.start_child(name="row")
         span.set_data("artist", ARTIST)
         span.finish()
-    assert len(await told(telemetry, captured)) == 3
+    assert len(await sent(telemetry, captured)) == 3
     assert ARTIST not in captured.text
     assert TOKEN not in captured.text
     assert not sentry_sdk.get_client().should_send_default_pii()

@@ -187,9 +187,9 @@ async def test_failures_are_reported_with_what_comes_next(
     assert parked.answer.next_ask_at == parked.answer.failed_at + timedelta(days=7)
     assert parked.next_asking is not None
     assert parked.next_asking.due_at == parked.answer.next_ask_at
-    told = text_of(parked)
-    assert f"parked until the row or LML changes, or until `listener requeue {row}`" in told
-    assert re.search(r"next attempt .* \(in \d+ \w+\)", told)
+    text = text_of(parked)
+    assert f"parked until the row or LML changes, or until `listener requeue {row}`" in text
+    assert re.search(r"next attempt .* \(in \d+ \w+\)", text)
     db.execute("UPDATE listener.ledger SET next_ask_at = now()")
     assert f"next: due now: the last attempt failed; {who}" in text_of(story_of(dsn, row))
 
@@ -202,10 +202,10 @@ async def test_answer_before_a_failure_does_not_count_as_that_to_the_last_questi
     assert "later attempts failed" not in text_of(story_of(dsn, row))
     rename(db, row, "Broadcast")
     await fail(library, verdicts, row, timedelta(hours=1))
-    told = text_of(story_of(dsn, row))
-    assert re.search(r"asked: last answered .+: unresolved\n", told)
-    assert "later attempts failed, so this answer may be to an older question" in told
-    assert "the row has not changed since it was last asked about" in told
+    text = text_of(story_of(dsn, row))
+    assert re.search(r"asked: last answered .+: unresolved\n", text)
+    assert "later attempts failed, so this answer may be to an older question" in text
+    assert "the row has not changed since it was last asked about" in text
 
     await answer(library, verdicts, row, None)
     assert "later attempts failed" not in text_of(story_of(dsn, row))
@@ -223,9 +223,9 @@ async def test_row_out_of_scope_is_shown_as_such(
     assert story.next_asking is None
     assert "next: no search: out of scope" in text_of(story)
     assert "INCLUDE_NULL_CANONICAL is false" in text_of(story)
-    for told in (story_of(dsn, inside, include_null_canonical=False), story_of(dsn, outside)):
-        assert told.next_asking is not None
-        assert "next: due now: LML was never asked about it" in text_of(told)
+    for other in (story_of(dsn, inside, include_null_canonical=False), story_of(dsn, outside)):
+        assert other.next_asking is not None
+        assert "next: due now: LML was never asked about it" in text_of(other)
 
 
 async def test_row_that_failed_is_searched_for_though_it_is_out_of_scope(
@@ -234,8 +234,8 @@ async def test_row_that_failed_is_searched_for_though_it_is_out_of_scope(
     row = add_release(db)
     await fail(library, verdicts, row, timedelta(minutes=15))
     settle_all(db)
-    told = text_of(story_of(dsn, row, include_null_canonical=False))
-    assert re.search(r"next: .*the last attempt failed", told)
+    text = text_of(story_of(dsn, row, include_null_canonical=False))
+    assert re.search(r"next: .*the last attempt failed", text)
 
 
 async def test_parked_row_out_of_scope_is_shown_with_what_would_help(
@@ -444,17 +444,17 @@ def stories(dsn: str, rows: dict[int, str]) -> dict[int, Story]:
 async def test_what_is_due_is_what_the_searches_find(db: Connection, dsn: str, pool: Pool) -> None:
     rows = make_every_kind(db)
     found = await searched(pool)
-    told = {
+    due = {
         row: (story.next_asking.job, story.next_asking.reason)
         for row, story in stories(dsn, rows).items()
         if story.next_asking is not None and story.next_asking.due
     }
-    assert {rows[row]: told.get(row) for row in rows} == {rows[row]: found.get(row) for row in rows}
+    assert {rows[row]: due.get(row) for row in rows} == {rows[row]: found.get(row) for row in rows}
     assert 0 < len(found) < len(rows)
 
 
 @pytest.mark.timeout(60)
-async def test_time_told_is_when_the_searches_begin_to_find(
+async def test_time_shown_is_when_the_searches_begin_to_find(
     db: Connection, dsn: str, pool: Pool
 ) -> None:
     rows = make_every_kind(db)

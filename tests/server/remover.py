@@ -16,10 +16,10 @@ _LATE_SECONDS = 5
 
 def main(label: str) -> int:
     """Wait for the end of the tests, then remove; return the exit code."""
-    is_told = bool(sys.stdin.readline())
+    ended_by_itself = bool(sys.stdin.readline())
     pause = Event()
-    for _ in range(1 if is_told else _LATE_SECONDS):
-        if not is_told:
+    for _ in range(1 if ended_by_itself else _LATE_SECONDS):
+        if not ended_by_itself:
             pause.wait(1)
         if not _removed(label):
             return 1

@@ -134,7 +134,7 @@ def test_refreshes_may_wait_for_the_budget() -> None:
     paced = replace(seen.waiting[1], oldest=OLD, backlog=300)
     assert unready(replace(seen, waiting=(seen.waiting[0], paced)), PULSES, LIMIT) == []
     paced_stream = replace(STREAMS[1], oldest=OLD, backlog=300)
-    assert told(replace(FINE, streams=(STREAMS[0], paced_stream))) == (
+    assert judged(replace(FINE, streams=(STREAMS[0], paced_stream))) == (
         Word.WELL,
         "changes are waiting, none for too long",
         "300 changes of rotation waiting, the oldest for 6 min",
@@ -157,7 +157,7 @@ WALKED = RotationState(coverage=1.0, least=0.99, warm_since=NOW - timedelta(hour
 FINE = Findings(NOW, LIMIT, STREAMS, runs=(DONE,), rotation=WALKED)
 
 
-def told(findings: Findings) -> tuple[str, ...]:
+def judged(findings: Findings) -> tuple[str, ...]:
     wellness = judge(findings)
     return (wellness.word, *(why.words for why in wellness.why))
 
@@ -255,8 +255,8 @@ def test_every_cause_is_reported_alone_and_beside_others(present: tuple[Cause, .
 
 
 def test_all_well() -> None:
-    assert told(FINE) == (Word.WELL, "every change is answered")
-    assert told(replace(FINE, runs=(), rotation=None)) == told(FINE)
+    assert judged(FINE) == (Word.WELL, "every change is answered")
+    assert judged(replace(FINE, runs=(), rotation=None)) == judged(FINE)
 
 
 def test_what_cannot_be_seen_is_failing() -> None:
@@ -266,7 +266,7 @@ def test_what_cannot_be_seen_is_failing() -> None:
 
 def test_fresh_change_is_well() -> None:
     found = with_first(FINE, backlog=1, oldest=timedelta(seconds=1))
-    assert told(found) == (Word.WELL, "changes are waiting, none for too long")
+    assert judged(found) == (Word.WELL, "changes are waiting, none for too long")
 
 
 @pytest.mark.parametrize(
@@ -279,18 +279,18 @@ def test_fresh_change_is_well() -> None:
 def test_backlog_that_is_worked_on_is_noted_and_well(
     backlog: int, oldest: timedelta, note: str
 ) -> None:
-    word, *why = told(with_first(FINE, backlog=backlog, oldest=oldest))
+    word, *why = judged(with_first(FINE, backlog=backlog, oldest=oldest))
     assert (word, why[1:]) == (Word.WELL, [note])
 
 
 def test_work_for_a_person_is_reported_and_leaves_it_well() -> None:
-    word, *why = told(replace(FINE, parked=1, never_asked=1200))
+    word, *why = judged(replace(FINE, parked=1, never_asked=1200))
     assert word is Word.WELL
     assert why[1:] == ["1 row parked for a person to look at", "1,200 rows not asked about yet"]
 
 
 def test_a_few_failed_rows_are_reported_and_leave_it_well() -> None:
-    assert told(replace(FINE, failed=9)) == (
+    assert judged(replace(FINE, failed=9)) == (
         Word.WELL,
         "changes are waiting, none for too long",
         "9 rows failed and will be retried",
@@ -307,13 +307,13 @@ def test_stream_without_a_report_is_not_blamed() -> None:
     assert judge(with_first(FINE, woken=None, breaker=None)).word is Word.WELL
 
 
-def test_same_trouble_of_both_streams_is_told_once_with_its_first_moment() -> None:
+def test_same_trouble_of_both_streams_is_named_once_with_its_first_moment() -> None:
     later = replace(TROUBLE, since=SINCE + timedelta(minutes=2))
     both = replace(FINE, streams=(replace(STREAMS[0], lml=later), replace(STREAMS[1], lml=TROUBLE)))
-    assert told(both)[1:] == (CAUSES[Cause.LML][1],)
+    assert judged(both)[1:] == (CAUSES[Cause.LML][1],)
     other = replace(TROUBLE, cause="refused our key (403)")
     two = replace(FINE, streams=(replace(STREAMS[0], lml=later), replace(STREAMS[1], lml=other)))
-    assert len(told(two)) == 3
+    assert len(judged(two)) == 3
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def test_trouble_of_lml_has_a_cause_and_a_start(trouble: LmlTrouble, words: str)
 def test_failed_run_is_not_hidden_by_runs_of_another_kind() -> None:
     refreshed = replace(DONE, kind=RunKind.REFRESH, succeeded_at=NOW)
     found = replace(FINE, runs=(failed(RunKind.ROTATION), refreshed, failed(RunKind.AUDIT)))
-    assert told(found)[1:] == (
+    assert judged(found)[1:] == (
         "the last rotation run failed: LML is gone",
         "the last audit run failed: LML is gone",
     )

@@ -56,8 +56,10 @@ def test_start_names_database_and_changed_settings_without_secrets() -> None:
         announce(settings)
     (line,) = logs
     assert "geheim" not in str(line)
-    told = {name: line[name] for name in ("event", "version", "pid", "database_host", "database")}
-    assert told == {
+    announced = {
+        name: line[name] for name in ("event", "version", "pid", "database_host", "database")
+    }
+    assert announced == {
         "event": "starting",
         "version": VERSION,
         "pid": os.getpid(),

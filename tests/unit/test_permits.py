@@ -21,7 +21,7 @@ TURNS = 6
 
 @dataclass
 class Call:
-    """A caller that wants a permit, and keeps it until it is told to end."""
+    """A caller that wants a permit, and keeps it until `ending` is set."""
 
     priority: Priority
     task: asyncio.Task[None]
