@@ -29,7 +29,6 @@ from tests.runbooks import FOUR, ROOT, RUNBOOKS, headings_of
 from tests.unit.test_deploy import manifest
 
 ALERTS = RUNBOOKS / "alerts"
-RULES = ALERTS / "listener.prometheusrule.yaml"
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 DASHBOARD = json.loads((ROOT / "deploy/grafana/listener.json").read_text(encoding="utf-8"))
 _METRIC = re.compile(r"\blistener_[a-z_]+")
@@ -37,13 +36,17 @@ _METRIC = re.compile(r"\blistener_[a-z_]+")
 _VARIABLES = {"$__rate_interval": "5m", "$job": ".+"}
 
 
-def rules() -> list[dict[str, Any]]:
-    document = yaml.safe_load(RULES.read_text(encoding="utf-8"))
-    every = [rule for group in document["spec"]["groups"] for rule in group["rules"]]
-    return [rule for rule in every if "alert" in rule]
+def loaded(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return found
 
 
-@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
+SPEC = loaded(ALERTS / "listener.prometheusrule.yaml")["spec"]
+SENTRY = loaded(ALERTS / "sentry.yaml")
+RULES = [rule for group in SPEC["groups"] for rule in group["rules"] if "alert" in rule]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
 def test_alert_says_what_it_is_and_leads_to_its_runbook(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in {"critical", "warning", "info"}
     assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
@@ -53,17 +56,14 @@ def test_alert_says_what_it_is_and_leads_to_its_runbook(rule: dict[str, Any]) ->
 
 
 def test_one_address_leads_to_the_runbooks_of_all_alerts() -> None:
-    document = yaml.safe_load(RULES.read_text(encoding="utf-8"))
-    first = document["spec"]["groups"][0]["rules"][0]
+    first = SPEC["groups"][0]["rules"][0]
     assert first["record"] == "listener:runbooks"
-    sentry = yaml.safe_load((ALERTS / "sentry.yaml").read_text(encoding="utf-8"))
-    assert sentry["runbooks"] == first["labels"]["address"]
+    assert SENTRY["runbooks"] == first["labels"]["address"]
 
 
 def test_alerts_of_sentry_lead_to_their_runbooks() -> None:
-    alerts = yaml.safe_load((ALERTS / "sentry.yaml").read_text(encoding="utf-8"))["alerts"]
-    assert len(alerts) >= 8
-    for alert in alerts:
+    assert len(SENTRY["alerts"]) >= 8
+    for alert in SENTRY["alerts"]:
         assert headings_of(RUNBOOKS / alert["runbook"]) == FOUR, alert["name"]
         if alert["kind"] == "metric":
             assert {"dataset", "query", "aggregate", "threshold", "window"} <= alert.keys()
@@ -71,12 +71,12 @@ def test_alerts_of_sentry_lead_to_their_runbooks() -> None:
 
 def test_metrics_of_the_alerts_are_served_and_listed() -> None:
     """Names and labels in the rules are those of /metrics, and each stands in the list."""
-    used = {name for rule in rules() for name in _METRIC.findall(rule["expr"])}
+    used = {name for rule in RULES for name in _METRIC.findall(rule["expr"])}
     listed = set(_METRIC.findall((ALERTS / "README.md").read_text(encoding="utf-8")))
     assert used == listed
     served = everything_served()
     assert used <= {name for name, _ in served}
-    for rule in rules():
+    for rule in RULES:
         for name, matchers in re.findall(r"(listener_[a-z_]+)\{([^}]*)\}", rule["expr"]):
             for label, wanted in re.findall(r'(\w+)=~?"([^"]*)"', matchers):
                 values = {labels.get(label) for found, labels in served if found == name}
@@ -85,12 +85,12 @@ def test_metrics_of_the_alerts_are_served_and_listed() -> None:
 
 @pytest.mark.parametrize("case", ["fresh install", "feature off", "long quiet"])
 def test_every_alert_is_tried_where_it_must_be_silent(case: str) -> None:
-    tried = yaml.safe_load((ROOT / "tests" / "alerts.test.yaml").read_text(encoding="utf-8"))
-    (found,) = [each for each in tried["tests"] if each["name"] == case]
+    tried = loaded(ROOT / "tests" / "alerts.test.yaml")["tests"]
+    (found,) = [each for each in tried if each["name"] == case]
     silent = {each["alertname"] for each in found["alert_rule_test"] if not each["exp_alerts"]}
-    assert silent == {rule["alert"] for rule in rules()}
+    assert silent == {rule["alert"] for rule in RULES}
     fed = {series["series"].partition("{")[0] for series in found["input_series"]}
-    used = {name for rule in rules() for name in _METRIC.findall(rule["expr"])}
+    used = {name for rule in RULES for name in _METRIC.findall(rule["expr"])}
     assert used <= fed
 
 
@@ -154,7 +154,7 @@ def test_dashboard_shows_the_same_truths_as_the_page() -> None:
 
 
 def test_monitor_scrapes_the_pods_with_their_token() -> None:
-    monitor = yaml.safe_load((PROMETHEUS / "podmonitor.yaml").read_text(encoding="utf-8"))["spec"]
+    monitor = loaded(PROMETHEUS / "podmonitor.yaml")["spec"]
     deployment = manifest("Deployment")["spec"]
     assert monitor["selector"] == deployment["selector"]
     (container,) = deployment["template"]["spec"]["containers"]
@@ -225,8 +225,7 @@ def promtool(folder: Path, *arguments: str) -> None:
 @pytest.mark.timeout(120)
 @needs_promtool
 def test_alerts_fire_when_they_should_and_only_then(tmp_path: Path) -> None:
-    document = yaml.safe_load(RULES.read_text(encoding="utf-8"))
-    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(document["spec"]), encoding="utf-8")
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(SPEC), encoding="utf-8")
     shutil.copy(ROOT / "tests" / "alerts.test.yaml", tmp_path)
     promtool(tmp_path, "test", "rules", "alerts.test.yaml")
 
