@@ -11,16 +11,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 from psycopg import sql
 
 from listener.simulator import Knowledge, Simulator, simulator_thread
 from tests.catalogue import table
-from tests.conftest import Connection, as_role
+from tests.conftest import Connection, as_role, with_database
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -156,6 +158,19 @@ def quiet(db: Connection) -> Connection:
     for name in ("library", "rotation"):
         db.execute(sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(table(name)))
     return db
+
+
+@contextmanager
+def refusing_connections(owner_dsn: str) -> Iterator[None]:
+    """Have the database refuse new connections during the block."""
+    name = sql.Identifier(urlsplit(owner_dsn).path.removeprefix("/"))
+    allow = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
+    with psycopg.connect(with_database(owner_dsn, "postgres"), autocommit=True) as other:
+        other.execute(allow.format(name, sql.SQL("false")))
+        try:
+            yield
+        finally:
+            other.execute(allow.format(name, sql.SQL("true")))
 
 
 def capture_again(db: Connection) -> None:

@@ -14,10 +14,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.acceptance.conftest import Commands, Start, eventually
+from tests.acceptance.conftest import Commands, Start, eventually, refusing_connections
 from tests.acceptance.test_site import ANY_PORT, TOKEN, Site, url_of
 from tests.catalogue import add_identity, add_release, count, delete_release, rename, table
-from tests.conftest import Connection, with_database
+from tests.conftest import Connection
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -170,21 +170,14 @@ def test_pages_need_the_token(start: Start) -> None:
         assert reply.status_code == (404 if "library" in path else 200)
 
 
-def test_database_that_went_is_a_page_and_holds_up_no_probe(
-    db: Connection, owner_dsn: str, site: Site
-) -> None:
-    name = db.info.dbname
-    with psycopg.connect(with_database(owner_dsn, "postgres"), autocommit=True) as other:
-        other.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
-        try:
-            for path in ("search?q=can", "library/1", "lists/parked", "lists/parked.csv"):
-                reply = site.get(path)
-                assert reply.status_code == 503
-                assert "not currently accepting connections" in text_of(reply)
-            assert site.get("livez").status_code == 200
-            assert site.get("lists").status_code == 200
-        finally:
-            other.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+def test_database_that_went_is_a_page_and_holds_up_no_probe(owner_dsn: str, site: Site) -> None:
+    with refusing_connections(owner_dsn):
+        for path in ("search?q=can", "library/1", "lists/parked", "lists/parked.csv"):
+            reply = site.get(path)
+            assert reply.status_code == 503
+            assert "not currently accepting connections" in text_of(reply)
+        assert site.get("livez").status_code == 200
+        assert site.get("lists").status_code == 200
     eventually(lambda: site.get("search?q=can").status_code == 200)
 
 

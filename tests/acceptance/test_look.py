@@ -14,12 +14,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import psycopg
 import pytest
-from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from tests.acceptance.conftest import WAIT_SECONDS, Commands, Start, eventually
+from tests.acceptance.conftest import (
+    WAIT_SECONDS,
+    Commands,
+    Start,
+    eventually,
+    refusing_connections,
+)
 from tests.catalogue import add_release, outbox_size
 from tests.conftest import Connection, with_database
 
@@ -293,22 +297,15 @@ def test_low_terminal_shows_the_latest_runs(db: Connection, dsn: str) -> None:
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_watch_outlasts_a_database_that_cannot_be_reached(
-    db: Connection, dsn: str, server: str, terminal: bool
+    db: Connection, dsn: str, owner_dsn: str, terminal: bool
 ) -> None:
-    name = sql.Identifier(db.info.dbname)
-    allow = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
-    elsewhere = with_database(server, "postgres")
-    with (
-        watching(dsn, terminal=terminal, NO_COLOR="1") as watched,
-        psycopg.connect(elsewhere, autocommit=True) as other,
-    ):
+    with watching(dsn, terminal=terminal, NO_COLOR="1") as watched:
         watched.shows("no runs yet", 1)
-        other.execute(allow.format(name, sql.SQL("false")))
-        if terminal:
-            watched.shows("cannot read the status, retrying", 1)
-        else:
-            assert "cannot read the status, retrying" in watched.complaint()
-        other.execute(allow.format(name, sql.SQL("true")))
+        with refusing_connections(owner_dsn):
+            if terminal:
+                watched.shows("cannot read the status, retrying", 1)
+            else:
+                assert "cannot read the status, retrying" in watched.complaint()
         add_release(db)
         eventually(lambda: re.search(r"library +1 ", watched.text) is not None, WAIT_SECONDS)
         code, _ = watched.interrupt()

@@ -11,7 +11,6 @@ from importlib.metadata import version
 from typing import Any
 
 import httpx
-import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from psycopg import sql
@@ -19,10 +18,10 @@ from psycopg import sql
 from listener import DISTRIBUTION
 from listener.domain.health import Cause
 from listener.simulator import Simulator
-from tests.acceptance.conftest import Commands, Daemon, Start, eventually
+from tests.acceptance.conftest import Commands, Daemon, Start, eventually, refusing_connections
 from tests.acceptance.proxy import proxy_before
 from tests.catalogue import add_release, count, rename, table
-from tests.conftest import Connection, with_database
+from tests.conftest import Connection
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -322,20 +321,16 @@ def test_database_that_goes_turns_it_red_and_back(
 ) -> None:
     daemon = start(HTTP_BIND=ANY_PORT)
     site = Site(daemon).ready()
-    name = db.info.dbname
-    with psycopg.connect(with_database(owner_dsn, "postgres"), autocommit=True) as other:
-        other.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
-        other.execute(
+    with refusing_connections(owner_dsn):
+        db.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = %s AND application_name LIKE 'listener%%'",
-            (name,),
+            " WHERE datname = current_database() AND application_name LIKE 'listener%'"
         )
         assert red_within(site, "database") == "the database cannot be read"
         assert site.get("livez").status_code == 200
         assert site.get("status.json").status_code == 503
         page = site.get("page.json").json()
         assert (page["status"], page["wellness"]["word"]) == (None, "failing")
-        other.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
     eventually(lambda: not site.why, 40)
 
 
