@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Request, Response, Route
-from psycopg import sql
 
 from listener.simulator import Simulator
 from tests.acceptance.conftest import Start, eventually
+from tests.acceptance.test_parked import park
 from tests.acceptance.test_site import ANY_PORT, TOKEN, Site, url_of
-from tests.catalogue import add_release, count, rename, table
+from tests.catalogue import add_release, count, rename
 from tests.conftest import Connection
 
 pytestmark = pytest.mark.timeout(120)
@@ -446,16 +446,8 @@ def test_reasons_and_outcomes_can_be_read_on_a_phone(
 
 def add_parked(db: Connection) -> int:
     """Set a row aside, whose reason tries to be more than text."""
-    statement = sql.SQL(
-        "INSERT INTO listener.ledger (library_id, question, ask_order, failures, next_ask_at,"
-        " parked, failure, failure_detail, failed_at, failing_since)"
-        " SELECT l.id, listener.question_digest(l.artist_name, l.album_title, l.legacy_release_id,"
-        " false), 0, 8, now() + interval '7 days', true, 'lml_error',"
-        " '<img src=x onerror=alert(1)>', now(), now() FROM {} AS l WHERE l.id = %s"
-    ).format(table("library"))
     # In one transaction: a daemon that is at work never sees the change.
     with db.transaction():
         row = add_release(db)
-        db.execute("DELETE FROM listener.change WHERE row_id = %s", (row,))
-        db.execute(statement, (row,))
+        park(db, row, "<img src=x onerror=alert(1)>", "lml_error")
     return row

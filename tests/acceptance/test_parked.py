@@ -8,12 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from psycopg import sql
 
 from listener.simulator import Simulator
 from tests.acceptance.conftest import Commands, Daemon, Start, asked, eventually
 from tests.acceptance.test_daemon import add_releases, all_answered, settled, unanswered
 from tests.acceptance.test_look import look
-from tests.catalogue import add_release, count, outbox_size, rename
+from tests.catalogue import add_release, count, outbox_size, rename, table
 from tests.conftest import Connection
 
 pytestmark = pytest.mark.timeout(90)
@@ -37,10 +38,14 @@ def parked(listener: Commands) -> list[dict[str, Any]]:
 def park(db: Connection, row: int, detail: str = "odd", reason: str = "lml_invalid") -> None:
     """Enter a row in the ledger as parked, and settle its change."""
     db.execute(
-        "INSERT INTO listener.ledger (library_id, question, ask_order, next_ask_at, failures,"
-        " failure, failure_detail, failed_at, failing_since, parked) VALUES"
-        " (%s, '', 0, now() + interval '7 days', 8, %s, %s, now(), now(), true)",
-        (row, reason, detail),
+        sql.SQL(
+            "INSERT INTO listener.ledger (library_id, question, ask_order, next_ask_at, failures,"
+            " failure, failure_detail, failed_at, failing_since, parked)"
+            " SELECT id, listener.question_digest(artist_name, album_title, legacy_release_id,"
+            " false), 0, now() + interval '7 days', 8, %s, %s, now(), now(), true"
+            " FROM {} WHERE id = %s"
+        ).format(table("library")),
+        (reason, detail, row),
     )
     db.execute("DELETE FROM listener.change WHERE row_id = %s", (row,))
 
