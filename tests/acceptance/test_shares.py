@@ -71,7 +71,8 @@ def test_killed_share_is_tried_again_and_asks_about_the_rest(
         listener.begin(*container()["args"], **environment(index), BATCH_SIZE="20")
         for index in range(JOB["completions"])
     ]
-    simulator.calls.wait_for(8, seconds=60)
+    answered = "SELECT FROM listener.ledger WHERE library_id % 4 = 0"
+    eventually(lambda: quiet.execute(answered).rowcount > 0, 60)
     pods[0].kill()
     assert listener.finish(pods[0]).code == -9
     again = listener.finish(begin(listener, 0))
