@@ -1,32 +1,33 @@
 -- Finds releases whose artist and title hold all of the given words, case and accents folded; those first in which every
 -- word stands at the start of one, then the shortest. Only names that are not plain ASCII need their accents folded.
-WITH matching AS MATERIALIZED (
-    SELECT
-        l.id,
-        l.artist_name,
-        l.album_title,
-        n.names
-    FROM {backend}.library AS l
-    CROSS JOIN LATERAL (
-        SELECT lower(CASE
-            WHEN coalesce(l.artist_name, '') || ' ' || l.album_title ~ '[^ -~]'
-                THEN regexp_replace(
-                    normalize(coalesce(l.artist_name, '') || ' ' || l.album_title, NFKD), '[\u0300-\u036f]', '', 'g'
-                )
-            ELSE coalesce(l.artist_name, '') || ' ' || l.album_title
-        END) AS names
-    ) AS n
-    WHERE n.names LIKE %(longest)s
-        AND (cardinality(%(others)s::text[]) = 0 OR n.names LIKE ALL (%(others)s::text[]))
-),
-best AS (
+-- To fold is what costs: OFFSET 0 keeps the folded names, and a word that no index can look up is sought only in these.
+WITH best AS (
     SELECT
         m.id,
         m.artist_name,
         m.album_title,
         m.names,
         ' ' || m.names LIKE ALL (%(starts)s::text[]) AS begun
-    FROM matching AS m
+    FROM (
+        SELECT
+            l.id,
+            l.artist_name,
+            l.album_title,
+            n.names
+        FROM {backend}.library AS l
+        CROSS JOIN LATERAL (
+            SELECT lower(CASE
+                WHEN octet_length(coalesce(l.artist_name, '') || ' ' || l.album_title)
+                    > length(coalesce(l.artist_name, '') || ' ' || l.album_title) THEN regexp_replace(
+                        normalize(coalesce(l.artist_name, '') || ' ' || l.album_title, NFKD), '[\u0300-\u036f]', '', 'g'
+                    )
+                ELSE coalesce(l.artist_name, '') || ' ' || l.album_title
+            END) AS names
+        ) AS n
+        WHERE %(indexed)s::text IS NULL OR n.names LIKE %(indexed)s
+        OFFSET 0
+    ) AS m
+    WHERE m.names LIKE ALL (%(words)s::text[])
     ORDER BY
         begun DESC,
         length(m.names),
