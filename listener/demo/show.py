@@ -29,6 +29,7 @@ from listener.demo.story import Story
 from listener.demo.watch import NotAnsweredError, watching
 from listener.demo.writers import writing
 from listener.domain.faults import FixableError
+from listener.domain.words import plural
 from listener.simulator import SimulatorProcess
 
 _SCHEMA = "wxyc_schema"
@@ -133,7 +134,8 @@ class _Demo:
         await _interruption()
         async with installing(dsn) as connection:
             done = await install(connection, _SCHEMA)
-        self._fact("migrate", ", ".join(done) or "nothing to do")
+        steps = f"{plural(len(done), 'step')}: schema listener and the triggers are installed"
+        self._fact("migrate", steps if done else "nothing to do")
         await _interruption()
         return dsn
 
