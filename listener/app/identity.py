@@ -25,7 +25,7 @@ _ODD = re.compile(r"[^A-Za-z0-9._-]")
 def session_name(name: str) -> str:
     """Return `name`, version, host and process id, with a token: a container's ids come again.
 
-    Of a long host name the end is kept, which tells the pods of a deployment apart.
+    A long host name loses its start: its end distinguishes the pods of a deployment.
     """
     head = f"{name} {version(DISTRIBUTION)} "
     tail = f"[{os.getpid()}] {secrets.token_hex(4)}"

@@ -89,7 +89,7 @@ class Number(click.IntRange):
 
 
 class Decimal(click.FloatRange):
-    """A number with a fraction, named as plainly; `nan` is none."""
+    """A number with a fraction, named as plainly; rejects `nan`."""
 
     name = "number"
 
@@ -135,9 +135,9 @@ class _Heedless(io.FileIO):
 
 
 def _take_standard_streams() -> None:
-    # If a standard stream was closed before the start, a socket would get its number and our
-    # output. Writing to the replacement fails, but only for commands that write; a question reads
-    # the end of the input.
+    # If a standard stream was closed before the start, a socket could get its number and receive
+    # our output. Writing to the replacement fails, but only in commands that write; a prompt
+    # reads end of file.
     while (descriptor := os.open(os.devnull, os.O_RDONLY)) <= _STANDARD_ERROR:
         pass
     os.close(descriptor)

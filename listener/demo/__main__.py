@@ -1,4 +1,4 @@
-"""Makes a backend to try things out with, in an empty database: its tables, triggers, releases."""
+"""Creates a backend to experiment with in an empty database: tables, triggers and releases."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from listener.demo.postgres import create_backend, has_backend
     type=click.IntRange(0, 100_000),
     default=1000,
     show_default=True,
-    help="How many invented releases to put in.",
+    help="Number of invented releases to add.",
 )
 def main(database_url: str, schema: str, count: int) -> None:
-    """Make a backend in the database at DATABASE_URL; one that is there is left as it is."""
+    """Create a backend in the database at DATABASE_URL, unless it has one."""
     try:
         if has_backend(database_url, schema):
-            click.echo(f"{schema} is there already")
+            click.echo(f"{schema} exists already")
             return
         create_backend(database_url, schema, with_triggers=True)
-        click.echo(f"made {schema} with {fill(database_url, schema, releases(count))} releases")
+        click.echo(f"created {schema} with {fill(database_url, schema, releases(count))} releases")
     except psycopg.Error as error:
-        raise click.ClickException(f"the backend could not be made: {error}") from None
+        raise click.ClickException(f"cannot create the backend: {error}") from None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a person chose for a demo, and what it begins with."""
+"""The options of a demo, and the releases that it starts with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RELEASES_A_SECOND = 50
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """What can be chosen about a demo."""
+    """The options of a demo."""
 
     seconds: float
     latency: timedelta
@@ -32,12 +32,12 @@ class DemoOptions:
 
 
 class UnfitError(Exception):
-    """The demo cannot begin with what it was given."""
+    """The demo cannot start with these options."""
 
 
 @contextmanager
 def folder_of(options: DemoOptions) -> Iterator[Path]:
-    """Have a folder for the length of the block: the chosen one, or a temporary one.
+    """Provide a folder for the length of the block: the chosen one, or a temporary one.
 
     Raises `UnfitError` if the chosen one holds anything but an earlier run.
     """
@@ -56,9 +56,9 @@ def folder_of(options: DemoOptions) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         is_foreign = any(folder.iterdir()) and not (folder / "data" / "PG_VERSION").exists()
     except OSError as error:
-        raise UnfitError(f"the folder cannot be used: {error}") from error
+        raise UnfitError(f"cannot use the folder: {error}") from error
     if is_foreign:
-        raise UnfitError(f"{folder} holds something else; give an empty folder or a new one")
+        raise UnfitError(f"{folder} has other contents; give an empty or a new folder")
     yield folder
 
 
@@ -76,15 +76,15 @@ def catalogue_of(options: DemoOptions) -> list[Release]:
     try:
         catalogue = list(chain(given, releases(count) if count else ()))
     except (OSError, ValueError, csv.Error) as error:
-        message = f"{options.albums} is no list of albums: {error}"
+        message = f"{options.albums} is not a list of albums: {error}"
         raise UnfitError(message) from error
     if not catalogue:
-        raise UnfitError(f"there is no album in {options.albums}")
+        raise UnfitError(f"{options.albums} lists no albums")
     return catalogue
 
 
 def _require_room(options: DemoOptions) -> None:
     has_library = options.folder and (options.folder / "data" / "PG_VERSION").exists()
     if has_library and (options.albums or options.invented):
-        message = f"{options.folder} has a library; fill a new folder, or play on without --albums"
+        message = f"{options.folder} already has a library; use a new folder, or omit --albums"
         raise UnfitError(f"{message} and --releases")

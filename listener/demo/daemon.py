@@ -29,7 +29,7 @@ class Daemon:
 
     def __init__(self, settings: Mapping[str, str], folder: Path, log: Path | None) -> None:
         """Prepare a daemon that logs to the file `log`, or to standard error."""
-        # Nothing of our own environment: proxies and other projects' settings stay outside.
+        # Not our own environment: proxies and other projects' settings must not apply.
         self._environment = {"PATH": os.defpath, "PYTHONPATH": str(_PACKAGE), **settings}
         self._folder = folder
         self._log = log
@@ -50,19 +50,19 @@ class Daemon:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log if self._log else None,
-                # A Ctrl-C on the terminal is for the demo, which stops it in its turn.
+                # A Ctrl-C on the terminal goes to the demo, which then stops the daemon.
                 start_new_session=True,
             )
 
     def kill(self) -> None:
-        """End it without a chance to do anything about it."""
+        """Kill it, with no chance to clean up."""
         process = self._running()
         process.kill()
         process.wait()
         self._process = None
 
     def stop(self) -> int:
-        """Ask it to stop, and return its exit code; it may finish what it is asking."""
+        """Ask it to stop, and return its exit code; it may finish its calls in flight."""
         process = self._running()
         process.terminate()
         try:

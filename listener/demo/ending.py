@@ -1,4 +1,4 @@
-"""The end: what it all came to, whether anything was lost, and staying up for a person to play."""
+"""The end: a summary, a check that nothing was lost, and time for a person to look around."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class LostError(Exception):
 
 
 async def sum_up(play: Play, entries_before: int) -> None:
-    """Print what it all came to; raises `LostError` if anything was lost."""
+    """Print a summary; raises `LostError` if anything was lost."""
     screen = play.screen
     found = (await play.watch.read("check_everything"))[0]
     changed = await play.watch.entries() - entries_before - play.rotation_entries
@@ -31,7 +31,7 @@ async def sum_up(play: Play, entries_before: int) -> None:
     screen.fact(
         "asked",
         f"{plural(asked, 'question')} for {plural(changed, 'changed row')},"
-        f" {asked / max(1, changed):.2f} a row",
+        f" {asked / max(1, changed):.2f} per row",
     )
     screen.fact("LML", _calls(counters))
     if play.idle:
@@ -41,22 +41,20 @@ async def sum_up(play: Play, entries_before: int) -> None:
     screen.fact("outbox", "empty")
     if found.unanswered or found.unidentified:
         raise LostError(
-            f"{plural(found.unanswered, 'release')} without a verdict on the present names,"
+            f"{plural(found.unanswered, 'release')} without a verdict on the current names,"
             f" {plural(found.unidentified, 'single artist')} without an identity row"
         )
     if found.unlinked:
-        raise LostError(f"{plural(found.unlinked, 'credit')} without the artist that it has")
+        raise LostError(f"{plural(found.unlinked, 'credit')} without a link to their artist")
     if found.outdated:
         raise LostError(f"{plural(found.outdated, 'release')} with an identity of a former name")
-    screen.fact(
-        "history", f"{former_identities(found.former)} kept; none stands for a name that is gone"
-    )
-    screen.fact("nothing lost", "every release has the verdict on its present names")
+    screen.fact("history", f"{former_identities(found.former)} kept; none is still in use")
+    screen.fact("nothing lost", "every release has the verdict on its current names")
 
 
 async def stay(play: Play, commands: Mapping[str, str]) -> None:
-    """Stay up until cancelled, showing the verdicts on what a person changes."""
-    play.screen.heading("Everything stays up; Ctrl-C ends it")
+    """Run until cancelled, and show the verdicts on what a person changes."""
+    play.screen.heading("Everything keeps running; press Ctrl-C to stop")
     for label, command in commands.items():
         play.screen.command(label, command)
     latest = await play.watch.read("read_latest", after=0)

@@ -1,4 +1,4 @@
-"""Everybody on stage, and how a change and what became of it are shown."""
+"""The parts of the demo, and how it shows a change and its outcome."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _KINDS = {
 
 @dataclass(slots=True)
 class Play:
-    """The parts that play together; `call` is how long LML takes for one question.
+    """The running parts; `call` is how long LML takes for one question.
 
     `idle` collects the times of single changes that met an idle listener; `rotation_entries`
-    counts what the outbox had for the rotation.
+    counts the outbox entries of the rotation.
     """
 
     schema: str
@@ -56,7 +56,7 @@ class Play:
         return timedelta(seconds=seen - commit.at)
 
     async def outcome(self, commit: Commit) -> str:
-        """Say what a commit's rows became."""
+        """Describe what a commit's rows became."""
         return outcome_of(await self.watch.outcomes(commit.ids), self.screen.room_for_outcome)
 
     async def rotated(self, commit: Commit) -> timedelta:
@@ -66,7 +66,7 @@ class Play:
         return timedelta(seconds=seen - commit.at)
 
     async def asking(self) -> None:
-        """Return when LML has a question before it."""
+        """Return once LML is working on a question."""
 
         async def fact() -> bool:
             return bool(self.lml.counters()["in_flight"].get("bulk"))
@@ -79,7 +79,7 @@ class Play:
 
 
 def outcome_of(outcomes: Sequence[Outcome], cells: int) -> str:
-    """Say what releases became, in so many cells if that is possible."""
+    """Describe what releases became, in at most `cells` columns where possible."""
     if len(set(map(str, outcomes))) > 1:
         counts = Counter(outcome.outcome for outcome in outcomes)
         return counted(counts)
@@ -95,7 +95,7 @@ def outcome_of(outcomes: Sequence[Outcome], cells: int) -> str:
 
 
 def counted(counts: Counter[str]) -> str:
-    """Say how many of each kind there are."""
+    """Return the counts of each kind as text."""
     return ", ".join(
         f"{counts[kind]:,} {names[counts[kind] != 1]}"
         for kind, names in _KINDS.items()
@@ -104,7 +104,7 @@ def counted(counts: Counter[str]) -> str:
 
 
 def kinds(found: Any) -> str:  # noqa: ANN401 - a row of check_everything
-    """Say how many releases of each kind there are."""
+    """Return the counts of releases of each kind as text."""
     counts = Counter(
         single_artist=found.single_artists,
         unresolved=found.unresolved,
@@ -115,5 +115,5 @@ def kinds(found: Any) -> str:  # noqa: ANN401 - a row of check_everything
 
 
 def former_identities(count: int) -> str:
-    """Say how many former identities there are."""
+    """Return the count of former identities as text."""
     return f"{count:,} former {'identity' if count == 1 else 'identities'}"

@@ -1,4 +1,4 @@
-"""What the demo prints: aligned lines, plain off a terminal."""
+"""What the demo prints: aligned lines, plain unless on a terminal."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _TIME = 8
 _GAP = 2
 _NARROWEST_WHAT = 24
 _WIDEST_WHAT = 46
-# What an outcome may count on; longer ones are wrapped in their column.
+# Reserved for an outcome; longer ones wrap in their column.
 _OUTCOME = 34
-# Off a terminal nothing is wrapped.
+# Without a terminal nothing is wrapped.
 _ENDLESS = 1000
 # How many parts of the progress each get a line there.
 _PARTS = 4

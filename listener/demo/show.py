@@ -182,7 +182,7 @@ class _Demo:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
         def on_signal(number: int, _: FrameType | None) -> None:
-            # Once: what follows takes everything down, and must not be torn.
+            # Only once: a second signal must not interrupt the clean-up.
             if self._signal is None and task is not None:
                 self._signal = number
                 if not loop.is_closed():
@@ -202,13 +202,13 @@ def _settings(dsn: str, lml: SimulatorProcess) -> dict[str, str]:
 
 
 def _free_address() -> str:
-    # The same for the whole demo: a browser finds the daemon again after it was killed.
+    # One port for the whole demo, so that a browser finds the daemon again after the kill.
     with socket.create_server(("127.0.0.1", 0)) as free:
         return f"127.0.0.1:{free.getsockname()[1]}"
 
 
 async def _interruption() -> None:
-    """Let a signal that came during set-up take effect: set-up itself is never torn."""
+    """Let a signal that came during set-up take effect; set-up itself is not interrupted."""
     await asyncio.sleep(0)
 
 

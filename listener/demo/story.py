@@ -1,4 +1,4 @@
-"""A DJ week: what people and jobs do to a station's library, and how the listener keeps up."""
+"""A DJ's week: what people and jobs do to a station's library, and how the listener keeps up."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from listener.simulator.tracks import Credit, credits_of, entries_for
 _PLAYED = 25
 _NEW_TITLES = 40
 _CREDITS = 24
-# A rotation release that LML must fetch from Discogs, and one that nobody minted an identity for.
+# A rotation release that LML must fetch from Discogs, and one without an identity.
 _COLD_IDENTITY = 4711
 _DISCOGS_RELEASE = 249504
 # A week with fewer seconds than this has one new arrival a day.
@@ -24,7 +24,7 @@ _LONG_WEEK = 40
 _REASONS = {
     "verdict_changed": "LML's verdict changed",
     "question_changed": "the new name is another artist's",
-    "withdrawn": "withdrawn, LML knows nothing of the new name",
+    "withdrawn": "withdrawn, LML does not know the new name",
 }
 
 
@@ -42,18 +42,18 @@ class Story:
     """The week, scaled to the time there is."""
 
     def __init__(self, play: Play, arrivals: Iterator[Release]) -> None:
-        """Let `arrivals` come in, one after another."""
+        """Add `arrivals` to the library, one after another."""
         self._play = play
         self._arrivals = arrivals
         self._troubles = Troubles(play, arrivals)
 
     async def play(self, seconds: float) -> None:
-        """Play the week within so many seconds; what does not fit is left out, and said so."""
+        """Play the week within `seconds`; print the name of each step that does not fit."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         steps = self._steps(seconds)
         self._play.screen.heading(
-            "A DJ week; times run from COMMIT until another session sees the verdicts"
+            "A DJ's week. Times are from COMMIT until another session sees the verdicts."
         )
         day = None
         for number, step in enumerate(steps):
@@ -62,7 +62,7 @@ class Story:
                 day = step.day
                 self._play.screen.heading(day)
             if pause is None:
-                self._play.screen.fact("left out", f"{step.name}: it needs more --seconds")
+                self._play.screen.fact("left out", f"{step.name}: it takes more --seconds")
                 continue
             await asyncio.sleep(pause)
             await step.act()

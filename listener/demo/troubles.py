@@ -1,4 +1,4 @@
-"""What may go wrong in a week: late edits, an LML that is down, a daemon that dies."""
+"""What may go wrong in a week: late edits, an outage of LML, a daemon that dies."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _NEW_TITLES = 25
 
 
 class Troubles:
-    """Makes trouble, and shows what came of it."""
+    """Causes trouble, and shows how the listener handles it."""
 
     def __init__(self, play: Play, arrivals: Iterator[Release]) -> None:
-        """Let `arrivals` come in while LML is down."""
+        """Add `arrivals` to the library while LML is down."""
         self._play = play
         self._arrivals = arrivals
 
@@ -42,7 +42,7 @@ class Troubles:
         play.screen.change("edit", f"meanwhile: {second}", took, f"{outcome}; asked {asked} times")
 
     async def outage(self, seconds: float) -> None:
-        """Have LML refuse every call while new releases come in."""
+        """Have LML refuse every call while new releases arrive."""
         play, loop = self._play, asyncio.get_running_loop()
         refused = _refused(play)
         play.lml.set(faults=[{"name": "status", "status": 503}])
@@ -91,7 +91,7 @@ class Troubles:
             "restart",
             f"daemon {play.daemon.pid}",
             None,
-            f"at work {following - killed:.1f} s after the kill",
+            f"following again {following - killed:.1f} s after the kill",
         )
         await play.show("import", plural(len(commit.ids), "new title"), commit)
 

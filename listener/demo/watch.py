@@ -1,4 +1,4 @@
-"""Sees what becomes of changes, from a session of its own."""
+"""Watches what becomes of changes, from a session of its own."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Watch:
         schema: str,
         require: Callable[[], None],
     ) -> None:
-        """Look with one session and be woken by the other; `require` raises when all is in vain."""
+        """Look with one session and be woken by the other; `require` raises if the daemon died."""
         self._looking = looking
         self._listening = listening
         self._schema = schema
@@ -59,7 +59,7 @@ class Watch:
             rows = await self.read("count_unsettled", stream=stream, ids=list(ids))
             return not rows[0].unsettled
 
-        return await self.until(fact, f"the outbox to be rid of {stream}", patience)
+        return await self.until(fact, f"the changes of {stream} to leave the outbox", patience)
 
     async def followed(self, former: Sequence[str | None], patience: float = 30) -> float:
         """Return when every stream was seen to be followed by somebody who is not in `former`."""
@@ -93,7 +93,7 @@ class Watch:
         while not await fact():
             self._require()
             if loop.time() > deadline:
-                raise NotAnsweredError(f"waited {patience:.0f} s for {what} in vain")
+                raise NotAnsweredError(f"gave up after waiting {patience:.0f} s for {what}")
             await self.moved(_LOOK_EVERY)
         return loop.time()
 

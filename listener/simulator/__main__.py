@@ -27,7 +27,7 @@ class _Duration(click.ParamType[timedelta]):
             return value
         found = re.fullmatch(r"([0-9]*\.?[0-9]+)(ms|s|m|)", str(value))
         if found is None:
-            self.fail(f"{value!r} is no duration; give 0.2, 200ms, 1s or 2m", param, ctx)
+            self.fail(f"{value!r} is not a duration; give 0.2, 200ms, 1s or 2m", param, ctx)
         return timedelta(seconds=float(found[1]) * WRITTEN[found[2] or "s"])
 
 
@@ -36,17 +36,21 @@ DURATION = _Duration()
 
 @click.command()
 @click.option("--host", default=LOOPBACK, help="Address to serve on; 0.0.0.0 in a container.")
-@click.option("--port", default=0, help="Port to serve on; 0 takes a free one.")
-@click.option("--latency", type=DURATION, default="0", help="How long every call takes.")
-@click.option("--per-row", type=DURATION, default="0", help="What each row adds.")
-@click.option("--jitter", type=DURATION, default="0", help="What chance adds at most.")
-@click.option("--permits", default=PERMITS, help="Rows worked on at once; 0: no limit.")
-@click.option("--api-key", help="The bearer token that callers must send.")
-@click.option("--clock-factor", default=1.0, help="How much faster than real time all runs.")
-@click.option("--all-single", is_flag=True, help="Every verdict a single artist, 3 sources.")
-@click.option("--kept-rows", default=0, help="How many asked rows to remember.")
-@click.option("--switches", default="{}", help="More switches, as POST /_simulator takes them.")
-@click.option("--stdin", "watch_stdin", is_flag=True, help="End when standard input ends.")
+@click.option("--port", default=0, help="Port to serve on; 0 picks a free one.")
+@click.option("--latency", type=DURATION, default="0", help="Time that every call takes.")
+@click.option("--per-row", type=DURATION, default="0", help="Time that each row adds.")
+@click.option("--jitter", type=DURATION, default="0", help="Longest random time to add.")
+@click.option("--permits", default=PERMITS, help="Rows processed at a time; 0 for no limit.")
+@click.option("--api-key", help="Bearer token that callers must send.")
+@click.option(
+    "--clock-factor", default=1.0, help="Speed of simulated time; 60 passes a minute a second."
+)
+@click.option(
+    "--all-single", is_flag=True, help="Answer every question with a single artist and 3 sources."
+)
+@click.option("--kept-rows", default=0, help="Number of recent rows to remember.")
+@click.option("--switches", default="{}", help="More switches, in the JSON of POST /_simulator.")
+@click.option("--stdin", "watch_stdin", is_flag=True, help="Stop when standard input closes.")
 def main(
     switches: str,
     host: str,

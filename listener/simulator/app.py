@@ -70,7 +70,7 @@ class SimulatorApp:
         return fault
 
     async def _answer(self, exchange: Exchange, asked: Asked, fault: Fault | None) -> int | None:
-        """Send what this call gets; return the status, None if no answer was whole."""
+        """Answer this call; return the status, or None if no whole answer was sent."""
         if fault is not None:
             if fault.wait:
                 await asyncio.sleep(fault.wait.total_seconds())
@@ -98,10 +98,12 @@ class SimulatorApp:
         return rejection.status
 
     def _refusal(self, request: Request, method: str, length: int) -> Rejection | None:
-        """Return why the edge or the door refuses a request whatever it asks."""
+        """Return why the proxy or LML refuses a request before reading what it asks."""
         simulator = self._simulator
         if simulator.max_body is not None and length > simulator.max_body:
-            return Rejection(413, f"the edge takes {simulator.max_body} bytes, not {length}")
+            return Rejection(
+                413, f"the proxy accepts at most {simulator.max_body} bytes, not {length}"
+            )
         if not method:
             return Rejection(404, "not found")
         if request.method != method:
@@ -132,7 +134,7 @@ class SimulatorApp:
 
 
 async def _unless_left(exchange: Exchange, work: Coroutine[None, None, bytes]) -> bytes | None:
-    """Return what work comes to, None if the caller leaves before: LML then drops it, too."""
+    """Return the result of work, or None if the caller disconnects first: LML drops it, too."""
     async with asyncio.TaskGroup() as tasks:
         working = tasks.create_task(work)
         leaving = tasks.create_task(exchange.until_disconnect())

@@ -93,17 +93,17 @@ class Calls:
             return [call for call in self._kept if endpoint in {None, call.endpoint}]
 
     def questions(self) -> list[Question]:
-        """Return the questions of the kept bulk calls in the order they came."""
+        """Return the questions of the kept bulk calls in order of arrival."""
         return [question for call in self.recent("bulk") for question in call.questions]
 
     def wait_for(self, count: int, endpoint: str = "bulk", seconds: float = 10) -> None:
-        """Block until `count` calls have come; raise TimeoutError after `seconds`.
+        """Block until `count` calls have arrived; raise TimeoutError after `seconds`.
 
         From a coroutine: `await asyncio.to_thread(calls.wait_for, 1)`.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self.counts[endpoint] >= count, seconds):
-                text = f"{self.counts[endpoint]} calls of {endpoint} came, not {count}"
+                text = f"received {self.counts[endpoint]} calls of {endpoint}, not {count}"
                 raise TimeoutError(text)
 
     def wait_until_idle(self, seconds: float = 10) -> None:

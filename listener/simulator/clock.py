@@ -8,7 +8,7 @@ from time import monotonic
 
 
 class SimulatedClock:
-    """Runs `factor` times as fast as real time, from 0 at its making."""
+    """Runs `factor` times as fast as real time, starting at 0 when made."""
 
     def __init__(self, factor: float = 1.0) -> None:
         """Start at 0; `factor` is above 0, for instance 60: a minute passes in a second."""
@@ -16,9 +16,9 @@ class SimulatedClock:
         self.change(factor)
 
     def change(self, factor: float) -> None:
-        """Go on at another speed; raises ValueError unless `factor` is above 0."""
+        """Continue at another speed; raises ValueError unless `factor` is above 0."""
         if not factor > 0:
-            text = f"the clock's factor is {factor}; give one above 0"
+            text = f"the clock factor must be above 0, not {factor}"
             raise ValueError(text)
         now = self.now() if hasattr(self, "factor") else 0.0
         self.factor = factor
@@ -30,7 +30,7 @@ class SimulatedClock:
         return simulated + (monotonic() - real) * self.factor
 
     async def sleep(self, duration: timedelta) -> None:
-        """Let a simulated duration pass."""
+        """Sleep for a simulated duration."""
         if duration:
             await asyncio.sleep(duration.total_seconds() / self.factor)
 

@@ -35,7 +35,7 @@ def control(simulator: Simulator, method: str, body: bytes) -> JSONResponse:
 
 
 def apply_switches(simulator: Simulator, switches: dict[str, Any]) -> None:
-    """Set switches by name; raises ValueError for an unknown name or an unfit value.
+    """Set switches by name; raises ValueError for an unknown name or an invalid value.
 
     Durations are seconds. Groups of the same names as `Simulator`'s attributes: `knowledge`,
     `latency`, `wire`, `tracks`, `discogs`, `health`, `identities` (its mix). Values: `permits`,

@@ -1,4 +1,4 @@
-"""Faults on the way: replies that never come, end early, drip, lie about themselves or are huge."""
+"""Faults in transit: replies that never arrive, end early, trickle, lie or are huge."""
 
 from __future__ import annotations
 
@@ -148,12 +148,12 @@ async def _stream(
             await exchange.until_disconnect()
             return
         await exchange.piece(piece, more=True)
-        # Lets the loop see that the client has gone, and answer others meanwhile.
+        # Gives the loop a chance to notice a disconnect and to answer other clients.
         await asyncio.sleep(0)
     await exchange.piece(b"", more=False)
 
 
-_HTML_PAGE = b"<!doctype html><html><body><h1>Welcome to the edge</h1></body></html>"
+_HTML_PAGE = b"<!doctype html><html><body><h1>Welcome to the proxy</h1></body></html>"
 _DELIVERIES: dict[FaultName, Callable[[Exchange, Fault, bytes], Awaitable[int | None]]] = {
     FaultName.STATUS: _status,
     FaultName.RESET: _reset,
@@ -173,7 +173,7 @@ _DELIVERIES: dict[FaultName, Callable[[Exchange, Fault, bytes], Awaitable[int | 
     FaultName.HUGE_BODY: _huge_body,
     FaultName.HUGE_DECLARED: _huge_declared,
 }
-# These need no honest reply, so none is made: they act before LML has worked.
+# These act before LML has worked, so no honest reply is built for them.
 AT_ONCE = frozenset(
     {
         FaultName.STATUS,
@@ -193,5 +193,5 @@ def implemented() -> frozenset[FaultName]:
 
 
 async def deliver(exchange: Exchange, fault: Fault, body: bytes) -> int | None:
-    """Send `body` the way the fault wants; return the status sent, None if none was whole."""
+    """Send `body` with the fault; return the status sent, None if no whole reply was."""
     return await _DELIVERIES[fault.name](exchange, fault, body)

@@ -34,7 +34,7 @@ class DiscogsLimits:
 
 
 class Grant(NamedTuple):
-    """One call's fate. `status` None: the breaker was open, so Discogs was not asked."""
+    """The outcome of one call. `status` None: the breaker was open, so Discogs was not asked."""
 
     starts_at: float
     ends_at: float
@@ -73,11 +73,11 @@ class DiscogsBudget:
         return Grant(starts_at, ends_at, self._answer(starts_at, ends_at))
 
     def advance(self, now: float) -> None:
-        """Let the browsing up to `now` have happened."""
+        """Account for the browsing up to `now`."""
         self._browse_until(now)
 
     def change(self, limits: DiscogsLimits, now: float) -> None:
-        """Go on with other limits; tokens above the new burst are lost."""
+        """Continue with other limits; tokens above the new burst are lost."""
         self._browse_until(now)
         self._refill(now)
         self.limits = limits
@@ -111,7 +111,7 @@ class DiscogsBudget:
             time = self._token_at(time)
 
     def _browse_until(self, time: float) -> None:
-        """Let everybody who browsed up to `time` take a token first."""
+        """Give a token to each person who browsed up to `time` first."""
         while self.limits.browsing_a_minute and self._next_browsing <= time:
             asked_at = self._next_browsing
             self._refill(asked_at)
@@ -129,7 +129,7 @@ class DiscogsBudget:
             self._time = time
 
     def _token_at(self, time: float) -> float:
-        """Return when a whole token is there, from the bucket's state at `time`."""
+        """Return when a whole token is available, from the bucket's state at `time`."""
         missing = 1 - self._tokens
         # A hair more than needed: the refill up to that time must not round to 0.999…
         return time + missing * MINUTE / self.limits.calls_a_minute + 1e-9 if missing > 0 else time

@@ -16,12 +16,12 @@ class Gate:
         self._waiting: list[asyncio.Future[None]] = []
 
     def shut(self) -> None:
-        """Hold every call that comes from now on."""
+        """Hold every further call."""
         with self._lock:
             self._shut = True
 
     def open(self) -> None:
-        """Let all held calls go on, and the coming ones pass."""
+        """Release all held calls and let further ones pass."""
         with self._lock:
             self._shut = False
             waiting, self._waiting = self._waiting, []

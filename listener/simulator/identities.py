@@ -23,7 +23,7 @@ _AT_ONCE = 10
 
 @dataclass(frozen=True, slots=True)
 class IdentityMix:
-    """What LML finds behind an identity id; the shares are parts of 1, the rest is cold.
+    """What LML has for an identity id; the shares are parts of 1, the rest is cold.
 
     `overrides` maps an id to `cold`, `warm`, `tombstone`, `not_found`, `not_implemented`,
     `error`, or any other text, which becomes the status itself. Minted ids are always found.
@@ -67,13 +67,13 @@ class Identities:
         return Minted(identity_id, minted=True)
 
     def cool(self, identity_ids: Iterable[int]) -> None:
-        """Make identities cold, whatever they were."""
+        """Make identities cold, whatever their state."""
         for identity_id in identity_ids:
             self._stale.add(identity_id)
             self._fresh -= {(identity_id, part) for part in range(max(ARTISTS_OF) + 1)}
 
     def state(self, identity_id: int) -> str:
-        """Return what stands behind the id before anything was refreshed."""
+        """Return the state of the id before anything was refreshed."""
         if identity_id in self.mix.overrides:
             return self.mix.overrides[identity_id]
         if identity_id in self._stale or identity_id in self._minted_ids:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from listener.simulator.clock import SimulatedClock
 
 PERMITS = 5
-# Shorter naps than this are not kept by an event loop, so several short rows go by in one.
+# An event loop cannot sleep for less than this, so several short rows share one sleep.
 _SHORTEST = timedelta(milliseconds=10)
 
 
@@ -28,7 +28,7 @@ class WorkPermits:
         self.set(number)
 
     def set(self, number: int | None) -> None:
-        """Go on with another number; who waits for one of the old keeps waiting for that."""
+        """Change the number of permits; callers already waiting still get one of the old ones."""
         self.number = number
         self._free = asyncio.Semaphore(number) if number else None
 

@@ -32,7 +32,7 @@ class SimulatorProcess:
         return cast("dict[str, Any]", reply.json())
 
     def counters(self) -> dict[str, Any]:
-        """Return what happened so far; see `Simulator.counters`."""
+        """Return the counters; see `Simulator.counters`."""
         reply = httpx.get(self._control, trust_env=False).raise_for_status()
         return cast("dict[str, Any]", reply.json())
 

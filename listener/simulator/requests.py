@@ -44,7 +44,7 @@ class _MintRequest(TypedDict):
 
 
 class Rejection(NamedTuple):
-    """Why a request gets no answer: its status, and for the body a message and details."""
+    """Why a request is refused: its status, and for the body a message and details."""
 
     status: int
     message: str
@@ -71,7 +71,7 @@ class Asked:
 
 
 def parse(endpoint: Endpoint, body: bytes) -> Asked:
-    """Read a request body; never raises: what is wrong with it stands in `rejection`."""
+    """Read a request body; never raises: `rejection` says what is wrong with it."""
     reader = _READERS.get(endpoint)
     if reader is None:
         return Asked(endpoint)

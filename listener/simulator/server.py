@@ -59,7 +59,7 @@ class SimulatorServer(uvicorn.Server):
         await self.serve(sockets=[self._socket])
 
     def stop(self) -> None:
-        """Ask the server to end; safe from any thread once it is ready, and from a signal."""
+        """Ask the server to stop; safe from any thread once it is ready, and from a signal."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
 
@@ -82,7 +82,7 @@ class SimulatorServer(uvicorn.Server):
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         tasks = list(self.server_state.tasks)
-        # In one turn of the loop each request learns that its connection is gone.
+        # One turn of the loop lets each request notice that its connection is gone.
         await asyncio.sleep(0)
         for task in tasks:
             task.cancel()

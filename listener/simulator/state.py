@@ -23,7 +23,7 @@ from listener.simulator.verdicts import Knowledge
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """How long a call takes, in simulated time: always, per row asked, and by chance at most."""
+    """How long a call takes, in simulated time: at least, per row asked, and at most at random."""
 
     fixed: timedelta = timedelta()
     per_row: timedelta = timedelta()
@@ -32,7 +32,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What GET /health says; `unhealthy` comes with a 503."""
+    """What GET /health answers; `unhealthy` with status 503."""
 
     status: Literal["healthy", "degraded", "unhealthy"] = "healthy"
     version: str = "2.14.0"

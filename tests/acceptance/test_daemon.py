@@ -502,7 +502,7 @@ def test_daemon_for_a_schema_without_the_backend_ends_at_the_start(dsn: str, sta
     assert not daemon.logged("following")
 
 
-def test_daemon_without_a_trigger_says_so_and_finds_what_is_there(
+def test_daemon_without_a_trigger_reports_it_and_finds_existing_rows(
     db: Connection, start: Start
 ) -> None:
     db.execute(sql.SQL("DROP TRIGGER listener_capture_insert ON {}").format(table("library")))

@@ -237,7 +237,7 @@ def test_interrupt_ends_a_migration_that_waits_for_another(dsn: str, db: Connect
         assert process.returncode == INTERRUPTED
 
 
-def test_interrupt_while_it_is_loaded_says_nothing(tmp_path: Path) -> None:
+def test_interrupt_during_loading_prints_nothing(tmp_path: Path) -> None:
     # Stands for a library of which the loading takes long.
     (tmp_path / "click.py").write_text(
         "import threading\nprint('loading', flush=True)\nthreading.Event().wait(60)\n"
@@ -306,7 +306,7 @@ def test_question_that_nobody_can_answer_says_what_to_do(dsn: str) -> None:
     assert "use --yes" in ran.stderr
 
 
-def test_question_to_a_closed_input_is_one_that_nobody_answers(dsn: str) -> None:
+def test_question_on_a_closed_input_counts_as_unanswered(dsn: str) -> None:
     ran = through_sh('exec "$0" -m listener uninstall <&-', DATABASE_URL=dsn)
     assert ran.returncode == NOT_WANTED
     assert "use --yes to skip the question" in ran.stderr

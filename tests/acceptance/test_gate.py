@@ -197,7 +197,7 @@ async def test_code_host_that_refuses_shuts_it(
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"status": "sideways"}'])
-async def test_code_host_that_says_nothing_shuts_it(
+async def test_silent_code_host_closes_the_gate(
     gated: Gated, simulator: Simulator, code_host: CodeHost, body: bytes
 ) -> None:
     simulator.health = Health(commit_sha=RUNNING)

@@ -51,7 +51,7 @@ def last_state(dsn: str, row: int) -> int:
     return number
 
 
-def test_daemon_withdraws_what_answered_another_name_and_says_so(
+def test_daemon_withdraws_the_identity_of_a_former_name_and_logs_it(
     db: Connection, start: Start, simulator: Simulator
 ) -> None:
     row = add_release(db, "Stereolab")

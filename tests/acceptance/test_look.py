@@ -231,7 +231,7 @@ def test_daemon_at_work_is_seen(db: Connection, dsn: str, start: Start) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("status",), ("status", "--watch"), ("why", "1")])
-def test_what_cannot_look_says_why(db: Connection, dsn: str, arguments: tuple[str, ...]) -> None:
+def test_failed_look_is_explained(db: Connection, dsn: str, arguments: tuple[str, ...]) -> None:
     unreachable = look(with_database(dsn, "no_such_database"), *arguments)
     assert unreachable.returncode == 2
     assert unreachable.stderr.startswith("listener: ")

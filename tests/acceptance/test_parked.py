@@ -170,7 +170,7 @@ def test_parked_rows_are_shown_one_a_line_in_a_pipe(db: Connection, dsn: str) ->
     assert last == "2 rows parked; to requeue: listener requeue ID... (or --all)"
 
 
-def test_what_is_not_parked_is_named_and_the_others_are_put_back(db: Connection, dsn: str) -> None:
+def test_rows_not_parked_are_named_and_the_others_requeued(db: Connection, dsn: str) -> None:
     rows = [add_release(db) for _ in range(3)]
     for row in rows[:2]:
         park(db, row)
@@ -197,7 +197,7 @@ def test_requeue_that_is_not_understood_changes_nothing(
 
 
 @pytest.mark.parametrize("arguments", [("parked",), ("requeue", "1")])
-def test_what_is_not_installed_says_what_to_do(
+def test_missing_installation_is_reported_with_advice(
     db: Connection, dsn: str, arguments: tuple[str, ...]
 ) -> None:
     db.execute("DROP SCHEMA listener CASCADE")

@@ -457,7 +457,7 @@ def test_counts_stand_in_columns_whatever_they_are_called(
         ({"LML_API_KEY": "wrong-secret"}, "LML answered 40"),
     ],
 )
-def test_what_cannot_run_says_why_and_exits_2(
+def test_command_that_cannot_run_explains_why_and_exits_2(
     quiet: Connection, listener: Commands, settings: dict[str, str], words: str
 ) -> None:
     add_releases(quiet, 60)

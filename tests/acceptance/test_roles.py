@@ -59,7 +59,7 @@ def test_role_is_made_and_granted_and_again(
         db.execute(sql.SQL("DROP ROLE {}").format(identifier))
 
 
-def test_owner_who_may_not_grant_gets_an_error(dsn: str) -> None:
+def test_owner_without_the_right_to_grant_gets_an_error(dsn: str) -> None:
     refused = look(dsn, "roles", "--role", "pg_monitor", "--apply")
     assert refused.returncode == 2
     assert refused.stdout == ""

@@ -260,7 +260,7 @@ def test_options_of_the_library_make_no_sense_for_the_rotation(listener: Command
     assert "work on the library only" in ran.stderr
 
 
-def test_second_walk_is_refused_while_one_goes_on(
+def test_second_walk_is_refused_during_the_first(
     db: Connection, listener: Commands, simulator: Simulator
 ) -> None:
     play(db, count=10)

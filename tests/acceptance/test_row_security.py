@@ -29,7 +29,7 @@ def test_hidden_rows_are_not_settled_as_deleted(db: Connection, start: Start) ->
     eventually(lambda: count(db, "library_identity") == 5, 60)
 
 
-def test_search_that_cannot_see_all_rows_says_so(db: Connection, listener: Commands) -> None:
+def test_search_that_cannot_see_all_rows_reports_it(db: Connection, listener: Commands) -> None:
     add_release(db)
     secure(db, "library")
     swept = listener.run("sweep")

@@ -121,7 +121,7 @@ def test_commands_do_what_the_runbook_says(
 
 
 @pytest.mark.parametrize("path", all_runbooks(), ids=name_of)
-def test_every_block_says_what_it_is(path: Path) -> None:
+def test_every_block_has_a_description(path: Path) -> None:
     assert {words.split()[0] for words in languages_of(path) if words} <= LANGUAGES
     assert all(languages_of(path)), "```sh is tried, ```sh no-run and ```text are not"
 

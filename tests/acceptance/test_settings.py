@@ -129,7 +129,9 @@ def test_variable_that_cannot_be_heeded_is_named(
     "name", ["SSLKEYLOGFILE", "SSL_CERT_FILE", "PGSERVICEFILE", "PGSSLROOTCERT", "PGSSLCERT"]
 )
 @pytest.mark.parametrize("kind", ["fifo", "device", "directory"])
-def test_what_is_no_file_is_named_instead_of_opened(tmp_path: Path, name: str, kind: str) -> None:
+def test_path_that_is_not_a_file_is_reported_and_not_opened(
+    tmp_path: Path, name: str, kind: str
+) -> None:
     ran = listener(tmp_path, "settings", **(ADDRESSES | {name: str(no_file(tmp_path, kind))}))
     assert (ran.returncode, ran.stdout) == (2, "")
     assert len(ran.stderr.splitlines()) == 1

@@ -145,7 +145,7 @@ def test_page_counts_as_due_what_its_daemon_searches(
     assert site.get("page.json").json()["status"]["due_by_time"] == 0
 
 
-def test_stop_is_prompt_though_somebody_looks(start: Start) -> None:
+def test_stop_is_prompt_despite_open_pages(start: Start) -> None:
     daemon = start(HTTP_BIND=ANY_PORT, SHUTDOWN_TIMEOUT="10m")
     site = Site(daemon).ready()
     with httpx.Client(base_url=site.url, trust_env=False) as client:
@@ -187,7 +187,7 @@ def test_address_for_strangers_needs_a_token(listener: Commands, address: str) -
     )
 
 
-def test_strangers_may_look_if_somebody_says_so(start: Start) -> None:
+def test_anonymous_access_is_allowed_by_a_setting(start: Start) -> None:
     daemon = start(HTTP_BIND="0.0.0.0:0", HTTP_ALLOW_ANONYMOUS="1")
     url = url_of(daemon).replace("0.0.0.0", "127.0.0.1")  # noqa: S104 - where the test asks
     assert httpx.get(f"{url}status.json", trust_env=False).status_code == 200

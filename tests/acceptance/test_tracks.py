@@ -191,7 +191,7 @@ def test_tracks_that_are_not_wanted_are_not_asked_for(
     assert linked(db, row) == 0
 
 
-def test_spelling_that_drifts_apart_is_reported(
+def test_diverging_spelling_is_reported(
     db: Connection, listener: Commands, store: dict[int, Fields]
 ) -> None:
     row = add_compilation(db, store)

@@ -57,7 +57,7 @@ def test_list_is_paged_and_csv_has_all_of_it(db: Connection, listener: Commands)
     assert len(json.loads(listener.run("list", "parked", "--json", "--page", "2").stdout)) == 10
 
 
-def test_what_cannot_be_listed_says_so(listener: Commands) -> None:
+def test_unlistable_kind_is_explained(listener: Commands) -> None:
     assert listener.run("list", "unresolved").stdout == "none\n"
     both = listener.run("list", "parked", "--csv", "--json")
     assert (both.code, both.stdout) == (2, "")

@@ -51,7 +51,7 @@ def test_code_is_a_layer_of_its_own(layers: list[int]) -> None:
     assert code < 5_000_000 < libraries
 
 
-def test_image_says_what_it_is(config: dict[str, Any]) -> None:
+def test_image_has_labels(config: dict[str, Any]) -> None:
     labels = config["Labels"]
     assert labels["org.opencontainers.image.title"] == "listener"
     assert labels["org.opencontainers.image.licenses"] == "MIT"
@@ -59,7 +59,7 @@ def test_image_says_what_it_is(config: dict[str, Any]) -> None:
     assert len(labels["org.opencontainers.image.revision"]) in {40, len("unknown")}
 
 
-def test_image_says_how_it_is_run(config: dict[str, Any]) -> None:
+def test_image_documents_how_to_run_it(config: dict[str, Any]) -> None:
     assert config["User"] == "10001:10001"
     assert config["StopSignal"] == "SIGTERM"
     assert config["Entrypoint"] == ["listener"]

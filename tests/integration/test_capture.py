@@ -254,7 +254,7 @@ def _alter(dsn: str, *statements: str) -> None:
         ("ALTER COLUMN id TYPE bigint", "artist_name = 'Seefeel'"),
     ],
 )
-def test_open_session_goes_on_recording_after_a_column_was_altered(
+def test_open_session_keeps_recording_after_a_column_was_altered(
     dsn: str, db: Connection, album: int, alteration: str, assignment: str
 ) -> None:
     for number in range(2):
@@ -297,7 +297,7 @@ def test_columns_altered_amid_a_transaction_do_not_stop_the_writer(
     "alteration",
     ["ALTER COLUMN kill_date TYPE timestamptz", "ALTER COLUMN lml_identity_id TYPE bigint"],
 )
-def test_open_session_goes_on_recording_the_rotation_after_a_column_was_altered(
+def test_open_session_keeps_recording_the_rotation_after_a_column_was_altered(
     dsn: str, db: Connection, album: int, alteration: str
 ) -> None:
     insert = "INSERT INTO wxyc_schema.rotation (album_id, rotation_bin) VALUES (%s, 'H')"
@@ -479,7 +479,7 @@ def test_write_continues_with_one_warning_when_the_table_is_gone(db: Connection)
     assert row == (100,)
 
 
-def test_recording_goes_on_when_the_table_is_back(db: Connection, album: int) -> None:
+def test_recording_resumes_when_the_table_is_back(db: Connection, album: int) -> None:
     db.execute("ALTER TABLE listener.change RENAME TO away")
     with _warnings_of(db) as said:
         _update(db, album, "artist_name = 'Bowery Electric'")
@@ -523,7 +523,7 @@ def _give_functions_to(db: Connection, role: sql.Identifier) -> None:
 @pytest.mark.parametrize(
     "harm", ["DROP TABLE listener.change", "REVOKE INSERT ON listener.change FROM {}"]
 )
-def test_write_goes_on_when_recording_breaks_amid_a_transaction(
+def test_write_continues_when_recording_fails_mid_transaction(
     db: Connection, album: int, role: sql.Identifier, harm: str
 ) -> None:
     _give_functions_to(db, role)
@@ -534,7 +534,7 @@ def test_write_goes_on_when_recording_breaks_amid_a_transaction(
     assert len(said) == 1
 
 
-def test_write_that_waits_for_the_table_to_be_dropped_goes_on(
+def test_write_that_waits_for_the_table_to_be_dropped_continues(
     dsn: str, db: Connection, album: int
 ) -> None:
     with psycopg.connect(dsn) as operator:
@@ -596,7 +596,7 @@ def test_awake_daemon_is_not_woken(dsn: str, db: Connection, album: int) -> None
     assert waiting(db) == [album, album]
 
 
-def test_streams_are_woken_apart(dsn: str, db: Connection, album: int) -> None:
+def test_streams_are_woken_independently(dsn: str, db: Connection, album: int) -> None:
     with (
         _listening(dsn, "listener_library") as library,
         _listening(dsn, "listener_rotation") as rotation,

@@ -69,7 +69,7 @@ def test_trouble_of_the_whole_database_is_about_no_row(code: str) -> None:
         *("XX000", "XX001"),
     ],
 )
-def test_whatever_else_the_database_says_is_about_the_rows(code: str) -> None:
+def test_other_database_errors_concern_the_rows(code: str) -> None:
     with pytest.raises(StatementRefusedError), translated(StatementRefusedError):
         raise errors.lookup(code)("x")
     with pytest.raises(StoreUnavailableError), translated():

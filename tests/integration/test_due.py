@@ -843,7 +843,7 @@ async def test_longest_due_come_first_across_batches(
 
 
 @pytest.mark.parametrize("search", [by_time, by_content])
-async def test_search_goes_on_behind_a_batch_of_rows_out_of_scope(
+async def test_search_continues_after_a_batch_of_rows_out_of_scope(
     monkeypatch: pytest.MonkeyPatch,
     unseen: Connection,
     due: PostgresDue,

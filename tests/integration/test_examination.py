@@ -168,7 +168,7 @@ def test_clock_is_judged(seconds: float, state: State, words: str) -> None:
     assert words in finding.finding
 
 
-def test_standby_is_no_place_to_work() -> None:
+def test_standby_database_is_refused() -> None:
     finding = next(judge_server(replace(SERVER, standby=True)))
     assert (finding.check, finding.state) == ("database", State.FAIL)
 
@@ -216,13 +216,13 @@ async def test_failure_to_connect_shows_nothing_of_the_password(url: str) -> Non
     assert caught.value.__cause__ is None
 
 
-async def test_plain_failure_to_connect_says_where() -> None:
+async def test_failure_to_connect_names_the_address() -> None:
     with pytest.raises(StoreUnavailableError, match="port 1 failed"):
         async with examining("postgresql://u:geheim@127.0.0.1:1/x"):
             pass
 
 
-async def test_wrong_password_says_so(dsn: str) -> None:
+async def test_wrong_password_is_reported(dsn: str) -> None:
     with pytest.raises(StoreUnavailableError, match="nobody_of_that_name"):
         async with examining(as_role(dsn, "nobody_of_that_name")):
             pass

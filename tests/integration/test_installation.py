@@ -312,7 +312,7 @@ def test_commands_print_what_they_did(bare: str) -> None:
 
 
 @pytest.mark.timeout(60)
-def test_what_is_changed_is_named_before_it_is(bare: str) -> None:
+def test_changes_are_announced_before_they_are_made(bare: str) -> None:
     named = conninfo_to_dict(bare)
     database = f"database  {named['dbname']}, as role {named['user']}"
     installed = command(bare, "migrate").stderr.splitlines()
@@ -349,7 +349,7 @@ def test_wrong_settings_are_all_named_at_once() -> None:
     assert "Traceback" not in wrong.stderr
 
 
-def test_unreachable_database_is_said_without_its_password() -> None:
+def test_unreachable_database_is_reported_without_its_password() -> None:
     wrong = command("postgresql://user:hidden-word@127.0.0.1:1/db", "migrate")
     assert wrong.returncode == 2
     assert "127.0.0.1" in wrong.stderr

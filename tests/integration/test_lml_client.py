@@ -122,7 +122,7 @@ async def test_call_that_is_to_be_made_once_is(simulator: Simulator, lml: LmlCli
         ("huge_body", {"size": 2**24}, CallInterruptedError, 1),
     ],
 )
-async def test_reply_that_is_no_answer(  # noqa: PLR0917 - one parameter a column
+async def test_reply_without_an_answer(  # noqa: PLR0917 - one parameter a column
     simulator: Simulator,
     lml: LmlClient,
     hasty: LmlClient,
@@ -161,7 +161,7 @@ async def test_reply_that_is_no_answer(  # noqa: PLR0917 - one parameter a colum
         ("html", {}, LmlUnavailableError, 2),
     ],
 )
-async def test_reply_that_is_no_answer_to_a_page_with_tracks(  # noqa: PLR0917 - as above
+async def test_reply_without_an_answer_to_a_batch_with_tracks(  # noqa: PLR0917 - as above
     simulator: Simulator,
     lml: LmlClient,
     hasty: LmlClient,
@@ -397,7 +397,7 @@ async def test_address_that_is_invalid_is_not_blamed_on_a_row() -> None:
         assert await lml.release() is None
 
 
-async def test_call_that_takes_too_long_says_so_and_is_not_repeated(
+async def test_call_that_times_out_is_reported_and_not_repeated(
     simulator: Simulator, hasty: LmlClient
 ) -> None:
     simulator.faults.add("hang")
@@ -407,7 +407,7 @@ async def test_call_that_takes_too_long_says_so_and_is_not_repeated(
 
 
 @pytest.mark.parametrize("fault", ["list_document", "not_json", "html"])
-async def test_reply_that_is_no_object_is_called_that(
+async def test_reply_that_is_not_an_object_is_reported(
     simulator: Simulator, lml: LmlClient, fault: str
 ) -> None:
     simulator.faults.add(fault)
@@ -429,13 +429,13 @@ async def test_while_lml_fails_a_call_is_tried_once(simulator: Simulator, lml: L
     assert simulator.calls.counts["bulk"] == 7
 
 
-async def test_lml_says_how_it_is(simulator: Simulator, lml: LmlClient) -> None:
+async def test_health_of_lml_is_reported(simulator: Simulator, lml: LmlClient) -> None:
     assert await lml.well()
     simulator.faults.add("status", endpoint="health", status=503)
     assert not await lml.well()
 
 
-async def test_lml_says_which_release_it_is(simulator: Simulator, lml: LmlClient) -> None:
+async def test_release_of_lml_is_reported(simulator: Simulator, lml: LmlClient) -> None:
     assert await lml.release() == "2.14.0"
     simulator.health = Health(version="2.15.0", commit_sha="abc")
     assert await lml.release() == "2.15.0 abc"

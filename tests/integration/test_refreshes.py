@@ -163,7 +163,7 @@ async def test_known_identities_that_turn_out_cold_count_as_such(
     assert await waits(book, CHANGE)
 
 
-async def test_what_was_learned_last_counts(book: PostgresRefreshes, db: Connection) -> None:
+async def test_latest_answer_counts(book: PostgresRefreshes, db: Connection) -> None:
     for cost in (200, 0, 0):
         grant = await granted(book, CHANGE, known=True)
         await done(book, grant, cost=cost, answered=50)
@@ -298,7 +298,7 @@ async def test_answers_are_remembered_with_failures_in_a_row(
     assert found.fetchall() == [(1, "warmed", 0), (2, "not_implemented", 0), (3, "not_found", 0)]
 
 
-async def test_database_that_is_gone_is_said(book: PostgresRefreshes, db: Connection) -> None:
+async def test_lost_database_is_reported(book: PostgresRefreshes, db: Connection) -> None:
     db.execute("DROP TABLE listener.refresh")
     with pytest.raises(StoreUnavailableError):
         await granted(book)

@@ -293,7 +293,7 @@ def test_refusal_that_no_grant_changes_is_named(db: Connection, role: str) -> No
         on(db, apply_grants, BACKEND, role)
 
 
-def test_who_may_not_act_as_the_role_says_so(db: Connection, dsn: str, role: str) -> None:
+def test_missing_membership_in_the_role_is_reported(db: Connection, dsn: str, role: str) -> None:
     as_owner = on(db, plan_grants, BACKEND, role)
     with psycopg.connect(as_role(dsn, role), autocommit=True) as nobody:
         printed = on(nobody, plan_grants, BACKEND, "pg_monitor")
@@ -345,7 +345,7 @@ def plain_owner(db: Connection, owner_dsn: str, worker_id: str) -> Iterator[str]
         db.execute(dropped.format(sql.Identifier(member)))
 
 
-def test_owner_that_is_no_superuser_finds_the_needs_of_a_role_it_makes(
+def test_owner_without_superuser_finds_what_a_new_role_needs(
     db: Connection, plain_owner: str
 ) -> None:
     create_backend(plain_owner, "others", with_triggers=True)

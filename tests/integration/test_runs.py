@@ -68,7 +68,7 @@ def book_of(db: Connection) -> list[dict[str, Any]]:
         return cursor.execute("SELECT * FROM listener.run ORDER BY run_id").fetchall()
 
 
-async def test_run_is_entered_while_it_goes_on(db: Connection, runs: PostgresRuns) -> None:
+async def test_run_is_recorded_while_it_runs(db: Connection, runs: PostgresRuns) -> None:
     tally = Tally()
     async with runs.enter(SWEEP, WHOLE, "schedule", tally) as note:
         (run,) = book_of(db)
@@ -176,7 +176,7 @@ async def test_whole_run_keeps_out_those_with_the_same_search(
         await asyncio.sleep(0.005)
 
 
-async def test_walk_does_not_wait_for_another_and_says_so(runs: PostgresRuns) -> None:
+async def test_walk_does_not_wait_for_another_and_reports_it(runs: PostgresRuns) -> None:
     kind, tally = RunKind.ROTATION, RotationTally(calls=3)
     async with runs.enter(kind, WHOLE, "test", tally, wait=False):
         with pytest.raises(RunGoesOnError):

@@ -366,7 +366,7 @@ async def test_daemon_whose_changes_are_all_refused_is_not_ready_and_reveals_no_
     assert (rotation.holder, rotation.fault) == (None, None)
 
 
-async def test_page_without_a_database_says_so(dsn: str) -> None:
+async def test_page_reports_a_missing_database(dsn: str) -> None:
     async with open_viewer(dsn.replace("dbname", "x").rsplit("/", 1)[0] + "/gone", BACKEND) as v:
         page = _page(v)
         state = json.loads(await page.state())

@@ -200,7 +200,7 @@ async def test_many_viewers_cost_one_look() -> None:
     assert {reply.content for reply in replies} == {b'{"looks": 1}'}
 
 
-async def test_database_that_is_gone_is_said() -> None:
+async def test_lost_database_is_reported() -> None:
     served = Served(fault="the database is gone")
     async with site(served) as client:
         reply = await client.get("/status.json")

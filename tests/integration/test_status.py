@@ -364,7 +364,7 @@ def test_disabled_trigger_is_reported(db: Connection, dsn: str) -> None:
     assert look(dsn).missing == ("triggers/rotation",)
 
 
-def test_what_is_not_ready_is_said(db: Connection, dsn: str) -> None:
+def test_unready_parts_are_named(db: Connection, dsn: str) -> None:
     with pytest.raises(InstallationError, match="WXYC_SCHEMA_NAME"):
         database.look(dsn, "elsewhere", read_status)
     db.execute("DELETE FROM listener.installed WHERE name = 'schema/0002_due_runs_slots'")

@@ -329,7 +329,7 @@ async def test_doze_returns_marks_until_no_other_session_spares_writers_the_wake
         assert await lane.doze() is None
 
 
-async def test_process_id_that_is_used_again_is_no_living_holder(
+async def test_reused_process_id_is_not_mistaken_for_the_holder(
     db: Connection, database: Database
 ) -> None:
     lanes = PostgresLanes(database, LaneTimes())

@@ -357,7 +357,7 @@ async def test_compilation_shows_what_became_of_its_tracks(
     assert "its identity needs to be verified again" in text
 
 
-async def test_compilation_that_lml_visited_in_vain_says_so(
+async def test_compilation_visited_without_credits_is_explained(
     db: Connection, dsn: str, library: PostgresLibrary, verdicts: PostgresVerdicts
 ) -> None:
     row = add_release(db, "Various Artists", "A Sampler", "Z-A")

@@ -160,7 +160,7 @@ async def test_row_edited_in_bursts_costs_few_questions() -> None:
     assert len(tenure.worker.batches) <= 3
 
 
-async def test_at_most_so_many_batches_are_in_flight() -> None:
+async def test_batches_in_flight_are_limited() -> None:
     async with following(limits(in_flight=2, batch_size=3)) as tenure:
         tenure.worker.gate.clear()
         tenure.record(*range(20))
@@ -742,7 +742,7 @@ async def test_catching_up_asks_late_rows_again() -> None:
     assert not tenure.outbox.entries
 
 
-async def test_catching_up_goes_on_when_a_service_answers_again() -> None:
+async def test_catching_up_continues_when_a_service_answers_again() -> None:
     tenure = Tenure(limits())
     tenure.worker.answer = unavailable_until(tenure, now() + 2.0)
     tenure.outbox.record(*range(20))

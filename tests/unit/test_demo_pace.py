@@ -17,7 +17,7 @@ def test_a_step_that_would_end_too_late_is_left_out() -> None:
     assert pause_before(2.0, [Need(3.0), Need(1.0)]) is None
 
 
-def test_an_optional_step_gives_way_to_those_after_it() -> None:
+def test_optional_step_is_skipped_for_the_sake_of_later_steps() -> None:
     needs = [Need(2.0, optional=True), Need(4.0)]
 
     assert pause_before(5.0, needs) is None

@@ -76,7 +76,7 @@ def plain(tags: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_what_a_row_says_is_text_and_nothing_else(text: str) -> None:
+def test_row_contents_are_escaped_as_text(text: str) -> None:
     for document, harmless in zip(pages_with(text), pages_with("Post"), strict=True):
         seen, expected = Parsed(document), Parsed(harmless)
         assert plain(seen.tags) == plain(expected.tags)

@@ -109,7 +109,7 @@ def test_database_that_refuses_every_change_makes_its_follower_unready() -> None
     ]
 
 
-def test_refused_changes_are_no_excuse_for_those_that_wait() -> None:
+def test_refused_changes_do_not_hide_those_that_wait() -> None:
     refused = replace(PULSE, fault="read-only transaction")
     assert unready(reading(oldest=OLD), (refused, PULSES[1]), LIMIT) == [
         "the database refuses every change of library",

@@ -179,7 +179,7 @@ async def test_unforeseen_exception_is_isolated_and_logged_once(logged: Logged) 
     assert (event["log_level"], event["exc_info"], event["rows"]) == ("error", True, 16)
 
 
-async def test_cancellation_is_no_refusal() -> None:
+async def test_cancellation_does_not_count_as_a_refusal() -> None:
     async def attempt(part: Sequence[int]) -> None:
         await asyncio.sleep(10.0)
 

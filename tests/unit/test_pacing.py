@@ -22,7 +22,7 @@ def test_delay_stays_within_its_bounds_however_long_it_fails(failures: int) -> N
     assert BACKOFF.first <= BACKOFF.delay(failures) <= BACKOFF.most
 
 
-def test_there_is_no_pause_before_a_failure() -> None:
+def test_no_pause_before_the_first_failure() -> None:
     assert Pause(BACKOFF).remaining(-1e9) == 0
 
 

@@ -306,7 +306,7 @@ async def test_changed_rows_of_a_batch_that_lml_failed_do_not_count_as_missed() 
     assert (await case.run(RunKind.AUDIT)).capture_missed == 1
 
 
-async def test_batch_that_lml_fails_is_counted_and_the_run_goes_on() -> None:
+async def test_failed_batch_is_counted_and_the_run_continues() -> None:
     case = Case((), full_batches(4))
     case.lml.fault = fails(2)
     tally = await case.run()
@@ -757,7 +757,7 @@ async def test_cancelled_run_leaves_nothing_running() -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_tally_given_is_filled_while_the_run_goes_on() -> None:
+async def test_given_tally_is_filled_during_the_run() -> None:
     case = Case(full_batches(4))
     given = Tally(resolved=5, lml_calls=1)
     async with asyncio.TaskGroup() as tasks:
@@ -775,7 +775,7 @@ async def test_each_run_counts_for_itself() -> None:
     assert (first.scanned, second.scanned) == (6, 6)
 
 
-async def test_tally_is_noted_while_the_run_goes_on() -> None:
+async def test_tally_is_stored_during_the_run() -> None:
     case = Case((), full_batches(3))
     case.lml.seconds = 4.5
     began = now()

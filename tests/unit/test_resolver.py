@@ -476,7 +476,7 @@ async def test_lml_that_refuses_everything_costs_few_calls_and_parks_no_row(size
     assert case.circuit.state is BreakerState.CLOSED
 
 
-async def test_lml_that_goes_on_refusing_everything_costs_a_few_calls_a_batch() -> None:
+async def test_lml_that_keeps_refusing_everything_costs_a_few_calls_a_batch() -> None:
     case = Case((), lml=Lml(frozenset(range(1, 5001))))
     assert await calls_of(case, 1) > 66
     assert [await calls_of(case, first) for first in range(501, 4501, 500)] == [CALLS] * 8

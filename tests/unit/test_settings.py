@@ -413,7 +413,7 @@ def test_host_and_port_that_cannot_be_used_are_refused_by_name(
 
 
 @pytest.mark.parametrize("name", ["LIBRARY_METADATA_URL", "GATE_COMPARE_URL", "SENTRY_DSN"])
-def test_port_0_is_no_port_to_connect_to(env: pytest.MonkeyPatch, name: str) -> None:
+def test_port_0_is_rejected_as_a_target(env: pytest.MonkeyPatch, name: str) -> None:
     env.setenv("GATE_COMMIT_SHA", "0123456")
     env.setenv("GATE_COMPARE_URL", "http://code.example/{base}...{head}")
     path = "{base}...{head}" if name == "GATE_COMPARE_URL" else "1"
@@ -573,7 +573,7 @@ def test_question_outlasts_the_cold_pages_of_two_other_callers() -> None:
     assert Settings.model_fields["lml_timeout"].default > 2 * behind_a_page
 
 
-def test_every_setting_says_what_it_is() -> None:
+def test_every_setting_has_a_description() -> None:
     for name, field in Settings.model_fields.items():
         assert field.description, name
         assert field.description.endswith("."), name

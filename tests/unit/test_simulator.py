@@ -280,7 +280,7 @@ OPTIONS = DemoOptions(
 def test_an_album_file_that_lacks_a_name_is_refused(tmp_path: Path, lines: str, said: str) -> None:
     path = tmp_path / "albums.tsv"
     path.write_text(lines)
-    with pytest.raises(UnfitError, match=f"is no list of albums: {said}"):
+    with pytest.raises(UnfitError, match=f"is not a list of albums: {said}"):
         catalogue_of(replace(OPTIONS, albums=path))
 
 

@@ -44,7 +44,7 @@ def test_entry_that_names_an_artist_wins_over_one_that_does_not() -> None:
     assert one(unknown, known).resolved_artist_name == "Nico"
 
 
-def test_title_that_is_null_is_a_key_of_its_own() -> None:
+def test_null_title_is_a_distinct_key() -> None:
     assert len(gather([Credit("Nico", None), Credit("Nico", ""), Credit("Nico", "1")])) == 3
 
 

@@ -136,7 +136,7 @@ async def test_identities_that_answered_lately_come_first_and_never_share_a_batc
     assert case.warming.asked == [[2, 4], [1, 3]]
 
 
-async def test_nothing_to_walk_is_no_run() -> None:
+async def test_walk_over_nothing_is_not_recorded_as_a_run() -> None:
     case = Case({})
     assert await case.walk() == {}
     assert not case.runs.entered

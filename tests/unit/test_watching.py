@@ -128,7 +128,7 @@ async def test_pulse_counts_what_is_claimed_and_held() -> None:
         assert case.pulse.wake_mode is WakeMode.POLL
 
 
-async def test_long_batch_is_no_standstill() -> None:
+async def test_long_batch_is_not_mistaken_for_a_standstill() -> None:
     async with following() as case:
         case.gate.clear()
         case.record(1)

@@ -206,7 +206,7 @@ def test_result_without_a_whole_number_as_its_id_is_unattributed(library_id: obj
 
 
 @pytest.mark.parametrize("item", [None, 7, "7", [], [7]])
-def test_result_that_is_no_object_is_unattributed(item: object) -> None:
+def test_result_that_is_not_an_object_is_unattributed(item: object) -> None:
     (result,) = read_results(body(item))
     assert isinstance(result, Invalid)
     assert result.library_id is None
@@ -236,7 +236,7 @@ def test_cache_stats_are_read_beside_the_results(first: object) -> None:
 
 @pytest.mark.parametrize("first", [COMPILATION, None])
 @pytest.mark.parametrize("wrong", [None, True, -1, -0.5, "3", [3], {}, 1e300, 10**30, 2**53 + 1])
-def test_cache_stat_that_is_no_sound_number_is_left_out(first: object, wrong: object) -> None:
+def test_invalid_cache_stat_is_omitted(first: object, wrong: object) -> None:
     reply = {"results": [first], "cache_stats": CACHE_STATS | {"pg_hits": wrong, "else": 1}}
     read = read_reply(json.dumps(reply).encode())
     assert len(read.results) == 1

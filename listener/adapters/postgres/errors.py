@@ -1,4 +1,4 @@
-"""What errors of the database mean."""
+"""Translates errors of psycopg into the faults of the domain."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from listener.domain.faults import StatementRefusedError, StoreRefusedError, Sto
 CONNECT = "start PostgreSQL, or correct DATABASE_URL"
 
 _LOGIN = "correct DATABASE_URL, or the limit of connections, or wait, as the server says"
-# Of a login that is refused psycopg passes on no SQLSTATE, and the server speaks its own language.
-# Only what it says itself begins with a severity and two blanks.
+# psycopg reports no SQLSTATE for a refused login, and the message may be in any language. Only
+# messages of the server begin with a severity and two blanks.
 _SAID_AT_LOGIN = re.compile(r"(^|failed: )[^\s:][^:\n]*:  ", re.MULTILINE)
 Refused = StoreUnavailableError | StatementRefusedError
 
 # Classes of SQLSTATE that mean the database itself: connection, a server that only reads,
-# resources, an operator's hand, the system. All others are about the statement.
+# resources, operator intervention, the system. All others are about the statement.
 _SERVICE_CLASSES = frozenset(("08", "25", "53", "57", "58"))
-# What the statement itself, whatever the rows, cannot do: a missing right, column or index; an
-# outdated plan; a table that is no longer one, or lacks the key that its publication needs.
+# The statement fails whatever the rows: a missing right, column or index; an outdated plan; a
+# table that has become something else, or lacks the key that its publication needs.
 _STATEMENT_CLASSES, _NOT_READY = frozenset(("0A", "26", "42")), "55000"
 # A session's plan or catalogue is outdated; internal errors.
 _SESSION_CLASSES = _STATEMENT_CLASSES | {"XX"}
-# What a verdict may leave empty. Any other value that a table demands is wanted of every row.
+# Columns that a verdict may leave empty. A NOT NULL on any other one concerns every row.
 _OPTIONAL = frozenset(
     (
         *("wikidata_qid", "spotify_id", "apple_music_id"),
@@ -59,7 +59,7 @@ def _unavailable(error: Exception) -> StoreUnavailableError:
     reason = reason_of(error)
     if _is_refused_login(error):
         return StoreRefusedError(f"{reason}; {_LOGIN}")
-    # What the server says itself has a code, but for what it says before the session begins.
+    # Errors of the server have a code, except those before the session begins.
     return StoreUnavailableError(reason if _code_of(error) else f"{reason}; {CONNECT}")
 
 
@@ -74,7 +74,7 @@ def _is_refused_login(error: Exception) -> bool:
 def _is_about_the_service(error: Exception) -> bool:
     code = _code_of(error)
     if code is None:
-        # Not from the server: a connection was lost, or none was to be had in time.
+        # Not from the server: a connection was lost, or none was available in time.
         return not isinstance(error, psycopg.ProgrammingError | psycopg.DataError)
     # A trigger of the backend may refuse a row with any code.
     return (
@@ -104,7 +104,7 @@ def _is_raised_by_a_rule(error: Exception) -> bool:
 
 
 def spoils_others(error: BaseException | None) -> bool:
-    """Return whether the same will fail in all other sessions until they are replaced."""
+    """Return whether other sessions will fail the same way until they are replaced."""
     code = _code_of(error)
     return code is not None and code[:2] in _SESSION_CLASSES
 
@@ -112,8 +112,8 @@ def spoils_others(error: BaseException | None) -> bool:
 def _quotes_values(code: str | None) -> bool:
     """Return whether the primary message of a SQLSTATE may quote what a row holds.
 
-    Those of data exceptions do, but for the one about a text that is too long; all others name
-    tables, columns, functions and rights at most.
+    Data exceptions do, except for a text that is too long; all others name only tables, columns,
+    functions and rights.
     """
     return code is not None and code[:2] == _DATA_CLASS and code != _TOO_LONG
 
@@ -128,6 +128,6 @@ def reason_of(error: Exception) -> str:
     if _quotes_values(code):
         return f"{type(error).__name__} ({code})"
     # The primary message only: the detail of a constraint violation quotes the row, and so may
-    # whatever a trigger of the backend says.
+    # the message of a trigger of the backend.
     primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
     return primary or next(iter(str(error).splitlines()), type(error).__name__)
