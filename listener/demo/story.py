@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from listener.demo.catalogue import VARIOUS, Release
-from listener.demo.pace import Need, pause_before
 from listener.demo.play import Play, former_identities
 from listener.demo.troubles import Troubles
 from listener.domain.words import plural
@@ -26,6 +25,7 @@ _REASONS = {
     "question_changed": "the new name is another artist's",
     "withdrawn": "withdrawn, LML does not know the new name",
 }
+_LONGEST_PAUSE = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,3 +211,22 @@ class Story:
         play.screen.change(
             "delete", f"{release.artist_name} – {release.album_title}", None, outcome
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """The seconds that a step takes; what is optional is left out first when time is short."""
+
+    seconds: float
+    optional: bool = False
+
+
+def pause_before(left: float, needs: Sequence[Need]) -> float | None:
+    """Return the seconds to wait before the first of the steps that remain, None to leave it out.
+
+    `left` are the seconds until the end.
+    """
+    slack = left - sum(need.seconds for need in needs)
+    if needs[0].seconds > left or (needs[0].optional and slack < 0):
+        return None
+    return min(_LONGEST_PAUSE, max(0.0, slack) / len(needs))

@@ -1,4 +1,4 @@
-"""LML's work permits: a few for the whole process, one for each row and each identity at work."""
+"""What holds a call back: LML's work permits, and a gate that a test or a demo shuts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from threading import Lock
 
 from listener.simulator.clock import SimulatedClock
 
@@ -63,3 +64,40 @@ class WorkPermits:
                     await self._clock.sleep(each * width * part)
 
         await asyncio.gather(*(work() for _ in range(width)))
+
+
+class Gate:
+    """Open at first. Shut and opened from any thread; passed on the server's event loop."""
+
+    def __init__(self) -> None:
+        """Start open."""
+        self._lock = Lock()
+        self._shut = False
+        self._waiting: list[asyncio.Future[None]] = []
+
+    def shut(self) -> None:
+        """Hold every further call."""
+        with self._lock:
+            self._shut = True
+
+    def open(self) -> None:
+        """Release all held calls and let further ones pass."""
+        with self._lock:
+            self._shut = False
+            waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            future.get_loop().call_soon_threadsafe(_let_go, future)
+
+    async def wait(self) -> None:
+        """Return when the gate is open."""
+        with self._lock:
+            if not self._shut:
+                return
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(future)
+        await future
+
+
+def _let_go(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

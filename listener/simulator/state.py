@@ -12,9 +12,8 @@ from listener.simulator.calls import Calls
 from listener.simulator.clock import SimulatedClock
 from listener.simulator.discogs import DiscogsBudget, DiscogsLimits
 from listener.simulator.faults import Endpoint, Faults
-from listener.simulator.gate import Gate
 from listener.simulator.identities import Identities, IdentityMix, Refresher
-from listener.simulator.permits import PERMITS, WorkPermits
+from listener.simulator.permits import PERMITS, Gate, WorkPermits
 from listener.simulator.replies import Answers, Wire
 from listener.simulator.requests import Asked
 from listener.simulator.tracks import TrackStore

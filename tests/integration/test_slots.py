@@ -8,7 +8,7 @@ from datetime import UTC, datetime, time, timedelta
 import pytest
 
 from listener.adapters.postgres.connection import Pool
-from listener.adapters.postgres.slots import PostgresSlots
+from listener.adapters.postgres.runs import PostgresSlots
 from tests.conftest import BACKEND, Connection
 
 # No test runs across the border of two slots.

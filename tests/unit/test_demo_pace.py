@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from listener.demo.pace import Need, pause_before
+from listener.demo.story import Need, pause_before
 
 
 def test_slack_is_shared_by_the_steps_that_remain() -> None:

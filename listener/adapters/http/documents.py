@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TypeAlias
 from urllib.parse import urlencode
-from xml.etree.ElementTree import Element
-
-from listener.adapters.http.markup import Content, make, written
+from xml.etree.ElementTree import Element, tostring
 
 _PAGES = {"/": "Overview", "/search": "Search", "/lists": "Worklists"}
 _MARK = ("M6 14v4m20-4v4", "M11 10v12m10-12v12", "M16 5v22")
 _NOTHING, _NO_TITLE = "-", "no title"
+_Content: TypeAlias = Element | str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,34 +57,36 @@ def story_page(library_id: int, story: RowStory) -> bytes:
     """Return the story of a row."""
     parts = groupby(_labelled(story.lines), key=lambda part: part[0])
     lines = [
-        make("div", make("dt", label), *(make("dd", *_with_code(line)) for _, line in part))
+        _make("div", _make("dt", label), *(_make("dd", *_with_code(line)) for _, line in part))
         for label, part in parts
     ]
     where = f"The story of row {library_id}, the same as `listener why {library_id}`."
-    return _page(story.title, None, _note(where), make("dl", *lines, class_="story card wide"))
+    return _page(story.title, None, _note(where), _make("dl", *lines, class_="story card wide"))
 
 
 def lists_page(meanings: Mapping[str, str]) -> bytes:
     """Return the list of worklists."""
     items = [
-        make(
-            "div", make("dt", make("a", _spoken(name), href=f"/lists/{name}")), make("dd", meaning)
+        _make(
+            "div",
+            _make("dt", _make("a", _spoken(name), href=f"/lists/{name}")),
+            _make("dd", meaning),
         )
         for name, meaning in meanings.items()
     ]
     about = "Releases that a person can do something about."
-    return _page("Worklists", "/lists", _note(about), make("dl", *items, class_="story card wide"))
+    return _page("Worklists", "/lists", _note(about), _make("dl", *items, class_="story card wide"))
 
 
 def list_page(name: str, meaning: str, listed: Listed, page: int) -> bytes:
     """Return a part of a worklist."""
-    csv = make("a", "Download all as CSV", href=f"/lists/{name}.csv", download=f"{name}.csv")
+    csv = _make("a", "Download all as CSV", href=f"/lists/{name}.csv", download=f"{name}.csv")
     nothing = "Nothing is on this list." if page == 1 else "Nothing is on this page of the list."
     return _page(
         _spoken(name),
         "/lists",
         _note(f"{meaning[:1].upper()}{meaning[1:]}."),
-        make("p", csv, class_="wide"),
+        _make("p", csv, class_="wide"),
         _table(f"{_spoken(name)}, page {page}", listed.entries) or _note(nothing),
         _pager(name, page, more=listed.more),
     )
@@ -92,57 +94,57 @@ def list_page(name: str, meaning: str, listed: Listed, page: int) -> bytes:
 
 def trouble_page(title: str, *what: str) -> bytes:
     """Return a page that says what is wrong, in paragraphs."""
-    return _page(title, None, *(make("p", *_with_code(each), class_="wide") for each in what))
+    return _page(title, None, *(_make("p", *_with_code(each), class_="wide") for each in what))
 
 
-def _page(title: str, here: str | None, *content: Content) -> bytes:
-    head = make(
+def _page(title: str, here: str | None, *content: _Content) -> bytes:
+    head = _make(
         "head",
-        make("meta", charset="utf-8"),
-        make("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        make("meta", name="color-scheme", content="light dark"),
-        make("title", f"{title} · listener"),
-        make("link", rel="icon", href="/icon.svg", type="image/svg+xml"),
-        make("link", rel="stylesheet", href="/style.css"),
+        _make("meta", charset="utf-8"),
+        _make("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        _make("meta", name="color-scheme", content="light dark"),
+        _make("title", f"{title} · listener"),
+        _make("link", rel="icon", href="/icon.svg", type="image/svg+xml"),
+        _make("link", rel="stylesheet", href="/style.css"),
     )
     links = [
-        make("a", name, href=path, aria_current="page" if path == here else None)
+        _make("a", name, href=path, aria_current="page" if path == here else None)
         for path, name in _PAGES.items()
     ]
-    navigation = make("nav", *links, aria_label="Pages", class_="pages")
+    navigation = _make("nav", *links, aria_label="Pages", class_="pages")
     form = None if here == "/search" else _search_form("", large=False)
-    brand = make("p", _mark(), "listener", class_="brand")
-    header = make("header", brand, navigation, form, class_="top")
-    main = make("main", make("h1", title, class_="wide title"), *content)
-    return written(make("html", head, make("body", header, main), lang="en"))
+    brand = _make("p", _mark(), "listener", class_="brand")
+    header = _make("header", brand, navigation, form, class_="top")
+    main = _make("main", _make("h1", title, class_="wide title"), *content)
+    return _written(_make("html", head, _make("body", header, main), lang="en"))
 
 
 def _mark() -> Element:
-    bars = [make("path", d=line, class_=f"m{number}") for number, line in enumerate(_MARK, 1)]
-    return make("svg", *bars, viewBox="0 0 32 32", aria_hidden="true", class_="mark")
+    bars = [_make("path", d=line, class_=f"m{number}") for number, line in enumerate(_MARK, 1)]
+    return _make("svg", *bars, viewBox="0 0 32 32", aria_hidden="true", class_="mark")
 
 
 def _search_form(words: str, *, large: bool) -> Element:
     field = {"autocomplete": "off", "placeholder": None if large else "Find a release"}
-    return make(
+    return _make(
         "form",
-        make("label", "Words of artist and title", for_="q", class_=None if large else "hidden"),
-        make("input", type="search", id="q", name="q", value=words, **field),
-        make("button", "Search", type="submit"),
+        _make("label", "Words of artist and title", for_="q", class_=None if large else "hidden"),
+        _make("input", type="search", id="q", name="q", value=words, **field),
+        _make("button", "Search", type="submit"),
         action="/search",
         role="search",
         class_="search wide" if large else "search",
     )
 
 
-def _results(words: str, found: Found | None) -> Iterator[Content]:
+def _results(words: str, found: Found | None) -> Iterator[_Content]:
     if words.isdecimal() and words.isascii():
-        link = make("a", f"row {words} of the library", href=f"/library/{words}")
-        yield make("p", "A number may also be an id: ", link, ".", class_="wide")
+        link = _make("a", f"row {words} of the library", href=f"/library/{words}")
+        yield _make("p", "A number may also be an id: ", link, ".", class_="wide")
     if found is None:
         yield _note("Case, accents and the order of the words do not matter.")
     elif found.obstacle is not None:
-        yield make("pre", found.obstacle, class_="wide")
+        yield _make("pre", found.obstacle, class_="wide")
     else:
         nothing = _note("No release contains all of these words.")
         yield _table("Releases that were found, the best matches first", found.entries) or nothing
@@ -151,40 +153,40 @@ def _results(words: str, found: Found | None) -> Iterator[Content]:
 def _table(caption: str, entries: Sequence[Entry]) -> Element | None:
     if not entries:
         return None
-    heads = [make("th", name, scope="col", role="columnheader") for name in entries[0].cells]
+    heads = [_make("th", name, scope="col", role="columnheader") for name in entries[0].cells]
     # On narrow screens these become blocks, which without roles are not announced as a table.
-    table = make(
+    table = _make(
         "table",
-        make("caption", caption, class_="hidden"),
-        make("thead", make("tr", *heads, role="row"), role="rowgroup"),
-        make("tbody", *map(_row, entries), role="rowgroup"),
+        _make("caption", caption, class_="hidden"),
+        _make("thead", _make("tr", *heads, role="row"), role="rowgroup"),
+        _make("tbody", *map(_row, entries), role="rowgroup"),
         class_="entries",
         role="table",
     )
-    return make("div", table, class_="card wide")
+    return _make("div", table, class_="card wide")
 
 
 def _row(entry: Entry) -> Element:
     cells = []
     for name, text in entry.cells.items():
-        content: Content = text or _NOTHING
+        content: _Content = text or _NOTHING
         if name == "title" and entry.library_id is not None:
             link = text if text.strip() else _NO_TITLE
-            content = make("a", link, href=f"/library/{entry.library_id}")
-        cells.append(make("td", content, data_label=name, role="cell"))
-    return make("tr", *cells, role="row")
+            content = _make("a", link, href=f"/library/{entry.library_id}")
+        cells.append(_make("td", content, data_label=name, role="cell"))
+    return _make("tr", *cells, role="row")
 
 
 def _pager(name: str, page: int, *, more: bool) -> Element | None:
     def link(words: str, number: int, rel: str) -> Element:
-        return make("a", words, href=f"/lists/{name}?{urlencode({'page': number})}", rel=rel)
+        return _make("a", words, href=f"/lists/{name}?{urlencode({'page': number})}", rel=rel)
 
     before = link("Previous page", page - 1, "prev") if page > 1 else None
     after = link("Next page", page + 1, "next") if more else None
     if before is None and after is None:
         return None
-    here = make("span", f"page {page}")
-    return make("nav", before, here, after, aria_label="Parts of the list", class_="pager wide")
+    here = _make("span", f"page {page}")
+    return _make("nav", before, here, after, aria_label="Parts of the list", class_="pager wide")
 
 
 def _labelled(lines: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
@@ -194,15 +196,44 @@ def _labelled(lines: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
         yield last, line
 
 
-def _with_code(line: str) -> Iterator[Content]:
+def _with_code(line: str) -> Iterator[_Content]:
     """Yield a line whose commands stand in backticks."""
     for number, part in enumerate(line.split("`")):
-        yield make("code", part) if number % 2 else part
+        yield _make("code", part) if number % 2 else part
 
 
 def _note(text: str) -> Element:
-    return make("p", *_with_code(text), class_="note wide")
+    return _make("p", *_with_code(text), class_="note wide")
 
 
 def _spoken(name: str) -> str:
     return name.replace("-", " ").capitalize()
+
+
+def _make(tag: str, *content: _Content, **attributes: str | None) -> Element:
+    """Return an element with what it contains; what is None is left out.
+
+    A name of Python stands for an attribute's with an underscore at the end: `class_`.
+    """
+    element = Element(tag)
+    for name, value in attributes.items():
+        if value is not None:
+            element.set(name.rstrip("_").replace("_", "-"), value)
+    for each in content:
+        _append(element, each)
+    return element
+
+
+def _written(document: Element) -> bytes:
+    """Return a whole document in UTF-8."""
+    text: bytes = tostring(document, encoding="utf-8", method="html")
+    return b"<!doctype html>\n" + text
+
+
+def _append(element: Element, content: _Content) -> None:
+    if isinstance(content, Element):
+        element.append(content)
+    elif content is not None and len(element):
+        element[-1].tail = (element[-1].tail or "") + content
+    elif content is not None:
+        element.text = (element.text or "") + content

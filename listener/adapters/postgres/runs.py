@@ -1,11 +1,11 @@
-"""The book of runs, and the locks that keep two of them from doing the same work."""
+"""The book of runs, their scheduled slots, and the locks that keep two from doing the same work."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -147,3 +147,42 @@ async def read_pace(pool: Pool, backend: str) -> timedelta | None:
     async with session(pool) as connection:
         (pace,) = await only_row(await connection.execute(query("read_pace", backend)))
     return None if pace is None else timedelta(milliseconds=float(pace))
+
+
+class PostgresSlots:
+    """Hands out the slots of `listener.slot`, by the database's clock."""
+
+    def __init__(self, pool: Pool, backend: str, holder: str) -> None:
+        self._pool = pool
+        self._holder = holder
+        self._take = query("take_slot", backend)
+        self._finish = query("finish_slot", backend)
+
+    async def take(
+        self,
+        job: str,
+        every: timedelta,
+        *,
+        begins: timedelta = timedelta(),
+        again: bool = False,
+    ) -> datetime | None:
+        """Return the present slot of a job, or None if it was taken and finished.
+
+        With `again` it is taken all the same. Whatever was missed is caught up by one slot.
+        """
+        parameters = {
+            "job": job,
+            "every": every,
+            "begins": begins,
+            "holder": self._holder,
+            "again": again,
+        }
+        async with session(self._pool) as connection:
+            row = await (await connection.execute(self._take, parameters)).fetchone()
+        return row[0] if row else None
+
+    async def finish(self, job: str, slot: datetime) -> None:
+        """Mark a slot that was taken as done."""
+        parameters = {"job": job, "slot": slot, "holder": self._holder}
+        async with session(self._pool) as connection:
+            await connection.execute(self._finish, parameters)

@@ -17,9 +17,8 @@ from listener.adapters.postgres.library import PostgresLibrary
 from listener.adapters.postgres.outbox import PostgresOutbox
 from listener.adapters.postgres.refreshes import PostgresRefreshes
 from listener.adapters.postgres.rotation import PostgresRotation
-from listener.adapters.postgres.runs import PostgresRuns
+from listener.adapters.postgres.runs import PostgresRuns, PostgresSlots
 from listener.adapters.postgres.samples import PostgresReadings, PostgresSamples
-from listener.adapters.postgres.slots import PostgresSlots
 from listener.adapters.postgres.verdicts import PostgresVerdicts
 from listener.domain.budget import RefreshLimits
 from listener.domain.due import AskAgain
