@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class _Seen:
     """What one look for the page brought."""
 
     status: Status
@@ -112,12 +112,12 @@ class Page:
         except InstallationError as error:
             raise StoreUnavailableError(str(error)) from error
 
-    async def _see(self, connection: Connection, backend: str) -> Seen:
+    async def _see(self, connection: Connection, backend: str) -> _Seen:
         status = await self._read_status(connection, backend)
         # Listing them scans all parked rows, so skip it if there are none.
         if not status.coverage.parked:
-            return Seen(status, [])
-        return Seen(status, await list_parked(connection, backend, _PARKED_SHOWN))
+            return _Seen(status, [])
+        return _Seen(status, await list_parked(connection, backend, _PARKED_SHOWN))
 
 
 async def _remember(connection: Connection, backend: str) -> dict[str, Any]:

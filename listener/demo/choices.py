@@ -31,6 +31,10 @@ class DemoOptions:
     verbose: bool
 
 
+class DemoFailedError(Exception):
+    """The daemon ended or lost something, or nothing answered in time; the message says which."""
+
+
 class UnfitError(Exception):
     """The demo cannot start with these options."""
 

@@ -11,14 +11,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from listener.demo.choices import DemoFailedError
+
 _PACKAGE = Path(__file__).parents[3]
 _STOP_SECONDS = 12
 _END_SECONDS = 2
 _LAST_WORDS = 8
-
-
-class DaemonEndedError(Exception):
-    """The daemon ended though nobody stopped it; the message has the last lines of its log."""
 
 
 class Daemon:
@@ -74,13 +72,11 @@ class Daemon:
             self._process = None
 
     def require(self) -> None:
-        """Raise `DaemonEndedError` if it is not running any more, unless we ended it."""
+        """Raise `DemoFailedError` if it is not running any more, unless we ended it."""
         if self._process is not None and self._process.poll() is not None:
             code = self._process.returncode
             words = "\n".join(self.last_words())
-            raise DaemonEndedError(
-                f"the daemon ended with exit code {code}; its log ends:\n{words}"
-            )
+            raise DemoFailedError(f"the daemon ended with exit code {code}; its log ends:\n{words}")
 
     def last_words(self) -> list[str]:
         """Return the last lines of its log, none if that went to standard error."""

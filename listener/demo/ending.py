@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+from listener.demo.choices import DemoFailedError
 from listener.demo.play import Play, former_identities, kinds, outcome_of
 from listener.demo.watch import Outcome
 from listener.domain.words import plural
@@ -15,12 +16,8 @@ _LOOK_EVERY = 0.5
 _ANSWERED = "200"
 
 
-class LostError(Exception):
-    """The library and the listener's ledger do not agree."""
-
-
 async def sum_up(play: Play, entries_before: int) -> None:
-    """Print a summary; raises `LostError` if anything was lost."""
+    """Print a summary; raises `DemoFailedError` if anything was lost."""
     screen = play.screen
     found = (await play.watch.read("check_everything"))[0]
     changed = await play.watch.entries() - entries_before - play.rotation_entries
@@ -37,17 +34,19 @@ async def sum_up(play: Play, entries_before: int) -> None:
     if play.idle:
         screen.fact("latency", _latency(play.idle, play.call))
     if found.waiting:
-        raise LostError(f"the outbox still holds {plural(found.waiting, 'change')}")
+        raise DemoFailedError(f"the outbox still holds {plural(found.waiting, 'change')}")
     screen.fact("outbox", "empty")
     if found.unanswered or found.unidentified:
-        raise LostError(
+        raise DemoFailedError(
             f"{plural(found.unanswered, 'release')} without a verdict on the current names,"
             f" {plural(found.unidentified, 'single artist')} without an identity row"
         )
     if found.unlinked:
-        raise LostError(f"{plural(found.unlinked, 'credit')} without a link to their artist")
+        raise DemoFailedError(f"{plural(found.unlinked, 'credit')} without a link to their artist")
     if found.outdated:
-        raise LostError(f"{plural(found.outdated, 'release')} with an identity of a former name")
+        raise DemoFailedError(
+            f"{plural(found.outdated, 'release')} with an identity of a former name"
+        )
     screen.fact("history", f"{former_identities(found.former)} kept; none is still in use")
     screen.fact("nothing lost", "every release has the verdict on its current names")
 

@@ -18,15 +18,15 @@ import psycopg
 
 from listener.adapters.postgres.installation import install, installing
 from listener.demo.catalogue import Release, releases
-from listener.demo.choices import DemoOptions, UnfitError, catalogue_of, folder_of
-from listener.demo.daemon import Daemon, DaemonEndedError
-from listener.demo.ending import LostError, stay, sum_up
+from listener.demo.choices import DemoFailedError, DemoOptions, UnfitError, catalogue_of, folder_of
+from listener.demo.daemon import Daemon
+from listener.demo.ending import stay, sum_up
 from listener.demo.opening import first_fill
 from listener.demo.play import Play
 from listener.demo.screen import Screen
 from listener.demo.stage import database, program, row_latency, simulator
 from listener.demo.story import Story
-from listener.demo.watch import NotAnsweredError, watching
+from listener.demo.watch import watching
 from listener.demo.writers import writing
 from listener.domain.faults import FixableError
 from listener.domain.words import plural
@@ -40,10 +40,8 @@ _ARRIVALS = 200
 _FAILED, _COULD_NOT_RUN = 1, 2
 
 _FAILURES = (
-    DaemonEndedError,
-    NotAnsweredError,
+    DemoFailedError,
     FixableError,
-    LostError,
     psycopg.Error,
     httpx.HTTPError,
     SubprocessError,
@@ -151,7 +149,7 @@ class _Demo:
     def _stop(self, daemon: Daemon) -> None:
         code = daemon.stop()
         if code:
-            raise DaemonEndedError(f"the daemon stopped with exit code {code}")
+            raise DemoFailedError(f"the daemon stopped with exit code {code}")
 
     def _commands(self, dsn: str, lml: SimulatorProcess) -> dict[str, str]:
         values = _settings(dsn, lml).items()

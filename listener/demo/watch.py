@@ -10,14 +10,11 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg.rows import namedtuple_row
 
+from listener.demo.choices import DemoFailedError
 from listener.demo.statements import statement
 
 # Every commit that matters wakes us; this bounds what a lost wake-up could add to a measurement.
 _LOOK_EVERY = 0.05
-
-
-class NotAnsweredError(Exception):
-    """Something did not come true in time."""
 
 
 class Outcome(NamedTuple):
@@ -87,13 +84,13 @@ class Watch:
         return await cursor.fetchall()
 
     async def until(self, fact: Callable[[], Awaitable[bool]], what: str, patience: float) -> float:
-        """Return when the fact was seen; raises `NotAnsweredError` after `patience` seconds."""
+        """Return when the fact was seen; raises `DemoFailedError` after `patience` seconds."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience
         while not await fact():
             self._require()
             if loop.time() > deadline:
-                raise NotAnsweredError(f"gave up after waiting {patience:.0f} s for {what}")
+                raise DemoFailedError(f"gave up after waiting {patience:.0f} s for {what}")
             await self.moved(_LOOK_EVERY)
         return loop.time()
 

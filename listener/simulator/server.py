@@ -29,7 +29,7 @@ class _Protocol(HttpToolsProtocol):
         self.scope["extensions"] = {TRANSPORT: self.transport}  # type: ignore[dict-item]
 
 
-class SimulatorServer(uvicorn.Server):
+class _SimulatorServer(uvicorn.Server):
     """Serves until it is stopped, then cuts all open connections and ends at once."""
 
     def __init__(self, simulator: Simulator, port: int = 0, host: str = LOOPBACK) -> None:
@@ -102,7 +102,7 @@ def _bound_socket(host: str, port: int) -> socket.socket:
 @contextmanager
 def simulator_thread(simulator: Simulator, port: int = 0) -> Iterator[str]:
     """Serve `simulator` from a thread for the length of the block; yields its base URL."""
-    server = SimulatorServer(simulator, port)
+    server = _SimulatorServer(simulator, port)
     thread = Thread(target=asyncio.run, args=(server.answer(),), name="simulator", daemon=True)
     thread.start()
     server.ready.wait()
@@ -121,7 +121,7 @@ async def serve(
     With `watch_stdin` also until standard input ends: a parent that dies closes it, however it
     died, so no simulator outlives the program that started it.
     """
-    server = SimulatorServer(simulator, port, host)
+    server = _SimulatorServer(simulator, port, host)
     if watch_stdin:
         asyncio.get_running_loop().add_reader(sys.stdin.fileno(), server.stop)
     sys.stdout.write(f"{server.url}\n")

@@ -36,7 +36,7 @@ class NoAnswerError(Exception):
     """There was no reply, or no readable one; the message contains no secret."""
 
 
-class UnreadableReplyError(NoAnswerError):
+class _UnreadableReplyError(NoAnswerError):
     """The reply was too long, or in an encoding that was not requested."""
 
 
@@ -90,7 +90,7 @@ class LmlProbe:
             status, body = await _exchange(
                 self._http, request, "LML", _REPLY, read=(HTTPStatus.OK,)
             )
-        except UnreadableReplyError:
+        except _UnreadableReplyError:
             status, body = HTTPStatus.OK, b""
         took = timedelta(seconds=time.monotonic() - began)
         return Probe(status, took, status != HTTPStatus.OK or _is_reply(body))
@@ -153,7 +153,7 @@ async def _exchange(
             finally:
                 await response.aclose()
     except MalformedReplyError as error:
-        raise UnreadableReplyError(f"cannot read the answer of {who}: {error}") from error
+        raise _UnreadableReplyError(f"cannot read the answer of {who}: {error}") from error
     except UNANSWERED as error:
         raise NoAnswerError(f"{who} does not answer: {reason_of(error)}") from error
 
