@@ -33,7 +33,8 @@ _PARTS: dict[str, Callable[[argparse.Namespace], Sequence[Figure]]] = {
     "rotation": lambda given: rotation_load.figures(given.rounds),
     "tracks": lambda given: tracks.figures(given.rounds),
     "serving": lambda given: serving.figures(given.rounds),
-    "scale": lambda given: [*scale.figures(given.rounds), *sizes.figures(given.rows)],
+    "scale": lambda given: scale.figures(given.rounds),
+    "sizes": lambda given: sizes.figures(given.rows),
 }
 
 # One figure of each kind, on a machine that need not be quiet.
@@ -57,7 +58,7 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", choices=[*_PARTS, "quick", []], help=_HELP)
     parser.add_argument("--rounds", type=int, default=5, help="readings a figure (default 5)")
     parser.add_argument(
-        "--rows", type=int, default=10 * ROWS, help="rows of the large library of `scale`"
+        "--rows", type=int, default=10 * ROWS, help="rows of the large library of `sizes`"
     )
     given = parser.parse_args()
     sys.stdout.write(f"{machine()}\n")

@@ -88,13 +88,16 @@ def _measured(rows: int) -> Sizes:
     sys.stderr.write(f"sizes: making {rows:,} rows\n")
     with prepared(rows, mixed=False) as bench:
         bench.lml.set(latency={"fixed": 0})
+        sys.stderr.write("sizes: running a backfill\n")
         backfill = bench.command("backfill", "--limit", str(ROWS)).largest_rss
         sys.stderr.write("sizes: making their answers\n")
         _answer_everything(bench)
+        sys.stderr.write("sizes: searching\n")
         blocks = asyncio.run(_blocks(bench.dsn))
         page, audit, window = asyncio.run(_search(bench))
         sys.stderr.write("sizes: running the daemon\n")
         daemon, status, site = _daemon(bench)
+        sys.stderr.write("sizes: having every row wait\n")
         bench.db.execute(_ALL_CHANGED)
         bench.db.execute("VACUUM ANALYZE listener.change")
         claim = asyncio.run(_claim(bench))
