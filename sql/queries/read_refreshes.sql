@@ -7,8 +7,7 @@ WITH moment AS MATERIALIZED (
 ),
 counted AS MATERIALIZED (
     SELECT
-        r.known,
-        r.identities,
+        CASE WHEN r.known THEN round(r.cost / %(cold_cost)s::float8) ELSE r.identities END AS cold,
         r.cost,
         r.started_at,
         r.ended_at = 'infinity' AND a.held AND r.started_at > m.now - %(timeout)s::interval AS in_flight,
@@ -22,13 +21,9 @@ counted AS MATERIALIZED (
         ON r.ended_at > m.now - %(window)s::interval
         AND r.started_at <= m.now
     CROSS JOIN LATERAL (
-        SELECT r.ended_at = 'infinity'
-            AND EXISTS (
-                SELECT
-                FROM pg_stat_activity AS s
-                WHERE s.application_name = r.holder
-                    AND s.datname = current_database()
-            ) AS held
+        SELECT r.ended_at = 'infinity' AND EXISTS (
+            SELECT FROM pg_stat_activity AS s WHERE s.application_name = r.holder AND s.datname = current_database()
+        ) AS held
         OFFSET 0
     ) AS a
 ),
@@ -65,11 +60,7 @@ FROM (
         coalesce(sum(n.cost) FILTER (WHERE n.until > m.now), 0)::int AS cost,
         count(*) FILTER (WHERE n.started_at > m.now - %(window)s::interval)::int AS calls,
         count(*) FILTER (WHERE n.in_flight)::int AS in_flight,
-        coalesce(
-            sum(CASE WHEN n.known THEN round(n.cost / %(cold_cost)s::float8) ELSE n.identities END)
-                FILTER (WHERE n.in_flight),
-            0
-        )::int AS cold_in_flight,
+        coalesce(sum(n.cold) FILTER (WHERE n.in_flight), 0)::int AS cold_in_flight,
         min(CASE WHEN n.started_at > m.now - %(window)s::interval THEN n.started_at + %(window)s::interval ELSE n.until END)
             FILTER (WHERE n.until > m.now) - m.now AS frees_in
     FROM moment AS m
