@@ -32,6 +32,7 @@ from listener.domain.run import RunKind
 from listener.engine.capture import CaptureWatch
 from listener.engine.circuit import Circuit
 from listener.engine.consumer import Consumer
+from listener.engine.reconciler import Reconciler
 from listener.engine.resolver import Resolver
 from listener.engine.routine import Job, Routine
 from listener.engine.supervisor import Supervisor
@@ -123,9 +124,23 @@ def _lane_report(consumer: Consumer, circuit: Circuit) -> LaneReport:
 
 def _routine(joined: LibraryParts, library: Consumer) -> tuple[Routine, Audit]:
     # In the daemon that follows the library: its calls and those for changes are counted together.
-    settings, store = joined.parts.settings, joined.parts.store
-    reconciler, scope = joined.reconciler(), joined.scope
-    housekeeping, ledger = store.housekeeping(), store.ledger()
+    settings, reconciler = joined.parts.settings, joined.reconciler()
+    sweep, audit = _sweep(joined, reconciler), _audit(joined, reconciler, library)
+
+    async def scheduled(cause: str, _slot: datetime) -> None:
+        await audit(cause)
+
+    jobs = [
+        Job("sweep", settings.sweep_interval, sweep, begins=SWEEP_BEGINS),
+        Job("audit", settings.audit_interval, scheduled, at_start=True, begins=AUDIT_BEGINS),
+    ]
+    return _of(joined.parts.store, jobs), audit
+
+
+def _sweep(
+    joined: LibraryParts, reconciler: Reconciler
+) -> Callable[[str, datetime], Awaitable[None]]:
+    housekeeping, ledger = joined.parts.store.housekeeping(), joined.parts.store.ledger()
 
     async def sweep(cause: str, _slot: datetime) -> None:
         # The server that we are connected to again may be a logical copy.
@@ -136,18 +151,24 @@ def _routine(joined: LibraryParts, library: Consumer) -> tuple[Routine, Audit]:
         coalesced = await housekeeping.coalesce()
         if coalesced:
             _log.info("reduced the outbox to one change per row", removed=coalesced)
-        tally = await reconciler.run(RunKind.REFRESH, scope, cause=cause)
+        tally = await reconciler.run(RunKind.REFRESH, joined.scope, cause=cause)
         _log.info("asked about due rows", **tally.fields())
         await housekeeping.analyze_tracks(tally)
 
-    async def audit(cause: str, _slot: datetime | None = None) -> None:
+    return sweep
+
+
+def _audit(joined: LibraryParts, reconciler: Reconciler, library: Consumer) -> Audit:
+    housekeeping, ledger = joined.parts.store.housekeeping(), joined.parts.store.ledger()
+
+    async def audit(cause: str) -> None:
         # The audit skips rows that wait in the outbox.
         await _let_changes_go_first(library)
         kind = RunKind.AUDIT
         if await ledger.is_empty():
             _log.info("LML was never asked, starting the backfill")
             kind = RunKind.BACKFILL
-        tally = await reconciler.run(kind, scope, cause=cause)
+        tally = await reconciler.run(kind, joined.scope, cause=cause)
         level = _log.warning if tally.capture_missed else _log.info
         level("checked every row", **tally.fields())
         await housekeeping.analyze_tracks(tally)
@@ -155,11 +176,7 @@ def _routine(joined: LibraryParts, library: Consumer) -> tuple[Routine, Audit]:
         if cleared:
             _log.info("cleared deleted releases from the ledger", rows=cleared)
 
-    jobs = [
-        Job("sweep", settings.sweep_interval, sweep, begins=SWEEP_BEGINS),
-        Job("audit", settings.audit_interval, audit, at_start=True, begins=AUDIT_BEGINS),
-    ]
-    return _of(store, jobs), audit
+    return audit
 
 
 def _of(store: Store, jobs: Sequence[Job]) -> Routine:

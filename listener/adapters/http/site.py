@@ -77,15 +77,6 @@ class _Kept:
 def make_site(sources: Sources, token: str | None, hosts: frozenset[str] | None) -> ASGIApp:
     """Return the application; `token` and `hosts` are as for `Guard`."""
 
-    async def alive(_: Request) -> Response:
-        # Only a running loop can answer.
-        return PlainTextResponse("ok\n")
-
-    async def ready(_: Request) -> Response:
-        why = list(sources.unready())
-        status = HTTPStatus.SERVICE_UNAVAILABLE if why else HTTPStatus.OK
-        return JSONResponse({"ready": not why, "why": why}, status)
-
     async def render() -> bytes:
         return sources.metrics()
 
@@ -98,8 +89,7 @@ def make_site(sources: Sources, token: str | None, hosts: frozenset[str] | None)
         return Response(sources.latest(), media_type=_JSON)
 
     routes = [
-        Route("/livez", alive),
-        Route("/readyz", ready),
+        *_probes(sources.unready),
         Route("/metrics", metrics),
         Route("/latest.json", latest),
         Route("/status.json", _json(_Kept(sources.status, _KEEP_LOOK))),
@@ -110,6 +100,19 @@ def make_site(sources: Sources, token: str | None, hosts: frozenset[str] | None)
     ]
     pages = {HTTPStatus.NOT_FOUND: nowhere, StoreUnavailableError: unreadable}
     return Guard(Starlette(routes=routes, exception_handlers=pages), token, hosts)
+
+
+def _probes(unready: Callable[[], Sequence[str]]) -> list[Route]:
+    async def alive(_: Request) -> Response:
+        # Only a running loop can answer.
+        return PlainTextResponse("ok\n")
+
+    async def ready(_: Request) -> Response:
+        why = list(unready())
+        status = HTTPStatus.SERVICE_UNAVAILABLE if why else HTTPStatus.OK
+        return JSONResponse({"ready": not why, "why": why}, status)
+
+    return [Route("/livez", alive), Route("/readyz", ready)]
 
 
 def _json(kept: _Kept) -> Callable[[Request], Awaitable[Response]]:
