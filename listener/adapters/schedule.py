@@ -35,7 +35,6 @@ class ApschedulerBell:
         self._begins = dict(begins)
 
     async def wait(self, job: str, at_most: timedelta) -> None:
-        """Return when the job's time has come, or after `at_most`."""
         try:
             # A timeout, because a wall clock that is set back delays the bell.
             async with asyncio.timeout(at_most.total_seconds()):
@@ -47,7 +46,6 @@ class ApschedulerBell:
 
     @asynccontextmanager
     async def ringing(self) -> AsyncIterator[ApschedulerBell]:
-        """Ring for the length of the block."""
         scheduler = AsyncIOScheduler(timezone=UTC)
         for name, every in self._every.items():
             scheduler.add_job(

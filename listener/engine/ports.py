@@ -184,7 +184,10 @@ class Refreshes(Protocol):
     async def end(
         self, grant: Grant, *, cost: int, answered: int, refreshed: Mapping[int, Refreshed]
     ) -> None:
-        """Record what a call cost, and LML's report on each identity."""
+        """Record what a call cost, and LML's report on each identity.
+
+        `answered` counts the identities that LML said something of use about.
+        """
 
 
 class Due(Protocol):
@@ -234,7 +237,8 @@ class Slots(Protocol):
     ) -> datetime | None:
         """Return the current slot, or None if a daemon has already taken and finished it.
 
-        Slots are `every` long, counted from `begins` after the epoch.
+        Slots are `every` long, counted from `begins` after the epoch; the current one makes up for
+        all that were missed. With `again` it is taken even if it is finished.
         """
 
     async def finish(self, job: str, slot: datetime) -> None:

@@ -91,12 +91,6 @@ class LmlClient:
     async def ask(
         self, questions: Sequence[Question], *, with_tracks: bool = False, once: bool = False
     ) -> BulkReply:
-        """Ask one batch of 1 to 1000 questions; a call that fails is repeated unless `once`.
-
-        Raises `LmlUnavailableError` if no row is to blame, `CallInterruptedError` if LML or a row
-        may be, `BatchRefusedError` if a row may be, `TracksRefusedError` if the tracks may be, too:
-        the reply is unreadable or took too long, or LML failed while it made the reply.
-        """
         refused = TracksRefusedError if with_tracks else BatchRefusedError
         values = _VALUES_WITH_TRACKS if with_tracks else _VALUES
         body = await self._post(
@@ -121,10 +115,7 @@ class LmlClient:
         )
 
     async def refresh(self, identity_ids: Sequence[int]) -> dict[int, Refreshed]:
-        """Refresh 1 to 50 identities; returns the result for each, raises like `ask`.
-
-        Makes one attempt: each may cost Discogs calls, which the caller accounts for.
-        """
+        """Make one attempt: each may cost Discogs calls, which the caller accounts for."""
         body = await self._post(
             Route.ROTATION,
             to_json({"identity_ids": list(identity_ids)}),
@@ -135,7 +126,6 @@ class LmlClient:
         return _read(read_refreshed, body)
 
     async def mint(self, discogs_release_id: int) -> int:
-        """Return the identity of a Discogs release, created if needed; raises like `ask`."""
         body = await self._post(
             Route.MINT,
             to_json(

@@ -138,10 +138,7 @@ class BulkReply:
         self._check_contract = check_contract
 
     async def read(self) -> list[Verdict | Invalid]:
-        """Return the results; raises `unreadable` if the reply has none.
-
-        Can be called once: the body, possibly many megabytes, is not kept.
-        """
+        """Use up the body: it may be many megabytes, and is not kept for a second call."""
         body = self._body
         if len(body) >= _READ_LATER:
             await asyncio.sleep(_MOMENT.total_seconds())

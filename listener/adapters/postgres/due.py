@@ -31,10 +31,10 @@ class PostgresDue:
         self._compilations = query("find_asked_compilations", backend)
 
     async def by_time(self, scope: Scope) -> AsyncIterator[list[DueRow]]:
-        """Yield the rows whose time to be asked had come at the start, the longest due first.
+        """Begin with the longest due; end with those that gained credits since they were asked.
 
-        Then those that gained credits since they were asked. Costs what is due, and a look at every
-        credit, whatever the size of the library; rows that failed are left out.
+        Costs what is due, and a look at every credit, whatever the size of the library; rows that
+        failed are left out.
         """
         async for rows in self._batches(self._by_time, scope, {"until": await self._now()}):
             yield rows
@@ -42,10 +42,7 @@ class PostgresDue:
             yield rows
 
     async def failed(self, scope: Scope) -> AsyncIterator[list[DueRow]]:
-        """Yield the rows that failed, and whose time to be tried again had come at the start.
-
-        Then, whatever their time, those that failed together with others and not yet alone.
-        """
+        """End with those that failed only together with others, whatever their time."""
         now = await self._now()
         due = {"until": now, "least_suspect": 0, "most_suspect": ISOLATED}
         async for rows in self._batches(self._failed, scope, due):
@@ -93,18 +90,12 @@ class PostgresDue:
             after, after_id = rows[-1][:2]
 
     async def by_content(self, scope: Scope) -> AsyncIterator[list[DueRow]]:
-        """Yield the rows that are due though no time says so, by ascending id.
-
-        Looks at every row of the library, in windows; rows that wait in the outbox are left out.
-        """
+        """Go by ascending id, in windows; rows that wait in the outbox are left out."""
         async for rows in self._windows(self._by_content, scope, after=scope.since_id - 1):
             yield rows
 
     async def compilations(self, scope: Scope) -> AsyncIterator[list[DueRow]]:
-        """Yield the compilations that were asked before and are not parked, by ascending id.
-
-        Looks at every row of the library, in windows.
-        """
+        """Go by ascending id, in windows; parked rows are left out."""
         async for rows in self._windows(self._compilations, scope, after=scope.since_id - 1):
             yield rows
 

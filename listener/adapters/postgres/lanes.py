@@ -53,10 +53,7 @@ class PostgresLanes:
 
     @asynccontextmanager
     async def hold(self, stream: Stream, *, wait: bool = True) -> AsyncIterator[Wakeups]:
-        """Stand by until the stream is ours, keep it for the length of the block, hand it over.
-
-        Without `wait` it raises `LaneLostError` if another daemon has it.
-        """
+        """Raise `LaneLostError`, without `wait`, if another daemon has the lane."""
         with translated():
             connection = await open_session(self._database)
         try:

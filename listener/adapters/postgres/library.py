@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 from listener.adapters.postgres.arrays import Int4s
 from listener.adapters.postgres.connection import Pool, session
@@ -28,7 +29,6 @@ class PostgresLibrary:
         self._read = query("read_questions", backend)
 
     async def read(self, row_ids: Sequence[int]) -> Asking:
-        """Return what there is to ask about these rows now; raises `StatementRefusedError`."""
         parameters = {"row_ids": Int4s(row_ids)} | times_of(self._ask_again)
         async with session(self._pool, StatementRefusedError) as connection:
             cursor = connection.cursor()
@@ -38,34 +38,28 @@ class PostgresLibrary:
                 order = await connection.execute(self._order, self._drawing)
                 await cursor.execute(self._read, parameters, binary=True)
             (drawn,), rows = await only_row(order), await cursor.fetchall()
-        questions, answered, nameless = [], set(), set()
-        for library_id, artist_name, album_title, legacy_id, digest, is_answered, *rest in rows:
+        return _asking(drawn, row_ids, rows)
+
+
+def _asking(order: int, row_ids: Sequence[int], rows: Sequence[Sequence[Any]]) -> Asking:
+    """Sort the rows that `read_questions` found by whether there is anything to ask."""
+    questions, answered, nameless = [], set(), set()
+    for library_id, artist_name, album_title, legacy_id, digest, is_answered, *rest in rows:
+        if artist_name is None:
+            nameless.add(library_id)
+        elif is_answered:
+            answered.add(library_id)
+        else:
             compilation, last_credit, asked_before, *failing = rest
-            if artist_name is None:
-                nameless.add(library_id)
-            elif is_answered:
-                answered.add(library_id)
-            else:
-                questions.append(
-                    Question(
-                        library_id,
-                        artist_name,
-                        album_title,
-                        legacy_id,
-                        digest,
-                        compilation,
-                        failing_of(*failing),
-                        last_credit,
-                        asked_before,
-                    )
-                )
-        return Asking(
-            order=drawn,
-            questions=tuple(questions),
-            answered=frozenset(answered),
-            nameless=frozenset(nameless),
-            gone=frozenset(row_ids).difference(row[0] for row in rows),
-        )
+            asked = (library_id, artist_name, album_title, legacy_id, digest, compilation)
+            questions.append(Question(*asked, failing_of(*failing), last_credit, asked_before))
+    return Asking(
+        order=order,
+        questions=tuple(questions),
+        answered=frozenset(answered),
+        nameless=frozenset(nameless),
+        gone=frozenset(row_ids).difference(row[0] for row in rows),
+    )
 
 
 def failing_of(

@@ -21,10 +21,6 @@ class PostgresOutbox:
     async def look(
         self, stream: Stream, *, after: int, held: Sequence[int], limit: int, mark: bool = False
     ) -> Look:
-        """Return up to `limit` changes after seq `after` without those in `held`, oldest first.
-
-        The snapshot of the result has a mark if one is asked for; each costs a transaction id.
-        """
         parameters = {
             "stream": stream,
             "after": after,
@@ -39,7 +35,6 @@ class PostgresOutbox:
         return Look(changes, Snapshot(xmin, drawn), complete=len(changes) < limit)
 
     async def settle(self, stream: Stream, entries: Sequence[tuple[int, int]]) -> None:
-        """Remove entries, given as (seq, row id)."""
         async with session(self._pool) as connection:
             seqs = Int8s([seq for seq, _ in entries])
             await connection.execute(self._settle, {"stream": stream, "seqs": seqs})

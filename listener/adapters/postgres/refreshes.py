@@ -43,10 +43,7 @@ class PostgresRefreshes:
         self._note = query("note_warmth", database.backend)
 
     async def take(self, cause: RefreshCause, *, known: bool, wanted: int) -> Grant | Wait:
-        """Enter a call for up to `wanted` identities, all known lately or not, if one may go now.
-
-        A short transaction under a lock of its own, over before anything is asked.
-        """
+        """Decide in a short transaction under a lock of its own, over before anything is asked."""
         async with session(self._pool) as connection:
             try:
                 async with connection.pipeline(), connection.transaction():
@@ -72,10 +69,6 @@ class PostgresRefreshes:
     async def end(
         self, grant: Grant, *, cost: int, answered: int, refreshed: Mapping[int, Refreshed]
     ) -> None:
-        """Write down what a call cost, and what LML said of each identity.
-
-        `answered` counts the identities that something of use was said about.
-        """
         parameters = {"refresh_id": grant.refresh_id, "cost": cost, "answered": answered}
         said = {
             "identity_ids": Int4s(list(refreshed)),

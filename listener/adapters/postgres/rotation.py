@@ -41,7 +41,6 @@ class PostgresRotation:
         self._raise_unminted = query("raise_unminted", backend)
 
     async def read(self, row_ids: Sequence[int]) -> list[Played]:
-        """Return those of the rows that are being played."""
         async with session(self._pool) as connection:
             parameters = {"row_ids": Int4s(row_ids), "recent": RECENT}
             rows = await (await connection.execute(self._read, parameters)).fetchall()
@@ -51,7 +50,6 @@ class PostgresRotation:
         ]
 
     async def settle(self, entries: Sequence[tuple[int, int]], row_ids: Sequence[int]) -> None:
-        """Remove changes, given as (seq, row id), and what is known of these rows' failures."""
         parameters = {"seqs": Int8s([seq for seq, _ in entries]), "row_ids": Int4s(row_ids)}
         async with session(self._pool) as connection:
             await connection.execute(self._settle, parameters)
@@ -59,7 +57,6 @@ class PostgresRotation:
     async def fail(
         self, failures: Sequence[RotationFailure], entries: Sequence[tuple[int, int]]
     ) -> None:
-        """Remember rows that came to nothing, and settle their changes."""
         parameters = {
             "row_ids": Int4s([failure.row_id for failure in failures]),
             "failure_counts": Int4s([failure.retry.failures for failure in failures]),
@@ -77,12 +74,7 @@ class PostgresRotation:
         return [row[0] for row in rows]
 
     async def fill(self, minted: Mapping[int, int], rows: Sequence[Played]) -> dict[int, bool]:
-        """Write the identity that was minted for each row's Discogs release into the row.
-
-        Returns of each row whether it was written, or else had changed; rows that are locked or
-        gone are left out. Nobody waits for long: a lock that is held on a row is not waited for.
-        Raises `StatementRefusedError`.
-        """
+        """Skip locked rows instead of waiting for them."""
         releases = [(row.row_id, row.discogs_release_id or 0) for row in rows]
         parameters = {
             "row_ids": Int4s([row_id for row_id, _ in releases]),
@@ -97,10 +89,6 @@ class PostgresRotation:
                 return {}
 
     async def identities(self, since: datetime) -> dict[int, Standing]:
-        """Return all identities being played, with what was said about each since then.
-
-        Those that answered lately come first.
-        """
         async with session(self._pool) as connection:
             parameters = {"since": since, "recent": RECENT}
             found = await (await connection.execute(self._find, parameters)).fetchall()
@@ -110,13 +98,11 @@ class PostgresRotation:
         }
 
     async def coverage(self) -> RotationCoverage:
-        """Return how much of what is being played can be warmed."""
         async with session(self._pool) as connection:
             (coverage,) = await read(connection, RotationCoverage, self._count)
         return coverage
 
     async def raise_releases(self, library_ids: Sequence[int]) -> int:
-        """Have those of the releases that are due asked about; returns how many."""
         parameters = {"library_ids": Int4s(library_ids)} | times_of(self._ask_again)
         async with session(self._pool) as connection:
             row = await (await connection.execute(self._raise_releases, parameters)).fetchone()

@@ -49,11 +49,7 @@ class PostgresRuns:
         *,
         wait: bool = True,
     ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-        """Wait for the locks, enter the run, and write down at the end how it ended.
-
-        Yields what notes the tally while the run goes on. Raises `StoreUnavailableError`, and
-        without `wait` `RunGoesOnError` if another run has the locks.
-        """
+        """Hold the locks for the length of the block, and record at its end how the run ended."""
         with translated():
             connection = await open_session(self._database)
         run = _RecordedRun(connection, self._database, tally)

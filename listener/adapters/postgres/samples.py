@@ -68,7 +68,6 @@ class PostgresSamples:
         self._fold = query("fold_samples", backend)
 
     async def write(self, sample: Sample) -> None:
-        """Write a sample down."""
         parameters = {
             "stream": sample.stream,
             "seconds": sample.lasted.total_seconds(),
@@ -86,7 +85,6 @@ class PostgresSamples:
             await connection.execute(self._write, parameters)
 
     async def count_coverage(self) -> Sequence[int]:
-        """Count the library's rows in the order of `COVERAGE`."""
         async with session(self._pool) as connection, connection.transaction():
             # The whole library is counted: no index helps.
             await connection.execute("SET LOCAL enable_seqscan = on")
@@ -96,7 +94,6 @@ class PostgresSamples:
         return tuple(getattr(known, name) for name in COVERAGE)
 
     async def fold(self, stream: Stream) -> None:
-        """Make old samples coarser, and forget very old ones."""
         async with session(self._pool) as connection:
             await connection.execute(self._fold, {"stream": stream})
 

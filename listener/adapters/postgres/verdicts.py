@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
@@ -17,7 +17,10 @@ from listener.adapters.postgres.tracks import PostgresTracks
 from listener.domain.due import AskAgain
 from listener.domain.faults import StatementRefusedError
 from listener.domain.retrying import Failure
+from listener.domain.tracks import TrackCounts
 from listener.domain.verdict import Identity, VerdictBatch, Written
+
+_Cursor = psycopg.AsyncCursor[Any]
 
 _MANUAL = "manual"
 _KEEPING = "keep_identities"
@@ -52,14 +55,11 @@ class PostgresVerdicts:
         self._tracks = PostgresTracks(backend)
 
     async def write(self, batch: VerdictBatch) -> Written:
-        """Write the verdicts that still answer their row's question, all or nothing.
+        """Move to the history, if there is one, what is withdrawn or gets another id or method.
 
-        Also enters them in the ledger and settles the batch's changes. An identity that is replaced
-        by one with another id or method, or withdrawn, goes to the history, if there is one.
-        Confidence, dates and sources alone are no change. Kept as they are: identities with the
-        method "manual", unless LML itself said so, and those with notes that are not ours; without
-        notes they are an older job's, which are replaced but never withdrawn.
-        Raises `StatementRefusedError` if the database refuses the batch.
+        Confidence, dates and sources alone are no change. A person's work stays: identities with
+        the method "manual", unless LML itself said so, and those with notes that are not ours.
+        Without notes they are an older job's, which are replaced but never withdrawn.
         """
         parameters = {"ask_order": batch.order, "withdraw": self._withdraw}
         parameters |= times_of(self._ask_again) | _columns(batch)
@@ -68,40 +68,44 @@ class PostgresVerdicts:
             kept = await self._history.kept(connection)
             try:
                 async with _together(connection, explicit=has_keys):
-                    sent = {
-                        name: await connection.execute(statement, parameters)
-                        for name, statement in self._statements.items()
-                        if kept or name != _KEEPING
-                    }
+                    sent = await self._send(connection, parameters, kept=kept)
                     tracks = await self._tracks.write(connection, batch) if has_keys else {}
                 # Fetched after the pipeline: until it ends, nothing is committed.
-                rows = await sent["accept_verdicts"].fetchall()
-                withdrawn, of_people, *_ = await only_row(sent["hold_identities"])
-                unresolved_now, locked = await only_row(sent["settle_verdicts"])
+                return await _written(sent, tracks)
             except (psycopg.ProgrammingError, psycopg.IntegrityError):
                 self._history.suspect()
                 raise
-        return Written(
-            frozenset(row[0] for row in rows),
-            locked=frozenset(locked),
-            withdrawn=frozenset(withdrawn),
-            kept=of_people,
-            unresolved_now=unresolved_now,
-            tracks=tracks,
-        )
 
     async def fail(
         self, order: int, failures: Sequence[Failure], entries: Sequence[tuple[int, int]]
     ) -> frozenset[int]:
-        """Remember rows that could not be answered, and settle their changes.
-
-        Returns the rows remembered: of the others a newer question was answered or failed. Raises
-        `StatementRefusedError` if one of the rows is locked, for instance.
-        """
         parameters = {"ask_order": order} | _failure_columns(failures) | _entry_columns(entries)
         async with session(self._pool, StatementRefusedError) as connection:
             rows = await (await connection.execute(self._fail, parameters)).fetchall()
         return frozenset(row[0] for row in rows)
+
+    async def _send(
+        self, connection: Connection, parameters: Mapping[str, Any], *, kept: bool
+    ) -> dict[str, _Cursor]:
+        return {
+            name: await connection.execute(statement, parameters)
+            for name, statement in self._statements.items()
+            if kept or name != _KEEPING
+        }
+
+
+async def _written(sent: Mapping[str, _Cursor], tracks: Mapping[int, TrackCounts]) -> Written:
+    rows = await sent["accept_verdicts"].fetchall()
+    withdrawn, of_people, *_ = await only_row(sent["hold_identities"])
+    unresolved_now, locked = await only_row(sent["settle_verdicts"])
+    return Written(
+        frozenset(row[0] for row in rows),
+        locked=frozenset(locked),
+        withdrawn=frozenset(withdrawn),
+        kept=of_people,
+        unresolved_now=unresolved_now,
+        tracks=tracks,
+    )
 
 
 @asynccontextmanager

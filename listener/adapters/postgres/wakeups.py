@@ -80,7 +80,6 @@ class Wakeups:
         return WakeMode.NOTIFY if self._arriving else WakeMode.POLL
 
     async def rouse(self) -> None:
-        """Show writers that the stream is being looked at: they need not wake anybody."""
         if self._holds_lock or self._now() < self._rouse_at:
             return
         self._rouse_at = self._now() + _TRY_ROUSING_EVERY.total_seconds()
@@ -105,10 +104,6 @@ class Wakeups:
             await self._drop(error)
 
     async def doze(self) -> int | None:
-        """Have writers wake us again, if they were spared it.
-
-        Returns the transaction id below which a transaction may have spared us the wake-up.
-        """
         if not self._spared:
             return None
         connection = await self._ready()
@@ -136,7 +131,6 @@ class Wakeups:
         return int(mark)
 
     async def wait(self, at_most: timedelta) -> bool:
-        """Return True when woken, or False after `at_most`."""
         until = self._now() + at_most.total_seconds()
         while True:
             was_listening = self._listening
