@@ -14,7 +14,7 @@ from listener.adapters.postgres.story import (
     Story,
 )
 from listener.app.verdict import lml_trouble_of
-from listener.app.wording import moment, printable
+from listener.app.wording import moment, outcome_word, printable
 from listener.domain.due import Reason
 from listener.domain.verdict import VISITED_COMPILATION, Kind
 
@@ -121,7 +121,10 @@ def _answered(answer: Answer, story: Story) -> Iterator[tuple[str, str]]:
     if answer.outcome is None or answer.answered_at is None:
         yield "asked", "never answered"
     else:
-        yield "asked", f"last answered {moment(answer.answered_at, story.at)}: {answer.outcome}"
+        yield (
+            "asked",
+            f"last answered {moment(answer.answered_at, story.at)}: {outcome_word(answer.outcome)}",
+        )
         if answer.failures:
             yield "", "later attempts failed, so this answer may be to an older question"
     if story.release is not None:
@@ -145,7 +148,7 @@ def _identity(story: Story) -> Iterator[tuple[str, str]]:
         return
     yield "identity", f"{_standing(identity, story)}; {ids_of(identity)}"
     if identity.kept:
-        kept = "the verdict single_artist did" if found else "verdicts do"
+        kept = "LML's verdict did" if found else "verdicts do"
         yield "", f"a person's work: {kept} not replace it"
 
 

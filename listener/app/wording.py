@@ -5,14 +5,20 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from listener.adapters.postgres.search import FoundRelease
+from listener.domain.verdict import VISITED_COMPILATION, Kind
 from listener.domain.words import SPOKEN
+
+# Outcomes as people read them, where that differs from the ledger's word.
+_OUTCOMES = {Kind.SINGLE_ARTIST: "resolved", VISITED_COMPILATION: "visited compilation"}
 
 
 def span(duration: timedelta) -> str:
-    """Return a duration in its largest whole unit: 12 s, 3 min, 5 h, 2 d."""
-    seconds = max(0, int(duration.total_seconds()))
-    unit, size = next((unit, size) for unit, size in SPOKEN.items() if seconds >= size or size == 1)
-    return f"{seconds // size} {unit}"
+    """Return a duration to the nearest of the largest unit it holds twice: 12 s, 90 min, 7 d."""
+    seconds = max(0, duration.total_seconds())
+    unit, size = next(
+        (unit, size) for unit, size in SPOKEN.items() if seconds >= 2 * size or size == 1
+    )
+    return f"{seconds / size:.0f} {unit}"
 
 
 def moment(at: datetime, now: datetime) -> str:
@@ -39,11 +45,16 @@ def printable(text: str) -> str:
     )
 
 
+def outcome_word(outcome: str) -> str:
+    """Return the outcome of a question as a word for people."""
+    return _OUTCOMES.get(outcome, outcome)
+
+
 def answer_of(release: FoundRelease) -> str:
     """Return the last answer to a release, and its day."""
     if release.outcome is None or release.answered_at is None:
         return "none yet"
-    return f"{release.outcome.replace('_', ' ')} {day(release.answered_at)}"
+    return f"{outcome_word(release.outcome)} {day(release.answered_at)}"
 
 
 def next_of(release: FoundRelease) -> str:

@@ -237,8 +237,13 @@ def _run(
         _print(command, tally, walk, as_json=as_json)
         _report_stop()
         raise SystemExit(128 + (ending.heard or 0)) from None
-    except (RunHaltedError, StoreUnavailableError):
+    except RunHaltedError:
         _print(command, tally, walk, as_json=as_json)
+        raise
+    except StoreUnavailableError:
+        # Zeros would read as the result of a search that was never made.
+        if tally.scanned or (walk is not None and walk.did_something):
+            _print(command, tally, walk, as_json=as_json)
         raise
     _print(command, tally, walk, as_json=as_json)
     if tally.failed or (walk is not None and walk.tally.with_status(RefreshStatus.ERROR)):

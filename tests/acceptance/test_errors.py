@@ -150,6 +150,12 @@ def test_database_that_is_not_there_is_reported_with_what_to_do(name: str) -> No
     assert line.startswith("listener: connection failed: ")
     assert line.endswith(": Connection refused; start PostgreSQL, or correct DATABASE_URL")
     assert "geheim" not in line
+    assert not ran.stdout
+
+
+def test_dry_run_that_never_began_reports_no_counts() -> None:
+    ran = run("sweep", "--dry-run", DATABASE_URL="postgresql://u@127.0.0.1:1/x", **WITHOUT_LML)
+    assert (ran.returncode, ran.stdout) == (COULD_NOT_RUN, "")
 
 
 def test_debug_shows_the_traceback_before_the_words() -> None:

@@ -302,7 +302,7 @@ async def test_identity_that_is_a_persons_work_is_kept(
     # The writer left it, and the story says so.
     assert (story.identity.method, story.identity.wikidata_qid) == ("manual", None)
     assert (story.identity.kept, story.identity.ours) == (True, notes is not None)
-    assert "a person's work: the verdict single_artist did not replace it" in text_of(story)
+    assert "a person's work: LML's verdict did not replace it" in text_of(story)
     assert story.next_asking is not None
     assert story.answer is not None
     assert story.answer.answered_at is not None
@@ -352,7 +352,7 @@ async def test_compilation_shows_what_became_of_its_tracks(
         "no_cta_match": 2,
     }
     text = text_of(story)
-    assert ": visited_compilation\n" in text
+    assert ": visited compilation\n" in text
     assert "tracks: 1 of 3 credits linked to an artist; 2 match no row of the backend" in text
     assert "its identity needs to be verified again" in text
 

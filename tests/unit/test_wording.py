@@ -16,5 +16,5 @@ def found(outcome: str | None, at: datetime | None) -> FoundRelease:
 
 
 def test_last_answer_is_in_plain_words_with_its_day() -> None:
-    assert answer_of(found("single_artist", AT)) == "single artist 2026-11-30"
+    assert answer_of(found("single_artist", AT)) == "resolved 2026-11-30"
     assert answer_of(found(None, None)) == "none yet"

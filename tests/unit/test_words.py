@@ -30,3 +30,16 @@ def test_duration_survives_writing_and_reading(unit: str) -> None:
 @pytest.mark.parametrize("unit", SPOKEN)
 def test_messages_use_the_largest_unit_that_fits(unit: str) -> None:
     assert span(3 * timedelta(seconds=SPOKEN[unit])) == f"3 {unit}"
+
+
+@pytest.mark.parametrize(
+    ("duration", "words"),
+    [
+        (timedelta(days=6, hours=23), "7 d"),
+        (timedelta(hours=36), "36 h"),
+        (timedelta(seconds=90), "90 s"),
+        (timedelta(seconds=-1), "0 s"),
+    ],
+)
+def test_messages_round_to_the_nearest(duration: timedelta, words: str) -> None:
+    assert span(duration) == words

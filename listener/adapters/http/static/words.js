@@ -30,9 +30,9 @@ export function span(seconds) {
   if (seconds < 0.0995) return `${Math.max(1, Math.round(seconds * 1000))} ms`;
   if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
   for (const [unit, size] of [["d", 86_400], ["h", 3600], ["min", 60]]) {
-    if (seconds >= 2 * size) return `${Math.floor(seconds / size)} ${unit}`;
+    if (seconds >= 2 * size) return `${Math.round(seconds / size)} ${unit}`;
   }
-  return `${Math.floor(seconds)} s`;
+  return `${Math.round(seconds)} s`;
 }
 
 // 100 % means all and 0 % means none, whatever the rounding.
