@@ -8,7 +8,13 @@ from functools import partial
 
 import click
 
-from listener.adapters.postgres.worklists import ListedRelease, Worklist, read_worklist
+from listener.adapters.postgres.sessions import Connection
+from listener.adapters.postgres.worklists import (
+    ListedRelease,
+    Worklist,
+    read_worklist,
+    stream_worklist,
+)
 from listener.app.report import dumped
 from listener.app.wording import day, printable
 from listener.app.worklists import MEANINGS, UNSURE, named, write_csv
@@ -18,6 +24,8 @@ from listener.cli.session import look
 from listener.settings import DatabaseSettings, load_settings
 
 _PAGE = 50
+# What is held in memory of a whole list: some 7 MB.
+_PART = 10_000
 
 _KINDS = "\n".join(f"{kind:<16}{meaning}" for kind, meaning in MEANINGS.items())
 _HELP = f"""\
@@ -57,12 +65,14 @@ def list_command(*, kind: str, page: int | None, below: float, as_csv: bool, as_
     if as_csv and as_json:
         raise click.UsageError("give --csv or --json, not both")
     settings = load_settings(DatabaseSettings)
-    everything = (as_csv or as_json) and page is None
+    if as_csv and page is None:
+        look(settings, partial(_print_csv, worklist=Worklist(kind), below=below))
+        return
     read = partial(
         read_worklist,
         worklist=Worklist(kind),
         below=below,
-        limit=None if everything else _PAGE,
+        limit=None if as_json and page is None else _PAGE,
         skip=0 if page is None else (page - 1) * _PAGE,
     )
     listed = look(settings, read)
@@ -72,6 +82,17 @@ def list_command(*, kind: str, page: int | None, below: float, as_csv: bool, as_
         write_csv(listed, sys.stdout)
     else:
         _show(listed, kind, page or 1)
+
+
+async def _print_csv(
+    connection: Connection, backend: str, *, worklist: Worklist, below: float
+) -> None:
+    header = True
+    async for part in stream_worklist(connection, backend, worklist, below=below, part=_PART):
+        write_csv(part, sys.stdout, header=header)
+        header = False
+    if header:
+        write_csv((), sys.stdout)
 
 
 def _show(listed: Sequence[ListedRelease], kind: str, page: int) -> None:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 
-from listener.adapters.postgres.worklists import ListedRelease, Worklist, read_worklist
+from listener.adapters.postgres import sessions
+from listener.adapters.postgres.worklists import (
+    ListedRelease,
+    Worklist,
+    read_worklist,
+    stream_worklist,
+)
 from listener.domain.faults import InstallationError
 from tests.catalogue import add_release, delete_release, set_column, table
 from tests.conftest import BACKEND, Connection
@@ -16,6 +25,14 @@ def listed(
     dsn: str, worklist: Worklist, *, below: float = 0.7, limit: int | None = None, skip: int = 0
 ) -> list[ListedRelease]:
     return list(look(dsn, BACKEND, read_worklist, worklist, below=below, limit=limit, skip=skip))
+
+
+async def in_parts(
+    connection: sessions.Connection, backend: str, part: int
+) -> list[tuple[Sequence[ListedRelease], TransactionStatus]]:
+    """Return the parts of a list, and the state of the session while each was at hand."""
+    parts = stream_worklist(connection, backend, Worklist.UNRESOLVED, below=0.7, part=part)
+    return [(each, connection.info.transaction_status) async for each in parts]
 
 
 def rows(found: list[ListedRelease]) -> list[tuple[int, str]]:
@@ -57,6 +74,24 @@ def play(db: Connection, release: int | None, identity: int | None, until: str |
     (identifier,) = row
     assert isinstance(identifier, int)
     return identifier
+
+
+@pytest.mark.parametrize(
+    ("part", "lengths"), [(2, [2, 2, 1]), (5, [5]), (6, [5])], ids=["several", "full", "one"]
+)
+def test_long_list_comes_in_parts_and_holds_no_transaction_for_the_last(
+    db: Connection, dsn: str, part: int, lengths: list[int]
+) -> None:
+    for number in range(5):
+        answer(db, add_release(db, "Can", f"Tape {number}"), "unresolved", 1 + number)
+    found = look(dsn, BACKEND, in_parts, part)
+    assert [len(each) for each, _ in found] == lengths
+    whole = listed(dsn, Worklist.UNRESOLVED)
+    assert [entry for each, _ in found for entry in each] == whole
+    assert [state for _, state in found] == [
+        TransactionStatus.INTRANS if length == part else TransactionStatus.IDLE
+        for length in lengths
+    ]
 
 
 def test_longest_unresolved_come_first_and_what_failed_since_is_left_out(

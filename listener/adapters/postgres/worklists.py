@@ -80,9 +80,12 @@ async def read_worklist(
 
 
 async def stream_worklist(
-    connection: Connection, backend: str, worklist: Worklist, *, below: float
+    connection: Connection, backend: str, worklist: Worklist, *, below: float, part: int = _PART
 ) -> AsyncGenerator[Sequence[ListedRelease], None]:
-    """Yield all entries, as they are at one time, in parts; else like `read_worklist`."""
+    """Yield all entries, as they are at one time, in parts of `part`; else like `read_worklist`.
+
+    A caller may take its time with the last part, and 75 s with each before that.
+    """
     await _require(connection, backend, worklist)
     parameters = {"below": below, "limit": None, "skip": 0}
     async with connection.transaction():
@@ -90,8 +93,10 @@ async def stream_worklist(
         await connection.execute(_IDLE, (_SLOW_READER,))
         async with connection.cursor("worklist", row_factory=class_row(ListedRelease)) as cursor:
             await cursor.execute(query(_STATEMENTS[worklist], backend), parameters)
-            while part := await cursor.fetchmany(_PART):
-                yield part
+            while len(listed := await cursor.fetchmany(part)) == part:
+                yield listed
+    if listed:
+        yield listed
 
 
 async def _require(connection: Connection, backend: str, worklist: Worklist) -> None:
