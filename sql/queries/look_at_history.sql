@@ -10,20 +10,6 @@ WITH tables AS (
         AND c.relname IN ('library_identity', 'library_identity_history')
         AND c.relkind IN ('r', 'p')
 ),
-columns AS (
-    SELECT
-        t.relname,
-        a.attname,
-        a.atttypid,
-        a.attnotnull,
-        a.atthasdef,
-        a.attidentity,
-        a.attgenerated
-    FROM tables AS t
-    INNER JOIN pg_attribute AS a ON a.attrelid = t.oid
-    WHERE a.attnum > 0
-        AND NOT a.attisdropped
-),
 written (name) AS (
     VALUES
         ('library_id'), ('discogs_master_id'), ('discogs_release_id'), ('musicbrainz_release_group_mbid'),
@@ -33,14 +19,15 @@ written (name) AS (
 ),
 history AS (
     SELECT
-        h.attname,
-        h.atttypid,
-        h.attnotnull,
-        h.atthasdef,
-        h.attidentity,
-        h.attgenerated
-    FROM columns AS h
-    WHERE h.relname = 'library_identity_history'
+        a.attname,
+        a.atttypid,
+        a.attgenerated,
+        a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AS required
+    FROM tables AS t
+    INNER JOIN pg_attribute AS a ON a.attrelid = t.oid
+    WHERE t.relname = 'library_identity_history'
+        AND a.attnum > 0
+        AND NOT a.attisdropped
 )
 SELECT
     t.oid IS NOT NULL AS present,
@@ -59,7 +46,8 @@ SELECT
         SELECT h.attname::text
         FROM history AS h
         INNER JOIN written AS w ON w.name = h.attname
-        LEFT JOIN columns AS i ON i.attname = h.attname AND i.relname = 'library_identity'
+        LEFT JOIN tables AS c ON c.relname = 'library_identity'
+        LEFT JOIN pg_attribute AS i ON i.attrelid = c.oid AND i.attname = h.attname
         WHERE h.attgenerated <> ''
             OR CASE h.attname
                 WHEN 'superseded_at' THEN h.atttypid <> 'timestamptz'::regtype
@@ -70,9 +58,7 @@ SELECT
     ARRAY(
         SELECT h.attname::text
         FROM history AS h
-        WHERE h.attnotnull
-            AND NOT h.atthasdef
-            AND h.attidentity = ''
+        WHERE h.required
             AND h.attname NOT IN (SELECT w.name FROM written AS w)
     ) AS unknown,
     ARRAY(
