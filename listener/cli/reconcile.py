@@ -237,12 +237,9 @@ def _run(
         _print(command, tally, walk, as_json=as_json)
         _report_stop()
         raise SystemExit(128 + (ending.heard or 0)) from None
-    except RunHaltedError:
-        _print(command, tally, walk, as_json=as_json)
-        raise
-    except StoreUnavailableError:
+    except (RunHaltedError, StoreUnavailableError) as fault:
         # Zeros would read as the result of a search that was never made.
-        if tally.scanned or (walk is not None and walk.did_something):
+        if isinstance(fault, RunHaltedError) or tally.scanned or (walk and walk.did_something):
             _print(command, tally, walk, as_json=as_json)
         raise
     _print(command, tally, walk, as_json=as_json)
@@ -286,9 +283,8 @@ def _print(
     shown = walk if walk is not None and (walk.did_something or command is None) else None
     dry = _is_dry(command, walk)
     if dry or as_json:
-        report: dict[str, object] = {}
-        if command is not None:
-            report |= tally.dry_report() if dry else tally.report()
+        counted = tally.dry_report() if dry else tally.report()
+        report: dict[str, object] = {} if command is None else dict(counted)
         if shown is not None:
             report["rotation"] = shown.report()
         click.echo(json.dumps(report))
