@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from listener.adapters.postgres.search import FoundRelease
 from listener.domain.verdict import VISITED_COMPILATION, Kind
-from listener.domain.words import SPOKEN
+from listener.domain.words import span
 
 # Outcomes as people read them, where that differs from the ledger's word.
 _OUTCOMES = {Kind.SINGLE_ARTIST: "resolved", VISITED_COMPILATION: "visited compilation"}
-
-
-def span(duration: timedelta) -> str:
-    """Return a duration to the nearest of the largest unit it holds twice: 12 s, 90 min, 7 d."""
-    seconds = max(0, duration.total_seconds())
-    unit, size = next(
-        (unit, size) for unit, size in SPOKEN.items() if seconds >= 2 * size or size == 1
-    )
-    return f"{seconds / size:.0f} {unit}"
 
 
 def moment(at: datetime, now: datetime) -> str:

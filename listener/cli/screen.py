@@ -15,14 +15,14 @@ from listener.adapters.postgres.status import (
     StreamStatus,
 )
 from listener.app.verdict import lml_trouble_of
-from listener.app.wording import clock, printable, span
+from listener.app.wording import clock, printable
 from listener.cli.look import FittingTable
 from listener.domain.health import Wellness, Word
 from listener.domain.pacing import BreakerState
 from listener.domain.refreshing import RotationCoverage
 from listener.domain.run import RunKind
 from listener.domain.tally import FAILURES
-from listener.domain.words import plural
+from listener.domain.words import plural, span
 
 # How many of the recorded runs fit one screen.
 _RUNS_SHOWN, _FEW_RUNS = 6, 2

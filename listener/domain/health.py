@@ -11,7 +11,7 @@ from listener.domain.change import Stream
 from listener.domain.pacing import BreakerState
 from listener.domain.pulse import STALLED, Pulse, Reading, StreamReading, WakeMode
 from listener.domain.run import RunKind
-from listener.domain.words import SPOKEN, plural
+from listener.domain.words import plural, span
 
 # Refreshes keep within the Discogs budget, so their long waits are intended.
 _PACED = frozenset((Stream.ROTATION,))
@@ -293,8 +293,4 @@ def _failed(rows: int) -> str:
 
 
 def _span(duration: timedelta | None) -> str:
-    seconds = (duration or timedelta()).total_seconds()
-    for unit in ("h", "min"):
-        if seconds >= 2 * SPOKEN[unit]:
-            return f"{seconds / SPOKEN[unit]:.0f} {unit}"
-    return f"{seconds:.0f} s"
+    return span(duration or timedelta(), largest="h")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 
 _WHOLE = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
@@ -15,6 +16,17 @@ SPOKEN: Mapping[str, int] = {"min" if unit == "m" else unit: _WHOLE[unit] for un
 def plural(count: int, noun: str) -> str:
     """Return a count with its noun: 1 call, 2,000 calls."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def span(duration: timedelta, *, largest: str = "d") -> str:
+    """Return a duration to the nearest of the largest unit it holds twice: 12 s, 90 min, 7 d."""
+    seconds = max(0, duration.total_seconds())
+    unit, size = next(
+        (unit, size)
+        for unit, size in SPOKEN.items()
+        if size <= SPOKEN[largest] and (seconds >= 2 * size or size == 1)
+    )
+    return f"{seconds / size:.0f} {unit}"
 
 
 def trimmed(value: object) -> object:

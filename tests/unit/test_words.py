@@ -6,8 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from listener.app.wording import span
-from listener.domain.words import SPOKEN, WRITTEN
+from listener.domain.words import SPOKEN, WRITTEN, span
 from listener.settings import Settings
 from listener.settings.bounds import shown
 
