@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import aclosing
 from functools import partial
 
 import click
@@ -88,9 +89,11 @@ async def _print_csv(
     connection: Connection, backend: str, *, worklist: Worklist, below: float
 ) -> None:
     header = True
-    async for part in stream_worklist(connection, backend, worklist, below=below, part=_PART):
-        write_csv(part, sys.stdout, header=header)
-        header = False
+    listed = stream_worklist(connection, backend, worklist, below=below, part=_PART)
+    async with aclosing(listed) as parts:
+        async for part in parts:
+            write_csv(part, sys.stdout, header=header)
+            header = False
     if header:
         write_csv((), sys.stdout)
 
