@@ -162,10 +162,6 @@ class PostgresSlots:
         begins: timedelta = timedelta(),
         again: bool = False,
     ) -> datetime | None:
-        """Return the present slot of a job, or None if it was taken and finished.
-
-        With `again` it is taken all the same. Whatever was missed is caught up by one slot.
-        """
         parameters = {
             "job": job,
             "every": every,
@@ -178,7 +174,6 @@ class PostgresSlots:
         return row[0] if row else None
 
     async def finish(self, job: str, slot: datetime) -> None:
-        """Mark a slot that was taken as done."""
         parameters = {"job": job, "slot": slot, "holder": self._holder}
         async with session(self._pool) as connection:
             await connection.execute(self._finish, parameters)

@@ -55,11 +55,12 @@ class PostgresVerdicts:
         self._tracks = PostgresTracks(backend)
 
     async def write(self, batch: VerdictBatch) -> Written:
-        """Move to the history, if there is one, what is withdrawn or gets another id or method.
+        """Write the batch; what is withdrawn or gets another id or method goes to the history.
 
-        Confidence, dates and sources alone are no change. A person's work stays: identities with
-        the method "manual", unless LML itself said so, and those with notes that are not ours.
-        Without notes they are an older job's, which are replaced but never withdrawn.
+        That is, if there is one; confidence, dates and sources alone are no change. A person's
+        work stays: identities with the method "manual", unless LML itself said so, and those with
+        notes that are not ours. Without notes they are an older job's, which are replaced but
+        never withdrawn.
         """
         parameters = {"ask_order": batch.order, "withdraw": self._withdraw}
         parameters |= times_of(self._ask_again) | _columns(batch)

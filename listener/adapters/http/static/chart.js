@@ -57,10 +57,10 @@ class Reader {
     this.slider.setAttribute("aria-label", `${label}: values`);
     this.slider.setAttribute("aria-valuemax", Math.max(0, stops.length - 1));
     if (this.chosen !== null) this.choose(Math.min(this.chosen, stops.length - 1));
-    else this.tell(stops.length - 1);
+    else this.describe(stops.length - 1);
   }
 
-  tell(index) {
+  describe(index) {
     this.slider.setAttribute("aria-valuenow", Math.max(0, index));
     this.slider.setAttribute("aria-valuetext", this.stops[index]?.words ?? "no values");
   }
@@ -70,7 +70,7 @@ class Reader {
     const stop = this.stops[this.chosen];
     this.line.hidden = this.tip.hidden = !stop;
     if (!stop) return;
-    this.tell(this.chosen);
+    this.describe(this.chosen);
     this.tip.textContent = stop.words;
     this.line.style.left = `${stop.x}px`;
     const room = this.place.clientWidth - this.tip.offsetWidth;
