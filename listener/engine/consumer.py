@@ -13,7 +13,7 @@ from listener.domain.pulse import Pulse
 from listener.engine.ports import Lane
 from listener.engine.tenure import Tenure, Work
 
-_CAUGHT_UP_LOOK = timedelta(milliseconds=20)
+_CAUGHT_UP_LOOK = timedelta(milliseconds=5)
 # A command that catches up gives up after this many failures of LML in a row.
 _GIVE_UP = 2
 _HEALTH_EVERY = timedelta(seconds=2)

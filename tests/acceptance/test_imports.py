@@ -26,12 +26,15 @@ LOOKS = {"asyncio", "psycopg", "pydantic", "rich", "structlog"}
 ASKS = {*LOOKS, "httpx"}
 
 
-def imported(program: str) -> set[str]:
-    program += "\nimport sys; print(*sys.modules)"
+def printed(program: str) -> list[str]:
     run = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    return set(run.stdout.split())
+    return run.stdout.split()
+
+
+def imported(program: str) -> set[str]:
+    return set(printed(program + "\nimport sys; print(*sys.modules)"))
 
 
 def test_command_line_itself_imports_no_library_but_its_own() -> None:
@@ -59,6 +62,17 @@ def test_command_imports_only_what_it_needs(name: str, needed: set[str]) -> None
     modules = imported(f"from tests.commands import command_of; command_of({name!r})")
 
     assert modules & HEAVY <= needed
+
+
+def test_modules_are_not_searched_for_garbage() -> None:
+    program = "import gc; from tests.commands import command_of; before = len(gc.get_objects())"
+    program += "\ncommand_of('sweep'); print(gc.isenabled(), before, gc.get_freeze_count())"
+    program += "\nprint(len(gc.get_objects()))"
+
+    enabled, before, frozen, searched = printed(program)
+
+    assert enabled == "True"
+    assert int(searched) < int(before) < int(frozen)
 
 
 @pytest.mark.parametrize("name", NAMES)
