@@ -1,6 +1,5 @@
--- Enters verdicts in the ledger where the row still asks what was asked and no newer question was answered.
--- Where an identity is new, a row lock keeps a deletion out until the commit and lets every other update through; a
--- row that is being deleted is skipped, not waited for. Elsewhere there is nothing that a deletion could run into.
+-- Enters verdicts in the ledger where the row still asks what was asked and no newer question was answered. Where an
+-- identity is new, a lock on the row keeps deletions out until the commit, and nothing else; deleted rows are skipped.
 INSERT INTO listener.ledger AS g
     (library_id, question, ask_order, outcome, answered_at, next_ask_at, last_credit, identity_verified_at, lml_manual)
 SELECT
@@ -30,11 +29,10 @@ SELECT
 FROM unnest(%(library_ids)b::int[], %(questions)b::bytea[], %(outcomes)b::text[], %(last_credits)b::int[])
     AS v (library_id, question, outcome, last_credit)
 CROSS JOIN LATERAL (
-    SELECT
-        v.outcome = 'single_artist'
-        AND NOT EXISTS (SELECT FROM {backend}.library_identity AS i WHERE i.library_id = v.library_id) AS new
+    SELECT v.outcome = 'single_artist'
+        AND NOT EXISTS (SELECT FROM {backend}.library_identity AS i WHERE i.library_id = v.library_id)
     OFFSET 0
-) AS n
+) AS n (new)
 LEFT JOIN LATERAL (
     SELECT
         listener.question_digest(
@@ -52,8 +50,10 @@ LEFT JOIN LATERAL (
         ) AS digest
     FROM {backend}.library AS l
     WHERE l.id = v.library_id
+        AND NOT n.new
+    OFFSET 0
 ) AS seen ON true
-WHERE CASE WHEN n.new THEN locked.digest ELSE seen.digest END = v.question
+WHERE coalesce(locked.digest, seen.digest) = v.question
 ORDER BY v.library_id
 ON CONFLICT (library_id) DO UPDATE
 SET question = excluded.question,

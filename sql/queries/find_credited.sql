@@ -15,9 +15,17 @@ credited AS MATERIALIZED (
     SELECT
         t.library_id,
         max(t.id) AS last_credit
-    FROM {backend}.compilation_track_artist AS t
-    WHERE t.id > %(after)s
-        AND t.id <= (SELECT e.upper FROM window_end AS e)
+    FROM (
+        -- In the order of their ids: grouped at once, they would be sought by release among all credits.
+        SELECT
+            n.id,
+            n.library_id
+        FROM {backend}.compilation_track_artist AS n
+        WHERE n.id > %(after)s
+            AND n.id <= (SELECT e.upper FROM window_end AS e)
+        ORDER BY n.id
+        OFFSET 0
+    ) AS t
     GROUP BY t.library_id
 ),
 due AS MATERIALIZED (

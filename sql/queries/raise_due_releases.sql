@@ -7,8 +7,31 @@ WITH started AS MATERIALIZED (
 due AS MATERIALIZED (
     SELECT l.id
     FROM {backend}.library AS l
-    LEFT JOIN listener.ledger AS g ON g.library_id = l.id
-    LEFT JOIN {backend}.library_identity AS i ON i.library_id = l.id
+    LEFT JOIN LATERAL (
+        SELECT
+            g.library_id,
+            g.question,
+            g.outcome,
+            g.answered_at,
+            g.next_ask_at,
+            g.identity_verified_at,
+            g.lml_manual,
+            g.failures,
+            g.failed_at
+        FROM listener.ledger AS g
+        WHERE g.library_id = l.id
+        OFFSET 0
+    ) AS g ON true
+    LEFT JOIN LATERAL (
+        SELECT
+            i.library_id,
+            i.method,
+            i.notes,
+            i.last_verified_at
+        FROM {backend}.library_identity AS i
+        WHERE i.library_id = l.id
+        OFFSET 0
+    ) AS i ON true
     WHERE l.id = ANY (%(library_ids)b::int[])
         AND l.artist_name IS NOT NULL
         AND CASE

@@ -35,7 +35,7 @@ CROSS JOIN (
         count(*) FILTER (WHERE NOT g.parked) AS retrying
     FROM listener.ledger AS g
     WHERE g.failures > 0
-        AND EXISTS (SELECT FROM {backend}.library AS b WHERE b.id = g.library_id)
+        AND EXISTS (SELECT FROM {backend}.library AS b WHERE b.id = g.library_id OFFSET 0)
 ) AS p
 CROSS JOIN (
     SELECT count(*) AS retrying

@@ -1,4 +1,5 @@
 -- Reads what LML would be asked about some rows now, and whether the ledger has an answer to just that which holds.
+-- OFFSET 0 keeps the joins to look-ups by key: a plan made on empty tables would else walk through all of their indexes.
 SELECT
     l.id AS library_id,
     l.artist_name,
@@ -22,19 +23,47 @@ SELECT
     listener.is_compilation(l.code_volume_letters) OR t.last_credit > 0 AS compilation,
     t.last_credit,
     coalesce(g.answered_at IS NOT NULL, false) AS asked_before,
-    f.failures,
-    f.lasting,
-    f.ago,
-    f.suspicion,
-    f.parked
+    CASE WHEN g.question = q.digest THEN nullif(g.failures, 0) END AS failures,
+    date_part('epoch', now() - g.failing_since) AS lasting,
+    date_part('epoch', now() - g.failed_at) AS ago,
+    g.suspicion,
+    g.parked
 FROM {backend}.library AS l
 CROSS JOIN LATERAL (
+    -- Computed once, not wherever it is used.
     SELECT listener.question_digest(
         l.artist_name, l.album_title, l.legacy_release_id, listener.is_compilation(l.code_volume_letters)
     )
+    OFFSET 0
 ) AS q (digest)
-LEFT JOIN listener.ledger AS g ON g.library_id = l.id
-LEFT JOIN {backend}.library_identity AS i ON i.library_id = l.id
+LEFT JOIN LATERAL (
+    SELECT
+        g.question,
+        g.outcome,
+        g.answered_at,
+        g.next_ask_at,
+        g.last_credit,
+        g.identity_verified_at,
+        g.lml_manual,
+        g.failures,
+        g.failing_since,
+        g.failed_at,
+        g.suspicion,
+        g.parked
+    FROM listener.ledger AS g
+    WHERE g.library_id = l.id
+    OFFSET 0
+) AS g ON true
+LEFT JOIN LATERAL (
+    SELECT
+        i.library_id,
+        i.method,
+        i.notes,
+        i.last_verified_at
+    FROM {backend}.library_identity AS i
+    WHERE i.library_id = l.id
+    OFFSET 0
+) AS i ON true
 CROSS JOIN LATERAL (
     SELECT coalesce(max(c.id), 0) AS last_credit
     FROM (
@@ -45,14 +74,4 @@ CROSS JOIN LATERAL (
         OFFSET 0
     ) AS c
 ) AS t
-LEFT JOIN LATERAL (
-    SELECT
-        g.failures,
-        date_part('epoch', now() - g.failing_since) AS lasting,
-        date_part('epoch', now() - g.failed_at) AS ago,
-        g.suspicion,
-        g.parked
-    WHERE g.question = q.digest
-        AND g.failures > 0
-) AS f ON true
 WHERE l.id = ANY (%(row_ids)b::int[])

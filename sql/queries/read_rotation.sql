@@ -12,7 +12,14 @@ SELECT
     date_part('epoch', now() - f.failing_since) AS lasting,
     date_part('epoch', now() - f.failed_at) AS ago
 FROM {backend}.rotation AS r
-LEFT JOIN {backend}.library AS l ON l.id = r.album_id
+LEFT JOIN LATERAL (
+    SELECT
+        b.artist_name,
+        b.album_title
+    FROM {backend}.library AS b
+    WHERE b.id = r.album_id
+    OFFSET 0
+) AS l ON true
 LEFT JOIN LATERAL (
     SELECT w.failures = 0 AND w.asked_at > now() - %(recent)s::interval AS known
     FROM listener.warmth AS w

@@ -40,12 +40,17 @@ WITH failed AS (
     WHERE g.ask_order < excluded.ask_order
     RETURNING g.library_id
 ),
+handled AS MATERIALIZED (
+    SELECT e.seq
+    FROM unnest(%(change_seqs)b::bigint[], %(change_rows)b::int[]) AS e (seq, row_id)
+    WHERE (e.row_id IN (SELECT f.library_id FROM failed AS f)) IS TRUE
+),
 settled AS (
     DELETE FROM listener.change AS c
-    USING unnest(%(change_seqs)b::bigint[], %(change_rows)b::int[]) AS e (seq, row_id)
-    INNER JOIN failed AS f ON f.library_id = e.row_id
     WHERE c.stream = 'library'
-        AND c.seq = e.seq
+        -- A plan made on an empty outbox would filter by the numbers alone, having read the whole stream.
+        AND c.seq BETWEEN (SELECT min(a.seq) FROM handled AS a) AND (SELECT max(a.seq) FROM handled AS a)
+        AND c.seq = ANY (ARRAY(SELECT a.seq FROM handled AS a))
 )
 SELECT f.library_id
 FROM failed AS f

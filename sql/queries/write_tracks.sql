@@ -21,7 +21,7 @@ written AS (
         %(ids)b::int[], %(rows)b::int[], %(artist_names)b::text[], %(titles)b::text[], %(relinked)s::boolean[],
         %(artist_ids)b::int[], %(confidences)b::real[], %(positions)b::text[]
     ) AS w (id, library_id, artist_name, track_title, relinked, artist_id, confidence, track_position)
-    WHERE (t.id IN (SELECT l.id FROM locked AS l)) IS TRUE
+    WHERE t.id = ANY (ARRAY(SELECT l.id FROM locked AS l))
         AND t.id = w.id
         AND t.library_id = w.library_id
         AND t.artist_name = w.artist_name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -19,7 +18,6 @@ from listener.adapters.postgres.former import Restored, restore
 from listener.adapters.postgres.history import look_at_history
 from listener.adapters.postgres.installation import lagging_sequences
 from listener.adapters.postgres.library import PostgresLibrary
-from listener.adapters.postgres.statements import query
 from listener.adapters.postgres.verdicts import PostgresVerdicts
 from listener.domain.faults import StatementRefusedError, StoreRefusedError, StoreUnavailableError
 from listener.domain.question import Asking
@@ -738,51 +736,6 @@ async def test_restore_does_not_wait_for_a_lock_for_long(
         with pytest.raises(StoreUnavailableError, match="nothing was changed"):
             put_back(dsn, row, last_state(db))
     assert len(history(db)) == 1
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "verify_identities",
-        "hold_identities",
-        "keep_identities",
-        "replace_identities",
-        "write_sources",
-        "settle_verdicts",
-    ],
-)
-@pytest.mark.parametrize("known_to_be_empty", [True, False])
-async def test_plan_made_on_empty_tables_reaches_rows_by_key(
-    db: Connection, pool: Pool, name: str, known_to_be_empty: bool
-) -> None:
-    if known_to_be_empty:
-        # Of a table that was never vacuumed the planner assumes that it has a few pages.
-        db.execute("VACUUM ANALYZE")
-    # What EXPLAIN (GENERIC_PLAN) shows is not to be had before PostgreSQL 16.
-    statement = (
-        query(name, BACKEND).replace(b"%(ask_order)s", b"1").replace(b"%(withdraw)s", b"true")
-    )
-    types = [match.decode() for match in re.findall(rb"%\(\w+\)b::(\w+\[\])", statement)]
-    for number in range(len(types)):
-        statement = re.sub(rb"%\(\w+\)b", f"${number + 1}".encode(), statement, count=1)
-    arguments = f"({', '.join(['NULL'] * len(types))})" if types else ""
-    async with pool.connection() as connection:
-        await connection.execute(b"PREPARE planned AS " + statement.replace(b"%%", b"%"))
-        lines = await (await connection.execute(f"EXPLAIN EXECUTE planned{arguments}")).fetchall()
-    plan = "\n".join(line[0] for line in lines)
-    scans = [
-        line
-        for line in plan.splitlines()
-        if re.search(r"Scan .*\bon (library|ledger|change)", line) and "Bitmap Heap" not in line
-    ]
-    assert scans
-    assert not [line for line in scans if "Index" not in line], plan
-    # None of them walks through all of its index.
-    assert plan.count("Index Cond") == len(scans), plan
-    # Nor through all changes of a stream.
-    assert len(re.findall(r"Scan .*on change", plan)) == len(
-        re.findall(r"Index Cond: .*\bseq\b", plan)
-    ), plan
 
 
 @pytest.mark.parametrize(
