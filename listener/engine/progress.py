@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import AsyncExitStack
 from dataclasses import KW_ONLY, dataclass, field, replace
 
 from listener.domain.asking import QuestionBatch
@@ -22,8 +23,9 @@ class BatchProgress:
     """The questions of a batch as last read, and the outcomes of its rows.
 
     `order` stays 0 until rows could be read; `answers` is how many had been written by then, in any
-    batch. `failures` are not in the ledger yet. `current` is being asked; `interrupted` holds, for
-    each of its interrupted calls, how many answers had been written by then.
+    batch. `ahead` is held until the first call begins. `failures` are not in the ledger yet.
+    `current` is being asked; `interrupted` holds, for each of its interrupted calls, how many
+    answers had been written by then.
     """
 
     batch: Batch
@@ -33,6 +35,7 @@ class BatchProgress:
     order: int = 0
     read_at: float = 0.0
     answers: int = 0
+    ahead: AsyncExitStack = field(default_factory=AsyncExitStack)
     asked: dict[int, Question] = field(default_factory=dict)
     current: QuestionBatch = field(default_factory=lambda: QuestionBatch(()))
     interrupted: list[int] = field(default_factory=list)

@@ -57,9 +57,9 @@ class ResolverLimits:
 class Resolver:
     """Asks LML about the current content of library rows, and has its verdicts written.
 
-    `permit` limits the calls in flight, `reading` the batches that are read from the database at
-    a time, `writing` those whose replies are read and written. `circuit` is shared by all callers
-    of the stream. `odd` remembers the oddities that were logged, `latest` keeps answers.
+    `permit` limits the calls in flight, `reading` the batches that are read ahead of their call,
+    `writing` those whose replies are read and written. `circuit` is shared by all callers of the
+    stream. `odd` remembers the oddities that were logged, `latest` keeps answers.
     """
 
     library: Library
@@ -107,24 +107,26 @@ class Resolver:
         return work.outcome
 
     async def _answer(self, work: BatchProgress, rows: Sequence[int]) -> None:
-        async with self.reading():
+        async with AsyncExitStack() as work.ahead:
+            await work.ahead.enter_async_context(self.reading())
             asking = await self.library.read(rows)
             work.read(asking)
             await self._settle_unasked(work, asking)
-        limits, deferred = self.limits, frozenset[int]()
-        if limits.defer_compilations:
-            deferred = worth_deferring(
-                asking.questions, limits.compilation_batch_size, limits.include_tracks
-            )
-        work.outcome.deferred |= deferred
-        asked = [question for question in asking.questions if question.library_id not in deferred]
-        try:
-            for batch in batches(asked, limits.compilation_batch_size, limits.include_tracks):
-                await self._ask(work, batch)
-        except SERVICE_FAULTS:
-            await self._record(work)
-            raise
+            try:
+                await self._ask_all(work, asking.questions)
+            except SERVICE_FAULTS:
+                await self._record(work)
+                raise
         await self._record(work)
+
+    async def _ask_all(self, work: BatchProgress, questions: Sequence[Question]) -> None:
+        size, include_tracks = self.limits.compilation_batch_size, self.limits.include_tracks
+        if self.limits.defer_compilations:
+            deferred = worth_deferring(questions, size, include_tracks)
+            work.outcome.deferred |= deferred
+            questions = [each for each in questions if each.library_id not in deferred]
+        for batch in batches(questions, size, include_tracks):
+            await self._ask(work, batch)
 
     async def _settle_unasked(self, work: BatchProgress, asking: Asking) -> None:
         unasked = asking.gone | asking.nameless | asking.answered
@@ -203,6 +205,7 @@ class Resolver:
         # Isolating a row, or retrying a suspect later, shows more than repeating the call now.
         once = bool(work.interrupted) or any(question.suspicion for question in batch.questions)
         async with self.permit():
+            await work.ahead.aclose()
             self.tally.lml_calls += 1
             began = now()
             try:

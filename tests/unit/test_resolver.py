@@ -1449,3 +1449,21 @@ async def test_lml_is_asked_no_faster_than_its_answers_are_written() -> None:
         assert len(case.lml.batches) == 8 + 2
     assert len(slow.written) == len(rows)
     assert slow.most == 2
+
+
+async def test_few_batches_are_read_ahead_of_their_calls() -> None:
+    """However many batches wait for a call, few hold questions, which grow old."""
+    rows = range(40)
+    case = Case(rows, library=Library(answered=some(7), unreadable=some(8)))
+    reading = Permits(2)
+    case.resolver.reading = lambda: reading.hold(Priority.CHANGE)
+    case.permits = Permits(1)
+    async with asyncio.TaskGroup() as tasks, case.permits.hold(Priority.CHANGE):
+        for row in rows:
+            tasks.create_task(case.retry(row))
+        await for_a_while(60.0)
+        assert case.library.order == 2
+        assert not case.lml.batches
+    assert case.library.order == 40
+    assert len(case.lml.batches) == 38
+    assert not reading.in_flight
