@@ -15,8 +15,7 @@ from bench.process import BACKEND
 from listener.adapters.postgres.connection import Database, open_pool
 from listener.adapters.postgres.outbox import PostgresOutbox
 from listener.demo.postgres import create_backend
-from listener.domain.change import Stream
-from listener.domain.low_water_mark import LowWaterMark
+from listener.domain.change import LowWaterMark, Stream
 
 BACKLOG, BATCH = 200_000, 500
 CLAIMS = BACKLOG // BATCH

@@ -23,11 +23,10 @@ from listener.adapters.postgres.store import Store
 from listener.app.library import LibraryParts
 from listener.app.parts import Parts
 from listener.domain.change import Stream
-from listener.domain.due import AskAgain
+from listener.domain.due import AskAgain, RunKind
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.pacing import Backoff
 from listener.domain.pulse import LaneReport
-from listener.domain.run import RunKind
 from listener.engine.circuit import Circuit
 from listener.engine.consumer import Consumer
 from listener.engine.permits import Permits

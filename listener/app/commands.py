@@ -17,7 +17,7 @@ from listener.app.parts import Parts, open_parts
 from listener.app.rotation import RotationParts
 from listener.app.telemetry import open_telemetry
 from listener.domain.change import Stream
-from listener.domain.due import Scope
+from listener.domain.due import RunKind, Scope
 from listener.domain.faults import (
     LaneLostError,
     LmlUnavailableError,
@@ -26,7 +26,6 @@ from listener.domain.faults import (
 )
 from listener.domain.gate import Route
 from listener.domain.refreshing import RotationTally
-from listener.domain.run import RunKind
 from listener.domain.tally import Tally
 from listener.engine.consumer import Consumer
 from listener.engine.reconciler import RUN_BACKOFF, RunHaltedError

@@ -26,9 +26,9 @@ from listener.app.state import DaemonState, Workers
 from listener.app.systemd import informing_systemd
 from listener.app.telemetry import open_telemetry
 from listener.domain.change import Stream
+from listener.domain.due import RunKind
 from listener.domain.pulse import LaneReport
 from listener.domain.refreshing import RefreshStatus
-from listener.domain.run import RunKind
 from listener.engine.capture import CaptureWatch
 from listener.engine.circuit import Circuit
 from listener.engine.consumer import Consumer

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from listener.domain.due import Scope
+from listener.domain.due import RunKind, Scope
 from listener.domain.refreshing import RotationTally
 from listener.domain.retrying import Failure
-from listener.domain.run import RunKind
 from listener.domain.tally import Tally
 from listener.domain.verdict import VerdictBatch, Written
 

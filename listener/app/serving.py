@@ -15,7 +15,7 @@ from listener.app.identity import session_name
 from listener.app.limits import refresh_limits
 from listener.app.state import DaemonState
 from listener.domain.budget import RefreshLimits
-from listener.domain.sample import COVERAGE
+from listener.domain.pulse import COVERAGE
 from listener.engine.supervisor import in_background, keep_doing
 from listener.engine.telemetry import Telemetry, TelemetryFanOut
 from listener.settings import Settings, is_loopback, split_address

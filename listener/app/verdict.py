@@ -10,6 +10,7 @@ from typing import Any
 from listener.adapters.postgres.status import LatestRunStatus, Status, StreamStatus
 from listener.adapters.postgres.story import Waiting
 from listener.domain.change import Stream
+from listener.domain.due import RunKind
 from listener.domain.health import (
     Findings,
     LatestRun,
@@ -20,7 +21,6 @@ from listener.domain.health import (
     judge,
 )
 from listener.domain.pacing import BreakerState
-from listener.domain.run import RunKind
 from listener.settings import StatusSettings
 
 # Of a job that was switched off the last time is kept.

@@ -25,11 +25,10 @@ from listener.cli.errors import SOME_FAILED, Number, examples
 from listener.cli.look import console
 from listener.cli.progress import show_progress
 from listener.domain.change import Stream
-from listener.domain.due import Reason, Scope
+from listener.domain.due import Reason, RunKind, Scope
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.gate import Route
 from listener.domain.refreshing import RefreshStatus, RotationTally
-from listener.domain.run import RunKind
 from listener.domain.tally import Tally
 from listener.engine.reconciler import RunHaltedError
 from listener.settings import Settings, load_settings

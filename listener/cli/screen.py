@@ -17,10 +17,10 @@ from listener.adapters.postgres.status import (
 from listener.app.verdict import lml_trouble_of
 from listener.app.wording import clock, printable
 from listener.cli.look import FittingTable
+from listener.domain.due import RunKind
 from listener.domain.health import Wellness, Word
 from listener.domain.pacing import BreakerState
 from listener.domain.refreshing import RotationCoverage
-from listener.domain.run import RunKind
 from listener.domain.tally import FAILURES
 from listener.domain.words import plural, span
 

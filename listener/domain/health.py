@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from listener.domain.change import Stream
+from listener.domain.due import RunKind
 from listener.domain.pacing import BreakerState
 from listener.domain.pulse import STALLED, Pulse, Reading, StreamReading, WakeMode
-from listener.domain.run import RunKind
 from listener.domain.words import plural, span
 
 # Refreshes keep within the Discogs budget, so their long waits are intended.

@@ -1,4 +1,4 @@
-"""What a daemon knows of the streams: its own pulse, and what it read from the database."""
+"""What is known of the streams: a daemon's pulse, readings of the database, and samples of both."""
 
 from __future__ import annotations
 
@@ -91,3 +91,36 @@ class LaneReport:
 def is_alive(pulses: Sequence[Pulse]) -> bool:
     """Return whether every loop still turns; if one does not, only a restart helps."""
     return all(pulse.stalled <= STALLED for pulse in pulses)
+
+
+COVERAGE = (
+    "resolved",
+    "unresolved",
+    "compilation",
+    "failed",
+    "parked",
+    "never",
+    "nameless",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What happened on a stream in the last `lasted`.
+
+    `typical` and `worst` are times from the recording of a change to its settlement, None if no
+    change was settled. `silent` is how long calls to LML were paused, `woken` says whether wake-ups
+    arrive. `coverage` counts the library's rows in the order of `COVERAGE`.
+    """
+
+    stream: Stream
+    lasted: timedelta
+    backlog: int
+    oldest: timedelta | None
+    claimed: int
+    settled: int
+    typical: timedelta | None
+    worst: timedelta | None
+    silent: timedelta
+    woken: bool
+    coverage: Sequence[int] | None = None

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 
-from listener.domain.change import Change, Look, Stream
-from listener.domain.low_water_mark import LowWaterMark
+from listener.domain.change import Change, Look, LowWaterMark, Stream
 from listener.domain.pacing import Backoff
 from listener.domain.pulse import TURN
 from listener.domain.room import Room

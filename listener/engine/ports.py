@@ -9,9 +9,9 @@ from typing import Protocol
 
 from listener.domain.budget import Grant, RefreshCause, RefreshLimits, Wait
 from listener.domain.change import Look, Stream
-from listener.domain.due import DueRow, Scope
+from listener.domain.due import DueRow, RunKind, Scope
 from listener.domain.judging import Invalid
-from listener.domain.pulse import WakeMode
+from listener.domain.pulse import Sample, WakeMode
 from listener.domain.question import Asking, Question
 from listener.domain.refreshing import (
     Played,
@@ -22,8 +22,6 @@ from listener.domain.refreshing import (
     Standing,
 )
 from listener.domain.retrying import Failure
-from listener.domain.run import RunKind
-from listener.domain.sample import Sample
 from listener.domain.tally import Tally
 from listener.domain.verdict import Verdict, VerdictBatch, Written
 

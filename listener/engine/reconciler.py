@@ -12,7 +12,7 @@ from datetime import timedelta
 import structlog
 
 from listener.domain.change import Batch, BatchOutcome
-from listener.domain.due import Batches, DueRow, Reason, Scope, spread
+from listener.domain.due import Batches, DueRow, Reason, RunKind, Scope, Search, spread
 from listener.domain.faults import (
     FixableError,
     LmlRefusedError,
@@ -21,7 +21,6 @@ from listener.domain.faults import (
     first_of,
 )
 from listener.domain.pacing import Backoff, Pause
-from listener.domain.run import RunKind, Search
 from listener.domain.tally import Skip, Tally
 from listener.engine.circuit import Circuit
 from listener.engine.clock import now

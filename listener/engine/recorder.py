@@ -12,8 +12,7 @@ import structlog
 from listener.domain.change import Stream
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.pacing import BreakerState
-from listener.domain.pulse import Pulse, Reading, WakeMode
-from listener.domain.sample import Sample
+from listener.domain.pulse import Pulse, Reading, Sample, WakeMode
 from listener.domain.tally import Distribution, Duty
 from listener.engine.clock import now
 from listener.engine.ports import Samples

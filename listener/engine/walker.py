@@ -11,11 +11,10 @@ from datetime import datetime, timedelta
 import structlog
 
 from listener.domain.budget import RefreshCause
-from listener.domain.due import Scope
+from listener.domain.due import RunKind, Scope
 from listener.domain.faults import RunGoesOnError
 from listener.domain.pacing import Backoff
 from listener.domain.refreshing import Refreshed, RefreshStatus, RotationTally, Standing
-from listener.domain.run import RunKind
 from listener.engine.circuit import Circuit
 from listener.engine.ports import PlayedIdentities, Runs
 from listener.engine.reconciler import RunHaltedError, give_up

@@ -20,9 +20,8 @@ from listener.adapters.postgres.library import PostgresLibrary
 from listener.adapters.postgres.runs import PostgresRuns
 from listener.adapters.postgres.statements import query, times_of
 from listener.adapters.postgres.verdicts import PostgresVerdicts
-from listener.domain.due import AskAgain, DueRow, Reason, Scope
+from listener.domain.due import AskAgain, DueRow, Reason, RunKind, Scope
 from listener.domain.retrying import ISOLATED, SUSPECT
-from listener.domain.run import RunKind
 from listener.domain.tally import Tally
 from listener.domain.tracks import Tracks
 from listener.domain.verdict import Kind

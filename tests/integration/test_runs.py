@@ -17,10 +17,9 @@ from structlog.testing import capture_logs
 from listener.adapters.postgres import runs as book
 from listener.adapters.postgres.connection import Database, Pool
 from listener.adapters.postgres.runs import PostgresRuns, read_pace
-from listener.domain.due import Scope
+from listener.domain.due import RunKind, Scope
 from listener.domain.faults import RunGoesOnError, StoreUnavailableError
 from listener.domain.refreshing import Refreshed, RefreshStatus, RotationTally
-from listener.domain.run import RunKind
 from listener.domain.tally import Skip, Tally
 from tests.catalogue import add_release, table
 from tests.conftest import BACKEND, Connection

@@ -23,9 +23,8 @@ from listener.app.page import Page
 from listener.domain.change import Batch, BatchOutcome, Stream
 from listener.domain.faults import StoreUnavailableError, first_of
 from listener.domain.health import unready
-from listener.domain.pulse import LaneReport, Reading, StreamReading, WakeMode
+from listener.domain.pulse import LaneReport, Reading, Sample, StreamReading, WakeMode
 from listener.domain.room import RoomLimits
-from listener.domain.sample import Sample
 from listener.engine.circuit import Circuit
 from listener.engine.consumer import Consumer
 from listener.engine.tenure import ConsumerLimits

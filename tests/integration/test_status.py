@@ -33,13 +33,12 @@ from listener.adapters.postgres.wakeups import Wakeups
 from listener.app.verdict import successes, verdict_on
 from listener.cli.screen import screen
 from listener.domain.change import Stream
-from listener.domain.due import Scope
+from listener.domain.due import RunKind, Scope
 from listener.domain.faults import InstallationError, StoreUnavailableError
 from listener.domain.health import Cause, Word
 from listener.domain.pacing import BreakerState
 from listener.domain.pulse import LaneReport
 from listener.domain.refreshing import RotationCoverage
-from listener.domain.run import RunKind
 from listener.domain.tally import Skip, Tally
 from listener.settings import StatusSettings
 from tests import database

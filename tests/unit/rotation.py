@@ -18,7 +18,7 @@ from listener.domain.budget import (
     decide,
 )
 from listener.domain.change import Stream
-from listener.domain.due import Scope
+from listener.domain.due import RunKind, Scope
 from listener.domain.faults import BatchRefusedError, CallInterruptedError, RunGoesOnError
 from listener.domain.question import Failing
 from listener.domain.refreshing import (
@@ -30,7 +30,6 @@ from listener.domain.refreshing import (
     RotationTally,
     Standing,
 )
-from listener.domain.run import RunKind
 from listener.domain.tally import Tally
 from tests.unit.clock import now
 from tests.unit.fakes import Outbox

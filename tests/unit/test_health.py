@@ -11,6 +11,7 @@ from itertools import combinations
 import pytest
 
 from listener.domain.change import Stream
+from listener.domain.due import RunKind
 from listener.domain.health import (
     Cause,
     Findings,
@@ -27,7 +28,6 @@ from listener.domain.health import (
 )
 from listener.domain.pacing import BreakerState
 from listener.domain.pulse import Pulse, Reading, StreamReading, WakeMode
-from listener.domain.run import RunKind
 
 LIMIT = timedelta(minutes=5)
 PULSE = Pulse(

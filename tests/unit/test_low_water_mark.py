@@ -17,8 +17,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from listener.domain.change import Snapshot
-from listener.domain.low_water_mark import LowWaterMark
+from listener.domain.change import LowWaterMark, Snapshot
 
 Mark = Literal["none", "own id", "last ended"]
 

@@ -21,9 +21,8 @@ from listener.domain.change import Stream
 from listener.domain.due import Reason
 from listener.domain.health import Wellness, Word
 from listener.domain.pacing import BreakerState
-from listener.domain.pulse import Pulse, Reading, StreamReading, WakeMode
+from listener.domain.pulse import COVERAGE, Pulse, Reading, StreamReading, WakeMode
 from listener.domain.refreshing import RotationCoverage
-from listener.domain.sample import COVERAGE
 from listener.settings import Settings
 from tests.runbooks import FOUR, ROOT, RUNBOOKS, headings_of
 from tests.unit.test_deploy import manifest

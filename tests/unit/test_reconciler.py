@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from listener.domain.change import Stream
-from listener.domain.due import DueRow, Reason, Scope
+from listener.domain.due import DueRow, Reason, RunKind, Scope, Search
 from listener.domain.faults import (
     CallInterruptedError,
     LmlRefusedError,
@@ -26,7 +26,6 @@ from listener.domain.pacing import LML_BACKOFF, TRIAL, BreakerState
 from listener.domain.question import Asking, Question
 from listener.domain.refreshing import RotationTally
 from listener.domain.retrying import ISOLATED, SUSPECT, RetryPolicy
-from listener.domain.run import RunKind, Search
 from listener.domain.tally import Skip, Tally
 from listener.domain.verdict import Verdict
 from listener.engine.circuit import Circuit

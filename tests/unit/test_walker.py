@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from listener.domain.change import Stream
+from listener.domain.due import RunKind
 from listener.domain.faults import (
     BatchRefusedError,
     LmlRefusedError,
@@ -18,7 +19,6 @@ from listener.domain.faults import (
     StoreUnavailableError,
 )
 from listener.domain.refreshing import Refreshed, RefreshStatus, RotationTally
-from listener.domain.run import RunKind
 from listener.engine.circuit import Circuit
 from listener.engine.reconciler import RunHaltedError
 from listener.engine.refresher import Refresher

@@ -15,9 +15,8 @@ import pytest
 from listener.domain.change import Batch, BatchOutcome, Stream
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.pacing import BreakerState
-from listener.domain.pulse import Pulse, Reading, StreamReading, WakeMode
+from listener.domain.pulse import Pulse, Reading, Sample, StreamReading, WakeMode
 from listener.domain.room import RoomLimits
-from listener.domain.sample import Sample
 from listener.domain.tally import Duty
 from listener.engine.circuit import Circuit
 from listener.engine.consumer import Consumer

@@ -20,8 +20,8 @@ from prometheus_client.registry import Collector
 
 from listener.adapters.http.numbers import Numbers, families
 from listener.domain.change import Stream
+from listener.domain.due import RunKind
 from listener.domain.refreshing import RotationTally
-from listener.domain.run import RunKind
 from listener.domain.tally import Tally
 
 # Nobody uses the `_created` series, which would double the number of lines.

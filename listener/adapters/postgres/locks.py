@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from listener.domain.change import Stream
-from listener.domain.due import Scope
-from listener.domain.run import Search
+from listener.domain.due import Scope, Search
 
 # Distinguishes our locks from all others in the backend's database.
 _CLASS = 1280528978

@@ -17,10 +17,9 @@ from listener.adapters.postgres.errors import translated
 from listener.adapters.postgres.locks import SEARCHED, Lock, lock_of_share
 from listener.adapters.postgres.sessions import Connection, only_row
 from listener.adapters.postgres.statements import query
-from listener.domain.due import Scope
+from listener.domain.due import RunKind, Scope
 from listener.domain.faults import RunGoesOnError, first_of
 from listener.domain.refreshing import RotationTally
-from listener.domain.run import RunKind
 from listener.domain.tally import Tally
 
 _log = structlog.stdlib.get_logger()

@@ -11,8 +11,7 @@ from listener.adapters.postgres.sessions import Connection, read
 from listener.adapters.postgres.statements import query
 from listener.adapters.postgres.status import coverage_of
 from listener.domain.change import Stream
-from listener.domain.pulse import Reading, StreamReading
-from listener.domain.sample import COVERAGE, Sample
+from listener.domain.pulse import COVERAGE, Reading, Sample, StreamReading
 
 # Samples say nothing of what is due.
 _EVERYTHING = {"include_null_canonical": True}

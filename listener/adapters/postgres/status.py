@@ -12,9 +12,8 @@ from listener.adapters.postgres.connection import connected
 from listener.adapters.postgres.installation import missing_parts, require_installed
 from listener.adapters.postgres.sessions import Connection, only_row, read
 from listener.adapters.postgres.statements import query
-from listener.domain.due import Reason
+from listener.domain.due import Reason, RunKind
 from listener.domain.refreshing import RotationCoverage
-from listener.domain.run import RunKind
 
 _LIMITS = {
     "statement_timeout": "10s",

@@ -11,8 +11,8 @@ import sentry_sdk
 import structlog
 from sentry_sdk.tracing import NoOpSpan
 
+from listener.domain.due import RunKind
 from listener.domain.refreshing import RotationTally
-from listener.domain.run import RunKind
 from listener.domain.tally import Skip, Tally
 from listener.domain.tracks import TrackCount
 
