@@ -8,9 +8,9 @@ from functools import partial
 from listener.app.dry import DryRuns, DryVerdicts
 from listener.app.limits import BATCHES_ASIDE, consumer_limits
 from listener.app.parts import Parts
-from listener.domain.asking import IncludeTracks
 from listener.domain.change import Stream
 from listener.domain.due import Scope
+from listener.domain.question import IncludeTracks
 from listener.domain.retrying import TOGETHER
 from listener.domain.tally import Tally
 from listener.engine.consumer import Consumer

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from listener.domain.change import Batch
-from listener.domain.question import Failing, Question
+from listener.domain.question import Question
 from listener.domain.refreshing import Played
+from listener.domain.retrying import Failing
 from listener.domain.verdict import Verdict
 
 # As many as a page shows.

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from listener.domain.question import Failing
-from listener.domain.retrying import Retry
+from listener.domain.retrying import Failing, Retry
 
 # LML's own limit: 50 cold identities need about 200 Discogs calls, or four of the five minutes that
 # the edge allows.

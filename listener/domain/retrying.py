@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from listener.domain.pacing import Backoff
-from listener.domain.question import Failing
 from listener.domain.tally import Skip
 
 LONGEST_DETAIL = 300
@@ -22,6 +21,21 @@ _NEVER_PARKED_WITHIN = timedelta(hours=4)
 SUSPECT, ISOLATED = 1, 2
 # How many of each go into one call.
 TOGETHER = {SUSPECT: 100, ISOLATED: 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """What the ledger remembers of a question that failed and has not been answered since.
+
+    It failed `failures` times in a row over a period of `lasting`, most recently `ago`. `suspicion`
+    is as in `Failure`.
+    """
+
+    failures: int
+    lasting: timedelta
+    ago: timedelta
+    suspicion: int = 0
+    parked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

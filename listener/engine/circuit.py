@@ -10,7 +10,7 @@ import structlog
 from listener.domain.change import Stream
 from listener.domain.faults import LmlRefusedError, LmlUnavailableError
 from listener.domain.pacing import LML_BACKOFF, TRIAL, Backoff, Breaker, BreakerState
-from listener.domain.question import Failing
+from listener.domain.retrying import Failing
 from listener.engine.clock import now
 
 _log = structlog.stdlib.get_logger()

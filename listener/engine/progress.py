@@ -7,10 +7,9 @@ from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack
 from dataclasses import KW_ONLY, dataclass, field, replace
 
-from listener.domain.asking import QuestionBatch
 from listener.domain.change import Batch, BatchOutcome
 from listener.domain.latest import FAILED, KEPT, LatestAnswer, release_answer, sources_of
-from listener.domain.question import Asking, Question
+from listener.domain.question import Asking, Question, QuestionBatch
 from listener.domain.retrying import ISOLATED, LONGEST_DETAIL, SUSPECT, Failure, RetryPolicy
 from listener.domain.tally import Skip
 from listener.domain.verdict import Verdict

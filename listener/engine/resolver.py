@@ -10,7 +10,6 @@ from functools import partial
 
 import structlog
 
-from listener.domain.asking import IncludeTracks, QuestionBatch, batches, worth_deferring
 from listener.domain.change import Batch, BatchOutcome, Stream
 from listener.domain.faults import (
     SERVICE_FAULTS,
@@ -22,7 +21,14 @@ from listener.domain.faults import (
 )
 from listener.domain.judging import Invalid, LoggedOnce, judge
 from listener.domain.latest import LatestAnswers
-from listener.domain.question import Asking, Question
+from listener.domain.question import (
+    Asking,
+    IncludeTracks,
+    Question,
+    QuestionBatch,
+    batches,
+    worth_deferring,
+)
 from listener.domain.retrying import ISOLATED, SUSPECT, Failure, RetryPolicy
 from listener.domain.tally import Skip, Tally
 from listener.domain.verdict import Verdict, VerdictBatch

@@ -22,7 +22,6 @@ from listener.domain.faults import (
     LmlUnavailableError,
 )
 from listener.domain.latest import FAILED, LatestAnswers, rotation_answer
-from listener.domain.question import Failing
 from listener.domain.refreshing import (
     Played,
     Refreshed,
@@ -30,7 +29,7 @@ from listener.domain.refreshing import (
     RotationFailure,
     RotationTally,
 )
-from listener.domain.retrying import LONGEST_DETAIL, RetryPolicy
+from listener.domain.retrying import LONGEST_DETAIL, Failing, RetryPolicy
 from listener.engine.circuit import Circuit
 from listener.engine.clock import now
 from listener.engine.isolating import isolate

@@ -7,8 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from listener.domain.asking import IncludeTracks
 from listener.domain.due import AskAgain
+from listener.domain.question import IncludeTracks
 from listener.domain.refreshing import LML_REFRESH_BATCH_CAP
 from listener.network import proxy_for, require_trust
 from listener.settings.bounds import Unit

@@ -18,8 +18,8 @@ from listener.domain.faults import (
 )
 from listener.domain.judging import Invalid
 from listener.domain.pulse import WakeMode
-from listener.domain.question import Asking, Failing, Question
-from listener.domain.retrying import Failure
+from listener.domain.question import Asking, Question
+from listener.domain.retrying import Failing, Failure
 from listener.domain.tracks import TrackCount
 from listener.domain.verdict import Kind, Verdict, VerdictBatch, Written
 from tests.unit.clock import now

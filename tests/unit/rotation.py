@@ -20,7 +20,6 @@ from listener.domain.budget import (
 from listener.domain.change import Stream
 from listener.domain.due import RunKind, Scope
 from listener.domain.faults import BatchRefusedError, CallInterruptedError, RunGoesOnError
-from listener.domain.question import Failing
 from listener.domain.refreshing import (
     Played,
     Refreshed,
@@ -30,6 +29,7 @@ from listener.domain.refreshing import (
     RotationTally,
     Standing,
 )
+from listener.domain.retrying import Failing
 from listener.domain.tally import Tally
 from tests.unit.clock import now
 from tests.unit.fakes import Outbox

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.domain.asking import IncludeTracks, QuestionBatch, batches
-from listener.domain.question import Failing, Question
-from listener.domain.retrying import ISOLATED, SUSPECT
+from listener.domain.question import IncludeTracks, Question, QuestionBatch, batches
+from listener.domain.retrying import ISOLATED, SUSPECT, Failing
 
 HOW = st.sampled_from(IncludeTracks)
 

@@ -18,9 +18,9 @@ from listener.domain.latest import (
     rotation_answer,
     sources_of,
 )
-from listener.domain.question import Failing, Question
+from listener.domain.question import Question
 from listener.domain.refreshing import Played, RefreshStatus
-from listener.domain.retrying import RetryPolicy
+from listener.domain.retrying import Failing, RetryPolicy
 from listener.domain.verdict import Identity, Kind, Provenance, Verdict
 from listener.engine.circuit import Circuit
 from listener.engine.permits import Permits, Priority

@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from listener.domain.asking import IncludeTracks
 from listener.domain.change import Batch, BatchOutcome, Stream
 from listener.domain.faults import (
     BatchRefusedError,
@@ -28,8 +27,8 @@ from listener.domain.faults import (
 )
 from listener.domain.judging import Invalid
 from listener.domain.pacing import BreakerState
-from listener.domain.question import Asking, Failing, Question
-from listener.domain.retrying import ISOLATED, SUSPECT, Failure, Retry, RetryPolicy
+from listener.domain.question import Asking, IncludeTracks, Question
+from listener.domain.retrying import ISOLATED, SUSPECT, Failing, Failure, Retry, RetryPolicy
 from listener.domain.tally import Skip
 from listener.domain.tracks import TrackCount, TrackKey, Tracks
 from listener.domain.verdict import Identity, Kind, Verdict, VerdictBatch, Written

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.domain.question import Failing, Question
-from listener.domain.retrying import Retry, RetryPolicy
+from listener.domain.question import Question
+from listener.domain.retrying import Failing, Retry, RetryPolicy
 
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
 PARKED_FOR = timedelta(days=180)

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.domain.asking import IncludeTracks, batches
-from listener.domain.question import Question
+from listener.domain.question import IncludeTracks, Question, batches
 from listener.domain.tracks import Credit, TrackKey, Tracks, drifted, gather
 from listener.domain.verdict import Kind, Verdict
 

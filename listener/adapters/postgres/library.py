@@ -12,7 +12,8 @@ from listener.adapters.postgres.sessions import only_row
 from listener.adapters.postgres.statements import query, times_of
 from listener.domain.due import AskAgain
 from listener.domain.faults import StatementRefusedError
-from listener.domain.question import Asking, Failing, Question
+from listener.domain.question import Asking, Question
+from listener.domain.retrying import Failing
 
 
 class PostgresLibrary:
