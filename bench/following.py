@@ -225,9 +225,9 @@ def _as_figures(measured: Measured) -> list[Figure]:
         ),
         Figure(
             "idle: commit of an insert to identity row, p50 / p99",
-            "<= 5 / 20 ms",
+            "<= 4.5 / 10 ms",
             f"{idle:.1f} / {late:.1f} ms",
-            idle <= 5 and late <= 20,
+            idle <= 4.5 and late <= 10,
             f"{IDLE_EVENTS} events a round, after {WARM_UP} to warm up;"
             f" p50 {spread(measured.idle_p50)}",
             measured.idle_p99,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -53,18 +54,24 @@ class Measured:
     slow: list[float] = field(default_factory=list)
     nothing_due: list[float] = field(default_factory=list)
     nothing_due_calls: list[float] = field(default_factory=list)
+    refresh: list[float] = field(default_factory=list)
     refresh_speedup: list[float] = field(default_factory=list)
     refresh_wal: list[float] = field(default_factory=list)
+    refresh_megabytes: list[float] = field(default_factory=list)
     live_p99: list[float] = field(default_factory=list)
     rss: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A command that ended: its report, the seconds it says it took, its largest memory."""
+    """A command that ended: its report, its largest memory, and the seconds that it took.
+
+    `seconds` are those of its run, `whole` those from the start of Python to the exit.
+    """
 
     report: dict[str, object]
     seconds: float
+    whole: float
     largest_rss: int
 
 
@@ -87,7 +94,8 @@ class Bench:
         return int(read_number(self.db, "SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
 
     def command(self, *arguments: str) -> Ran:
-        """Run a command of ours to its end; its time is the one its run took, without Python's."""
+        """Run a command of ours to its end."""
+        began = time.perf_counter()
         process = begin(
             *arguments,
             DATABASE_URL=self.dsn,
@@ -96,12 +104,13 @@ class Bench:
             LML_MAX_CONCURRENT=str(IN_FLIGHT + 1),
         )
         ended = finished(process)
+        whole = time.perf_counter() - began
         seconds = read_number(
             self.db,
             "SELECT extract(epoch FROM ended_at - started_at)::float8 FROM listener.run"
             " ORDER BY run_id DESC LIMIT 1",
         )
-        return Ran(json.loads(ended.output), seconds, ended.largest_rss)
+        return Ran(json.loads(ended.output), seconds, whole, ended.largest_rss)
 
 
 @contextmanager
@@ -151,7 +160,7 @@ def _backfill(bench: Bench, measured: Measured) -> None:
     bench.forget()
     ran = bench.command("backfill")
     assert ran.report["scanned"] == ROWS
-    measured.backfill.append(ran.seconds)
+    measured.backfill.append(ran.whole)
     measured.backfill_speedup.append(ROWS / ran.seconds / naive)
     measured.rss.append(ran.largest_rss / MEGABYTE)
 
@@ -159,7 +168,7 @@ def _backfill(bench: Bench, measured: Measured) -> None:
 def _nothing_due(bench: Bench, measured: Measured) -> None:
     tidy(bench.db)
     ran = bench.command("sweep")
-    measured.nothing_due.append(ran.seconds)
+    measured.nothing_due.append(ran.whole)
     measured.nothing_due_calls.append(float(str(ran.report["lml_total_calls"])))
 
 
@@ -173,7 +182,10 @@ def _refresh(bench: Bench, measured: Measured) -> None:
     ran = bench.command("sweep")
     refreshed = int(str(ran.report["scanned"]))
     assert abs(refreshed - REFRESHED) < 1000, refreshed
-    measured.refresh_wal.append((bench.wal() - before) / refreshed / naive_wal)
+    written = bench.wal() - before
+    measured.refresh_megabytes.append(written / 1e6)
+    measured.refresh_wal.append(written / refreshed / naive_wal)
+    measured.refresh.append(ran.whole)
     measured.refresh_speedup.append(refreshed / ran.seconds / naive)
 
 
@@ -241,7 +253,7 @@ def _backfill_figure(measured: Measured) -> Figure:
         ">= 15 x",
         f"{speedup:.1f} x",
         speedup >= 15,
-        f"{median(measured.backfill):.1f} s",
+        f"{median(measured.backfill):.2f} s from start to exit",
         measured.backfill_speedup,
     )
 
@@ -261,10 +273,10 @@ def _as_figures(measured: Measured) -> list[Figure]:
             readings=measured.slow,
         ),
         Figure(
-            "sweep when nothing is due: questions, seconds of work",
-            "0, <= 0.5 s",
+            "sweep when nothing is due: questions, seconds from start to exit",
+            "0, <= 0.45 s",
             f"{calls:.0f}, {idle:.2f} s",
-            calls == 0 and idle <= 0.5,
+            calls == 0 and idle <= 0.45,
             readings=measured.nothing_due,
         ),
         Figure(
@@ -272,14 +284,16 @@ def _as_figures(measured: Measured) -> list[Figure]:
             ">= 20 x",
             f"{refresh:.1f} x",
             refresh >= 20,
-            readings=measured.refresh_speedup,
+            f"{median(measured.refresh):.2f} s from start to exit",
+            measured.refresh_speedup,
         ),
         Figure(
             "its WAL a library row / that of the naive way",
             "<= 1",
             f"{wal:.2f}",
             wal <= 1,
-            readings=measured.refresh_wal,
+            f"{median(measured.refresh_megabytes):.1f} MB",
+            measured.refresh_wal,
         ),
         Figure(
             "live change while a backfill runs, LML 200 ms: commit to answer, p99",
