@@ -103,7 +103,7 @@ def entries(db: Connection) -> list[tuple[int, int]]:
 
 def set_column(db: Connection, name: str, row_id: int, column: str, value: object) -> None:
     """Set one column of a row of one of the backend's tables."""
-    key = "library_id" if name == "library_identity" else "id"
+    key = "library_id" if name.startswith("library_identity") else "id"
     db.execute(
         sql.SQL("UPDATE {} SET {} = %s WHERE {} = %s").format(
             table(name), sql.Identifier(column), sql.Identifier(key)

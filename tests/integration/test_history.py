@@ -449,13 +449,19 @@ def patient(db: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def write_while_somebody_writes(
-    db: Connection, dsn: str, asked: Asked, rows: list[int], found: Identity | Kind, **change: str
+    db: Connection,
+    dsn: str,
+    asked: Asked,
+    rows: list[int],
+    found: Identity | Kind,
+    where: str = "library_identity",
+    **change: str,
 ) -> Written:
     """Write an answer to all rows; before, the second one is changed and committed meanwhile."""
     asking = await asked.read(*rows)
     with psycopg.connect(dsn) as person:
         for column, value in change.items():
-            set_column(person, "library_identity", rows[1], column, value)
+            set_column(person, where, rows[1], column, value)
         async with asyncio.TaskGroup() as tasks:
             writing = tasks.create_task(asked.write(asking, found))
             await until_it_waits_for_a_lock(db)
@@ -499,6 +505,34 @@ async def test_withdrawn_state_that_is_kept_is_the_one_that_stood(
     assert written == Written(frozenset(rows), withdrawn=frozenset(rows))
     assert [state[:2] for state in history(db)] == list(zip(rows, ("Q1", "Q42", "Q1"), strict=True))
     assert standing(db) == []
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize(
+    ("change", "left"),
+    [
+        ({"external_id": "d-2"}, ("d-1", "exact_match", "consumer:lml-bulk")),
+        ({"external_id": "d-2", "method": "manual"}, ("d-2", "manual", "consumer:lml-bulk")),
+        ({"notes": "by Jo"}, ("d-1", "exact_match", "by Jo")),
+    ],
+)
+async def test_evidence_that_changes_while_it_is_verified_is_replaced_unless_it_is_a_persons(
+    db: Connection, dsn: str, asked: Asked, change: dict[str, str], left: tuple[str, str, str]
+) -> None:
+    rows = [add_release(db) for _ in range(3)]
+    for row in rows:
+        await asked(row, identity("Q1"))
+    source = "library_identity_source"
+    written = await write_while_somebody_writes(
+        db, dsn, asked, rows, identity("Q1"), source, **change
+    )
+    assert written == Written(frozenset(rows))
+    ours = ("d-1", "exact_match", "consumer:lml-bulk")
+    assert [(s["external_id"], s["method"], s["notes"]) for s in rows_of(db, source)] == [
+        ours,
+        left,
+        ours,
+    ]
 
 
 @pytest.mark.usefixtures("patient")
