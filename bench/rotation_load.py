@@ -39,8 +39,7 @@ from bench.harness import Figure, fresh_server, in_turn, median, migrate, p99, s
 from bench.process import BACKEND, running_daemon
 from listener.adapters.lml.client import LmlLimits, open_lml
 from listener.adapters.postgres.connection import Database, open_pool
-from listener.adapters.postgres.refreshes import PostgresRefreshes
-from listener.adapters.postgres.rotation import PostgresRotation
+from listener.adapters.postgres.rotation import PostgresRefreshes, PostgresRotation
 from listener.adapters.postgres.runs import PostgresRuns
 from listener.demo.postgres import create_backend
 from listener.domain.budget import DISCOGS_CALLS, RefreshLimits

@@ -21,7 +21,7 @@ from bench.reconciling import Bench, prepared
 from listener.adapters.postgres.connection import Database, open_pool
 from listener.adapters.postgres.due import PostgresDue
 from listener.adapters.postgres.outbox import PostgresOutbox
-from listener.adapters.postgres.statements import query
+from listener.adapters.postgres.sessions import query
 from listener.domain.change import Stream
 from listener.domain.due import AskAgain, Scope
 

@@ -18,7 +18,7 @@ from pydantic import AnyHttpUrl, SecretStr
 
 from listener.adapters.lml.client import LmlClient, LmlLimits
 from listener.adapters.postgres.connection import Database, open_pool
-from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
+from listener.adapters.postgres.outbox import LaneTimes, PostgresLanes
 from listener.adapters.postgres.store import Store
 from listener.app.library import LibraryParts
 from listener.app.parts import Parts

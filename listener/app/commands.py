@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import structlog
 
-from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
+from listener.adapters.postgres.outbox import LaneTimes, PostgresLanes
 from listener.adapters.postgres.runs import read_pace
 from listener.app.gate import require_gate
 from listener.app.installed import check_installation

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
+from listener.adapters.postgres.outbox import LaneTimes, PostgresLanes
 from listener.adapters.postgres.store import Store
 from listener.adapters.schedule import ApschedulerBell
 from listener.adapters.signals import Ending
@@ -140,11 +140,11 @@ def _routine(joined: LibraryParts, library: Consumer) -> tuple[Routine, Audit]:
 def _sweep(
     joined: LibraryParts, reconciler: Reconciler
 ) -> Callable[[str, datetime], Awaitable[None]]:
-    housekeeping, ledger = joined.parts.store.housekeeping(), joined.parts.store.ledger()
+    housekeeping = joined.parts.store.housekeeping()
 
     async def sweep(cause: str, _slot: datetime) -> None:
         # The server that we are connected to again may be a logical copy.
-        raised = await ledger.raise_sequences()
+        raised = await housekeeping.raise_sequences()
         if raised:
             _log.warning("sequences lagged behind their rows, as after a copy", raised=raised)
         # Without LML the search ends early, and is tried again: the outbox is bounded all the same.
@@ -159,13 +159,13 @@ def _sweep(
 
 
 def _audit(joined: LibraryParts, reconciler: Reconciler, library: Consumer) -> Audit:
-    housekeeping, ledger = joined.parts.store.housekeeping(), joined.parts.store.ledger()
+    housekeeping, due = joined.parts.store.housekeeping(), joined.parts.store.due()
 
     async def audit(cause: str) -> None:
         # The audit skips rows that wait in the outbox.
         await _let_changes_go_first(library)
         kind = RunKind.AUDIT
-        if await ledger.is_empty():
+        if await due.none_asked():
             _log.info("LML was never asked, starting the backfill")
             kind = RunKind.BACKFILL
         tally = await reconciler.run(kind, joined.scope, cause=cause)

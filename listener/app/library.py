@@ -60,7 +60,7 @@ class LibraryParts:
 
     def release_watch(self) -> ReleaseWatch:
         """Make what asks again what failed once another release of LML is deployed."""
-        return ReleaseWatch(self.parts.lml.release, self.parts.store.ledger().note_release)
+        return ReleaseWatch(self.parts.lml.release, self.parts.store.due().note_release)
 
     def reconciler(self, *, dry: bool = False, insisting: bool = False) -> Reconciler:
         """Make what searches for due rows; a dry one asks LML and writes nothing.

@@ -11,11 +11,11 @@ from importlib.metadata import version
 from typing import Any, TypeVar
 
 from listener import DISTRIBUTION
-from listener.adapters.postgres.parked import ParkedRow, list_parked
 from listener.adapters.postgres.samples import Step, read_steps
 from listener.adapters.postgres.sessions import Connection
 from listener.adapters.postgres.status import Status, read_status
 from listener.adapters.postgres.viewer import Viewer
+from listener.adapters.postgres.worklists import ParkedRow, list_parked
 from listener.app.report import dumped
 from listener.app.verdict import successes, verdict_on, with_verdict
 from listener.domain.faults import InstallationError, StoreUnavailableError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
-from listener.adapters.postgres.former import FormerIdentity
+from listener.adapters.postgres.history import FormerIdentity
 from listener.adapters.postgres.story import (
     Answer,
     NextAsking,

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 
-from listener.adapters.postgres.former import (
+from listener.adapters.postgres.history import (
     FormerIdentity,
     Restored,
     read_former,

@@ -9,7 +9,7 @@ from functools import partial
 
 import click
 
-from listener.adapters.postgres.parked import ParkedRow, list_parked, requeue_parked
+from listener.adapters.postgres.worklists import ParkedRow, list_parked, requeue_parked
 from listener.app.report import dumped
 from listener.app.wording import clock, printable
 from listener.cli.errors import RowId, examples

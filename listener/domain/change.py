@@ -11,6 +11,8 @@ from enum import StrEnum
 from listener.domain.faults import ServiceFault
 
 _NONE: frozenset[int] = frozenset()
+# Every mark costs a transaction id.
+_MARKS_IN_LOOKBACK = 20
 
 
 class Stream(StrEnum):
@@ -101,10 +103,6 @@ class BatchOutcome:
     def tried(self) -> AbstractSet[int]:
         """The rows with an outcome; deferred ones have none yet."""
         return self.settled | self.late
-
-
-# Every mark costs a transaction id.
-_MARKS_IN_LOOKBACK = 20
 
 
 @dataclass(slots=True)

@@ -14,6 +14,15 @@ from listener.domain.pacing import BreakerState
 TURN = timedelta(seconds=5)
 # After this long without a turn a loop is stuck.
 STALLED = timedelta(seconds=12)
+COVERAGE = (
+    "resolved",
+    "unresolved",
+    "compilation",
+    "failed",
+    "parked",
+    "never",
+    "nameless",
+)
 
 
 class WakeMode(StrEnum):
@@ -91,17 +100,6 @@ class LaneReport:
 def is_alive(pulses: Sequence[Pulse]) -> bool:
     """Return whether every loop still turns; if one does not, only a restart helps."""
     return all(pulse.stalled <= STALLED for pulse in pulses)
-
-
-COVERAGE = (
-    "resolved",
-    "unresolved",
-    "compilation",
-    "failed",
-    "parked",
-    "never",
-    "nameless",
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from listener.adapters.postgres.connection import (
 )
 from listener.adapters.postgres.errors import translated
 from listener.adapters.postgres.library import PostgresLibrary
-from listener.adapters.postgres.statements import query, times_of
+from listener.adapters.postgres.sessions import query, times_of
 from listener.domain.faults import StatementRefusedError, StoreRefusedError, StoreUnavailableError
 from tests.catalogue import add_release, table
 from tests.conftest import BACKEND, Connection, as_role

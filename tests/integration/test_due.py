@@ -18,7 +18,7 @@ from listener.adapters.postgres.connection import Database, Pool
 from listener.adapters.postgres.due import PostgresDue
 from listener.adapters.postgres.library import PostgresLibrary
 from listener.adapters.postgres.runs import PostgresRuns
-from listener.adapters.postgres.statements import query, times_of
+from listener.adapters.postgres.sessions import query, times_of
 from listener.adapters.postgres.verdicts import PostgresVerdicts
 from listener.domain.due import AskAgain, DueRow, Reason, RunKind, Scope
 from listener.domain.retrying import ISOLATED, SUSPECT

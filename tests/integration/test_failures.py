@@ -10,7 +10,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from listener.adapters.postgres.connection import Pool
-from listener.adapters.postgres.ledger import PostgresLedger
+from listener.adapters.postgres.due import PostgresDue
 from listener.adapters.postgres.library import PostgresLibrary
 from listener.adapters.postgres.verdicts import PostgresVerdicts
 from listener.domain.faults import StatementRefusedError
@@ -19,7 +19,7 @@ from listener.domain.retrying import ISOLATED, SUSPECT, Failure
 from listener.domain.verdict import Kind
 from tests.catalogue import add_release, changes, count, entries, rename
 from tests.conftest import BACKEND, Connection
-from tests.integration.conftest import Answers, Failures, failure
+from tests.integration.conftest import ASK_AGAIN, Answers, Failures, failure
 
 HOUR, WEEK = timedelta(hours=1), timedelta(days=7)
 
@@ -284,7 +284,7 @@ async def test_another_release_of_lml_has_everything_that_failed_asked_again(
     await answer(answered)
     before = ledger(db)
     at = times(db)
-    note = PostgresLedger(pool, BACKEND).note_release
+    note = PostgresDue(pool, BACKEND, ASK_AGAIN).note_release
     # The first one that is noted: nobody knows which one it was that failed.
     assert await note("1.0 abc") == 0
     assert await note("1.0 abc") == 0
@@ -319,7 +319,7 @@ async def test_row_that_an_older_version_parked_for_good_is_asked_again(
     row = add_release(db)
     await fail(row)
     db.execute("UPDATE listener.ledger SET next_ask_at = 'infinity'")
-    assert await PostgresLedger(pool, BACKEND).note_release("1.0 abc") == 1
+    assert await PostgresDue(pool, BACKEND, ASK_AGAIN).note_release("1.0 abc") == 1
     assert due_now(db) == {row}
 
 

@@ -14,8 +14,7 @@ from psycopg import sql
 
 from listener.adapters.postgres import sessions
 from listener.adapters.postgres.connection import Database, Pool, open_pool
-from listener.adapters.postgres.former import Restored, restore
-from listener.adapters.postgres.history import look_at_history
+from listener.adapters.postgres.history import Restored, look_at_history, restore
 from listener.adapters.postgres.installation import lagging_sequences
 from listener.adapters.postgres.library import PostgresLibrary
 from listener.adapters.postgres.verdicts import PostgresVerdicts

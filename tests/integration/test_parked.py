@@ -14,9 +14,9 @@ from psycopg.rows import dict_row
 from listener.adapters.postgres.connection import Pool
 from listener.adapters.postgres.due import PostgresDue
 from listener.adapters.postgres.library import PostgresLibrary
-from listener.adapters.postgres.parked import ParkedRow, list_parked, requeue_parked
 from listener.adapters.postgres.sessions import Connection as Session
 from listener.adapters.postgres.status import read_status
+from listener.adapters.postgres.worklists import ParkedRow, list_parked, requeue_parked
 from listener.domain.due import Reason, Scope
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.retrying import ISOLATED

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from listener.adapters.postgres.connection import Pool
-from listener.adapters.postgres.statements import query
+from listener.adapters.postgres.sessions import query
 from tests.conftest import BACKEND, Connection
 
 # What grows with the library; the prefix also stands for identities, their sources and indexes.

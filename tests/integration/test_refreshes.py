@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from listener.adapters.postgres.connection import Database, Pool, open_pool
-from listener.adapters.postgres.refreshes import PostgresRefreshes
+from listener.adapters.postgres.rotation import PostgresRefreshes
 from listener.domain.budget import Grant, RefreshCause, RefreshLimits, Wait
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.refreshing import Refreshed, RefreshStatus

@@ -10,7 +10,7 @@ from psycopg import errors, sql
 
 from listener.adapters.postgres.examination import read_rights, rehearsing
 from listener.adapters.postgres.rights import Right, apply_grants, list_rights, plan_grants
-from listener.adapters.postgres.statements import query
+from listener.adapters.postgres.sessions import query
 from listener.demo.postgres import create_backend
 from listener.domain.database import Rights, judge_rights
 from listener.domain.faults import InstallationError

@@ -12,7 +12,7 @@ from psycopg import sql
 
 from listener.adapters.postgres.connection import Database, Pool, open_session
 from listener.adapters.postgres.rotation import PostgresRotation
-from listener.adapters.postgres.statements import query, times_of
+from listener.adapters.postgres.sessions import query, times_of
 from listener.domain.refreshing import (
     Played,
     RefreshStatus,

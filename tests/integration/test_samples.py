@@ -11,12 +11,10 @@ from pydantic import SecretStr
 
 from listener.adapters.postgres import viewer as viewers
 from listener.adapters.postgres.connection import Database, Pool, open_session
-from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
-from listener.adapters.postgres.outbox import PostgresOutbox
+from listener.adapters.postgres.outbox import LaneTimes, PostgresLanes, PostgresOutbox
 from listener.adapters.postgres.samples import PostgresReadings, PostgresSamples, read_steps
 from listener.adapters.postgres.sessions import Connection as Session
-from listener.adapters.postgres.sessions import only_row
-from listener.adapters.postgres.statements import query
+from listener.adapters.postgres.sessions import only_row, query
 from listener.adapters.postgres.status import read_status
 from listener.adapters.postgres.viewer import Viewer, open_viewer
 from listener.app.page import Page

@@ -15,7 +15,7 @@ from listener.adapters.postgres.search import (
     find_releases,
     search_index,
 )
-from listener.adapters.postgres.statements import query
+from listener.adapters.postgres.sessions import query
 from tests.catalogue import add_release, table
 from tests.conftest import BACKEND, Connection
 from tests.database import look

@@ -14,7 +14,7 @@ from psycopg import sql
 
 from listener.adapters.postgres.connection import Database, Pool, open_pool, open_session
 from listener.adapters.postgres.library import PostgresLibrary
-from listener.adapters.postgres.statements import query
+from listener.adapters.postgres.sessions import query
 from listener.adapters.postgres.tracks import PostgresTracks, change_columns
 from listener.adapters.postgres.verdicts import PostgresVerdicts
 from listener.domain.due import AskAgain

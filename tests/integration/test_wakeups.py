@@ -15,8 +15,7 @@ import pytest
 from psycopg import sql
 
 from listener.adapters.postgres.connection import Database, open_session
-from listener.adapters.postgres.lanes import LaneTimes, PostgresLanes
-from listener.adapters.postgres.outbox import PostgresOutbox
+from listener.adapters.postgres.outbox import LaneTimes, PostgresLanes, PostgresOutbox
 from listener.domain.change import Batch, BatchOutcome, Stream
 from listener.domain.faults import LaneLostError, StoreUnavailableError
 from listener.domain.pulse import WakeMode

@@ -19,8 +19,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from listener.adapters.postgres import sessions
 from listener.adapters.postgres.arrays import register_columns
 from listener.adapters.postgres.errors import Refused, spoils_others, translated
-from listener.adapters.postgres.pooler import refuse_pooler
-from listener.adapters.postgres.sessions import Connection
+from listener.adapters.postgres.sessions import Connection, refuse_pooler
 from listener.domain.faults import StatementRefusedError, StoreRefusedError, StoreUnavailableError
 from listener.network import is_port
 

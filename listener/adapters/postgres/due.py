@@ -1,4 +1,4 @@
-"""Finds due rows: by the ledger's times, and by looking at every row."""
+"""Finds due rows, by the ledger's times and by looking at every row, and makes rows due."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from listener.adapters.postgres.connection import Pool, session
-from listener.adapters.postgres.sessions import database_now
-from listener.adapters.postgres.statements import query, times_of
+from listener.adapters.postgres.sessions import database_now, only_row, query, times_of
 from listener.domain.due import AskAgain, DueRow, Reason, Scope
 from listener.domain.retrying import ISOLATED, SUSPECT
 
@@ -29,6 +28,8 @@ class PostgresDue:
         self._credited = query("find_credited", backend)
         self._failed = query("find_failed", backend)
         self._compilations = query("find_asked_compilations", backend)
+        self._note_release = query("note_release", backend)
+        self._ledger_is_empty = query("ledger_is_empty", backend)
 
     async def by_time(self, scope: Scope) -> AsyncIterator[list[DueRow]]:
         """Begin with the longest due; end with those that gained credits since they were asked.
@@ -64,6 +65,19 @@ class PostgresDue:
         async with session(self._pool) as connection:
             rows = await (await connection.execute(self._failed, parameters)).fetchall()
         return [row[1] for row in rows]
+
+    async def none_asked(self) -> bool:
+        """Return whether no row of the library was ever asked about."""
+        async with session(self._pool) as connection:
+            (empty,) = await only_row(await connection.execute(self._ledger_is_empty))
+        return bool(empty)
+
+    async def note_release(self, release: str) -> int:
+        """Note which release of LML is asked; returns how many rows are asked again for it."""
+        async with session(self._pool) as connection:
+            cursor = await connection.execute(self._note_release, {"release": release})
+            (raised,) = await only_row(cursor)
+        return int(raised)
 
     async def _now(self) -> datetime:
         async with session(self._pool) as connection:

@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 
 from psycopg import sql
 
-from listener.adapters.postgres.capture import list_misdirected
 from listener.adapters.postgres.connection import connected
 from listener.adapters.postgres.errors import translated
 from listener.adapters.postgres.history import look_at_history
@@ -20,11 +19,17 @@ from listener.adapters.postgres.installation import (
     lagging_sequences,
     missing_parts,
 )
-from listener.adapters.postgres.pooler import keeps_backend
+from listener.adapters.postgres.inventory import list_misdirected
 from listener.adapters.postgres.rehearsal import refused_statements, refused_writes
 from listener.adapters.postgres.rights import list_hidden, list_rights
-from listener.adapters.postgres.sessions import Connection, read, set_up, yield_locks
-from listener.adapters.postgres.statements import query
+from listener.adapters.postgres.sessions import (
+    Connection,
+    keeps_backend,
+    query,
+    read,
+    set_up,
+    yield_locks,
+)
 from listener.adapters.postgres.status import Status, read_status
 from listener.domain.database import HistoryTable, Rights, Server, WakeupTrial
 from listener.domain.faults import StoreUnavailableError

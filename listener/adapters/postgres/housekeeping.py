@@ -1,4 +1,4 @@
-"""Clears out what nobody needs any more."""
+"""Clears out what nobody needs any more, and keeps sequences and statistics usable."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import structlog
 from psycopg import errors
 
 from listener.adapters.postgres.connection import Pool, session
-from listener.adapters.postgres.refreshes import RECENT
-from listener.adapters.postgres.sessions import only_row
-from listener.adapters.postgres.statements import query
+from listener.adapters.postgres.installation import raise_sequences
+from listener.adapters.postgres.rotation import RECENT
+from listener.adapters.postgres.sessions import only_row, query
 from listener.domain.change import Stream
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.tally import Duty, Tally
@@ -53,6 +53,14 @@ class PostgresHousekeeping:
             (Duty.WARMTH, query("clear_warmth", backend), {"keep": _KEEP_WARMTH}),
             (Duty.ROTATION_FAILURES, query("clear_rotation_failures", backend), {}),
         )
+
+    async def raise_sequences(self) -> list[str]:
+        """Bring sequences up to the rows drawn from them; return those that were behind.
+
+        Raises `StoreUnavailableError`: without it nothing can be written.
+        """
+        async with session(self._pool) as connection:
+            return await raise_sequences(connection, self._backend)
 
     async def coalesce(self) -> int:
         """Leave one change of each row in an outbox that nobody empties; return how many went."""

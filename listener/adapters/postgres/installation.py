@@ -14,13 +14,12 @@ from importlib.metadata import version
 from psycopg import errors, sql
 
 from listener import DISTRIBUTION, shipped
-from listener.adapters.postgres.capture import broken_tables, list_triggers
 from listener.adapters.postgres.connection import connected
 from listener.adapters.postgres.errors import reason_of
 from listener.adapters.postgres.history import look_at_history
+from listener.adapters.postgres.inventory import broken_tables, list_triggers
 from listener.adapters.postgres.locks import INSTALLING
-from listener.adapters.postgres.sessions import Connection, only_row
-from listener.adapters.postgres.statements import compose, query, text_of
+from listener.adapters.postgres.sessions import Connection, compose, only_row, query, text_of
 from listener.domain.database import UNICODE, unfit
 from listener.domain.faults import InstallationError
 

@@ -1,14 +1,63 @@
-"""What of ours is in a database, and which database that is."""
+"""What of ours is in a database, whether its triggers are at work, and which database that is."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from psycopg import sql
 
-from listener.adapters.postgres.capture import list_triggers
-from listener.adapters.postgres.sessions import Connection, only_row
+from listener import shipped
+from listener.adapters.postgres.connection import Pool, session
+from listener.adapters.postgres.sessions import Connection, only_row, query, text_of
+from listener.domain.change import Stream
+
+_CREATED = re.compile(r"^CREATE (?:OR REPLACE )?TRIGGER (\w+)", re.MULTILINE)
+
+
+class PostgresCapture:
+    """Looks at the triggers on the backend's tables."""
+
+    def __init__(self, pool: Pool, backend: str) -> None:
+        self._pool = pool
+        self._backend = backend
+
+    async def look(self) -> frozenset[Stream]:
+        """Return the streams of which a trigger is gone or disabled."""
+        async with session(self._pool) as connection:
+            tables = await broken_tables(connection, self._backend)
+        return frozenset(map(Stream, tables))
+
+    async def misdirected(self) -> dict[str, str]:
+        """Return what `list_misdirected` does."""
+        async with session(self._pool) as connection:
+            return await list_misdirected(connection, self._backend)
+
+
+async def list_triggers(connection: Connection, backend: str) -> list[tuple[str, str, bool]]:
+    """Return our triggers: the table of each, its name, and whether it records changes."""
+    cursor = await connection.execute(query("list_triggers", backend), {"backend": backend})
+    return await cursor.fetchall()
+
+
+async def broken_tables(connection: Connection, backend: str) -> set[str]:
+    """Return the tables that lack a trigger of ours or have it disabled."""
+    triggers = await list_triggers(connection, backend)
+    enabled = {(table, trigger) for table, trigger, is_enabled in triggers if is_enabled}
+    wanted = {
+        (path.stem, trigger)
+        for path in (shipped("sql") / "triggers").glob("*.sql")
+        for trigger in _CREATED.findall(text_of("triggers", path.stem))
+    }
+    return {table for table, _ in wanted - enabled}
+
+
+async def list_misdirected(connection: Connection, backend: str) -> dict[str, str]:
+    """Return foreign keys that refer to a table that was replaced, with what repairs each."""
+    cursor = await connection.execute(query("list_misdirected", backend), {"backend": backend})
+    return dict(await cursor.fetchall())
+
 
 _TABLES = """
 SELECT c.relname FROM pg_class AS c

@@ -8,8 +8,7 @@ from typing import Any
 
 from listener.adapters.postgres.arrays import Int4s
 from listener.adapters.postgres.connection import Pool, session
-from listener.adapters.postgres.sessions import only_row
-from listener.adapters.postgres.statements import query, times_of
+from listener.adapters.postgres.sessions import only_row, query, times_of
 from listener.domain.due import AskAgain
 from listener.domain.faults import StatementRefusedError
 from listener.domain.question import Asking, Question

@@ -12,8 +12,7 @@ from psycopg import errors, sql
 from listener import shipped
 from listener.adapters.postgres.errors import reason_of
 from listener.adapters.postgres.history import look_at_history
-from listener.adapters.postgres.sessions import Connection
-from listener.adapters.postgres.statements import query
+from listener.adapters.postgres.sessions import Connection, query
 from listener.domain.faults import InstallationError
 
 # All that writes into tables of the backend. Given no rows, triggers of statements fire all the

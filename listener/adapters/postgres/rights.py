@@ -10,8 +10,7 @@ from psycopg import errors, sql
 
 from listener.adapters.postgres.errors import reason_of
 from listener.adapters.postgres.rehearsal import find_needs
-from listener.adapters.postgres.sessions import Connection, only_row, read
-from listener.adapters.postgres.statements import query
+from listener.adapters.postgres.sessions import Connection, only_row, query, read
 from listener.domain.faults import InstallationError
 from listener.domain.finding import SEE_ALL_ROWS
 

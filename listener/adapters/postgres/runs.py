@@ -15,8 +15,7 @@ from psycopg.types.json import Jsonb
 from listener.adapters.postgres.connection import Database, Pool, open_session, session
 from listener.adapters.postgres.errors import translated
 from listener.adapters.postgres.locks import SEARCHED, Lock, lock_of_share
-from listener.adapters.postgres.sessions import Connection, only_row
-from listener.adapters.postgres.statements import query
+from listener.adapters.postgres.sessions import Connection, only_row, query
 from listener.domain.due import RunKind, Scope
 from listener.domain.faults import RunGoesOnError, first_of
 from listener.domain.refreshing import RotationTally

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from listener.adapters.postgres.connection import Pool, session
-from listener.adapters.postgres.sessions import Connection, read
-from listener.adapters.postgres.statements import query
+from listener.adapters.postgres.sessions import Connection, query, read
 from listener.adapters.postgres.status import coverage_of
 from listener.domain.change import Stream
 from listener.domain.pulse import COVERAGE, Reading, Sample, StreamReading

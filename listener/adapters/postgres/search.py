@@ -10,8 +10,7 @@ from unicodedata import normalize
 
 from psycopg import errors
 
-from listener.adapters.postgres.sessions import Connection, read
-from listener.adapters.postgres.statements import query
+from listener.adapters.postgres.sessions import Connection, query, read
 from listener.domain.faults import FixableError
 
 _ACCENTS = re.compile("[\u0300-\u036f]")

@@ -10,8 +10,7 @@ from typing import Any
 
 from listener.adapters.postgres.connection import connected
 from listener.adapters.postgres.installation import missing_parts, require_installed
-from listener.adapters.postgres.sessions import Connection, only_row, read
-from listener.adapters.postgres.statements import query
+from listener.adapters.postgres.sessions import Connection, only_row, query, read
 from listener.domain.due import Reason, RunKind
 from listener.domain.refreshing import RotationCoverage
 

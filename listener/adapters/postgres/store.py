@@ -8,15 +8,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from listener.adapters.postgres.capture import PostgresCapture
 from listener.adapters.postgres.connection import Database, Pool, open_pool
 from listener.adapters.postgres.due import PostgresDue
 from listener.adapters.postgres.housekeeping import PostgresHousekeeping
-from listener.adapters.postgres.ledger import PostgresLedger
+from listener.adapters.postgres.inventory import PostgresCapture
 from listener.adapters.postgres.library import PostgresLibrary
 from listener.adapters.postgres.outbox import PostgresOutbox
-from listener.adapters.postgres.refreshes import PostgresRefreshes
-from listener.adapters.postgres.rotation import PostgresRotation
+from listener.adapters.postgres.rotation import PostgresRefreshes, PostgresRotation
 from listener.adapters.postgres.runs import PostgresRuns, PostgresSlots
 from listener.adapters.postgres.samples import PostgresReadings, PostgresSamples
 from listener.adapters.postgres.verdicts import PostgresVerdicts
@@ -70,10 +68,6 @@ class Store:
     def refreshes(self, limits: RefreshLimits) -> PostgresRefreshes:
         """Make the book of refreshes."""
         return PostgresRefreshes(self.pool, self.database, limits)
-
-    def ledger(self) -> PostgresLedger:
-        """Make the ledger, apart from single rows."""
-        return PostgresLedger(self.pool, self.database.backend)
 
     def housekeeping(self) -> PostgresHousekeeping:
         """Make what keeps our tables small."""

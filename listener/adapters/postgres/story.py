@@ -9,9 +9,8 @@ from typing import Any
 
 from psycopg import IsolationLevel
 
-from listener.adapters.postgres.former import FormerIdentity, read_former
-from listener.adapters.postgres.sessions import Connection, database_now, read
-from listener.adapters.postgres.statements import query, times_of
+from listener.adapters.postgres.history import FormerIdentity, read_former
+from listener.adapters.postgres.sessions import Connection, database_now, query, read, times_of
 from listener.domain.due import AskAgain
 
 

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from listener.adapters.postgres.arrays import Float4s, Int4s, Texts
-from listener.adapters.postgres.sessions import Connection
-from listener.adapters.postgres.statements import query
+from listener.adapters.postgres.sessions import Connection, query
 from listener.domain.tracks import TrackCount, TrackKey
 from listener.domain.verdict import VerdictBatch
 

@@ -11,8 +11,7 @@ import psycopg
 from listener.adapters.postgres.arrays import Byteas, Float4s, Int4s, Int8s, Texts
 from listener.adapters.postgres.connection import Pool, session
 from listener.adapters.postgres.history import History
-from listener.adapters.postgres.sessions import Connection, only_row
-from listener.adapters.postgres.statements import query, times_of
+from listener.adapters.postgres.sessions import Connection, only_row, query, times_of
 from listener.adapters.postgres.tracks import PostgresTracks
 from listener.domain.due import AskAgain
 from listener.domain.faults import StatementRefusedError

@@ -18,8 +18,7 @@ from psycopg.abc import Params
 from listener.adapters.postgres.connection import Database, open_session
 from listener.adapters.postgres.errors import reason_of
 from listener.adapters.postgres.locks import AWAKE
-from listener.adapters.postgres.sessions import Connection, only_row
-from listener.adapters.postgres.statements import query
+from listener.adapters.postgres.sessions import Connection, only_row, query
 from listener.domain.change import Stream
 from listener.domain.faults import LaneLostError, StoreUnavailableError
 from listener.domain.pacing import Backoff
