@@ -453,6 +453,7 @@ async def write_while_somebody_writes(
     asked: Asked,
     rows: list[int],
     found: Identity | Kind,
+    *,
     where: str = "library_identity",
     **change: str,
 ) -> Written:
@@ -523,7 +524,7 @@ async def test_evidence_that_changes_while_it_is_verified_is_replaced_unless_it_
         await asked(row, identity("Q1"))
     source = "library_identity_source"
     written = await write_while_somebody_writes(
-        db, dsn, asked, rows, identity("Q1"), source, **change
+        db, dsn, asked, rows, identity("Q1"), where=source, **change
     )
     assert written == Written(frozenset(rows))
     ours = ("d-1", "exact_match", "consumer:lml-bulk")
