@@ -66,17 +66,14 @@ def list_command(*, kind: str, page: int | None, below: float, as_csv: bool, as_
     if as_csv and as_json:
         raise click.UsageError("give --csv or --json, not both")
     settings = load_settings(DatabaseSettings)
-    if as_csv and page is None:
-        look(settings, partial(_print_csv, worklist=Worklist(kind), below=below))
+    if page is None and (as_csv or as_json):
+        look(settings, partial(_print_all, worklist=Worklist(kind), below=below, as_json=as_json))
         return
-    read = partial(
-        read_worklist,
-        worklist=Worklist(kind),
-        below=below,
-        limit=None if as_json and page is None else _PAGE,
-        skip=0 if page is None else (page - 1) * _PAGE,
+    skip = 0 if page is None else (page - 1) * _PAGE
+    listed = look(
+        settings,
+        partial(read_worklist, worklist=Worklist(kind), below=below, limit=_PAGE, skip=skip),
     )
-    listed = look(settings, read)
     if as_json:
         click.echo(dumped([named(each) for each in listed]))
     elif as_csv:
@@ -85,16 +82,23 @@ def list_command(*, kind: str, page: int | None, below: float, as_csv: bool, as_
         _show(listed, kind, page or 1)
 
 
-async def _print_csv(
-    connection: Connection, backend: str, *, worklist: Worklist, below: float
+async def _print_all(
+    connection: Connection, backend: str, *, worklist: Worklist, below: float, as_json: bool
 ) -> None:
-    header = True
+    first = True
     listed = stream_worklist(connection, backend, worklist, below=below, part=_PART)
     async with aclosing(listed) as parts:
         async for part in parts:
-            write_csv(part, sys.stdout, header=header)
-            header = False
-    if header:
+            if as_json:
+                # Each part without the brackets of its own.
+                entries = dumped([named(each) for each in part])[1:-1]
+                click.echo(f"{'[' if first else ', '}{entries}", nl=False)
+            else:
+                write_csv(part, sys.stdout, header=first)
+            first = False
+    if as_json:
+        click.echo("[]" if first else "]")
+    elif first:
         write_csv((), sys.stdout)
 
 

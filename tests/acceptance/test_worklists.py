@@ -7,10 +7,11 @@ import io
 import json
 
 import pytest
+from psycopg import sql
 
 from tests.acceptance.conftest import Commands
 from tests.acceptance.test_parked import park
-from tests.catalogue import add_release
+from tests.catalogue import add_release, table
 from tests.conftest import Connection
 
 pytestmark = pytest.mark.timeout(60)
@@ -55,6 +56,34 @@ def test_list_is_paged_and_csv_has_all_of_it(db: Connection, listener: Commands)
     assert listener.run("list", "parked", "--page", "3").stdout == "none on page 3\n"
     assert len(listener.run("list", "parked", "--csv").stdout.splitlines()) == 1 + 60
     assert len(json.loads(listener.run("list", "parked", "--json", "--page", "2").stdout)) == 10
+
+
+def test_long_list_is_printed_in_parts_that_make_one_document(
+    db: Connection, listener: Commands
+) -> None:
+    first = add_release(db)
+    db.execute(
+        sql.SQL(
+            "INSERT INTO {0} (artist_id, artist_name, album_title)"
+            " SELECT artist_id, artist_name, n::text FROM {0}, generate_series(2, 20000) AS n"
+        ).format(table("library"))
+    )
+    db.execute(
+        sql.SQL(
+            "INSERT INTO listener.ledger"
+            " (library_id, question, ask_order, outcome, answered_at, next_ask_at)"
+            " SELECT id, '', 1, 'unresolved', timestamptz '2026-01-01' + id * interval '1 s',"
+            " 'infinity' FROM {}"
+        ).format(table("library"))
+    )
+    ids = list(range(first, first + 20_000))
+    as_json = listener.run("list", "unresolved", "--json").stdout
+    assert as_json.endswith("]\n")
+    assert [each["id"] for each in json.loads(as_json)] == ids
+    as_csv = csv.DictReader(io.StringIO(listener.run("list", "unresolved", "--csv").stdout))
+    assert [int(each["id"]) for each in as_csv] == ids
+    db.execute("DELETE FROM listener.ledger")
+    assert json.loads(listener.run("list", "unresolved", "--json").stdout) == []
 
 
 def test_unlistable_kind_is_explained(listener: Commands) -> None:

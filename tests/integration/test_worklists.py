@@ -22,7 +22,7 @@ from tests.database import look
 
 
 def listed(
-    dsn: str, worklist: Worklist, *, below: float = 0.7, limit: int | None = None, skip: int = 0
+    dsn: str, worklist: Worklist, *, below: float = 0.7, limit: int = 1000, skip: int = 0
 ) -> list[ListedRelease]:
     return list(look(dsn, BACKEND, read_worklist, worklist, below=below, limit=limit, skip=skip))
 

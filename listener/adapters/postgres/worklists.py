@@ -66,10 +66,10 @@ async def read_worklist(
     worklist: Worklist,
     *,
     below: float,
-    limit: int | None,
+    limit: int,
     skip: int = 0,
 ) -> Sequence[ListedRelease]:
-    """Return `limit` entries, or all, after the first `skip`; those to look at first come first.
+    """Return `limit` entries after the first `skip`; those to look at first come first.
 
     `below` (0..1) is the confidence under which an identity is on the list of unsure ones. Raises
     `InstallationError` if the backend keeps no former identities and they are asked for.
