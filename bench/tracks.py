@@ -205,9 +205,9 @@ def _as_figures(measured: Measured) -> list[Figure]:
         ),
         Figure(
             name="statements that write it",
-            target="<= 9",
+            target="<= 10",
             measured=str(measured.statements),
-            met=measured.statements <= 9,
+            met=measured.statements <= 10,
         ),
         Figure(
             name="the same page, unchanged",

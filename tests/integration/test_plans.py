@@ -21,6 +21,7 @@ WRITING = [
     "replace_identities",
     "write_sources",
     "settle_verdicts",
+    "note_tracks",
     "record_failures",
     "settle_changes",
     "settle_rotation",

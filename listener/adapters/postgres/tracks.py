@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
+
+from psycopg.types.json import Jsonb
 
 from listener.adapters.postgres.arrays import Float4s, Int4s, Texts
 from listener.adapters.postgres.sessions import Connection, query
 from listener.domain.tracks import TrackCount, TrackKey
 from listener.domain.verdict import VerdictBatch
 
-_WEIGHED = (
-    TrackCount.ROWS_UNCHANGED,
-    TrackCount.ROWS_LIBRARIAN,
-    TrackCount.ROWS_NO_MATCH,
-    TrackCount.ROWS_NO_ARTIST,
-    TrackCount.POSITIONS_AMBIGUOUS,
-)
+# What becomes of a credit, under its names in the ledger.
+_FATES = ("linked", "librarian", "no_resolved_artist", "no_catalog_artist", "no_cta_match")
+_SKIPPED = {
+    "no_catalog_artist": TrackCount.ROWS_NO_ARTIST,
+    "librarian": TrackCount.ROWS_LIBRARIAN,
+    "no_cta_match": TrackCount.ROWS_NO_MATCH,
+}
 
 
 class _Offer(NamedTuple):
@@ -27,24 +30,28 @@ class _Offer(NamedTuple):
     key: TrackKey
 
 
-class _Change(NamedTuple):
-    """A row that is to get another link, if `relinked`, or a position, if `placed`.
+class _Weighed(NamedTuple):
+    """What becomes of an offer: its row is to get another link, if `relinked`, or a position.
 
-    A link without an artist says that LML knows one, and the catalogue none or several.
+    A link without an artist says that LML knows one, and the catalogue none or several. `row_id` is
+    None without a row, and then neither is there a change.
     """
 
-    row_id: int
     offer: _Offer
+    fate: str
+    row_id: int
     relinked: bool
     artist_id: int | None
     placed: bool
+    ambiguous: bool
 
 
 class PostgresTracks:
-    """Two statements a batch: what would change, and the change itself if there is any."""
+    """Three statements a batch: what would change, a note of it, and the change if there is any."""
 
     def __init__(self, backend: str) -> None:
         self._weigh = query("weigh_tracks", backend)
+        self._note = query("note_tracks", backend)
         self._write = query("write_tracks", backend)
 
     async def write(
@@ -54,22 +61,29 @@ class PostgresTracks:
 
         Returns by release what became of its credits; nothing for those not accepted.
         """
-        offers = list(_offers(batch))
-        cursor = connection.cursor()
-        await cursor.execute(self._weigh, _offer_columns(batch.order, offers), binary=True)
-        counts: dict[int, Counter[TrackCount]] = {}
-        changes: list[_Change] = []
-        for library_id, *found in await cursor.fetchall():
-            weighed, columns = found[: len(_WEIGHED)], found[len(_WEIGHED) :]
-            counts[library_id] = Counter(dict(zip(_WEIGHED, weighed, strict=True)))
-            changes += _changes(offers, *columns)
-        if changes:
+        releases = await self._weighed(connection, batch)
+        await connection.execute(self._note, _note_columns(releases))
+        counts = {library_id: _count(weighed) for library_id, weighed in releases.items()}
+        every = chain.from_iterable(releases.values())
+        if changes := [each for each in every if each.relinked or each.placed]:
             for library_id, linked, positioned in await self._change(connection, changes):
                 counts[library_id][TrackCount.ROWS_WRITTEN] = linked
                 counts[library_id][TrackCount.POSITIONS_WRITTEN] = positioned
         return {library_id: +of_release for library_id, of_release in counts.items()}
 
-    async def _change(self, connection: Connection, changes: Sequence[_Change]) -> list[Any]:
+    async def _weighed(
+        self, connection: Connection, batch: VerdictBatch
+    ) -> Mapping[int, Sequence[_Weighed]]:
+        offers = list(_offers(batch))
+        cursor = connection.cursor()
+        await cursor.execute(self._weigh, _offer_columns(batch.order, offers), binary=True)
+        releases: defaultdict[int, list[_Weighed]] = defaultdict(list)
+        for place, *found in await cursor.fetchall():
+            offer = offers[place - 1]
+            releases[offer.library_id].append(_Weighed(offer, *found))
+        return releases
+
+    async def _change(self, connection: Connection, changes: Sequence[_Weighed]) -> list[Any]:
         return await (await connection.execute(self._write, change_columns(changes))).fetchall()
 
 
@@ -79,10 +93,13 @@ def _offers(batch: VerdictBatch) -> Iterator[_Offer]:
             yield _Offer(verdict.library_id, key)
 
 
-def _changes(offers: Sequence[_Offer], *columns: Sequence[Any] | None) -> Iterator[_Change]:
-    """Yield what is to change of a release, by the place of each offer; nothing without columns."""
-    for place, row_id, *change in zip(*(column or () for column in columns), strict=True):
-        yield _Change(row_id, offers[place - 1], *change)
+def _count(weighed: Sequence[_Weighed]) -> Counter[TrackCount]:
+    counts = Counter(_SKIPPED[each.fate] for each in weighed if each.fate in _SKIPPED)
+    counts[TrackCount.ROWS_UNCHANGED] = sum(
+        each.fate == "linked" and not each.relinked for each in weighed
+    )
+    counts[TrackCount.POSITIONS_AMBIGUOUS] = sum(each.ambiguous for each in weighed)
+    return counts
 
 
 def _offer_columns(order: int, offers: Sequence[_Offer]) -> dict[str, Any]:
@@ -100,7 +117,18 @@ def _offer_columns(order: int, offers: Sequence[_Offer]) -> dict[str, Any]:
     }
 
 
-def change_columns(changes: Sequence[_Change]) -> dict[str, Any]:
+def _note_columns(releases: Mapping[int, Sequence[_Weighed]]) -> dict[str, Any]:
+    fates = [Counter(each.fate for each in weighed) for weighed in releases.values()]
+    return {
+        "library_ids": Int4s(list(releases)),
+        "tracks": [
+            Jsonb({"credits": found.total()} | {fate: found[fate] for fate in _FATES})
+            for found in fates
+        ],
+    }
+
+
+def change_columns(changes: Sequence[_Weighed]) -> dict[str, Any]:
     """Return the parameters of `write_tracks`."""
     # Ascending ids: other writers of several rows in that order never deadlock with us.
     ordered = sorted(changes, key=lambda change: change.row_id)
