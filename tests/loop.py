@@ -20,8 +20,8 @@ from listener.adapters.lml.client import LmlClient, LmlLimits
 from listener.adapters.postgres.connection import Database, open_pool
 from listener.adapters.postgres.outbox import LaneTimes, PostgresLanes
 from listener.adapters.postgres.store import Store
-from listener.app.library import LibraryParts
 from listener.app.parts import Parts
+from listener.app.streams import LibraryParts
 from listener.domain.change import Stream
 from listener.domain.due import AskAgain, RunKind
 from listener.domain.faults import StoreUnavailableError

@@ -21,8 +21,7 @@ from listener.adapters.postgres.worklists import (
     stream_worklist,
 )
 from listener.app.story import lines_of
-from listener.app.wording import answer_of, day, next_of, printable
-from listener.app.worklists import MEANINGS, UNSURE, write_csv
+from listener.app.wording import MEANINGS, UNSURE, answer_of, day, next_of, printable, write_csv
 from listener.domain.faults import InstallationError, StoreUnavailableError
 from listener.settings import StatusSettings
 

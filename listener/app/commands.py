@@ -10,12 +10,9 @@ import structlog
 
 from listener.adapters.postgres.outbox import LaneTimes, PostgresLanes
 from listener.adapters.postgres.runs import read_pace
-from listener.app.gate import require_gate
-from listener.app.installed import check_installation
-from listener.app.library import LibraryParts
-from listener.app.parts import Parts, open_parts
-from listener.app.rotation import RotationParts
-from listener.app.telemetry import open_telemetry
+from listener.app.parts import Parts, open_parts, open_telemetry
+from listener.app.start import check_installation, require_gate
+from listener.app.streams import LibraryParts, RotationParts
 from listener.domain.change import Stream
 from listener.domain.due import RunKind, Scope
 from listener.domain.faults import (

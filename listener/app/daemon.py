@@ -15,16 +15,11 @@ from listener.adapters.postgres.store import Store
 from listener.adapters.schedule import ApschedulerBell
 from listener.adapters.signals import Ending
 from listener.adapters.systemd import notify
-from listener.app.gate import require_gate
-from listener.app.identity import announce
-from listener.app.installed import require_installation
-from listener.app.library import LibraryParts
-from listener.app.parts import open_parts
-from listener.app.rotation import RotationParts
+from listener.app.parts import open_parts, open_telemetry
 from listener.app.serving import open_site, open_socket
-from listener.app.state import DaemonState, Workers
-from listener.app.systemd import informing_systemd
-from listener.app.telemetry import open_telemetry
+from listener.app.start import announce, require_gate, require_installation
+from listener.app.state import DaemonState, Workers, informing_systemd
+from listener.app.streams import LibraryParts, RotationParts
 from listener.domain.change import Stream
 from listener.domain.due import RunKind
 from listener.domain.pulse import LaneReport

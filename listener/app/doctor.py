@@ -23,8 +23,8 @@ from listener.adapters.postgres.examination import (
     try_wakeups,
 )
 from listener.adapters.postgres.sessions import Connection
-from listener.app.at_work import AT_WORK, judge_work
-from listener.app.gate import ask_gate
+from listener.app.start import ask_gate
+from listener.app.verdict import AT_WORK, judge_work
 from listener.domain.database import (
     judge_history,
     judge_keys,

@@ -16,8 +16,8 @@ from listener.adapters.postgres.sessions import Connection
 from listener.adapters.postgres.status import Status, read_status
 from listener.adapters.postgres.viewer import Viewer
 from listener.adapters.postgres.worklists import ParkedRow, list_parked
-from listener.app.report import dumped
 from listener.app.verdict import successes, verdict_on, with_verdict
+from listener.app.wording import dumped
 from listener.domain.faults import InstallationError, StoreUnavailableError
 from listener.domain.health import Wellness, blind
 from listener.settings import StatusSettings

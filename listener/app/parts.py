@@ -1,25 +1,30 @@
-"""What every command that asks LML is made of, whichever stream it asks about."""
+"""What all that asks LML is made of, whichever stream it asks about, and within which limits."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from urllib.parse import parse_qs, unquote, urlsplit
 
-from listener.adapters.lml.client import LmlClient, open_lml
+from pydantic import SecretStr
+
+from listener.adapters.lml.client import LmlClient, LmlLimits, open_lml
 from listener.adapters.postgres.connection import Database
 from listener.adapters.postgres.store import Store, open_store
-from listener.app.identity import session_name
-from listener.app.limits import lml_limits
+from listener.app.start import session_name
+from listener.domain.budget import RefreshLimits
 from listener.domain.change import Stream
 from listener.domain.latest import LatestAnswers
 from listener.domain.pacing import LML_BACKOFF, Backoff
 from listener.domain.retrying import RetryPolicy
+from listener.domain.room import RoomLimits
 from listener.engine.circuit import Circuit
 from listener.engine.permits import Permits
 from listener.engine.telemetry import Telemetry, TelemetryFanOut
+from listener.engine.tenure import ConsumerLimits
 from listener.settings import Settings
 
 # However many calls are in flight: more would wait for the server's cores, and hold memory.
@@ -27,6 +32,13 @@ _READING, _WRITING = 4, 8
 # Beside those of the batches: one for each feeder, one for each of changes, retries, searches and
 # the walk, one for readings and samples.
 _OTHER_SESSIONS = 8
+# Beside the batches that LML is asked about, those being read and written: no call waits for them.
+BATCHES_ASIDE = 3
+# Batches waiting to be handled at all.
+_BATCHES_WAITING = 4
+REFRESH_CALLS = 1
+# Those for changes, and the one of a walk.
+_ROTATION_CALLS = REFRESH_CALLS + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +97,72 @@ async def open_parts(
             permits=Permits(settings.lml_max_concurrent),
             telemetry=telemetry or TelemetryFanOut(),
         )
+
+
+def lml_limits(settings: Settings) -> LmlLimits:
+    """Return the bounds of single calls, and how many connections they need."""
+    return LmlLimits(
+        connections=settings.lml_max_concurrent + _ROTATION_CALLS,
+        attempts=settings.lml_attempts,
+        resolve_timeout=settings.lml_timeout,
+        refresh_timeout=timedelta(milliseconds=settings.backfill_lml_batch_timeout_ms),
+        reply_bytes=settings.lml_max_reply_bytes,
+    )
+
+
+def refresh_limits(settings: Settings) -> RefreshLimits:
+    """Return what all processes of this installation together may refresh."""
+    limits = RefreshLimits(
+        calls=settings.backfill_lml_rps,
+        in_flight=settings.backfill_lml_max_concurrent,
+        call_timeout=timedelta(milliseconds=settings.backfill_lml_batch_timeout_ms),
+    )
+    return limits.shared(settings.lml_share)
+
+
+def consumer_limits(settings: Settings, batch_size: int, in_flight: int) -> ConsumerLimits:
+    """Return how much of a stream is held in memory and handled at a time."""
+    room = RoomLimits(
+        capacity=batch_size * (in_flight + _BATCHES_WAITING),
+        batch_size=batch_size,
+        linger=settings.linger,
+        cool_down=settings.reask_after,
+        deferred_size=settings.va_batch_size,
+    )
+    return ConsumerLimits(room, in_flight, settings.poll_interval)
+
+
+@asynccontextmanager
+async def open_telemetry(settings: Settings) -> AsyncIterator[Telemetry]:
+    """Report to Sentry for the length of the block; without a DSN it is not even imported."""
+    if settings.sentry_dsn is None:
+        yield TelemetryFanOut()
+        return
+    # The SDK alone takes 70 ms to import.
+    from listener.adapters.telemetry.sentry import (  # noqa: PLC0415
+        SentryOptions,
+        open_sentry,
+    )
+
+    options = SentryOptions(
+        dsn=settings.sentry_dsn.get_secret_value(),
+        environment=settings.sentry_environment,
+        traces_sample_rate=settings.sentry_traces_sample_rate,
+        secrets=tuple(_secrets(settings)),
+    )
+    async with open_sentry(options) as telemetry:
+        yield telemetry
+
+
+def _secrets(settings: Settings) -> Iterator[str]:
+    values = [getattr(settings, name) for name in Settings.model_fields]
+    addresses = [str(settings.library_metadata_url)]
+    addresses += [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+    yield from addresses[1:]
+    for address in addresses:
+        # What is no address holds no password.
+        with suppress(ValueError):
+            parts = urlsplit(address)
+            passwords = [parts.password or "", *parse_qs(parts.query).get("password", [])]
+            yield from passwords
+            yield from map(unquote, passwords)

@@ -11,8 +11,8 @@ import structlog
 
 from listener.adapters.http.sockets import bound_socket, url_of
 from listener.adapters.log import dropped_lines
-from listener.app.identity import session_name
-from listener.app.limits import refresh_limits
+from listener.app.parts import refresh_limits
+from listener.app.start import session_name
 from listener.app.state import DaemonState
 from listener.domain.budget import RefreshLimits
 from listener.domain.pulse import COVERAGE
@@ -48,8 +48,8 @@ async def open_site(
     from listener.adapters.http.site import Sources, make_site  # noqa: PLC0415
     from listener.adapters.postgres.viewer import PAGE, open_viewer  # noqa: PLC0415
     from listener.app.catalogue import Catalogue  # noqa: PLC0415
-    from listener.app.latest import latest_json  # noqa: PLC0415
     from listener.app.page import Page  # noqa: PLC0415
+    from listener.app.state import latest_json  # noqa: PLC0415
 
     dsn = settings.database_url.get_secret_value()
     async with open_viewer(dsn, settings.wxyc_schema_name, session_name(PAGE)) as viewer:

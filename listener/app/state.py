@@ -1,25 +1,33 @@
-"""What a daemon knows about itself: pulses, readings, samples and numbers."""
+"""What a daemon knows about itself, for probes, metrics, the page and systemd."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from listener.app.limits import refresh_limits
-from listener.app.parts import Parts
+from listener.adapters.systemd import listens, longest_silence, notify
+from listener.app.parts import Parts, refresh_limits
+from listener.app.wording import dumped
 from listener.domain.change import Stream
 from listener.domain.health import unready
-from listener.domain.pulse import Pulse, Reading
+from listener.domain.latest import LatestAnswer
+from listener.domain.pulse import Pulse, Reading, is_alive
 from listener.engine.capture import CaptureWatch
+from listener.engine.clock import now
 from listener.engine.consumer import Consumer
 from listener.engine.recorder import Recorder
 from listener.engine.resolver import Resolver
-from listener.engine.supervisor import in_background
+from listener.engine.supervisor import in_background, keep_doing
 from listener.engine.telemetry import TelemetryFanOut
 from listener.engine.watch import Watch
+
+_TOLD_EVERY, _NOT_OFTENER = timedelta(seconds=10), timedelta(seconds=0.1)
+# More than one look must find a loop that stands still before systemd kills the daemon.
+_LOOKS = 4
 
 
 @dataclass(slots=True)
@@ -78,3 +86,44 @@ class DaemonState:
         telemetry.add(recorder)
         async with in_background(watch.run(), recorder.record()):
             yield
+
+
+@asynccontextmanager
+async def informing_systemd(state: DaemonState) -> AsyncIterator[None]:
+    """Report that the daemon is ready, then whether it is alive, for the length of the block."""
+    if not listens():
+        yield
+        return
+    silence = longest_silence()
+    every = (
+        _TOLD_EVERY if silence is None else max(_NOT_OFTENER, min(_TOLD_EVERY, silence / _LOOKS))
+    )
+
+    async def report() -> timedelta:
+        status = f"STATUS={'; '.join(state.unready()) or 'ready'}"
+        notify(status, *(["WATCHDOG=1"] if is_alive(state.pulses()) else []))
+        return every
+
+    notify("READY=1")
+    async with in_background(keep_doing("reports to systemd", report)):
+        yield
+
+
+def latest_json(state: DaemonState) -> bytes:
+    """Return the latest answers of this daemon, and the streams that it follows."""
+    moment, at = datetime.now(UTC), now()
+    answers = state.workers.parts.latest if state.workers is not None else ()
+    return dumped(
+        {
+            "at": moment,
+            "follows": [pulse.stream for pulse in state.pulses()],
+            "answers": [
+                {"number": number} | _shown(each, moment - timedelta(seconds=at - each.at))
+                for number, each in answers
+            ],
+        }
+    ).encode()
+
+
+def _shown(answer: LatestAnswer, at: datetime) -> dict[str, Any]:
+    return asdict(answer) | {"at": at, "took": round(answer.took, 3)}

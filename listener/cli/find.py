@@ -9,8 +9,7 @@ from functools import partial
 import click
 
 from listener.adapters.postgres.search import FoundRelease, find_releases
-from listener.app.report import dumped
-from listener.app.wording import answer_of, next_of, printable
+from listener.app.wording import answer_of, dumped, next_of, printable
 from listener.cli.errors import Number, examples
 from listener.cli.look import FittingTable, console, json_array_option
 from listener.cli.session import look

@@ -19,8 +19,8 @@ from listener.adapters.postgres.history import (
 )
 from listener.adapters.postgres.sessions import Connection
 from listener.adapters.postgres.story import StandingIdentity, read_standing
-from listener.app.report import dumped
 from listener.app.story import former_line, identity_line
+from listener.app.wording import dumped
 from listener.cli.errors import RowId, complain, examples
 from listener.cli.look import print_labelled
 from listener.cli.session import look

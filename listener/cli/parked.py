@@ -10,8 +10,7 @@ from functools import partial
 import click
 
 from listener.adapters.postgres.worklists import ParkedRow, list_parked, requeue_parked
-from listener.app.report import dumped
-from listener.app.wording import clock, printable
+from listener.app.wording import clock, dumped, printable
 from listener.cli.errors import RowId, examples
 from listener.cli.look import console, json_array_option, plain_table
 from listener.cli.session import look

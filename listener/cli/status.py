@@ -14,9 +14,8 @@ from rich.live import Live
 from rich.text import Text
 
 from listener.adapters.postgres.status import Status, read_status
-from listener.app.report import dumped
 from listener.app.verdict import verdict_on, with_verdict
-from listener.app.wording import printable
+from listener.app.wording import dumped, printable
 from listener.cli.errors import complain, examples
 from listener.cli.look import console, json_option
 from listener.cli.screen import screen

@@ -8,8 +8,8 @@ from functools import partial
 import click
 
 from listener.adapters.postgres.story import read_story
-from listener.app.report import dumped
 from listener.app.story import lines_of
+from listener.app.wording import dumped
 from listener.cli.errors import RowId, examples
 from listener.cli.find import search, show
 from listener.cli.look import json_option, print_labelled

@@ -16,9 +16,7 @@ from listener.adapters.postgres.worklists import (
     read_worklist,
     stream_worklist,
 )
-from listener.app.report import dumped
-from listener.app.wording import day, printable
-from listener.app.worklists import MEANINGS, UNSURE, named, write_csv
+from listener.app.wording import MEANINGS, UNSURE, day, dumped, named, printable, write_csv
 from listener.cli.errors import Decimal, Number, examples
 from listener.cli.look import FittingTable, console
 from listener.cli.session import look

@@ -14,8 +14,8 @@ import pytest
 from psycopg import sql
 
 from listener.adapters.lml.health import Probe
-from listener.app.at_work import AT_WORK
 from listener.app.doctor import judge_probe, judge_sentry
+from listener.app.verdict import AT_WORK
 from listener.domain.finding import State
 from listener.simulator import Health, Simulator
 from tests.acceptance.conftest import Commands, Outcome, Start, eventually

@@ -9,7 +9,7 @@ from threading import Thread
 
 import pytest
 
-from listener.app.gate import require_gate
+from listener.app.start import require_gate
 from listener.domain.gate import GateError, Route
 from listener.settings import Settings
 from listener.simulator import Health, Simulator

@@ -596,7 +596,7 @@ async def test_sentry_that_does_not_answer_costs_two_seconds_at_the_end() -> Non
 def test_without_a_dsn_the_sdk_is_not_even_imported() -> None:
     program = (
         "import asyncio, sys; import listener.cli;"
-        "from listener.app.telemetry import open_telemetry;"
+        "from listener.app.parts import open_telemetry;"
         "from listener.settings import Settings, load_settings\n"
         "async def main():\n"
         "    async with open_telemetry(load_settings(Settings)): pass\n"

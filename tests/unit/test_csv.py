@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from listener.adapters.postgres.worklists import ListedRelease
-from listener.app.worklists import write_csv
+from listener.app.wording import write_csv
 
 SINCE = datetime(2026, 1, 2, tzinfo=UTC)
 

@@ -12,7 +12,7 @@ from pydantic import AnyHttpUrl, SecretStr
 from structlog.testing import capture_logs
 
 from listener import DISTRIBUTION
-from listener.app.identity import announce, session_name
+from listener.app.start import announce, session_name
 from listener.settings import Settings
 
 VERSION = version(DISTRIBUTION)

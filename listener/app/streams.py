@@ -1,23 +1,28 @@
-"""What asks about the library: changes, due rows, and what failed before."""
+"""Joins what asks about a stream: its changes, its due rows, and what failed before."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from listener.app.dry import DryRuns, DryVerdicts
-from listener.app.limits import BATCHES_ASIDE, consumer_limits
-from listener.app.parts import Parts
+from listener.app.parts import BATCHES_ASIDE, REFRESH_CALLS, Parts, consumer_limits, refresh_limits
 from listener.domain.change import Stream
-from listener.domain.due import Scope
+from listener.domain.due import RunKind, Scope
 from listener.domain.question import IncludeTracks
-from listener.domain.retrying import TOGETHER
+from listener.domain.refreshing import LML_REFRESH_BATCH_CAP, RotationTally
+from listener.domain.retrying import TOGETHER, Failure
 from listener.domain.tally import Tally
+from listener.domain.verdict import VerdictBatch, Written
 from listener.engine.consumer import Consumer
 from listener.engine.permits import Priority
 from listener.engine.reconciler import Reconciler, ReconcilerLimits
+from listener.engine.refresher import Refresher
 from listener.engine.resolver import Resolver, ResolverLimits
 from listener.engine.retrier import ReleaseWatch, Retrier
+from listener.engine.walker import Walker
+from listener.engine.warmer import Warmer
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,7 @@ class LibraryParts:
         )
         return Reconciler(
             self.parts.store.due(),
-            DryRuns() if dry else self.parts.store.runs(),
+            _DryRuns() if dry else self.parts.store.runs(),
             lambda: self._resolver(Priority.SEARCH, dry=dry, insisting=insisting),
             limits,
             circuit=self.parts.circuits[Stream.LIBRARY],
@@ -103,7 +108,7 @@ class LibraryParts:
         return Resolver(
             library=store.library(dry=dry, insisting=insisting),
             lml=self.parts.lml,
-            verdicts=DryVerdicts() if dry else verdicts,
+            verdicts=_DryVerdicts() if dry else verdicts,
             outbox=self.parts.store.outbox(),
             permit=partial(self.parts.permits.hold, priority),
             reading=partial(self.parts.reading.hold, priority),
@@ -118,3 +123,89 @@ class LibraryParts:
             telemetry=self.parts.telemetry,
             circuit=self.parts.circuits[Stream.LIBRARY],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class RotationParts:
+    """Joins the parts that follow and walk the rotation."""
+
+    parts: Parts
+
+    def warmer(self) -> Warmer:
+        """Make what warms the identities of rotation rows."""
+        return Warmer(
+            rotation=self.parts.store.rotation(),
+            warming=self.parts.lml,
+            refresher=self._refresher(),
+            circuit=self.parts.circuits[Stream.ROTATION],
+            policy=self.parts.policy,
+            latest=self.parts.latest,
+        )
+
+    def walker(self) -> Walker:
+        """Make what walks over all that is being played."""
+        return Walker(
+            played=self.parts.store.rotation(),
+            refresher=self._refresher(),
+            runs=self.parts.store.runs(),
+            min_coverage=self.parts.settings.rotation_min_coverage,
+            circuit=self.parts.circuits[Stream.ROTATION],
+            telemetry=self.parts.telemetry,
+        )
+
+    def consumer(self, warmer: Warmer) -> Consumer:
+        """Make what follows the rotation."""
+        limits = consumer_limits(self.parts.settings, LML_REFRESH_BATCH_CAP, REFRESH_CALLS)
+        return Consumer(
+            Stream.ROTATION,
+            self.parts.store.outbox(),
+            warmer.handle,
+            limits,
+            telemetry=self.parts.telemetry,
+            circuit=self.parts.circuits[Stream.ROTATION],
+            well=self.parts.lml.well,
+        )
+
+    def retrier(self, warmer: Warmer) -> Retrier:
+        """Make what tries again rotation rows that failed."""
+        circuit, size = self.parts.circuits[Stream.ROTATION], LML_REFRESH_BATCH_CAP
+        return Retrier(self.parts.store.rotation().retries, warmer.handle, circuit, batch_size=size)
+
+    def _refresher(self) -> Refresher:
+        book = self.parts.store.refreshes(refresh_limits(self.parts.settings))
+        return Refresher(self.parts.lml, book, self.parts.telemetry, self.parts.refreshed)
+
+
+class _DryVerdicts:
+    """Pretends that every verdict was written."""
+
+    async def write(self, batch: VerdictBatch) -> Written:
+        """Return all rows of the batch."""
+        return Written(frozenset(verdict.library_id for verdict in batch.verdicts))
+
+    async def fail(
+        self, order: int, failures: Sequence[Failure], entries: Sequence[tuple[int, int]]
+    ) -> frozenset[int]:
+        """Record nothing, and pretend that every row was recorded."""
+        return frozenset(failure.library_id for failure in failures)
+
+
+class _DryRuns:
+    """Records no run and excludes no other: a dry run writes nothing twice."""
+
+    @asynccontextmanager
+    async def enter(
+        self,
+        kind: RunKind,
+        scope: Scope,
+        cause: str,
+        tally: Tally | RotationTally,
+        *,
+        wait: bool = True,
+    ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        """Yield a function that records nothing."""
+        yield _nothing
+
+
+async def _nothing() -> None:
+    pass
