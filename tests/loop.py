@@ -27,9 +27,8 @@ from listener.domain.due import AskAgain, RunKind
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.pacing import Backoff
 from listener.domain.pulse import LaneReport
-from listener.engine.circuit import Circuit
+from listener.engine.circuit import Circuit, Permits
 from listener.engine.consumer import Consumer
-from listener.engine.permits import Permits
 from listener.engine.reconciler import RunHaltedError
 from listener.engine.supervisor import Supervisor
 from listener.settings import Settings

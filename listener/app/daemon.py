@@ -10,11 +10,10 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from listener.adapters.host import Ending, notify
 from listener.adapters.postgres.outbox import LaneTimes, PostgresLanes
 from listener.adapters.postgres.store import Store
 from listener.adapters.schedule import ApschedulerBell
-from listener.adapters.signals import Ending
-from listener.adapters.systemd import notify
 from listener.app.parts import open_parts, open_telemetry
 from listener.app.serving import open_site, open_socket
 from listener.app.start import announce, require_gate, require_installation
@@ -24,7 +23,6 @@ from listener.domain.change import Stream
 from listener.domain.due import RunKind
 from listener.domain.pulse import LaneReport
 from listener.domain.refreshing import RefreshStatus
-from listener.engine.capture import CaptureWatch
 from listener.engine.circuit import Circuit
 from listener.engine.consumer import Consumer
 from listener.engine.reconciler import Reconciler
@@ -33,6 +31,7 @@ from listener.engine.routine import Job, Routine
 from listener.engine.supervisor import Supervisor
 from listener.engine.telemetry import TelemetryFanOut
 from listener.engine.warmer import Warmer
+from listener.engine.watch import CaptureWatch
 from listener.settings import Settings
 
 Audit = Callable[[str], Awaitable[None]]

@@ -21,8 +21,7 @@ from listener.domain.latest import LatestAnswers
 from listener.domain.pacing import LML_BACKOFF, Backoff
 from listener.domain.retrying import RetryPolicy
 from listener.domain.room import RoomLimits
-from listener.engine.circuit import Circuit
-from listener.engine.permits import Permits
+from listener.engine.circuit import Circuit, Permits
 from listener.engine.telemetry import Telemetry, TelemetryFanOut
 from listener.engine.tenure import ConsumerLimits
 from listener.settings import Settings

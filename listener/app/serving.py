@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from listener.adapters.http.sockets import bound_socket, url_of
 from listener.adapters.log import dropped_lines
 from listener.app.parts import refresh_limits
 from listener.app.start import session_name
@@ -31,7 +30,11 @@ _LOCAL_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
 
 def open_socket(settings: Settings) -> socket.socket | None:
     """Listen at HTTP_BIND; return None if it is empty. Raises `BindError`."""
-    return bound_socket(*split_address(settings.http_bind)) if settings.http_bind else None
+    if not settings.http_bind:
+        return None
+    from listener.adapters.http.server import bound_socket  # noqa: PLC0415
+
+    return bound_socket(*split_address(settings.http_bind))
 
 
 @asynccontextmanager
@@ -44,7 +47,7 @@ async def open_site(
         return
     # Imported only if something is served.
     from listener.adapters.http.metrics import Metrics  # noqa: PLC0415
-    from listener.adapters.http.server import SiteServer  # noqa: PLC0415
+    from listener.adapters.http.server import SiteServer, url_of  # noqa: PLC0415
     from listener.adapters.http.site import Sources, make_site  # noqa: PLC0415
     from listener.adapters.postgres.viewer import PAGE, open_viewer  # noqa: PLC0415
     from listener.app.catalogue import Catalogue  # noqa: PLC0415

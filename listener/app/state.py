@@ -9,21 +9,20 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from listener.adapters.systemd import listens, longest_silence, notify
+from listener.adapters.host import listens, longest_silence, notify
 from listener.app.parts import Parts, refresh_limits
 from listener.app.wording import dumped
 from listener.domain.change import Stream
 from listener.domain.health import unready
 from listener.domain.latest import LatestAnswer
 from listener.domain.pulse import Pulse, Reading, is_alive
-from listener.engine.capture import CaptureWatch
 from listener.engine.clock import now
 from listener.engine.consumer import Consumer
 from listener.engine.recorder import Recorder
 from listener.engine.resolver import Resolver
 from listener.engine.supervisor import in_background, keep_doing
 from listener.engine.telemetry import TelemetryFanOut
-from listener.engine.watch import Watch
+from listener.engine.watch import CaptureWatch, Watch
 
 _TOLD_EVERY, _NOT_OFTENER = timedelta(seconds=10), timedelta(seconds=0.1)
 # More than one look must find a loop that stands still before systemd kills the daemon.

@@ -15,8 +15,8 @@ from listener.domain.refreshing import LML_REFRESH_BATCH_CAP, RotationTally
 from listener.domain.retrying import TOGETHER, Failure
 from listener.domain.tally import Tally
 from listener.domain.verdict import VerdictBatch, Written
+from listener.engine.circuit import Priority
 from listener.engine.consumer import Consumer
-from listener.engine.permits import Priority
 from listener.engine.reconciler import Reconciler, ReconcilerLimits
 from listener.engine.refresher import Refresher
 from listener.engine.resolver import Resolver, ResolverLimits

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 
 import click
 
+from listener.adapters.host import Ending
 from listener.adapters.log import configure_logs, drain_logs, write_line
-from listener.adapters.signals import Ending
 from listener.app.commands import (
     Command,
     Forecast,

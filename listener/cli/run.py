@@ -6,8 +6,8 @@ import asyncio
 
 import click
 
+from listener.adapters.host import Ending, ignore_stray_signals
 from listener.adapters.log import configure_logs, drain_logs
-from listener.adapters.signals import Ending, ignore_stray_signals
 from listener.app.daemon import run_daemon
 from listener.cli.errors import examples
 from listener.settings import Settings, SettingsError, load_settings

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from listener.adapters import systemd
-from listener.adapters.systemd import longest_silence, notify
+from listener.adapters import host
+from listener.adapters.host import longest_silence, notify
 from tests.acceptance.conftest import WAIT_SECONDS, Start, eventually
 from tests.acceptance.test_site import ANY_PORT, STALLING
 
@@ -77,7 +77,7 @@ def test_watchdog_is_that_of_this_process(
 
 def test_without_systemd_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    assert not systemd.listens()
+    assert not host.listens()
     notify("READY=1")
 
 

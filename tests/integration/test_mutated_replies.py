@@ -21,8 +21,7 @@ from listener.domain.change import Batch, Stream
 from listener.domain.faults import CallInterruptedError, LmlUnavailableError
 from listener.domain.retrying import RetryPolicy
 from listener.domain.tally import Tally
-from listener.engine.circuit import Circuit
-from listener.engine.permits import Permits, Priority
+from listener.engine.circuit import Circuit, Permits, Priority
 from listener.engine.resolver import Resolver, ResolverLimits
 from tests.catalogue import add_release
 from tests.conftest import Connection

@@ -19,9 +19,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from listener.adapters.http import server as serving
 from listener.adapters.http.metrics import Metrics
 from listener.adapters.http.numbers import Numbers
-from listener.adapters.http.server import SiteServer
+from listener.adapters.http.server import BindError, SiteServer, bound_socket, url_of
 from listener.adapters.http.site import Sources, make_site
-from listener.adapters.http.sockets import BindError, bound_socket, url_of
 from listener.domain.change import Stream
 from listener.domain.faults import StoreUnavailableError
 from listener.domain.pacing import BreakerState

@@ -8,9 +8,9 @@ from typing import Any
 
 from listener.domain.change import Stream
 from listener.domain.faults import StoreRefusedError
-from listener.engine.capture import CaptureWatch
 from listener.engine.reconciler import RunHaltedError
 from listener.engine.supervisor import in_background
+from listener.engine.watch import CaptureWatch
 from tests.unit.clock import for_a_while
 
 Logs = list[MutableMapping[str, Any]]

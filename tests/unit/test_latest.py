@@ -22,8 +22,7 @@ from listener.domain.question import Question
 from listener.domain.refreshing import Played, RefreshStatus
 from listener.domain.retrying import Failing, RetryPolicy
 from listener.domain.verdict import Identity, Kind, Provenance, Verdict
-from listener.engine.circuit import Circuit
-from listener.engine.permits import Permits, Priority
+from listener.engine.circuit import Circuit, Permits, Priority
 from listener.engine.resolver import Resolver, ResolverLimits
 from tests.unit.fakes import Library, Lml, Outbox, Verdicts
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.engine.permits import Permits, Priority
+from listener.engine.circuit import Permits, Priority
 from tests.unit.clock import for_a_while, now, virtually
 
 CHANGE, RETRY, SEARCH = Priority

@@ -28,8 +28,7 @@ from listener.domain.refreshing import RotationTally
 from listener.domain.retrying import ISOLATED, SUSPECT, RetryPolicy
 from listener.domain.tally import Skip, Tally
 from listener.domain.verdict import Verdict
-from listener.engine.circuit import Circuit
-from listener.engine.permits import Permits, Priority
+from listener.engine.circuit import Circuit, Permits, Priority
 from listener.engine.reconciler import RUN_BACKOFF, Reconciler, ReconcilerLimits, RunHaltedError
 from listener.engine.resolver import Resolver, ResolverLimits
 from tests.unit import fakes

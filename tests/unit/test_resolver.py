@@ -32,8 +32,7 @@ from listener.domain.retrying import ISOLATED, SUSPECT, Failing, Failure, Retry,
 from listener.domain.tally import Skip
 from listener.domain.tracks import TrackCount, TrackKey, Tracks
 from listener.domain.verdict import Identity, Kind, Verdict, VerdictBatch, Written
-from listener.engine.circuit import Circuit
-from listener.engine.permits import Permits, Priority
+from listener.engine.circuit import Circuit, Permits, Priority
 from listener.engine.resolver import Resolver, ResolverLimits
 from tests.unit.clock import for_a_while, virtually
 from tests.unit.fakes import Library, Lml, Outbox, Reply, Verdicts, unresolved

@@ -1,4 +1,4 @@
-"""Serves an application in the running event loop."""
+"""Listens on an address, and serves an application there in the running event loop."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
+from listener.domain.faults import FixableError
+
 _CONNECTIONS = 128
 # Accepted per turn of the loop: far fewer than we hold, so that a request is read before its
 # connection may have to give way.
@@ -27,6 +29,40 @@ _LIFE = timedelta(seconds=65)
 # A newer connection has not had time to send its request.
 _STALE = timedelta(seconds=0.25)
 _LAST_REPLIES = timedelta(seconds=0.5)
+
+
+class BindError(FixableError):
+    """Cannot listen on the address; the message says which, why, and what to do."""
+
+
+def bound_socket(host: str, port: int) -> socket.socket:
+    """Listen on an address; from then on, connections queue."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
+        )[0]
+        # asyncio disables Nagle's algorithm only if the protocol is given.
+        bound = socket.socket(family, kind, protocol)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+            bound.listen(_BACKLOG)
+        except OSError:
+            bound.close()
+            raise
+    except OSError as error:
+        message = (
+            f"HTTP_BIND is {host}:{port}: {error.strerror or error}; "
+            "choose another address, or leave it empty to serve nothing"
+        )
+        raise BindError(message) from error
+    return bound
+
+
+def url_of(bound: socket.socket, host: str) -> str:
+    """Return the address for a browser."""
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{bound.getsockname()[1]}/"
 
 
 class _Protocol(H11Protocol):
