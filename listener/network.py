@@ -1,7 +1,7 @@
-"""The way to others: which hosts and ports can be used, by which proxy, with whose certificates.
+"""Decides how to reach other hosts: valid hosts and ports, proxies, and trusted certificates.
 
-The names of the last two are not ours, and most programs heed them. The HTTP library does too, but
-ends with an error of its own at forms of them that are common elsewhere.
+The variables for proxies and certificates are those that most programs read. The HTTP library reads
+them too, but fails with an error of its own on forms of them that are common elsewhere.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from urllib.request import getproxies_environment
 import idna
 
 LAST_PORT = 65_535
-# What is wrong where one of the checks below says no.
-USABLE = f"a host that can be looked up and a port from 1 to {LAST_PORT}"
+# What the checks below demand, for error messages.
+USABLE = f"a valid host and a port from 1 to {LAST_PORT}"
 
 _NAME = re.compile(r"[\w.-]+", re.ASCII)
 _NUMERIC = re.compile(r".*:.*|\d+(?:\.\d+){3}", re.ASCII)
@@ -30,7 +30,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class VariableError(ValueError):
-    """A variable of the environment cannot be heeded; the message names it and says what to do."""
+    """An environment variable cannot be used; the message names it and says what to do."""
 
 
 def is_host(text: str) -> bool:
@@ -39,7 +39,7 @@ def is_host(text: str) -> bool:
         if _NUMERIC.fullmatch(text):
             ip_address(text)
             return True
-        # As the system's own look-up spells it; the HTTP library reads that back.
+        # Spelled as the system looks it up; the HTTP library decodes that again.
         name = text.encode("idna").decode()
         if name.startswith(_PUNYCODE):
             idna.decode(name)
@@ -60,13 +60,13 @@ def is_address(url: str) -> bool:
         is_possible = parts.port is None or is_port(str(parts.port))
     except ValueError:
         return False
-    # Of an address with a line end in it the parser shows another one, without it.
+    # The parser silently removes a line end from an address.
     is_plain = parts.scheme in _SCHEMES and not CONTROL.search(url)
     return is_plain and is_possible and is_host(parts.hostname or "")
 
 
 def proxy_for(url: str) -> str | None:
-    """Return the proxy by which an address is reached, None if directly."""
+    """Return the proxy for an address, or None if it is reached directly."""
     target, proxies = urlsplit(url), getproxies_environment()
     names = [name for name in (target.scheme, "all") if proxies.get(name)]
     if not names or _is_direct(target, proxies.get("no", "")):
@@ -75,17 +75,17 @@ def proxy_for(url: str) -> str | None:
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     if not is_address(proxy):
         message = (
-            f"{names[0].upper()}_PROXY is no address of an HTTP proxy, such as "
-            f"http://proxy.example:3128: correct it, or name {target.hostname} in NO_PROXY"
+            f"{names[0].upper()}_PROXY is not the address of an HTTP proxy, such as "
+            f"http://proxy.example:3128: correct it, or list {target.hostname} in NO_PROXY"
         )
         raise VariableError(message)
     return proxy
 
 
 def is_openable(path: str | Path) -> bool:
-    """Return whether opening a path ends: of a FIFO or a device it may not, a directory has none.
+    """Return whether a path is a regular file; opening a FIFO or a device may never return.
 
-    What is not there counts as a file: opening it ends, with an error.
+    A missing file counts too: opening it returns at once, with an error.
     """
     try:
         return Path(path).is_file() or not Path(path).exists() or Path(path).samefile(os.devnull)
@@ -94,15 +94,12 @@ def is_openable(path: str | Path) -> bool:
 
 
 def require_trust() -> None:
-    """Require that the certificates to trust can be read and session keys be written.
-
-    Raises `VariableError` if not.
-    """
+    """Raise `VariableError` unless trusted certificates can be read and session keys written."""
     keys, certificates = os.environ.get("SSLKEYLOGFILE"), os.environ.get("SSL_CERT_FILE")
     folder = os.environ.get("SSL_CERT_DIR")
     for name, path in (("SSLKEYLOGFILE", keys), ("SSL_CERT_FILE", certificates)):
         if path and not is_openable(path):
-            raise VariableError(f"{name} is {path!r}, which is no file; unset it, or name one")
+            raise VariableError(f"{name} is {path!r}, which is not a file; unset it, or name one")
     if keys:
         try:
             with Path(keys).open("ab"):
@@ -114,10 +111,10 @@ def require_trust() -> None:
         try:
             ssl.create_default_context(cafile=certificates)
         except OSError:
-            message = f"SSL_CERT_FILE is {certificates!r}, which has no certificates to be read"
+            message = f"SSL_CERT_FILE is {certificates!r}, which has no readable certificates"
             raise VariableError(f"{message}; unset it, or name a file in PEM") from None
     elif folder and not Path(folder).is_dir():
-        message = f"SSL_CERT_DIR is {folder!r}, which is no directory; unset it, or name one"
+        message = f"SSL_CERT_DIR is {folder!r}, which is not a directory; unset it, or name one"
         raise VariableError(message)
 
 
@@ -127,9 +124,9 @@ def _is_direct(target: SplitResult, listed: str) -> bool:
 
 
 def _names(entry: str, host: str, port: int | None) -> bool:
-    """Return whether an entry of NO_PROXY names a host: by its name or domain, address or network.
+    """Return whether an entry of NO_PROXY names a host, by its name, domain, address or network.
 
-    An IPv6 address may stand in brackets, a port after any name.
+    An IPv6 address may be in brackets; a port may follow any name.
     """
     name, its_port = entry.lower().rpartition("://")[2], ""
     if name.startswith("["):

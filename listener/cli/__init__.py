@@ -57,4 +57,4 @@ def main(*, debug: bool) -> None:
     del debug
     require_descriptors()
     for name, meant in resembling().items():
-        complain(f".env sets {name}, which is no setting; is {meant} meant?")
+        complain(f".env sets {name}, which is not a setting; did you mean {meant}?")

@@ -46,8 +46,8 @@ def _about_identities(tally: Tally) -> Iterator[str]:
         (tally.identities_withdrawn, "identity withdrawn", "identities withdrawn"),
         (
             tally.resolved_now_unresolved,
-            "identity kept, although LML finds none now",
-            "identities kept, although LML finds none now",
+            "identity kept, although LML now finds none",
+            "identities kept, although LML now finds none",
         ),
         (
             tally.kept_manual,

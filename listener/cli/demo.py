@@ -62,7 +62,7 @@ def demo_command(
     keep_running: bool,
     verbose: bool,
 ) -> None:
-    """Show the daemon at work, with nothing else to install.
+    """Show the daemon at work; nothing else needs to be installed.
 
     Starts an embedded PostgreSQL, a simulated LML and the real daemon.
     """

@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 
 class Commands(click.Group):
-    """Commands that always end with a message and an exit code, each imported once it is needed.
+    """Commands that always end with a message and an exit code, each imported on demand.
 
     `places` names the module and the function of each, as in `("listener.cli.run", "run")`.
     """
@@ -85,8 +85,8 @@ class Commands(click.Group):
 
 
 def _imported(name: str) -> ModuleType:
-    # What is imported lives as long as the process: looking there for garbage takes a tenth of the
-    # time to start, and as long again at the end.
+    # Modules live as long as the process: searching them for garbage takes a tenth of the time to
+    # start, and as long again at the end.
     gc.disable()
     try:
         return import_module(name)
@@ -210,7 +210,7 @@ def complain(message: str) -> None:
 
 
 def _report(*lines: str) -> None:
-    # Not at the top: it imports the logging library, which most commands do without.
+    # Not at the top: it imports the logging library, which most commands do not need.
     from listener.adapters.log import drain_logs  # noqa: PLC0415
 
     drain_logs()

@@ -11,13 +11,13 @@ from textwrap import TextWrapper, wrap
 import click
 
 _PAIR = re.compile(r"( *)(\S.*?)(  +)(\S.*)")
-# Where less is left for the second column, it goes below the first one.
+# If less is left for the second column, it goes below the first one.
 _LEAST_ROOM = 20
 _BELOW = 4
 
 
 class _Formatter(click.HelpFormatter):
-    """Wraps also what click leaves as it is after a backspace: lists of two columns."""
+    """Also wraps lists of two columns, which click leaves as they are after a backspace."""
 
     def write_text(self, text: str) -> None:
         width = self.width - self.current_indent
@@ -31,7 +31,7 @@ class HelpContext(click.Context):
 
 
 def fitted(message: str, before: str) -> str:
-    """Return a message wrapped for a terminal, where it stands after `before`."""
+    """Return a message wrapped for a terminal, on which it follows `before`."""
     if not sys.stderr.isatty():
         return message
     # Words are kept whole: a path or an address is copied.

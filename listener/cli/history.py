@@ -108,7 +108,7 @@ def _report(restored: Restored, library_id: int) -> None:
         case Restored.DONE:
             click.echo("restored; verdicts will not replace it")
         case Restored.STOOD_ALREADY:
-            click.echo("this is the current identity already; nothing changed")
+            click.echo("this is already the current identity; nothing changed")
         case Restored.MEANWHILE:
             _refuse(f"row {library_id} changed meanwhile; nothing was restored, try again")
 

@@ -17,7 +17,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print a JSON
 json_array_option = click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 
 _LABEL = 10
-# Text that wraps in less is harder to read than a sentence.
+# In a narrower column, wrapped text is harder to read than a sentence.
 _LEAST_WRAPPED = 12
 # Wide enough for the longest names: a pipe gets one line for each row.
 _PIPE_WIDTH = 500
@@ -38,7 +38,7 @@ def console(pipe_width: int = _PIPE_WIDTH) -> Console:
 
 
 def print_labelled(lines: Iterable[tuple[str, str]]) -> None:
-    """Print lines, each beside its label; on a terminal they wrap there."""
+    """Print lines, each beside its label; on a terminal they wrap beside it."""
     screen = console(_UNWRAPPED)
     for label, line in lines:
         parts = Text(line).wrap(screen, max(_LABEL, screen.width - _LABEL), overflow="fold")
@@ -51,7 +51,7 @@ def plain_table(
 ) -> Table:
     """Make a borderless table; `>name` aligns a column right.
 
-    The last columns may wrap, `wrapping` of them. A column with a width wraps within it.
+    The last `wrapping` columns may wrap. A column with a width wraps within it.
     """
     table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
     for column, width in zip_longest(columns, widths):
@@ -67,9 +67,9 @@ def plain_table(
 
 @dataclass(frozen=True, slots=True)
 class FittingTable:
-    """A plain table that is never cut: where it is too wide, each row becomes a sentence.
+    """A plain table that is never truncated: if it is too wide, each row becomes a sentence.
 
-    Before that, its last columns wrap, `wrapping` of them, between words.
+    Before that, its last `wrapping` columns wrap between words.
     """
 
     columns: Sequence[str]

@@ -39,7 +39,7 @@ from listener.settings import DatabaseSettings, load_settings
 def migrate_command(*, check: bool, yes: bool) -> None:
     """Install or update schema listener and the triggers.
 
-    Names the database first. On a terminal it asks before it installs anything; a script is never
+    Shows the database first. On a terminal it asks before it installs anything; a script is never
     asked.
     """
     settings = load_settings(DatabaseSettings)
@@ -68,8 +68,8 @@ def migrate_command(*, check: bool, yes: bool) -> None:
 def uninstall_command(*, yes: bool) -> None:
     """Remove the triggers and schema listener. Identities stay.
 
-    Names the database and counts the rows first. This deletes the ledger: a new installation asks
-    LML again about every row without a fresh identity.
+    Shows the database and the number of rows first. This deletes the ledger: a new installation
+    asks LML again about every row without a fresh identity.
     """
     settings = load_settings(DatabaseSettings)
     backend = settings.wxyc_schema_name

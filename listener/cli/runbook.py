@@ -41,14 +41,14 @@ def runbook_command(*, name: str | None) -> None:
     if not sys.stdout.isatty():
         click.echo(text, nl=False)
         return
-    # It takes longer to import than most commands take to start.
+    # Importing it takes longer than most commands take to start.
     from listener.cli.markdown import print_markdown  # noqa: PLC0415
 
     print_markdown(lines, text)
 
 
 def _all() -> list[tuple[str, str]]:
-    """Return the name and the meaning of every runbook, as the list of them has it."""
+    """Return the name and the meaning of every runbook, from the README of the runbooks."""
     return _LISTED.findall((shipped("runbooks") / "README.md").read_text(encoding="utf-8"))
 
 
@@ -61,7 +61,7 @@ def _text_of(name: str) -> str:
             or [each for each in names if name in each]
             or get_close_matches(name, names, cutoff=0.5)
         )
-        meant = f"is {' or '.join(close)} meant? " if close else ""
+        meant = f"did you mean {' or '.join(close)}? " if close else ""
         raise click.UsageError(
             f"there is no runbook {name!r}; {meant}`listener runbook` lists all of them"
         )

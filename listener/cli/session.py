@@ -20,7 +20,7 @@ Work = Callable[[Connection, str], Awaitable[T]]
 
 def look(settings: DatabaseSettings, read: Work[T]) -> T:
     """Return what `read` does, given the connection and the backend's schema."""
-    # With a hyphen, because it is no replica.
+    # With a hyphen, because it is not a replica.
     name = f"listener-{click.get_current_context().info_name}"
     opening = looking(settings.database_url.get_secret_value(), settings.wxyc_schema_name, name)
     return _run(opening, settings, read)

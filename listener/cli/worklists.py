@@ -23,7 +23,7 @@ from listener.cli.session import look
 from listener.settings import DatabaseSettings, load_settings
 
 _PAGE = 50
-# What is held in memory of a whole list: some 7 MB.
+# How much of a whole list is held in memory: some 7 MB.
 _PART = 10_000
 
 _KINDS = "\n".join(f"{kind:<16}{meaning}" for kind, meaning in MEANINGS.items())
@@ -33,8 +33,8 @@ List releases that a person can do something about.
 \b
 {_KINDS}
 
-Needs only DATABASE_URL, and changes nothing. Exits 0, also if there are none. In --csv, an
-apostrophe stands before text that a spreadsheet would take for a formula.
+Needs only DATABASE_URL, and changes nothing. Exits 0 even if there are none. In --csv, an
+apostrophe precedes text that a spreadsheet would take for a formula.
 """
 
 
@@ -43,22 +43,22 @@ apostrophe stands before text that a spreadsheet would take for a formula.
     help=_HELP,
     epilog=examples(
         ("listener list unresolved", "the longest unresolved first"),
-        ("listener list rotation --csv > rotation.csv", "for a spreadsheet: all of them"),
-        ("listener list low-confidence --below 0.5", "only the least sure"),
+        ("listener list rotation --csv > rotation.csv", "the whole list, for a spreadsheet"),
+        ("listener list low-confidence --below 0.5", "only the least certain"),
         ("listener list credits --page 2", "the next 50"),
     ),
 )
 @click.argument("kind", type=click.Choice([str(worklist) for worklist in Worklist]), metavar="KIND")
-@click.option("--page", type=Number(1, 1_000_000), help=f"Which {_PAGE} of them.  [default: 1]")
+@click.option("--page", type=Number(1, 1_000_000), help=f"Page of {_PAGE} to list.  [default: 1]")
 @click.option(
     "--below",
     type=Decimal(0, 1),
     default=UNSURE,
     show_default=True,
-    help="Confidence under which an identity is listed.",
+    help="List identities with less confidence than this.",
 )
-@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values, all of them.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array of all of them.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print the list as comma-separated values.")
+@click.option("--json", "as_json", is_flag=True, help="Print the list as a JSON array.")
 def list_command(*, kind: str, page: int | None, below: float, as_csv: bool, as_json: bool) -> None:
     """Print one of the worklists."""
     if as_csv and as_json:

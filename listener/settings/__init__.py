@@ -28,7 +28,7 @@ __all__ = [
     "split_address",
 ]
 
-# LML_KEY and LML_API_KEY are that much alike, on a scale to 1.
+# How much alike LML_KEY and LML_API_KEY are, on a scale from 0 to 1.
 _ALIKE = 0.75
 
 T = TypeVar("T", bound=DatabaseSettings)
@@ -41,7 +41,7 @@ class SettingsError(FixableError):
 def load_settings(model: type[T]) -> T:
     """Read the environment and `.env`; raises one `SettingsError` that lists every problem."""
     if not is_openable(ENV_FILE):
-        raise SettingsError(f"{ENV_FILE} is no file; remove it, or replace it with a file")
+        raise SettingsError(f"{ENV_FILE} is not a file; remove it, or replace it with a file")
     try:
         return model()
     except ValidationError as error:
@@ -54,10 +54,10 @@ def load_settings(model: type[T]) -> T:
 
 
 def resembling() -> dict[str, str]:
-    """Return the names in the file `.env` that are no settings, with those that they resemble."""
+    """Return names in the file `.env` that are not settings, each with the one it resembles."""
     names = [name.upper() for name in Settings.model_fields]
     if not is_openable(ENV_FILE):
-        # Loading the settings says so.
+        # `load_settings` reports that.
         return {}
     try:
         written = [name.upper() for name in DotEnvSettingsSource(Settings).env_vars]

@@ -1,4 +1,4 @@
-"""What a setting may be, in words: its type, its unit, its default and its bounds."""
+"""Describes in words what a setting may be: its type, unit, default and bounds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pydantic_core import PydanticUndefined
 
 from listener.domain.words import WRITTEN
 
-NEEDED = "needed"
+NEEDED = "required"
 
 _KINDS: dict[Any, str] = {
     bool: "true or false",
@@ -33,28 +33,28 @@ _KINDS: dict[Any, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What a number counts: `Annotated[int, Unit("rows")]`; a duration carries its own."""
+    """What a number counts: `Annotated[int, Unit("rows")]`; a duration is written with its unit."""
 
     name: str
 
 
 def kind_of(field: FieldInfo) -> str:
-    """Return what a setting is: whole number, duration, one of some words."""
+    """Return the type of a setting in words, such as whole number, duration or one of."""
     return "one of" if _words(field) else _KINDS.get(_plain(field), "text")
 
 
 def unit_of(field: FieldInfo) -> str:
-    """Return what a number counts, nothing for what is no number."""
+    """Return what a number counts, and an empty string if the setting is not a number."""
     return next((mark.name for mark in field.metadata if isinstance(mark, Unit)), "")
 
 
 def default_of(field: FieldInfo) -> str:
-    """Return the default as it would be written, `NEEDED`, or nothing if there is none."""
+    """Return the default as it would be written, `NEEDED`, or an empty string if it is empty."""
     return NEEDED if field.default is PydanticUndefined else shown(field.default)
 
 
 def bounds_of(field: FieldInfo) -> str:
-    """Return the least and the most that is allowed, or the words; nothing if all is."""
+    """Return the minimum and maximum, or the allowed words; empty if everything is allowed."""
     if words := _words(field):
         return f"{', '.join(words[:-1])} or {words[-1]}"
     longest = next((mark.max_length for mark in field.metadata if isinstance(mark, MaxLen)), None)
@@ -70,7 +70,7 @@ def bounds_of(field: FieldInfo) -> str:
 
 
 def demand_of(field: FieldInfo) -> str:
-    """Return what the error about a wrong value says: what it must be, with its bounds."""
+    """Return the demand for the error about an invalid value, with the bounds."""
     bounds, kind = bounds_of(field), kind_of(field)
     match kind:
         case "one of" | "text":

@@ -18,14 +18,14 @@ from listener.settings.bounds import Unit
 
 ENV_FILE = ".env"
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-# What has another meaning in a statement: a placeholder, the end of a body or of a comment.
+# What would have a meaning of its own in a statement: a placeholder, the end of a body or comment.
 _UNFIT_FOR_SQL = re.compile(r"%|\$\$|/\*|\*/|[\x00-\x1f\x7f-\x9f]")
-# A backend's environment may have these in place of DATABASE_URL.
+# A backend's environment may have these instead of DATABASE_URL.
 _NEEDED_PARTS = ("db_host", "db_name", "db_username")
 _PARTS = ("db_host", "db_port", "db_name", "db_username", "db_password")
 # A path, or a name in Linux's abstract namespace.
 _SOCKETS = ("/", "@")
-# What libpq opens whatever it is. It looks at a file with a password or a key first.
+# What libpq opens unchecked. It checks a file with a password or a key first.
 _FILES = ("servicefile", "sslcert", "sslrootcert", "sslcrl")
 
 
@@ -36,7 +36,7 @@ def _of_parts(value: object) -> object:
     if missing := [part.upper() for part in _NEEDED_PARTS if not value[part]]:
         raise ValueError(f"set it, or set {' and '.join(missing)} as well")
     if not _are_hosts(value["db_host"]):
-        raise ValueError("DB_HOST is no host that can be looked up")
+        raise ValueError("DB_HOST is not a valid host name")
     try:
         host, port, name, user, password = (quote(str(value[part]), safe="") for part in _PARTS)
     except UnicodeError:
@@ -61,14 +61,14 @@ def _postgresql(value: SecretStr) -> SecretStr:
     if not all(is_port(port) for port in parts.get("port", "").split(",") if port):
         raise ValueError(f"has an invalid port: use a number from 1 to {LAST_PORT}")
     if not _are_hosts(parts.get("host", "")):
-        raise ValueError("has a host that cannot be looked up")
+        raise ValueError("has an invalid host name")
     if not parts.get("host") and not _are_hosts(os.environ.get("PGHOST", "")):
-        raise ValueError("names no host, and PGHOST none that can be looked up")
+        raise ValueError("has no host, and PGHOST is not a valid host name")
     given = {name: parts.get(name, "") for name in _FILES}
     given |= {name: os.environ.get(name, "") for name in (f"PG{each.upper()}" for each in _FILES)}
     for name, path in given.items():
         if path and not is_openable(path):
-            raise ValueError(f"cannot be used: {name} is {path!r}, which is no file")
+            raise ValueError(f"cannot be used: {name} is {path!r}, which is not a file")
     return value
 
 
@@ -92,8 +92,8 @@ def _conninfo(address: str) -> dict[str, str]:
         parts = None
     if parts is None or CONTROL.search(address):
         message = (
-            "is no address that can be read: write %XX for special characters of its parts, in "
-            "UTF-8 and never %00, and name=value for parameters"
+            "is not a valid URL: write %XX for special characters in its parts, in UTF-8 and "
+            "never %00, and name=value for parameters"
         )
         raise ValueError(message)
     return {name: str(value) for name, value in parts.items()}
@@ -105,7 +105,7 @@ _PostgresUrl = Annotated[SecretStr, BeforeValidator(_of_parts), AfterValidator(_
 class DatabaseSettings(BaseSettings):
     """The settings that every command needs."""
 
-    # Built once it is loaded: a command loads one of the three models.
+    # Built on loading: a command loads only one of the three models.
     model_config = SettingsConfigDict(
         env_file=ENV_FILE, extra="ignore", frozen=True, defer_build=True
     )

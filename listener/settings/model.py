@@ -31,7 +31,7 @@ from listener.settings.values import (
 
 
 class StatusSettings(DatabaseSettings):
-    """The settings that decide when a row is due, and whether all is well."""
+    """The settings that decide when a row is due, and whether the pipeline is healthy."""
 
     stale_threshold_days: Annotated[float, Unit("days")] = Field(
         7, gt=0, le=3650, description="Days until LML is asked again about a row with an identity."
@@ -74,14 +74,14 @@ class Settings(StatusSettings):
     library_metadata_url: BaseUrl = Field(description="LML's base URL, with or without /api/v1.")
     lml_api_key: Token = Field(None, description="LML's bearer token.")
     batch_size: Annotated[int, Unit("rows")] = Field(
-        500, ge=1, le=1000, description="Most rows asked in one call."
+        500, ge=1, le=1000, description="Most rows to ask about in one call."
     )
     va_batch_size: Annotated[int, Unit("rows")] = Field(
         100,
         ge=1,
         le=200,
-        description="Most compilations asked in one call. Reading what a reply about 200 of them, "
-        "with tracks, may hold takes 110 MB.",
+        description="Most compilations to ask about in one call. Reading a reply about 200 of "
+        "them, with tracks, may take 110 MB.",
     )
     include_tracks: Annotated[IncludeTracks, LOWER] = Field(
         IncludeTracks.COMPILATIONS,
@@ -92,23 +92,23 @@ class Settings(StatusSettings):
         ge=1,
         le=128,
         description="Most bulk calls in flight. Searches leave one free for changes. A process of "
-        "LML has five permits, one for each row it works on, and one batch takes all five: allow "
-        "two calls for each process of LML behind its address, and no more.",
+        "LML has five permits, one for each row it works on, and one batch takes all five: set two "
+        "calls for each process of LML behind its address, and no more.",
     )
     lml_share: Annotated[float, Unit("of 1")] = Field(
         1,
         ge=0.01,
         le=1,
-        description="Share of the calls to LML and Discogs for refreshing that this installation "
-        "may use; ten installations with one LML set 0.1 each. It scales BACKFILL_LML_RPS, the "
-        "budget of 30 Discogs calls a minute, and how many cold identities are in flight.",
+        description="Share of all refresh calls to LML and Discogs that this installation may use; "
+        "ten installations with one LML set 0.1 each. It scales BACKFILL_LML_RPS, the budget of "
+        "30 Discogs calls a minute, and how many cold identities may be in flight.",
     )
     lml_timeout: Duration = Field(
         timedelta(minutes=3),
         ge=timedelta(seconds=1),
         le=timedelta(minutes=10),
         description="Timeout of one bulk call. A single row may wait 75 s behind another client's "
-        "batch of cold identities; a call that is given up queues at the back again.",
+        "batch of cold identities; after a timeout, it queues at the back again.",
     )
     lml_attempts: Annotated[int, Unit("tries")] = Field(
         3, ge=1, le=10, description="Attempts of one call before LML counts as unavailable."
@@ -127,7 +127,7 @@ class Settings(StatusSettings):
         LML_REFRESH_BATCH_CAP,
         ge=1,
         le=LML_REFRESH_BATCH_CAP,
-        description="Kept from the old job and otherwise unused: a refresh call holds as many "
+        description="Accepted because the old job has it, but unused: a refresh call holds as many "
         "identities as the budget allows, up to 50. A higher value is rejected at start.",
     )
     backfill_lml_rps: Annotated[int, Unit("calls a minute")] = Field(
@@ -155,20 +155,20 @@ class Settings(StatusSettings):
         timedelta(seconds=2),
         ge=timedelta(0),
         le=timedelta(minutes=5),
-        description="How soon after one question about a row the next may follow.",
+        description="How long to wait after a question about a row before the next one.",
     )
     poll_interval: Duration = Field(
         timedelta(seconds=5),
         ge=timedelta(milliseconds=100),
         le=timedelta(days=1),
-        description="How often to read the outbox without a wake-up.",
+        description="How often to read the outbox if no wake-up arrives.",
     )
     max_attempts: Annotated[int, Unit("failures")] = Field(
         8,
         ge=1,
         le=100,
-        description="Consecutive failures before a row is parked, provided that other rows were "
-        "answered for hours in between.",
+        description="Consecutive failures after which a row is parked, if they span four hours or "
+        "more in which other rows were answered.",
     )
     withdraw_on_change: bool = Field(
         default=True,

@@ -25,7 +25,7 @@ _SENTRY_ENVIRONMENT = re.compile(r"[^\s/]{1,64}")
 _HOST_AND_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/@\[\]]+)):([0-9]+)")
 _TOKEN = re.compile(r"[!-~]+")
 _COMMIT = re.compile(r"[0-9a-fA-F]{7,40}")
-# A ValueError would bring its own words; here `demand_of` says what the value must be.
+# A ValueError would be reported in its own words; for this, `demand_of` states the demand.
 _UNREADABLE: tuple[LiteralString, LiteralString] = ("unreadable", "cannot be read")
 
 

@@ -95,7 +95,7 @@ def test_lml_that_is_rebuilding_costs_no_identity_and_no_hot_loop(
     age(db, 8)
     simulator.knowledge = UNKNOWN
     ran = listener.run("sweep")
-    assert "4 identities kept, although LML finds none now" in ran.stdout
+    assert "4 identities kept, although LML now finds none" in ran.stdout
     simulator.calls.reset()
     for _ in range(3):
         report = listener.run("sweep", "--json").report
@@ -145,7 +145,7 @@ def test_restored_identity_is_never_touched_again(
     again = look(dsn, "history", str(withdrawn), "--restore", str(state), "--yes")
     assert (again.returncode, again.stdout.splitlines()[-1]) == (
         0,
-        "this is the current identity already; nothing changed",
+        "this is already the current identity; nothing changed",
     )
     assert states(db) == [(withdrawn, "withdrawn")]
 

@@ -35,11 +35,11 @@ def test_pipe_gets_the_markdown(name: str, path: str) -> None:
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
-        ("lag", "is lag-growing meant? "),
-        ("lml", "is lml-down or lml-errors meant? "),
-        ("down", "is database-down or lml-down meant? "),
-        ("lagg", "is lag-growing meant? "),
-        ("lml-dwon", "is lml-down or lml-errors meant? "),
+        ("lag", "did you mean lag-growing? "),
+        ("lml", "did you mean lml-down or lml-errors? "),
+        ("down", "did you mean database-down or lml-down? "),
+        ("lagg", "did you mean lag-growing? "),
+        ("lml-dwon", "did you mean lml-down or lml-errors? "),
         ("../README", ""),
     ],
 )

@@ -136,7 +136,7 @@ def test_path_that_is_not_a_file_is_reported_and_not_opened(
     assert (ran.returncode, ran.stdout) == (2, "")
     assert len(ran.stderr.splitlines()) == 1
     assert name in ran.stderr
-    assert "which is no file" in ran.stderr
+    assert "which is not a file" in ran.stderr
 
 
 @pytest.mark.parametrize("kind", ["fifo", "device", "directory"])
@@ -145,7 +145,7 @@ def test_settings_file_that_is_not_a_file_is_named(tmp_path: Path, kind: str) ->
     for command in ("settings", "status", "run"):
         ran = listener(tmp_path, command, **ADDRESSES)
         assert ran.returncode == 2
-        assert ran.stderr == "listener: .env is no file; remove it, or replace it with a file\n"
+        assert ran.stderr == "listener: .env is not a file; remove it, or replace it with a file\n"
 
 
 def test_address_with_a_certificate_that_is_not_a_file_is_named(tmp_path: Path) -> None:
@@ -179,6 +179,6 @@ def test_name_in_the_file_that_resembles_a_setting_is_reported(tmp_path: Path) -
     assert shown.returncode == 0
     assert json.loads(shown.stdout)
     assert shown.stderr.splitlines() == [
-        "listener: .env sets BATCHSIZE, which is no setting; is BATCH_SIZE meant?",
-        "listener: .env sets LML_KEY, which is no setting; is LML_API_KEY meant?",
+        "listener: .env sets BATCHSIZE, which is not a setting; did you mean BATCH_SIZE?",
+        "listener: .env sets LML_KEY, which is not a setting; did you mean LML_API_KEY?",
     ]

@@ -142,4 +142,4 @@ def test_help_fits_the_terminal(name: str, width: int) -> None:
 def test_terminal_gets_the_help_that_fits() -> None:
     lines = printed(60, ["list", "--help"], {})
     assert "    listener list rotation --csv > rotation.csv" in lines
-    assert "        for a spreadsheet: all of them" in lines
+    assert "        the whole list, for a spreadsheet" in lines

@@ -365,7 +365,7 @@ def test_host_of_the_database_that_cannot_be_looked_up_is_refused(
     env: pytest.MonkeyPatch, host: str, around: str
 ) -> None:
     env.setenv("DATABASE_URL", f"postgresql://{around.format(host)}")
-    assert refusal() == ["DATABASE_URL: has a host that cannot be looked up"]
+    assert refusal() == ["DATABASE_URL: has an invalid host name"]
 
 
 @pytest.mark.parametrize("host", UNUSABLE_HOSTS)
@@ -375,7 +375,7 @@ def test_host_that_libpq_takes_from_elsewhere_is_checked_where_it_counts(
     env.setenv("PGHOST", host)
     load_settings(Settings)
     env.setenv("DATABASE_URL", "postgresql:///wxyc")
-    assert refusal() == ["DATABASE_URL: names no host, and PGHOST none that can be looked up"]
+    assert refusal() == ["DATABASE_URL: has no host, and PGHOST is not a valid host name"]
     env.setenv("PGHOST", "/var/run/postgresql")
     load_settings(Settings)
 
@@ -387,7 +387,7 @@ def test_part_of_the_address_that_cannot_be_looked_up_is_named(
     env.delenv("DATABASE_URL")
     for name, value in {"DB_HOST": host, "DB_NAME": "q", "DB_USERNAME": "u"}.items():
         env.setenv(name, value)
-    assert refusal() == ["DATABASE_URL: DB_HOST is no host that can be looked up"]
+    assert refusal() == ["DATABASE_URL: DB_HOST is not a valid host name"]
 
 
 @pytest.mark.parametrize("place", [*UNUSABLE, "[::1", "[geheim]:1"])
