@@ -37,7 +37,6 @@ READING = [
     "find_asked_compilations",
     "clear_ledger",
     "weigh_tracks",
-    "write_tracks",
     "read_rotation",
     "raise_due_releases",
 ]
