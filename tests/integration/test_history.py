@@ -759,6 +759,43 @@ async def test_identity_that_comes_while_one_is_restored_is_not_replaced(
     assert [state[3] for state in history(db)] == ["withdrawn", "restored"]
 
 
+async def test_identity_that_goes_while_one_is_restored_is_not_kept(
+    db: Connection, dsn: str, asked: Asked
+) -> None:
+    row = add_release(db)
+    for found in ("Q1", "Q2"):
+        await asked(row, identity(found))
+    with psycopg.connect(dsn) as job:
+        for name in ("library_identity_source", "library_identity"):
+            job.execute(sql.SQL("DELETE FROM {}").format(table(name)))
+        async with asyncio.TaskGroup() as tasks:
+            restoring = tasks.create_task(asyncio.to_thread(put_back, dsn, row, last_state(db)))
+            await until_it_waits_for_a_lock(db, "listener-test")
+            job.commit()
+    assert restoring.result() is Restored.DONE
+    assert [state[3] for state in history(db)] == ["verdict_changed"]
+    assert standing(db)[0][:2] == ("Q1", "manual")
+
+
+async def test_identity_that_comes_between_the_look_and_the_restore_stays(
+    db: Connection, dsn: str, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = add_release(db)
+    await asked(row, identity("Q1"))
+    rename(db, row, "Broadcast")
+    await asked(row, Kind.UNRESOLVED)
+
+    def hurried(name: str, backend: str) -> bytes:
+        if name == "restore_identity":
+            add_identity(db, row)
+        return sessions.query(name, backend)
+
+    monkeypatch.setattr("listener.adapters.postgres.history.query", hurried)
+    assert put_back(dsn, row, last_state(db)) is Restored.MEANWHILE
+    assert standing(db) == [(None, "exact_match", None)]
+    assert [state[3] for state in history(db)] == ["withdrawn"]
+
+
 async def test_restore_does_not_wait_for_a_lock_for_long(
     db: Connection, dsn: str, asked: Asked
 ) -> None:

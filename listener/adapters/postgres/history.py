@@ -9,7 +9,7 @@ from enum import Enum
 import structlog
 from psycopg import errors
 
-from listener.adapters.postgres.sessions import Connection, only_row, query, read, yield_locks
+from listener.adapters.postgres.sessions import Connection, query, read, yield_locks
 from listener.domain.database import HistoryTable
 from listener.domain.faults import InstallationError, StoreUnavailableError
 
@@ -122,7 +122,7 @@ async def restore(
     The connection must be outside of a transaction. Raises `StoreUnavailableError` if another
     transaction keeps the identity locked.
     """
-    parameters = {
+    parameters: dict[str, object] = {
         "library_id": library_id,
         "history_id": history_id,
         "notes": f"restored from history {history_id}",
@@ -130,11 +130,13 @@ async def restore(
     try:
         async with connection.transaction():
             await connection.execute(*yield_locks(local=True))
+            cursor = await connection.execute(query("lock_identity", backend), parameters)
+            locked = await cursor.fetchone()
+            if locked == (True,):
+                return Restored.STOOD_ALREADY
+            parameters["stood"] = locked is not None
             cursor = await connection.execute(query("restore_identity", backend), parameters)
-            restored, same = await only_row(cursor)
+            return Restored.DONE if await cursor.fetchone() else Restored.MEANWHILE
     except errors.LockNotAvailable as error:
         message = "another transaction keeps the identity locked; nothing was changed, try again"
         raise StoreUnavailableError(message) from error
-    if restored:
-        return Restored.DONE
-    return Restored.STOOD_ALREADY if same else Restored.MEANWHILE

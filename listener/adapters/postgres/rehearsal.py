@@ -28,7 +28,13 @@ _WRITES = (
     "restore_identity",
 )
 _OF_THE_HISTORY = frozenset(
-    ("keep_identities", "restore_identity", "read_former_identities", "list_replaced")
+    (
+        "keep_identities",
+        "lock_identity",
+        "restore_identity",
+        "read_former_identities",
+        "list_replaced",
+    )
 )
 _OF_ITS_SEQUENCE = "read_history_sequence"
 # No plan is made for it.
