@@ -19,7 +19,7 @@ from bench.harness import ROWS, Figure, median, spread
 from bench.process import BACKEND, MEGABYTE, begin, cpu_of, finished, running_daemon, server_of
 from bench.reconciling import Bench, prepared
 from listener.adapters.postgres.connection import Database, open_pool
-from listener.adapters.postgres.due import PostgresDue
+from listener.adapters.postgres.library import PostgresDue
 from listener.adapters.postgres.outbox import PostgresOutbox
 from listener.adapters.postgres.sessions import query
 from listener.domain.change import Stream

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import resource
+
 import click
 
 from listener import DISTRIBUTION
 from listener.cli.errors import Commands, complain, examples
 
+# 128 viewers of the page, as many calls to LML, some 30 sessions; Sentry, and Python's own files.
+_FILES = 512
 # By name: the module under listener.cli, and the function in it.
 _COMMANDS = {
     "backfill": ("reconcile", "backfill"),
@@ -50,11 +54,25 @@ def main(*, debug: bool) -> None:
     DB_NAME, DB_USERNAME and DB_PASSWORD) and LIBRARY_METADATA_URL are required.
     """
     # Only a command needs these, and they take longer to import than `--version` takes.
-    from listener.app.descriptors import require_descriptors
     from listener.settings import resembling
 
     # The error handler reads it from the context.
     del debug
-    require_descriptors()
+    _require_files()
     for name, meant in resembling().items():
         complain(f".env sets {name}, which is not a setting; did you mean {meant}?")
+
+
+def _require_files() -> None:
+    """Raise this process's limit of open files if needed; raises `SettingsError` if it may not."""
+    from listener.settings import SettingsError
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= _FILES:
+        return
+    if hard != resource.RLIM_INFINITY and hard < _FILES:
+        raise SettingsError(
+            f"this process may open {hard} files, and listener needs {_FILES} for its "
+            "connections; raise the limit: ulimit -n, LimitNOFILE= of systemd, --ulimit nofile="
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_FILES, hard))

@@ -20,10 +20,9 @@ from listener.app.commands import (
     run_command,
     run_walk,
 )
-from listener.cli.counts import library_lines, plan_json, plan_text, rotation_lines
 from listener.cli.errors import SOME_FAILED, Number, examples
 from listener.cli.look import console
-from listener.cli.progress import show_progress
+from listener.cli.progress import library_lines, plan_json, plan_text, rotation_lines, show_progress
 from listener.domain.change import Stream
 from listener.domain.due import Reason, RunKind, Scope
 from listener.domain.faults import StoreUnavailableError

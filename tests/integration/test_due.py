@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 from psycopg import sql
 
-from listener.adapters.postgres import due as searches
+from listener.adapters.postgres import library as searches
 from listener.adapters.postgres.connection import Database, Pool
-from listener.adapters.postgres.due import PostgresDue
-from listener.adapters.postgres.library import PostgresLibrary
+from listener.adapters.postgres.library import PostgresDue, PostgresLibrary
 from listener.adapters.postgres.runs import PostgresRuns
 from listener.adapters.postgres.sessions import query, times_of
 from listener.adapters.postgres.verdicts import PostgresVerdicts

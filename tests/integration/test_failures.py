@@ -10,8 +10,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from listener.adapters.postgres.connection import Pool
-from listener.adapters.postgres.due import PostgresDue
-from listener.adapters.postgres.library import PostgresLibrary
+from listener.adapters.postgres.library import PostgresDue, PostgresLibrary
 from listener.adapters.postgres.verdicts import PostgresVerdicts
 from listener.domain.faults import StatementRefusedError
 from listener.domain.question import Asking

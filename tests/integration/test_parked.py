@@ -12,8 +12,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from listener.adapters.postgres.connection import Pool
-from listener.adapters.postgres.due import PostgresDue
-from listener.adapters.postgres.library import PostgresLibrary
+from listener.adapters.postgres.library import PostgresDue, PostgresLibrary
 from listener.adapters.postgres.sessions import Connection as Session
 from listener.adapters.postgres.status import read_status
 from listener.adapters.postgres.worklists import ParkedRow, list_parked, requeue_parked

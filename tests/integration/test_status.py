@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from rich.console import Console
 
 from listener.adapters.postgres.connection import Database, Pool
-from listener.adapters.postgres.due import PostgresDue
+from listener.adapters.postgres.library import PostgresDue
 from listener.adapters.postgres.outbox import LaneTimes, PostgresLanes
 from listener.adapters.postgres.sessions import Connection as Session
 from listener.adapters.postgres.status import (

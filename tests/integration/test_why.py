@@ -10,8 +10,7 @@ import pytest
 from psycopg import sql
 
 from listener.adapters.postgres.connection import Database, Pool
-from listener.adapters.postgres.due import PostgresDue
-from listener.adapters.postgres.library import PostgresLibrary
+from listener.adapters.postgres.library import PostgresDue, PostgresLibrary
 from listener.adapters.postgres.outbox import LaneTimes, PostgresLanes
 from listener.adapters.postgres.sessions import Connection as Session
 from listener.adapters.postgres.story import Release, Story, read_story

@@ -34,8 +34,7 @@ from listener.adapters.lml.failures import (
 )
 from listener.adapters.lml.http import API, HEALTH, Bounds, open_http, read_body, root_of
 from listener.adapters.lml.results import BulkReply
-from listener.adapters.lml.tracks import CONTRACT, is_known
-from listener.adapters.lml.wire import read_minted, read_refreshed, read_release
+from listener.adapters.lml.wire import CONTRACT, is_known, read_minted, read_refreshed, read_release
 from listener.domain.faults import (
     BatchRefusedError,
     CallInterruptedError,

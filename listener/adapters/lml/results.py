@@ -12,8 +12,17 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import to_json
 
 from listener.adapters.lml.failures import MalformedReplyError
-from listener.adapters.lml.tracks import WireTracks, is_known, read_tracks
-from listener.adapters.lml.wire import MOST_RESULTS, STRICT, Int4, Text, Wire, parsed
+from listener.adapters.lml.wire import (
+    MOST_RESULTS,
+    STRICT,
+    Int4,
+    Text,
+    Wire,
+    WireTracks,
+    is_known,
+    parsed,
+    read_tracks,
+)
 from listener.domain.judging import Invalid
 from listener.domain.verdict import Identity, Kind, Provenance, Verdict
 

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from listener.adapters.postgres.connection import Database, Pool, open_pool
-from listener.adapters.postgres.due import PostgresDue
 from listener.adapters.postgres.housekeeping import PostgresHousekeeping
 from listener.adapters.postgres.inventory import PostgresCapture
-from listener.adapters.postgres.library import PostgresLibrary
+from listener.adapters.postgres.library import PostgresDue, PostgresLibrary
 from listener.adapters.postgres.outbox import PostgresOutbox
 from listener.adapters.postgres.rotation import PostgresRefreshes, PostgresRotation
 from listener.adapters.postgres.runs import PostgresRuns, PostgresSlots
