@@ -1,5 +1,5 @@
--- Enters verdicts in the ledger where the row still asks what was asked and no newer question was answered. Where an
--- identity is new, a lock on the row keeps deletions out until the commit, and nothing else; deleted rows are skipped.
+-- Enters verdicts in the ledger if the row still asks the same question and no newer one has been answered. If an
+-- identity is new, a lock on the row prevents only its deletion until the commit; rows being deleted are skipped.
 INSERT INTO listener.ledger AS g
     (library_id, question, ask_order, outcome, answered_at, next_ask_at, last_credit, identity_verified_at, lml_manual)
 SELECT
@@ -13,7 +13,7 @@ SELECT
         ELSE %(retry_after)s::interval
     END,
     v.last_credit,
-    -- Of a single artist the identity is verified next, in this transaction.
+    -- If LML found a single artist, the identity is verified next, in this transaction.
     CASE
         WHEN v.outcome = 'single_artist' THEN now()
         ELSE coalesce(

@@ -1,2 +1,2 @@
--- Takes new statistics of the backend's track artists.
+-- Collects new statistics on the backend's track artists.
 ANALYZE {backend}.compilation_track_artist

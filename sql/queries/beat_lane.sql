@@ -1,5 +1,5 @@
--- Shows that the holder lives, which session is its own and how it gets on, and sends it an echo; no row if the lane is
--- lost.
+-- Records that the holder is alive, which session it has and how it is doing, and sends it an echo; no row if the lane
+-- is lost.
 WITH beat AS (
     UPDATE listener.lane AS l
     SET holder_pid = pg_backend_pid(),

@@ -1,3 +1,3 @@
--- Forgets old runs.
+-- Deletes old runs.
 DELETE FROM listener.run AS r
 WHERE r.started_at < now() - %(keep)s::interval

@@ -1,6 +1,6 @@
--- Removes changes of rows that have a later one in the outbox, which stands for all: up to so many at a time, and only
--- from an outbox that holds more entries than given. A change is asked about as its row is then, and a later one that is
--- seen here was committed before.
+-- Removes changes of rows that have a later change in the outbox: a limited number at a time, and only from an outbox
+-- with more entries than given. The later change covers them all, because LML is asked about the row as it is then,
+-- and a later change that is visible here was committed before.
 DELETE FROM listener.change AS c
 WHERE c.stream = %(stream)s
     AND c.seq = ANY (ARRAY(

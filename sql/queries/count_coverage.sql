@@ -1,5 +1,5 @@
--- Counts the library's rows by what the ledger knows of them and by the age of the answer in days, all from 7 on
--- together; and those among them that a search by time would find.
+-- Counts the library's rows by their state in the ledger and by the age of the answer in days (7 stands for 7 or
+-- more), and how many of each a search by time would find.
 SELECT
     r.state,
     r.days,

@@ -1,4 +1,4 @@
--- Counts the rows being played by what they can be warmed by, and by whether that was done lately.
+-- Counts the rows in rotation by whether they can be warmed, and by whether they were warmed recently.
 SELECT
     count(*) AS active,
     count(r.discogs_release_id) AS with_discogs_id,

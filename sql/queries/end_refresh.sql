@@ -1,4 +1,4 @@
--- Writes down that a refresh call ended, and what it came to.
+-- Records the end of a refresh call, and what it cost.
 UPDATE listener.refresh AS r
 SET ended_at = clock_timestamp(),
     cost = %(cost)s,

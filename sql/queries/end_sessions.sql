@@ -1,4 +1,4 @@
--- Ends the sessions of a daemon that lost its lane: what they still hold must not stay locked.
+-- Ends the sessions of a daemon that lost its lane, so that none of their locks survives.
 SELECT pg_terminate_backend(a.pid)
 FROM pg_stat_activity AS a
 WHERE a.application_name = %(holder)s

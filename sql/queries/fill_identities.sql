@@ -1,6 +1,6 @@
--- Writes minted identities into rotation rows that still lack one and still name the Discogs release it was minted
--- for; returns for each row whether it did. Skips locked and deleted rows.
--- The triggers ignore what this transaction writes.
+-- Writes minted identities into rotation rows that still lack one and still have the Discogs release it was minted
+-- for; returns for each row whether it was written. Skips locked and deleted rows. The triggers ignore what this
+-- transaction writes.
 WITH ours AS MATERIALIZED (
     SELECT set_config('listener.own_write', 'on', true) AS own_write
 ),

@@ -1,4 +1,4 @@
--- Makes a lane of each stream where there is none.
+-- Creates a lane for each stream that has none.
 INSERT INTO listener.lane (stream)
 VALUES ('library'), ('rotation')
 ON CONFLICT (stream) DO NOTHING

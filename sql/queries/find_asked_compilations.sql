@@ -1,7 +1,7 @@
--- Finds, among the next few ids, the compilations that were asked before, whenever they are to be asked again: those
--- of our own tables and those that LML took for one. A parked row is left to a person. One row without an id if there
--- is none; no upper end once there are no more ids. The bounds are repeated for the ledger: PostgreSQL does not carry
--- them through the join.
+-- Finds, among the next few ids, the compilations that were asked about before, whenever their next question is due:
+-- those that our own tables call compilations and those that LML does. Parked rows are left to a person. Returns one
+-- row without an id if there is none, and no upper end after the last id. The bounds are repeated for the ledger,
+-- because PostgreSQL does not carry them through the join.
 WITH window_end AS MATERIALIZED (
     SELECT max(w.id) AS upper
     FROM (

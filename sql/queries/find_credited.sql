@@ -1,6 +1,6 @@
 -- Finds, among the next few credits, the releases that gained one since they were last asked about, and whose answer
--- would hold otherwise: the backend creates a release first, and its credits later. A release is found with its latest
--- credit only. One row without a release if there is none; no upper end once there are no more credits.
+-- would otherwise still hold: the backend creates a release first, and its credits later. A release is found only by
+-- its latest credit. Returns one row without a release if there is none, and no upper end after the last credit.
 WITH window_end AS MATERIALIZED (
     SELECT max(w.id) AS upper
     FROM (
@@ -16,7 +16,7 @@ credited AS MATERIALIZED (
         t.library_id,
         max(t.id) AS last_credit
     FROM (
-        -- In the order of their ids: grouped at once, they would be sought by release among all credits.
+        -- In order of id: grouped right away, they would be looked up by release among all credits.
         SELECT
             n.id,
             n.library_id
@@ -55,7 +55,7 @@ due AS MATERIALIZED (
             AND c.last_credit = (
                 SELECT max(m.id)
                 FROM (
-                    -- By release, not by id: those behind it are all that came later.
+                    -- By release, not by id: everything that came later has a higher id.
                     SELECT n.id
                     FROM {backend}.compilation_track_artist AS n
                     WHERE n.library_id = l.id

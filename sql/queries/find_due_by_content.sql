@@ -1,8 +1,8 @@
--- Finds, among the next few ids, the rows that are due though the ledger's times do not say so: never asked, asked
--- something else than the row says now, with an identity that went, is too old or came from another row, or with a time
--- in the future. Rows that wait in the outbox or whose time has come are left to others. One row without an id if nothing
--- is due; no upper end after the last id. Each table has the bounds: a left join does not carry them. NOT IN and IN .. IS
--- TRUE stay hashed subplans; a join becomes a nested loop, because nobody can guess how many rows are due or waiting.
+-- Finds, among the next few ids, the rows that are due although the ledger's times do not say so: never asked about,
+-- with another question now, with an identity that is missing, too old or from another row, or with a time in the
+-- future. Leaves out rows in the outbox and those due by time. Returns one row without an id if nothing is due, and no
+-- upper end after the last id. Each table repeats the bounds: a left join does not carry them. NOT IN and IN .. IS TRUE
+-- stay hashed subplans; a join would become a nested loop, as nobody can guess how many rows are due or waiting.
 WITH window_end AS MATERIALIZED (
     SELECT max(w.id) AS upper
     FROM (

@@ -1,8 +1,8 @@
--- Reads, batch by batch, the ledger rows whose time to be asked has come, in that order. A row outside the scope comes
--- without a reason, so that the batch still shows where the next one begins. One that asks something else than the
--- ledger says, and has no change in the outbox, is one that capture missed: the outbox is read only if there are such
--- rows. Rows that failed have a search of their own. OFFSET 0 keeps the join to a look-up by key for each row: PostgreSQL
--- would else merge the batch with the whole library.
+-- Reads, batch by batch, the ledger rows that are due by time, in that order. A row outside the scope comes without a
+-- reason, so that the batch still shows where the next one begins. If a row's question has changed and no change of it
+-- is in the outbox, capture missed it; the outbox is read only if there are such rows. Failed rows have a search of
+-- their own. OFFSET 0 makes the join look up each row by key: otherwise PostgreSQL would merge the batch with the
+-- whole library.
 WITH batch AS MATERIALIZED (
     SELECT
         g.next_ask_at,

@@ -1,5 +1,5 @@
--- Reads, batch by batch, the failed ledger rows that are due, in that order, of the given degrees of suspicion (of
--- spoiling calls). The index on failing rows is read in order, and OFFSET 0 keeps the join to a look-up by key for each.
+-- Reads, batch by batch, the failed ledger rows that are due, in that order, with the given degrees of suspicion (of
+-- spoiling calls). The index on failing rows is read in order, and OFFSET 0 makes the join look up each row by key.
 SELECT
     g.next_ask_at,
     g.library_id,

@@ -1,4 +1,4 @@
--- Finds the rotation rows whose time to be tried again has come, the longest due first.
+-- Finds the failed rotation rows that are due for a retry, the longest due first.
 SELECT f.row_id
 FROM listener.rotation_failure AS f
 WHERE f.next_ask_at <= now()

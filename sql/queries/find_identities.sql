@@ -1,5 +1,5 @@
--- Finds LML's identities of what is being played, each once, with what of use was said about it since a given time;
--- those that answered lately first.
+-- Finds the LML identities in rotation, each once, with LML's useful answer since a given time, if any; those that
+-- answered recently come first.
 SELECT
     i.identity_id,
     coalesce(w.known, false) AS known,

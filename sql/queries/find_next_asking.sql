@@ -1,6 +1,6 @@
--- Returns which search finds a row of the library first, when and for what reason, by the rules of find_failed (retry),
--- find_due_by_time and find_credited (sweep) and find_due_by_content (audit). No row if none ever does: the row is out
--- of scope, cannot be asked about or is left to the outbox.
+-- Returns which search finds a row of the library first, when and for what reason, by the rules of find_failed
+-- (retry), find_due_by_time and find_credited (sweep) and find_due_by_content (audit). No row if none ever does: the
+-- row is out of scope, cannot be asked about or is left to the outbox.
 SELECT
     s.job,
     s.reason,

@@ -1,6 +1,6 @@
--- Finds releases whose artist and title hold all of the given words, case and accents folded; those first in which every
--- word stands at the start of one, then the shortest. Only names that are not plain ASCII need their accents folded.
--- To fold is what costs: OFFSET 0 keeps the folded names, and a word that no index can look up is sought only in these.
+-- Finds releases whose artist and title contain all given words, ignoring case and accents. First come those in which
+-- every word starts a word, then the shortest. Only names that are not plain ASCII need their accents folded. Folding
+-- is what costs: OFFSET 0 keeps the folded names, and a word that no index can look up is searched only in these.
 WITH best AS (
     SELECT
         m.id,

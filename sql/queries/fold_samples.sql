@@ -1,5 +1,5 @@
--- Makes one sample of all of the same five minutes, once they are over two hours old, and forgets those of more than
--- eight days ago. What was folded covers five minutes at least, and is not folded again.
+-- Merges all samples of the same five minutes once they are over two hours old, and deletes those older than eight
+-- days. A merged sample covers at least five minutes, and is not merged again.
 WITH fine AS (
     DELETE FROM listener.sample AS s
     WHERE s.stream = %(stream)s

@@ -1,5 +1,6 @@
--- Locks the identities that LML does not find as they are, and decides which of them are replaced and which withdrawn:
--- listener.replaced and listener.withdrawn list them for the statements that follow. The others are a person's work.
+-- Locks the identities that LML did not confirm, and decides which of them are replaced and which withdrawn: the
+-- settings listener.replaced and listener.withdrawn list them for the following statements. The others are a person's
+-- work.
 WITH standing AS MATERIALIZED (
     SELECT
         i.library_id,
@@ -15,7 +16,7 @@ held AS MATERIALIZED (
         s.library_id,
         g.outcome = 'single_artist' AS replaced,
         listener.is_kept(s.method, s.notes, 'identity' = ANY (g.lml_manual))
-        -- What an older job left may be replaced, but nobody knows which question it answered.
+        -- An older job's identity may be replaced, but it is unknown which question it answered.
         OR g.outcome <> 'single_artist' AND s.notes IS NULL AS kept
     FROM standing AS s
     CROSS JOIN LATERAL (

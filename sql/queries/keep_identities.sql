@@ -1,4 +1,4 @@
--- Moves the identities that are about to be replaced or withdrawn to the backend's history. They are locked.
+-- Copies the identities that are about to be replaced or withdrawn to the backend's history. They are locked.
 INSERT INTO {backend}.library_identity_history
     (library_id, discogs_master_id, discogs_release_id, musicbrainz_release_group_mbid, musicbrainz_release_mbid,
     musicbrainz_recording_mbid, wikidata_qid, spotify_id, apple_music_id, last_verified_at, method, confidence,

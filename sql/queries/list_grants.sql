@@ -1,5 +1,5 @@
--- Lists what could be granted against a refusal, the least first: on everything whose name the server's message
--- contains, in whatever language it is.
+-- Lists what could be granted to overcome a refusal, the smallest right first: on everything whose name appears in the
+-- server's message, in whatever language that is.
 WITH kinds (kind, step, rights) AS (
     VALUES
         ('SCHEMA', 1, 'USAGE'),

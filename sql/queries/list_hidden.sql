@@ -1,4 +1,4 @@
--- Lists the tables that a daemon uses and of which row level security may hide rows from a role.
+-- Lists the tables that a daemon uses and in which row level security may hide rows from a role.
 SELECT n.nspname || '.' || c.relname AS hidden
 FROM pg_class AS c
 INNER JOIN pg_namespace AS n ON n.oid = c.relnamespace

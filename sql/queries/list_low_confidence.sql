@@ -1,4 +1,4 @@
--- Lists identities that LML is not sure of, the least sure first; a person's own are left out.
+-- Lists identities with low confidence, the lowest first, without a person's own.
 SELECT
     l.id AS row_id,
     l.artist_name,

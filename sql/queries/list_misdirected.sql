@@ -1,5 +1,5 @@
--- Lists foreign keys of the tables that we write which refer to another table than the one in use, as they do after
--- another table was renamed over it, and what directs them there.
+-- Lists foreign keys of the tables that we write that refer to a table no longer in use, as they do after another
+-- table was renamed over it, with the statement that redirects each.
 WITH wanted (table_name, column_name, target_name) AS (
     VALUES
         ('library_identity', 'library_id', 'library'),

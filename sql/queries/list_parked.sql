@@ -1,4 +1,4 @@
--- Lists the parked rows of the library, the longest parked first: the first so many, or all.
+-- Lists the parked rows of the library, the longest parked first: a limited number, or all.
 SELECT
     g.library_id,
     g.failure AS reason,

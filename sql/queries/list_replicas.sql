@@ -1,4 +1,5 @@
--- Lists the daemons on this database, by the names of their sessions; those of commands have a hyphen, not a blank.
+-- Lists the daemons on this database, by the names of their sessions; names of command sessions have a hyphen instead
+-- of a blank.
 SELECT DISTINCT a.application_name
 FROM pg_stat_activity AS a
 WHERE a.datname = current_database()

@@ -1,6 +1,6 @@
--- Lists every right that a daemon needs, and whether a role has it: null if there is no such thing. Nothing is said of
--- an optional table that is not there. Looked up by oid: a name in a schema that the role may not use would be an
--- error.
+-- Lists every right that a daemon needs, and whether a role has it: null if the object does not exist. Optional tables
+-- that do not exist are left out. Objects are looked up by oid: a name in a schema that the role may not use would be
+-- an error.
 WITH wanted (kind, schema_name, name, rights, optional) AS (
     VALUES
         ('DATABASE', NULL, current_database()::text, '{{CONNECT}}'::text[], false),
@@ -23,7 +23,7 @@ WITH wanted (kind, schema_name, name, rights, optional) AS (
         ('ROUTINE', 'listener', 'is_contradicted', '{{EXECUTE}}', false),
         ('ROUTINE', 'listener', 'is_compilation', '{{EXECUTE}}', false),
         ('ROUTINE', 'listener', 'reason_after', '{{EXECUTE}}', false),
-        -- A row lock wants the right to update some column, whichever: the daemon updates none.
+        -- A row lock requires the right to update some column, no matter which; the daemon updates none.
         ('TABLE', %(backend)s, 'library', '{{SELECT,UPDATE (id)}}', false),
         ('TABLE', %(backend)s, 'rotation', '{{SELECT,UPDATE (lml_identity_id)}}', false),
         ('TABLE', %(backend)s, 'artists', '{{SELECT}}', false),

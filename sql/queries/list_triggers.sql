@@ -1,5 +1,5 @@
--- Lists our triggers on the backend's tables and whether they fire for ordinary writers and can record changes. What
--- they cannot record they leave to a search, and a writer is only warned.
+-- Lists our triggers on the backend's tables, whether they fire for ordinary writers, and whether they can record
+-- changes. What they cannot record they leave to a search; a writer only gets a warning.
 SELECT
     c.relname,
     t.tgname,

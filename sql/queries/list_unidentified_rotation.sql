@@ -1,4 +1,4 @@
--- Lists what is played now without a Discogs release or an LML identity, the longest in rotation first.
+-- Lists what is in rotation now without a Discogs release or an LML identity, the longest in rotation first.
 SELECT
     r.id AS row_id,
     coalesce(l.artist_name, r.artist_name) AS artist_name,

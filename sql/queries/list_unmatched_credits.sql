@@ -1,4 +1,4 @@
--- Lists compilations with credits that LML names and that are linked to no artist, those with the most first.
+-- Lists compilations with credits that LML knows but that are linked to no artist, those with the most first.
 SELECT
     l.id AS row_id,
     l.artist_name,

@@ -1,4 +1,4 @@
--- Lists releases that LML finds no single artist for, the longest unverified first.
+-- Lists releases for which LML finds no single artist, the longest unverified first.
 SELECT
     l.id AS row_id,
     l.artist_name,

@@ -1,5 +1,5 @@
--- Locks the identity that a former one is about to replace, and returns whether it is what that would be restored to;
--- no row if none stands, or if there is no such former one.
+-- Locks the current identity before a former one replaces it, and returns whether the restored identity would be the
+-- same; no row if there is no current identity, or no such former one.
 SELECT
     i.method = 'manual'
         AND i.notes IS NOT DISTINCT FROM %(notes)s

@@ -1,7 +1,7 @@
--- Claims changes for the one daemon that follows the stream: oldest first, without those it has. Also returns the
--- id below which every transaction had ended for this snapshot and, if asked, an id above all drawn so far.
--- One row without a change if there is none. The anti-join stays a hashed subplan; "seq IN (SELECT ... LIMIT ...)"
--- forms flip to scans of the whole outbox.
+-- Claims changes for the one daemon that follows the stream: oldest first, without those that it already has. Also
+-- returns the id below which every transaction had ended for this snapshot and, if requested, an id above all drawn so
+-- far. Returns one row without a change if there is none. The anti-join stays a hashed subplan; a plan for "seq IN
+-- (SELECT ... LIMIT ...)" may flip to a scan of the whole outbox.
 WITH transactions AS MATERIALIZED (
     SELECT
         pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS xmin,

@@ -1,5 +1,5 @@
--- Looks at the backend's history of identities: whether it is there and may be read, and what is in the way of writing
--- to it. By the catalogue: a name in a schema that the role may not use would be an error.
+-- Examines the backend's history of identities: whether it exists and may be read, and what prevents writing to it.
+-- This uses the catalogue: a name in a schema that the role may not use would be an error.
 WITH tables AS (
     SELECT
         c.oid,
@@ -72,7 +72,7 @@ SELECT
             AND d.refclassid = 'pg_class'::regclass
             AND d.refobjid = t.oid
             AND d.deptype = 'a'
-            -- Planners may look at other relations first, and the function takes sequences only.
+            -- The planner may evaluate this for other relations first, and the function accepts only sequences.
             AND CASE WHEN s.relkind = 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE, UPDATE') END
     ) AS lacking
 FROM (SELECT %(backend)s) AS one

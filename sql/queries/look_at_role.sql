@@ -1,4 +1,5 @@
--- Returns whether a role exists, whether we are connected as it, and whether it owns schema listener or anything in it.
+-- Returns whether a role exists, whether we are connected as it, and whether it owns schema listener or anything in
+-- it.
 SELECT
     a.oid IS NOT NULL AS present,
     w.name IN (current_user, session_user) AS ourselves,

@@ -1,4 +1,4 @@
--- Returns whether the role may take new statistics of the backend's track artists: PostgreSQL would only warn.
+-- Returns whether the role may analyze the backend's track artists: without the right, PostgreSQL would only warn.
 SELECT
     pg_has_role(c.relowner, 'USAGE')
     OR CASE

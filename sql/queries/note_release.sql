@@ -1,5 +1,6 @@
--- Notes which release of LML is asked; if it was another one before, everything that failed is asked again now. So is
--- what a daemon of an older version parked: for good, with a time of infinity. One row with how many rows that are.
+-- Records which LML release is running; if it differs from the last one, everything that failed becomes due now. So
+-- does what a daemon of an older version parked for good, with a time of infinity. Returns one row with the number of
+-- rows that became due.
 WITH noted AS (
     UPDATE listener.lane AS l
     SET lml_release = %(release)s

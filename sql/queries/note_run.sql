@@ -1,4 +1,4 @@
--- Writes down how far a run is, and how it ended if it did.
+-- Records how far a run is, and how it ended if it did.
 UPDATE listener.run AS r
 SET seen_at = now(),
     tally = %(tally)s,

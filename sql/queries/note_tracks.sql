@@ -1,4 +1,4 @@
--- Notes in the ledger what becomes of the credits of compilations that were just accepted.
+-- Records in the ledger what becomes of the credits of the compilations that were just accepted.
 UPDATE listener.ledger AS g
 SET tracks = n.tracks
 FROM unnest(%(library_ids)b::int[], %(tracks)s::jsonb[]) AS n (library_id, tracks)

@@ -1,4 +1,4 @@
--- Remembers what LML said of identities, and how often in a row that was an error.
+-- Records LML's answers about identities, and how many errors in a row each has had.
 INSERT INTO listener.warmth AS w (identity_id, status, asked_at, failures)
 SELECT
     n.identity_id,

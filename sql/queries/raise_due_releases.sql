@@ -1,6 +1,7 @@
--- Leaves a change in the outbox for those of some releases that are due, as the searches would find them, unless one
--- waits already; wakes the library's daemon as the triggers do. One row if anything was left.
--- The transaction's id is drawn before any seq: a reader's floor could pass a seq that is older than its transaction.
+-- Puts a change in the outbox for those of the given releases that are due, as the searches would find them, unless
+-- one is already waiting; wakes the library's daemon as the triggers do. Returns one row if any change was added. The
+-- transaction draws its id before any seq: otherwise a reader's floor could pass a seq whose transaction had no id
+-- yet.
 WITH started AS MATERIALIZED (
     SELECT pg_current_xact_id() AS id
 ),
@@ -39,7 +40,7 @@ due AS MATERIALIZED (
             WHEN g.question <> listener.question_digest(
                 l.artist_name, l.album_title, l.legacy_release_id, listener.is_compilation(l.code_volume_letters)
             ) THEN true
-            -- What failed has a time and a feed of its own.
+            -- Failed rows have their own retry time and feed.
             WHEN g.failures > 0 THEN g.failed_at > now()
             ELSE g.next_ask_at <= now()
                 OR listener.is_contradicted(

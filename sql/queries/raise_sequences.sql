@@ -1,6 +1,6 @@
--- Names the sequences that are behind the rows drawn from them, as a logical copy of the rows leaves them, and brings
--- them up to these if asked to: our own, and that of the history if it is given. One that the role may not look at is
--- left out: its position is unknown.
+-- Lists the sequences that are behind the rows drawn from them, as a logical copy of the rows leaves them, and
+-- advances them if requested: our own, and that of the history if it is given. Leaves out sequences that the role may
+-- not read, because their position is unknown.
 SELECT
     drawn.name,
     CASE WHEN %(raising)s THEN setval(c.oid::regclass, drawn.highest) END AS position

@@ -1,6 +1,7 @@
--- Leaves a change in the outbox for every row being played that names a Discogs release and has no identity, unless
--- one waits already; wakes the rotation's daemon as the triggers do. One row if anything was left.
--- The transaction's id is drawn before any seq: a reader's floor could pass a seq that is older than its transaction.
+-- Puts a change in the outbox for every row in rotation that has a Discogs release but no identity, unless one is
+-- already waiting; wakes the rotation's daemon as the triggers do. Returns one row if any change was added. The
+-- transaction draws its id before any seq: otherwise a reader's floor could pass a seq whose transaction had no id
+-- yet.
 WITH started AS MATERIALIZED (
     SELECT pg_current_xact_id() AS id
 ),

@@ -1,4 +1,4 @@
--- Reads what the ledger knows of a row of the library, and whether the row is there and still says what was asked.
+-- Reads the ledger's entry for a row of the library, and whether the row exists and still asks the same question.
 SELECT
     g.outcome,
     g.tracks,

@@ -1,6 +1,6 @@
--- Returns for each stream how many changes wait, how long the oldest has waited, whether another daemon follows it, and
--- how many of its rows wait for another try; with each, how many rows are parked and what refreshes cost Discogs in the
--- last window.
+-- Returns for each stream how many changes wait, how long the oldest has waited, whether another daemon follows it,
+-- and how many of its rows wait for a retry; and, with each, how many rows are parked and what refreshes have cost
+-- Discogs in the last window.
 SELECT
     l.stream,
     c.backlog,

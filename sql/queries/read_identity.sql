@@ -1,5 +1,5 @@
 -- Reads the identity of a row of the library: whether we wrote it, and whether it is a person's work, which our
--- verdicts leave as it is.
+-- verdicts do not change.
 SELECT
     i.method,
     i.confidence,

@@ -1,5 +1,5 @@
--- Reads the last run of each kind that no command started and that ended, and when one of the kind last succeeded; one
--- whose process shows no more that it lives is lost, as in the list of runs.
+-- Reads the last run of each kind that no command started and that ended, and when a run of the kind last succeeded. A
+-- run whose process no longer shows signs of life is lost, as in the list of runs.
 SELECT
     k.kind,
     l.started_at,

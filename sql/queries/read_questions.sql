@@ -1,5 +1,6 @@
--- Reads what LML would be asked about some rows now, and whether the ledger has an answer to just that which holds.
--- OFFSET 0 keeps the joins to look-ups by key: a plan made on empty tables would else walk through all of their indexes.
+-- Reads what LML would be asked about some rows now, and whether the ledger has a fresh answer to that question.
+-- OFFSET 0 makes the joins look up rows by key: otherwise a plan made on empty tables would walk through all of their
+-- indexes.
 SELECT
     l.id AS library_id,
     l.artist_name,
@@ -30,7 +31,7 @@ SELECT
     g.parked
 FROM {backend}.library AS l
 CROSS JOIN LATERAL (
-    -- Computed once, not wherever it is used.
+    -- Computed once, not at each use.
     SELECT listener.question_digest(
         l.artist_name, l.album_title, l.legacy_release_id, listener.is_compilation(l.code_volume_letters)
     )
@@ -67,7 +68,7 @@ LEFT JOIN LATERAL (
 CROSS JOIN LATERAL (
     SELECT coalesce(max(c.id), 0) AS last_credit
     FROM (
-        -- Else the credits of all releases might be read backwards until one of this release came.
+        -- Otherwise the credits of all releases might be read backwards until one of this release is found.
         SELECT b.id
         FROM {backend}.compilation_track_artist AS b
         WHERE b.library_id = l.id

@@ -1,7 +1,7 @@
--- Returns what the refresh calls of the last window, including those in flight, cost Discogs, and what one identity
--- cost lately. A call in flight counts until its time is up; one whose process has no session any more may still be at work
--- in LML, and counts as if it had ended a window after it began. One of the future does not count: the clock was set
--- back.
+-- Returns what the refresh calls of the last window, including those in flight, have cost Discogs, and what one
+-- identity has recently cost. A call in flight counts until its time is up. If its process no longer has a session,
+-- LML may still be working on it, and it counts as if it had ended one window after it began. A call in the future
+-- does not count: the clock was set back.
 WITH moment AS MATERIALIZED (
     SELECT clock_timestamp() AS now
 ),

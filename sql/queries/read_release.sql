@@ -1,4 +1,4 @@
--- Reads what a row of the library says.
+-- Reads the content of a row of the library.
 SELECT
     l.artist_name,
     l.album_title,

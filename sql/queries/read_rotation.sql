@@ -1,4 +1,4 @@
--- Reads those of some rotation rows that are being played now, and whether LML lately said something of use about
+-- Reads those of some rotation rows that are in rotation now, and whether LML has recently given a useful answer about
 -- the identity of each.
 SELECT
     r.id,

@@ -1,5 +1,5 @@
--- Reads the latest runs; one without an end goes on only while its process has a session and shows that it lives: a
--- process whose own session was cut could not write down how the run ended, and went on with others.
+-- Reads the latest runs. One without an end is still running only if its process has a session and shows signs of
+-- life: a process whose own session was cut could not record how the run ended, and went on with others.
 SELECT
     r.run_id,
     r.kind,

@@ -1,4 +1,4 @@
--- Reads how the streams went, in steps; of a step the worst, and the sums.
+-- Reads the samples of the streams, in steps; each step has the worst value, and the sums.
 SELECT
     s.stream,
     date_bin(%(step)s::interval, s.at, 'epoch') AS at,

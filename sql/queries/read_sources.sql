@@ -1,5 +1,5 @@
 -- Reads the evidence behind the identity of a row of the library: whether we wrote it, and whether it is a person's
--- work, which our verdicts leave as it is.
+-- work, which our verdicts do not change.
 SELECT
     s.source,
     s.external_id,

@@ -1,5 +1,5 @@
--- Reads of each stream what waits in the outbox, who follows it, how that gets on, and whether that session is still
--- there. Another role's backend_start is not shown to us.
+-- Reads what waits in the outbox for each stream, who follows it, how that daemon is doing, and whether its session
+-- still exists. PostgreSQL hides another role's backend_start from us.
 SELECT
     l.stream,
     c.backlog,

@@ -1,5 +1,5 @@
--- Returns which changes of a library row wait in the outbox, who follows the library, whether that session is
--- still there, and what LML does to it instead of answering.
+-- Returns which changes of a library row wait in the outbox, who follows the library, whether that session still
+-- exists, and how LML fails to answer it.
 SELECT
     c.waiting,
     c.first_at,

@@ -1,5 +1,5 @@
--- Remembers rows that could not be answered, each with when to try again, unless a newer question was answered or
--- failed meanwhile, and settles the changes given, of rows that are remembered.
+-- Records rows that could not be answered, each with when to try again, unless a newer question has been answered or
+-- has failed meanwhile; settles the given changes of the recorded rows.
 WITH failed AS (
     INSERT INTO listener.ledger AS g
         (library_id, question, ask_order, next_ask_at, failures, suspicion, parked, failure, failure_detail, failed_at,
@@ -32,7 +32,7 @@ WITH failed AS (
         failure = excluded.failure,
         failure_detail = excluded.failure_detail,
         failed_at = excluded.failed_at,
-        -- The failures before may have been answered meanwhile.
+        -- The row may have been answered since its earlier failures.
         failing_since = CASE
             WHEN excluded.failures > 1 THEN coalesce(g.failing_since, excluded.failing_since)
             ELSE excluded.failing_since
@@ -48,7 +48,7 @@ handled AS MATERIALIZED (
 settled AS (
     DELETE FROM listener.change AS c
     WHERE c.stream = 'library'
-        -- A plan made on an empty outbox would filter by the numbers alone, having read the whole stream.
+        -- Without bounds, a plan made on an empty outbox would read the whole stream and filter it by seq.
         AND c.seq BETWEEN (SELECT min(a.seq) FROM handled AS a) AND (SELECT max(a.seq) FROM handled AS a)
         AND c.seq = ANY (ARRAY(SELECT a.seq FROM handled AS a))
 )

@@ -1,4 +1,4 @@
--- Remembers rotation rows whose identity could not be minted or refreshed, each with when to try again, and settles
+-- Records rotation rows whose identity could not be minted or refreshed, each with when to try again, and settles
 -- their changes.
 WITH failed AS (
     INSERT INTO listener.rotation_failure AS g
@@ -22,7 +22,7 @@ WITH failed AS (
 )
 DELETE FROM listener.change AS c
 WHERE c.stream = 'rotation'
-    -- A plan made on an empty outbox would filter by the numbers alone, having read the whole stream.
+    -- Without bounds, a plan made on an empty outbox would read the whole stream and filter it by seq.
     AND c.seq BETWEEN (SELECT min(s.seq) FROM unnest(%(seqs)b::bigint[]) AS s (seq))
     AND (SELECT max(s.seq) FROM unnest(%(seqs)b::bigint[]) AS s (seq))
     AND c.seq = ANY (%(seqs)b::bigint[])

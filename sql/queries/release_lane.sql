@@ -1,4 +1,4 @@
--- Hands a stream over to another daemon, and says what made us give it up, if anything did.
+-- Releases a stream to another daemon, and records why we gave it up, if there was a reason.
 UPDATE listener.lane AS l
 SET holder = NULL,
     holder_pid = NULL,

@@ -1,5 +1,5 @@
--- Replaces and withdraws the identities that hold_identities.sql chose; they are locked, and kept if they can be.
--- What an older job knew of the release itself outlives another verdict, but not another question.
+-- Replaces and withdraws the identities that hold_identities.sql chose; they are locked, and already in the history if
+-- there is one. What an older job knew about the release itself survives another verdict, but not another question.
 WITH withdrawn AS (
     DELETE FROM {backend}.library_identity AS i
     WHERE i.library_id = ANY (nullif(current_setting('listener.withdrawn', true), '')::int[])

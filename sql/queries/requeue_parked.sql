@@ -1,4 +1,4 @@
--- Puts parked rows of the library back, all of them if no ids are given: forgets their failures, enters a change of
+-- Requeues parked rows of the library, or all of them if no ids are given: deletes their failures, puts a change of
 -- each in the outbox and wakes the daemon. Rows are locked in the order in which verdicts lock them.
 WITH parked AS MATERIALIZED (
     SELECT g.library_id

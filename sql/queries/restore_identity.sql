@@ -1,5 +1,5 @@
--- Restores a former identity as a person's work, which no verdict replaces; the one that stands is locked and moves to
--- the history. Returns the row unless the former identity or the release is gone, or an identity came in between.
+-- Restores a former identity as a person's work, which no verdict replaces; the current identity is locked, and moves to
+-- the history. Returns the row unless the former identity or the release is gone, or another identity came in between.
 WITH kept AS (
     INSERT INTO {backend}.library_identity_history
         (library_id, discogs_master_id, discogs_release_id, musicbrainz_release_group_mbid,
@@ -65,6 +65,6 @@ SET discogs_master_id = excluded.discogs_master_id,
     confidence = excluded.confidence,
     agreement_sources = excluded.agreement_sources,
     notes = excluded.notes
--- One that came after the look for it was not locked and not kept, so it stays.
+-- An identity that was written after the lock was taken is not in the history, so it stays.
 WHERE %(stood)s
 RETURNING i.library_id

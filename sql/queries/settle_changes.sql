@@ -1,7 +1,7 @@
--- Removes entries of the outbox that are handled.
+-- Removes handled entries from the outbox.
 DELETE FROM listener.change AS c
 WHERE c.stream = %(stream)s
-    -- A plan made on an empty outbox would filter by the numbers alone, having read the whole stream.
+    -- Without bounds, a plan made on an empty outbox would read the whole stream and filter it by seq.
     AND c.seq BETWEEN (SELECT min(s.seq) FROM unnest(%(seqs)b::bigint[]) AS s (seq))
     AND (SELECT max(s.seq) FROM unnest(%(seqs)b::bigint[]) AS s (seq))
     AND c.seq = ANY (%(seqs)b::bigint[])

@@ -18,7 +18,7 @@ said AS MATERIALIZED (
 ),
 answering AS (
     UPDATE listener.ledger AS g
-    -- What LML called "manual" before was replaced: where that stands from now on, a person wrote it.
+    -- An identity for which LML answered "manual" was replaced: from now on that method means a person.
     SET identity_question = NULL,
         lml_manual = ARRAY(SELECT s.part FROM said AS s WHERE s.library_id = g.library_id)
     WHERE g.library_id = ANY (ARRAY(
@@ -39,7 +39,7 @@ answered AS MATERIALIZED (
 settled AS (
     DELETE FROM listener.change AS c
     WHERE c.stream = 'library'
-        -- A plan made on an empty outbox would filter by the numbers alone, having read the whole stream.
+        -- Without bounds, a plan made on an empty outbox would read the whole stream and filter it by seq.
         AND c.seq BETWEEN (SELECT min(a.seq) FROM answered AS a) AND (SELECT max(a.seq) FROM answered AS a)
         AND c.seq = ANY (ARRAY(SELECT a.seq FROM answered AS a))
 )
@@ -57,12 +57,12 @@ SELECT
                 i.method, i.notes, i.library_id IN (SELECT a.library_id FROM accepted AS a WHERE 'identity' = ANY (a.lml_manual))
             )
     ) AS unresolved_now,
-    -- They still ask the same, and nothing newer was asked.
+    -- They still ask the same question, and no newer one was asked.
     ARRAY(
         SELECT v.library_id
         FROM unnest(%(library_ids)b::int[], %(questions)b::bytea[]) AS v (library_id, question)
         WHERE v.library_id NOT IN (SELECT a.library_id FROM accepted AS a)
-            -- Not as NOT EXISTS, which a plan made on an empty table answers by reading all of it.
+            -- Not NOT EXISTS: a plan made on an empty table would read all of it.
             AND coalesce(
                 (SELECT g.ask_order FROM listener.ledger AS g WHERE g.library_id = v.library_id) <= %(ask_order)s,
                 true

@@ -1,4 +1,4 @@
--- Takes a stream, unless anything happened to its lane since it was read.
+-- Takes a stream, unless its lane has changed since it was read.
 UPDATE listener.lane AS l
 SET holder = %(holder)s,
     holder_pid = pg_backend_pid(),

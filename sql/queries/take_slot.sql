@@ -1,6 +1,6 @@
--- Takes the present slot of a job, which begins so long after a multiple of its interval since the epoch, unless it was
--- taken and finished. A slot that lies in the future was taken before a clock was set back, and counts for nothing.
--- What was missed is caught up by one slot.
+-- Takes the current slot of a job, unless it was taken and finished. Slots are counted from the given time after the
+-- epoch. A slot in the future was taken before a clock was set back, and is ignored. One slot makes up for all that
+-- were missed.
 WITH present AS (
     SELECT date_bin(%(every)s, now(), timestamptz 'epoch' + %(begins)s) AS slot
 )

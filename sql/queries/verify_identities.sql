@@ -1,9 +1,9 @@
 -- Writes the identities that are new, and verifies those that LML found again; the ledger has just accepted them.
--- Of the others it locks those that LML found differently and leaves them as they are. These, and those that may have
--- to go, are listed in listener.unsettled, a setting of this transaction, for the statements that follow. Each of them
--- has a snapshot of its own: what is kept is what is replaced, even if another session wrote it a moment ago.
--- The plan is made once a session, perhaps while the tables are empty: rows are reached by key or through a hash,
--- whatever the planner takes their number for. IN .. IS TRUE stays a hash where a join becomes a nested loop.
+-- Locks those that LML found differently and leaves them as they are. The setting listener.unsettled of this
+-- transaction lists these, and those that may have to go, for the following statements. Each of them has a snapshot of
+-- its own: what they keep is what they replace, even if another session wrote it a moment ago. A session plans this
+-- once, perhaps while the tables are empty: rows are reached by key or through a hash, however many the planner
+-- expects. IN .. IS TRUE stays a hash where a join would become a nested loop.
 WITH accepted AS MATERIALIZED (
     SELECT
         g.library_id,
@@ -35,7 +35,7 @@ verified AS (
     WHERE (f.library_id IN (SELECT a.library_id FROM accepted AS a)) IS TRUE
     ORDER BY f.library_id
     ON CONFLICT (library_id) DO UPDATE
-    -- All columns, though some are known to be equal: PostgreSQL writes that faster than a part of them.
+    -- All columns, although some are known to be equal: PostgreSQL writes all faster than some.
     SET wikidata_qid = excluded.wikidata_qid,
         spotify_id = excluded.spotify_id,
         apple_music_id = excluded.apple_music_id,

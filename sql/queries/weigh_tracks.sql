@@ -1,9 +1,8 @@
--- Holds the credits that LML offers for the compilations just accepted against the rows that they would go to, and
--- returns what becomes of each, and what would change of its row. It changes none: an UPDATE wakes the backend's
--- statement triggers even if it writes nothing.
--- A credit is one (artist name, title) of a release. Each look-up is by key whatever the planner takes the number of
--- rows for; an artist is looked up only for a row that could take it, and two of one folded name are nobody: such a row
--- is written without an artist.
+-- Compares the credits that LML offers for the compilations just accepted with the rows that would take them, and
+-- returns what becomes of each, and what would change in its row. It changes no row itself: an UPDATE fires the
+-- backend's statement triggers even if it writes nothing. A credit is one (artist name, title) of a release. Each
+-- look-up is by key, however many rows the planner expects. An artist is looked up only for a row that could take it,
+-- and if two share a folded name, the row is written without an artist.
 WITH accepted AS MATERIALIZED (
     SELECT g.library_id
     FROM listener.ledger AS g

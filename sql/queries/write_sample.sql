@@ -1,4 +1,4 @@
--- Writes down how a stream went.
+-- Stores a sample of a stream.
 INSERT INTO listener.sample
     (stream, seconds, backlog, oldest, claimed, settled, typical, worst, silent, woken, coverage)
 VALUES

@@ -1,4 +1,4 @@
--- Writes the evidence of the identities that the ledger accepted; ours that LML no longer names goes, and so does that
+-- Writes the evidence of the identities that the ledger accepted, and deletes ours that LML no longer names, and that
 -- of withdrawn identities. What a person wrote stays. Evidence that LML named before, and names unchanged, is verified
 -- first: an upsert locks each row before it updates it, which takes half as much WAL again.
 WITH accepted AS MATERIALIZED (

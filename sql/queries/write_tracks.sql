@@ -1,5 +1,5 @@
--- Writes artists and positions to rows that were found to lack them, and returns by release how many of each.
--- Rows are locked by ascending id. Each is written only if it is still the one that was looked at, and no librarian's.
+-- Writes artists and positions to rows that were found to lack them, and returns by release how many of each. Rows are
+-- locked by ascending id. Each is written only if it is unchanged since it was read, and not a librarian's.
 WITH locked AS MATERIALIZED (
     SELECT c.id
     FROM {backend}.compilation_track_artist AS c
