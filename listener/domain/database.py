@@ -33,7 +33,7 @@ _USUAL_DEADLOCK_TIMEOUT = timedelta(seconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One server; `version` is like 150016 for 15.16, `clock_ahead` is of this machine's clock."""
+    """A server; `version` is 150016 for 15.16, `clock_ahead` the lead of this machine's clock."""
 
     version: int
     version_name: str
@@ -48,10 +48,10 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """What is not there at all, and which rights the role lacks on what is.
+    """Objects that do not exist at all, and rights that the role lacks on those that do.
 
-    Of `hidden` tables row level security may keep rows from it. `refused` are the writes that fail
-    in spite of its rights, each with the reason; `untried` says why they were not all tried.
+    Row level security may hide rows of `hidden` tables. `refused` are the writes that fail in spite
+    of the role's rights, each with the reason; `untried` says why not all were tried.
     """
 
     absent: tuple[str, ...]
@@ -63,10 +63,10 @@ class Rights:
 
 @dataclass(frozen=True, slots=True)
 class WakeupTrial:
-    """Whether a NOTIFY came from the session that listens, and from another one.
+    """Whether a NOTIFY arrived from the listening session itself, and from another one.
 
-    `same_backend` says whether a session stays with one backend of the server while another
-    session is at work; a pooler in transaction mode hands them out.
+    `same_backend` says whether a session keeps its server process while another session works; a
+    pooler in transaction mode shares them out.
     """
 
     from_itself: bool
@@ -76,11 +76,10 @@ class WakeupTrial:
 
 @dataclass(frozen=True, slots=True)
 class HistoryTable:
-    """What there is of `library_identity_history`, and what is in the way of writing to it.
+    """The state of `library_identity_history`, and what prevents writing to it.
 
-    `numbered` says whether its rows have whole numbers. Of the columns that we write, some may be
-    `missing` or `different` in type; `unknown` ones have to be filled and we do not know with what.
-    `lacking` are rights.
+    `numbered` says whether its ids are whole numbers. Columns that we write may be `missing`, or
+    `different` in type; `unknown` ones require a value that we cannot know. `lacking` are rights.
     """
 
     present: bool
@@ -93,7 +92,7 @@ class HistoryTable:
 
     @property
     def countable(self) -> bool:
-        """Whether its sequence matters to us and can be held against its rows."""
+        """Whether its sequence matters to us and can be compared with its rows."""
         return self.readable and self.numbered and self.obstacle is None
 
     @property
@@ -113,7 +112,7 @@ class HistoryTable:
 
 
 def unfit(encoding: str) -> str:
-    """Say what is wrong with an encoding, and what to do."""
+    """Return what is wrong with an encoding, and what to do."""
     return (
         f"encoded in {encoding}, which cannot hold every name that LML knows; "
         f"move the backend to a database encoded in {UNICODE}"
@@ -191,7 +190,7 @@ def judge_parts(schema: list[str], triggers: list[str], lagging: list[str]) -> I
 
 
 def judge_keys(misdirected: Mapping[str, str]) -> Iterator[Finding]:
-    """Judge whether foreign keys refer to the tables in use; each comes with what repairs it."""
+    """Judge whether foreign keys refer to the tables in use; the values repair the others."""
     if misdirected:
         finding = f"still refer to a table that was replaced: {'; '.join(misdirected)}"
         advice = f"run as the owner of the backend's tables: {'; '.join(misdirected.values())}"

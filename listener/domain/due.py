@@ -97,7 +97,7 @@ class Batches:
 class Search(StrEnum):
     """A way to find rows that are due.
 
-    Failed rows, rows whose time has come, a scan of every row, compilations that were asked before,
+    Failed rows, rows due by time, a scan of every row, compilations that were asked about before,
     or everything that is being played.
     """
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-# What to do about what several checks may find.
+# Advice on what several checks may find.
 MIGRATE = "run `listener migrate` as the owner of the backend's tables"
 GRANT = "run `listener roles --role ROLE --apply` as the owner of the backend's tables"
-# A policy for the role is not enough: one cannot know that it hides no row.
+# A policy for the role is not enough: nothing proves that it hides no row.
 SEE_ALL_ROWS = "have an administrator run ALTER ROLE ... BYPASSRLS for the daemon's role"
 DIRECT = "point DATABASE_URL at PostgreSQL itself, or at a pooler in session mode"
 UNDO_MIGRATION = "see `listener runbook database-down`; undo the migration, or upgrade the listener"
@@ -25,7 +25,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found, with advice unless all is well."""
+    """What one check found, with advice unless the check passed."""
 
     check: str
     state: State

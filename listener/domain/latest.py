@@ -1,4 +1,4 @@
-"""The latest answers: what became of the last changes, for people who watch."""
+"""The latest answers: what became of the last changes, for people who watch the page."""
 
 from __future__ import annotations
 

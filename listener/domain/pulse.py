@@ -1,4 +1,4 @@
-"""What is known of the streams: a daemon's pulse, readings of the database, and samples of both."""
+"""What is known about the streams: a daemon's pulse, readings of the database, and samples."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Pulse:
 
 @dataclass(frozen=True, slots=True)
 class StreamReading:
-    """What the database knows of one stream; `retrying` rows failed and wait for another try."""
+    """The database's view of one stream; `retrying` rows failed and wait for another attempt."""
 
     stream: Stream
     backlog: int
@@ -83,11 +83,10 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class LaneReport:
-    """How a holder gets on with its stream, as each beat notes it in the lane.
+    """How a holder is doing with its stream, as each beat records it in the lane.
 
-    `fault` is what keeps changes from being handled, `stalled` how long ago the slower loop turned,
-    `lml_trouble` what LML does instead of answering, and `lml_pause` for how long it is left
-    alone.
+    `fault` is what prevents changes from being handled, `stalled` how long ago the slower loop
+    turned, `lml_trouble` how LML fails to answer, and `lml_pause` how long calls to it are paused.
     """
 
     breaker: BreakerState = BreakerState.CLOSED

@@ -73,7 +73,7 @@ class RotationCoverage:
 
     `resolved` rows have both a Discogs release and an identity; `coverage` is their share (0..1) of
     those with a Discogs release, 1 if there are none. `identities` counts each once; the identity
-    of `warmed_24h` rows was warmed within a day. `coldest` is when LML last said something of use
+    of `warmed_24h` rows was warmed within a day. `coldest` is when LML last gave a useful answer
     about the identity that has waited longest.
     """
 
@@ -89,9 +89,9 @@ class RotationCoverage:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Whether an identity answered lately, and its status since a given time.
+    """Whether an identity answered recently, and its status since a given time.
 
-    `answered` is None if LML has said nothing useful about it since that time.
+    `answered` is None if LML has given no useful answer about it since that time.
     """
 
     known: bool

@@ -19,7 +19,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def span(duration: timedelta, *, largest: str = "d") -> str:
-    """Return a duration to the nearest of the largest unit it holds twice: 12 s, 90 min, 7 d."""
+    """Return a duration, rounded to the largest unit that fits twice: 12 s, 90 min, 7 d."""
     seconds = max(0, duration.total_seconds())
     unit, size = next(
         (unit, size)
@@ -30,7 +30,7 @@ def span(duration: timedelta, *, largest: str = "d") -> str:
 
 
 def trimmed(value: object) -> object:
-    """Return a text without blanks, line ends and one pair of quotes around it, other values as is.
+    """Return text without surrounding blanks, line ends and one pair of quotes; other values as is.
 
     A mounted file ends in a line end, and some readers of env files keep the quotes.
     """

@@ -1,4 +1,4 @@
-"""What callers of LML share: a circuit breaker for each stream, and permits."""
+"""What all callers of LML share: a circuit breaker for each stream, and permits."""
 
 from __future__ import annotations
 
@@ -125,9 +125,9 @@ class Priority(IntEnum):
 
 
 class Permits:
-    """Limits how many calls or batches go on at a time, and reserves one for changes.
+    """Limits how many calls or batches run at a time, and reserves one for changes.
 
-    With a total of one none can be reserved: a change then waits for the one that goes on.
+    With a total of one, none can be reserved: a change then waits for the one that is running.
     `in_flight` counts all of them; `for_patient` limits those that are not for changes.
     """
 

@@ -57,7 +57,7 @@ class Feeder:
         while True:
             self.turned_at = now()
             if pause := self._wait_before_look(paused_for()):
-                # With a full room there is no point in looking before something leaves it.
+                # With a full room, looking is pointless until something leaves it.
                 self.behind = self.room.free > 0
                 # Writers need not wake it: it will look again anyway.
                 await self.lane.rouse()

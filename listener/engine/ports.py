@@ -184,7 +184,7 @@ class Refreshes(Protocol):
     ) -> None:
         """Record what a call cost, and LML's report on each identity.
 
-        `answered` counts the identities that LML said something of use about.
+        `answered` counts the identities about which LML gave a useful answer.
         """
 
 
@@ -192,10 +192,10 @@ class Due(Protocol):
     """The rows that deserve a question although no change says so."""
 
     def failed(self, scope: Scope) -> AsyncIterator[Sequence[DueRow]]:
-        """Yield the failed rows whose retry time has come."""
+        """Yield the failed rows that are due for a retry."""
 
     def by_time(self, scope: Scope) -> AsyncIterator[Sequence[DueRow]]:
-        """Yield the rows whose next question is due by its time."""
+        """Yield the rows that are due by time."""
 
     def by_content(self, scope: Scope) -> AsyncIterator[Sequence[DueRow]]:
         """Yield the rows that are due by their content, after looking at every row."""
@@ -244,7 +244,7 @@ class Slots(Protocol):
 
 
 class Bell(Protocol):
-    """Wakes jobs when their time has come."""
+    """Wakes jobs at their scheduled times."""
 
     async def wait(self, job: str, at_most: timedelta) -> None:
         """Return when the job's time has come, or after `at_most`."""

@@ -32,7 +32,7 @@ _log = structlog.stdlib.get_logger()
 
 # A run ends after this many failures in a row: within seconds in a command, which pauses briefly.
 _GIVE_UP = 5
-# A person waits for a command, so it should soon find out whether it makes sense to go on.
+# A person waits for a command, so it should soon find out whether continuing makes sense.
 RUN_BACKOFF = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=5))
 _SPREAD_OVER = 20_000
 _NOTE_EVERY = timedelta(seconds=2)
@@ -43,7 +43,7 @@ class RunHaltedError(FixableError):
 
 
 def give_up(fault: ServiceFault, in_a_row: int) -> None:
-    """Raise `RunHaltedError` if there is no point in going on after `in_a_row` failures."""
+    """Raise `RunHaltedError` if it is pointless to continue after `in_a_row` failures."""
     if isinstance(fault, LmlRefusedError):
         raise RunHaltedError(str(fault)) from fault
     if in_a_row >= _GIVE_UP:
@@ -132,7 +132,7 @@ class Reconciler:
         self, kind: RunKind, scope: Scope, limit: int | None = None
     ) -> AsyncGenerator[Sequence[DueRow], None]:
         most = _SPREAD_OVER if limit is None else min(limit, _SPREAD_OVER)
-        # Rows whose time has come go first: they need not wait for the scan of every row.
+        # Rows due by time go first: they need not wait for the scan of every row.
         if Search.FAILED in kind.searches:
             async for rows in self.due.failed(scope):
                 yield rows

@@ -1,4 +1,4 @@
-"""Retries failed rows once their time has come."""
+"""Retries failed rows when they are due again."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _LOOK_EVERY = timedelta(minutes=1)
 class Retrier:
     """Hands failed rows to the handler of changes, in batches of their own.
 
-    `due` returns up to the given number of rows whose time has come. `circuit` is shared by all
-    callers of the stream.
+    `due` returns up to the given number of rows that are due for a retry. `circuit` is shared by
+    all callers of the stream.
     """
 
     due: Callable[[int], Awaitable[Sequence[int]]]

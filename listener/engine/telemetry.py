@@ -1,4 +1,4 @@
-"""Reports how changes move, and what runs and calls there are."""
+"""Reports on changes, runs and calls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 class Telemetry(Protocol):
     """Reports to the operators' dashboards; it neither delays nor breaks what it reports on.
 
-    The methods here report nothing.
+    The methods of this base class report nothing.
     """
 
     def settled(self, _stream: Stream, _ages: Sequence[float], /) -> None:
@@ -57,7 +57,7 @@ class TelemetryFanOut(Telemetry):
         self._receivers = list(receivers)
 
     def add(self, receiver: Telemetry) -> None:
-        """Pass on to this one, too, whatever is reported from now on."""
+        """Also pass on to this receiver what is reported from now on."""
         self._receivers.append(receiver)
 
     def settled(self, stream: Stream, ages: Sequence[float], /) -> None:

@@ -82,7 +82,7 @@ class Warmer:
     latest: LatestAnswers = field(default_factory=LatestAnswers)
 
     async def handle(self, batch: Batch) -> BatchOutcome:
-        """Handle a batch; rows for which there is no budget now are left untried.
+        """Handle a batch; rows for which the budget has no room now are left untried.
 
         A service fault ends this early and is part of the outcome; work already done stays.
         """

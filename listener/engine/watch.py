@@ -1,4 +1,4 @@
-"""Watches the database: how the streams are, and whether their changes are captured."""
+"""Watches the database: the state of the streams, and whether their changes are captured."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ class CaptureWatch:
     """Looks for triggers that are missing or disabled, and catches up once they are back.
 
     `look` returns the streams whose changes are not captured; `catch_up` searches one of them for
-    missed changes. `misdirected` returns foreign keys that still refer to a table that another one
-    replaced, with what repairs each. `uncaptured` is the latest result of `look`, None while the
+    missed changes. `misdirected` returns foreign keys that still refer to a replaced table, each
+    with the statement that repairs it. `uncaptured` is the latest result of `look`, None while the
     watch does not run.
     """
 
