@@ -82,7 +82,7 @@ def test_all_that_is_ours_has_its_rights(db: Connection, role: str) -> None:
         " WHERE p.pronamespace = 'listener'::regnamespace AND p.prorettype <> 'trigger'::regtype"
     ).fetchall()
     listed = {right.name for right in granted(db, role) if right.schema_name == "listener"}
-    assert {name for (name,) in ours} <= listed, "name it in sql/queries/list_rights.sql"
+    assert {name for (name,) in ours} <= listed, "name it in listener/adapters/postgres/rights.py"
     wanted = {right.wanted_right for right in granted(db, role) if right.name == "rotation_failure"}
     assert wanted == {"SELECT", "INSERT", "UPDATE", "DELETE"}
 

@@ -14,6 +14,41 @@ from listener.adapters.postgres.sessions import Connection, only_row, query, rea
 from listener.domain.faults import InstallationError
 from listener.domain.finding import SEE_ALL_ROWS
 
+_ROWS = ("SELECT", "INSERT", "UPDATE", "DELETE")
+# What a daemon needs, each with its rights.
+_OURS = (
+    ("TABLE", "installed", "SELECT"),
+    ("TABLE", "change", "SELECT", "INSERT", "DELETE"),
+    ("TABLE", "ledger", *_ROWS),
+    ("TABLE", "run", *_ROWS),
+    ("TABLE", "slot", "SELECT", "INSERT", "UPDATE"),
+    ("TABLE", "sample", "SELECT", "INSERT", "DELETE"),
+    ("TABLE", "lane", "SELECT", "UPDATE"),
+    ("TABLE", "refresh", *_ROWS),
+    ("TABLE", "warmth", *_ROWS),
+    ("TABLE", "rotation_failure", *_ROWS),
+    ("SEQUENCE", "ask_order", "USAGE", "UPDATE"),
+    ("ROUTINE", "question_digest", "EXECUTE"),
+    ("ROUTINE", "still_holds", "EXECUTE"),
+    ("ROUTINE", "is_kept", "EXECUTE"),
+    ("ROUTINE", "is_contradicted", "EXECUTE"),
+    ("ROUTINE", "is_compilation", "EXECUTE"),
+    ("ROUTINE", "reason_after", "EXECUTE"),
+)
+_LINK = "track_artist_id, track_artist_link_confidence, track_artist_link_method, track_position"
+_OPTIONAL = "library_identity_history"
+_OF_THE_BACKEND = (
+    # A row lock requires the right to update some column, no matter which; the daemon updates none.
+    ("TABLE", "library", "SELECT", "UPDATE (id)"),
+    ("TABLE", "rotation", "SELECT", "UPDATE (lml_identity_id)"),
+    ("TABLE", "artists", "SELECT"),
+    ("ROUTINE", "fold_artist_name", "EXECUTE"),
+    ("TABLE", "compilation_track_artist", "SELECT", f"UPDATE ({_LINK})"),
+    ("TABLE", "library_identity", *_ROWS),
+    ("TABLE", "library_identity_source", *_ROWS),
+    ("TABLE", _OPTIONAL, "SELECT", "INSERT"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Right:
@@ -40,8 +75,25 @@ class Right:
 
 async def list_rights(connection: Connection, backend: str, role: str | None = None) -> list[Right]:
     """Return what a daemon needs and whether a role, or who we are, has it."""
-    parameters = {"backend": backend, "role": role}
+    kinds, schemas, names, rights = map(list, zip(*_wanted(backend), strict=True))
+    parameters = {
+        "kinds": kinds,
+        "schemas": schemas,
+        "names": names,
+        "rights": rights,
+        "optional": _OPTIONAL,
+        "role": role,
+    }
     return await read(connection, Right, query("list_rights", backend), parameters)
+
+
+def _wanted(backend: str) -> Iterator[tuple[str, str | None, str | None, str]]:
+    """Yield kind, schema, name and right; the database is the one that we are connected to."""
+    yield "DATABASE", None, None, "CONNECT"
+    for schema, things in (("listener", _OURS), (backend, _OF_THE_BACKEND)):
+        yield "SCHEMA", None, schema, "USAGE"
+        for kind, name, *rights in things:
+            yield from ((kind, schema, name, right) for right in rights)
 
 
 async def list_hidden(
