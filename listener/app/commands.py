@@ -150,7 +150,7 @@ async def _run(
 ) -> None:
     library = LibraryParts(parts)
     if command.kind is RunKind.SWEEP and not command.dry:
-        await library.release_watch().look()
+        await library.note_release()
     if command.leftovers:
         resolver = library.resolver()
         resolver.tally = tally

@@ -7,10 +7,12 @@ import gc
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 
 from listener.adapters.host import Ending, notify
+from listener.adapters.postgres.inventory import misdirected_keys, uncaptured_streams
 from listener.adapters.postgres.outbox import LaneTimes, PostgresLanes
 from listener.adapters.postgres.store import Store
 from listener.adapters.schedule import ApschedulerBell
@@ -84,7 +86,7 @@ async def _follow(
         beside_library = [
             routine.run,
             capture.run,
-            of_library.release_watch().run,
+            of_library.watch_releases,
             *(retrier.run for retrier in of_library.retriers(resolver.tally)),
         ]
         beside_rotation = [
@@ -191,8 +193,9 @@ def _capture_watch(store: Store, audit: Audit) -> CaptureWatch:
                 # What changed but has an identity is refreshed by the next walk.
                 await rotation.raise_unminted()
 
-    capture = store.capture()
-    return CaptureWatch(capture.look, catch_up, capture.misdirected)
+    where = store.pool, store.database.backend
+    look, misdirected = partial(uncaptured_streams, *where), partial(misdirected_keys, *where)
+    return CaptureWatch(look, catch_up, misdirected)
 
 
 async def _let_changes_go_first(consumer: Consumer) -> None:

@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from listener.adapters.host import listens, longest_silence, notify
+from listener.adapters.postgres.samples import read_streams
 from listener.app.parts import Parts, refresh_limits
 from listener.app.wording import dumped
 from listener.domain.change import Stream
@@ -79,8 +81,9 @@ class DaemonState:
         """Watch the workers and record samples of what they report, while the block lasts."""
         self.workers = workers
         store = workers.parts.store
-        window = refresh_limits(workers.parts.settings).window
-        self._watch = watch = Watch(store.readings(window).read, self.pulses)
+        window, database = refresh_limits(workers.parts.settings).window, store.database
+        read = partial(read_streams, store.pool, database.backend, database.holder, window)
+        self._watch = watch = Watch(read, self.pulses)
         recorder = Recorder(store.samples(), lambda: self.reading, self.pulses, store.neglected)
         telemetry.add(recorder)
         async with in_background(watch.run(), recorder.record()):

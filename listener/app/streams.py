@@ -17,10 +17,10 @@ from listener.domain.tally import Tally
 from listener.domain.verdict import VerdictBatch, Written
 from listener.engine.circuit import Priority
 from listener.engine.consumer import Consumer
-from listener.engine.reconciler import Reconciler, ReconcilerLimits
+from listener.engine.reconciler import Reconciler
 from listener.engine.refresher import Refresher
 from listener.engine.resolver import Resolver, ResolverLimits
-from listener.engine.retrier import ReleaseWatch, Retrier
+from listener.engine.retrier import Retrier, note_release, watch_releases
 from listener.engine.walker import Walker
 from listener.engine.warmer import Warmer
 
@@ -63,9 +63,13 @@ class LibraryParts:
             retriers.append(Retrier(find, resolver.handle, circuit, batch_size=size))
         return retriers
 
-    def release_watch(self) -> ReleaseWatch:
-        """Make what asks again what failed once another release of LML is deployed."""
-        return ReleaseWatch(self.parts.lml.release, self.parts.store.due().note_release)
+    async def note_release(self) -> None:
+        """Have rows that failed asked again if another release of LML was deployed."""
+        await note_release(self.parts.lml.release, self.parts.store.due().note_release)
+
+    async def watch_releases(self) -> None:
+        """Do that at once and every minute until cancelled."""
+        await watch_releases(self.parts.lml.release, self.parts.store.due().note_release)
 
     def reconciler(self, *, dry: bool = False, insisting: bool = False) -> Reconciler:
         """Make what searches for due rows; a dry one asks LML and writes nothing.
@@ -73,16 +77,13 @@ class LibraryParts:
         An insisting one asks about what it finds though the last answer may still hold.
         """
         settings = self.parts.settings
-        limits = ReconcilerLimits(
-            batch_size=self.batch_size,
-            compilation_batch_size=settings.va_batch_size,
-            batches=settings.lml_max_concurrent + BATCHES_ASIDE,
-        )
         return Reconciler(
             self.parts.store.due(),
             _DryRuns() if dry else self.parts.store.runs(),
             lambda: self._resolver(Priority.SEARCH, dry=dry, insisting=insisting),
-            limits,
+            batch_size=self.batch_size,
+            compilation_batch_size=settings.va_batch_size,
+            batches=settings.lml_max_concurrent + BATCHES_ASIDE,
             circuit=self.parts.circuits[Stream.LIBRARY],
             telemetry=self.parts.telemetry,
         )

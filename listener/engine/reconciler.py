@@ -50,27 +50,21 @@ def give_up(fault: ServiceFault, in_a_row: int) -> None:
         raise RunHaltedError(f"gave up after {in_a_row} failures in a row: {fault}") from fault
 
 
-@dataclass(frozen=True, slots=True)
-class ReconcilerLimits:
-    """How many rows of each kind go into one call, and how many batches run at a time."""
-
-    batch_size: int
-    compilation_batch_size: int
-    batches: int
-
-
 @dataclass(eq=False)
 class Reconciler:
     """Searches for due rows, batch by batch, and gives each batch to a resolver.
 
-    `circuit` is shared by all callers of the stream.
+    `batch_size` and `compilation_batch_size` rows go into one call, and `batches` of them run at a
+    time. `circuit` is shared by all callers of the stream.
     """
 
     due: Due
     runs: Runs
     resolver: Callable[[], Resolver]
-    limits: ReconcilerLimits
     _: KW_ONLY
+    batch_size: int
+    compilation_batch_size: int
+    batches: int
     circuit: Circuit
     telemetry: Telemetry = field(default_factory=TelemetryFanOut)
 
@@ -92,7 +86,7 @@ class Reconciler:
         resolver = self.resolver()
         resolver.tally = tally = tally if tally is not None else Tally()
         async with self.runs.enter(kind, scope, cause, tally) as note:
-            run = _Run(resolver, self.limits.batches, self.circuit)
+            run = _Run(resolver, self.batches, self.circuit)
             with self.telemetry.run(kind.value, tally):
                 try:
                     await run.through(self._batches(kind, scope, limit), note)
@@ -115,7 +109,7 @@ class Reconciler:
     async def _batches(
         self, kind: RunKind, scope: Scope, limit: int | None
     ) -> AsyncGenerator[list[DueRow], None]:
-        batches = Batches(self.limits.batch_size, self.limits.compilation_batch_size)
+        batches = Batches(self.batch_size, self.compilation_batch_size)
         left = limit
         async with aclosing(self._search(kind, scope, limit)) as search:
             async for found in search:

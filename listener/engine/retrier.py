@@ -18,6 +18,9 @@ _log = structlog.stdlib.get_logger()
 _EVERY = timedelta(seconds=1)
 _LOOK_EVERY = timedelta(minutes=1)
 
+_Ask = Callable[[], Awaitable[str | None]]
+_Note = Callable[[str], Awaitable[int]]
+
 
 @dataclass(eq=False)
 class Retrier:
@@ -54,29 +57,24 @@ class Retrier:
         return timedelta() if more else _EVERY
 
 
-@dataclass(eq=False)
-class ReleaseWatch:
-    """Makes every failed row due when LML is deployed in another release.
+async def note_release(release: _Ask, note: _Note) -> None:
+    """Make every failed row due if LML is deployed in another release.
 
     `release` returns LML's version and commit, None if LML reports none. `note` records them and
-    returns how many rows became due.
+    returns how many rows became due; raises `StoreUnavailableError`.
     """
+    deployed = await release()
+    if deployed is None:
+        return
+    if rows := await note(deployed):
+        _log.info("new LML release, retrying failed rows", rows=rows)
 
-    release: Callable[[], Awaitable[str | None]]
-    note: Callable[[str], Awaitable[int]]
 
-    async def run(self) -> None:
-        """Run until cancelled."""
-        await keep_doing("watch over LML's release", self._look)
+async def watch_releases(release: _Ask, note: _Note) -> None:
+    """Do so at once and every minute until cancelled."""
 
-    async def _look(self) -> timedelta:
-        await self.look()
+    async def look() -> timedelta:
+        await note_release(release, note)
         return _LOOK_EVERY
 
-    async def look(self) -> None:
-        """Look once; raises `StoreUnavailableError`."""
-        release = await self.release()
-        if release is None:
-            return
-        if rows := await self.note(release):
-            _log.info("new LML release, retrying failed rows", rows=rows)
+    await keep_doing("watch over LML's release", look)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 from pydantic import SecretStr
@@ -12,7 +14,7 @@ from pydantic import SecretStr
 from listener.adapters.postgres import viewer as viewers
 from listener.adapters.postgres.connection import Database, Pool, open_session
 from listener.adapters.postgres.outbox import LaneTimes, PostgresLanes, PostgresOutbox
-from listener.adapters.postgres.samples import PostgresReadings, PostgresSamples, read_steps
+from listener.adapters.postgres.samples import PostgresSamples, read_steps, read_streams
 from listener.adapters.postgres.sessions import Connection as Session
 from listener.adapters.postgres.sessions import only_row, query
 from listener.adapters.postgres.status import read_status
@@ -70,9 +72,12 @@ def enter(db: Connection, minutes: float, *, stream: str = "library", **values: 
     )
 
 
+Read = Callable[[], Awaitable[Reading]]
+
+
 @pytest.fixture
-def readings(pool: Pool) -> PostgresReadings:
-    return PostgresReadings(pool, BACKEND, "listener test", MINUTE)
+def reading(pool: Pool) -> Read:
+    return partial(read_streams, pool, BACKEND, "listener test", MINUTE)
 
 
 @pytest.fixture
@@ -80,14 +85,13 @@ def samples(pool: Pool) -> PostgresSamples:
     return PostgresSamples(pool, BACKEND)
 
 
-async def test_reading_shows_what_waits(db: Connection, readings: PostgresReadings) -> None:
+async def test_reading_shows_what_waits(db: Connection, reading: Read) -> None:
     rows = [add_release(db) for _ in range(3)]
     db.execute(
         "UPDATE listener.change SET changed_at = now() - interval '90 s' WHERE row_id = %s",
         (rows[0],),
     )
-    reading = await readings.read()
-    library, rotation = reading.waiting
+    library, rotation = (await reading()).waiting
     assert (library.stream, library.backlog, library.followed) == (Stream.LIBRARY, 3, False)
     assert library.oldest is not None
     assert timedelta(seconds=90) <= library.oldest < timedelta(seconds=100)
@@ -95,17 +99,17 @@ async def test_reading_shows_what_waits(db: Connection, readings: PostgresReadin
 
 
 async def test_another_daemon_counts_as_following_and_we_do_not(
-    dsn: str, database: Database, readings: PostgresReadings
+    dsn: str, database: Database, reading: Read
 ) -> None:
     async with PostgresLanes(database, LaneTimes()).hold(Stream.LIBRARY):
-        assert [each.followed for each in (await readings.read()).waiting] == [False, False]
+        assert [each.followed for each in (await reading()).waiting] == [False, False]
     other = Database(dsn=dsn, backend=BACKEND, holder="listener other")
     async with PostgresLanes(other, LaneTimes()).hold(Stream.LIBRARY):
-        assert [each.followed for each in (await readings.read()).waiting] == [True, False]
-    assert [each.followed for each in (await readings.read()).waiting] == [False, False]
+        assert [each.followed for each in (await reading()).waiting] == [True, False]
+    assert [each.followed for each in (await reading()).waiting] == [False, False]
 
 
-async def test_parked_rows_are_counted(db: Connection, readings: PostgresReadings) -> None:
+async def test_parked_rows_are_counted(db: Connection, reading: Read) -> None:
     parked, failed, deleted = add_release(db), add_release(db), 4711
     for row, is_parked in ((parked, True), (failed, False), (deleted, True)):
         db.execute(
@@ -113,9 +117,9 @@ async def test_parked_rows_are_counted(db: Connection, readings: PostgresReading
             " next_ask_at) VALUES (%s, '', 1, 8, %s, now())",
             (row, is_parked),
         )
-    reading = await readings.read()
-    assert reading.parked == 1
-    assert [each.retrying for each in reading.waiting] == [1, 0]
+    seen = await reading()
+    assert seen.parked == 1
+    assert [each.retrying for each in seen.waiting] == [1, 0]
 
 
 async def test_sample_is_kept_as_it_was(
@@ -337,7 +341,6 @@ async def test_daemon_whose_changes_are_all_refused_is_not_ready_and_reveals_no_
         LaneTimes(),
         lambda stream: LaneReport(fault=consumer.fault if stream == "library" else None),
     )
-    readings = PostgresReadings(pool, BACKEND, database.holder, MINUTE)
 
     async def follow() -> None:
         async with (
@@ -350,7 +353,8 @@ async def test_daemon_whose_changes_are_all_refused_is_not_ready_and_reveals_no_
             pulse = consumer.pulse()
             assert pulse is not None
             rotation = StreamReading(Stream.ROTATION, 0, None, followed=True)
-            reading = Reading(((await readings.read()).waiting[0], rotation), 0, timedelta(0))
+            seen = await read_streams(pool, BACKEND, database.holder, MINUTE)
+            reading = Reading((seen.waiting[0], rotation), 0, timedelta(0))
             reasons = unready(reading, [pulse], timedelta(minutes=5))
             assert reasons == ["the database refuses every change of library"]
 

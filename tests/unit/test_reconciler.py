@@ -29,7 +29,7 @@ from listener.domain.retrying import ISOLATED, SUSPECT, RetryPolicy
 from listener.domain.tally import Skip, Tally
 from listener.domain.verdict import Verdict
 from listener.engine.circuit import Circuit, Permits, Priority
-from listener.engine.reconciler import RUN_BACKOFF, Reconciler, ReconcilerLimits, RunHaltedError
+from listener.engine.reconciler import RUN_BACKOFF, Reconciler, RunHaltedError
 from listener.engine.resolver import Resolver, ResolverLimits
 from tests.unit import fakes
 from tests.unit.clock import eventually, for_a_while, now, virtually
@@ -162,7 +162,9 @@ class Case:
             self.due,
             self.runs,
             self._resolver,
-            ReconcilerLimits(batch_size, 2, batches),
+            batch_size=batch_size,
+            compilation_batch_size=2,
+            batches=batches,
             circuit=self.circuit,
         )
 

@@ -15,7 +15,7 @@ import pytest
 from listener.domain.change import Batch, BatchOutcome, Stream
 from listener.domain.faults import LmlUnavailableError, StoreUnavailableError
 from listener.engine.circuit import Circuit
-from listener.engine.retrier import ReleaseWatch, Retrier
+from listener.engine.retrier import Retrier, note_release, watch_releases
 from listener.engine.supervisor import in_background
 from tests.unit.clock import eventually, for_a_while, now
 
@@ -260,13 +260,9 @@ class Deployed:
         return self.rows
 
 
-def watch(deployed: Deployed) -> ReleaseWatch:
-    return ReleaseWatch(deployed.ask, deployed.note)
-
-
 async def test_release_is_noted_at_once_and_every_minute() -> None:
     deployed = Deployed()
-    async with in_background(watch(deployed).run()):
+    async with in_background(watch_releases(deployed.ask, deployed.note)):
         await for_a_while(130.0)
         assert deployed.noted == ["1.0 aaa"] * 3
         deployed.release = "1.1 bbb"
@@ -276,13 +272,14 @@ async def test_release_is_noted_at_once_and_every_minute() -> None:
 
 async def test_release_that_lml_does_not_name_is_not_noted() -> None:
     deployed = Deployed(release=None)
-    await watch(deployed).look()
+    await note_release(deployed.ask, deployed.note)
     assert deployed.noted == []
 
 
 @pytest.mark.parametrize("rows", [0, 3])
 async def test_release_is_logged_if_rows_are_asked_again_for_it(rows: int, logged: Logs) -> None:
-    await watch(Deployed(rows=rows)).look()
+    deployed = Deployed(rows=rows)
+    await note_release(deployed.ask, deployed.note)
     expected = [("new LML release, retrying failed rows", 3)] if rows else []
     assert [(entry["event"], entry["rows"]) for entry in logged] == expected
 
@@ -296,8 +293,8 @@ async def test_release_that_cannot_be_noted_is_noted_later(
 ) -> None:
     deployed = Deployed(fault=fault)
     with pytest.raises(type(fault)):
-        await watch(deployed).look()
-    async with in_background(watch(deployed).run()):
+        await note_release(deployed.ask, deployed.note)
+    async with in_background(watch_releases(deployed.ask, deployed.note)):
         await for_a_while(90.0)
         assert {entry["log_level"] for entry in logged} == {level}
         deployed.fault, deployed.rows = None, 7

@@ -118,7 +118,7 @@ class _Reply(Wire):
     cache_stats: Any = None
 
 
-class ReadReply(NamedTuple):
+class _ReadReply(NamedTuple):
     """The results, LML's cache statistics, and the version of its contract on tracks."""
 
     results: list[Verdict | Invalid]
@@ -169,7 +169,7 @@ class BulkReply:
         return reply.results
 
 
-def read_reply(body: bytes | bytearray) -> ReadReply:
+def read_reply(body: bytes | bytearray) -> _ReadReply:
     """Read a reply, each result separately: a malformed result affects only its own row.
 
     Tracks are read only under the contract that we know. Raises `MalformedReplyError` if there is
@@ -181,7 +181,7 @@ def read_reply(body: bytes | bytearray) -> ReadReply:
     contract = reply.tracks_contract_version
     trusted = is_known(contract)
     results = [_read_result(result, trust_tracks=trusted) for result in reply.results]
-    return ReadReply(results, _cache_stats(reply.cache_stats), contract)
+    return _ReadReply(results, _cache_stats(reply.cache_stats), contract)
 
 
 def _cache_stats(value: object) -> dict[str, float]:

@@ -57,7 +57,7 @@ async def installing(dsn: str, advice: str = _AS_OWNER) -> AsyncIterator[Connect
         try:
             await connection.execute(
                 "SELECT pg_advisory_lock(%(lock_class)s::int, %(lock_number)s::int)",
-                INSTALLING.parameters(),
+                INSTALLING,
             )
             yield connection
         except errors.InsufficientPrivilege as error:

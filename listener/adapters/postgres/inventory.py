@@ -16,23 +16,16 @@ from listener.domain.change import Stream
 _CREATED = re.compile(r"^CREATE (?:OR REPLACE )?TRIGGER (\w+)", re.MULTILINE)
 
 
-class PostgresCapture:
-    """Looks at the triggers on the backend's tables."""
+async def uncaptured_streams(pool: Pool, backend: str) -> frozenset[Stream]:
+    """Return the streams of which a trigger is gone or disabled."""
+    async with session(pool) as connection:
+        return frozenset(map(Stream, await broken_tables(connection, backend)))
 
-    def __init__(self, pool: Pool, backend: str) -> None:
-        self._pool = pool
-        self._backend = backend
 
-    async def look(self) -> frozenset[Stream]:
-        """Return the streams of which a trigger is gone or disabled."""
-        async with session(self._pool) as connection:
-            tables = await broken_tables(connection, self._backend)
-        return frozenset(map(Stream, tables))
-
-    async def misdirected(self) -> dict[str, str]:
-        """Return what `list_misdirected` does."""
-        async with session(self._pool) as connection:
-            return await list_misdirected(connection, self._backend)
+async def misdirected_keys(pool: Pool, backend: str) -> dict[str, str]:
+    """Return what `list_misdirected` does."""
+    async with session(pool) as connection:
+        return await list_misdirected(connection, backend)
 
 
 async def list_triggers(connection: Connection, backend: str) -> list[tuple[str, str, bool]]:

@@ -97,7 +97,7 @@ class PostgresRefreshes:
             "memory": _MEMORY,
             "cold_cost": COLD_COST,
         }
-        await connection.execute(self._lock, REFRESHES.parameters())
+        await connection.execute(self._lock, REFRESHES)
         (spent,) = await read(connection, Spent, self._read, parameters)
         return spent
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 
 from listener.adapters.postgres.connection import Database, Pool, open_session, session
 from listener.adapters.postgres.errors import translated
-from listener.adapters.postgres.locks import SEARCHED, Lock, lock_of_share
+from listener.adapters.postgres.locks import SEARCHED, lock_of_share
 from listener.adapters.postgres.sessions import Connection, only_row, query
 from listener.domain.due import RunKind, Scope
 from listener.domain.faults import RunGoesOnError, first_of
@@ -88,9 +88,9 @@ class _RecordedRun:
             if in_shares:
                 await self._acquire(lock_of_share(search, scope), shared=False, wait=wait)
 
-    async def _acquire(self, lock: Lock, *, shared: bool, wait: bool) -> None:
+    async def _acquire(self, lock: Mapping[str, int], *, shared: bool, wait: bool) -> None:
         statement = query("lock_search", self._database.backend)
-        parameters = lock.parameters() | {"shared": shared}
+        parameters = {**lock, "shared": shared}
         warned = False
         while True:
             cursor = await self._connection.execute(statement, parameters)

@@ -34,26 +34,18 @@ class Step:
     coverage: Sequence[int] | None
 
 
-class PostgresReadings:
-    """Reads how the streams are; `holder` is our own name, as others know us.
+async def read_streams(pool: Pool, backend: str, holder: str, window: timedelta) -> Reading:
+    """Read how the streams are; `holder` is our own name, as others know us.
 
     `window` is the time that Discogs' budget is for.
     """
-
-    def __init__(self, pool: Pool, backend: str, holder: str, window: timedelta) -> None:
-        self._pool = pool
-        self._holder = holder
-        self._window = window
-        self._read = query("read_backlog", backend)
-
-    async def read(self) -> Reading:
-        """Look once."""
-        parameters = {"holder": self._holder, "window": self._window}
-        async with session(self._pool) as connection:
-            rows = await (await connection.execute(self._read, parameters)).fetchall()
-        waiting = tuple(StreamReading(Stream(stream), *rest) for stream, *rest, _, _ in rows)
-        parked, spent = rows[0][-2:] if rows else (0, 0)
-        return Reading(waiting, parked, timedelta(), discogs_calls=spent)
+    parameters = {"holder": holder, "window": window}
+    async with session(pool) as connection:
+        cursor = await connection.execute(query("read_backlog", backend), parameters)
+        rows = await cursor.fetchall()
+    waiting = tuple(StreamReading(Stream(stream), *rest) for stream, *rest, _, _ in rows)
+    parked, spent = rows[0][-2:] if rows else (0, 0)
+    return Reading(waiting, parked, timedelta(), discogs_calls=spent)
 
 
 class PostgresSamples:

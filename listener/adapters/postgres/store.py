@@ -10,12 +10,11 @@ from datetime import timedelta
 
 from listener.adapters.postgres.connection import Database, Pool, open_pool
 from listener.adapters.postgres.housekeeping import PostgresHousekeeping
-from listener.adapters.postgres.inventory import PostgresCapture
 from listener.adapters.postgres.library import PostgresDue, PostgresLibrary
 from listener.adapters.postgres.outbox import PostgresOutbox
 from listener.adapters.postgres.rotation import PostgresRefreshes, PostgresRotation
 from listener.adapters.postgres.runs import PostgresRuns, PostgresSlots
-from listener.adapters.postgres.samples import PostgresReadings, PostgresSamples
+from listener.adapters.postgres.samples import PostgresSamples
 from listener.adapters.postgres.verdicts import PostgresVerdicts
 from listener.domain.budget import RefreshLimits
 from listener.domain.due import AskAgain
@@ -75,14 +74,6 @@ class Store:
     def slots(self) -> PostgresSlots:
         """Make the scheduled times of jobs."""
         return PostgresSlots(self.pool, self.database.backend, self.database.holder)
-
-    def capture(self) -> PostgresCapture:
-        """Make the look at the triggers."""
-        return PostgresCapture(self.pool, self.database.backend)
-
-    def readings(self, window: timedelta) -> PostgresReadings:
-        """Make the readings of all streams."""
-        return PostgresReadings(self.pool, self.database.backend, self.database.holder, window)
 
     def samples(self) -> PostgresSamples:
         """Make the samples for the charts."""

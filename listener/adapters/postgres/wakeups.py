@@ -94,7 +94,7 @@ class Wakeups:
                 connection,
                 "SELECT set_config('lock_timeout', '20ms', true),"
                 " pg_advisory_lock(%(lock_class)s::int, %(lock_number)s::int)",
-                AWAKE[self._stream].parameters(),
+                AWAKE[self._stream],
             )
             self._holds_lock = True
         except errors.LockNotAvailable:
@@ -117,7 +117,7 @@ class Wakeups:
             cursor = await self._bounded(
                 connection,
                 query("mark_transactions", self._database.backend),
-                AWAKE[self._stream].parameters(),
+                AWAKE[self._stream],
             )
             free, mark = await only_row(cursor)
             # A former session that the server has yet to end keeps writers from waking anybody.
