@@ -156,7 +156,7 @@ def test_trouble_is_reported_and_ends(
     soon(lambda: page.inner_text("#word") == "Well", page)
 
 
-def test_daemon_that_is_gone_is_reported(start: Start, browser: Browser) -> None:
+def test_lost_daemon_is_reported(start: Start, browser: Browser) -> None:
     daemon = start(HTTP_BIND=ANY_PORT)
     page = browser.new_page()
     page.goto(Site(daemon).ready().url)
@@ -193,7 +193,9 @@ def test_page_fits_every_width(
     assert (background == "rgb(15, 18, 23)") == (scheme == "dark")
 
 
-def test_page_can_be_heard_and_walked_by_keyboard(db: Connection, start: Start, look: Look) -> None:
+def test_page_works_with_screen_reader_and_keyboard(
+    db: Connection, start: Start, look: Look
+) -> None:
     add_release(db)
     add_parked(db)
     page, _ = look(Site(start(HTTP_BIND=ANY_PORT)).ready().url)
@@ -225,7 +227,7 @@ def names(page: Page) -> list[str]:
     return page.locator("#latest-list .what").all_inner_texts()
 
 
-def test_latest_answers_come_by_themselves_and_stand_still_while_they_are_read(
+def test_latest_answers_arrive_by_themselves_and_hold_still_while_read(
     db: Connection, start: Start, look: Look
 ) -> None:
     page, _ = look(Site(start(HTTP_BIND=ANY_PORT).following()).ready().url)
@@ -251,7 +253,7 @@ def test_latest_answers_come_by_themselves_and_stand_still_while_they_are_read(
     soon(lambda: "Pram – Sargasso Sea, resolved" in page.inner_text("#latest-said"), page)
 
 
-def test_latest_answers_go_on_when_the_daemon_begins_anew(
+def test_latest_answers_continue_after_the_daemon_restarts(
     db: Connection, start: Start, look: Look
 ) -> None:
     forgotten: list[int] = []
@@ -277,7 +279,7 @@ def test_latest_answers_go_on_when_the_daemon_begins_anew(
     soon(lambda: names(page) == ["added Pram – Sargasso Sea"], page)
 
 
-def test_replica_that_stands_by_says_who_has_the_latest_answers(start: Start, look: Look) -> None:
+def test_standby_names_the_replica_with_the_latest_answers(start: Start, look: Look) -> None:
     start(HTTP_BIND="").following()
     second = start(HTTP_BIND=ANY_PORT)
     second.wait_for("standing by", stream="library")
@@ -305,7 +307,7 @@ def test_values_of_a_chart_are_read_by_keyboard_and_by_pointer(
     assert tip.inner_text() == "0-1 days: 1 rows"
 
 
-def test_chart_that_is_not_shown_is_drawn_without_complaints(start: Start, look: Look) -> None:
+def test_hidden_chart_is_drawn_without_errors(start: Start, look: Look) -> None:
     def settle(history: dict[str, Any]) -> None:
         at = datetime.now().astimezone().timestamp() - 1800
         column = {"at": [at], "settled": [3], "typical": [0.25], "worst": [0.5], "oldest": [None]}
@@ -320,7 +322,7 @@ def test_chart_that_is_not_shown_is_drawn_without_complaints(start: Start, look:
     chart.wait_for(state="attached")
 
 
-def test_old_time_to_answer_is_not_shown_as_that_of_now(
+def test_old_time_to_answer_is_not_shown_as_current(
     db: Connection, start: Start, look: Look
 ) -> None:
     def age(history: dict[str, Any]) -> None:

@@ -71,7 +71,7 @@ def test_release_is_found_by_keyboard_and_without_scripts(
     page.wait_for_url(site.url)
 
 
-def test_latest_answer_and_parked_row_lead_to_their_stories(
+def test_latest_answer_and_parked_row_link_to_their_stories(
     db: Connection, start: Start, visit: Callable[..., Page]
 ) -> None:
     parked = add_parked(db)

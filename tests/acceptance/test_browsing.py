@@ -138,7 +138,7 @@ def test_long_list_is_downloaded_whole_as_it_was_at_one_time(db: Connection, sit
     assert ids == list(range(20_000, 0, -1))
 
 
-def test_download_that_is_hung_up_on_leaves_no_session(db: Connection, site: Site) -> None:
+def test_aborted_download_leaves_no_session(db: Connection, site: Site) -> None:
     db.execute(
         sql.SQL(
             "INSERT INTO {} (library_id, method, confidence, last_verified_at, superseded_reason)"
@@ -170,7 +170,9 @@ def test_pages_need_the_token(start: Start) -> None:
         assert reply.status_code == (404 if "library" in path else 200)
 
 
-def test_database_that_went_is_a_page_and_holds_up_no_probe(owner_dsn: str, site: Site) -> None:
+def test_lost_database_is_explained_on_a_page_and_delays_no_probe(
+    owner_dsn: str, site: Site
+) -> None:
     with refusing_connections(owner_dsn):
         for path in ("search?q=can", "library/1", "lists/parked", "lists/parked.csv"):
             reply = site.get(path)
@@ -181,7 +183,7 @@ def test_database_that_went_is_a_page_and_holds_up_no_probe(owner_dsn: str, site
     eventually(lambda: site.get("search?q=can").status_code == 200)
 
 
-def test_readers_that_the_database_keeps_waiting_are_few_and_hold_up_nothing(
+def test_waiting_readers_are_few_and_delay_nothing(
     db: Connection, owner_dsn: str, site: Site
 ) -> None:
     with (

@@ -58,7 +58,7 @@ def test_daemon_whose_server_is_replaced_by_a_copy_continues_after_a_sweep(
     eventually(lambda: outbox_size(db) == 0 and verdict_order(db) != before)
 
 
-def test_copied_history_takes_former_identities(
+def test_copied_history_accepts_former_identities(
     dsn: str, db: Connection, role: str, start: Start, answered: int
 ) -> None:
     history = sql.Identifier(BACKEND, "library_identity_history")
@@ -77,7 +77,7 @@ def test_copied_history_takes_former_identities(
     eventually(lambda: count(db, "library_identity_history") == 10)
 
 
-def test_command_brings_them_up_as_well(db: Connection, listener: Commands, answered: int) -> None:
+def test_command_advances_sequences_too(db: Connection, listener: Commands, answered: int) -> None:
     db.execute(BEHIND)
     rename(db, answered, "Broadcast")
     ran = listener.run("sweep", "--json")
@@ -85,7 +85,7 @@ def test_command_brings_them_up_as_well(db: Connection, listener: Commands, answ
     assert count(db, "library_identity") == 1
 
 
-def test_role_that_may_not_bring_them_up_says_what_to_do(
+def test_role_that_may_not_advance_sequences_is_told_what_to_do(
     dsn: str, db: Connection, role: str, listener: Commands, answered: int
 ) -> None:
     db.execute(f"REVOKE UPDATE ON SEQUENCE listener.ask_order FROM {role}".encode())

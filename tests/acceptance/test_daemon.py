@@ -94,7 +94,7 @@ def test_changes_from_before_the_start_are_answered(db: Connection, start: Start
 
 
 @pytest.mark.skipif(not ALBUMS.exists(), reason="the file of real albums is not here")
-def test_real_albums_are_answered_the_whole_way(
+def test_real_albums_are_answered_end_to_end(
     owner_dsn: str, db: Connection, start: Start, simulator: Simulator
 ) -> None:
     simulator.knowledge = Knowledge()
@@ -113,7 +113,7 @@ def test_real_albums_are_answered_the_whole_way(
     assert count(db, "library_identity") == expected["single_artist"]
 
 
-def test_rename_of_everything_is_answered(
+def test_renaming_everything_is_answered(
     db: Connection, start: Start, simulator: Simulator
 ) -> None:
     add_releases(db, 1200)
@@ -147,7 +147,7 @@ def test_nameless_row_is_asked_when_its_name_comes(
     eventually(lambda: count(db, "library_identity") == 1)
 
 
-def test_row_changed_while_lml_thinks_gets_the_answer_to_its_last_content(
+def test_row_changed_while_lml_works_gets_the_answer_to_its_last_content(
     db: Connection, start: Start, simulator: Simulator
 ) -> None:
     start(REASK_AFTER="0").following()
@@ -161,7 +161,7 @@ def test_row_changed_while_lml_thinks_gets_the_answer_to_its_last_content(
     assert count(db, "library_identity") == 1
 
 
-def test_row_deleted_while_lml_thinks_leaves_nothing(
+def test_row_deleted_while_lml_works_leaves_nothing(
     db: Connection, start: Start, simulator: Simulator
 ) -> None:
     start(REASK_AFTER="0").following()
@@ -222,7 +222,7 @@ def test_killed_daemon_loses_nothing(db: Connection, start: Start, simulator: Si
     assert count(db, "library_identity") == 4000
 
 
-def test_daemon_killed_while_lml_thinks_loses_nothing(
+def test_daemon_killed_while_lml_works_loses_nothing(
     db: Connection, start: Start, simulator: Simulator
 ) -> None:
     daemon = start().following()
@@ -347,7 +347,7 @@ def test_nonsense_from_lml_never_ends_the_daemon(
     assert daemon.process.poll() is None
 
 
-def test_page_of_the_edge_in_place_of_a_reply_blames_no_row(
+def test_error_page_of_the_proxy_is_blamed_on_no_row(
     db: Connection, start: Start, simulator: Simulator
 ) -> None:
     simulator.faults.add("html")
@@ -480,9 +480,7 @@ def test_role_of_its_own_is_enough(db: Connection, start: Start) -> None:
     assert not [event for event in daemon.events if event["level"] in {"warning", "error"}]
 
 
-def test_daemon_waits_for_a_database_that_is_not_there(
-    dsn: str, db: Connection, start: Start
-) -> None:
+def test_daemon_waits_for_an_unreachable_database(dsn: str, db: Connection, start: Start) -> None:
     daemon = start(DATABASE_URL=with_database(dsn, "not_there"))
     daemon.wait_for("database refuses")
     assert daemon.stop() == 0
@@ -516,7 +514,7 @@ def _waits_for_a_lock(db: Connection) -> bool:
     return "Lock" in sessions(db).values()
 
 
-def test_server_that_only_reads_is_waited_for(
+def test_daemon_waits_for_a_read_only_server(
     db: Connection, start: Start, listener: Commands
 ) -> None:
     daemon = start().following()

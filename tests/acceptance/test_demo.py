@@ -137,7 +137,7 @@ def test_demo_without_its_extra_says_how_to_install_it(monkeypatch: pytest.Monke
     assert "install the wheel as 'WHEEL[demo]'" in result.stderr
 
 
-def test_demo_keeps_out_of_a_folder_that_holds_something_else(folder: Path) -> None:
+def test_demo_refuses_a_folder_with_other_contents(folder: Path) -> None:
     (folder / "thesis.txt").touch()
 
     result = CliRunner().invoke(main, ["demo", "--folder", str(folder)])

@@ -194,12 +194,12 @@ def test_secrets_are_never_shown(listener: Commands, dsn: str) -> None:
         assert "geheim" not in ran.stdout + ran.stderr
 
 
-def test_database_that_is_not_there_is_reported(doctor: Doctor, dsn: str) -> None:
+def test_unreachable_database_is_reported(doctor: Doctor, dsn: str) -> None:
     findings = doctor(DATABASE_URL=with_database(dsn, "not_there"))
     assert 'database "not_there" does not exist' in findings["database"]["finding"]
 
 
-def test_database_that_takes_no_writes_is_reported(db: Connection, doctor: Doctor) -> None:
+def test_read_only_database_is_reported(db: Connection, doctor: Doctor) -> None:
     name = sql.Identifier(db.info.dbname)
     db.execute(sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name))
     findings = doctor()
@@ -291,7 +291,7 @@ def test_route_that_lml_lacks_is_reported(
     assert "no such route (404)" in findings[check]["finding"]
 
 
-def test_nothing_is_minted_by_looking(doctor: Doctor, simulator: Simulator) -> None:
+def test_doctor_mints_nothing(doctor: Doctor, simulator: Simulator) -> None:
     doctor()
     assert simulator.calls.statuses["mint 422"] == 1
 
@@ -320,7 +320,7 @@ def test_route_is_judged(status: int, seconds: float, state: State) -> None:
 
 
 @pytest.mark.parametrize("body", ["message", "html", "text", "empty"])
-def test_route_where_something_else_answers_is_reported(
+def test_route_answered_by_another_service_is_reported(
     doctor: Doctor, simulator: Simulator, body: str
 ) -> None:
     simulator.faults.add("status", status=200, body=body, endpoint="bulk")
@@ -368,9 +368,7 @@ def at_work(listener: Commands, **settings: str) -> dict[str, dict[str, str]]:
     return {check: findings[check] for check in AT_WORK}
 
 
-def test_rows_that_nobody_is_there_to_ask_about_are_a_failure(
-    db: Connection, listener: Commands
-) -> None:
+def test_rows_that_no_daemon_asks_about_are_a_failure(db: Connection, listener: Commands) -> None:
     for _ in range(3):
         add_release(db)
     assert listener.run("doctor").code == 1
@@ -391,7 +389,7 @@ def test_rows_that_nobody_is_there_to_ask_about_are_a_failure(
     assert listener.run("doctor", "--before-start").code == 0
 
 
-def test_daemon_at_work_is_named_with_all_that_it_does(
+def test_running_daemon_is_reported_with_all_that_it_does(
     db: Connection, listener: Commands, start: Start
 ) -> None:
     add_release(db)
@@ -414,7 +412,7 @@ def test_daemon_at_work_is_named_with_all_that_it_does(
     assert " done 20" in seen["last runs"]["finding"]
 
 
-def test_what_goes_wrong_at_work_is_named_with_what_to_do(
+def test_trouble_of_a_running_daemon_is_reported_with_advice(
     db: Connection, listener: Commands
 ) -> None:
     db.execute("UPDATE listener.lane SET fault = 'no such column' WHERE stream = 'library'")

@@ -106,7 +106,7 @@ def test_help_has_examples_that_are_understood(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_options_say_what_they_are_for(name: str) -> None:
+def test_every_option_has_a_description(name: str) -> None:
     options = [entry for entry in command_of(name).params if isinstance(entry, click.Option)]
     assert all(option.help and option.help.endswith((".", "]")) for option in options)
 
@@ -120,7 +120,7 @@ def test_help_goes_to_standard_output_without_colours(arguments: tuple[str, ...]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_option_that_is_none_is_a_usage_error(name: str) -> None:
+def test_unknown_option_is_a_usage_error(name: str) -> None:
     refused = run(name, "--nonsense")
     assert (refused.returncode, refused.stdout) == (COULD_NOT_RUN, "")
     assert f"Try 'listener {name} --help' for help." in refused.stderr
@@ -142,7 +142,7 @@ def test_wrong_settings_are_reported_without_a_traceback(name: str) -> None:
 @pytest.mark.parametrize(
     "name", [name for name in ON_THE_DATABASE if name not in {"doctor", "run", "settings"}]
 )
-def test_database_that_is_not_there_is_reported_with_what_to_do(name: str) -> None:
+def test_unreachable_database_is_reported_with_advice(name: str) -> None:
     settings = {"DATABASE_URL": "postgresql://u:geheim@127.0.0.1:1/x", **WITHOUT_LML}
     ran = run(*words(name)[3:], **settings)
     assert ran.returncode == COULD_NOT_RUN
@@ -158,7 +158,7 @@ def test_dry_run_that_never_began_reports_no_counts() -> None:
     assert (ran.returncode, ran.stdout) == (COULD_NOT_RUN, "")
 
 
-def test_debug_shows_the_traceback_before_the_words() -> None:
+def test_debug_shows_the_traceback_before_the_message() -> None:
     wrong = run("--debug", "status", DATABASE_URL="mysql://db/x")
     assert wrong.returncode == COULD_NOT_RUN
     assert wrong.stderr.startswith("Traceback (most recent call last):\n")
@@ -166,7 +166,7 @@ def test_debug_shows_the_traceback_before_the_words() -> None:
 
 
 @pytest.mark.parametrize("debug", [False, True])
-def test_error_of_the_program_is_named_with_its_place_and_no_message(
+def test_bug_is_reported_with_its_place_but_not_its_message(
     capsys: pytest.CaptureFixture[str], debug: bool
 ) -> None:
     @click.group(cls=Commands)
@@ -265,7 +265,7 @@ def test_interrupt_during_loading_prints_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["uninstall", "migrate"])
 @pytest.mark.parametrize(("typed", "code"), [("n\n", NOT_WANTED), ("\x03", INTERRUPTED)])
-def test_question_that_is_not_answered_yes_changes_nothing(
+def test_unconfirmed_question_changes_nothing(
     dsn: str, db: Connection, name: str, typed: str, code: int
 ) -> None:
     db.execute("DELETE FROM listener.installed WHERE name = 'triggers/library'")
@@ -306,7 +306,7 @@ def _take_terminal(descriptor: int) -> None:
     fcntl.ioctl(descriptor, termios.TIOCSCTTY, 0)
 
 
-def test_question_that_nobody_can_answer_says_what_to_do(dsn: str) -> None:
+def test_question_without_a_terminal_gives_advice(dsn: str) -> None:
     ran = run("uninstall", DATABASE_URL=dsn)
     assert (ran.returncode, ran.stdout) == (NOT_WANTED, "")
     assert "use --yes" in ran.stderr
@@ -320,7 +320,7 @@ def test_question_on_a_closed_input_counts_as_unanswered(dsn: str) -> None:
 
 @pytest.mark.parametrize("most", [6, 10])
 @pytest.mark.parametrize("name", NAMES)
-def test_too_few_open_files_are_named(name: str, most: int) -> None:
+def test_low_limit_of_open_files_is_reported(name: str, most: int) -> None:
     arguments = shlex.join([name, *ARGUMENTS.get(name, [])])
     ran = through_sh(f'ulimit -n {most} && exec "$0" -m listener {arguments}')
     assert ran.returncode == COULD_NOT_RUN
@@ -358,7 +358,7 @@ def test_output_that_cannot_be_written_is_reported(
 
 @pytest.mark.parametrize("where", ["/dev/full", "&-"])
 @pytest.mark.parametrize("words", ["status", "sweep", "run", "--debug doctor", "nonsense"])
-def test_words_that_cannot_be_written_change_no_exit_code(where: str, words: str) -> None:
+def test_unwritable_standard_error_changes_no_exit_code(where: str, words: str) -> None:
     settings = {"DATABASE_URL": "nowhere", "LIBRARY_METADATA_URL": "nowhere"}
     ran = in_shell(f"listener {words} 2>{where}", **settings)
     said = in_shell(f"listener {words}", **settings)

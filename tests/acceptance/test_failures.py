@@ -88,7 +88,7 @@ def refuse_writes(db: Connection, condition: str, sqlstate: str) -> None:
 @pytest.mark.parametrize(
     ("fault", "letters"), [("repeated_source", None), ("unknown_kind", "Z"), ("nan", None)]
 )
-def test_forty_useless_verdicts_hold_up_no_other_row(
+def test_forty_useless_verdicts_delay_no_other_row(
     db: Connection, start: Start, simulator: Simulator, fault: str, letters: str | None
 ) -> None:
     simulator.faults.add(fault, artist="Bad", rows=None)
@@ -114,7 +114,7 @@ def test_forty_useless_verdicts_hold_up_no_other_row(
 
 
 @pytest.mark.parametrize("fault", ["truncated_json", "invalid_utf8", "no_results", "gzip_bomb"])
-def test_replies_that_cannot_be_read_are_an_outage(
+def test_unreadable_replies_are_an_outage(
     db: Connection, start: Start, simulator: Simulator, fault: str
 ) -> None:
     simulator.faults.add(fault, endpoint="bulk")
@@ -131,7 +131,7 @@ def test_replies_that_cannot_be_read_are_an_outage(
     assert not any(parked for _, _, parked in failing(db).values())
 
 
-def test_reply_that_cannot_be_read_for_one_row_holds_up_no_other(
+def test_unreadable_reply_about_one_row_delays_no_other(
     db: Connection, start: Start, simulator: Simulator
 ) -> None:
     simulator.faults.add("truncated_json", artist="Poison")
@@ -145,7 +145,7 @@ def test_reply_that_cannot_be_read_for_one_row_holds_up_no_other(
     assert not outages(daemon)
 
 
-def test_rows_that_a_transaction_keeps_locked_hold_up_no_other_row(
+def test_rows_locked_by_a_transaction_delay_no_other_row(
     db: Connection, dsn: str, owner_dsn: str, start: Start, simulator: Simulator
 ) -> None:
     add_releases(db, 6_000)
@@ -160,7 +160,7 @@ def test_rows_that_a_transaction_keeps_locked_hold_up_no_other_row(
     eventually(lambda: all_answered(db), 60)
 
 
-def test_row_that_flips_between_two_names_takes_one_place(
+def test_row_that_alternates_between_two_names_takes_one_place(
     db: Connection, start: Start, simulator: Simulator
 ) -> None:
     simulator.faults.add("status", status=422, body="detail", artist="Poison")
@@ -205,7 +205,7 @@ def test_unforeseen_error_fails_its_row_alone(
     is_answered_meanwhile(db)
 
 
-def test_sweep_reports_leftovers_that_all_break(
+def test_sweep_reports_leftover_changes_that_all_fail(
     db: Connection, listener: Commands, simulator: Simulator
 ) -> None:
     add_releases(db, 200, ARTIST)
@@ -242,7 +242,7 @@ def test_migration_under_a_running_daemon_costs_seconds(
     assert daemon.process.poll() is None
 
 
-def test_column_that_goes_turns_readiness_red_until_it_is_back(
+def test_dropped_column_turns_readiness_red_until_it_is_back(
     db: Connection, start: Start, listener: Commands
 ) -> None:
     first, second = start(**SLOW_POLL), start(**SLOW_POLL)
@@ -294,7 +294,7 @@ def test_table_that_is_locked_for_a_while_leaves_no_trace(
     ],
     ids=lambda fault: f"{fault['name']} {fault.get('status', '')}".strip(),
 )
-def test_lml_that_is_entirely_wrong_is_blamed_on_no_row(
+def test_entirely_wrong_lml_is_blamed_on_no_row(
     db: Connection, start: Start, simulator: Simulator, fault: dict[str, object]
 ) -> None:
     rows = [add_release(db, f"Artist {n}") for n in range(5)]
@@ -328,7 +328,7 @@ BREAKAGES = {
 
 
 @pytest.mark.parametrize("name", BREAKAGES)
-def test_schema_that_takes_no_verdict_turns_readiness_red_and_is_blamed_on_no_row(
+def test_schema_that_accepts_no_verdict_turns_readiness_red_and_is_blamed_on_no_row(
     db: Connection, start: Start, listener: Commands, name: str
 ) -> None:
     damage, repair, why = BREAKAGES[name]
@@ -361,7 +361,7 @@ def _fault(listener: Commands) -> object:
     return next(each["fault"] for each in report["streams"] if each["stream"] == "library")
 
 
-def test_what_failed_is_asked_again_when_lml_has_another_release(
+def test_failed_rows_are_asked_again_when_lml_has_another_release(
     db: Connection, start: Start, listener: Commands, simulator: Simulator
 ) -> None:
     simulator.faults.add("confidence_high", rows=None)
@@ -376,9 +376,7 @@ def test_what_failed_is_asked_again_when_lml_has_another_release(
     assert not failing(db)
 
 
-def test_mint_that_fails_is_tried_again_soon(
-    db: Connection, start: Start, simulator: Simulator
-) -> None:
+def test_failed_mint_is_retried_soon(db: Connection, start: Start, simulator: Simulator) -> None:
     start(**SLOW_POLL).following()
     fault = {"name": "status", "status": 500, "body": "text", "endpoint": "mint"}
     simulator.faults.add(**fault)  # type: ignore[arg-type]
@@ -418,7 +416,7 @@ def test_cut_daemon_takes_its_lane_back_at_once(db: Connection, start: Start) ->
     assert not daemon.logged("standing by")
 
 
-def test_deadly_row_is_isolated_while_others_are_answered(
+def test_row_that_kills_lml_is_isolated_while_others_are_answered(
     db: Connection, start: Start, simulator: Simulator
 ) -> None:
     simulator.faults.add("status", status=502, body="html", artist="Deadly")

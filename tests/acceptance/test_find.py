@@ -52,7 +52,7 @@ def test_story_is_found_by_words_or_the_candidates_are_listed(
     assert "'2147483648' is not a row id" in beyond.stderr
 
 
-def test_what_the_limit_leaves_out_is_mentioned(db: Connection, listener: Commands) -> None:
+def test_more_matches_than_the_limit_are_mentioned(db: Connection, listener: Commands) -> None:
     for title in ("Post", "Debut"):
         add_release(db, "Björk", title)
     hint = "more may match: give more words, or a higher --limit"
@@ -60,7 +60,7 @@ def test_what_the_limit_leaves_out_is_mentioned(db: Connection, listener: Comman
     assert hint not in listener.run("find", "bjork").stdout
 
 
-def test_text_of_a_release_commands_no_terminal(db: Connection, listener: Commands) -> None:
+def test_text_of_a_release_cannot_control_the_terminal(db: Connection, listener: Commands) -> None:
     add_release(db, "\x1b[31mRed", "Alert\x07")
     ran = listener.run("find", "alert")
     assert ran.code == 0

@@ -101,7 +101,7 @@ async def test_commit_or_descendant_opens_the_gate(
 
 
 @pytest.mark.parametrize("relation", ["behind", "diverged"])
-async def test_older_or_other_commit_shuts_it(
+async def test_older_or_other_commit_shuts_the_gate(
     gated: Gated, simulator: Simulator, code_host: CodeHost, relation: str
 ) -> None:
     simulator.health = Health(commit_sha=RUNNING)
@@ -118,9 +118,7 @@ async def test_code_host_need_not_be_asked_about_the_same_commit(
     assert not code_host.asked
 
 
-async def test_unhealthy_lml_names_its_commit_all_the_same(
-    gated: Gated, simulator: Simulator
-) -> None:
+async def test_unhealthy_lml_still_reports_its_commit(gated: Gated, simulator: Simulator) -> None:
     simulator.health = Health("unhealthy", commit_sha=RUNNING)
     await require_gate(gated())
 
@@ -147,7 +145,7 @@ async def test_route_that_answers_anything_is_mounted(
         ("mint", "identity/resolve"),
     ],
 )
-async def test_absent_route_of_an_lml_without_commit_shuts_it(
+async def test_missing_route_of_an_lml_without_a_commit_shuts_the_gate(
     gated: Gated, simulator: Simulator, endpoint: str, route: str, status: int
 ) -> None:
     simulator.faults.add("status", status=status, endpoint=endpoint)
@@ -156,7 +154,7 @@ async def test_absent_route_of_an_lml_without_commit_shuts_it(
     await require_gate(gated(local_dev=True))
 
 
-async def test_route_of_the_rotation_matters_to_warming_only(
+async def test_route_of_the_rotation_matters_only_for_warming(
     gated: Gated, simulator: Simulator
 ) -> None:
     simulator.faults.add("status", status=404, endpoint="refresh")
@@ -168,7 +166,7 @@ async def test_route_of_the_rotation_matters_to_warming_only(
 @pytest.mark.parametrize(
     "fault", ["reset", "cut", "html", "truncated_json", "list_document", "huge_body", "redirect"]
 )
-async def test_health_that_cannot_be_read_shuts_it(
+async def test_unreadable_health_shuts_the_gate(
     gated: Gated, simulator: Simulator, fault: str
 ) -> None:
     details = {"size": 2**22} if fault == "huge_body" else {}
@@ -177,7 +175,7 @@ async def test_health_that_cannot_be_read_shuts_it(
         await require_gate(gated(local_dev=True))
 
 
-async def test_probe_without_an_answer_shuts_it(gated: Gated, simulator: Simulator) -> None:
+async def test_probe_without_an_answer_shuts_the_gate(gated: Gated, simulator: Simulator) -> None:
     simulator.faults.add("reset", endpoint="bulk")
     with pytest.raises(GateError, match="LML does not answer"):
         await require_gate(gated())
@@ -187,7 +185,7 @@ async def test_probe_without_an_answer_shuts_it(gated: Gated, simulator: Simulat
     ("status", "words"),
     [(401, "GITHUB_TOKEN"), (404, "does not know a commit"), (403, "GITHUB_TOKEN")],
 )
-async def test_code_host_that_refuses_shuts_it(
+async def test_refusing_code_host_shuts_the_gate(
     gated: Gated, simulator: Simulator, code_host: CodeHost, status: int, words: str
 ) -> None:
     simulator.health = Health(commit_sha=RUNNING)
@@ -197,7 +195,7 @@ async def test_code_host_that_refuses_shuts_it(
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"status": "sideways"}'])
-async def test_silent_code_host_closes_the_gate(
+async def test_silent_code_host_shuts_the_gate(
     gated: Gated, simulator: Simulator, code_host: CodeHost, body: bytes
 ) -> None:
     simulator.health = Health(commit_sha=RUNNING)
@@ -206,7 +204,7 @@ async def test_silent_code_host_closes_the_gate(
         await require_gate(gated())
 
 
-async def test_code_host_that_is_not_there_shuts_it(gated: Gated, simulator: Simulator) -> None:
+async def test_unreachable_code_host_shuts_the_gate(gated: Gated, simulator: Simulator) -> None:
     simulator.health = Health(commit_sha=RUNNING)
     with pytest.raises(GateError, match="the code host does not answer: Connection refused"):
         await require_gate(gated(gate_compare_url="http://127.0.0.1:1/{base}...{head}"))
@@ -251,7 +249,7 @@ def test_commands_end_before_they_ask_anything(
     assert outbox_size(db) == 1
 
 
-def test_open_gate_lets_a_command_through(
+def test_open_gate_allows_a_command(
     db: Connection, listener: Commands, simulator: Simulator, code_host: CodeHost
 ) -> None:
     add_release(db)
@@ -292,5 +290,5 @@ def test_daemon_stops_while_the_gate_waits(
     simulator.gate.open()
 
 
-def test_daemon_without_a_gate_follows_though_lml_is_down(db: Connection, start: Start) -> None:
+def test_daemon_without_a_gate_follows_although_lml_is_down(db: Connection, start: Start) -> None:
     assert start(LIBRARY_METADATA_URL="http://127.0.0.1:1").following().stop() == 0

@@ -74,7 +74,7 @@ def test_daemon_withdraws_the_identity_of_a_former_name_and_logs_it(
     daemon.wait_for("stopped", identities_withdrawn=1, kept_manual=0)
 
 
-def test_withdrawal_that_is_switched_off_leaves_the_identity(
+def test_identity_stays_if_withdrawal_is_switched_off(
     db: Connection, listener: Commands, simulator: Simulator
 ) -> None:
     row = add_release(db, "Stereolab")
@@ -86,7 +86,7 @@ def test_withdrawal_that_is_switched_off_leaves_the_identity(
     assert len(identities(db)) == 1
 
 
-def test_lml_that_is_rebuilding_costs_no_identity_and_no_hot_loop(
+def test_rebuilding_lml_causes_no_withdrawal_and_no_hot_loop(
     db: Connection, listener: Commands, simulator: Simulator
 ) -> None:
     rows = [add_release(db, f"Artist {number}") for number in range(4)]
@@ -187,7 +187,7 @@ def test_former_identities_are_listed(db: Connection, dsn: str, withdrawn: int) 
     assert "; until " in line
 
 
-def test_restore_refuses_what_is_not_there(db: Connection, dsn: str, withdrawn: int) -> None:
+def test_restore_refuses_a_missing_identity(db: Connection, dsn: str, withdrawn: int) -> None:
     other = add_release(db, "Nico")
     state = str(last_state(dsn, withdrawn))
     foreign = look(dsn, "history", str(other), "--restore", state, "--yes")

@@ -61,9 +61,7 @@ def stalled() -> Iterator[Pipe]:
     pipe.close()
 
 
-def test_stalled_log_keeps_nothing_from_being_answered(
-    db: Connection, start: Start, stalled: Pipe
-) -> None:
+def test_stalled_log_delays_no_answer(db: Connection, start: Start, stalled: Pipe) -> None:
     port = free_port()
     daemon = start(
         stderr=stalled.writing,
@@ -118,7 +116,7 @@ def test_stalled_log_does_not_keep_a_command_from_ending(
     assert count(db, "library_identity") == 1
 
 
-def test_network_that_swallows_the_database_delays_no_stop(
+def test_network_that_drops_everything_delays_no_stop(
     db: Connection, dsn: str, start: Start, simulator: Simulator
 ) -> None:
     with proxy_before(dsn) as (through, proxy):
@@ -136,7 +134,7 @@ def test_network_that_swallows_the_database_delays_no_stop(
 
 
 @pytest.mark.parametrize("command", ["sweep", "backfill"])
-def test_network_that_swallows_the_database_does_not_keep_a_command(
+def test_network_that_drops_everything_does_not_keep_a_command_from_ending(
     db: Connection, dsn: str, listener: Commands, simulator: Simulator, command: str
 ) -> None:
     never_asked(db)
@@ -185,9 +183,7 @@ def test_frozen_server_delays_no_stop(start: Start) -> None:
             eventually(lambda: count(db, "library_identity") == 1)
 
 
-def test_names_that_cannot_be_looked_up_delay_no_stop(
-    db: Connection, lml: str, start: Start
-) -> None:
+def test_hanging_name_resolution_delays_no_stop(db: Connection, lml: str, start: Start) -> None:
     by_name = lml.replace("127.0.0.1", "localhost")
     add_release(db)
     daemon = start(NAMELESS, LIBRARY_METADATA_URL=by_name, SHUTDOWN_TIMEOUT=SHORT).following()
@@ -206,7 +202,7 @@ def test_loop_that_is_blocked_delays_no_stop(start: Start) -> None:
 
 
 @pytest.mark.parametrize(("hard", "code"), [(64, 2), (300, 2), (4096, 0)])
-def test_few_open_files_are_named_or_raised(dsn: str, hard: int, code: int) -> None:
+def test_low_limit_of_open_files_is_raised_or_reported(dsn: str, hard: int, code: int) -> None:
     environment = {"DATABASE_URL": dsn, "LIBRARY_METADATA_URL": "http://127.0.0.1:1"}
     line = f'ulimit -Sn 64 && ulimit -Hn {hard} && exec "$0" -m listener run'
     process = subprocess.Popen(
@@ -237,7 +233,7 @@ def test_closed_terminal_ends_a_command(
     simulator.gate.open()
 
 
-def test_signals_that_mean_nothing_change_nothing(db: Connection, start: Start) -> None:
+def test_stray_signals_change_nothing(db: Connection, start: Start) -> None:
     daemon = start().following()
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         daemon.kill(number)

@@ -76,5 +76,5 @@ def test_modules_are_not_searched_for_garbage() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_command_is_called_what_the_list_calls_it(name: str) -> None:
+def test_command_has_the_name_in_the_list(name: str) -> None:
     assert command_of(name).name == name

@@ -168,7 +168,7 @@ def test_status_counts_as_due_what_the_searches_take_in(db: Connection, dsn: str
 LML_TROUBLE = ("lml_trouble", "lml_trouble_since", "lml_next_try")
 
 
-def test_keys_of_the_status_stay(db: Connection, dsn: str) -> None:
+def test_keys_of_the_status_are_stable(db: Connection, dsn: str) -> None:
     add_release(db)
     db.execute("INSERT INTO listener.run (kind, cause, holder) VALUES ('audit', 'x', 'listener a')")
     db.execute("INSERT INTO listener.slot VALUES ('audit', now(), now(), 'listener a', true)")
@@ -279,7 +279,7 @@ def test_watch_stays_in_place_on_a_terminal(dsn: str, plain: bool) -> None:
     assert watched.text.rindex("\x1b[?25h") > watched.text.rindex("\x1b[?25l")
 
 
-def test_low_terminal_shows_the_latest_runs(db: Connection, dsn: str) -> None:
+def test_short_terminal_shows_the_latest_runs(db: Connection, dsn: str) -> None:
     for job in ("audit", "sweep", "rotation"):
         db.execute(
             "INSERT INTO listener.slot VALUES (%s, now(), now(), 'listener a', true)", (job,)
@@ -296,7 +296,7 @@ def test_low_terminal_shows_the_latest_runs(db: Connection, dsn: str) -> None:
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_watch_outlasts_a_database_that_cannot_be_reached(
+def test_watch_survives_an_unreachable_database(
     db: Connection, dsn: str, owner_dsn: str, terminal: bool
 ) -> None:
     with watching(dsn, terminal=terminal, NO_COLOR="1") as watched:
@@ -326,7 +326,7 @@ def test_exit_code_of_why_says_whether_the_row_is_there(db: Connection, dsn: str
     assert "'many' is not a row id (a whole number)" in wrong.stderr
 
 
-def test_keys_of_the_story_stay(db: Connection, dsn: str) -> None:
+def test_keys_of_the_story_are_stable(db: Connection, dsn: str) -> None:
     row = add_release(db)
     db.execute("DELETE FROM listener.change")
     empty = json.loads(look(dsn, "why", str(row), "--json").stdout)

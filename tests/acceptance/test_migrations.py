@@ -83,9 +83,7 @@ def test_doctor_and_check_name_the_statement_and_why(
 
 
 @pytest.mark.parametrize("name", ["title", "legacy id", "notes"])
-def test_no_command_takes_it_for_an_error_in_the_program(
-    db: Connection, listener: Commands, name: str
-) -> None:
+def test_no_command_reports_it_as_a_bug(db: Connection, listener: Commands, name: str) -> None:
     add_release(db)
     migrate(db, name)
     for command in COMMANDS:
@@ -108,7 +106,7 @@ def test_daemon_logs_what_the_database_says_and_continues_once_it_is_undone(
     eventually(lambda: count(db, "library_identity") == 1, 60)
 
 
-def test_swapped_table_is_noticed_and_made_up_for(
+def test_swapped_table_is_noticed_and_missed_changes_are_found(
     db: Connection, start: Start, listener: Commands, owner_dsn: str, role: str
 ) -> None:
     add_release(db)
@@ -150,7 +148,7 @@ def test_swapped_table_is_noticed_and_made_up_for(
     eventually(lambda: count(db, "library_identity") == 2, 60)
 
 
-def test_triggers_that_cannot_record_are_noticed_and_made_up_for(
+def test_triggers_that_cannot_record_are_noticed_and_missed_changes_are_found(
     db: Connection, start: Start
 ) -> None:
     add_release(db)

@@ -68,7 +68,7 @@ def until_parked(db: Connection, daemon: Daemon, row: int) -> None:
     daemon.wait_for("row parked", library_id=row, reason="lml_error")
 
 
-def test_poison_row_is_parked_alone_and_asked_again_when_a_person_says_so(
+def test_poison_row_is_parked_alone_and_asked_again_when_requeued(
     db: Connection, start: Start, listener: Commands, simulator: Simulator
 ) -> None:
     poison(simulator)
@@ -118,7 +118,7 @@ def test_row_that_interrupts_every_call_is_parked_by_a_sweep_that_answers_others
     assert unanswered(db) == [row]
 
 
-def test_change_of_a_parked_row_puts_it_back_by_itself(
+def test_change_of_a_parked_row_unparks_it(
     db: Connection, start: Start, listener: Commands, simulator: Simulator
 ) -> None:
     poison(simulator)
@@ -185,7 +185,7 @@ def test_rows_not_parked_are_named_and_the_others_requeued(db: Connection, dsn: 
 
 
 @pytest.mark.parametrize("arguments", [(), ("1", "--all"), ("0",), ("many",), ("4294967296",)])
-def test_requeue_that_is_not_understood_changes_nothing(
+def test_invalid_requeue_changes_nothing(
     db: Connection, dsn: str, arguments: tuple[str, ...]
 ) -> None:
     row = add_release(db)
@@ -206,7 +206,7 @@ def test_missing_installation_is_reported_with_advice(
     assert "run `listener migrate`" in done.stderr
 
 
-def test_setting_of_the_scope_is_heeded_by_why(db: Connection, listener: Commands) -> None:
+def test_why_respects_the_scope_setting(db: Connection, listener: Commands) -> None:
     row = add_release(db)
     db.execute("DELETE FROM listener.change")
     assert "out of scope" not in listener.run("why", str(row)).stdout

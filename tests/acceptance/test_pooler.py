@@ -58,7 +58,7 @@ def in_between(request: pytest.FixtureRequest, dsn: str, tmp_path: Path) -> Iter
 
 
 @pytest.mark.parametrize("in_between", POOLERS, indirect=True)
-def test_every_command_refuses_a_pooler_that_hands_sessions_out(
+def test_every_command_refuses_a_pooler_that_shares_sessions(
     db: Connection, in_between: str, listener: Commands
 ) -> None:
     add_release(db)
@@ -87,7 +87,7 @@ def test_doctor_names_the_pooler_and_leaves_nothing(in_between: str, listener: C
 
 
 @needs_pgbouncer
-def test_pooler_in_session_mode_is_as_good_as_none(
+def test_pooler_in_session_mode_works_like_a_direct_connection(
     db: Connection, dsn: str, tmp_path: Path, listener: Commands
 ) -> None:
     add_release(db)

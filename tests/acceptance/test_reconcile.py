@@ -200,7 +200,7 @@ def test_sweep_leaves_changes_to_the_daemon_that_follows_them(
     assert Counter(asked(simulator)).most_common(1)[0][1] == 1
 
 
-def test_dry_run_asks_honestly_and_writes_nothing(
+def test_dry_run_asks_lml_and_writes_nothing(
     db: Connection, listener: Commands, simulator: Simulator
 ) -> None:
     mixed(simulator)
@@ -387,7 +387,7 @@ def test_plan_estimates_a_backfill_and_asks_nothing(
     assert not asked(simulator)
 
 
-def test_compilations_are_asked_in_small_pages_and_remembered(
+def test_compilations_are_asked_in_small_batches_and_remembered(
     quiet: Connection, listener: Commands, simulator: Simulator
 ) -> None:
     simulator.knowledge = Knowledge()
@@ -402,7 +402,7 @@ def test_compilations_are_asked_in_small_pages_and_remembered(
     assert listener.run("sweep", "--json").report["scanned"] == 0
 
 
-def test_lml_that_fails_ends_a_sweep_early_and_leaves_everything_due(
+def test_failing_lml_ends_a_sweep_early_and_leaves_everything_due(
     quiet: Connection, listener: Commands, simulator: Simulator
 ) -> None:
     add_releases(quiet, 400)
@@ -430,7 +430,7 @@ def test_batch_that_lml_fails_is_counted_and_stays_due(
     assert (again.code, again.report["scanned"]) == (0, 10)
 
 
-def test_counts_stand_in_columns_whatever_they_are_called(
+def test_counts_are_aligned_whatever_their_names(
     quiet: Connection, listener: Commands, simulator: Simulator
 ) -> None:
     add_releases(quiet, 20)
@@ -552,9 +552,7 @@ def test_backfill_beside_a_daemon_live_writers_and_a_bulk_import(
     assert daemon.stop() == 0
 
 
-def test_daemon_asks_by_the_clock_what_is_due_and_what_was_missed(
-    quiet: Connection, start: Start
-) -> None:
+def test_daemon_asks_on_schedule_about_due_and_missed_rows(quiet: Connection, start: Start) -> None:
     rows = [add_release(quiet, f"Artist {number}") for number in range(5)]
     daemon = start(SWEEP_INTERVAL="1s", AUDIT_INTERVAL="1s")
     eventually(lambda: not unanswered(quiet))

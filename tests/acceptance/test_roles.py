@@ -15,9 +15,7 @@ from tests.conftest import ROLE_PASSWORD, Connection, as_role
 pytestmark = pytest.mark.timeout(60)
 
 
-def test_statements_are_printed_and_change_nothing(
-    owner_dsn: str, db: Connection, role: str
-) -> None:
+def test_printed_statements_change_nothing(owner_dsn: str, db: Connection, role: str) -> None:
     db.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(role)))
     printed = look(owner_dsn, "roles", "--role", role)
     assert (printed.returncode, printed.stderr) == (0, "")
@@ -35,7 +33,7 @@ def look_at_ledger(owner_dsn: str, role: str) -> None:
         daemon.execute("SELECT library_id FROM listener.ledger")
 
 
-def test_role_is_made_and_granted_and_again(
+def test_role_is_created_and_granted_repeatedly(
     owner_dsn: str, db: Connection, listener: Commands, worker_id: str
 ) -> None:
     name = f"listener_fresh_{worker_id}"
@@ -68,7 +66,7 @@ def test_owner_without_the_right_to_grant_gets_an_error(dsn: str) -> None:
     assert "Traceback" not in refused.stderr
 
 
-def test_role_that_may_not_create_roles_learns_what_to_have_run(dsn: str, role: str) -> None:
+def test_role_without_createrole_is_told_what_to_have_run(dsn: str, role: str) -> None:
     refused = look(dsn, "roles", "--role", "somebody_new", "--apply")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert f"permission denied to create role; give {role} CREATEROLE" in refused.stderr
@@ -76,7 +74,9 @@ def test_role_that_may_not_create_roles_learns_what_to_have_run(dsn: str, role: 
 
 
 @pytest.mark.parametrize("command", [("migrate",), ("uninstall", "--yes")])
-def test_role_that_may_not_install_learns_which_one_may(dsn: str, command: tuple[str, ...]) -> None:
+def test_role_that_may_not_install_is_told_which_one_may(
+    dsn: str, command: tuple[str, ...]
+) -> None:
     refused = look(dsn, *command)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "; run it as the owner of the backend's tables" in refused.stderr
@@ -115,7 +115,7 @@ def test_role_without_a_name_is_refused(owner_dsn: str) -> None:
     assert "--role is empty" in refused.stderr
 
 
-def test_nothing_is_granted_on_what_is_not_installed(owner_dsn: str, db: Connection) -> None:
+def test_nothing_is_granted_before_the_installation(owner_dsn: str, db: Connection) -> None:
     db.execute("DROP SCHEMA listener CASCADE")
     refused = look(owner_dsn, "roles", "--role", "somebody")
     assert (refused.returncode, refused.stdout) == (2, "")

@@ -254,7 +254,7 @@ def test_dry_run_counts_identities_without_asking(
     assert outbox_size(db) == 14
 
 
-def test_options_of_the_library_make_no_sense_for_the_rotation(listener: Commands) -> None:
+def test_options_of_the_library_are_rejected_for_the_rotation(listener: Commands) -> None:
     ran = listener.run("sweep", "--stream", "rotation", "--limit", "3")
     assert ran.code == 2
     assert "work on the library only" in ran.stderr
@@ -291,7 +291,7 @@ def test_low_coverage_refuses_the_walk_unless_forced(
     assert pages(simulator) == [9]
 
 
-def test_mints_that_cannot_be_read_are_an_outage(
+def test_unreadable_mint_replies_are_an_outage(
     db: Connection, start: Start, simulator: Simulator
 ) -> None:
     simulator.faults.add("truncated_json", endpoint="mint")
@@ -306,7 +306,7 @@ def test_mints_that_cannot_be_read_are_an_outage(
     eventually(lambda: not db.execute(bare).fetchall(), 60)
 
 
-def test_command_has_minted_what_lacks_an_identity_before_it_walks(
+def test_command_mints_missing_identities_before_it_walks(
     db: Connection, listener: Commands, simulator: Simulator
 ) -> None:
     simulator.identities.mix = WARM
@@ -337,7 +337,7 @@ def test_daemon_behind_low_coverage_mints_and_then_walks(
     assert daemon.logged("stopped", rows_minted=1, mints_raced=0)
 
 
-def test_malformed_replies_and_bad_identities_cost_only_themselves(
+def test_malformed_replies_and_bad_identities_affect_only_themselves(
     db: Connection, listener: Commands, simulator: Simulator
 ) -> None:
     simulator.identities.mix = IdentityMix(1, 0, overrides={5: "from_a_newer_lml"})
@@ -417,7 +417,7 @@ def test_change_of_the_library_is_answered_while_cold_identities_wait_for_discog
     assert simulator.most_at_work == 5
 
 
-def test_change_of_the_library_is_asked_once_behind_a_cold_page_of_another_caller(
+def test_change_of_the_library_is_asked_once_behind_another_clients_cold_batch(
     db: Connection, start: Start, simulator: Simulator, lml: str
 ) -> None:
     simulator.identities.mix = COLD
@@ -440,7 +440,7 @@ def test_change_of_the_library_is_asked_once_behind_a_cold_page_of_another_calle
 
 
 @pytest.mark.parametrize("size", ["51", "500"])
-def test_larger_pages_than_lml_takes_are_refused_at_the_start(
+def test_batches_larger_than_lmls_limit_are_refused_at_the_start(
     listener: Commands, size: str
 ) -> None:
     ran = listener.run("sweep", BACKFILL_LML_BATCH_SIZE=size)

@@ -35,7 +35,7 @@ def listener(folder: Path, *arguments: str, **environment: str) -> subprocess.Co
     )
 
 
-def test_values_are_shown_with_where_they_come_from(tmp_path: Path) -> None:
+def test_values_are_shown_with_their_source(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("LML_API_KEY=geheim-key\nLINGER=0.25\n")
     shown = settings(tmp_path, "--json", **ADDRESSES, SENTRY_DSN="https://geheim@s.example/1")
     assert (shown.returncode, shown.stderr) == (0, "")
@@ -51,7 +51,7 @@ def test_values_are_shown_with_where_they_come_from(tmp_path: Path) -> None:
     assert values["GITHUB_TOKEN"] == (None, "default")
 
 
-def test_screen_has_each_with_its_unit_its_origin_and_its_meaning(tmp_path: Path) -> None:
+def test_screen_shows_each_setting_with_unit_source_and_meaning(tmp_path: Path) -> None:
     shown = settings(tmp_path, **ADDRESSES)
     assert shown.returncode == 0
     lines = [line.rstrip() for line in shown.stdout.splitlines()]
@@ -62,7 +62,7 @@ def test_screen_has_each_with_its_unit_its_origin_and_its_meaning(tmp_path: Path
     assert lines[at + 1] == f"    {Settings.model_fields['batch_size'].description}"
 
 
-def test_changed_ones_are_shown_alone(tmp_path: Path) -> None:
+def test_only_changed_settings_are_shown(tmp_path: Path) -> None:
     # A value that is the default says nothing new, wherever it comes from.
     shown = settings(tmp_path, "--changed", "--json", **ADDRESSES, LINGER="1s", BATCH_SIZE="500")
     entries = json.loads(shown.stdout)
@@ -75,13 +75,13 @@ def test_changed_ones_are_shown_alone(tmp_path: Path) -> None:
     assert linger["meaning"] == Settings.model_fields["linger"].description
 
 
-def test_wrong_ones_are_named_instead(tmp_path: Path) -> None:
+def test_invalid_settings_are_named_instead(tmp_path: Path) -> None:
     shown = settings(tmp_path, **ADDRESSES, BATCH_SIZE="0", LINGER="soon")
     assert (shown.returncode, shown.stdout) == (2, "")
     assert [line.split()[1] for line in shown.stderr.splitlines()] == ["BATCH_SIZE", "LINGER"]
 
 
-def test_parts_of_the_address_are_shown_as_such_and_their_password_nowhere(tmp_path: Path) -> None:
+def test_parts_of_the_address_are_shown_without_the_password(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(
         "DB_HOST=db.example\nDB_PORT=5433\nDB_NAME=x\nDB_USERNAME=u\nDB_PASSWORD=ge@heim\n"
     )
@@ -115,9 +115,7 @@ def test_parts_of_the_address_are_shown_as_such_and_their_password_nowhere(tmp_p
         ("DATABASE_URL", "postgresql://u:geheim\nx@127.0.0.1:1/x"),
     ],
 )
-def test_variable_that_cannot_be_heeded_is_named(
-    tmp_path: Path, command: str, name: str, value: str
-) -> None:
+def test_unusable_variable_is_named(tmp_path: Path, command: str, name: str, value: str) -> None:
     ran = listener(tmp_path, command, **(ADDRESSES | {name: value}))
     assert ran.returncode == 2
     assert ran.stderr.startswith(f"listener: {name}")

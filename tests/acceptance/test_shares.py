@@ -62,7 +62,7 @@ def test_shares_beside_a_daemon_ask_about_every_row_once(
     assert max(Counter(asked(simulator)).values()) == 1
 
 
-def test_killed_share_is_tried_again_and_asks_about_the_rest(
+def test_killed_share_is_restarted_and_asks_about_the_rest(
     quiet: Connection, listener: Commands, simulator: Simulator
 ) -> None:
     add_releases(quiet, 400)

@@ -178,7 +178,7 @@ def test_token_is_needed_and_never_logged(start: Start) -> None:
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", "192.0.2.7:80", "radio.example:80"])
-def test_address_for_strangers_needs_a_token(listener: Commands, address: str) -> None:
+def test_address_reachable_from_other_hosts_needs_a_token(listener: Commands, address: str) -> None:
     ran = listener.run("run", HTTP_BIND=address)
     assert ran.code == 2
     assert (
@@ -214,7 +214,7 @@ def test_nothing_is_served_or_imported_without_an_address(start: Start) -> None:
 
 
 @pytest.mark.parametrize("loop", [signal.SIGUSR1, signal.SIGUSR2])
-def test_stuck_loop_turns_it_red(db: Connection, start: Start, loop: signal.Signals) -> None:
+def test_stuck_loop_turns_readiness_red(db: Connection, start: Start, loop: signal.Signals) -> None:
     daemon = start(STALLING, HTTP_BIND=ANY_PORT)
     site = Site(daemon).ready()
     daemon.kill(loop)
@@ -240,7 +240,7 @@ def test_blocked_loop_fails_every_probe(start: Start) -> None:
     daemon.kill()
 
 
-def test_lml_that_is_down_turns_nothing_red(
+def test_lml_that_is_down_does_not_turn_readiness_red(
     db: Connection, start: Start, simulator: Simulator
 ) -> None:
     daemon = start(HTTP_BIND=ANY_PORT, READY_MAX_LAG="1s", LML_ATTEMPTS="1")
@@ -254,7 +254,7 @@ def test_lml_that_is_down_turns_nothing_red(
     eventually(lambda: site.get("page.json").json()["wellness"]["word"] == "strained")
 
 
-def test_replica_that_stands_by_is_ready_and_nobody_at_all_is_not(start: Start) -> None:
+def test_standby_is_ready_only_while_another_daemon_follows(start: Start) -> None:
     first = start(HTTP_BIND=ANY_PORT).following()
     second = start(HTTP_BIND=ANY_PORT)
     second.wait_for("standing by", stream="library")
@@ -272,7 +272,7 @@ def latest_of(site: Site) -> list[dict[str, Any]]:
     return answers
 
 
-def test_latest_answers_are_those_of_the_changes_and_shown_nowhere_else(
+def test_latest_answers_match_the_changes_and_appear_nowhere_else(
     db: Connection, start: Start
 ) -> None:
     # Only a search finds this row.
@@ -308,7 +308,7 @@ def test_latest_answers_are_those_of_the_changes_and_shown_nowhere_else(
     assert "Broadcast" not in "".join(daemon.lines)
 
 
-def test_replica_that_stands_by_says_that_it_follows_nothing(start: Start) -> None:
+def test_standby_reports_that_it_follows_nothing(start: Start) -> None:
     first = start(HTTP_BIND=ANY_PORT).following()
     second = start(HTTP_BIND=ANY_PORT)
     second.wait_for("standing by", stream="library")
@@ -316,7 +316,7 @@ def test_replica_that_stands_by_says_that_it_follows_nothing(start: Start) -> No
     assert Site(second).ready().get("latest.json").json()["follows"] == []
 
 
-def test_database_that_goes_turns_it_red_and_back(
+def test_lost_database_turns_readiness_red_until_it_is_back(
     db: Connection, owner_dsn: str, start: Start
 ) -> None:
     daemon = start(HTTP_BIND=ANY_PORT)
@@ -345,7 +345,7 @@ def test_history_survives_a_restart(db: Connection, start: Start) -> None:
     assert hour["library"]["coverage"][-1][0] == 1
 
 
-def test_half_open_session_that_listens_turns_it_red(dsn: str, start: Start) -> None:
+def test_half_open_listening_session_turns_readiness_red(dsn: str, start: Start) -> None:
     with proxy_before(dsn, b"LISTEN ") as (through, proxy):
         site = Site(start(HTTP_BIND=ANY_PORT, DATABASE_URL=through)).ready()
         proxy.dead.set()

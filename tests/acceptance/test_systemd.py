@@ -81,7 +81,7 @@ def test_without_systemd_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> Non
     notify("READY=1")
 
 
-def test_daemon_says_that_it_is_ready_alive_and_stopping(
+def test_daemon_notifies_systemd_when_ready_alive_and_stopping(
     start: Start, heard: tuple[str, Callable[[], set[str]]]
 ) -> None:
     address, hear = heard

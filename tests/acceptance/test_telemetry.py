@@ -205,7 +205,7 @@ def test_poisoned_rows_are_one_error_not_one_each(
     assert_nothing_leaked(sentry, ran.stderr)
 
 
-def test_daemon_logs_at_its_end_what_it_did_last(
+def test_daemon_logs_its_last_counts_when_it_ends(
     db: Connection, start: Start, simulator: Simulator, sentry: Sentry, settings: dict[str, str]
 ) -> None:
     daemon = start(**settings).following()
@@ -221,7 +221,7 @@ def test_daemon_logs_at_its_end_what_it_did_last(
     assert_nothing_leaked(sentry, *daemon.lines)
 
 
-def test_sentry_that_is_not_there_costs_nothing_but_two_seconds(
+def test_unreachable_sentry_costs_two_seconds_at_most(
     db: Connection, listener: Commands, settings: dict[str, str]
 ) -> None:
     add_releases(db, 10, ARTIST)
@@ -235,7 +235,7 @@ def test_sentry_that_is_not_there_costs_nothing_but_two_seconds(
 
 
 @pytest.mark.parametrize("wrong", ["sentry.example/42", "https://sentry.example/42", "https://k@h"])
-def test_dsn_that_is_none_is_refused_without_showing_it(
+def test_invalid_dsn_is_refused_without_showing_it(
     db: Connection, listener: Commands, wrong: str
 ) -> None:
     ran = listener.run("sweep", SENTRY_DSN=wrong)

@@ -133,7 +133,7 @@ def nothing_gained(db: Connection) -> bool:
     ).fetchall()
 
 
-def test_page_that_fails_with_tracks_only_is_asked_without_and_again_later(
+def test_batch_that_fails_only_with_tracks_is_asked_without_and_again_later(
     db: Connection, listener: Commands, simulator: Simulator, store: dict[int, Fields]
 ) -> None:
     rows = [add_compilation(db, store) for _ in range(3)]
@@ -153,7 +153,7 @@ def test_page_that_fails_with_tracks_only_is_asked_without_and_again_later(
     assert [linked(db, row) for row in rows] == [CREDITS] * 3
 
 
-def test_recheck_asks_compilations_though_their_answers_hold(
+def test_recheck_asks_about_compilations_whose_answers_still_hold(
     db: Connection, listener: Commands, simulator: Simulator, store: dict[int, Fields]
 ) -> None:
     visited, not_visited = (add_compilation(db, store, visited=each) for each in (True, False))
@@ -181,7 +181,7 @@ def test_recheck_asks_compilations_though_their_answers_hold(
     assert kinds == [("recheck",)]
 
 
-def test_tracks_that_are_not_wanted_are_not_asked_for(
+def test_unwanted_tracks_are_not_requested(
     db: Connection, listener: Commands, simulator: Simulator, store: dict[int, Fields]
 ) -> None:
     row = add_compilation(db, store)

@@ -55,7 +55,7 @@ SHOWN = [
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
-def test_every_command_is_tried() -> None:
+def test_every_command_is_tested() -> None:
     tried = {words[0] for words in SHOWN}
     assert tried | PROGRAMS.keys() | LONG == set(NAMES)
 

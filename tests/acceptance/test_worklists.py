@@ -35,7 +35,7 @@ def test_list_is_printed_for_people_for_spreadsheets_and_for_machines(
     assert as_json == as_csv | {"id": row, "letters": None, "library_id": row}
 
 
-def test_title_that_looks_like_a_formula_is_none_in_a_spreadsheet(
+def test_title_that_looks_like_a_formula_is_plain_text_in_a_spreadsheet(
     db: Connection, listener: Commands
 ) -> None:
     park(db, add_release(db, "@", '=HYPERLINK("http://evil.example")'))

@@ -41,7 +41,7 @@ async def test_pages_are_guarded_like_everything_else(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", READING)
-async def test_database_that_is_gone_is_a_page(path: str) -> None:
+async def test_lost_database_is_explained_on_a_page(path: str) -> None:
     async with site(catalogue=FakeCatalogue(fault="<b>nobody</b> answers")) as client:
         reply = await client.get(path)
     assert reply.status_code == 503
@@ -71,7 +71,7 @@ async def test_database_that_is_gone_is_a_page(path: str) -> None:
         "/nowhere",
     ],
 )
-async def test_what_is_not_there_is_a_page_that_asks_no_database(path: str) -> None:
+async def test_missing_page_is_answered_without_the_database(path: str) -> None:
     catalogue = FakeCatalogue()
     async with site(catalogue=catalogue) as client:
         reply = await client.get(path)
@@ -88,7 +88,7 @@ async def test_story_of_a_row_that_is_gone_is_not_found() -> None:
     assert "4 of the library" in gone.text
 
 
-async def test_words_are_looked_for_as_they_were_typed() -> None:
+async def test_words_are_searched_as_typed() -> None:
     catalogue = FakeCatalogue()
     async with site(catalogue=catalogue) as client:
         for typed in ("  Björk post ", "", "   ", "100% a_b", "a\0b", "ab" * 3000):
@@ -99,7 +99,7 @@ async def test_words_are_looked_for_as_they_were_typed() -> None:
     assert catalogue.asked == ["Björk post", "100% a_b", "a b", "ab" * 3000, "other"]
 
 
-async def test_search_that_is_too_slow_says_what_would_help() -> None:
+async def test_slow_search_suggests_a_remedy() -> None:
     async with site(catalogue=FakeCatalogue(obstacle="CREATE INDEX …")) as client:
         reply = await client.get("/search?q=can")
     assert reply.status_code == 503
@@ -118,7 +118,7 @@ async def test_neither_words_nor_rows_are_logged(caplog: pytest.LogCaptureFixtur
     assert "Tape" not in caplog.text
 
 
-async def test_readers_that_wait_hold_up_no_probe() -> None:
+async def test_waiting_readers_delay_no_probe() -> None:
     catalogue = FakeCatalogue(gate=asyncio.Event())
     async with site(catalogue=catalogue) as client:
         readers = asyncio.gather(*(client.get(path) for path in READING * 5))
@@ -149,7 +149,7 @@ async def test_head_of_a_download_reads_no_more_than_its_first_part() -> None:
     assert catalogue.asked == []
 
 
-async def test_download_that_cannot_go_on_fails_visibly(
+async def test_download_that_cannot_continue_fails_visibly(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     catalogue = FakeCatalogue(parts=2, fault="the database is gone")

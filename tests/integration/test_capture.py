@@ -165,7 +165,7 @@ def test_update_of_anything_else_is_not_recorded(
     assert waiting(db) == []
 
 
-def test_filled_in_null_is_recorded(db: Connection, album: int) -> None:
+def test_null_that_is_filled_in_is_recorded(db: Connection, album: int) -> None:
     _update(db, album, "artist_name = NULL")
     db.execute("DELETE FROM listener.change")
     _update(db, album, "artist_name = 'Bark Psychosis'")
@@ -325,7 +325,9 @@ def test_open_session_clears_a_deleted_row_after_its_id_was_altered(
     assert said == []
 
 
-def test_writes_go_on_when_the_id_itself_has_gone(dsn: str, db: Connection, album: int) -> None:
+def test_writes_continue_when_the_id_column_itself_is_gone(
+    dsn: str, db: Connection, album: int
+) -> None:
     _update(db, album, "artist_name = 'Disco Inferno'")
     _alter(dsn, "ALTER TABLE wxyc_schema.library RENAME COLUMN id TO number")
     with _warnings_of(db) as said, db.transaction():
@@ -379,7 +381,7 @@ def _ids_drawn_by_counting_plays(db: Connection) -> int:
         ("kill_date = kill_date", False),
     ],
 )
-def test_rotation_records_what_decides_about_warming(
+def test_rotation_records_changes_that_affect_warming(
     db: Connection, album: int, assignment: str, recorded: bool
 ) -> None:
     row = db.execute(

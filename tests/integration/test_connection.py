@@ -56,7 +56,7 @@ def test_fault_of_the_database_is_reported_in_words(error: Exception, said: str)
 @pytest.mark.parametrize(
     "code", ["08006", "08P01", "25006", "25P03", "53100", "53300", "57P01", "57P03", "58030"]
 )
-def test_trouble_of_the_whole_database_is_about_no_row(code: str) -> None:
+def test_outage_of_the_database_is_blamed_on_no_row(code: str) -> None:
     for refused in (StoreUnavailableError, StatementRefusedError):
         with pytest.raises(StoreUnavailableError), translated(refused):
             raise errors.lookup(code)("x")
@@ -79,7 +79,7 @@ def test_other_database_errors_concern_the_rows(code: str) -> None:
 @pytest.mark.parametrize(
     "code", ["0A000", "23502", "26000", "42501", "42703", "42883", "42P01", "42P10", "55000"]
 )
-def test_statement_that_cannot_be_run_whatever_the_rows_is_about_no_row(code: str) -> None:
+def test_statement_that_fails_whatever_the_rows_is_blamed_on_no_row(code: str) -> None:
     with pytest.raises(StoreRefusedError), translated(StatementRefusedError):
         raise errors.lookup(code)("x")
 
@@ -93,7 +93,7 @@ def test_statement_that_cannot_be_run_whatever_the_rows_is_about_no_row(code: st
         TimeoutError(),
     ],
 )
-def test_connection_that_is_lost_or_not_to_be_had_is_about_no_row(error: Exception) -> None:
+def test_lost_or_unavailable_connection_is_blamed_on_no_row(error: Exception) -> None:
     with pytest.raises(StoreUnavailableError), translated(StatementRefusedError):
         raise error
 
@@ -101,7 +101,7 @@ def test_connection_that_is_lost_or_not_to_be_had_is_about_no_row(error: Excepti
 @pytest.mark.parametrize(
     "error", [psycopg.ProgrammingError("no such parameter"), psycopg.DataError("NUL in a text")]
 )
-def test_what_psycopg_itself_refuses_is_about_the_statement(error: Exception) -> None:
+def test_error_of_psycopg_itself_concerns_the_statement(error: Exception) -> None:
     with pytest.raises(StatementRefusedError), translated(StatementRefusedError):
         raise error
 
@@ -110,7 +110,7 @@ def test_what_psycopg_itself_refuses_is_about_the_statement(error: Exception) ->
     ("deadlock_timeout", "lock_timeout"),
     [("1s", "200ms"), ("1min", "200ms"), ("500ms", "100ms"), ("50ms", "10ms"), ("1ms", "1ms")],
 )
-async def test_locks_are_waited_for_shorter_than_the_server_looks_for_deadlocks(
+async def test_lock_timeout_is_shorter_than_deadlock_timeout(
     db: Connection, database: Database, deadlock_timeout: str, lock_timeout: str
 ) -> None:
     altered = sql.SQL("ALTER DATABASE {} SET deadlock_timeout = {}")
@@ -132,7 +132,7 @@ async def test_locks_are_waited_for_shorter_than_the_server_looks_for_deadlocks(
         ("SELECT 1 FROM nowhere", 'relation "nowhere" does not exist'),
     ],
 )
-async def test_reason_names_what_is_in_the_schema_and_no_value(
+async def test_reason_names_schema_objects_but_no_values(
     pool: Pool, statement: LiteralString, said: str
 ) -> None:
     with pytest.raises((StatementRefusedError, StoreRefusedError)) as caught:
@@ -205,7 +205,7 @@ async def test_session_that_is_idle_is_not_ended(db: Connection, database: Datab
         assert await pid_of(pool) == first
 
 
-async def test_statement_that_takes_too_long_is_about_its_rows(pool: Pool) -> None:
+async def test_statement_that_takes_too_long_is_blamed_on_its_rows(pool: Pool) -> None:
     async def sleep() -> None:
         async with session(pool, StatementRefusedError) as connection:
             await connection.execute("SET statement_timeout = 1")
@@ -215,7 +215,7 @@ async def test_statement_that_takes_too_long_is_about_its_rows(pool: Pool) -> No
         await sleep()
 
 
-async def test_connection_is_used_again_after_work_that_went_well(database: Database) -> None:
+async def test_connection_is_reused_after_success(database: Database) -> None:
     async with open_pool(database, size=1) as pool:
         assert len({await pid_of(pool) for _ in range(3)}) == 1
 
@@ -240,7 +240,7 @@ async def program(_connection: psycopg.AsyncConnection[Any]) -> None:
 
 
 @pytest.mark.parametrize("fail", [statement, pipeline, transaction, program])
-async def test_connection_is_not_used_again_after_work_that_failed(
+async def test_connection_is_not_reused_after_a_failure(
     db: Connection,
     database: Database,
     fail: Callable[[psycopg.AsyncConnection[Any]], Awaitable[None]],
@@ -264,7 +264,7 @@ async def test_connection_is_not_used_again_after_work_that_failed(
         ("EXECUTE no_such_statement", True),
     ],
 )
-async def test_what_other_connections_would_fail_at_as_well_replaces_them_all(
+async def test_error_that_other_connections_would_share_replaces_them_all(
     database: Database, failing: LiteralString, all_replaced: bool
 ) -> None:
     async with open_pool(database, size=2) as pool:
@@ -278,9 +278,7 @@ async def test_what_other_connections_would_fail_at_as_well_replaces_them_all(
         assert len(before & after) == (0 if all_replaced else 1)
 
 
-async def test_column_that_gets_another_type_costs_one_page_at_most(
-    db: Connection, database: Database
-) -> None:
+async def test_retyped_column_fails_at_most_one_batch(db: Connection, database: Database) -> None:
     row = add_release(db)
     statement, parameters = query("read_questions", BACKEND), {"row_ids": Int4s([row])}
     async with open_pool(database, size=4) as pool, AsyncExitStack() as held:
@@ -363,7 +361,7 @@ async def test_session_whose_opening_is_cancelled_is_closed(
 
 
 @pytest.mark.timeout(60)
-async def test_connections_that_nothing_comes_from_any_more_do_not_hold_up_new_ones(
+async def test_silent_connections_do_not_delay_new_ones(
     db: Connection, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with (

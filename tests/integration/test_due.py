@@ -112,7 +112,7 @@ async def test_change_that_was_not_captured_is_due(
     assert await by_time(due) == {}
 
 
-async def test_change_of_what_is_not_asked_is_not_due(
+async def test_change_outside_the_question_is_not_due(
     unseen: Connection, due: PostgresDue, answer: Answers
 ) -> None:
     changes = {"plays": 7, "code_volume_letters": "A", "label": "Duophonic"}
@@ -123,7 +123,7 @@ async def test_change_of_what_is_not_asked_is_not_due(
     assert await by_content(due) == {}
 
 
-async def test_row_whose_time_has_come_is_due(
+async def test_row_is_due_once_its_time_is_reached(
     unseen: Connection, due: PostgresDue, answer: Answers
 ) -> None:
     expected = {}
@@ -150,7 +150,7 @@ async def test_answer_that_is_too_old_is_due_whatever_was_planned(
     assert await by_time(due) == {}
 
 
-async def test_each_outcome_has_a_threshold_of_its_own(
+async def test_each_outcome_has_its_own_threshold(
     pool: Pool, unseen: Connection, answer: Answers
 ) -> None:
     due = PostgresDue(pool, BACKEND, AskAgain(timedelta(days=2), timedelta(days=5)))
@@ -164,7 +164,7 @@ async def test_each_outcome_has_a_threshold_of_its_own(
     assert await by_content(due) == {single: Reason.RESOLVED, visited: Reason.RESOLVED}
 
 
-async def test_compilation_to_be_visited_yet_is_asked_like_one_without_an_identity(
+async def test_unvisited_compilation_is_due_like_a_row_without_an_identity(
     pool: Pool, unseen: Connection, library: PostgresLibrary
 ) -> None:
     ask_again = AskAgain(timedelta(days=5), timedelta(days=2))
@@ -184,7 +184,7 @@ async def test_compilation_to_be_visited_yet_is_asked_like_one_without_an_identi
     }
 
 
-async def test_recheck_finds_compilations_whenever_they_are_to_be_asked(
+async def test_recheck_finds_compilations_whenever_they_are_due(
     unseen: Connection, due: PostgresDue, answer: Answers
 ) -> None:
     visited, not_visited, found_by_lml, single = (
@@ -229,7 +229,7 @@ async def test_recheck_leaves_parked_rows_to_a_person(
     ]
 
 
-async def test_recheck_asks_what_would_hold_otherwise(
+async def test_recheck_asks_although_the_answer_still_holds(
     pool: Pool, unseen: Connection, library: PostgresLibrary, answer: Answers
 ) -> None:
     row = add_release(unseen, code_volume_letters="Z")
@@ -249,7 +249,7 @@ async def test_identity_that_was_set_back_by_hand_is_due(
 
 
 @pytest.mark.parametrize("kind", Kind)
-async def test_row_that_an_identity_was_moved_to_is_asked_once_more(
+async def test_row_that_received_another_rows_identity_is_asked_once_more(
     unseen: Connection,
     due: PostgresDue,
     library: PostgresLibrary,
@@ -272,7 +272,7 @@ async def test_row_that_an_identity_was_moved_to_is_asked_once_more(
     assert await by_content(due) == {}
 
 
-async def test_identity_that_stays_though_nothing_is_found_any_more_contradicts_nothing(
+async def test_identity_kept_although_nothing_is_found_is_no_contradiction(
     unseen: Connection, due: PostgresDue, answer: Answers
 ) -> None:
     row = add_release(unseen)
@@ -282,7 +282,7 @@ async def test_identity_that_stays_though_nothing_is_found_any_more_contradicts_
     assert await by_content(due) == {}
 
 
-async def test_identity_that_a_person_moved_contradicts_nothing(
+async def test_identity_moved_by_a_person_is_no_contradiction(
     unseen: Connection, due: PostgresDue, answer: Answers
 ) -> None:
     row, other = add_release(unseen), add_release(unseen)
@@ -394,7 +394,7 @@ async def test_identity_that_is_gone_is_due(
 
 
 @pytest.mark.parametrize("kind", [Kind.UNRESOLVED, Kind.COMPILATION])
-async def test_stale_identity_does_not_hurry_a_row_that_was_since_found_to_have_none(
+async def test_stale_identity_does_not_hasten_a_row_that_has_since_become_unresolved(
     unseen: Connection, due: PostgresDue, answer: Answers, kind: Kind
 ) -> None:
     row = add_release(unseen)
@@ -437,7 +437,7 @@ async def test_identity_that_lml_calls_manual_ages_like_any_other(
     assert await by_content(due) == {row: Reason.RESOLVED}
 
 
-async def test_failed_row_is_due_when_its_time_to_be_tried_again_has_come(
+async def test_failed_row_is_due_at_its_retry_time(
     unseen: Connection, due: PostgresDue, fail: Failures
 ) -> None:
     row, later = add_release(unseen), add_release(unseen)
@@ -458,7 +458,7 @@ async def test_failure_hides_how_old_the_answer_before_it_is(
     assert await by_content(due) == await by_time(due) == await failed(due) == {}
 
 
-async def test_parked_row_is_due_when_its_question_changes_or_its_time_has_come(
+async def test_parked_row_is_due_when_its_question_changes_or_at_its_retry_time(
     unseen: Connection, due: PostgresDue, fail: Failures
 ) -> None:
     row = add_release(unseen)
@@ -495,7 +495,7 @@ async def test_failed_rows_that_cannot_be_asked_about_are_skipped(
     assert await failed(due, Scope(only=frozenset((Reason.RESOLVED,)))) == {}
 
 
-async def test_longest_due_failures_come_first_each_suspicion_apart_from_the_others(
+async def test_longest_due_failures_come_first_within_each_degree_of_suspicion(
     unseen: Connection, due: PostgresDue, fail: Failures
 ) -> None:
     rows = [add_release(unseen) for _ in range(7)]
@@ -512,7 +512,7 @@ async def test_longest_due_failures_come_first_each_suspicion_apart_from_the_oth
     assert list(await failed(due)) == [rows[each] for each in (4, 6, 5, 3, 1, 2, 0)]
 
 
-async def test_search_takes_along_those_that_failed_together_before_their_time_has_come(
+async def test_search_includes_rows_that_failed_together_before_their_retry_time(
     monkeypatch: pytest.MonkeyPatch, unseen: Connection, due: PostgresDue, fail: Failures
 ) -> None:
     monkeypatch.setattr(searches, "_BATCH", 1)
@@ -653,9 +653,7 @@ class State:
         return self.waiting and not timed
 
 
-async def test_what_is_due_would_be_asked_and_the_other_way_round(
-    pool: Pool, unseen: Connection
-) -> None:
+async def test_rows_are_due_exactly_if_they_would_be_asked(pool: Pool, unseen: Connection) -> None:
     ask_again = AskAgain(resolved=timedelta(days=7), unresolved=timedelta(days=14))
     ages = [timedelta(), timedelta(days=10), timedelta(days=20)]
     states = _insert_states(
@@ -752,7 +750,7 @@ async def test_row_that_failed_is_found_by_its_time_whatever_its_entity(
     assert await by_time(due, scope) == await by_content(due, scope) == {}
 
 
-async def test_what_both_searches_could_find_is_found_by_time_alone(
+async def test_rows_that_both_searches_could_find_are_found_only_by_time(
     unseen: Connection, due: PostgresDue, answer: Answers
 ) -> None:
     never, stale, gone, changed = (add_release(unseen) for _ in range(4))
@@ -770,7 +768,7 @@ async def test_what_both_searches_could_find_is_found_by_time_alone(
     assert await by_content(due) == {never: Reason.NEVER}
 
 
-async def test_change_in_the_outbox_is_none_that_capture_missed_though_its_time_has_come(
+async def test_change_in_the_outbox_does_not_count_as_missed_although_the_row_is_due(
     unseen: Connection, due: PostgresDue, answer: Answers
 ) -> None:
     missed, waiting = add_release(unseen), add_release(unseen)
@@ -891,7 +889,7 @@ async def test_row_that_becomes_due_during_the_search_is_left_to_the_next(
 
 
 @pytest.mark.parametrize("answered", [False, True])
-async def test_due_row_shows_whether_our_tables_take_it_for_a_compilation(
+async def test_due_row_shows_whether_our_tables_call_it_a_compilation(
     unseen: Connection, due: PostgresDue, answer: Answers, answered: bool
 ) -> None:
     compilations = {
@@ -922,7 +920,7 @@ ANALYZED = ["never", "while empty", "now"]
 
 
 @pytest.mark.parametrize("analyzed", ANALYZED)
-async def test_search_by_time_costs_what_is_due(
+async def test_cost_of_the_search_by_time_depends_only_on_due_rows(
     pool: Pool, unseen: Connection, analyzed: str
 ) -> None:
     _fill(unseen, analyzed)
@@ -940,7 +938,7 @@ async def test_search_by_time_costs_what_is_due(
 
 
 @pytest.mark.parametrize("analyzed", ANALYZED)
-async def test_search_for_what_failed_costs_what_failed(
+async def test_cost_of_the_search_for_failures_depends_only_on_failures(
     pool: Pool, unseen: Connection, analyzed: str
 ) -> None:
     _fill_ledger(unseen, analyzed, rows=60_000, failing=30)

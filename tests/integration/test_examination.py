@@ -47,7 +47,7 @@ SERVER = Server(
 )
 
 
-async def test_every_statement_but_one_is_tried(dsn: str, db: Connection) -> None:
+async def test_every_statement_but_one_is_tested(dsn: str, db: Connection) -> None:
     async with examining(dsn) as connection:
         assert await read_refused(connection, BACKEND) == {}
     db.execute("ALTER SCHEMA listener RENAME TO elsewhere")
@@ -92,7 +92,7 @@ async def test_server_is_reported_with_its_clock(dsn: str) -> None:
     assert abs(server.clock_ahead) < timedelta(seconds=2)
 
 
-async def test_examining_can_write_nothing(dsn: str) -> None:
+async def test_examination_cannot_write(dsn: str) -> None:
     with pytest.raises(StoreUnavailableError, match="read-only"):
         async with examining(dsn) as connection:
             await connection.execute("DELETE FROM listener.change")
@@ -107,7 +107,7 @@ async def test_wrong_schema_of_the_backend_is_named(dsn: str) -> None:
     assert "WXYC_SCHEMA_NAME" in finding.advice
 
 
-async def test_schema_that_may_not_be_used_spoils_no_other_look(
+async def test_schema_without_usage_spoils_no_other_check(
     db: Connection, dsn: str, role: str
 ) -> None:
     db.execute(sql.SQL("REVOKE USAGE ON SCHEMA listener FROM {}").format(sql.Identifier(role)))
@@ -234,7 +234,7 @@ async def test_lost_connection_is_reported(dsn: str, db: Connection) -> None:
             db.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
 
 
-async def test_look_at_a_lost_connection_is_reported(dsn: str, db: Connection) -> None:
+async def test_check_on_a_lost_connection_is_reported(dsn: str, db: Connection) -> None:
     with suppress(StoreUnavailableError):
         async with examining(dsn) as connection:
             db.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))

@@ -109,7 +109,7 @@ async def test_failure_whose_ledger_row_is_locked_is_refused_and_the_others_can_
     assert await verdicts.fail(asking.order, [mine], []) == {locked}
 
 
-async def test_parked_row_is_marked_and_has_a_time_all_the_same(
+async def test_parked_row_is_marked_and_still_has_a_retry_time(
     db: Connection, library: PostgresLibrary, fail: Failures
 ) -> None:
     row = add_release(db)
@@ -224,7 +224,7 @@ async def test_late_answer_does_not_touch_a_newer_failure(
     assert count(db, "library_identity") == 0
 
 
-async def test_failure_whose_past_was_answered_meanwhile_begins_now(
+async def test_failure_period_begins_now_if_earlier_failures_were_answered(
     db: Connection,
     library: PostgresLibrary,
     verdicts: PostgresVerdicts,
@@ -243,7 +243,7 @@ async def test_failure_whose_past_was_answered_meanwhile_begins_now(
     assert question.failing.lasting < timedelta(minutes=1)
 
 
-async def test_changed_question_starts_counting_anew(
+async def test_changed_question_starts_counting_from_one(
     db: Connection, library: PostgresLibrary, fail: Failures
 ) -> None:
     row = add_release(db)
@@ -273,7 +273,7 @@ async def test_failed_row_is_asked_whenever_it_comes_up(
     assert [question.library_id for question in (await library.read([row])).questions] == [row]
 
 
-async def test_another_release_of_lml_has_everything_that_failed_asked_again(
+async def test_new_release_of_lml_makes_every_failed_row_due(
     db: Connection, pool: Pool, library: PostgresLibrary, answer: Answers, fail: Failures
 ) -> None:
     failed, parked, due, answered = (add_release(db) for _ in range(4))
@@ -312,7 +312,7 @@ async def test_another_release_of_lml_has_everything_that_failed_asked_again(
     ]
 
 
-async def test_row_that_an_older_version_parked_for_good_is_asked_again(
+async def test_row_parked_for_good_by_an_older_version_becomes_due_again(
     db: Connection, pool: Pool, fail: Failures
 ) -> None:
     row = add_release(db)

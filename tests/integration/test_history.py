@@ -121,7 +121,7 @@ async def test_replaced_identity_is_kept_with_all_its_columns(db: Connection, as
         replace(identity(), wikidata_qid=None),
     ],
 )
-async def test_any_id_and_the_method_is_a_change(
+async def test_change_of_any_id_or_the_method_enters_the_history(
     db: Connection, asked: Asked, found: Identity
 ) -> None:
     row = add_release(db)
@@ -130,7 +130,7 @@ async def test_any_id_and_the_method_is_a_change(
     assert history(db) == [(row, "Q1", "exact_match", "verdict_changed")]
 
 
-async def test_confidence_date_and_sources_alone_are_no_change(
+async def test_confidence_date_and_sources_alone_do_not_enter_the_history(
     db: Connection, asked: Asked
 ) -> None:
     row = add_release(db)
@@ -166,7 +166,7 @@ async def test_renamed_row_with_the_same_identity_keeps_it(db: Connection, asked
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-async def test_renamed_row_that_nothing_is_found_for_loses_its_identity(
+async def test_renamed_row_for_which_nothing_is_found_loses_its_identity(
     db: Connection, asked: Asked, kind: Kind
 ) -> None:
     row, other = add_release(db), add_release(db, "Nico")
@@ -196,7 +196,7 @@ async def test_failures_in_between_do_not_hide_that_the_question_changed(
     assert (await asked(row, Kind.UNRESOLVED)).withdrawn == {row}
 
 
-async def test_rename_that_was_taken_back_changes_nothing(db: Connection, asked: Asked) -> None:
+async def test_reverted_rename_changes_nothing(db: Connection, asked: Asked) -> None:
     row = add_release(db)
     await asked(row, identity("Q1"))
     rename(db, row, "Broadcast")
@@ -275,7 +275,7 @@ async def test_source_with_notes_of_a_person_is_kept(db: Connection, asked: Aske
     assert (source["external_id"], source["notes"]) == ("d-2", "by Jo")
 
 
-async def test_what_an_older_job_left_is_replaced_but_not_withdrawn(
+async def test_older_jobs_identity_is_replaced_but_not_withdrawn(
     db: Connection, asked: Asked
 ) -> None:
     row = add_release(db)
@@ -303,7 +303,7 @@ def release_level(state: dict[str, Any]) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("found", ["Q1", "Q2"])
-async def test_what_an_older_job_knew_of_a_release_does_not_outlive_its_question(
+async def test_older_jobs_release_ids_do_not_survive_another_question(
     db: Connection, asked: Asked, found: str
 ) -> None:
     row = add_release(db)
@@ -326,9 +326,7 @@ async def test_what_an_older_job_knew_of_a_release_does_not_outlive_its_question
     assert len(history(db)) == 2
 
 
-async def test_what_an_older_job_knew_of_a_release_outlives_another_verdict(
-    db: Connection, asked: Asked
-) -> None:
+async def test_older_jobs_release_ids_survive_another_verdict(db: Connection, asked: Asked) -> None:
     row = add_release(db)
     await asked(row, identity("Q1"))
     set_column(db, "library_identity", row, "discogs_release_id", 12)
@@ -337,7 +335,7 @@ async def test_what_an_older_job_knew_of_a_release_outlives_another_verdict(
     assert (state["wikidata_qid"], state["discogs_release_id"]) == ("Q2", 12)
 
 
-async def test_what_lml_itself_called_manual_is_replaced_and_withdrawn(
+async def test_identity_that_lml_itself_called_manual_is_replaced_and_withdrawn(
     db: Connection, asked: Asked
 ) -> None:
     row = add_release(db)
@@ -351,7 +349,7 @@ async def test_what_lml_itself_called_manual_is_replaced_and_withdrawn(
     ]
 
 
-async def test_page_of_all_kinds_at_once(
+async def test_batch_of_all_kinds_at_once(
     db: Connection, asked: Asked, library: PostgresLibrary
 ) -> None:
     rows = [add_release(db, f"Artist {number}") for number in range(6)]
@@ -400,7 +398,7 @@ async def test_row_renamed_while_lml_thought_keeps_its_identity(
     assert standing(db)[0][0] == "Q3"
 
 
-async def test_answer_written_twice_leaves_one_state(db: Connection, asked: Asked) -> None:
+async def test_answer_written_twice_leaves_one_history_entry(db: Connection, asked: Asked) -> None:
     row = add_release(db)
     await asked(row, identity("Q1"))
     asking = await asked.read(row)
@@ -470,7 +468,7 @@ async def write_while_somebody_writes(
 
 
 @pytest.mark.usefixtures("patient")
-async def test_state_that_is_kept_is_the_one_that_is_replaced(
+async def test_history_holds_the_identity_that_is_replaced(
     db: Connection, dsn: str, asked: Asked
 ) -> None:
     rows = [add_release(db) for _ in range(3)]
@@ -492,7 +490,7 @@ async def test_state_that_is_kept_is_the_one_that_is_replaced(
 
 
 @pytest.mark.usefixtures("patient")
-async def test_withdrawn_state_that_is_kept_is_the_one_that_stood(
+async def test_history_holds_the_identity_that_is_withdrawn(
     db: Connection, dsn: str, asked: Asked
 ) -> None:
     rows = [add_release(db) for _ in range(3)]
@@ -537,7 +535,7 @@ async def test_evidence_that_changes_while_it_is_verified_is_replaced_unless_it_
 
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("found", [identity("Q2"), *OTHERS])
-async def test_person_who_comes_first_by_a_moment_wins(
+async def test_person_who_writes_a_moment_earlier_wins(
     db: Connection, dsn: str, asked: Asked, found: Identity | Kind
 ) -> None:
     rows = [add_release(db) for _ in range(3)]
@@ -563,7 +561,7 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("spoil", SPOILT)
-async def test_without_a_usable_history_verdicts_are_written_all_the_same(
+async def test_verdicts_are_written_without_a_usable_history(
     db: Connection, dsn: str, asked: Asked, spoil: str
 ) -> None:
     db.execute(sql.SQL(spoil).format(history=table("library_identity_history")))
@@ -609,7 +607,7 @@ async def test_backend_may_widen_its_tables_while_the_daemon_works(
     assert [state[1] for state in history(db)] == ["Q1", "Q2"]
 
 
-async def test_history_that_goes_while_the_daemon_works_stops_no_verdict(
+async def test_history_dropped_while_the_daemon_works_stops_no_verdict(
     db: Connection, asked: Asked
 ) -> None:
     row = add_release(db)
@@ -628,7 +626,7 @@ async def test_history_that_goes_while_the_daemon_works_stops_no_verdict(
         ("ALL ON SEQUENCE {sequence}", "USAGE on its sequence library_identity_history_"),
     ],
 )
-async def test_without_a_right_on_the_history_verdicts_are_written_all_the_same(
+async def test_verdicts_are_written_without_a_right_on_the_history(
     db: Connection, database: Database, role: str, revoke: str, lacking: str
 ) -> None:
     row = add_release(db)
@@ -820,7 +818,7 @@ def test_history_is_found_usable_whatever_the_planner_is_set_to(dsn: str, settin
 
 @pytest.mark.parametrize("join", ["nestloop", "hashjoin", "mergejoin"])
 @pytest.mark.parametrize("by_key", [True, False])
-def test_sequences_are_looked_at_by_any_plan(db: Connection, join: str, by_key: bool) -> None:
+def test_sequences_are_checked_under_any_plan(db: Connection, join: str, by_key: bool) -> None:
     """Asked for its rights to what is no sequence, PostgreSQL raises."""
     for each in ("nestloop", "hashjoin", "mergejoin"):
         db.execute(f"SET enable_{each} = {'on' if each == join else 'off'}")

@@ -48,7 +48,7 @@ async def test_whole_window_of_deleted_releases_does_not_end_the_walk(
     assert list(ledger(db)) == rows[:1]
 
 
-async def test_duty_that_fails_is_warned_of_and_counted_and_stops_no_other(
+async def test_failed_duty_is_logged_and_counted_and_stops_no_other(
     dsn: str, db: Connection, role: str, answer: Answers
 ) -> None:
     row = add_release(db)
@@ -74,7 +74,7 @@ async def test_duty_that_fails_is_warned_of_and_counted_and_stops_no_other(
     assert db.execute("SELECT FROM listener.warmth").fetchall() == []
 
 
-async def test_outbox_that_nobody_empties_holds_one_change_a_row(
+async def test_neglected_outbox_is_coalesced_to_one_change_per_row(
     monkeypatch: pytest.MonkeyPatch, pool: Pool, db: Connection
 ) -> None:
     monkeypatch.setattr(housekeeping, "_MANY_CHANGES", 5)
@@ -171,7 +171,7 @@ def analyzed(db: Connection) -> bool:
     return db.execute(query.format(name)).fetchone() == (True,)
 
 
-async def test_run_that_wrote_much_leaves_new_statistics(pool: Pool, db: Connection) -> None:
+async def test_run_that_wrote_a_lot_collects_new_statistics(pool: Pool, db: Connection) -> None:
     housekeeper = PostgresHousekeeping(pool, BACKEND, Counter())
     assert not await housekeeper.analyze_tracks(tally_of(999))
     assert not analyzed(db)
@@ -179,7 +179,7 @@ async def test_run_that_wrote_much_leaves_new_statistics(pool: Pool, db: Connect
     assert analyzed(db)
 
 
-async def test_role_that_may_not_take_statistics_does_without(
+async def test_role_without_the_right_to_analyze_does_without_statistics(
     dsn: str, db: Connection, role: str
 ) -> None:
     database = Database(as_role(dsn, role), BACKEND, "listener test")
@@ -190,9 +190,7 @@ async def test_role_that_may_not_take_statistics_does_without(
     assert not analyzed(db)
 
 
-async def test_statistics_that_somebody_else_takes_are_not_waited_for(
-    dsn: str, pool: Pool, db: Connection
-) -> None:
+async def test_concurrent_analyze_is_not_waited_for(dsn: str, pool: Pool, db: Connection) -> None:
     lock = sql.SQL("LOCK {} IN SHARE UPDATE EXCLUSIVE MODE")
     with psycopg.connect(dsn) as vacuum:
         vacuum.execute(lock.format(table("compilation_track_artist")))

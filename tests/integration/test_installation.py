@@ -103,7 +103,7 @@ async def test_uninstall_leaves_no_trace(bare: str) -> None:
     assert inventory(bare) == before
 
 
-async def test_installation_alters_nothing_of_the_backend(bare: str) -> None:
+async def test_installation_alters_no_table_of_the_backend(bare: str) -> None:
     before = set(inventory(bare))
     async with installing(bare) as connection:
         await install(connection, BACKEND)
@@ -159,7 +159,7 @@ async def test_triggers_that_may_not_record_count_as_missing(bare: str) -> None:
         await connection.execute("DROP ROLE listener_no_recorder")
 
 
-async def test_lanes_that_were_lost_are_made_anew(bare: str) -> None:
+async def test_lost_lanes_are_created_again(bare: str) -> None:
     async with installing(bare) as connection:
         await install(connection, BACKEND)
         await connection.execute("DELETE FROM listener.lane WHERE stream = 'rotation'")
@@ -167,7 +167,7 @@ async def test_lanes_that_were_lost_are_made_anew(bare: str) -> None:
         assert await install(connection, BACKEND) == []
 
 
-async def test_sequences_that_a_copy_of_the_rows_left_behind_are_brought_up(bare: str) -> None:
+async def test_sequences_left_behind_by_a_copy_are_advanced(bare: str) -> None:
     async with installing(bare) as connection:
         await install(connection, BACKEND)
         await connection.execute(
@@ -193,7 +193,7 @@ async def test_sequences_that_a_copy_of_the_rows_left_behind_are_brought_up(bare
         assert await install(connection, BACKEND) == []
 
 
-async def test_every_sequence_that_we_draw_from_is_held_against_its_rows(bare: str) -> None:
+async def test_every_sequence_that_we_draw_from_is_compared_with_its_rows(bare: str) -> None:
     async with installing(bare) as connection:
         await install(connection, BACKEND)
         await connection.execute(
@@ -234,7 +234,7 @@ async def test_every_sequence_that_we_draw_from_is_held_against_its_rows(bare: s
         "ALTER TABLE {} ALTER history_id DROP DEFAULT",
     ],
 )
-async def test_history_without_numbers_of_its_own_is_accepted(bare: str, change: str) -> None:
+async def test_history_without_a_sequence_is_accepted(bare: str, change: str) -> None:
     async with installing(bare) as connection:
         await install(connection, BACKEND)
         table = sql.Identifier(BACKEND, "library_identity_history")
@@ -268,7 +268,7 @@ def test_schema_without_the_backend_is_refused(empty: str) -> None:
     assert inventory(empty) == []
 
 
-def test_locked_table_is_not_queued_up_for(bare: str) -> None:
+def test_installation_does_not_queue_behind_a_locked_table(bare: str) -> None:
     with psycopg.connect(bare) as backend, ThreadPoolExecutor(1) as pool:
         backend.execute(
             sql.SQL("INSERT INTO {} (artist_name) VALUES ('Nico')").format(
@@ -381,7 +381,7 @@ def test_check_for_a_schema_without_the_backend_names_the_setting(dsn: str, bare
         assert 'there is no table "elsewhere"."library"; is WXYC_SCHEMA_NAME' in checked.stderr
 
 
-async def test_backends_schema_that_may_not_be_used_yet_is_there(
+async def test_backend_schema_without_usage_counts_as_present(
     db: Connection, dsn: str, role: str
 ) -> None:
     db.execute(
@@ -408,7 +408,7 @@ async def test_version_that_installed_last_is_remembered(bare: str) -> None:
 
 
 @pytest.mark.parametrize("newer", ["99.0.0", f"{version(DISTRIBUTION)}.1"])
-async def test_what_a_newer_version_installed_is_left_as_it_is(bare: str, newer: str) -> None:
+async def test_installation_of_a_newer_version_is_left_unchanged(bare: str, newer: str) -> None:
     async with installing(bare) as connection:
         await install(connection, BACKEND)
         await become(connection, newer)
@@ -452,7 +452,7 @@ async def test_older_program_never_repairs_triggers_of_a_newer_one(bare: str) ->
             await install(connection, BACKEND)
 
 
-async def test_rows_that_an_older_version_parked_stay_parked_but_not_for_ever(
+async def test_rows_parked_by_an_older_version_stay_parked_but_not_forever(
     bare: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(shipped("sql"), tmp_path / "sql")

@@ -81,7 +81,7 @@ async def answers(lml: LmlClient) -> list[Verdict | Invalid]:
     return await (await lml.ask(QUESTIONS)).read()
 
 
-async def test_call_that_is_to_be_made_once_is(simulator: Simulator, lml: LmlClient) -> None:
+async def test_call_with_once_is_made_once(simulator: Simulator, lml: LmlClient) -> None:
     simulator.faults.add("status", status=502, body="html")
     with pytest.raises(CallInterruptedError):
         await lml.ask(QUESTIONS, once=True)
@@ -228,7 +228,7 @@ async def test_other_contract_on_tracks_is_reported_once(
 
 
 @pytest.mark.parametrize("fault", ["gzip", "wrong_content_type", "permuted", "junk_cache_stats"])
-async def test_reply_that_is_unusual_but_whole(
+async def test_unusual_but_complete_reply_is_accepted(
     simulator: Simulator, lml: LmlClient, fault: str
 ) -> None:
     simulator.faults.add(fault)
@@ -260,7 +260,7 @@ async def test_reply_that_is_unusual_but_whole(
         "repeated_source",
     ],
 )
-async def test_malformed_result_costs_its_row_and_no_other(
+async def test_malformed_result_fails_only_its_row(
     simulator: Simulator, lml: LmlClient, fault: str
 ) -> None:
     simulator.faults.add(fault, ids=frozenset({3}))
@@ -272,7 +272,7 @@ async def test_malformed_result_costs_its_row_and_no_other(
 @pytest.mark.parametrize(
     "fault", ["unknown_method", "unknown_source", "disagreeing", "no_provenance", "null_provenance"]
 )
-async def test_odd_result_is_taken(simulator: Simulator, lml: LmlClient, fault: str) -> None:
+async def test_odd_result_is_accepted(simulator: Simulator, lml: LmlClient, fault: str) -> None:
     simulator.faults.add(fault, ids=frozenset({3}))
     judgement = judge(QUESTIONS, await answers(lml))
     assert {verdict.library_id for verdict in judgement.accepted} == {1, 2, 3, 4, 5}
@@ -292,7 +292,7 @@ async def test_odd_result_is_taken(simulator: Simulator, lml: LmlClient, fault: 
         (f"Fri, 31 Dec {'9' * 30} 23:59:59 GMT", None),
     ],
 )
-async def test_wait_that_the_edge_asks_for_is_handed_on_within_reason(
+async def test_retry_after_is_passed_on_within_reason(
     simulator: Simulator, lml: LmlClient, asked: str, handed_on: timedelta | None
 ) -> None:
     simulator.faults.add("status", status=429, retry_after=asked)
@@ -373,7 +373,7 @@ async def test_probe_reads_no_more_than_it_needs() -> None:
         ("https://127.0.0.1:{lml}", r"\[SSL.*\] .*"),
     ],
 )
-async def test_reason_why_no_server_answers_is_reported_in_the_words_of_the_system(
+async def test_connection_failure_is_reported_in_the_systems_words(
     url: str, address: str, reason: str
 ) -> None:
     with rude_server() as rude:
@@ -415,7 +415,7 @@ async def test_reply_that_is_not_an_object_is_reported(
         await answers(lml)
 
 
-async def test_while_lml_fails_a_call_is_tried_once(simulator: Simulator, lml: LmlClient) -> None:
+async def test_call_is_tried_once_while_lml_fails(simulator: Simulator, lml: LmlClient) -> None:
     simulator.faults.add("status", status=503)
     for calls in (2, 3, 4):
         with pytest.raises(LmlUnavailableError):

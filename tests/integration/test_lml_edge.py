@@ -164,7 +164,7 @@ def of_releases(releases: int, credited: int, credit: Callable[[int], bytes]) ->
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("shape", LARGEST)
-def test_memory_is_bounded_where_the_largest_pages_are_answered_at_once(shape: str) -> None:
+def test_memory_is_bounded_when_the_largest_batches_are_answered_at_once(shape: str) -> None:
     body = LARGEST[shape]()
     with edge(lambda _head, _body: reply(body)) as url:
         found = used(url, "most", 3)
@@ -233,7 +233,7 @@ async def test_host_that_no_proxy_names_is_reached_directly(
         assert await identities(url, ["a"]) == ["a"]
 
 
-async def test_cookies_are_not_given_back() -> None:
+async def test_cookies_are_not_sent_back() -> None:
     heads: list[bytes] = []
 
     def setting(head: bytes, body: bytes) -> Iterator[bytes]:
@@ -248,7 +248,7 @@ async def test_cookies_are_not_given_back() -> None:
     assert not any(b"\r\ncookie:" in head.lower() for head in heads)
 
 
-async def test_no_encoding_is_asked_for_but_one() -> None:
+async def test_only_one_encoding_is_requested() -> None:
     heads: list[bytes] = []
 
     def recording(head: bytes, body: bytes) -> Iterator[bytes]:

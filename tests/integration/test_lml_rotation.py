@@ -42,7 +42,7 @@ async def lml(url: str) -> AsyncIterator[LmlClient]:
         yield client
 
 
-async def test_what_lml_says_of_identities_is_reported_in_our_terms(
+async def test_lmls_report_on_identities_is_translated(
     lml: LmlClient, simulator: Simulator
 ) -> None:
     said = await lml.refresh([1, 4, 5, 6, 7])
@@ -66,7 +66,7 @@ async def test_what_lml_says_of_identities_is_reported_in_our_terms(
         ("empty_artists", Refreshed(1, RefreshStatus.WARMED, 1, parts=1)),
     ],
 )
-async def test_odd_result_costs_the_others_nothing(
+async def test_odd_result_does_not_affect_the_others(
     lml: LmlClient, simulator: Simulator, fault: str, first: Refreshed | None
 ) -> None:
     simulator.faults.add(fault)
@@ -80,7 +80,7 @@ async def test_odd_result_costs_the_others_nothing(
 
 
 @pytest.mark.parametrize("fault", ["truncated_json", "list_document"])
-async def test_malformed_reply_refuses_the_page(
+async def test_malformed_reply_refuses_the_batch(
     lml: LmlClient, simulator: Simulator, fault: str
 ) -> None:
     simulator.faults.add(fault)
@@ -102,12 +102,14 @@ async def test_more_than_fifty_are_refused_by_lml_itself(lml: LmlClient) -> None
         await lml.refresh(range(1, 52))
 
 
-async def test_mint_is_the_same_identity_each_time(lml: LmlClient, simulator: Simulator) -> None:
+async def test_mint_returns_the_same_identity_each_time(
+    lml: LmlClient, simulator: Simulator
+) -> None:
     assert await lml.mint(12345) == await lml.mint(12345) == 100_001
     assert await lml.mint(12346) == 100_002
 
 
-async def test_mint_is_tried_again_because_it_is_idempotent(
+async def test_mint_is_retried_because_it_is_idempotent(
     lml: LmlClient, simulator: Simulator
 ) -> None:
     simulator.faults.add("status", status=502, calls=1)
@@ -118,7 +120,7 @@ async def test_mint_is_tried_again_because_it_is_idempotent(
     ("status", "fault"),
     [(422, BatchRefusedError), (404, LmlRefusedError), (503, LmlUnavailableError)],
 )
-async def test_mint_fails_as_any_call(
+async def test_mint_fails_like_any_call(
     lml: LmlClient, simulator: Simulator, status: int, fault: type[Exception]
 ) -> None:
     simulator.faults.add("status", status=status, endpoint="mint")

@@ -63,7 +63,7 @@ def test_error_that_a_library_no_longer_handles_is_logged_with_its_places(pipe: 
     assert "content" not in written
 
 
-def test_full_pipe_costs_lines_and_they_are_reported_once_it_flows(pipe: Pipe) -> None:
+def test_full_pipe_drops_lines_and_reports_them_once_it_flows(pipe: Pipe) -> None:
     pipe.fill()
     # Beside those that wait, one is being written.
     for number in range(_ROOM + 10):
@@ -96,7 +96,7 @@ def test_end_waits_only_briefly_for_a_reader_that_has_stalled(pipe: Pipe) -> Non
     assert [line["number"] for line in lines(written)] == [1]
 
 
-def test_device_without_room_costs_lines_and_nothing_else() -> None:
+def test_full_device_loses_lines_and_nothing_else() -> None:
     full = os.open("/dev/full", os.O_WRONLY)
     handler = Lines(full)
     handler.handle(logging.makeLogRecord({"msg": "at work"}))

@@ -156,7 +156,7 @@ def assert_every_row_was_offered(db: Connection, body: bytes) -> None:
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-async def test_no_reply_crashes_the_resolver_or_writes_what_it_did_not_say(
+async def test_no_reply_crashes_the_resolver_or_writes_anything_it_did_not_contain(
     body: bytes, db: Connection, lml: Answering, resolver: Resolver
 ) -> None:
     db.execute(

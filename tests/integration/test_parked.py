@@ -89,7 +89,7 @@ async def test_parked_rows_are_listed_the_longest_parked_first(
     ]
 
 
-async def test_rows_put_back_are_changes_again_and_the_others_stay(
+async def test_requeued_rows_become_changes_and_the_others_stay_parked(
     unseen: Connection, dsn: str, park: Parking, fail: Failures, answer: Answers
 ) -> None:
     row, second, left, failing, answered, never, gone = (add_release(unseen) for _ in range(7))
@@ -119,7 +119,7 @@ async def test_rows_put_back_are_changes_again_and_the_others_stay(
     assert outbox_size(unseen) == 2
 
 
-async def test_all_are_put_back(unseen: Connection, dsn: str, park: Parking) -> None:
+async def test_all_rows_are_requeued(unseen: Connection, dsn: str, park: Parking) -> None:
     rows = [add_release(unseen) for _ in range(20)]
     await park(*rows)
     assert requeue(dsn, None) == set(rows)
@@ -128,7 +128,7 @@ async def test_all_are_put_back(unseen: Connection, dsn: str, park: Parking) -> 
     assert requeue(dsn, None) == frozenset()
 
 
-async def test_row_put_back_is_asked_with_all_its_tries_though_it_was_answered_before(
+async def test_requeued_row_gets_all_its_attempts_although_it_was_answered_before(
     unseen: Connection, dsn: str, park: Parking, library: PostgresLibrary, answer: Answers
 ) -> None:
     row = add_release(unseen)
@@ -143,7 +143,7 @@ async def test_row_put_back_is_asked_with_all_its_tries_though_it_was_answered_b
     assert (await library.read([row])).answered == {row}
 
 
-async def test_row_put_back_that_was_never_answered_counts_as_never_asked(
+async def test_requeued_row_that_was_never_answered_counts_as_never_asked(
     unseen: Connection, dsn: str, park: Parking, pool: Pool, library: PostgresLibrary
 ) -> None:
     row = add_release(unseen)
@@ -157,7 +157,7 @@ async def test_row_put_back_that_was_never_answered_counts_as_never_asked(
     assert [found.reason async for page in due for found in page] == [Reason.NEVER]
 
 
-async def test_putting_back_wakes_the_daemon_and_doing_nothing_does_not(
+async def test_requeueing_wakes_the_daemon_only_if_it_did_anything(
     unseen: Connection, dsn: str, park: Parking
 ) -> None:
     rows = [add_release(unseen) for _ in range(3)]
@@ -171,7 +171,7 @@ async def test_putting_back_wakes_the_daemon_and_doing_nothing_does_not(
     assert list(unseen.notifies(timeout=0)) == []
 
 
-async def test_row_that_is_answered_meanwhile_is_not_put_back(
+async def test_row_that_is_answered_meanwhile_is_not_requeued(
     unseen: Connection, dsn: str, park: Parking
 ) -> None:
     answered, row = add_release(unseen), add_release(unseen)

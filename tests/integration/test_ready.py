@@ -66,7 +66,7 @@ def test_container_is_healthy_if_the_daemon_is_ready(
     assert words in capsys.readouterr().out
 
 
-def test_server_that_listens_everywhere_is_asked_here() -> None:
+def test_server_that_listens_everywhere_is_asked_on_this_host() -> None:
     with answering(b"HTTP/1.1 200 OK\r\n\r\n") as address:
         assert ask(address.replace("127.0.0.1", "0.0.0.0")) == ("200", "")  # noqa: S104
 

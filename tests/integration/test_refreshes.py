@@ -81,9 +81,7 @@ async def test_call_in_flight_counts_with_what_it_is_expected_to_cost(
     assert row == ("change", False, "listener test", 4, 16, True)
 
 
-async def test_page_that_is_wanted_smaller_costs_less(
-    book: PostgresRefreshes, db: Connection
-) -> None:
+async def test_smaller_batch_reserves_less(book: PostgresRefreshes, db: Connection) -> None:
     assert (await granted(book, wanted=1)).identities == 1
     assert (await granted(book)).identities == 3
     assert db.execute("SELECT cost FROM listener.refresh ORDER BY 1").fetchall() == [(4,), (12,)]
@@ -152,7 +150,7 @@ async def test_at_most_four_identities_that_may_be_cold_are_in_flight_in_all_cal
     assert (await granted(book, CHANGE)).identities == 3
 
 
-async def test_known_identities_that_turn_out_cold_count_as_such(
+async def test_known_identities_that_turn_out_cold_count_as_cold(
     pool: Pool, database: Database, db: Connection
 ) -> None:
     book = PostgresRefreshes(pool, database, replace(LIMITS, in_flight=4))
@@ -209,9 +207,7 @@ async def test_budget_holds_across_processes_and_over_restarts(
         assert await waits(PostgresRefreshes(pool, other, LIMITS))
 
 
-async def test_processes_that_ask_at_once_never_take_more_than_there_is(
-    dsn: str, db: Connection
-) -> None:
+async def test_concurrent_processes_never_exceed_the_budget(dsn: str, db: Connection) -> None:
     # A process that has ended has nothing in flight.
     all_have_taken = asyncio.Barrier(4)
 
@@ -262,7 +258,7 @@ async def test_frozen_process_holds_its_call_until_its_time_is_up(
     assert (await granted(book)).identities == 4
 
 
-async def test_calls_whose_time_is_up_are_in_flight_no_more(
+async def test_calls_past_their_timeout_no_longer_count_as_in_flight(
     book: PostgresRefreshes, db: Connection
 ) -> None:
     for _ in range(LIMITS.in_flight):
@@ -304,7 +300,7 @@ async def test_lost_database_is_reported(book: PostgresRefreshes, db: Connection
         await granted(book)
 
 
-async def test_calls_of_a_time_that_the_clock_was_set_back_from_do_not_count(
+async def test_calls_dated_in_the_future_do_not_count(
     book: PostgresRefreshes, db: Connection
 ) -> None:
     await done(book, await granted(book), cost=28)

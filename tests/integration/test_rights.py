@@ -48,7 +48,7 @@ def withdraw(db: Connection, right: Right, role: str) -> None:
         )
 
 
-def test_what_is_granted_is_all_that_is_looked_for(dsn: str, role: str) -> None:
+def test_granted_rights_are_exactly_the_required_ones(dsn: str, role: str) -> None:
     assert rights(as_role(dsn, role)) == Rights((), ())
 
 
@@ -73,7 +73,7 @@ def test_each_right_that_was_withdrawn_is_named(db: Connection, dsn: str, role: 
     assert "listener roles" in finding.advice
 
 
-def test_all_that_is_ours_has_its_rights(db: Connection, role: str) -> None:
+def test_every_object_of_ours_has_its_rights(db: Connection, role: str) -> None:
     # Nobody calls the functions of triggers, so they need none.
     ours = db.execute(
         "SELECT c.relname FROM pg_class AS c WHERE c.relnamespace = 'listener'::regnamespace"
@@ -118,7 +118,7 @@ def test_all_that_is_ours_has_its_rights(db: Connection, role: str) -> None:
         "ALTER ROLE CURRENT_USER CREATEROLE",
     ],
 )
-def test_nothing_beyond_it_is_allowed(db: Connection, dsn: str, role: str, forbidden: str) -> None:
+def test_role_may_do_nothing_else(db: Connection, dsn: str, role: str, forbidden: str) -> None:
     add_release(db)
     with psycopg.connect(as_role(dsn, role), autocommit=True) as daemon:
         statement = sql.SQL(forbidden).format(backend=sql.Identifier(BACKEND))
@@ -126,7 +126,7 @@ def test_nothing_beyond_it_is_allowed(db: Connection, dsn: str, role: str, forbi
             daemon.execute(statement)
 
 
-def test_what_it_had_too_much_in_our_schema_is_taken_away(db: Connection, role: str) -> None:
+def test_excess_rights_in_our_schema_are_revoked(db: Connection, role: str) -> None:
     name = sql.Identifier(role)
     db.execute(sql.SQL("GRANT ALL ON ALL TABLES IN SCHEMA listener TO {}").format(name))
     on(db, apply_grants, BACKEND, role)
@@ -167,7 +167,7 @@ def test_one_of_several_columns_is_not_enough_to_write_them(db: Connection, role
     assert lacking.thing == f"{BACKEND}.compilation_track_artist"
 
 
-def test_history_that_a_backend_does_not_have_is_not_asked_for(db: Connection, role: str) -> None:
+def test_rights_on_a_missing_history_are_not_required(db: Connection, role: str) -> None:
     db.execute(sql.SQL("DROP TABLE {}").format(table("library_identity_history")))
     assert not any(right.granted is None for right in granted(db, role))
     assert not any(
@@ -191,7 +191,7 @@ def withdraw_watermark(db: Connection, role: str) -> None:
     db.execute(statement.format(table("library_watermark"), sql.Identifier(role)))
 
 
-def test_what_triggers_of_the_backend_need_is_granted(db: Connection, dsn: str, role: str) -> None:
+def test_rights_that_backend_triggers_need_are_granted(db: Connection, dsn: str, role: str) -> None:
     assert rights(as_role(dsn, role)) == Rights((), ())
     withdraw_watermark(db, role)
     refused = rights(as_role(dsn, role))
@@ -267,7 +267,7 @@ def test_each_kind_of_write_is_tried(
         ),
     ],
 )
-def test_whatever_a_trigger_needs_is_found(
+def test_any_right_that_a_trigger_needs_is_found(
     db: Connection, role: str, made: str, body: str, grant: list[str]
 ) -> None:
     db.execute(sql.SQL(made).format(backend=sql.Identifier(BACKEND)))
@@ -282,7 +282,7 @@ def test_server_that_speaks_another_language_is_understood(db: Connection) -> No
     assert grants[0] == (f"SELECT ON TABLE {BACKEND}.library_watermark",)
 
 
-def test_refusal_that_no_grant_changes_is_named(db: Connection, role: str) -> None:
+def test_refusal_that_no_grant_resolves_is_reported(db: Connection, role: str) -> None:
     trigger(
         db,
         "rotation",

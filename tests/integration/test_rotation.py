@@ -100,7 +100,7 @@ async def test_rows_are_read_while_they_are_played(
         ("warmed", "8 d", False),
     ],
 )
-async def test_identity_is_known_if_lml_said_something_of_use_lately(
+async def test_identity_is_known_if_lml_recently_gave_a_useful_answer(
     db: Connection, rotation: PostgresRotation, status: str, ago: str, known: bool
 ) -> None:
     row = play(db, 7)
@@ -110,7 +110,7 @@ async def test_identity_is_known_if_lml_said_something_of_use_lately(
     assert await rotation.identities(datetime.now(UTC)) == {7: Standing(known)}
 
 
-async def test_minted_identity_is_written_where_there_is_none_without_an_echo(
+async def test_minted_identity_is_written_only_where_missing_and_not_captured(
     db: Connection, rotation: PostgresRotation
 ) -> None:
     first, second = play(db, release=5), play(db, release=5)
@@ -124,7 +124,7 @@ async def test_minted_identity_is_written_where_there_is_none_without_an_echo(
 @pytest.mark.parametrize(
     ("column", "value", "left"), [("lml_identity_id", 3, 3), ("discogs_release_id", 6, None)]
 )
-async def test_row_that_changed_meanwhile_is_left_as_it_is(
+async def test_row_that_changed_meanwhile_is_left_unchanged(
     db: Connection, rotation: PostgresRotation, column: str, value: int, left: int | None
 ) -> None:
     row, other = play(db, release=5), play(db, release=5)
@@ -179,7 +179,7 @@ async def test_each_identity_is_found_once_the_known_ones_first(
     assert list(found) == [8, 6, 7, 9]
 
 
-async def test_what_was_said_of_use_since_is_found_with_each_identity(
+async def test_useful_answer_since_then_is_found_with_each_identity(
     db: Connection, rotation: PostgresRotation
 ) -> None:
     for identity in range(1, 7):
@@ -201,7 +201,7 @@ async def test_what_was_said_of_use_since_is_found_with_each_identity(
     }
 
 
-async def test_coverage_counts_what_is_played_by_what_it_can_be_warmed_by(
+async def test_coverage_counts_active_rows_by_whether_they_can_be_warmed(
     db: Connection, rotation: PostgresRotation
 ) -> None:
     assert await rotation.coverage() == RotationCoverage(0, 0, 0, 0, 1.0, 0, 0)
@@ -327,7 +327,7 @@ def let_pass(db: Connection, hours: int) -> None:
     )
 
 
-async def test_row_that_failed_is_remembered_and_its_changes_are_settled(
+async def test_failed_row_is_recorded_and_its_changes_are_settled(
     db: Connection, rotation: PostgresRotation
 ) -> None:
     row, other = play(db, release=5), play(db, release=6)
@@ -363,7 +363,7 @@ async def test_failures_of_a_row_are_counted_since_the_first(
     assert (played.failing.failures, played.failing.lasting < minute) == (1, True)
 
 
-async def test_row_that_is_settled_has_no_failures_any_more(
+async def test_settled_row_has_no_recorded_failures(
     db: Connection, rotation: PostgresRotation
 ) -> None:
     row, retried, other = (play(db, release=release) for release in (5, 6, 7))

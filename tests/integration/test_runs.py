@@ -99,7 +99,7 @@ _FAULT = ValueError("five batches in a row")
 
 
 @pytest.mark.parametrize("fault", [_FAULT, ExceptionGroup("two", [_FAULT, KeyError("x")])])
-async def test_run_that_breaks_has_failed_with_its_reason(
+async def test_run_that_raises_has_failed_with_its_reason(
     db: Connection, runs: PostgresRuns, fault: Exception
 ) -> None:
     tally = Tally()
@@ -136,7 +136,7 @@ async def test_run_that_is_cancelled_was_stopped(db: Connection, runs: PostgresR
     assert run["ended_at"] is not None
 
 
-async def test_run_that_is_cancelled_in_the_middle_of_a_note_was_stopped(
+async def test_run_cancelled_while_it_saves_its_tally_was_stopped(
     db: Connection, runs: PostgresRuns
 ) -> None:
     inside = asyncio.Event()
@@ -156,7 +156,7 @@ async def test_run_that_is_cancelled_in_the_middle_of_a_note_was_stopped(
 
 
 @pytest.mark.parametrize("kind", [SWEEP, REFRESH, AUDIT, RunKind.RECHECK])
-async def test_whole_run_keeps_out_those_with_the_same_search(
+async def test_whole_run_excludes_others_with_the_same_search(
     runs: PostgresRuns, kind: RunKind
 ) -> None:
     async with entered(runs, kind):
@@ -187,7 +187,7 @@ async def test_walk_does_not_wait_for_another_and_reports_it(runs: PostgresRuns)
         pass
 
 
-async def test_book_has_the_counts_of_a_walk_under_their_names(
+async def test_walk_is_recorded_with_its_counts_under_their_names(
     db: Connection, runs: PostgresRuns, pool: Pool
 ) -> None:
     tally = RotationTally(calls=1, latency=timedelta(seconds=2))
@@ -220,7 +220,7 @@ async def test_shares_of_other_searches_do_not_wait(runs: PostgresRuns) -> None:
         assert not await is_kept_out(runs, AUDIT, WHOLE)
 
 
-async def test_run_that_waits_is_entered_when_the_other_has_ended(
+async def test_waiting_run_starts_when_the_other_has_ended(
     db: Connection, runs: PostgresRuns
 ) -> None:
     async def enter() -> None:
@@ -239,7 +239,7 @@ async def test_run_that_waits_is_entered_when_the_other_has_ended(
     assert len(logs) == 1
 
 
-async def test_run_whose_session_is_ended_learns_it_and_keeps_nobody_out(
+async def test_run_whose_session_is_ended_notices_and_excludes_no_other(
     db: Connection, runs: PostgresRuns
 ) -> None:
     async with entered(runs) as note:
@@ -263,7 +263,7 @@ async def test_end_of_a_run_whose_session_is_gone_is_not_an_error(
     assert book_of(db)[0]["outcome"] is None
 
 
-async def test_run_does_without_the_backends_locks_and_holds_none(
+async def test_run_takes_no_locks_on_the_backends_tables(
     dsn: str, db: Connection, runs: PostgresRuns
 ) -> None:
     row = add_release(db)

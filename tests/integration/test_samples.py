@@ -122,7 +122,7 @@ async def test_parked_rows_are_counted(db: Connection, reading: Read) -> None:
     assert [each.retrying for each in seen.waiting] == [1, 0]
 
 
-async def test_sample_is_kept_as_it_was(
+async def test_sample_is_stored_unchanged(
     db: Connection, samples: PostgresSamples, answer: Answers
 ) -> None:
     await answer(add_release(db), add_release(db))
@@ -167,7 +167,7 @@ def test_history_is_reported_in_steps(db: Connection) -> None:
     assert step.at.timestamp() % 600 == 0
 
 
-async def test_old_samples_are_folded_and_nothing_that_sums_is_lost(
+async def test_old_samples_are_merged_and_their_sums_preserved(
     db: Connection, samples: PostgresSamples
 ) -> None:
     # All at one time: every five minutes in between hold equally many.
@@ -273,7 +273,7 @@ async def test_page_shows_what_the_database_holds(
         assert json.loads(await page.status())["coverage"] == state["status"]["coverage"]
 
 
-async def test_look_that_hangs_is_given_up_and_made_anew(
+async def test_hanging_look_is_given_up_and_repeated(
     db: Connection, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def backend_of(connection: Session, _: str) -> int:
@@ -289,7 +289,7 @@ async def test_look_that_hangs_is_given_up_and_made_anew(
         assert await viewer.look(backend_of) != before
 
 
-async def test_page_and_status_show_what_keeps_a_lane_from_its_work(
+async def test_page_and_status_show_why_a_lane_cannot_work(
     db: Connection, dsn: str, database: Database
 ) -> None:
     reason = "permission denied for table change"

@@ -82,11 +82,11 @@ def test_words_are_found_whatever_their_case_accents_and_order(
 
 
 @pytest.mark.usefixtures("catalogue")
-def test_best_ones_are_kept_where_there_are_too_many(dsn: str) -> None:
+def test_best_matches_are_kept_if_there_are_too_many(dsn: str) -> None:
     assert titles(dsn, "bjork", limit=1) == ["Post"]
 
 
-def test_releases_are_those_that_hold_every_word_with_the_best_first(
+def test_releases_contain_every_word_and_the_best_match_comes_first(
     db: Connection, dsn: str
 ) -> None:
     pick = random.Random(17)
@@ -110,7 +110,7 @@ def test_releases_are_those_that_hold_every_word_with_the_best_first(
         assert [each.library_id for each in found(dsn, words, limit=150)] == expected, words
 
 
-def test_release_is_shown_with_how_it_stands(
+def test_release_is_shown_with_its_state(
     db: Connection, dsn: str, catalogue: dict[str, int]
 ) -> None:
     row = catalogue["Post"]
@@ -141,7 +141,7 @@ def test_search_that_takes_too_long_names_the_index(
 
 
 @pytest.mark.usefixtures("catalogue")
-def test_index_that_is_recommended_is_the_one_that_the_search_takes(db: Connection) -> None:
+def test_recommended_index_is_the_one_that_the_search_uses(db: Connection) -> None:
     available = db.execute(
         "SELECT 1 FROM pg_available_extensions WHERE name = 'pg_trgm'"
     ).fetchone()

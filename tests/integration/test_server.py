@@ -41,20 +41,20 @@ def client() -> Iterator[DockerClient]:
         yield found
 
 
-def test_given_server_is_taken_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_given_server_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LISTENER_TEST_DATABASE_URL", "postgresql://x/y")
     monkeypatch.setenv("LISTENER_TEST_IMAGE", "postgres:14")
     assert choose().url == "postgresql://x/y"
 
 
-def test_embedded_server_is_taken_where_no_engine_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embedded_server_is_used_if_no_engine_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", NOWHERE)
     choice = choose()
     assert (choice.url, choice.image) == (None, None)
     assert "no container engine answers" in choice.words
 
 
-def test_embedded_server_is_taken_where_no_image_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embedded_server_is_used_if_no_image_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LISTENER_TEST_IMAGE", "")
     choice = choose()
     assert (choice.url, choice.image) == (None, None)

@@ -102,7 +102,7 @@ async def test_duplicated_inputs_are_answered_twice(http: httpx.AsyncClient) -> 
     assert one == other
 
 
-async def test_a_large_page_is_answered(http: httpx.AsyncClient) -> None:
+async def test_a_large_batch_is_answered(http: httpx.AsyncClient) -> None:
     assert len(await results(http, **bulk(*["Ada"] * 1000))) == 1000
 
 
@@ -250,7 +250,7 @@ async def test_an_open_breaker_turns_items_into_errors(
     assert sim.budget.calls == 4
 
 
-async def test_a_cold_page_of_fifty_takes_about_three_simulated_minutes(
+async def test_a_cold_batch_of_fifty_takes_about_three_simulated_minutes(
     sim: Simulator, http: httpx.AsyncClient
 ) -> None:
     sim.clock.change(1000)
@@ -312,9 +312,7 @@ async def test_each_cold_identity_holds_a_permit_so_five_keep_a_question_waiting
     await until(lambda: sim.calls.statuses["refresh none"] == 1)
 
 
-async def test_question_that_is_given_up_loses_its_place(
-    sim: Simulator, http: httpx.AsyncClient
-) -> None:
+async def test_abandoned_question_loses_its_place(sim: Simulator, http: httpx.AsyncClient) -> None:
     sim.latency, sim.permits = Latency(per_row=200 * MILLISECOND), 1
     async with asyncio.TaskGroup() as tasks:
         first = tasks.create_task(http.post(BULK, json=bulk("Ada")))
@@ -448,7 +446,7 @@ async def test_a_slow_answer_is_an_honest_one(sim: Simulator, http: httpx.AsyncC
 
 
 @pytest.mark.parametrize("name", ["truncated_json", "not_json", "invalid_utf8", "empty_body"])
-async def test_bodies_are_no_json(sim: Simulator, http: httpx.AsyncClient, name: str) -> None:
+async def test_bodies_are_not_json(sim: Simulator, http: httpx.AsyncClient, name: str) -> None:
     sim.faults.add(name)
     reply = await http.post(BULK, json=bulk())
     assert (reply.status_code, reply.headers["content-type"]) == (200, "application/json")
@@ -472,7 +470,7 @@ async def test_a_redirect_leads_elsewhere(sim: Simulator, http: httpx.AsyncClien
     assert (reply.status_code, sim.calls.counts["other"]) == (404, 1)
 
 
-async def test_gzip_is_understood_and_a_bomb_unpacks_to_its_size(
+async def test_gzip_is_accepted_and_a_bomb_unpacks_to_its_size(
     sim: Simulator, http: httpx.AsyncClient
 ) -> None:
     sim.faults.add("gzip", calls=1)

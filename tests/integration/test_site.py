@@ -97,7 +97,7 @@ async def site(
         yield client
 
 
-async def test_probes_say_yes_or_no_and_why() -> None:
+async def test_probes_answer_yes_or_no_with_reasons() -> None:
     served = Served()
     async with site(served) as client:
         assert (await client.get("/livez")).text == "ok\n"
@@ -184,7 +184,7 @@ async def test_page_is_small_and_names_no_other_host() -> None:
 
 
 @pytest.mark.parametrize(("host", "status"), [("localhost:1", 200), ("evil.example", 421)])
-async def test_page_of_another_site_learns_nothing(host: str, status: int) -> None:
+async def test_page_of_another_site_gets_nothing(host: str, status: int) -> None:
     async with site(hosts=frozenset({"localhost", "127.0.0.1"})) as client:
         # A probe may call us by any name: it learns nothing that matters.
         assert (await client.get("/livez", headers={"host": host})).status_code == 200
@@ -192,7 +192,7 @@ async def test_page_of_another_site_learns_nothing(host: str, status: int) -> No
         assert reply.status_code == status
 
 
-async def test_many_viewers_cost_one_look() -> None:
+async def test_many_viewers_share_one_read() -> None:
     served = Served()
     async with site(served) as client:
         replies = await asyncio.gather(*(client.get("/status.json") for _ in range(20)))
@@ -268,7 +268,7 @@ async def test_oldest_idle_connection_gives_way(monkeypatch: pytest.MonkeyPatch)
             writer.close()
 
 
-async def test_busy_connection_gives_way_to_a_probe_where_all_are_busy(
+async def test_busy_connection_gives_way_to_a_probe_if_all_are_busy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(serving, "_CONNECTIONS", 2)
@@ -288,7 +288,7 @@ async def test_busy_connection_gives_way_to_a_probe_where_all_are_busy(
             writer.close()
 
 
-async def test_replies_that_nobody_reads_hold_no_more_connections_than_others(
+async def test_unread_replies_do_not_keep_their_connections(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(serving, "_CONNECTIONS", 2)
@@ -373,7 +373,7 @@ async def test_probes_get_through_a_crowd_of_half_open_connections() -> None:
             writer.close()
 
 
-async def test_server_ends_at_once_though_somebody_is_connected() -> None:
+async def test_server_stops_at_once_although_a_client_is_connected() -> None:
     async with site() as client:
         address = client.base_url.host, client.base_url.port
         reader, writer = await asyncio.open_connection(*address)

@@ -38,7 +38,7 @@ def move(db: Connection, slot: str) -> None:
     db.execute("UPDATE listener.slot SET slot = %s::timestamptz", (slot,))
 
 
-async def test_slots_lie_at_whole_intervals_since_the_epoch(
+async def test_slots_are_at_whole_intervals_since_the_epoch(
     db: Connection, slots: PostgresSlots
 ) -> None:
     before = datetime.now(tz=UTC)
@@ -51,7 +51,7 @@ async def test_slots_lie_at_whole_intervals_since_the_epoch(
     ]
 
 
-async def test_finished_slot_is_not_given_out_again(
+async def test_finished_slot_is_not_taken_again(
     slots: PostgresSlots, others: PostgresSlots
 ) -> None:
     await done(slots)
@@ -67,7 +67,7 @@ async def test_unfinished_slot_is_taken_over(
     assert await slots.take("sweep", LONG) == PRESENT
 
 
-async def test_slot_is_finished_by_who_took_it_last_alone(
+async def test_slot_is_finished_only_by_its_last_taker(
     db: Connection, slots: PostgresSlots, others: PostgresSlots
 ) -> None:
     await slots.take("sweep", LONG)
@@ -95,14 +95,16 @@ async def test_of_many_that_take_a_slot_at_once_one_can_finish_it(
     assert holder == (f"daemon {finished.index(True)}",)
 
 
-async def test_jobs_have_slots_of_their_own(slots: PostgresSlots) -> None:
+async def test_each_job_has_its_own_slots(slots: PostgresSlots) -> None:
     assert await slots.take("audit", LONG) == PRESENT
     await done(slots, "sweep")
     assert await slots.take("sweep", LONG) is None
     assert await slots.take("audit", LONG) == PRESENT
 
 
-async def test_missed_slots_are_caught_up_by_one(db: Connection, slots: PostgresSlots) -> None:
+async def test_one_slot_makes_up_for_all_that_were_missed(
+    db: Connection, slots: PostgresSlots
+) -> None:
     await done(slots)
     move(db, "1169-01-01")
     await done(slots)
@@ -126,7 +128,7 @@ async def test_slot_taken_before_the_clock_was_set_back_stops_no_job(
     assert await slots.take("sweep", LONG) is None
 
 
-async def test_finished_slot_is_given_again_on_demand(slots: PostgresSlots) -> None:
+async def test_finished_slot_is_taken_again_on_demand(slots: PostgresSlots) -> None:
     await done(slots)
     assert await slots.take("sweep", LONG, again=True) == PRESENT
     assert await slots.take("sweep", LONG) == PRESENT
@@ -134,7 +136,7 @@ async def test_finished_slot_is_given_again_on_demand(slots: PostgresSlots) -> N
     assert await slots.take("sweep", LONG) is None
 
 
-async def test_slot_of_a_day_begins_at_its_time_of_day(slots: PostgresSlots) -> None:
+async def test_daily_slot_begins_at_its_time_of_day(slots: PostgresSlots) -> None:
     day = timedelta(days=1)
     taken = []
     for hour in range(0, 24, 3):

@@ -134,7 +134,7 @@ def test_every_row_counts_once(db: Connection, dsn: str) -> None:
     assert sum(status.staleness_days.values()) == 7
 
 
-async def test_as_many_are_due_by_their_time_as_a_search_finds(
+async def test_status_counts_as_many_due_rows_as_a_search_finds(
     db: Connection, dsn: str, pool: Pool
 ) -> None:
     due = PostgresDue(pool, BACKEND, ASK_AGAIN)
@@ -247,7 +247,7 @@ async def test_fault_is_seen_until_the_next_good_beat_and_after_the_lane_was_giv
     assert seen() == [(None, None), (None, None)]
 
 
-def test_run_without_an_end_goes_on_or_is_lost(db: Connection, dsn: str) -> None:
+def test_run_without_an_end_is_running_or_lost(db: Connection, dsn: str) -> None:
     report = Tally(resolved=3).report()
     db.execute(
         "INSERT INTO listener.run (kind, cause, holder, started_at, ended_at, outcome, reason,"
@@ -286,7 +286,7 @@ def test_run_without_an_end_goes_on_or_is_lost(db: Connection, dsn: str) -> None
     assert runs[0].ended_at is None
 
 
-def test_run_whose_own_session_was_cut_is_lost_though_its_process_lives(
+def test_run_whose_own_session_was_cut_is_lost_although_its_process_lives(
     db: Connection, dsn: str
 ) -> None:
     db.execute(
@@ -376,7 +376,7 @@ def test_unready_parts_are_named(db: Connection, dsn: str) -> None:
         look(with_database(dsn, "no_such_database"))
 
 
-def test_look_that_takes_too_long_does_not_depend_on_the_address(dsn: str) -> None:
+def test_status_timeout_does_not_depend_on_the_address(dsn: str) -> None:
     async def sleep(connection: Session, _backend: str) -> None:
         await connection.execute("SET statement_timeout = 1; SELECT pg_sleep(9)")
 
@@ -478,7 +478,7 @@ def test_full_screen_stays_readable(dsn: str, width: int) -> None:
 
 
 @pytest.mark.parametrize("width", [30, 40, 60, 79, 80, 120])
-def test_nothing_is_cut_however_narrow_the_screen(dsn: str, width: int) -> None:
+def test_nothing_is_truncated_on_the_narrowest_screen(dsn: str, width: int) -> None:
     lines = shown(full_status(dsn), width)
     assert max(map(len, lines)) <= width
     text = words(lines)
@@ -548,7 +548,7 @@ async def test_trouble_with_lml_has_a_start_that_further_failures_do_not_move(
         assert (answered.lml_trouble_since, answered.lml_next_try) == (None, None)
 
 
-async def test_holder_that_does_not_beat_any_more_has_stalled(
+async def test_holder_that_no_longer_beats_has_stalled(
     db: Connection, dsn: str, database: Database
 ) -> None:
     lanes = PostgresLanes(database, LaneTimes())
@@ -607,7 +607,7 @@ def test_latest_run_of_each_kind_is_judged_whatever_else_ran_since(
     eventually(lambda: outcome_of_the_audit() == "lost")
 
 
-def test_walk_on_command_makes_up_for_a_scheduled_one_that_failed(db: Connection, dsn: str) -> None:
+def test_walk_by_command_makes_up_for_a_failed_scheduled_one(db: Connection, dsn: str) -> None:
     enter_run(db, RunKind.ROTATION, 6, "failed", "schedule")
     enter_run(db, RunKind.ROTATION, 1, "done", "command")
     causes = {why.cause for why in verdict_on(look(dsn), SETTINGS).why}
@@ -637,9 +637,7 @@ def test_success_of_a_job_is_that_of_any_run_that_does_its_work(db: Connection, 
     assert successes(status) == {"sweep": status.installed_at, "audit": ended}
 
 
-def test_what_is_played_grows_cold_only_where_it_is_refreshed_daily(
-    db: Connection, dsn: str
-) -> None:
+def test_rotation_counts_as_cold_only_if_it_is_refreshed_daily(db: Connection, dsn: str) -> None:
     row = add_release(db)
     db.execute(
         sql.SQL(

@@ -224,7 +224,7 @@ async def test_walk_over_the_rotation_is_reported_under_the_names_that_dashboard
     }
 
 
-async def test_spans_have_the_times_of_what_they_stand_for(
+async def test_spans_have_the_original_times(
     telemetry: SentryTelemetry, captured: Captured
 ) -> None:
     with telemetry.run("sweep", Tally()):
@@ -404,7 +404,7 @@ async def test_rare_runs_are_sent_whatever_the_rate(
     assert all(len(run["spans"]) == 2 for run in runs)
 
 
-async def test_nothing_of_what_is_not_sampled_is_sent_but_its_errors(captured: Captured) -> None:
+async def test_unsampled_spans_are_not_sent_but_their_errors_are(captured: Captured) -> None:
     async with open_sentry(replace(OPTIONS, traces_sample_rate=0.0), captured) as telemetry:
         with telemetry.windows(tally := Tally()):
             tally.resolved += 1
@@ -437,7 +437,7 @@ async def test_error_is_captured_once_a_cause_without_contents(
 
 
 @pytest.mark.usefixtures("_logs")
-async def test_exception_shows_its_type_and_places_alone(
+async def test_exception_shows_only_its_type_and_places(
     telemetry: SentryTelemetry, captured: Captured
 ) -> None:
     def broken(artist: str) -> None:
@@ -461,7 +461,7 @@ async def test_exception_shows_its_type_and_places_alone(
 
 
 @pytest.mark.usefixtures("_logs")
-async def test_error_of_a_library_shows_the_library_alone(
+async def test_error_of_a_library_shows_only_the_library(
     telemetry: SentryTelemetry, captured: Captured
 ) -> None:
     logging.getLogger("psycopg.pool").error("could not insert %s", ARTIST)
@@ -471,7 +471,7 @@ async def test_error_of_a_library_shows_the_library_alone(
     assert ARTIST not in captured.text
 
 
-async def test_run_that_fails_is_reported_once_with_the_cause_it_has(
+async def test_failed_run_is_reported_once_with_its_cause(
     telemetry: SentryTelemetry, captured: Captured
 ) -> None:
     for number in range(50):
@@ -502,7 +502,7 @@ def test_storm_of_many_causes_is_cut() -> None:
     assert len(reported) == 20
 
 
-def test_reporter_that_cannot_capture_disturbs_nobody() -> None:
+def test_reporter_that_cannot_capture_raises_nothing() -> None:
     def broken(event: dict[str, Any]) -> None:
         raise OSError
 
@@ -527,7 +527,7 @@ SCRUBBED = [
 
 
 @pytest.mark.parametrize("text", SCRUBBED)
-def test_credentials_are_scrubbed_wherever_they_stand(text: str) -> None:
+def test_credentials_are_scrubbed_wherever_they_appear(text: str) -> None:
     scrubber = Scrubber((TOKEN, PASSWORD))
     for cleaned in (scrubber.text(text), scrubber.text(f"before {text} after")):
         assert "[scrubbed]" in cleaned
@@ -573,7 +573,7 @@ async def test_close_leaves_nothing_behind(captured: Captured) -> None:
     assert logging.getLogger().handlers == before
 
 
-async def test_sentry_that_does_not_answer_costs_two_seconds_at_the_end() -> None:
+async def test_silent_sentry_delays_the_end_by_two_seconds() -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(asyncio.CancelledError):
             await reader.read()
@@ -623,7 +623,7 @@ def test_without_a_dsn_the_sdk_is_not_even_imported() -> None:
         ("ftp://key@sentry.example/42", False),
     ],
 )
-def test_dsn_is_taken_if_the_sdk_takes_it(
+def test_dsn_is_accepted_if_the_sdk_accepts_it(
     monkeypatch: pytest.MonkeyPatch, dsn: str, good: bool
 ) -> None:
     for name, value in {**NEEDED, "SENTRY_DSN": dsn}.items():
@@ -633,7 +633,7 @@ def test_dsn_is_taken_if_the_sdk_takes_it(
             read()
 
 
-def test_blank_dsn_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blank_dsn_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {**NEEDED, "SENTRY_DSN": " "}.items():
         monkeypatch.setenv(name, value)
     assert load().sentry_dsn is None

@@ -206,7 +206,7 @@ async def test_ledger_knows_that_a_compilation_was_visited_and_what_came_of_it(
     ]
 
 
-async def test_ledger_notes_each_release_of_a_page_by_itself(
+async def test_ledger_records_each_release_of_a_batch_separately(
     db: Connection, write: Writing
 ) -> None:
     releases = [add_release(db, "Various Artists", f"Vol. {n}", "Z-A") for n in range(1, 4)]
@@ -222,7 +222,7 @@ async def test_ledger_notes_each_release_of_a_page_by_itself(
     assert noted == [(row, row, row - (row > 1)) for row in releases]
 
 
-async def test_page_without_any_change_issues_no_update(
+async def test_batch_without_any_change_issues_no_update(
     db: Connection, release: int, write: Writing
 ) -> None:
     add_artist(db, "Broadcast")
@@ -242,7 +242,7 @@ async def test_page_without_any_change_issues_no_update(
     assert updates(db) == 1
 
 
-async def test_title_that_is_null_matches_only_one_that_is(
+async def test_null_title_matches_only_a_null_title(
     db: Connection, release: int, write: Writing
 ) -> None:
     add_artist(db, "Broadcast")
@@ -284,7 +284,7 @@ async def test_credits_are_matched_as_they_are_spelled(
     assert counts == {N.ROWS_WRITTEN: 1}
 
 
-async def test_artist_of_which_there_are_none_or_several_is_not_linked(
+async def test_missing_or_ambiguous_artist_is_not_linked(
     db: Connection, release: int, write: Writing
 ) -> None:
     for name in ("Nico", "NICO", "Low"):
@@ -308,7 +308,7 @@ async def test_artist_of_which_there_are_none_or_several_is_not_linked(
     assert credits_of(db, release)[1] == ("Can", "Title", None, "Can", 0.9, "lml_backfill")
 
 
-async def test_link_goes_when_its_artist_is_not_found_any_more(
+async def test_link_is_removed_when_its_artist_is_no_longer_found(
     db: Connection, release: int, write: Writing
 ) -> None:
     add_artist(db, "Nico")
@@ -349,7 +349,7 @@ async def test_entry_without_an_artist_writes_nothing(
     assert updates(db) == 0
 
 
-async def test_position_is_filled_only_where_there_is_none_and_one_is_offered(
+async def test_position_is_filled_only_if_missing_and_unambiguous(
     db: Connection, release: int, write: Writing
 ) -> None:
     add_artist(db, "Low")
@@ -382,7 +382,7 @@ async def test_confidence_may_be_unknown(db: Connection, release: int, write: Wr
     assert await write(release, found("Low", confidence=None)) == {N.ROWS_UNCHANGED: 1}
 
 
-async def test_link_of_an_unknown_hand_becomes_ours(
+async def test_link_of_unknown_origin_becomes_ours(
     db: Connection, release: int, write: Writing
 ) -> None:
     artist = add_artist(db, "Low")
@@ -391,7 +391,9 @@ async def test_link_of_an_unknown_hand_becomes_ours(
     assert credits_of(db, release)[0].method == "lml_backfill"
 
 
-async def test_page_of_many_releases_writes_each_to_its_own(db: Connection, write: Writing) -> None:
+async def test_batch_of_many_releases_writes_each_to_its_own_rows(
+    db: Connection, write: Writing
+) -> None:
     releases = [add_release(db, "Various Artists", f"Vol. {n}", "Z-A") for n in range(5)]
     for release in releases:
         add_artist(db, f"Artist {release}")
@@ -421,7 +423,7 @@ async def test_release_renamed_between_asking_and_writing_keeps_its_credits(
     assert outbox_size(db) == waiting
 
 
-async def test_release_deleted_between_asking_and_writing_is_left(
+async def test_release_deleted_between_asking_and_writing_is_skipped(
     db: Connection, release: int, library: PostgresLibrary, verdicts: PostgresVerdicts
 ) -> None:
     add_artist(db, "Low")
@@ -446,7 +448,7 @@ async def test_older_answer_never_overwrites_the_tracks_of_a_newer_one(
     assert credits_of(db, release)[0].artist == "Low"
 
 
-async def test_locked_credit_is_not_waited_for_long_and_leaves_nothing(
+async def test_batch_with_a_locked_credit_fails_soon_and_writes_nothing(
     dsn: str,
     db: Connection,
     release: int,
@@ -593,7 +595,7 @@ def single(library_id: int) -> Verdict:
     )
 
 
-async def test_page_of_all_kinds_is_written_together(
+async def test_batch_of_all_kinds_is_written_together(
     db: Connection, release: int, write: Writing
 ) -> None:
     add_artist(db, "Low")
@@ -612,7 +614,7 @@ KEYS, CREDITS = 500, 20_000
 
 @pytest.mark.parametrize("known_to_be_empty", [False, True])
 @pytest.mark.parametrize("analyzed", [False, True])
-async def test_rows_are_reached_by_key_though_planned_on_empty_tables(
+async def test_rows_are_reached_by_key_although_planned_on_empty_tables(
     db: Connection, release: int, database: Database, analyzed: bool, known_to_be_empty: bool
 ) -> None:
     if known_to_be_empty:

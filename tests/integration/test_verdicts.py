@@ -146,7 +146,7 @@ async def test_older_question_never_overwrites_a_newer_answer(
     assert rows_of(db, "library_identity")[0]["wikidata_qid"] == "Q2"
 
 
-async def test_order_decides_even_when_the_name_came_back(
+async def test_order_decides_even_if_the_old_name_came_back(
     db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
 ) -> None:
     row = add_release(db, "Stereolab")
@@ -161,7 +161,7 @@ async def test_order_decides_even_when_the_name_came_back(
     assert rows_of(db, "library_identity")[0]["wikidata_qid"] == "Q3"
 
 
-async def test_withdrawn_sources_of_ours_are_removed(
+async def test_our_withdrawn_sources_are_removed(
     db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
 ) -> None:
     row = add_release(db)
@@ -173,7 +173,7 @@ async def test_withdrawn_sources_of_ours_are_removed(
     assert sources == ["bandcamp", "discogs", "spotify"]
 
 
-async def test_source_that_an_older_job_left_stays_though_lml_does_not_name_it(
+async def test_older_jobs_source_stays_although_lml_does_not_name_it(
     db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
 ) -> None:
     row = add_release(db)
@@ -223,7 +223,7 @@ async def test_manual_identity_is_kept(
     assert sources == {"discogs": "discogs-id", "wikidata": "by hand"}
 
 
-async def test_what_lml_itself_calls_manual_is_kept_up_to_date(
+async def test_identity_that_lml_itself_calls_manual_is_kept_up_to_date(
     db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
 ) -> None:
     row = add_release(db)
@@ -236,7 +236,7 @@ async def test_what_lml_itself_calls_manual_is_kept_up_to_date(
     assert [s["source"] for s in rows_of(db, "library_identity_source")] == ["wikidata"]
 
 
-async def test_what_a_person_calls_manual_is_kept_though_lml_once_said_so(
+async def test_persons_manual_identity_is_kept_although_lml_once_answered_manual(
     db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
 ) -> None:
     row = add_release(db)
@@ -319,7 +319,7 @@ BREAKAGES = {
 
 
 @pytest.mark.parametrize("name", BREAKAGES)
-async def test_statement_that_the_schema_no_longer_allows_is_about_no_row(
+async def test_statement_that_the_schema_no_longer_allows_is_blamed_on_no_row(
     db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts, name: str
 ) -> None:
     statements, said = BREAKAGES[name]
@@ -336,7 +336,7 @@ async def test_statement_that_the_schema_no_longer_allows_is_about_no_row(
     assert str(refused.value) == said
 
 
-async def test_value_that_only_some_verdicts_have_is_asked_of_rows(
+async def test_missing_value_that_only_some_verdicts_have_is_blamed_on_rows(
     db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
 ) -> None:
     bare, full = add_release(db), add_release(db)
@@ -360,7 +360,7 @@ async def test_value_that_only_some_verdicts_have_is_asked_of_rows(
         ("UPDATE listener.seen SET row = 1", 'cannot update view "seen"'),
     ],
 )
-async def test_trigger_that_fails_by_itself_is_about_its_rows(
+async def test_failing_trigger_is_blamed_on_its_rows(
     db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts, does: str, said: str
 ) -> None:
     row, other = add_release(db), add_release(db)
@@ -395,7 +395,7 @@ async def test_locked_identity_is_not_waited_for_long(
 
 
 @pytest.mark.parametrize("known", [True, False])
-async def test_writes_go_on_at_once_after_a_lock_that_outlasted_their_patience(
+async def test_writes_continue_at_once_after_a_lock_timeout(
     dsn: str,
     db: Connection,
     library: PostgresLibrary,
@@ -460,7 +460,7 @@ async def test_new_row_that_another_session_keeps_locked_is_reported(
     assert not written.locked
 
 
-async def test_row_that_is_out_of_date_is_not_taken_for_locked(
+async def test_outdated_row_does_not_count_as_locked(
     dsn: str, db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
 ) -> None:
     changed, deleted, answered, failed, locked = releases = [add_release(db) for _ in range(5)]
@@ -480,7 +480,7 @@ async def test_row_that_is_out_of_date_is_not_taken_for_locked(
     assert count(db, "library_identity") == 0
 
 
-async def test_refused_page_leaves_nothing(
+async def test_refused_batch_leaves_nothing(
     db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
 ) -> None:
     row, other = add_release(db), add_release(db)
@@ -521,7 +521,7 @@ async def test_answered_question_without_its_identity_is_asked_again(
     assert [question.library_id for question in (await library.read([row])).questions] == [row]
 
 
-async def test_rows_are_sorted_by_what_there_is_to_do(
+async def test_rows_are_sorted_by_what_to_do_with_them(
     db: Connection, library: PostgresLibrary
 ) -> None:
     named, nameless = add_release(db, "Nico"), add_release(db, None)
@@ -546,7 +546,7 @@ async def test_question_differs_in_each_of_its_parts(
     assert len({question.digest for question in asking.questions}) == len(releases)
 
 
-async def test_page_of_strange_texts_arrives_unchanged(
+async def test_batch_of_strange_texts_arrives_unchanged(
     db: Connection, library: PostgresLibrary, verdicts: PostgresVerdicts
 ) -> None:
     row = add_release(db, 'Sigur Rós "{,}" \\ \t漢字 🎵', "x" * 128)

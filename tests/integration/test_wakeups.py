@@ -115,7 +115,7 @@ async def test_change_of_a_transaction_that_outlives_the_awake_time_is_seen(
         await until_settled(db)
 
 
-async def test_later_changes_of_a_transaction_are_seen_though_they_wake_no_daemon(
+async def test_later_changes_of_a_transaction_are_seen_although_they_wake_no_daemon(
     dsn: str, db: Connection, database: Database, outbox: PostgresOutbox
 ) -> None:
     slow, busy = add_release(db, "Slow"), add_release(db, "Busy")
@@ -134,7 +134,7 @@ async def test_later_changes_of_a_transaction_are_seen_though_they_wake_no_daemo
             await until_settled(db)
 
 
-async def test_change_whose_wakeup_a_former_holder_spared_is_seen(
+async def test_change_that_skipped_its_wakeup_under_a_former_holder_is_seen(
     dsn: str, db: Connection, database: Database, outbox: PostgresOutbox
 ) -> None:
     slow, busy = add_release(db, "Slow"), add_release(db, "Busy")
@@ -179,7 +179,7 @@ async def test_cut_session_is_replaced_and_what_came_meanwhile_is_seen(
             await until_settled(db)
 
 
-async def test_echo_that_a_cut_session_did_not_hear_says_nothing_about_the_next(
+async def test_echo_missed_by_a_cut_session_proves_nothing_about_the_next(
     db: Connection, database: Database
 ) -> None:
     async with PostgresLanes(database, LaneTimes()).hold(Stream.LIBRARY) as lane:
@@ -264,7 +264,7 @@ async def test_session_of_ours_that_the_server_still_holds_is_ended(
     await left.close()
 
 
-async def test_daemon_takes_its_own_lane_back_at_once_though_its_former_session_lives(
+async def test_daemon_takes_its_own_lane_back_at_once_although_its_former_session_lives(
     db: Connection, database: Database
 ) -> None:
     # As it is after the connection was cut: to the server all is well.
@@ -286,7 +286,7 @@ async def test_daemon_takes_its_own_lane_back_at_once_though_its_former_session_
                     pass
 
 
-async def test_writers_that_another_session_spares_the_wakeup_keep_a_daemon_looking(
+async def test_daemon_keeps_looking_while_another_session_makes_writers_skip_wakeups(
     db: Connection, database: Database, outbox: PostgresOutbox
 ) -> None:
     row = add_release(db)
@@ -305,7 +305,7 @@ async def test_writers_that_another_session_spares_the_wakeup_keep_a_daemon_look
             await _be_asleep(db)
 
 
-async def test_doze_returns_marks_until_no_other_session_spares_writers_the_wakeup(
+async def test_doze_returns_marks_until_no_other_session_makes_writers_skip_wakeups(
     db: Connection, database: Database
 ) -> None:
     left = await open_session(database)

@@ -88,7 +88,7 @@ async def fail(
     await verdicts.fail(asking.order, [failure], [])
 
 
-def test_row_that_is_not_there(db: Connection, dsn: str) -> None:
+def test_missing_row_is_reported(db: Connection, dsn: str) -> None:
     row = add_release(db)
     delete_release(db, row)
     story = story_of(dsn, row)
@@ -227,7 +227,7 @@ async def test_row_out_of_scope_is_shown_as_such(
         assert "next: due now: LML was never asked about it" in text_of(other)
 
 
-async def test_row_that_failed_is_searched_for_though_it_is_out_of_scope(
+async def test_failed_row_is_searched_for_although_it_is_out_of_scope(
     db: Connection, dsn: str, library: PostgresLibrary, verdicts: PostgresVerdicts
 ) -> None:
     row = add_release(db)
@@ -254,7 +254,7 @@ async def test_parked_row_out_of_scope_is_shown_with_what_would_help(
     assert "next: due now: the last attempt failed" in text_of(story_of(dsn, row))
 
 
-async def test_what_we_wrote_is_distinguished_from_what_others_did(
+async def test_our_identity_is_distinguished_from_others(
     db: Connection, dsn: str, library: PostgresLibrary, verdicts: PostgresVerdicts
 ) -> None:
     row = add_release(db)
@@ -285,7 +285,7 @@ async def test_what_we_wrote_is_distinguished_from_what_others_did(
 
 
 @pytest.mark.parametrize("notes", [None, "consumer:lml-bulk"])
-async def test_identity_that_is_a_persons_work_is_kept(
+async def test_persons_identity_is_shown_as_kept(
     db: Connection,
     dsn: str,
     library: PostgresLibrary,
@@ -367,7 +367,7 @@ async def test_compilation_visited_without_credits_is_explained(
     assert "tracks: LML visited them and found no credits" in text_of(story_of(dsn, row))
 
 
-def test_row_that_could_command_a_terminal_is_escaped(db: Connection, dsn: str) -> None:
+def test_terminal_control_characters_of_a_row_are_escaped(db: Connection, dsn: str) -> None:
     text = text_of(story_of(dsn, add_release(db, "Sigur Rós \x1b[2J\x9b5n", "()\r\nrow 1")))
     assert "Sigur Rós \\x1b[2J\\x9b5n" in text
     assert "()\\r\\nrow 1" in text
@@ -440,7 +440,9 @@ def stories(dsn: str, rows: dict[int, str]) -> dict[int, Story]:
     return look(dsn, BACKEND, read)
 
 
-async def test_what_is_due_is_what_the_searches_find(db: Connection, dsn: str, pool: Pool) -> None:
+async def test_why_reports_due_exactly_what_the_searches_find(
+    db: Connection, dsn: str, pool: Pool
+) -> None:
     rows = make_every_kind(db)
     found = await searched(pool)
     due = {
@@ -453,7 +455,7 @@ async def test_what_is_due_is_what_the_searches_find(db: Connection, dsn: str, p
 
 
 @pytest.mark.timeout(60)
-async def test_time_shown_is_when_the_searches_begin_to_find(
+async def test_shown_time_is_when_a_search_first_finds_the_row(
     db: Connection, dsn: str, pool: Pool
 ) -> None:
     rows = make_every_kind(db)

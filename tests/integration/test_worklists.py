@@ -79,7 +79,7 @@ def play(db: Connection, release: int | None, identity: int | None, until: str |
 @pytest.mark.parametrize(
     ("part", "lengths"), [(2, [2, 2, 1]), (5, [5]), (6, [5])], ids=["several", "full", "one"]
 )
-def test_long_list_comes_in_parts_and_holds_no_transaction_for_the_last(
+def test_long_list_comes_in_parts_and_the_last_holds_no_transaction(
     db: Connection, dsn: str, part: int, lengths: list[int]
 ) -> None:
     for number in range(5):
@@ -94,7 +94,7 @@ def test_long_list_comes_in_parts_and_holds_no_transaction_for_the_last(
     ]
 
 
-def test_longest_unresolved_come_first_and_what_failed_since_is_left_out(
+def test_longest_unresolved_come_first_without_rows_that_failed_since(
     db: Connection, dsn: str
 ) -> None:
     first, second, failed, resolved = (add_release(db, "Can", f"Tape {n}") for n in range(4))
@@ -108,9 +108,7 @@ def test_longest_unresolved_come_first_and_what_failed_since_is_left_out(
     assert [each.row_id for each in listed(dsn, Worklist.UNRESOLVED, limit=1, skip=1)] == [first]
 
 
-def test_least_sure_identities_come_first_and_a_persons_are_left_out(
-    db: Connection, dsn: str
-) -> None:
+def test_least_certain_identities_come_first_without_a_persons(db: Connection, dsn: str) -> None:
     low, lower, high, manual = (add_release(db, "Neu!", f"Tape {n}") for n in range(4))
     identify(db, low, 0.6)
     identify(db, lower, 0.25, "llm")
@@ -123,7 +121,7 @@ def test_least_sure_identities_come_first_and_a_persons_are_left_out(
     assert [each.row_id for each in listed(dsn, Worklist.LOW_CONFIDENCE, below=0.5)] == [lower]
 
 
-def test_rotation_without_a_release_or_an_identity_is_listed_while_it_is_played(
+def test_active_rotation_without_a_release_or_an_identity_is_listed(
     db: Connection, dsn: str
 ) -> None:
     bare, released = play(db, None, None, None), play(db, 7, None, "2999-01-01")
@@ -152,7 +150,7 @@ def test_compilations_with_the_most_unmatched_credits_come_first(db: Connection,
     ]
 
 
-def test_replaced_identities_are_listed_latest_first_though_their_row_is_gone(
+def test_replaced_identities_are_listed_latest_first_even_for_deleted_rows(
     db: Connection, dsn: str
 ) -> None:
     gone, kept = add_release(db, "Faust", "So Far"), add_release(db, "Faust", "IV")
@@ -172,7 +170,7 @@ def test_replaced_identities_are_listed_latest_first_though_their_row_is_gone(
     assert [each.library_id for each in found] == [kept, gone]
 
 
-def test_replaced_identities_that_nobody_keeps_are_an_error(db: Connection, dsn: str) -> None:
+def test_replaced_identities_without_a_history_are_an_error(db: Connection, dsn: str) -> None:
     db.execute(sql.SQL("DROP TABLE {}").format(table("library_identity_history")))
     with pytest.raises(InstallationError, match="former identities are not kept: "):
         listed(dsn, Worklist.REPLACED)

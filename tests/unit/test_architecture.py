@@ -68,7 +68,7 @@ def test_links_lead_somewhere(page: str) -> None:
     assert not missing
 
 
-def test_modules_and_files_on_the_way_exist() -> None:
+def test_modules_and_files_named_in_the_paths_exist() -> None:
     text = _PAGE.partition("## Glossary")[0]
     named = set(re.findall(r"\b((?:domain|engine|adapters|app|simulator)/[\w/]+)", text))
     assert named

@@ -46,7 +46,7 @@ def test_suspects_are_asked_in_small_batches_and_isolated_rows_alone(
     assert [len(batch) for batch in asked(alike(250, suspicion))] == sizes
 
 
-def test_row_that_failed_for_itself_is_asked_with_those_that_never_failed() -> None:
+def test_row_that_failed_on_its_own_is_asked_with_those_that_never_failed() -> None:
     past = Failing(3, timedelta(hours=1), timedelta(minutes=5))
     failed = Question(1, "Broadcast", "Album 1", None, b"1", failing=past)
     assert asked([failed, question(2)]) == [[1, 2]]
@@ -61,7 +61,7 @@ def test_suspects_come_last_and_isolated_rows_at_the_very_end() -> None:
 @given(
     st.dictionaries(st.integers(1, 300), st.tuples(st.integers(0, ISOLATED), st.booleans())), HOW
 )
-def test_every_row_is_asked_once_with_others_that_are_as_suspect(
+def test_every_row_is_asked_once_with_equally_suspect_rows(
     kinds: Mapping[int, tuple[int, bool]], include: IncludeTracks
 ) -> None:
     questions = [question(row, s, compilation=c) for row, (s, c) in kinds.items()]
@@ -78,7 +78,7 @@ def test_every_row_is_asked_once_with_others_that_are_as_suspect(
 
 
 @given(st.dictionaries(st.integers(1, 300), st.tuples(st.integers(0, ISOLATED), st.booleans())))
-def test_suspect_compilations_are_asked_with_tracks_in_batches_of_their_own(
+def test_suspect_compilations_are_asked_with_tracks_in_separate_batches(
     kinds: Mapping[int, tuple[int, bool]],
 ) -> None:
     questions = [question(row, s, compilation=c) for row, (s, c) in kinds.items()]
@@ -88,7 +88,7 @@ def test_suspect_compilations_are_asked_with_tracks_in_batches_of_their_own(
 
 
 @pytest.mark.parametrize("suspicion", [0, 1])
-def test_tracks_of_all_are_asked_for_in_small_batches(suspicion: int) -> None:
+def test_tracks_of_all_rows_are_requested_in_small_batches(suspicion: int) -> None:
     put = list(batches(alike(50, suspicion), 20, IncludeTracks.ALL))
     assert [(len(batch.questions), batch.with_tracks) for batch in put] == [
         (20, True),

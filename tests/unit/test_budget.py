@@ -40,17 +40,17 @@ def learned(cost: int, identities: int) -> Spent:
     return replace(NOTHING, learned_cost=cost, learned_identities=identities)
 
 
-def test_what_people_leave_of_discogs_is_thirty_calls_a_minute() -> None:
+def test_people_leave_thirty_discogs_calls_a_minute() -> None:
     assert DISCOGS_CALLS == 30
     assert LIMITS.window == timedelta(minutes=1)
 
 
-def test_identities_that_nothing_is_known_of_are_taken_to_be_cold() -> None:
+def test_unknown_identities_count_as_cold() -> None:
     assert decide(LIMITS, NOTHING, WALK, known=False) == Allowance(3, 12)
     assert decide(LIMITS, NOTHING, CHANGE, known=False) == Allowance(4, 16)
 
 
-def test_identities_that_answered_lately_go_in_full_pages() -> None:
+def test_recently_answered_identities_go_in_full_batches() -> None:
     assert size(known=True) == LML_REFRESH_BATCH_CAP == 50
     assert size(learned(0, 60), known=True) == 50
 
@@ -60,7 +60,7 @@ def test_identities_that_answered_lately_go_in_full_pages() -> None:
     identities=st.integers(0, 120),
     walking=st.integers(0, 3),
 )
-def test_identities_in_flight_that_may_be_cold_leave_a_permit_to_questions(
+def test_possibly_cold_identities_in_flight_leave_a_permit_for_questions(
     learned_cost: int, identities: int, walking: int
 ) -> None:
     spent = replace(learned(learned_cost, identities), cold_in_flight=walking)
@@ -75,28 +75,28 @@ def test_identities_in_flight_that_may_be_cold_leave_a_permit_to_questions(
     assert mixed <= 3 or cold + 2 * math.sqrt(cold * (1 - each / COLD_COST)) <= 3 - walking + 0.1
 
 
-def test_pages_of_known_ones_grow_as_replies_turn_out_to_be_warm() -> None:
+def test_batches_of_known_identities_grow_as_replies_turn_out_warm() -> None:
     sizes = [size(learned(60, identities), known=True) for identities in (15, 30, 120, 600, 1200)]
     assert sizes == sorted(sizes)
     assert (sizes[0], sizes[-1]) == (3, 50)
 
 
-def test_page_that_hardly_costs_anything_is_not_taken_to_cost_nothing() -> None:
+def test_batch_that_costs_almost_nothing_does_not_count_as_free() -> None:
     assert decide(LIMITS, learned(0, 60), WALK, known=True) == Allowance(50, 1)
 
 
-def test_one_cold_page_teaches_that_the_next_one_must_be_small() -> None:
+def test_one_cold_batch_makes_the_next_one_small() -> None:
     assert size(learned(200, 50), known=True) == 3
 
 
 @pytest.mark.parametrize("cause", RefreshCause)
-def test_page_that_cost_more_than_the_window_is_followed_by_none(cause: RefreshCause) -> None:
+def test_batch_that_cost_more_than_the_window_is_followed_by_none(cause: RefreshCause) -> None:
     spent = replace(learned(200, 50), cost=200, calls=1, frees_in=timedelta(seconds=40))
     for known in (True, False):
         assert isinstance(decide(LIMITS, spent, cause, known=known), Wait)
 
 
-def test_walk_leaves_a_fifth_to_changes() -> None:
+def test_walk_leaves_a_fifth_for_changes() -> None:
     spent = replace(NOTHING, cost=24, calls=1)
     assert size(spent, WALK) == 0
     assert size(spent, CHANGE) == 1
@@ -119,7 +119,7 @@ def test_shares_add_up_to_what_one_installation_may_cost(share: float) -> None:
 
 
 @given(share=st.floats(0.01, 1), cause=st.sampled_from(RefreshCause))
-def test_smallest_share_has_room_for_a_cold_identity_at_a_time(
+def test_smallest_share_has_room_for_one_cold_identity_at_a_time(
     share: float, cause: RefreshCause
 ) -> None:
     limits = LIMITS.shared(share)
@@ -130,7 +130,7 @@ def test_smallest_share_has_room_for_a_cold_identity_at_a_time(
     assert isinstance(decide(limits, spent, cause, known=False), Wait)
 
 
-def test_tenth_of_the_budget_is_one_cold_identity_in_eighty_seconds() -> None:
+def test_tenth_of_the_budget_allows_one_cold_identity_per_eighty_seconds() -> None:
     limits = LIMITS.shared(0.1)
     assert limits.window == timedelta(seconds=80)
     assert decide(limits, NOTHING, WALK, known=False) == Allowance(1, 4)
@@ -143,13 +143,13 @@ def test_calls_in_flight_are_bounded() -> None:
     assert size(replace(NOTHING, in_flight=2), known=True) == 0
 
 
-def test_one_identity_may_go_however_dear_they_are_if_nothing_else_did() -> None:
+def test_one_identity_is_allowed_whatever_it_costs_if_no_other_call_counts() -> None:
     dear = learned(6000, 60)
     assert size(dear) == 1
     assert size(replace(dear, cost=1)) == 0
 
 
-def test_even_the_lowest_rate_lets_a_walk_go() -> None:
+def test_even_the_lowest_rate_allows_a_walk() -> None:
     limits = replace(LIMITS, calls=1)
     assert isinstance(decide(limits, NOTHING, WALK, known=False), Allowance)
     assert isinstance(decide(limits, replace(NOTHING, calls=1), WALK, known=False), Wait)
@@ -181,7 +181,7 @@ def test_cost_is_what_the_reply_reports_but_no_more_than_its_time_allows() -> No
     cause=st.sampled_from(RefreshCause),
     known=st.booleans(),
 )
-def test_what_leaves_is_never_expected_to_exceed_the_window(
+def test_granted_calls_are_never_expected_to_exceed_the_window(
     cost: int, learned_cost: int, identities: int, cause: RefreshCause, known: bool
 ) -> None:
     spent = Spent(cost, 1, 1, timedelta(seconds=1), learned_cost, identities)
@@ -194,7 +194,7 @@ def test_what_leaves_is_never_expected_to_exceed_the_window(
 
 
 @given(warm=st.floats(0, 1), pages=st.integers(1, 5))
-def test_two_deviations_of_a_mixed_page_are_kept_free(warm: float, pages: int) -> None:
+def test_two_deviations_of_a_mixed_batch_are_kept_in_reserve(warm: float, pages: int) -> None:
     each = COLD_COST * (1 - warm)
     found = size(learned(round(each * 1000), 1000))
     spread = math.sqrt(found * max(0.0, each * (COLD_COST - each)))

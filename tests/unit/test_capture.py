@@ -56,7 +56,7 @@ def seen_by(watching: CaptureWatch) -> frozenset[Stream] | None:
     return watching.uncaptured
 
 
-async def test_nothing_is_searched_for_while_all_is_captured(logged: Logs) -> None:
+async def test_no_search_is_made_while_everything_is_captured(logged: Logs) -> None:
     triggers = Triggers()
     watching = watch(triggers)
     async with in_background(watching.run()):
@@ -67,7 +67,7 @@ async def test_nothing_is_searched_for_while_all_is_captured(logged: Logs) -> No
     assert not logged
 
 
-async def test_missing_triggers_are_logged_once_and_made_up_for(logged: Logs) -> None:
+async def test_missing_triggers_are_logged_once_and_missed_changes_found(logged: Logs) -> None:
     triggers = Triggers(gone=BOTH)
     watching = watch(triggers)
     async with in_background(watching.run()):
@@ -85,7 +85,7 @@ async def test_missing_triggers_are_logged_once_and_made_up_for(logged: Logs) ->
     assert triggers.searched == [Stream.LIBRARY, Stream.ROTATION]
 
 
-async def test_search_that_fails_is_made_again(logged: Logs) -> None:
+async def test_failed_search_is_repeated(logged: Logs) -> None:
     faults = [RunHaltedError("LML is down"), ZeroDivisionError()]
     triggers = Triggers(gone=frozenset((Stream.LIBRARY,)), faults=faults)
     async with in_background(watch(triggers).run()):
@@ -96,7 +96,7 @@ async def test_search_that_fails_is_made_again(logged: Logs) -> None:
     assert any(entry.get("reason") == "LML is down" for entry in logged)
 
 
-async def test_key_of_a_replaced_table_is_logged_once_with_its_repair(logged: Logs) -> None:
+async def test_foreign_key_to_a_replaced_table_is_logged_once_with_its_repair(logged: Logs) -> None:
     triggers = Triggers()
     async with in_background(watch(triggers).run()):
         for _ in range(2):

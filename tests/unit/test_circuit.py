@@ -29,7 +29,7 @@ def seconds(silence: timedelta) -> float:
     return silence.total_seconds()
 
 
-async def test_closed_circuit_lets_anybody_ask_anything() -> None:
+async def test_closed_circuit_allows_every_call() -> None:
     circuit = Circuit(Stream.LIBRARY)
     assert state_of(circuit) is BreakerState.CLOSED
     assert not circuit.paused_for()

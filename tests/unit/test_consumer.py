@@ -209,7 +209,7 @@ def unavailable_until(
     return answer
 
 
-async def test_fault_of_lml_counts_though_a_part_of_the_batch_was_settled() -> None:
+async def test_fault_of_lml_counts_although_part_of_the_batch_was_settled() -> None:
     fault = LmlUnavailableError("LML answered 503", timedelta(seconds=60))
     async with following(limits(in_flight=1)) as tenure:
         tenure.worker.answer = lambda batch: BatchOutcome(
@@ -249,7 +249,7 @@ async def test_lml_that_is_down_is_asked_four_times_a_minute() -> None:
         assert len(tenure.outbox.entries) == 9
 
 
-async def test_lml_that_says_it_is_back_is_asked_at_once_and_the_backlog_drains() -> None:
+async def test_lml_that_reports_it_is_back_is_asked_at_once_and_the_backlog_drains() -> None:
     up_at = now() + 600.0
 
     async def well() -> bool:
@@ -269,7 +269,7 @@ async def test_lml_that_says_it_is_back_is_asked_at_once_and_the_backlog_drains(
     assert len(trial.changes) == 1
 
 
-async def test_lml_that_says_it_is_well_and_fails_is_believed_once() -> None:
+async def test_lml_that_reports_healthy_but_fails_is_believed_once() -> None:
     async def well() -> bool:
         return True
 
@@ -320,7 +320,7 @@ async def test_hanging_call_does_not_block_the_next_trial() -> None:
         assert tenure.worker.in_flight == 2
 
 
-async def test_answer_ends_the_growth_of_the_pauses() -> None:
+async def test_answer_resets_the_growing_pauses() -> None:
     async with following() as tenure:
         tenure.worker.answer = unavailable_until(tenure, now() + 20.0)
         tenure.record(1)
@@ -333,7 +333,7 @@ async def test_answer_ends_the_growth_of_the_pauses() -> None:
     assert second - first == pytest.approx(8.0, abs=0.01)
 
 
-async def test_rows_that_needed_no_question_say_nothing_about_lml() -> None:
+async def test_rows_that_needed_no_question_prove_nothing_about_lml() -> None:
     async with following() as tenure:
         tenure.circuit.failed(LmlUnavailableError("ConnectError"))
         tenure.worker.answer = lambda batch: BatchOutcome(
@@ -348,7 +348,7 @@ async def test_rows_that_needed_no_question_say_nothing_about_lml() -> None:
         assert tenure.circuit.failures == 0
 
 
-async def test_trial_that_ended_without_an_answer_does_not_leave_lml_unasked() -> None:
+async def test_trial_that_ended_without_an_answer_allows_the_next_call() -> None:
     def answer(batch: Batch) -> BatchOutcome:
         if len(tenure.worker.batches) == 1:
             return BatchOutcome(fault=StoreUnavailableError("refused"))
@@ -363,7 +363,7 @@ async def test_trial_that_ended_without_an_answer_does_not_leave_lml_unasked() -
     assert again - without_answer == pytest.approx(0.5, abs=0.21)
 
 
-async def test_rows_are_tried_again_at_once_when_lml_answers_again() -> None:
+async def test_rows_are_retried_at_once_when_lml_answers_again() -> None:
     async with following() as tenure:
         tenure.worker.answer = unavailable_until(tenure, now() + 40.0)
         tenure.record(1)
@@ -504,7 +504,7 @@ async def test_stop_drains_what_is_in_flight_and_claims_no_more() -> None:
         assert tenure.worker.cancelled == 0
 
 
-async def test_stop_starts_no_batch_that_was_claimed_but_not_begun() -> None:
+async def test_stop_prevents_a_claimed_batch_from_starting() -> None:
     async with following(limits(in_flight=1, batch_size=1)) as tenure:
         tenure.worker.gate.clear()
         tenure.record(1, 2, 3)
@@ -661,7 +661,7 @@ async def test_catching_up_ends_once_failed_rows_are_in_the_ledger() -> None:
     assert not tenure.outbox.entries
 
 
-async def test_catching_up_settles_all_that_a_late_row_was_asked_for() -> None:
+async def test_catching_up_settles_every_change_of_a_late_row() -> None:
     tenure = Tenure(limits())
     tenure.worker.answer = lambda batch: (
         BatchOutcome(late=frozenset(batch.changes))
@@ -689,7 +689,7 @@ async def test_catching_up_settles_all_that_a_late_row_was_asked_for() -> None:
         (StoreUnavailableError("connection refused"), 4, 3.5),
     ],
 )
-async def test_catching_up_gives_up_on_a_service_that_fails_again_and_again(
+async def test_catching_up_gives_up_on_a_service_that_keeps_failing(
     fault: LmlUnavailableError | StoreUnavailableError, tries: int, seconds: float
 ) -> None:
     tenure = Tenure(limits(in_flight=1))
@@ -703,7 +703,7 @@ async def test_catching_up_gives_up_on_a_service_that_fails_again_and_again(
     assert len(tenure.outbox.entries) == 20
 
 
-async def test_catching_up_that_gave_up_raises_though_lml_answers_what_was_in_flight() -> None:
+async def test_catching_up_that_gave_up_raises_although_lml_answers_calls_in_flight() -> None:
     tenure = Tenure(limits(in_flight=2, batch_size=1))
     fault = LmlUnavailableError("ConnectError")
     tenure.outbox.record(1, 2, 3)
@@ -718,7 +718,7 @@ async def test_catching_up_that_gave_up_raises_though_lml_answers_what_was_in_fl
     assert list(tenure.outbox.entries.values()) == [3]
 
 
-async def test_lost_lane_ends_the_catching_up() -> None:
+async def test_lost_lane_ends_catching_up() -> None:
     tenure = Tenure(limits())
     tenure.outbox.record(1)
     tenure.worker.gate.clear()

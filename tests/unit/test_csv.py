@@ -34,7 +34,7 @@ def written(title: str | None, artist: str | None = "Can") -> dict[str, str]:
         "\r\n@SUM(A1)",
     ],
 )
-def test_no_name_is_a_formula(title: str) -> None:
+def test_no_name_becomes_a_formula(title: str) -> None:
     row = written(title, artist=title)
     assert (row["title"], row["artist"]) == (f"'{title}", f"'{title}")
 
@@ -42,7 +42,7 @@ def test_no_name_is_a_formula(title: str) -> None:
 @pytest.mark.parametrize(
     "title", ["Post", 'A "B", C', "two\nlines", "two\r=1+1", "1999", "", "1=1", "A-B"]
 )
-def test_other_names_are_as_they_are(title: str) -> None:
+def test_other_names_are_unchanged(title: str) -> None:
     assert written(title)["title"] == title
 
 

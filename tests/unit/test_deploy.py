@@ -74,7 +74,7 @@ def test_user_of_the_pods_is_the_one_of_the_image() -> None:
     assert "USER 10001:10001" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 
-def test_probes_ask_what_is_served_and_a_stop_has_its_time() -> None:
+def test_probes_use_served_routes_and_a_stop_has_enough_time() -> None:
     deployment = manifest("Deployment")
     pod = pod_of(deployment)
     (container,) = pod["containers"]
@@ -91,7 +91,7 @@ def test_probes_ask_what_is_served_and_a_stop_has_its_time() -> None:
     assert deployment["spec"]["replicas"] >= 2
 
 
-def test_budget_and_deployment_mean_the_same_pods() -> None:
+def test_budget_and_deployment_select_the_same_pods() -> None:
     deployment = manifest("Deployment")["spec"]
     budget = manifest("PodDisruptionBudget")["spec"]
     assert budget["selector"] == deployment["selector"]
@@ -118,7 +118,7 @@ def test_each_pod_of_a_backfill_in_shares_gets_one_share() -> None:
     assert given.keys() <= _SETTINGS
 
 
-def test_backfill_in_shares_is_tried_again_and_is_none_of_the_daemons() -> None:
+def test_backfill_in_shares_is_retried_and_is_not_selected_as_a_daemon() -> None:
     assert SHARES["spec"]["backoffLimitPerIndex"] >= 1
     assert pod_of(SHARES)["restartPolicy"] == "Never"
     daemons = manifest("Deployment")["spec"]["selector"]["matchLabels"]

@@ -31,5 +31,5 @@ def test_500_in_json_is_a_missing_token_of_lml_and_any_other_a_bug() -> None:
 
 
 @pytest.mark.parametrize("status", range(300, 400))
-def test_no_redirect_is_taken_for_a_passing_fault(status: int) -> None:
+def test_redirect_does_not_count_as_a_transient_fault(status: int) -> None:
     assert dispose(status, says_json=False) is Disposition.HALT

@@ -86,11 +86,11 @@ def test_row_contents_are_escaped_as_text(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_words_stay_in_the_field_as_they_were_typed(text: str) -> None:
+def test_search_field_keeps_the_words_as_typed(text: str) -> None:
     assert Parsed(search_page(text, Found())).value == text
 
 
-def test_entry_leads_to_its_story_unless_it_has_none() -> None:
+def test_entry_links_to_its_story_unless_it_has_none() -> None:
     listed = Listed(
         [entry("Post", 7), entry("", 8), entry(" ", 9), entry("Played", None)], more=False
     )
@@ -139,7 +139,7 @@ def test_number_may_be_an_id() -> None:
     assert "/library/²" not in Parsed(search_page("²", Found())).links
 
 
-def test_lines_of_a_story_stand_under_their_label() -> None:
+def test_lines_of_a_story_are_grouped_under_their_label() -> None:
     lines = [("row", "7 of the library"), ("asked", "never"), ("", "see `listener why 7`")]
     seen = Parsed(story_page(7, RowStory("Björk – Post", is_there=True, lines=lines)))
     assert [seen.tags.count(tag) for tag in ("dt", "dd", "code")] == [2, 3, 2]

@@ -120,7 +120,7 @@ class Case:
 
 @pytest.mark.parametrize("others_every", [10.0, None])
 @pytest.mark.parametrize("deadly", [1, 7, 250, 493, 500])
-async def test_row_that_lml_fails_at_is_isolated_within_forty_calls(
+async def test_row_on_which_lml_fails_is_isolated_within_forty_calls(
     deadly: int, others_every: float | None
 ) -> None:
     case = Case(Lml(deadly=frozenset({deadly})), others_every)
@@ -152,7 +152,7 @@ async def test_rows_that_crash_lml_do_not_delay_others(
         assert case.opened <= 3
 
 
-async def test_row_that_lml_fails_at_holds_up_no_other_once_it_is_isolated() -> None:
+async def test_row_on_which_lml_fails_delays_no_other_once_isolated() -> None:
     case = Case(Lml(deadly=frozenset({7})), others_every=10.0)
     case.outbox.record(*range(1, 501))
     began = now()
@@ -193,7 +193,7 @@ async def test_no_row_is_blamed_while_lml_is_down_for_ten_minutes(
 
 
 @given(outage=st.floats(10, 20 * MINUTE), whole=st.booleans())
-def test_outage_is_over_for_every_row_within_its_own_length(outage: float, *, whole: bool) -> None:
+def test_every_row_recovers_within_the_length_of_the_outage(outage: float, *, whole: bool) -> None:
     fault = (
         LmlUnavailableError("LML answered 503") if whole else BatchRefusedError("LML answered 500")
     )

@@ -84,7 +84,7 @@ async def test_lone_change_sends_writers_no_signal() -> None:
         assert "rouse" not in f.outbox.calls
 
 
-async def test_lone_changes_with_a_rest_between_them_send_writers_no_signal() -> None:
+async def test_lone_changes_with_pauses_between_them_send_writers_no_signal() -> None:
     async with feeding() as f:
         for row in range(3):
             f.outbox.record(row)
@@ -94,7 +94,7 @@ async def test_lone_changes_with_a_rest_between_them_send_writers_no_signal() ->
         assert "rouse" not in f.outbox.calls
 
 
-async def test_late_commit_below_a_higher_seq_is_found_before_it_rests() -> None:
+async def test_late_commit_below_a_higher_seq_is_found_before_the_feeder_rests() -> None:
     async with feeding() as f:
         f.outbox.open_transaction()
         late = f.outbox.reserve()
@@ -144,7 +144,7 @@ async def test_pause_turns_wake_ups_off_and_its_end_turns_them_on() -> None:
         await eventually(lambda: not f.lane.awake(), within=2)
 
 
-async def test_wake_ups_are_turned_on_before_it_sleeps() -> None:
+async def test_wake_ups_are_turned_on_before_the_feeder_sleeps() -> None:
     async with feeding() as f:
         for row in range(5):
             f.outbox.record(row)
@@ -165,14 +165,14 @@ async def fall_asleep_beside_an_open_transaction(f: Feeding) -> None:
     await eventually(lambda: not f.lane.awake())
 
 
-async def test_it_looks_after_dozing_before_it_waits_for_anything() -> None:
+async def test_feeder_looks_again_after_dozing_before_it_waits() -> None:
     async with feeding() as f:
         await fall_asleep_beside_an_open_transaction(f)
         await for_a_while(1.0)
         assert f.outbox.calls[f.outbox.calls.index("doze") + 1] == "look"
 
 
-async def test_it_looks_on_while_a_transaction_is_open_that_may_have_spared_the_wake_up() -> None:
+async def test_feeder_keeps_looking_while_a_transaction_may_have_skipped_a_wake_up() -> None:
     async with feeding() as f:
         await fall_asleep_beside_an_open_transaction(f)
         await for_a_while(10 * POLL)
@@ -185,7 +185,7 @@ async def test_it_looks_on_while_a_transaction_is_open_that_may_have_spared_the_
         await eventually(lambda: f.asleep, within=1.0)
 
 
-async def test_it_looks_often_at_first_and_more_rarely_the_longer_it_takes() -> None:
+async def test_feeder_looks_often_at_first_and_then_less_and_less() -> None:
     async with feeding() as f:
         await fall_asleep_beside_an_open_transaction(f)
         await for_a_while(2.0)
@@ -195,7 +195,7 @@ async def test_it_looks_often_at_first_and_more_rarely_the_longer_it_takes() -> 
         assert watching[:7] == [5, 10, 20, 40, 80, 160, 250]
 
 
-async def test_transaction_that_began_after_it_dozed_is_not_waited_for() -> None:
+async def test_transaction_that_began_after_dozing_is_not_waited_for() -> None:
     async with feeding() as f:
         for row in range(5):
             f.outbox.record(row)
@@ -219,7 +219,7 @@ async def test_poll_without_a_wake_up_reads_from_the_very_beginning() -> None:
         assert f.outbox.looks[looks][1] == 0
 
 
-async def test_wake_up_does_not_make_it_read_from_the_very_beginning() -> None:
+async def test_wake_up_does_not_cause_a_read_from_the_very_beginning() -> None:
     async with feeding() as f:
         for _ in range(30):
             f.outbox.record(7)
@@ -281,7 +281,7 @@ async def test_lane_is_visited_while_a_backlog_is_read() -> None:
         assert len(gaps) > 50
 
 
-async def test_lane_is_listened_to_between_any_two_looks_at_a_backlog() -> None:
+async def test_lane_is_checked_between_any_two_looks_at_a_backlog() -> None:
     """A room that never fills must not keep the lane from hearing its echoes."""
     async with feeding(capacity=400, batch_size=10) as f:
         f.outbox.record(*range(300))
@@ -298,7 +298,7 @@ async def test_everything_is_claimed_once_and_in_order() -> None:
         assert f.outbox.claimed == list(range(1, 301))
 
 
-async def test_long_sleep_is_cut_into_turns_and_is_one_sleep_all_the_same() -> None:
+async def test_long_sleep_is_split_into_turns_but_counts_as_one_sleep() -> None:
     feeding = Feeding()
     feeding.feeder = Feeder(
         Stream.LIBRARY, feeding.outbox, feeding.room, feeding.lane, timedelta(minutes=10)
@@ -355,7 +355,7 @@ async def test_changes_of_different_rows_stay_in_the_outbox() -> None:
         assert f.outbox.settled == []
 
 
-async def test_it_is_behind_from_a_pause_with_a_free_room_until_its_next_look() -> None:
+async def test_feeder_is_behind_from_a_pause_with_free_room_until_its_next_look() -> None:
     async with feeding() as f:
         await eventually(lambda: f.asleep)
         f.silent_until = now() + 5
@@ -366,7 +366,7 @@ async def test_it_is_behind_from_a_pause_with_a_free_room_until_its_next_look() 
         await eventually(lambda: not f.feeder.behind, within=1.3)
 
 
-async def test_full_room_does_not_make_it_fall_behind() -> None:
+async def test_full_room_does_not_count_as_falling_behind() -> None:
     async with feeding(capacity=10, batch_size=5) as f:
         f.outbox.record(*range(20))
         await eventually(lambda: not f.room.free)

@@ -105,7 +105,9 @@ def test_invalid_commit_is_refused(env: pytest.MonkeyPatch, commit: str) -> None
 @pytest.mark.parametrize(
     "url", [None, "", "https://api.example/compare/{base}", "api.example/{base}/{head}"]
 )
-def test_commit_without_a_fit_address_is_refused(env: pytest.MonkeyPatch, url: str | None) -> None:
+def test_commit_without_a_usable_compare_url_is_refused(
+    env: pytest.MonkeyPatch, url: str | None
+) -> None:
     env.setenv("GATE_COMMIT_SHA", "0123abc")
     if url is not None:
         env.setenv("GATE_COMPARE_URL", url)
@@ -114,6 +116,6 @@ def test_commit_without_a_fit_address_is_refused(env: pytest.MonkeyPatch, url: s
     assert "compare/{base}...{head}" in line
 
 
-def test_token_of_the_code_host_stands_in_no_representation(env: pytest.MonkeyPatch) -> None:
+def test_token_of_the_code_host_is_in_no_representation(env: pytest.MonkeyPatch) -> None:
     env.setenv("GITHUB_TOKEN", "token-sesame")
     assert "sesame" not in repr(load_settings(Settings))

@@ -259,7 +259,7 @@ def test_all_well() -> None:
     assert judged(replace(FINE, runs=(), rotation=None)) == judged(FINE)
 
 
-def test_what_cannot_be_seen_is_failing() -> None:
+def test_unreadable_database_is_failing() -> None:
     why = Why(Cause.UNREADABLE, "cannot read the database: no route to host")
     assert blind("no route to host") == Wellness(Word.FAILING, (why,))
 
@@ -276,9 +276,7 @@ def test_fresh_change_is_well() -> None:
         (1, timedelta(seconds=40), "1 change of library waiting, the oldest for 40 s"),
     ],
 )
-def test_backlog_that_is_worked_on_is_noted_and_well(
-    backlog: int, oldest: timedelta, note: str
-) -> None:
+def test_shrinking_backlog_is_noted_and_well(backlog: int, oldest: timedelta, note: str) -> None:
     word, *why = judged(with_first(FINE, backlog=backlog, oldest=oldest))
     assert (word, why[1:]) == (Word.WELL, [note])
 
@@ -307,7 +305,7 @@ def test_stream_without_a_report_is_not_blamed() -> None:
     assert judge(with_first(FINE, woken=None, breaker=None)).word is Word.WELL
 
 
-def test_same_trouble_of_both_streams_is_named_once_with_its_first_moment() -> None:
+def test_same_trouble_of_both_streams_is_named_once_with_its_earliest_start() -> None:
     later = replace(TROUBLE, since=SINCE + timedelta(minutes=2))
     both = replace(FINE, streams=(replace(STREAMS[0], lml=later), replace(STREAMS[1], lml=TROUBLE)))
     assert judged(both)[1:] == (CAUSES[Cause.LML][1],)
@@ -359,10 +357,12 @@ def test_failed_run_is_not_hidden_by_runs_of_another_kind() -> None:
         (failed(RunKind.ROTATION, started_at=NOW - timedelta(hours=25)),),
     ],
 )
-def test_failed_run_that_was_made_up_for_is_forgotten(healed: tuple[LatestRun, ...]) -> None:
+def test_failed_run_no_longer_counts_after_a_success_that_covers_it(
+    healed: tuple[LatestRun, ...],
+) -> None:
     assert judge(replace(FINE, runs=healed)).word is Word.WELL
 
 
-def test_success_before_the_failure_makes_up_for_nothing() -> None:
+def test_success_before_the_failure_does_not_cover_it() -> None:
     run = failed(RunKind.ROTATION, succeeded_at=NOW - timedelta(hours=25))
     assert judge(replace(FINE, runs=(run,))).word is Word.STRAINED

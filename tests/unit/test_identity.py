@@ -43,7 +43,7 @@ def test_session_name_is_what_the_server_keeps(
     assert ("-end[" in named) == host.endswith("-end")
 
 
-def test_start_names_database_and_changed_settings_without_secrets() -> None:
+def test_start_logs_database_and_changed_settings_without_secrets() -> None:
     settings = Settings(
         database_url=SecretStr("postgresql://dj:geheim@db.example:5433/radio"),
         library_metadata_url=AnyHttpUrl("https://lml.example"),

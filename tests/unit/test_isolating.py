@@ -61,7 +61,7 @@ async def test_items_that_go_through_are_attempted_once_together() -> None:
     assert not attempts.refused
 
 
-async def test_nothing_is_attempted_as_it_is() -> None:
+async def test_nothing_to_isolate_is_attempted_without_error() -> None:
     attempts = Attempts()
     await attempts.isolate([])
     assert (attempts.parts, attempts.refused) == ([[]], [])
@@ -113,7 +113,7 @@ def test_forty_bad_neighbours_anywhere_are_refused_alone(first: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 8, 30, 50, 100, 500, 1000])
-async def test_where_everything_is_refused_the_rest_is_refused_in_its_parts(size: int) -> None:
+async def test_if_everything_is_refused_the_rest_is_refused_in_larger_parts(size: int) -> None:
     attempts = Attempts(*range(size))
     await attempts.isolate(range(size))
     assert [item for part in attempts.refused for item in part] == list(range(size))
@@ -139,7 +139,7 @@ async def test_batch_is_split_once_after_others_were_refused() -> None:
     assert [len(part) for part in attempts.refused] == [*[63] * 7, 59]
 
 
-async def test_part_that_goes_through_ends_the_memory_of_refusals() -> None:
+async def test_part_that_goes_through_resets_the_count_of_refusals() -> None:
     attempts, refusals = Attempts(100), Refusals(1000)
     await isolate(range(500), attempts.attempt, attempts.refuse, refusals)
     assert attempts.refused == [[100]]
@@ -154,7 +154,7 @@ async def test_part_that_goes_through_ends_the_memory_of_refusals() -> None:
         CallInterruptedError("ReadTimeout"),
     ],
 )
-async def test_fault_of_a_service_ends_it_at_once(fault: Exception) -> None:
+async def test_fault_of_a_service_is_raised_at_once(fault: Exception) -> None:
     attempts = Attempts(3, fault=fault)
     with pytest.raises(type(fault), match=str(fault)):
         await attempts.isolate(range(16))

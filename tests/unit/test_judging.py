@@ -87,7 +87,7 @@ def test_the_order_of_the_results_does_not_matter(
 
 
 @given(ASKED, REPLIES)
-def test_results_that_all_come_twice_change_nothing(
+def test_duplicated_results_change_nothing(
     asked: frozenset[int], reply: list[Verdict | Invalid]
 ) -> None:
     once, twice = judge(questions(asked), reply), judge(questions(asked), reply * 2)
@@ -117,7 +117,7 @@ def test_row_answered_differently_is_not_answered() -> None:
         assert judgement.unanswered == {1: (Skip.INVALID, "two conflicting answers")}
 
 
-def test_row_answered_once_well_and_once_badly_is_invalid() -> None:
+def test_row_with_a_valid_and_an_invalid_answer_is_invalid() -> None:
     replies: list[list[Verdict | Invalid]] = [
         [unresolved(1), Invalid(1, "kind: enum")],
         [Invalid(1, "kind: enum"), unresolved(1)],
@@ -135,7 +135,7 @@ def test_foreign_rows_do_not_make_up_for_missing_ones() -> None:
     assert reasons(judgement) == {2: Skip.UNTRUSTED}
 
 
-def test_as_many_missing_rows_as_foreign_ones_are_untrusted() -> None:
+def test_as_many_missing_rows_as_foreign_answers_are_untrusted() -> None:
     judgement = judge(questions([1, 2, 3]), [unresolved(7)])
     assert reasons(judgement) == {1: Skip.UNTRUSTED, 2: Skip.MISMATCH, 3: Skip.MISMATCH}
 

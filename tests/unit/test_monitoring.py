@@ -46,7 +46,7 @@ RULES = [rule for group in SPEC["groups"] for rule in group["rules"] if "alert" 
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
-def test_alert_says_what_it_is_and_leads_to_its_runbook(rule: dict[str, Any]) -> None:
+def test_alert_has_a_summary_and_links_to_its_runbook(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in {"critical", "warning", "info"}
     assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
     address, _, name = rule["annotations"]["runbook_url"].rpartition("/")
@@ -60,7 +60,7 @@ def test_one_address_leads_to_the_runbooks_of_all_alerts() -> None:
     assert SENTRY["runbooks"] == first["labels"]["address"]
 
 
-def test_alerts_of_sentry_lead_to_their_runbooks() -> None:
+def test_sentry_alerts_link_to_their_runbooks() -> None:
     assert len(SENTRY["alerts"]) >= 8
     for alert in SENTRY["alerts"]:
         assert headings_of(RUNBOOKS / alert["runbook"]) == FOUR, alert["name"]
@@ -83,7 +83,7 @@ def test_metrics_of_the_alerts_are_served_and_listed() -> None:
 
 
 @pytest.mark.parametrize("case", ["fresh install", "feature off", "long quiet"])
-def test_every_alert_is_tried_where_it_must_be_silent(case: str) -> None:
+def test_every_alert_is_tested_where_it_must_be_silent(case: str) -> None:
     tried = loaded(ROOT / "tests" / "alerts.test.yaml")["tests"]
     (found,) = [each for each in tried if each["name"] == case]
     silent = {each["alertname"] for each in found["alert_rule_test"] if not each["exp_alerts"]}
@@ -142,7 +142,7 @@ def test_dashboard_shows_only_what_is_served() -> None:
         assert grouped <= labels | {"le"}, query
 
 
-def test_dashboard_shows_the_same_truths_as_the_page() -> None:
+def test_dashboard_shows_the_same_facts_as_the_page() -> None:
     text = "\n".join(queries())
     for name in ("wellness", "cause", "following", "library_rows", "due_rows", "retrying_rows"):
         assert f"listener_{name}{{" in text
@@ -165,7 +165,7 @@ def test_monitor_scrapes_the_pods_with_their_token() -> None:
     assert credentials["key"].lower() in Settings.model_fields
 
 
-def test_no_label_is_one_that_a_scrape_sets_itself() -> None:
+def test_no_label_conflicts_with_one_that_a_scrape_sets() -> None:
     # Prometheus would rename ours, to exported_job and the like.
     names = {name for _, labels in everything_served() for name in labels}
     assert {"stream", "kind"} <= names

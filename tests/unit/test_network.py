@@ -74,7 +74,7 @@ def test_proxy_is_that_of_the_scheme_or_of_all(
         ("", "https://lml.example", False),
     ],
 )
-def test_no_proxy_is_heeded_in_every_usual_form(
+def test_no_proxy_is_honoured_in_every_usual_form(
     env: pytest.MonkeyPatch, listed: str, url: str, direct: bool
 ) -> None:
     env.setenv("ALL_PROXY", PROXY)
@@ -128,7 +128,7 @@ def test_file_without_certificates_is_named(env: pytest.MonkeyPatch, tmp_path: P
         require_trust()
 
 
-def test_keys_are_logged_where_they_can_be(env: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_writable_tls_key_log_is_accepted(env: pytest.MonkeyPatch, tmp_path: Path) -> None:
     env.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
     env.setenv("SSL_CERT_DIR", str(tmp_path))
     require_trust()

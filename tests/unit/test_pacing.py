@@ -18,7 +18,7 @@ def test_delays_double_up_to_the_maximum() -> None:
 
 
 @given(st.integers(1, 10**9))
-def test_delay_stays_within_its_bounds_however_long_it_fails(failures: int) -> None:
+def test_delay_stays_bounded_after_any_number_of_failures(failures: int) -> None:
     assert BACKOFF.first <= BACKOFF.delay(failures) <= BACKOFF.most
 
 

@@ -161,7 +161,7 @@ async def test_retry_goes_before_searches_that_waited_longer() -> None:
         search.ending.set()
 
 
-async def test_change_waits_for_the_one_in_flight_at_most_where_there_is_one_permit() -> None:
+async def test_with_one_permit_a_change_waits_only_for_the_call_in_flight() -> None:
     permits = Permits(1)
     waited = []
     searched = 0

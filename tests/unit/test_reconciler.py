@@ -347,7 +347,7 @@ async def test_batches_that_fail_together_count_as_one_failure() -> None:
 
 
 @pytest.mark.parametrize("first", [1, 185, 481])
-async def test_many_bad_neighbours_cost_neither_other_rows_nor_the_run(first: int) -> None:
+async def test_many_adjacent_bad_rows_spoil_neither_other_rows_nor_the_run(first: int) -> None:
     bad = frozenset(range(first, first + 20))
     case = Case((), [due(*range(1, 501))], batch_size=500)
     case.lml.poison = bad
@@ -361,7 +361,7 @@ async def test_many_bad_neighbours_cost_neither_other_rows_nor_the_run(first: in
 
 @pytest.mark.parametrize("batches", [1, 4])
 @pytest.mark.parametrize("deadly", [1, 250, 481])
-async def test_row_that_interrupts_its_calls_costs_no_other_row_its_answer(
+async def test_row_that_interrupts_its_calls_leaves_every_other_row_answered(
     deadly: int, batches: int
 ) -> None:
     case = Case((), [due(*range(1, 501))], batch_size=500, batches=batches)
@@ -435,7 +435,7 @@ async def test_rows_that_crash_lml_do_not_keep_others_unanswered(first: int, man
     assert tally.lml_calls == len(case.lml.batches) < 200
 
 
-async def test_rows_that_failed_together_count_once_though_lml_refuses_us_then() -> None:
+async def test_rows_that_failed_together_count_once_although_lml_then_refuses_us() -> None:
     case = Case((), [due(*range(1, 41))], batch_size=40)
     faults: list[Exception] = [CallInterruptedError("ReadTimeout"), LmlRefusedError("401")]
     case.lml.fault = lambda call: faults[min(call, 2) - 1]
@@ -473,7 +473,7 @@ async def test_rows_that_never_get_an_answer_count_once() -> None:
     assert case.runs.ended == ["done"]
 
 
-async def test_rows_that_failed_together_count_once_though_the_run_is_cancelled() -> None:
+async def test_rows_that_failed_together_count_once_although_the_run_is_cancelled() -> None:
     case = Case((), [due(*range(1, 301))], batch_size=300)
     case.lml.fault = lambda call: CallInterruptedError("ReadTimeout") if call == 1 else None
     tally = Tally()
@@ -544,7 +544,7 @@ async def test_run_over_only_bad_rows_completes() -> None:
     assert case.runs.ended == ["done"]
 
 
-async def test_rows_due_by_their_time_are_spread_over_the_library() -> None:
+async def test_rows_due_by_time_are_spread_over_the_library() -> None:
     case = Case([due(*range(1, 101)), due(*range(101, 201))], batches=1)
     await case.run(RunKind.REFRESH)
     assert sorted(case.asked) == list(range(1, 201))
@@ -608,7 +608,7 @@ async def test_circuit_records_a_failed_batch_and_the_next_success() -> None:
     assert circuit.failures == 0
 
 
-async def test_rows_that_needed_no_question_say_nothing_about_lml() -> None:
+async def test_rows_that_needed_no_question_prove_nothing_about_lml() -> None:
     circuit = lml_is_down(Circuit(Stream.LIBRARY))
     case = Case((), full_batches(1), circuit=circuit)
     case.library.answered = frozenset({1, 2, 3})
@@ -721,7 +721,7 @@ async def test_database_that_stays_away_halts_the_run() -> None:
 
 
 @pytest.mark.parametrize("batches", [1, 2, 5])
-async def test_given_number_of_batches_is_handled_at_a_time(batches: int) -> None:
+async def test_no_more_than_the_given_number_of_batches_run_at_a_time(batches: int) -> None:
     case = Case(full_batches(20), batches=batches)
     began = now()
     await case.run()
@@ -818,7 +818,7 @@ async def test_unforeseen_exception_at_one_row_ends_neither_its_batch_nor_the_ru
     assert (tally.scanned, tally.unresolved) == (15, 15)
 
 
-async def test_bug_of_the_search_ends_the_run_and_is_not_hidden() -> None:
+async def test_bug_in_the_search_ends_the_run_and_is_not_hidden() -> None:
     case = Case(full_batches(5), batches=2)
     case.due.fault = ZeroDivisionError("a bug")
     with pytest.raises(ExceptionGroup) as caught:
@@ -834,7 +834,7 @@ async def test_run_without_due_rows_asks_nothing() -> None:
     assert case.runs.ended == ["done"]
 
 
-async def test_count_asks_nothing_and_enters_no_run() -> None:
+async def test_count_asks_nothing_and_records_no_run() -> None:
     compilations = [DueRow(row, Reason.NEVER, compilation=True) for row in (8, 9)]
     case = Case(full_batches(1), [due(4), compilations, [*due(5), *compilations[:1]]])
     assert await case.reconciler.count(RunKind.SWEEP, SCOPE) == {False: 5, True: 3}

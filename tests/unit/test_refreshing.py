@@ -40,7 +40,7 @@ def test_warmed_identity_counts_its_releases_and_artists() -> None:
     }
 
 
-def test_identities_without_a_source_are_resolved_all_the_same() -> None:
+def test_identities_without_a_source_still_count_as_resolved() -> None:
     assert counted(
         Refreshed(1, RefreshStatus.NOT_FOUND), Refreshed(2, RefreshStatus.NOT_IMPLEMENTED)
     ) == {
@@ -59,7 +59,7 @@ def test_error_is_scanned_and_not_resolved_and_keeps_what_it_has_of_artists() ->
     }
 
 
-def test_status_of_a_newer_lml_is_an_error_that_is_not_tried_again() -> None:
+def test_unknown_status_of_a_newer_lml_is_an_error_that_is_not_retried() -> None:
     newer = Refreshed(1, RefreshStatus.ERROR, word="deferred")
     assert counted(newer) == {"identities_scanned": 1, "lml_error": 1}
     assert not newer.worth_a_retry
@@ -88,7 +88,7 @@ def test_earlier_status_counts_only_without_a_later_one() -> None:
 
 
 @given(st.lists(st.sampled_from(RefreshStatus)))
-def test_scanned_is_always_resolved_and_failed(statuses: list[RefreshStatus]) -> None:
+def test_scanned_is_always_resolved_plus_failed(statuses: list[RefreshStatus]) -> None:
     tally = RotationTally()
     for number, status in enumerate(statuses):
         tally.count(Refreshed(number, status))

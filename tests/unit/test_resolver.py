@@ -257,7 +257,7 @@ async def test_gone_nameless_and_answered_rows_are_settled_without_asking() -> N
     assert case.tally.skipped == {Skip.ALREADY_ANSWERED: 1, Skip.NULL_ARTIST: 2, Skip.GONE: 1}
 
 
-async def test_rows_without_a_question_do_not_hold_the_others_up() -> None:
+async def test_rows_without_a_question_do_not_delay_the_others() -> None:
     case = Case([1, 2, 3], Library(gone=frozenset({2})))
     assert await case.handle() == BatchOutcome(settled=frozenset({1, 2, 3}), unasked=frozenset({2}))
     assert case.lml.batches == [[1, 3]]
@@ -482,7 +482,7 @@ async def test_lml_that_keeps_refusing_everything_costs_a_few_calls_a_batch() ->
     assert set(case.suspicions.values()) == {SUSPECT}
 
 
-async def test_batch_that_lml_accepts_ends_the_memory_of_its_refusals() -> None:
+async def test_batch_that_lml_accepts_resets_the_count_of_refusals() -> None:
     case = Case((), lml=Lml(frozenset(range(1, 5001))))
     fresh = await calls_of(case, 1)
     assert await calls_of(case, 501) == CALLS
@@ -507,7 +507,7 @@ async def calls_of(case: Case, first: int) -> int:
     return len(case.lml.batches) - before
 
 
-async def test_lml_that_begins_to_refuse_everything_costs_few_calls_more() -> None:
+async def test_lml_that_starts_refusing_everything_costs_few_extra_calls() -> None:
     def fault(call: int) -> Exception | None:
         return BatchRefusedError("LML answered 500") if call > 20 else None
 
@@ -762,7 +762,7 @@ async def test_row_whose_probe_brings_no_useful_answer_fails_once() -> None:
     assert case.tally.skipped == {Skip.LML_ERROR: 1, Skip.MISMATCH: 1}
 
 
-async def test_lml_that_dies_while_it_isolates_is_noticed_by_the_next_call_of_several() -> None:
+async def test_lml_that_dies_during_isolation_is_noticed_by_the_next_larger_call() -> None:
     case = Case(lml=Lml(deadly=some(7)))
 
     def fault(call: int) -> Exception | None:
@@ -860,7 +860,7 @@ async def test_suspects_wait_until_the_others_of_their_batch_are_answered() -> N
     assert case.lml.once == [False, True, True]
 
 
-async def test_answer_within_the_batch_shows_that_a_later_call_is_about_its_rows() -> None:
+async def test_answer_within_the_batch_blames_a_later_interruption_on_its_rows() -> None:
     library = Library(failing={1: failing(suspicion=SUSPECT)})
     case = Case([1, 2], library, Lml(deadly=some(1)))
     assert await case.handle() == all_but({1}, [1, 2])
@@ -1139,7 +1139,7 @@ async def test_lone_compilation_is_one_call_with_tracks() -> None:
     assert (case.lml.batches, case.lml.with_tracks) == ([[7]], [True])
 
 
-async def test_tracks_of_all_are_asked_for_in_small_batches() -> None:
+async def test_tracks_of_all_rows_are_requested_in_small_batches() -> None:
     library = Library(compilations=frozenset(range(1, 11)))
     case = Case(range(1, 251), library, include_tracks=IncludeTracks.ALL)
     await case.handle()
@@ -1216,7 +1216,7 @@ async def test_batch_whose_credits_match_few_rows_is_logged(unmatched: int, warn
         assert "Artist" not in str(line)
 
 
-async def test_row_that_fails_is_charged_on_top_of_the_failures_of_its_question() -> None:
+async def test_another_failure_adds_to_those_of_the_same_question() -> None:
     library = Library(failing={2: failing(1), 3: failing(6)})
     case = Case([1, 2, 3], library, Lml(reply=lambda question: []))
     assert await case.handle() == all_but({1, 2, 3}, [1, 2, 3])
@@ -1310,7 +1310,7 @@ async def test_batch_whose_rows_are_all_locked_shows_no_answer() -> None:
     assert case.circuit.answered_since(timedelta(hours=1))
 
 
-async def test_row_that_can_never_be_written_is_charged() -> None:
+async def test_row_that_can_never_be_written_counts_as_failed() -> None:
     case = Case([1, 2, 3], Library(failing={2: failing(2)}))
     case.verdicts.unstorable = frozenset({2, 3})
     assert await case.handle() == all_but({2, 3}, [1, 2, 3])
@@ -1351,7 +1351,7 @@ async def test_contradictory_answers_are_never_mistaken_for_an_outage() -> None:
 
 
 @pytest.mark.parametrize("size", [9, 10, 11, 500])
-async def test_reply_without_one_usable_answer_charges_each_row(size: int) -> None:
+async def test_reply_without_any_usable_answer_fails_each_row(size: int) -> None:
     rows = range(1, size + 1)
     case = Case(rows, lml=Lml(reply=lambda question: [Invalid(question.library_id, "kind: enum")]))
     assert await case.handle() == all_but(rows, rows)
@@ -1361,7 +1361,7 @@ async def test_reply_without_one_usable_answer_charges_each_row(size: int) -> No
     assert case.circuit.failures == 0
 
 
-async def test_reply_with_one_usable_answer_to_many_questions_charges_the_others() -> None:
+async def test_reply_with_one_usable_answer_to_many_questions_fails_the_others() -> None:
     def reply(question: Question) -> list[Verdict | Invalid]:
         return [Verdict(7, Kind.UNRESOLVED)] if question.library_id == 7 else []
 

@@ -78,7 +78,7 @@ async def retrying(ledger: Ledger) -> AsyncIterator[Circuit]:
         yield circuit
 
 
-async def test_rows_whose_time_has_come_are_handled_without_changes_of_the_outbox() -> None:
+async def test_rows_due_for_a_retry_are_handled_without_changes_in_the_outbox() -> None:
     ledger = Ledger()
     async with retrying(ledger):
         await for_a_while(10.0)
@@ -88,7 +88,7 @@ async def test_rows_whose_time_has_come_are_handled_without_changes_of_the_outbo
     assert set(ledger.looked_for) == {BATCH_SIZE}
 
 
-async def test_it_looks_once_a_second_while_nothing_is_due() -> None:
+async def test_retrier_looks_once_a_second_while_nothing_is_due() -> None:
     ledger = Ledger()
     async with retrying(ledger):
         await for_a_while(10.5)
@@ -96,7 +96,7 @@ async def test_it_looks_once_a_second_while_nothing_is_due() -> None:
     assert not ledger.batches
 
 
-async def test_full_page_is_followed_by_the_next_at_once() -> None:
+async def test_full_batch_is_followed_by_the_next_at_once() -> None:
     ledger = Ledger(due=list(range(50)))
     async with retrying(ledger):
         await for_a_while(0.5)
@@ -105,7 +105,7 @@ async def test_full_page_is_followed_by_the_next_at_once() -> None:
     assert ledger.pauses == [0, 0, 1, 1]
 
 
-async def test_full_page_of_which_nothing_settled_is_not_asked_about_over_and_over() -> None:
+async def test_full_batch_that_settled_nothing_is_not_asked_about_over_and_over() -> None:
     ledger = Ledger(due=list(range(50)))
     ledger.answer = lambda batch: BatchOutcome(late=frozenset(batch.changes))
     async with retrying(ledger):
@@ -117,7 +117,7 @@ async def test_full_page_of_which_nothing_settled_is_not_asked_about_over_and_ov
 @pytest.mark.parametrize(
     ("fault", "pauses"), [(DOWN, [1.0] * 6), (StoreUnavailableError("refused"), [2.0, 4.0])]
 )
-async def test_full_page_with_a_fault_is_not_followed_at_once(
+async def test_full_batch_with_a_fault_is_not_followed_at_once(
     fault: LmlUnavailableError | StoreUnavailableError, pauses: list[float]
 ) -> None:
     ledger = Ledger(due=list(range(50)))
@@ -140,7 +140,7 @@ async def test_nothing_is_looked_for_or_asked_while_the_circuit_is_open() -> Non
         await eventually(lambda: ledger.batches, within=2.1)
 
 
-async def test_one_row_is_tried_while_it_is_not_known_whether_lml_is_back() -> None:
+async def test_one_row_is_tried_while_it_is_unknown_whether_lml_is_back() -> None:
     ledger = Ledger(due=list(range(30)))
     async with retrying(ledger) as circuit:
         circuit.failed(DOWN)
@@ -188,7 +188,7 @@ async def test_finding_no_rows_begins_no_trial() -> None:
 
 
 @pytest.mark.parametrize("where", ["find", "handle"])
-async def test_it_waits_for_a_database_that_is_unavailable(where: str, logged: Logs) -> None:
+async def test_retrier_waits_for_an_unavailable_database(where: str, logged: Logs) -> None:
     fault = StoreUnavailableError("connection refused")
     ledger = Ledger(due=[1])
     if where == "find":
@@ -218,7 +218,7 @@ async def test_it_waits_for_a_database_that_is_unavailable(where: str, logged: L
 
 
 @pytest.mark.parametrize("where", ["find", "handle"])
-async def test_it_survives_anything_with_growing_pauses(where: str, logged: Logs) -> None:
+async def test_retrier_survives_any_error_with_growing_pauses(where: str, logged: Logs) -> None:
     def fail(batch: Batch) -> BatchOutcome:
         raise ZeroDivisionError
 
@@ -277,7 +277,7 @@ async def test_release_that_lml_does_not_name_is_not_noted() -> None:
 
 
 @pytest.mark.parametrize("rows", [0, 3])
-async def test_release_is_logged_if_rows_are_asked_again_for_it(rows: int, logged: Logs) -> None:
+async def test_release_is_logged_if_it_makes_rows_due(rows: int, logged: Logs) -> None:
     deployed = Deployed(rows=rows)
     await note_release(deployed.ask, deployed.note)
     expected = [("new LML release, retrying failed rows", 3)] if rows else []

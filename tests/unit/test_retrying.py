@@ -76,7 +76,9 @@ def test_row_is_asked_at_most_ten_times_in_ten_minutes(others_answered: list[boo
 
 
 @given(st.timedeltas(timedelta(), timedelta(days=3)), st.integers(1, 100))
-def test_fault_of_a_service_is_over_within_its_own_length(outage: timedelta, attempts: int) -> None:
+def test_retries_after_an_outage_take_no_longer_than_the_outage(
+    outage: timedelta, attempts: int
+) -> None:
     at = timedelta()
     waits = iter(delays([False] * 1000, RetryPolicy(attempts, PARKED_FOR)))
     while at <= outage:

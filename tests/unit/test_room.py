@@ -425,7 +425,7 @@ def test_released_row_can_leave_at_once_with_its_new_changes() -> None:
     assert batch_of(room, 0.25) == {7: (1, 2)}
 
 
-def test_full_room_takes_nothing_more() -> None:
+def test_full_room_admits_nothing() -> None:
     room = Room(limits(batch_size=1, capacity=6))
     room.admit(changes(*((seq, seq) for seq in range(1, 5))), 0.0)
     assert (room.free, room.claimable) == (2, 2)

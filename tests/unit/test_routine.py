@@ -149,7 +149,7 @@ async def test_each_job_is_done_once_a_slot_however_often_the_bell_rings() -> No
     assert daemon.slots_done("audit", 60) == [16, 17, 18, 19, 20]
 
 
-async def test_job_is_done_though_the_bell_never_rings() -> None:
+async def test_job_is_done_although_the_bell_never_rings() -> None:
     daemon = Daemon().job("sweep", 10).job("audit", 60)
     async with daemon.running():
         await for_a_while(301.0)
@@ -193,7 +193,7 @@ async def test_slot_of_one_job_says_nothing_about_another() -> None:
     assert (daemon.times("sweep"), daemon.times("audit")) == (0, 1)
 
 
-async def test_job_of_the_start_is_done_though_its_slot_was_done_elsewhere() -> None:
+async def test_startup_job_is_done_although_its_slot_was_done_elsewhere() -> None:
     daemon = Daemon().job("audit", 100, at_start=True)
     daemon.slots.done.add(("audit", daemon.slots.present(timedelta(seconds=100))))
     async with daemon.running():
@@ -203,7 +203,7 @@ async def test_job_of_the_start_is_done_though_its_slot_was_done_elsewhere() -> 
     assert daemon.times("audit") == 1
 
 
-async def test_job_of_the_start_that_fails_is_tried_again_though_its_slot_was_done() -> None:
+async def test_failed_startup_job_is_retried_although_its_slot_was_done() -> None:
     daemon = Daemon().job("audit", 1000, at_start=True)
     daemon.slots.done.add(("audit", daemon.slots.present(timedelta(seconds=1000))))
     daemon.faults["audit"] = fails_until(1040.0, FAULTS[0])
@@ -214,7 +214,7 @@ async def test_job_of_the_start_that_fails_is_tried_again_though_its_slot_was_do
     assert len(daemon.slots.finished) == 1
 
 
-async def test_cause_is_the_start_until_a_job_was_done_and_the_schedule_from_then_on() -> None:
+async def test_cause_is_the_start_until_the_job_is_done_and_then_the_schedule() -> None:
     daemon = Daemon().job("sweep", 100).job("audit", 100, at_start=True)
     daemon.faults["sweep"] = fails_until(1010.0, FAULTS[0])
     async with daemon.running():
@@ -250,7 +250,7 @@ async def test_failure_is_logged_with_its_reason_and_a_bug_with_its_trace(
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_job_that_fails_stops_no_other_one(fault: Exception) -> None:
+async def test_failing_job_stops_no_other(fault: Exception) -> None:
     daemon = Daemon().job("audit", 60).job("sweep", 10)
     daemon.faults["audit"] = lambda: fault
     async with daemon.running() as routine:
@@ -260,7 +260,7 @@ async def test_job_that_fails_stops_no_other_one(fault: Exception) -> None:
     assert daemon.times("audit") > 4
 
 
-async def test_job_that_takes_long_holds_no_other_one_up() -> None:
+async def test_slow_job_delays_no_other() -> None:
     daemon = Daemon().job("audit", 60).job("sweep", 10)
     daemon.takes["audit"] = 1000.0
     async with daemon.running():
@@ -268,7 +268,7 @@ async def test_job_that_takes_long_holds_no_other_one_up() -> None:
     assert (daemon.times("audit"), daemon.times("sweep")) == (1, 31)
 
 
-async def test_delays_start_anew_after_a_job_was_done() -> None:
+async def test_delays_start_over_after_a_job_is_done() -> None:
     daemon = Daemon().job("audit", 500)
     outcomes = [FAULTS[0], FAULTS[0], FAULTS[0], None, FAULTS[0], None]
     daemon.faults["audit"] = lambda: outcomes.pop(0)

@@ -101,7 +101,7 @@ def test_each_slot_has_its_ring_soon_after_its_beginning(every: int) -> None:
 
 
 @given(at=AROUND_NOW, hour=st.integers(0, 23))
-def test_ring_of_a_time_of_day_is_soon_after_it(at: datetime, hour: int) -> None:
+def test_daily_ring_comes_soon_after_its_time_of_day(at: datetime, hour: int) -> None:
     day, begins = timedelta(days=1), timedelta(hours=hour)
     fire = next_fire(_trigger(day, begins), None, at)
     assert at <= fire < at + day + timedelta(seconds=latest(86_400))
@@ -141,7 +141,7 @@ async def test_each_job_rings_at_its_own_time() -> None:
         assert 0 <= now() % 3600 <= latest(3600)
 
 
-async def test_wait_ends_though_the_bell_does_not_ring() -> None:
+async def test_wait_ends_although_the_bell_does_not_ring() -> None:
     async with bell(every=3600.0).ringing() as ringing:
         assert await waited(ringing, 5.0) == pytest.approx(5.0, abs=0.001)
         assert await waited(ringing, 7.0) == pytest.approx(7.0, abs=0.001)

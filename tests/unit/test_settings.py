@@ -46,7 +46,7 @@ def refusal() -> list[str]:
     return str(caught.value).splitlines()
 
 
-def test_two_urls_are_enough(env: pytest.MonkeyPatch) -> None:
+def test_two_urls_are_enough_to_start(env: pytest.MonkeyPatch) -> None:
     settings = load_settings(Settings)
     assert settings.database_url.get_secret_value() == DSN
     assert str(settings.library_metadata_url) == "https://lml.example/api/v1"
@@ -74,7 +74,7 @@ ODD_PASSWORD = "p@/%:#? x'\"%00"
         ("/var/run/postgresql", None, {"host": "/var/run/postgresql"}),
     ],
 )
-def test_parts_of_an_address_do_where_there_is_none(
+def test_parts_replace_a_missing_address(
     monkeypatch: pytest.MonkeyPatch, host: str, port: str | None, seen: dict[str, str]
 ) -> None:
     parts = {"DB_HOST": host, "DB_NAME": "wx/yc", "DB_USERNAME": "u@x"}
@@ -95,7 +95,7 @@ def test_parts_of_an_address_do_where_there_is_none(
     assert origins(DatabaseSettings)["database_url"] == "DB_*"
 
 
-def test_address_wins_over_its_parts(env: pytest.MonkeyPatch) -> None:
+def test_address_overrides_its_parts(env: pytest.MonkeyPatch) -> None:
     env.setenv("DB_HOST", "elsewhere")
     assert load_settings(Settings).database_url.get_secret_value() == DSN
     assert origins(Settings)["database_url"] == "environment"
@@ -115,14 +115,14 @@ def test_missing_and_wrong_parts_of_an_address_are_named_without_the_password(
     ]
 
 
-def test_installing_needs_the_database_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installing_needs_only_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", DSN)
     monkeypatch.setenv("WXYC_SCHEMA_NAME", "station")
     assert load_settings(DatabaseSettings).wxyc_schema_name == "station"
 
 
 @pytest.mark.parametrize("name", ["100%", "50%s", "a$$b", "a/*b", "a*/b", "a\nb", "a\x7fb"])
-def test_schema_that_would_mean_something_in_a_statement_is_refused(
+def test_schema_name_with_a_meaning_in_sql_is_refused(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", DSN)
@@ -252,7 +252,7 @@ def test_lml_url_with_credentials_is_refused_without_showing_them(
     ("url", "shown"),
     [("http://lml?key=geheim", ""), ("http://lml/?", ""), ("http://lml/#x", " is 'http://lml/#x'")],
 )
-def test_lml_url_that_paths_cannot_follow_is_refused(
+def test_lml_url_to_which_no_path_can_be_appended_is_refused(
     env: pytest.MonkeyPatch, url: str, shown: str
 ) -> None:
     env.setenv("LIBRARY_METADATA_URL", url)
@@ -260,7 +260,7 @@ def test_lml_url_that_paths_cannot_follow_is_refused(
     assert refusal() == [f"LIBRARY_METADATA_URL{shown}: {demand}"]
 
 
-def test_secrets_stand_in_no_message_and_no_representation(env: pytest.MonkeyPatch) -> None:
+def test_secrets_are_in_no_message_and_no_representation(env: pytest.MonkeyPatch) -> None:
     env.setenv("LML_API_KEY", KEY)
     settings = load_settings(Settings)
     assert settings.lml_api_key is not None
@@ -273,20 +273,18 @@ def test_secrets_stand_in_no_message_and_no_representation(env: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(("name", "value"), [("BATCH_SIZE", "0"), ("LML_MAX_CONCURRENT", "129")])
-def test_limit_beyond_what_lml_takes_is_refused(
-    env: pytest.MonkeyPatch, name: str, value: str
-) -> None:
+def test_limit_above_lmls_own_is_refused(env: pytest.MonkeyPatch, name: str, value: str) -> None:
     env.setenv(name, value)
     (line,) = refusal()
     assert line.startswith(f"{name} is '{value}'")
 
 
-def test_log_level_may_be_written_small(env: pytest.MonkeyPatch) -> None:
+def test_log_level_may_be_in_lower_case(env: pytest.MonkeyPatch) -> None:
     env.setenv("LOG_LEVEL", "debug")
     assert load_settings(Settings).log_level == "DEBUG"
 
 
-def test_settings_file_is_read_and_the_environment_goes_first(
+def test_settings_file_is_read_and_the_environment_overrides_it(
     env: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / ".env").write_text("BATCH_SIZE=20\nLINGER=30ms\nSOMETHING_ELSE=1\n")
@@ -361,7 +359,7 @@ UNUSABLE = [f"{host}:80" for host in UNUSABLE_HOSTS] + [f"db:{port}" for port in
 
 @pytest.mark.parametrize("host", UNUSABLE_HOSTS)
 @pytest.mark.parametrize("around", ["u:p@{}/q", "u:p@db,{}:5432/q", "u:p@/q?host={}"])
-def test_host_of_the_database_that_cannot_be_looked_up_is_refused(
+def test_invalid_host_of_the_database_is_refused(
     env: pytest.MonkeyPatch, host: str, around: str
 ) -> None:
     env.setenv("DATABASE_URL", f"postgresql://{around.format(host)}")
@@ -381,9 +379,7 @@ def test_host_that_libpq_takes_from_elsewhere_is_checked_where_it_counts(
 
 
 @pytest.mark.parametrize("host", UNUSABLE_HOSTS)
-def test_part_of_the_address_that_cannot_be_looked_up_is_named(
-    env: pytest.MonkeyPatch, host: str
-) -> None:
+def test_invalid_host_among_the_parts_is_named(env: pytest.MonkeyPatch, host: str) -> None:
     env.delenv("DATABASE_URL")
     for name, value in {"DB_HOST": host, "DB_NAME": "q", "DB_USERNAME": "u"}.items():
         env.setenv(name, value)
@@ -433,7 +429,7 @@ def test_name_that_the_http_library_cannot_spell_is_refused(
 
 
 @pytest.mark.parametrize("host", ["bücher.example", "lml_1", "lml.example.", "[::1]", "127.1"])
-def test_any_other_name_of_lml_is_taken(env: pytest.MonkeyPatch, host: str) -> None:
+def test_any_other_host_name_of_lml_is_accepted(env: pytest.MonkeyPatch, host: str) -> None:
     env.setenv("LIBRARY_METADATA_URL", f"http://{host}:8000")
     assert load_settings(Settings).library_metadata_url.port == 8000
 
@@ -460,7 +456,7 @@ def test_password_that_is_not_utf8_is_refused_with_advice_and_not_quoted(
     assert not any(part in said for part in ("geh", "eim", "codec", "0x", "udcff"))
 
 
-def test_escaped_password_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_escaped_password_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(
         "DATABASE_URL", "postgresql://u:ge%40he%25im@db.example/backend?application_name=b%20c"
     )
@@ -481,7 +477,7 @@ def test_escaped_password_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         ("localhost.example:80", "localhost.example", 80, False),
     ],
 )
-def test_address_is_split_and_known_for_local_or_not(
+def test_address_is_split_and_recognised_as_local_or_not(
     address: str, host: str, port: int, *, local: bool
 ) -> None:
     assert split_address(address) == (host, port)
@@ -499,7 +495,9 @@ def test_invalid_address_is_refused(env: pytest.MonkeyPatch, address: str) -> No
 
 
 @pytest.mark.parametrize("token", [None, "", "  "])
-def test_address_for_strangers_needs_a_token(env: pytest.MonkeyPatch, token: str | None) -> None:
+def test_address_reachable_from_other_hosts_needs_a_token(
+    env: pytest.MonkeyPatch, token: str | None
+) -> None:
     env.setenv("HTTP_BIND", "0.0.0.0:8080")
     if token is not None:
         env.setenv("HTTP_TOKEN", token)
@@ -534,7 +532,7 @@ def test_token_unfit_for_a_header_is_refused_without_showing_it(
 
 @pytest.mark.parametrize("name", _TOKENS)
 @pytest.mark.parametrize(("given", "token"), [(" sesame\r\n", "sesame"), (" \n", None)])
-def test_blanks_around_a_token_do_not_count(
+def test_blanks_around_a_token_are_ignored(
     env: pytest.MonkeyPatch, name: str, given: str, token: str | None
 ) -> None:
     env.setenv(name, given)
@@ -568,7 +566,7 @@ def test_wrong_value_is_reported_with_its_name_and_the_allowed_values(
     assert bounds_of(field) in lines[0]
 
 
-def test_question_outlasts_the_cold_pages_of_two_other_callers() -> None:
+def test_timeout_outlasts_the_cold_batches_of_two_other_clients() -> None:
     behind_a_page = timedelta(seconds=75)
     assert Settings.model_fields["lml_timeout"].default > 2 * behind_a_page
 
@@ -643,7 +641,7 @@ def test_other_secrets_are_not_shown_at_all() -> None:
         ("ROTATION_WARM_AT", "09:30"),
     ],
 )
-def test_blanks_line_ends_and_quotes_around_a_value_do_not_count(
+def test_blanks_line_ends_and_quotes_around_a_value_are_ignored(
     env: pytest.MonkeyPatch, name: str, value: str, around: str
 ) -> None:
     env.setenv("GATE_COMPARE_URL", "https://host.example/{base}...{head}")

@@ -55,7 +55,7 @@ def test_verdicts_are_the_same_in_another_process() -> None:
     assert json.loads(output) == [verdict_for(f"Artist {n}", "Été") for n in range(50)]
 
 
-def test_kinds_come_in_their_shares() -> None:
+def test_kinds_occur_in_the_given_shares() -> None:
     kinds = Counter(verdict_for(name, "x")["kind"] for name in NAMES)
     assert 0.55 < kinds["single_artist"] / len(NAMES) < 0.65
     assert 0.25 < kinds["unresolved"] / len(NAMES) < 0.35
@@ -81,13 +81,13 @@ def test_single_artists_are_complete_and_agree_with_their_provenance() -> None:
     assert set(lengths) == {1, 2, 3, 4, 5, 6}
 
 
-def test_all_single_gives_three_sources_to_everybody() -> None:
+def test_all_single_gives_every_artist_three_sources() -> None:
     knowledge = Knowledge(all_single=True)
     verdicts = [verdict_for(name, "x", knowledge) for name in [*NAMES[:50], "V/A"]]
     assert {(v["kind"], len(v["provenance"])) for v in verdicts} == {("single_artist", 3)}
 
 
-def test_some_unresolved_carry_legs_without_finding() -> None:
+def test_some_unresolved_have_searches_without_a_finding() -> None:
     unresolved = [v for name in NAMES if (v := verdict_for(name, "x"))["kind"] == "unresolved"]
     with_legs = [verdict for verdict in unresolved if verdict["provenance"]]
     assert 0 < len(with_legs) < len(unresolved) / 4

@@ -214,7 +214,7 @@ async def test_database_that_comes_back_is_noticed_after_two_seconds_at_most() -
         await eventually(lambda: daemon.handled(Stream.LIBRARY), within=2.1)
 
 
-async def test_database_that_refuses_every_batch_gives_the_lane_to_others_and_is_tried_on() -> None:
+async def test_daemon_gives_up_the_lane_of_a_refusing_database_and_tries_again() -> None:
     async with running() as daemon:
         worker = daemon.workers[Stream.LIBRARY]
         worker.answer = lambda batch: BatchOutcome(fault=StoreUnavailableError("read-only"))
@@ -228,7 +228,7 @@ async def test_database_that_refuses_every_batch_gives_the_lane_to_others_and_is
         await eventually(lambda: daemon.consumers[Stream.LIBRARY].fault is None, within=0.1)
 
 
-async def test_delay_starts_anew_after_a_steady_tenure() -> None:
+async def test_delay_starts_over_after_a_steady_tenure() -> None:
     async with running() as daemon:
         for number in range(4):
             await eventually(lambda: Stream.LIBRARY in daemon.lane, within=60.0)
@@ -374,7 +374,7 @@ async def test_work_beside_a_lane_that_breaks_begins_again_with_the_lane(fault: 
         assert len(daemon.taken_at[Stream.ROTATION]) == 1
 
 
-async def test_lane_is_followed_on_after_the_work_beside_it_is_done() -> None:
+async def test_lane_is_still_followed_after_the_work_beside_it_is_done() -> None:
     async with running() as daemon:
         await eventually(lambda: daemon.beside.running)
         daemon.beside.broken.set()

@@ -81,7 +81,7 @@ NOT_COUNTERS = ("scanned", "rows_", "compilation_track_", "lml_total_latency")
 OUTCOMES = {"resolved", "resolved_compilations", "unresolved"}
 
 
-def test_everything_counted_beside_outcomes_has_a_meaning_and_goes_to_reports() -> None:
+def test_every_count_besides_outcomes_has_a_meaning_and_is_reported() -> None:
     tally = every_count()
     counters = {name: count for name, meaning, count in tally.counters() if meaning}
     numbers = {each.name: getattr(tally, each.name) for each in fields(tally)}
@@ -153,7 +153,7 @@ def test_dry_report_has_these_names() -> None:
     }
 
 
-def test_reports_name_every_reason_though_nothing_happened() -> None:
+def test_reports_name_every_reason_although_nothing_happened() -> None:
     zero = dict.fromkeys(SKIPPED, 0)
     assert Tally().report()["rows_skipped"] == zero
     assert Tally().dry_report()["would_skip"] == zero

@@ -86,7 +86,7 @@ def report_everything(telemetry: Telemetry) -> None:
         pass
 
 
-def test_every_receiver_hears_every_report() -> None:
+def test_every_receiver_gets_every_report() -> None:
     first, second, late = Receiver(), Receiver(), Receiver()
     telemetry = TelemetryFanOut(first, second)
     report_everything(telemetry)
@@ -96,7 +96,7 @@ def test_every_receiver_hears_every_report() -> None:
     assert late.reports == EVERYTHING
 
 
-def test_every_receiver_hears_of_an_exception_and_the_caller_gets_it() -> None:
+def test_every_receiver_sees_an_exception_and_the_caller_gets_it() -> None:
     first, second = Receiver(), Receiver()
     with (
         pytest.raises(ValueError, match="no answer"),

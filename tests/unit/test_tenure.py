@@ -120,7 +120,7 @@ async def test_lane_is_given_up_after_four_refusals_in_a_row() -> None:
     assert case.consumer.pulse() is None
 
 
-async def test_batch_that_goes_well_starts_the_count_of_refusals_anew() -> None:
+async def test_successful_batch_resets_the_count_of_refusals() -> None:
     case = Case()
     async with following(case):
         for row in range(5):
@@ -133,7 +133,7 @@ async def test_batch_that_goes_well_starts_the_count_of_refusals_anew() -> None:
         assert len(case.worker.batches) == 5 * 4
 
 
-async def test_fault_stays_visible_until_a_batch_goes_well_in_the_next_tenure() -> None:
+async def test_fault_stays_visible_until_a_batch_succeeds_in_the_next_tenure() -> None:
     case = Case()
     case.refusing = True
     case.outbox.record(1)
@@ -161,7 +161,7 @@ async def test_next_tenure_tries_four_times_again() -> None:
         assert case.consumer.fault == REFUSED
 
 
-async def test_batch_that_lml_did_not_answer_says_nothing_about_the_database() -> None:
+async def test_batch_that_lml_did_not_answer_proves_nothing_about_the_database() -> None:
     case = Case()
     case.refusing = True
     case.outbox.record(1)

@@ -59,7 +59,7 @@ def test_null_title_is_a_distinct_key() -> None:
         (["1" * 21, "A1"], None, 2),
     ],
 )
-def test_position_is_one_that_alone_was_offered_and_fits(
+def test_position_is_used_only_if_no_other_was_offered_and_it_fits(
     offered: Sequence[str | None], position: str | None, count: int
 ) -> None:
     key = one(*(Credit("Nico", "1", each) for each in [None, *offered]))
@@ -67,7 +67,7 @@ def test_position_is_one_that_alone_was_offered_and_fits(
 
 
 @given(st.lists(CREDITS), st.randoms())
-def test_order_of_the_entries_decides_nothing(entries: list[Credit], random: Random) -> None:
+def test_order_of_the_entries_does_not_matter(entries: list[Credit], random: Random) -> None:
     other = entries.copy()
     random.shuffle(other)
     keys = gather(entries)
@@ -79,7 +79,7 @@ def test_order_of_the_entries_decides_nothing(entries: list[Credit], random: Ran
 
 
 @pytest.mark.parametrize("confidence", [-0.1, 1.1, float("nan"), float("inf")])
-def test_confidence_that_is_none_cannot_be_built(confidence: float) -> None:
+def test_invalid_confidence_cannot_be_built(confidence: float) -> None:
     with pytest.raises(ValueError, match="not between 0 and 1"):
         Credit("Nico", confidence=confidence)
 
@@ -93,7 +93,9 @@ def test_only_a_compilation_has_tracks() -> None:
     ("keys", "unmatched", "does"),
     [(0, 0, False), (9, 9, False), (10, 10, True), (20, 10, True), (21, 10, False)],
 )
-def test_drift_takes_half_of_the_keys_and_ten(keys: int, unmatched: int, does: bool) -> None:
+def test_drift_requires_half_of_the_keys_and_at_least_ten(
+    keys: int, unmatched: int, does: bool
+) -> None:
     assert drifted(keys, unmatched) is does
 
 

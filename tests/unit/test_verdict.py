@@ -42,7 +42,7 @@ def test_source_cannot_stand_twice_in_the_provenance() -> None:
     assert len(identity(provenance=(evidence("discogs"), evidence("spotify"))).provenance) == 2
 
 
-def test_single_artist_has_an_identity_and_nothing_else_has() -> None:
+def test_only_a_single_artist_has_an_identity() -> None:
     Verdict(1, Kind.SINGLE_ARTIST, identity())
     with pytest.raises(ValueError, match="cannot have the identity"):
         Verdict(1, Kind.SINGLE_ARTIST)
@@ -52,7 +52,7 @@ def test_single_artist_has_an_identity_and_nothing_else_has() -> None:
             Verdict(1, kind, identity())
 
 
-def test_batch_of_nothing_cannot_be_built() -> None:
+def test_empty_batch_cannot_be_built() -> None:
     with pytest.raises(ValueError, match="at least one row"):
         Batch({})
 

@@ -218,7 +218,7 @@ async def test_identity_in_error_is_tried_again_alone_and_counted_once() -> None
     assert now() - began > 20
 
 
-async def test_identity_that_failed_is_taken_to_be_cold_when_it_is_tried_again() -> None:
+async def test_failed_identity_counts_as_cold_when_it_is_retried() -> None:
     case = Case(warm(3), Warming({2: "error"}))
     await case.walk()
     assert [known for _, known, _ in case.refreshes.granted] == [True, False, False]
@@ -271,7 +271,7 @@ async def test_lml_that_refuses_every_batch_ends_the_walk_before_all_were_tried(
     assert case.tally.with_status(RefreshStatus.ERROR) == case.tally.scanned > 0
 
 
-async def test_lml_that_is_down_ends_the_walk_at_little_cost_and_counts_what_was_asked() -> None:
+async def test_lml_that_is_down_ends_the_walk_after_few_calls_and_counts_what_was_asked() -> None:
     case = Case(warm(100), Warming(fault=lambda _: UNAVAILABLE))
     with pytest.raises(RunHaltedError, match=r"gave up after 5 failures in a row.*503"):
         await case.walk()
@@ -281,7 +281,7 @@ async def test_lml_that_is_down_ends_the_walk_at_little_cost_and_counts_what_was
     assert case.runs.ended == ["RunHaltedError"]
 
 
-async def test_failed_call_among_others_is_made_up_for_later() -> None:
+async def test_failed_call_among_others_is_repeated_later() -> None:
     case = Case(warm(150), Warming(fault=lambda call: UNAVAILABLE if call == 2 else None))
     counted = await case.walk()
     assert counted["identities_scanned"] == counted["identities_resolved"] == 150
@@ -314,7 +314,7 @@ async def test_walk_whose_lock_is_lost_ends() -> None:
     assert case.batches == [50]
 
 
-async def test_calls_follow_the_rate_though_they_cost_nothing() -> None:
+async def test_calls_respect_the_rate_although_they_cost_nothing() -> None:
     case = Case(warm(310))
     case.refreshes.limits = replace(LIMITS, calls=5)
     began = now()
@@ -357,7 +357,7 @@ async def test_identity_with_a_useful_status_is_an_answer(word: str) -> None:
     assert case.circuit.answered_since(timedelta(days=1))
 
 
-async def test_refused_identity_is_counted_once_and_closes_no_walk() -> None:
+async def test_refused_identity_is_counted_once_and_does_not_end_the_walk() -> None:
     case = Case(warm(3), Warming(poison=frozenset({2})))
     counted = await case.walk()
     assert counted["identities_scanned"] == 3

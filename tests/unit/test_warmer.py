@@ -131,7 +131,7 @@ async def test_identities_of_active_rows_are_warmed_each_once() -> None:
     }
 
 
-async def test_rows_that_are_not_played_are_settled_without_asking() -> None:
+async def test_rows_out_of_rotation_are_settled_without_asking() -> None:
     case = Case({})
     assert await case.handle(1, 2) == BatchOutcome(settled=rows(1, 2), unasked=rows(1, 2))
     assert not case.warming.asked
@@ -275,7 +275,7 @@ async def test_spent_budget_hands_rows_back_untried_within_a_second() -> None:
     assert (await case.again()).settled == rows(1)
 
 
-async def test_cold_batch_is_asked_as_far_as_the_budget_goes() -> None:
+async def test_cold_batch_is_asked_as_far_as_the_budget_allows() -> None:
     case = Case(warming=Warming(cold=0.8))
     for row in range(20):
         case.rotation.play(row, row + 100)
@@ -323,7 +323,7 @@ async def test_row_locked_by_another_session_is_retried() -> None:
 
 
 @pytest.mark.parametrize("status", [422, 500])
-async def test_release_that_cannot_be_minted_never_holds_up_others(
+async def test_release_that_cannot_be_minted_never_delays_others(
     status: int, logged: Logged
 ) -> None:
     case = Case(warming=Warming(mint_faults={5: BatchRefusedError(f"LML answered {status}")}))
@@ -393,7 +393,7 @@ async def test_work_done_before_lml_went_down_stays_done() -> None:
     assert case.waiting == [3]
 
 
-async def test_release_that_interrupts_its_calls_holds_up_no_other() -> None:
+async def test_release_that_interrupts_its_calls_delays_no_other() -> None:
     fault = CallInterruptedError("LML answered 502")
     case = Case(warming=Warming(mint_faults={5: fault}))
     case.rotation.play(1, release=5)
@@ -492,7 +492,7 @@ async def test_row_that_the_database_refuses_to_fill_fails_alone() -> None:
     assert case.details == {"value out of range"}
 
 
-async def test_fault_of_lml_is_reported_though_rows_without_a_question_were_settled() -> None:
+async def test_fault_of_lml_is_reported_although_rows_without_a_question_were_settled() -> None:
     fault = LmlUnavailableError("LML answered 503")
     case = Case({1: 10}, Warming(fault=lambda _: fault))
     assert await case.handle(1, 2) == BatchOutcome(settled=rows(2), unasked=rows(2), fault=fault)
@@ -509,7 +509,7 @@ async def test_releases_of_what_is_played_are_asked_about_before_anything_is_set
     assert case.waiting == [1, 2]
 
 
-async def test_call_that_is_cancelled_counts_as_in_flight_no_more() -> None:
+async def test_cancelled_call_no_longer_counts_as_in_flight() -> None:
     case = Case({1: 10})
     case.warming.gate.clear()
     async with asyncio.TaskGroup() as tasks:

@@ -105,7 +105,7 @@ async def following() -> AsyncIterator[Case]:
     assert case.consumer.pulse() is None
 
 
-async def test_idle_loops_turn_though_nothing_wakes_them_for_a_day() -> None:
+async def test_idle_loops_turn_although_nothing_wakes_them_for_a_day() -> None:
     async with following() as case:
         for _ in range(100):
             await for_a_while(7.3)
@@ -238,7 +238,7 @@ async def test_reading_is_renewed_and_ages_meanwhile() -> None:
         await eventually(lambda: database.reads == 3, 4.5)
 
 
-async def test_database_that_goes_leaves_the_last_reading_with_the_fault() -> None:
+async def test_lost_database_leaves_the_last_reading_with_the_fault() -> None:
     database = Database()
     watch = Watch(database.read, Pulses())
     async with in_background(watch.run()):
@@ -271,7 +271,7 @@ async def test_slow_reading_takes_a_tenth_of_the_time() -> None:
     assert database.reads <= 6
 
 
-async def test_captured_is_what_was_claimed_and_what_is_still_to_be() -> None:
+async def test_captured_counts_claimed_and_still_waiting_changes() -> None:
     database, pulses = Database(), Pulses()
     database.backlog = 10
     pulses.become(claimed=4, held=3)
@@ -333,7 +333,7 @@ async def test_old_samples_that_cannot_be_folded_are_counted_and_new_ones_writte
         assert 2 <= recorder.failures[Duty.SAMPLES] <= 3
 
 
-async def test_stream_that_others_follow_is_theirs_to_write_down() -> None:
+async def test_stream_followed_elsewhere_is_not_sampled_here() -> None:
     async with recording() as (recorder, database, pulses):
         pulses.now = []
         recorder.settled(Stream.LIBRARY, [1.0])
@@ -341,7 +341,7 @@ async def test_stream_that_others_follow_is_theirs_to_write_down() -> None:
         assert database.written == []
 
 
-async def test_samples_are_lost_while_the_database_is_gone_and_nothing_else() -> None:
+async def test_only_samples_are_lost_while_the_database_is_down() -> None:
     async with recording() as (_, database, _pulses):
         await for_a_while(5)
         database.fault = StoreUnavailableError("it is gone")

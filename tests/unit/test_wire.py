@@ -113,7 +113,7 @@ def test_mutated_reply_yields_sound_verdicts_or_is_malformed(reply: object) -> N
 
 
 @given(st.binary(max_size=40) | st.text(max_size=40).map(str.encode))
-def test_bytes_that_are_no_reply_are_malformed(noise: bytes) -> None:
+def test_bytes_that_are_not_a_reply_are_malformed(noise: bytes) -> None:
     with pytest.raises(MalformedReplyError):
         read_results(noise)
 
@@ -139,7 +139,7 @@ def test_single_artist_is_read_in_our_terms() -> None:
     assert verdict.skipped_sources == 1
 
 
-def test_compilation_and_unresolved_need_nothing_but_their_kind() -> None:
+def test_compilation_and_unresolved_need_only_their_kind() -> None:
     results = read_results(body(COMPILATION, {"library_id": 9, "kind": "unresolved"}))
     assert results == [Verdict(8, Kind.COMPILATION), Verdict(9, Kind.UNRESOLVED)]
 
@@ -191,7 +191,7 @@ def test_provenance_without_confidence_or_external_id_is_skipped_and_counted(lac
         {"provenance": [SINGLE_ARTIST["provenance"][0] | {"external_id": "\x00"}]},
     ],
 )
-def test_wrong_part_costs_just_its_row(wrong: dict[str, Any]) -> None:
+def test_malformed_part_fails_only_its_row(wrong: dict[str, Any]) -> None:
     first, second = read_results(body(changed(**wrong), COMPILATION))
     assert isinstance(first, Invalid)
     assert first.library_id == 7
@@ -250,7 +250,7 @@ def test_cache_stat_that_is_not_finite_is_left_out(number: bytes) -> None:
 
 
 @given(ODD | st.dictionaries(st.sampled_from(sorted(CACHE_STATS)), ODD))
-def test_junk_in_cache_stats_costs_the_results_nothing(junk: object) -> None:
+def test_junk_in_cache_stats_does_not_affect_the_results(junk: object) -> None:
     body = json.dumps({"results": [COMPILATION], "cache_stats": junk}).encode()
     read = read_reply(body)
     assert read.results == [Verdict(8, Kind.COMPILATION)]
@@ -323,7 +323,7 @@ def test_identity_with_two_conflicting_statuses_is_left_out() -> None:
 
 
 @given(ODD)
-def test_junk_in_sources_costs_that_identity_alone(junk: object) -> None:
+def test_junk_in_sources_affects_only_that_identity(junk: object) -> None:
     reply = refresh_body(
         {"identity_id": 1, "status": "warmed", "sources": junk},
         {"identity_id": 2, "status": "warmed", "sources": {"discogs_release": junk}},
@@ -362,7 +362,7 @@ def test_release_is_what_a_health_reply_names(health: object, release: str | Non
 
 
 @pytest.mark.parametrize("noise", [b"", b"<html>", b'{"version": "1', b"\xff"])
-def test_health_reply_that_is_junk_names_no_release(noise: bytes) -> None:
+def test_junk_health_reply_names_no_release(noise: bytes) -> None:
     assert read_release(noise) is None
 
 
@@ -408,7 +408,7 @@ def test_tracks_of_another_contract_are_not_read(contract: object) -> None:
     assert tracks_of(contract, tracks_attempted=True, tracks=[ENTRY]) is None
 
 
-def test_contract_that_is_absent_is_another_one() -> None:
+def test_missing_contract_counts_as_another_one() -> None:
     body = json.dumps({"results": [COMPILATION]}).encode()
     assert read_results(body) == [Verdict(8, Kind.COMPILATION)]
 
@@ -432,7 +432,7 @@ def test_contract_that_is_absent_is_another_one() -> None:
         ENTRY | {"confidence": True},
     ],
 )
-def test_malformed_entry_costs_itself_and_is_counted(entry: object) -> None:
+def test_malformed_entry_is_dropped_and_counted(entry: object) -> None:
     found = tracks_of(tracks_attempted=True, tracks=[entry, ENTRY])
     assert found == Tracks(gather([CREDIT]), invalid_entries=1)
 
@@ -468,7 +468,7 @@ def test_tracks_of_other_releases_are_ignored(kind: str) -> None:
     assert (verdict.kind, verdict.tracks) == (kind, None)
 
 
-def test_malformed_result_beside_tracks_costs_its_row_only() -> None:
+def test_malformed_result_beside_tracks_fails_only_its_row() -> None:
     reply = {"results": [COMPILATION, {"library_id": 9}], "tracks_contract_version": 1}
     good, bad = read_results(json.dumps(reply).encode())
     assert isinstance(good, Verdict)
