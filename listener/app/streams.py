@@ -19,7 +19,7 @@ from listener.engine.circuit import Priority
 from listener.engine.consumer import Consumer
 from listener.engine.reconciler import Reconciler
 from listener.engine.refresher import Refresher
-from listener.engine.resolver import Resolver, ResolverLimits
+from listener.engine.resolver import Resolver
 from listener.engine.retrier import Retrier, note_release, watch_releases
 from listener.engine.walker import Walker
 from listener.engine.warmer import Warmer
@@ -114,13 +114,11 @@ class LibraryParts:
             permit=partial(self.parts.permits.hold, priority),
             reading=partial(self.parts.reading.hold, priority),
             writing=partial(self.parts.writing.hold, priority),
-            limits=ResolverLimits(
-                settings.va_batch_size,
-                self.parts.policy,
-                settings.include_tracks,
-                # A search groups its rows by itself.
-                defer_compilations=priority is Priority.CHANGE,
-            ),
+            compilation_batch_size=settings.va_batch_size,
+            policy=self.parts.policy,
+            include_tracks=settings.include_tracks,
+            # A search groups its rows by itself.
+            defer_compilations=priority is Priority.CHANGE,
             telemetry=self.parts.telemetry,
             circuit=self.parts.circuits[Stream.LIBRARY],
         )

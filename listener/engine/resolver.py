@@ -45,27 +45,15 @@ _log = structlog.stdlib.get_logger()
 _LOCKED = "locked by another session"
 
 
-@dataclass(frozen=True, slots=True)
-class ResolverLimits:
-    """How to ask about a batch: compilations in small calls, and retries by a policy.
-
-    With `defer_compilations` a few compilations among other rows are handed back unasked: asking
-    them together with those of other batches takes fewer calls.
-    """
-
-    compilation_batch_size: int
-    policy: RetryPolicy
-    include_tracks: IncludeTracks = IncludeTracks.COMPILATIONS
-    defer_compilations: bool = False
-
-
 @dataclass(eq=False, kw_only=True)
 class Resolver:
     """Asks LML about the current content of library rows, and has its verdicts written.
 
     `permit` limits the calls in flight, `reading` the batches that are read ahead of their call,
     `writing` those whose replies are read and written. `circuit` is shared by all callers of the
-    stream. `odd` remembers the oddities that were logged, `latest` keeps answers.
+    stream. With `defer_compilations` a few compilations among other rows are handed back unasked:
+    asking them together with those of other batches takes fewer calls. `odd` remembers the oddities
+    that were logged, `latest` keeps answers.
     """
 
     library: Library
@@ -73,8 +61,11 @@ class Resolver:
     verdicts: Verdicts
     outbox: Outbox
     permit: Callable[[], AbstractAsyncContextManager[None]]
-    limits: ResolverLimits
+    compilation_batch_size: int
+    policy: RetryPolicy
     circuit: Circuit
+    include_tracks: IncludeTracks = IncludeTracks.COMPILATIONS
+    defer_compilations: bool = False
     reading: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
     writing: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
     telemetry: Telemetry = field(default_factory=TelemetryFanOut)
@@ -89,7 +80,7 @@ class Resolver:
 
         A service fault ends this early and is part of the outcome; work already done stays.
         """
-        work = BatchProgress(batch, self.circuit, self.limits.policy)
+        work = BatchProgress(batch, self.circuit, self.policy)
 
         async def answer(rows: Sequence[int]) -> None:
             noted = work.noted
@@ -126,8 +117,8 @@ class Resolver:
         await self._record(work)
 
     async def _ask_all(self, work: BatchProgress, questions: Sequence[Question]) -> None:
-        size, include_tracks = self.limits.compilation_batch_size, self.limits.include_tracks
-        if self.limits.defer_compilations:
+        size, include_tracks = self.compilation_batch_size, self.include_tracks
+        if self.defer_compilations:
             deferred = worth_deferring(questions, size, include_tracks)
             work.outcome.deferred |= deferred
             questions = [each for each in questions if each.library_id not in deferred]

@@ -22,7 +22,7 @@ from listener.domain.faults import CallInterruptedError, LmlUnavailableError
 from listener.domain.retrying import RetryPolicy
 from listener.domain.tally import Tally
 from listener.engine.circuit import Circuit, Permits, Priority
-from listener.engine.resolver import Resolver, ResolverLimits
+from listener.engine.resolver import Resolver
 from tests.catalogue import add_release
 from tests.conftest import Connection
 from tests.mutations import mutated
@@ -110,7 +110,8 @@ def resolver(
         verdicts=verdicts,
         outbox=outbox,
         permit=partial(Permits(1).hold, Priority.CHANGE),
-        limits=ResolverLimits(100, RetryPolicy(attempts=3, parked_for=timedelta(days=7))),
+        compilation_batch_size=100,
+        policy=RetryPolicy(attempts=3, parked_for=timedelta(days=7)),
         circuit=Circuit(Stream.LIBRARY),
     )
 

@@ -19,7 +19,7 @@ from listener.domain.question import Question
 from listener.domain.retrying import ISOLATED, SUSPECT, RetryPolicy
 from listener.domain.verdict import Verdict
 from listener.engine.circuit import Circuit
-from listener.engine.resolver import Resolver, ResolverLimits
+from listener.engine.resolver import Resolver
 from tests.unit import fakes
 from tests.unit.clock import now, virtually
 from tests.unit.fakes import Library, Outbox, Verdicts
@@ -64,7 +64,8 @@ class Case:
             verdicts=self.verdicts,
             outbox=self.outbox,
             permit=nullcontext,
-            limits=ResolverLimits(100, RetryPolicy(ATTEMPTS, timedelta(days=180))),
+            compilation_batch_size=100,
+            policy=RetryPolicy(ATTEMPTS, timedelta(days=180)),
             circuit=self.circuit,
         )
 

@@ -23,7 +23,7 @@ from listener.domain.refreshing import Played, RefreshStatus
 from listener.domain.retrying import Failing, RetryPolicy
 from listener.domain.verdict import Identity, Kind, Provenance, Verdict
 from listener.engine.circuit import Circuit, Permits, Priority
-from listener.engine.resolver import Resolver, ResolverLimits
+from listener.engine.resolver import Resolver
 from tests.unit.fakes import Library, Lml, Outbox, Verdicts
 
 QUESTION = Question(7, "Stereolab", "Dots and Loops", None, b"")
@@ -84,14 +84,14 @@ def test_rotation_row_may_have_no_release() -> None:
 async def handled(batch: Batch, lml: Lml) -> list[LatestAnswer]:
     outbox, permits = Outbox(), Permits(1)
     outbox.record(*batch.changes)
-    limits = ResolverLimits(100, RetryPolicy(attempts=3, parked_for=timedelta(days=1)))
     resolver = Resolver(
         library=Library(),
         lml=lml,
         verdicts=Verdicts(outbox),
         outbox=outbox,
         permit=lambda: permits.hold(Priority.CHANGE),
-        limits=limits,
+        compilation_batch_size=100,
+        policy=RetryPolicy(attempts=3, parked_for=timedelta(days=1)),
         circuit=Circuit(Stream.LIBRARY),
     )
     await resolver.handle(batch)

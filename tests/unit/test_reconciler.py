@@ -30,7 +30,7 @@ from listener.domain.tally import Skip, Tally
 from listener.domain.verdict import Verdict
 from listener.engine.circuit import Circuit, Permits, Priority
 from listener.engine.reconciler import RUN_BACKOFF, Reconciler, RunHaltedError
-from listener.engine.resolver import Resolver, ResolverLimits
+from listener.engine.resolver import Resolver
 from tests.unit import fakes
 from tests.unit.clock import eventually, for_a_while, now, virtually
 from tests.unit.fakes import Outbox, Verdicts
@@ -175,7 +175,8 @@ class Case:
             verdicts=self.verdicts,
             outbox=self.verdicts.outbox,
             permit=lambda: self.permits.hold(Priority.SEARCH),
-            limits=ResolverLimits(2, RetryPolicy(3, timedelta(days=180))),
+            compilation_batch_size=2,
+            policy=RetryPolicy(3, timedelta(days=180)),
             circuit=self.circuit,
         )
 

@@ -33,7 +33,7 @@ from listener.domain.tally import Skip
 from listener.domain.tracks import TrackCount, TrackKey, Tracks
 from listener.domain.verdict import Identity, Kind, Verdict, VerdictBatch, Written
 from listener.engine.circuit import Circuit, Permits, Priority
-from listener.engine.resolver import Resolver, ResolverLimits
+from listener.engine.resolver import Resolver
 from tests.unit.clock import for_a_while, virtually
 from tests.unit.fakes import Library, Lml, Outbox, Reply, Verdicts, unresolved
 
@@ -158,9 +158,10 @@ class Case:
             verdicts=self.verdicts,
             outbox=self.outbox,
             permit=lambda: self.permits.hold(Priority.CHANGE),
-            limits=ResolverLimits(
-                100, self.policy, include_tracks, defer_compilations=defer_compilations
-            ),
+            compilation_batch_size=100,
+            policy=self.policy,
+            include_tracks=include_tracks,
+            defer_compilations=defer_compilations,
             circuit=self.circuit,
         )
         self.tally = self.resolver.tally
