@@ -29,10 +29,6 @@ _SCHEMES = ("http", "https")
 _PORTS = {"http": 80, "https": 443}
 
 
-class VariableError(ValueError):
-    """An environment variable cannot be used; the message names it and says what to do."""
-
-
 def is_host(text: str) -> bool:
     """Return whether a host is an IP address, or a name that can be looked up."""
     try:
@@ -66,7 +62,10 @@ def is_address(url: str) -> bool:
 
 
 def proxy_for(url: str) -> str | None:
-    """Return the proxy for an address, or None if it is reached directly."""
+    """Return the proxy for an address, or None if it is reached directly.
+
+    Raises `ValueError` if the variable for it holds no address of an HTTP proxy.
+    """
     target, proxies = urlsplit(url), getproxies_environment()
     names = [name for name in (target.scheme, "all") if proxies.get(name)]
     if not names or _is_direct(target, proxies.get("no", "")):
@@ -78,7 +77,7 @@ def proxy_for(url: str) -> str | None:
             f"{names[0].upper()}_PROXY is not the address of an HTTP proxy, such as "
             f"http://proxy.example:3128: correct it, or list {target.hostname} in NO_PROXY"
         )
-        raise VariableError(message)
+        raise ValueError(message)
     return proxy
 
 
@@ -94,28 +93,28 @@ def is_openable(path: str | Path) -> bool:
 
 
 def require_trust() -> None:
-    """Raise `VariableError` unless trusted certificates can be read and session keys written."""
+    """Raise `ValueError` unless trusted certificates can be read and session keys written."""
     keys, certificates = os.environ.get("SSLKEYLOGFILE"), os.environ.get("SSL_CERT_FILE")
     folder = os.environ.get("SSL_CERT_DIR")
     for name, path in (("SSLKEYLOGFILE", keys), ("SSL_CERT_FILE", certificates)):
         if path and not is_openable(path):
-            raise VariableError(f"{name} is {path!r}, which is not a file; unset it, or name one")
+            raise ValueError(f"{name} is {path!r}, which is not a file; unset it, or name one")
     if keys:
         try:
             with Path(keys).open("ab"):
                 pass
         except OSError as error:
             message = f"SSLKEYLOGFILE is {keys!r}, which cannot be written: {error.strerror}"
-            raise VariableError(f"{message}; unset it, or name a file") from None
+            raise ValueError(f"{message}; unset it, or name a file") from None
     if certificates:
         try:
             ssl.create_default_context(cafile=certificates)
         except OSError:
             message = f"SSL_CERT_FILE is {certificates!r}, which has no readable certificates"
-            raise VariableError(f"{message}; unset it, or name a file in PEM") from None
+            raise ValueError(f"{message}; unset it, or name a file in PEM") from None
     elif folder and not Path(folder).is_dir():
         message = f"SSL_CERT_DIR is {folder!r}, which is not a directory; unset it, or name one"
-        raise VariableError(message)
+        raise ValueError(message)
 
 
 def _is_direct(target: SplitResult, listed: str) -> bool:

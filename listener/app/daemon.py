@@ -50,7 +50,7 @@ async def run_daemon(settings: Settings, ending: Ending) -> None:
     """Follow both streams until SIGTERM or SIGINT.
 
     Raises `InstallationError` if the database is not ready for this version, `GateError` if LML is
-    older than it must be, `BindError` if HTTP_BIND cannot be listened on.
+    older than it must be, `FixableError` if HTTP_BIND cannot be listened on.
     """
     announce(settings)
     stop = asyncio.Event()

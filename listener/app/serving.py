@@ -29,7 +29,7 @@ _LOCAL_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
 
 
 def open_socket(settings: Settings) -> socket.socket | None:
-    """Listen at HTTP_BIND; return None if it is empty. Raises `BindError`."""
+    """Listen at HTTP_BIND; return None if it is empty. Raises `FixableError`."""
     if not settings.http_bind:
         return None
     from listener.adapters.http.server import bound_socket  # noqa: PLC0415

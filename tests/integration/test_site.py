@@ -19,10 +19,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from listener.adapters.http import server as serving
 from listener.adapters.http.metrics import Metrics
 from listener.adapters.http.numbers import Numbers
-from listener.adapters.http.server import BindError, SiteServer, bound_socket, url_of
+from listener.adapters.http.server import SiteServer, bound_socket, url_of
 from listener.adapters.http.site import Sources, make_site
 from listener.domain.change import Stream
-from listener.domain.faults import StoreUnavailableError
+from listener.domain.faults import FixableError, StoreUnavailableError
 from listener.domain.pacing import BreakerState
 from listener.domain.pulse import Pulse, Reading, StreamReading, WakeMode
 from listener.domain.refreshing import RotationCoverage
@@ -388,7 +388,7 @@ async def test_server_stops_at_once_although_a_client_is_connected() -> None:
 def test_address_in_use_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(BindError, match=f"127.0.0.1:{port}: Address already in use; choose"):
+        with pytest.raises(FixableError, match=f"127.0.0.1:{port}: Address already in use; choose"):
             bound_socket("127.0.0.1", port)
 
 

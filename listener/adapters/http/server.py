@@ -31,12 +31,8 @@ _STALE = timedelta(seconds=0.25)
 _LAST_REPLIES = timedelta(seconds=0.5)
 
 
-class BindError(FixableError):
-    """Cannot listen on the address; the message says which, why, and what to do."""
-
-
 def bound_socket(host: str, port: int) -> socket.socket:
-    """Listen on an address; from then on, connections queue."""
+    """Listen on an address; from then on, connections queue. Raises `FixableError` if it cannot."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
@@ -55,7 +51,7 @@ def bound_socket(host: str, port: int) -> socket.socket:
             f"HTTP_BIND is {host}:{port}: {error.strerror or error}; "
             "choose another address, or leave it empty to serve nothing"
         )
-        raise BindError(message) from error
+        raise FixableError(message) from error
     return bound
 
 

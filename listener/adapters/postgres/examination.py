@@ -6,10 +6,12 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from psycopg import sql
+from psycopg.rows import dict_row
 
 from listener.adapters.postgres.connection import connected
 from listener.adapters.postgres.errors import translated
@@ -25,8 +27,8 @@ from listener.adapters.postgres.rights import list_hidden, list_rights
 from listener.adapters.postgres.sessions import (
     Connection,
     keeps_backend,
+    only_row,
     query,
-    read,
     set_up,
     yield_locks,
 )
@@ -39,18 +41,6 @@ _LIMITS = {"statement_timeout": "5s", "lock_timeout": "2s"}
 _ECHO_WITHIN = timedelta(seconds=2)
 _WAKEUPS_WITHIN = timedelta(seconds=10)
 _CLOCK_LOOKS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    version: int
-    version_name: str
-    standby: bool
-    read_only: bool
-    database: str
-    role: str
-    deadlock_timeout: timedelta
-    at: datetime
 
 
 @asynccontextmanager
@@ -79,17 +69,7 @@ async def read_server(connection: Connection, backend: str) -> Server:
     async with _looking(connection):
         looks = [await _look(connection, backend) for _ in range(_CLOCK_LOOKS)]
     _, ahead, seen = min(looks, key=lambda look: look[0])
-    return Server(
-        version=seen.version,
-        version_name=seen.version_name,
-        standby=seen.standby,
-        read_only=seen.read_only,
-        database=seen.database,
-        encoding=encoding_of(connection),
-        role=seen.role,
-        deadlock_timeout=seen.deadlock_timeout,
-        clock_ahead=ahead,
-    )
+    return Server(**seen, encoding=encoding_of(connection), clock_ahead=ahead)
 
 
 async def read_rights(connection: Connection, backend: str) -> Rights:
@@ -192,11 +172,14 @@ async def _heard(listening: Connection, other: Connection) -> set[str]:
     return heard
 
 
-async def _look(connection: Connection, backend: str) -> tuple[timedelta, timedelta, _Reading]:
+async def _look(
+    connection: Connection, backend: str
+) -> tuple[timedelta, timedelta, dict[str, Any]]:
     before = datetime.now(UTC)
-    (seen,) = await read(connection, _Reading, query("read_server", backend))
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        seen = await only_row(await cursor.execute(query("read_server", backend)))
     after = datetime.now(UTC)
-    return after - before, before + (after - before) / 2 - seen.at, seen
+    return after - before, before + (after - before) / 2 - seen.pop("at"), seen
 
 
 @asynccontextmanager

@@ -180,8 +180,8 @@ async def read_status(
             "SELECT current_database(), now(), min(i.installed_at) FROM listener.installed AS i"
         )
     )
-    scope = {"include_null_canonical": include_null_canonical}
-    counted = await rows("count_coverage", scope)
+    counted = await rows("count_coverage", {"include_null_canonical": include_null_canonical})
+    kinds = [kind.value for kind in RunKind]
     return Status(
         at=at,
         installed_at=installed_at,
@@ -195,9 +195,7 @@ async def read_status(
         due=_due(counted),
         rotation=(await each(RotationCoverage, "count_rotation"))[0],
         runs=await each(RunStatus, "read_runs"),
-        latest_runs=await each(
-            LatestRunStatus, "read_latest_runs", kinds=[kind.value for kind in RunKind]
-        ),
+        latest_runs=await each(LatestRunStatus, "read_latest_runs", kinds=kinds),
         capture_missed=(await rows("count_missed"))[0][0],
         slots=await each(SlotStatus, "read_slots"),
     )

@@ -129,10 +129,7 @@ async def read_story(
     *,
     include_null_canonical: bool = True,
 ) -> Story:
-    """Read the story; the connection must be outside of a transaction.
-
-    `include_null_canonical` is that of the scope which the searches have.
-    """
+    """Read the story outside of a transaction; the scope is that of the searches."""
     parameters = {
         "library_id": library_id,
         "include_null_canonical": include_null_canonical,
