@@ -1,4 +1,4 @@
-"""Columns of values as binary arrays: psycopg's own dumper takes one Python call an element."""
+"""Columns of values as binary arrays: psycopg's own dumper makes one Python call per element."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NULL = _LENGTH.pack(-1)
 
 @dataclass(slots=True)
 class _Column:
-    """Values of one type; `written` once, although several statements are sent them."""
+    """Values of one type, `written` only once although several statements send them."""
 
     values: Sequence[Any]
     written: bytes | None = field(default=None, init=False)
@@ -119,7 +119,7 @@ def _variable(values: Sequence[bytes | None]) -> bytes:
 
 
 def register_columns(adapters: AdaptersMap) -> None:
-    """Teach a connection's adapters to send the columns of this module."""
+    """Register the columns of this module with a connection's adapters."""
     adapters.register_dumper(Int4s, _Int4Dumper)
     adapters.register_dumper(Int8s, _Int8Dumper)
     adapters.register_dumper(Float4s, _Float4Dumper)

@@ -23,21 +23,21 @@ from listener.adapters.postgres.sessions import Connection, refuse_pooler
 from listener.domain.faults import StatementRefusedError, StoreRefusedError, StoreUnavailableError
 from listener.network import is_port
 
-# Longer than statement_timeout: only a server that cannot be heard any more takes this long.
+# Longer than statement_timeout: only a server that is out of reach takes this long.
 _DEADLINE = timedelta(seconds=20)
 
 _Value = TypeVar("_Value")
 
 
 class Pool(AsyncConnectionPool[Connection]):
-    """A pool that remembers why it could open no connection."""
+    """A pool that remembers why it could not open a connection."""
 
     failure: psycopg.Error | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """Where the database is and who we are there.
+    """Where the database is, and as whom we connect.
 
     `holder` names this process in `application_name`, so that another one can end its sessions.
     """
@@ -51,7 +51,8 @@ class Database:
 _LIMITS = {
     "statement_timeout": "15s",
     "idle_in_transaction_session_timeout": "5s",
-    # Ours are idle for hours, listening or kept for the next change, and show that they live.
+    # Our sessions are idle for hours, listening or kept for the next change; the lane shows that
+    # they are alive.
     "idle_session_timeout": "0",
     # Every statement of ours looks rows up by key. A plan is made once a session, perhaps while the
     # ledger is still empty, and must not scan it once it has grown.
@@ -65,13 +66,13 @@ async def prepare_session(connection: Connection) -> None:
     """Set the limits of a session."""
     await connection.execute(*sessions.set_up(_LIMITS))
     await connection.execute(*sessions.yield_locks())
-    # psycopg picks the integer type by value, and a statement would be prepared for every mix.
+    # psycopg picks the integer type by value, and would prepare a statement for every mix of types.
     connection.adapters.register_dumper(int, Int8BinaryDumper)
     register_columns(connection.adapters)
 
 
 def connection_arguments(database: Database) -> dict[str, Any]:
-    """Return the arguments that every connection of ours is opened with."""
+    """Return the arguments with which we open every connection."""
     return sessions.arguments(database.holder) | {
         "connect_timeout": max(1, round(database.connect_timeout.total_seconds())),
         "prepare_threshold": 0,
@@ -79,7 +80,7 @@ def connection_arguments(database: Database) -> dict[str, Any]:
 
 
 class _Patient(psycopg.AsyncConnection[Any]):
-    """Sleeps until its timeout. psycopg wakes ten times a second, to notice Ctrl-C."""
+    """Sleeps until its timeout; psycopg would wake ten times a second to notice Ctrl-C."""
 
     async def wait(
         self,
@@ -94,12 +95,12 @@ class _Patient(psycopg.AsyncConnection[Any]):
 
 
 async def open_session(database: Database) -> Connection:
-    """Open a connection of its own, outside the pool."""
+    """Open a separate connection, outside the pool."""
     connection = await _Patient.connect(database.dsn, **connection_arguments(database))
     try:
         await prepare_session(connection)
     except BaseException:
-        # Also when cancelled: nobody else knows of it yet.
+        # Even when cancelled: nothing else refers to it yet.
         await connection.close()
         raise
     return connection
@@ -111,7 +112,7 @@ async def connected(
 ) -> AsyncIterator[Connection]:
     """Open a session named `name` for the length of the block.
 
-    Without `limits` it is left as the server sets it up: a pooler would hand our settings to other
+    Without `limits` the session keeps the server's settings: a pooler would pass ours on to other
     clients. With them, a pooler that shares sessions is refused. Raises `StoreUnavailableError` if
     the database cannot be used, its kind `StoreRefusedError` if it refuses what the block does, and
     `InstallationError` for a pooler.
@@ -136,7 +137,7 @@ async def _connect(dsn: str, name: str) -> Connection:
 
 
 def _may_reveal(dsn: str, message: str) -> bool:
-    # A password with an @, / or % that is not escaped is read as host or port, and quoted as such.
+    # A password with an unescaped @, / or % is read as host or port, and quoted as such.
     try:
         read = conninfo.conninfo_to_dict(dsn)
         is_plain = urlsplit(dsn).netloc.count("@") <= 1
@@ -168,7 +169,7 @@ async def open_pool(database: Database, size: int) -> AsyncIterator[Pool]:
         min_size=1,
         max_size=size,
         timeout=database.connect_timeout.total_seconds(),
-        # Given up so early, a connection is opened by the next caller that needs one: at once when
+        # The pool gives up this early, so that the next caller opens a connection: at once when
         # the server is back, not after a growing delay.
         reconnect_timeout=1.5,
         open=False,
@@ -196,14 +197,14 @@ async def session(
                 try:
                     yield connection
                 except BaseException:
-                    # After a pipeline that failed psycopg may take a statement for prepared that
+                    # After a failed pipeline, psycopg may take a statement for prepared that
                     # is not: what follows would fail for as long as the connection lives.
                     await connection.close()
                     raise
     except (StoreUnavailableError, StatementRefusedError) as fault:
         if isinstance(fault, StoreUnavailableError) or spoils_others(fault.__cause__):
-            # One cut or outdated connection seldom comes alone. The others are replaced unasked:
-            # behind a proxy that lives on an answer may never come.
+            # One cut or outdated connection seldom comes alone. The others are replaced without a
+            # check: behind a proxy that is still up, the answer might never come.
             await pool.drain()
         raise
 
@@ -214,7 +215,7 @@ async def _borrowed(pool: Pool) -> AsyncIterator[Connection]:
         async with pool.connection() as connection:
             yield connection
     except PoolTimeout as timeout:
-        # Of a connection that the server refuses the pool says only that none was to be had.
+        # If the server refuses a connection, the pool reports only that none was available.
         raise pool.failure or timeout from timeout
 
 

@@ -16,12 +16,12 @@ CONNECT = "start PostgreSQL, or correct DATABASE_URL"
 
 _LOGIN = "correct DATABASE_URL, or the limit of connections, or wait, as the server says"
 # psycopg reports no SQLSTATE for a refused login, and the message may be in any language. Only
-# messages of the server begin with a severity and two blanks.
+# messages from the server begin with a severity and two blanks.
 _SAID_AT_LOGIN = re.compile(r"(^|failed: )[^\s:][^:\n]*:  ", re.MULTILINE)
 Refused = StoreUnavailableError | StatementRefusedError
 
-# Classes of SQLSTATE that mean the database itself: connection, a server that only reads,
-# resources, operator intervention, the system. All others are about the statement.
+# SQLSTATE classes that concern the database itself: connection, a read-only server, resources,
+# operator intervention, the system. All others concern the statement.
 _SERVICE_CLASSES = frozenset(("08", "25", "53", "57", "58"))
 # The statement fails whatever the rows: a missing right, column or index; an outdated plan; a
 # table that has become something else, or lacks the key that its publication needs.
@@ -40,10 +40,10 @@ _DATA_CLASS, _TOO_LONG = "22", "22001"
 
 @contextmanager
 def translated(refused: type[Refused] = StoreRefusedError) -> Iterator[None]:
-    """Turn what psycopg raises into the fault that it means.
+    """Translate what psycopg raises into a fault.
 
     That is `StoreUnavailableError` if the database cannot be used at all, `StoreRefusedError` if it
-    refuses the statement whatever the rows, else `refused`.
+    refuses the statement whatever the rows, otherwise `refused`.
     """
     try:
         yield
@@ -59,7 +59,7 @@ def _unavailable(error: Exception) -> StoreUnavailableError:
     reason = reason_of(error)
     if _is_refused_login(error):
         return StoreRefusedError(f"{reason}; {_LOGIN}")
-    # Errors of the server have a code, except those before the session begins.
+    # Errors from the server have a code, except those before the session begins.
     return StoreUnavailableError(reason if _code_of(error) else f"{reason}; {CONNECT}")
 
 
@@ -110,7 +110,7 @@ def spoils_others(error: BaseException | None) -> bool:
 
 
 def _quotes_values(code: str | None) -> bool:
-    """Return whether the primary message of a SQLSTATE may quote what a row holds.
+    """Return whether the primary message of a SQLSTATE may quote the contents of a row.
 
     Data exceptions do, except for a text that is too long; all others name only tables, columns,
     functions and rights.

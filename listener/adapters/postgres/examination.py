@@ -1,4 +1,4 @@
-"""Looks at the database as a doctor does: what the daemon will need there, changing nothing."""
+"""Examines for the doctor what the daemon needs in the database, without changing anything."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ _CLOCK_LOOKS = 3
 
 @asynccontextmanager
 async def examining(dsn: str) -> AsyncIterator[Connection]:
-    """Connect in a transaction that only reads, of statements that take seconds at most.
+    """Connect in a read-only transaction, whose statements take seconds at most.
 
-    Raises as `connected` does, and so does all that looks at the database here.
+    Raises as `connected` does, and so does everything that reads the database here.
     """
     async with connected(dsn, DOCTOR) as connection, connection.transaction():
         await connection.execute("SET TRANSACTION READ ONLY")
@@ -65,7 +65,7 @@ async def rehearsing(dsn: str) -> AsyncIterator[Connection]:
 
 
 async def read_server(connection: Connection, backend: str) -> Server:
-    """Read what kind of server this is; the clock is compared on the shortest of some ways."""
+    """Read what kind of server this is; its clock is read several times, and the fastest counts."""
     async with _looking(connection):
         looks = [await _look(connection, backend) for _ in range(_CLOCK_LOOKS)]
     _, ahead, seen = min(looks, key=lambda look: look[0])
@@ -73,7 +73,7 @@ async def read_server(connection: Connection, backend: str) -> Server:
 
 
 async def read_rights(connection: Connection, backend: str) -> Rights:
-    """Compare the rights of the role with those that a daemon needs, then try each write.
+    """Compare the role's rights with those that a daemon needs, then test each write.
 
     The connection must be one of `rehearsing`.
     """
@@ -98,29 +98,29 @@ async def read_rights(connection: Connection, backend: str) -> Rights:
 async def read_missing(
     connection: Connection, backend: str
 ) -> tuple[list[str], list[str], list[str]]:
-    """Return parts of our schema and triggers that are not as shipped, and sequences behind."""
+    """Return the parts of our schema and triggers that differ from ours, and lagging sequences."""
     async with _looking(connection):
         missing = await missing_parts(connection, backend)
         schema = [part.label for part in missing if part.folder == "schema"]
-        # Without our tables there are no rows to hold them against.
+        # Without our tables there are no rows to compare them with.
         lagging = [] if schema else await lagging_sequences(connection, backend)
     return schema, [part.label for part in missing if part.folder == "triggers"], lagging
 
 
 async def read_misdirected(connection: Connection, backend: str) -> dict[str, str]:
-    """Return foreign keys that refer to a table that was replaced, with what repairs each."""
+    """Return foreign keys that refer to a replaced table, each with what repairs it."""
     async with _looking(connection):
         return await list_misdirected(connection, backend)
 
 
 async def read_history(connection: Connection, backend: str) -> HistoryTable:
-    """Look whether former identities can be kept, and read."""
+    """Examine whether former identities can be kept, and read."""
     async with _looking(connection):
         return await look_at_history(connection, backend)
 
 
 async def read_refused(connection: Connection, backend: str) -> dict[str, list[str]]:
-    """Return why the database refuses statements of ours, and which."""
+    """Return the reasons why the database refuses our statements, each with their names."""
     async with _looking(connection):
         return await refused_statements(connection, backend)
 
@@ -128,13 +128,13 @@ async def read_refused(connection: Connection, backend: str) -> dict[str, list[s
 async def read_work(
     connection: Connection, backend: str, *, include_null_canonical: bool
 ) -> Status:
-    """Look at what daemons do, and what there is for them to do."""
+    """Read what the daemons are doing, and what work there is."""
     async with _looking(connection):
         return await read_status(connection, backend, include_null_canonical=include_null_canonical)
 
 
 async def try_wakeups(dsn: str) -> WakeupTrial:
-    """Send wake-ups on a channel of our own, to ourselves and from another session.
+    """Send wake-ups on a channel of our own, from our session and from another.
 
     Raises `StoreUnavailableError` if LISTEN is refused, or the server keeps us waiting.
     """
@@ -167,7 +167,7 @@ async def _heard(listening: Connection, other: Connection) -> set[str]:
                 if notify.channel == channel:
                     heard.add(notify.payload)
     finally:
-        # Behind a pooler the backend outlives us.
+        # Behind a pooler, the server process outlives our session.
         await listening.execute(sql.SQL("UNLISTEN {}").format(sql.Identifier(channel)))
     return heard
 
@@ -184,7 +184,7 @@ async def _look(
 
 @asynccontextmanager
 async def _looking(connection: Connection) -> AsyncIterator[None]:
-    # A look that fails must not spoil the transaction for the next one.
+    # A failed check must not spoil the transaction for the next one.
     with translated():
         async with connection.transaction():
             yield

@@ -17,13 +17,13 @@ _log = structlog.stdlib.get_logger()
 
 
 async def look_at_history(connection: Connection, backend: str) -> HistoryTable:
-    """Look whether former identities can be kept."""
+    """Examine whether former identities can be kept."""
     statement = query("look_at_history", backend)
     return (await read(connection, HistoryTable, statement, {"backend": backend}))[0]
 
 
 class History:
-    """Whether to keep former identities: looked at before the first write, and after a failure."""
+    """Whether to keep former identities: checked before the first write, and after a failure."""
 
     def __init__(self, backend: str) -> None:
         self._backend = backend
@@ -31,7 +31,7 @@ class History:
         self._suspected = True
 
     def suspect(self) -> None:
-        """Have it looked at again: a statement was refused for what may have changed there."""
+        """Have it checked again: a statement was refused, perhaps because the history changed."""
         self._suspected = True
 
     async def kept(self, connection: Connection) -> bool:
@@ -60,10 +60,10 @@ def warn_of(table: HistoryTable) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FormerIdentity:
-    """An identity that stood until `superseded_at`, with all its columns.
+    """An identity that was current until `superseded_at`, with all its columns.
 
-    `superseded_reason`: verdict_changed, question_changed, withdrawn, restored (a person put a
-    former one back), or whatever others write.
+    `superseded_reason`: verdict_changed, question_changed, withdrawn, restored (a person restored a
+    former one), or whatever other programs write.
     """
 
     history_id: int
@@ -85,7 +85,7 @@ class FormerIdentity:
 
 
 class Restored(Enum):
-    """What became of putting an identity back; `MEANWHILE`: something else changed, try again."""
+    """The result of restoring an identity; `MEANWHILE`: something else changed, try again."""
 
     DONE = "done"
     STOOD_ALREADY = "stood already"
@@ -95,7 +95,7 @@ class Restored(Enum):
 async def read_former(
     connection: Connection, backend: str, library_id: int
 ) -> tuple[FormerIdentity, ...] | None:
-    """Return the former identities of a row, the latest first; None if none can be read at all."""
+    """Return the former identities of a row, the latest first; None if they cannot be read."""
     table = await look_at_history(connection, backend)
     if not table.readable or table.missing:
         return None
@@ -117,7 +117,7 @@ async def require_history(connection: Connection, backend: str) -> None:
 async def restore(
     connection: Connection, backend: str, library_id: int, history_id: int
 ) -> Restored:
-    """Put a former identity back as a person's work; what stands there goes to the history.
+    """Restore a former identity as a person's work; the current one moves to the history.
 
     The connection must be outside of a transaction. Raises `StoreUnavailableError` if another
     transaction keeps the identity locked.

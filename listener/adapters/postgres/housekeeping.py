@@ -1,4 +1,4 @@
-"""Clears out what nobody needs any more, and keeps sequences and statistics usable."""
+"""Deletes what is no longer needed, and keeps sequences and statistics usable."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from listener.domain.tracks import TrackCount
 _log = structlog.stdlib.get_logger()
 
 _WINDOW = 2500
-# So many changes wait only while LML does not answer, or after an import; then several of a row
-# are worth removing, so many at a time.
+# More changes than this wait only while LML does not answer, or after an import. Then superseded
+# ones are worth removing, this many at a time.
 _MANY_CHANGES = 10_000
 _CHANGES = 5_000
 _KEEP_RUNS = timedelta(days=90)
 _KEEP_WARMTH = timedelta(days=90)
-# So many rows of track artists written in one run are worth new statistics.
+# A run that writes this many rows of track artists is worth new statistics.
 _MUCH = 1000
 
 
 class PostgresHousekeeping:
-    """Removes what is old or of deleted releases, in short statements.
+    """Deletes what is old or belongs to deleted releases, in short statements.
 
-    What fails is warned of and counted in `failures`; it stops nothing else, and is tried again the
-    next time. After a run that wrote much it has PostgreSQL look at what was written.
+    A failure is logged as a warning and counted in `failures`; it stops nothing else, and the next
+    round tries again. After a run that wrote a lot, this has PostgreSQL collect new statistics.
     """
 
     def __init__(self, pool: Pool, backend: str, failures: Counter[Duty]) -> None:
@@ -63,7 +63,7 @@ class PostgresHousekeeping:
             return await raise_sequences(connection, self._backend)
 
     async def coalesce(self) -> int:
-        """Leave one change of each row in an outbox that nobody empties; return how many went."""
+        """Leave one change per row in an outbox that is not emptied; return how many it removed."""
         went = 0
         with self._tolerated(Duty.OUTBOX):
             for stream in Stream:
@@ -106,7 +106,7 @@ class PostgresHousekeeping:
             _log.warning("housekeeping failed", duty=str(duty), reason=str(fault))
 
     async def analyze_tracks(self, tally: Tally) -> bool:
-        """Take new statistics of the track artists, if a run wrote many and we may.
+        """Collect new statistics on the track artists, if a run wrote many and we may.
 
         Returns whether that was done.
         """
@@ -119,7 +119,7 @@ class PostgresHousekeeping:
             try:
                 await connection.execute(self._analyze)
             except (errors.LockNotAvailable, errors.QueryCanceled) as error:
-                # Most likely autovacuum is at it; nothing depends on us.
+                # Autovacuum is probably doing it already; nothing depends on us.
                 _log.info("no statistics of track artists taken", reason=type(error).__name__)
                 return False
         return True

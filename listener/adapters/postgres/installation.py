@@ -25,7 +25,7 @@ from listener.domain.faults import InstallationError
 
 _TRIES = 20
 _LET_WRITERS_THROUGH = timedelta(milliseconds=200)
-# Another process may be installing for a while.
+# Another process may take a while to install.
 _LIMITS = {"statement_timeout": "0", "lock_timeout": "0"}
 _AS_OWNER = "run it as the owner of the backend's tables; see `listener runbook install`"
 # Beside the parts, `listener.installed` holds which version of the program installed last.
@@ -49,9 +49,9 @@ class Part:
 
 @asynccontextmanager
 async def installing(dsn: str, advice: str = _AS_OWNER) -> AsyncIterator[Connection]:
-    """Connect for installing; only one process at a time gets past this, the others wait.
+    """Connect to install; only one process at a time gets past this, the others wait.
 
-    Raises `InstallationError`, with the advice, if a right is missing; else as `connected`.
+    Raises `InstallationError` with advice if a right is missing; otherwise as `connected`.
     """
     async with connected(dsn, "listener-migrate", _LIMITS) as connection:
         try:
@@ -65,10 +65,10 @@ async def installing(dsn: str, advice: str = _AS_OWNER) -> AsyncIterator[Connect
 
 
 async def install(connection: Connection, backend: str) -> list[str]:
-    """Bring the database up to this version; returns what was done, nothing if all was there.
+    """Bring the database up to this version; return what was done, nothing if all was in place.
 
-    Every step is a transaction of its own, so that an interrupted installation is taken up again.
-    What a newer version installed is left as it is.
+    Every step is a separate transaction, so that an interrupted installation can be continued.
+    What a newer version installed is left unchanged.
     """
     await require_backend(connection, backend)
     newer = await newer_version(connection)
@@ -110,15 +110,15 @@ async def require_installed(connection: Connection, backend: str) -> list[Part]:
 
 
 async def raise_sequences(connection: Connection, backend: str) -> list[str]:
-    """Bring sequences up to the rows drawn from them; return those that were behind."""
+    """Advance sequences to the rows drawn from them; return those that were behind."""
     return await _lagging(connection, backend, raising=True)
 
 
 async def lagging_sequences(connection: Connection, backend: str) -> list[str]:
     """Return the sequences, ours and that of the history, that are behind the rows drawn from them.
 
-    A copy of the rows alone, as logical replication makes it, leaves them so. Then every verdict is
-    refused as older than what the ledger has, and no identity can be replaced.
+    A copy of only the rows, as logical replication makes it, leaves them behind. Then every verdict
+    is rejected as older than the ledger's, and no identity can be replaced.
     """
     return await _lagging(connection, backend, raising=False)
 
@@ -153,7 +153,7 @@ def _newer_in(present: Mapping[str, str]) -> str | None:
 
 
 async def missing_parts(connection: Connection, backend: str) -> list[Part]:
-    """Return the parts that are not there, not enabled, or older than this version's."""
+    """Return the parts that are missing, disabled, or older than this version's."""
     present = await _present_digests(connection)
     newer = _newer_in(present) is not None
     broken = await broken_tables(connection, backend)
@@ -167,7 +167,7 @@ async def missing_parts(connection: Connection, backend: str) -> list[Part]:
 
 
 async def uninstall(connection: Connection, backend: str) -> list[str]:
-    """Remove triggers and schema; returns what was done, nothing if nothing was there."""
+    """Remove triggers and schema; return what was done, nothing if nothing was installed."""
     done = []
     for table, trigger, _ in await list_triggers(connection, backend):
         statement = sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(
@@ -210,8 +210,8 @@ def _order(name: str) -> list[int]:
 
 
 async def _patiently(connection: Connection, statement: sql.Composed) -> None:
-    # Creating a trigger waits for the writers of its table, and new writers queue up behind the
-    # wait: so it waits briefly, lets them through, and tries again.
+    # Creating a trigger waits for the writers of its table, and new writers queue up behind that
+    # wait. So it waits only briefly, lets them proceed, and tries again.
     for left in reversed(range(_TRIES)):
         try:
             async with connection.transaction():
@@ -271,7 +271,7 @@ def encoding_of(connection: Connection) -> str:
 
 
 async def require_backend(connection: Connection, backend: str) -> None:
-    """Raise `InstallationError` if a table of the backend is missing, or Unicode does not fit."""
+    """Raise `InstallationError` if a backend table is missing, or the encoding is not Unicode."""
     encoding = encoding_of(connection)
     if encoding != UNICODE:
         raise InstallationError(f"database {connection.info.dbname} is {unfit(encoding)}")

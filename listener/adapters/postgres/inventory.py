@@ -1,4 +1,4 @@
-"""What of ours is in a database, whether its triggers are at work, and which database that is."""
+"""What we have in a database, whether its triggers work, and which database it is."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CREATED = re.compile(r"^CREATE (?:OR REPLACE )?TRIGGER (\w+)", re.MULTILINE)
 
 
 async def uncaptured_streams(pool: Pool, backend: str) -> frozenset[Stream]:
-    """Return the streams of which a trigger is gone or disabled."""
+    """Return the streams with a missing or disabled trigger."""
     async with session(pool) as connection:
         return frozenset(map(Stream, await broken_tables(connection, backend)))
 
@@ -61,7 +61,7 @@ ORDER BY c.relname
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """Where a session is connected, and what is there: triggers by table, rows by table of ours."""
+    """Where a session is connected, and what is there: triggers by table, rows by our tables."""
 
     host: str
     database: str
@@ -71,7 +71,7 @@ class Inventory:
 
 
 async def take_inventory(connection: Connection, backend: str) -> Inventory:
-    """Look at all that an uninstallation would remove."""
+    """Return everything that an uninstallation would remove."""
     info = connection.info
     tables = [table for table, _, _ in await list_triggers(connection, backend)]
     ours = await (await connection.execute(_TABLES)).fetchall()

@@ -16,12 +16,12 @@ from listener.domain.retrying import ISOLATED, SUSPECT, Failing
 
 _BATCH = 1000
 _HIGHEST_ID = 2**31 - 1
-# One statement looks at so many rows: about 15 ms, and no snapshot is held longer.
+# Rows per statement: it takes about 15 ms, and no snapshot is held longer.
 _WINDOW = 2500
 
 
 class PostgresDue:
-    """Searches the library in short statements, each with a snapshot of its own."""
+    """Searches the library in short statements, each with its own snapshot."""
 
     def __init__(self, pool: Pool, backend: str, ask_again: AskAgain) -> None:
         self._pool = pool
@@ -35,10 +35,10 @@ class PostgresDue:
         self._ledger_is_empty = query("ledger_is_empty", backend)
 
     async def by_time(self, scope: Scope) -> AsyncIterator[list[DueRow]]:
-        """Begin with the longest due; end with those that gained credits since they were asked.
+        """Begin with the longest due; end with releases that gained credits since the question.
 
-        Costs what is due, and a look at every credit, whatever the size of the library; rows that
-        failed are left out.
+        The cost depends on the due rows and on the number of credits, not on the size of the
+        library; failed rows are left out.
         """
         async for rows in self._batches(self._by_time, scope, {"until": await self._now()}):
             yield rows
@@ -46,7 +46,7 @@ class PostgresDue:
             yield rows
 
     async def failed(self, scope: Scope) -> AsyncIterator[list[DueRow]]:
-        """End with those that failed only together with others, whatever their time."""
+        """End with those that failed only together with others, whenever they are due."""
         now = await self._now()
         due = {"until": now, "least_suspect": 0, "most_suspect": ISOLATED}
         async for rows in self._batches(self._failed, scope, due):
@@ -56,7 +56,7 @@ class PostgresDue:
             yield rows
 
     async def retries(self, limit: int, *, suspicion: int) -> list[int]:
-        """Return up to `limit` rows that failed, are that suspect, and whose time has come."""
+        """Return up to `limit` failed rows of these degrees of suspicion that are due."""
         parameters = _parameters(Scope()) | {
             "least_suspect": suspicion,
             "most_suspect": suspicion,
@@ -70,13 +70,13 @@ class PostgresDue:
         return [row[1] for row in rows]
 
     async def none_asked(self) -> bool:
-        """Return whether no row of the library was ever asked about."""
+        """Return whether LML was never asked about any row of the library."""
         async with session(self._pool) as connection:
             (empty,) = await only_row(await connection.execute(self._ledger_is_empty))
         return bool(empty)
 
     async def note_release(self, release: str) -> int:
-        """Note which release of LML is asked; returns how many rows are asked again for it."""
+        """Record the running release of LML; return how many rows became due because of it."""
         async with session(self._pool) as connection:
             cursor = await connection.execute(self._note_release, {"release": release})
             (raised,) = await only_row(cursor)
@@ -94,7 +94,7 @@ class PostgresDue:
         *,
         after: datetime | str = "-infinity",
     ) -> AsyncIterator[list[DueRow]]:
-        """Yield the rows by their time; none of those whose time was exactly `after`."""
+        """Yield the rows in order of time, starting after `after`."""
         after_id = _HIGHEST_ID
         while True:
             parameters = _parameters(scope) | {"limit": _BATCH} | special
@@ -107,12 +107,12 @@ class PostgresDue:
             after, after_id = rows[-1][:2]
 
     async def by_content(self, scope: Scope) -> AsyncIterator[list[DueRow]]:
-        """Go by ascending id, in windows; rows that wait in the outbox are left out."""
+        """Proceed by ascending id, in windows; rows that wait in the outbox are left out."""
         async for rows in self._windows(self._by_content, scope, after=scope.since_id - 1):
             yield rows
 
     async def compilations(self, scope: Scope) -> AsyncIterator[list[DueRow]]:
-        """Go by ascending id, in windows; parked rows are left out."""
+        """Proceed by ascending id, in windows; parked rows are left out."""
         async for rows in self._windows(self._compilations, scope, after=scope.since_id - 1):
             yield rows
 
@@ -123,7 +123,7 @@ class PostgresDue:
             parameters = _parameters(scope) | times_of(self._ask_again)
             parameters |= {"after": after, "window": _WINDOW}
             async with session(self._pool) as connection:
-                # Planned anew each time: a plan from when the tables were small would not do.
+                # Planned each time: a plan from when the tables were small would not scale.
                 cursor = await connection.execute(statement, parameters, prepare=False)
                 rows = await cursor.fetchall()
             yield _due(scope, [row[1:] for row in rows])
@@ -148,9 +148,9 @@ def _due(scope: Scope, rows: list[Any]) -> list[DueRow]:
 
 
 class PostgresLibrary:
-    """Reads questions from the backend's `library` and holds them against the ledger.
+    """Reads questions from the backend's `library` and compares them with the ledger.
 
-    A `dry` one writes nothing: its questions have no order among others.
+    With `dry` it writes nothing: its questions get no order number.
     """
 
     def __init__(self, pool: Pool, backend: str, ask_again: AskAgain, *, dry: bool = False) -> None:
@@ -164,7 +164,7 @@ class PostgresLibrary:
         parameters = {"row_ids": Int4s(row_ids)} | times_of(self._ask_again)
         async with session(self._pool, StatementRefusedError) as connection:
             cursor = connection.cursor()
-            # Fetched after the pipeline: it ends with the statements, not after a round trip more.
+            # Fetched after the pipeline, which then ends without another round trip.
             async with connection.pipeline():
                 # Two statements: the order must be older than the snapshot that reads the rows.
                 order = await connection.execute(self._order, self._drawing)
@@ -197,7 +197,7 @@ def _asking(order: int, row_ids: Sequence[int], rows: Sequence[Sequence[Any]]) -
 def failing_of(
     failures: int | None, lasting: float, ago: float, suspicion: int = 0, *parked: bool
 ) -> Failing | None:
-    """Return what a row's failures in a row come to, with times in seconds; None if none."""
+    """Return a row's consecutive failures, with times in seconds; None if there are none."""
     if failures is None:
         return None
     return Failing(failures, timedelta(seconds=lasting), timedelta(seconds=ago), suspicion, *parked)

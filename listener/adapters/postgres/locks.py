@@ -1,4 +1,4 @@
-"""The advisory locks, by which sessions show one another what they are doing."""
+"""Advisory locks, which show other sessions what a session is doing."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def _lock(number: int) -> Mapping[str, int]:
     return {"lock_class": _CLASS, "lock_number": number}
 
 
-# Held by a process while it installs, uninstalls or grants, or looks whether it must.
+# Held by a process while it installs, uninstalls or grants, or checks whether it must.
 INSTALLING = _lock(0)
 
 # Held by the daemon that follows a stream while it is awake: writers need not wake it. The trigger
 # functions know these two, and so do the queries that wake as they do.
 AWAKE = {Stream.LIBRARY: _lock(1), Stream.ROTATION: _lock(2)}
 
-# Held by a run for each of its searches: alone if it is over all rows, else shared.
+# Held by a run for each of its searches: exclusive if it covers all rows, otherwise shared.
 SEARCHED = {
     Search.BY_TIME: _lock(3),
     Search.BY_CONTENT: _lock(4),
@@ -33,11 +33,11 @@ SEARCHED = {
 }
 _SHARES = 10
 
-# Held for the length of a transaction that enters a call in the book of refreshes.
+# Held for the length of a transaction that records a refresh call.
 REFRESHES = _lock(8)
 
 
 def lock_of_share(search: Search, scope: Scope) -> Mapping[str, int]:
-    """Return what a run over one share of the rows holds besides; the last digit is the search."""
+    """Return the further lock of a run over one share; the last digit is the search."""
     share = scope.partitions * 10_000 + scope.partition
     return _lock(SEARCHED[search]["lock_number"] + _SHARES * share)

@@ -54,10 +54,10 @@ class PostgresOutbox:
 
 @dataclass(frozen=True, slots=True)
 class LaneTimes:
-    """When a holder shows that it lives, and when others stop believing it.
+    """How often a holder shows that it is alive, and when others take over.
 
-    `beat` is how often the holder does, and how long it waits for an answer. A lane whose holder
-    has not beaten for `patience` is taken over; no clock is compared between machines.
+    `beat` is the interval, and how long the holder waits for an answer. A lane whose holder has not
+    beaten for `patience` is taken over; no clocks of two machines are compared.
     """
 
     beat: timedelta = timedelta(seconds=3)
@@ -68,7 +68,7 @@ class LaneTimes:
 class PostgresLanes:
     """Lanes as rows of `listener.lane`, each held by a session that listens on its channel.
 
-    `report` returns how we get on with a stream, which is noted in the lane for others to see.
+    `report` returns how we are doing with a stream, which the lane records for others to see.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class PostgresLanes:
                     _log.info("standing by", stream=str(stream), holder=holder)
                 seen, unchanged_since = (holder, beat), loop.time()
             silent = loop.time() - unchanged_since >= self._times.patience.total_seconds()
-            # Our own former session, which the server may not know to be dead yet.
+            # Our own former session, of whose end the server may not know yet.
             ours = holder == self._database.holder
             if holder is None or gone or silent or ours:
                 if await self._replace(connection, stream, holder, pid, beat):
@@ -154,8 +154,8 @@ class PostgresLanes:
         ours = former == holder
         if not ours:
             _log.warning("took over from a silent daemon", stream=str(stream), former=former)
-        # Of our own sessions only the one that had the lane: the server may not have noticed that
-        # it was cut, and then it keeps writers from waking us.
+        # Of our own sessions, only the one that had the lane: if the server has not noticed that
+        # it was cut, it keeps writers from waking us.
         await connection.execute(
             query("end_sessions", backend), {"holder": former, "only_pid": pid if ours else None}
         )

@@ -1,4 +1,4 @@
-"""Tries what we do in the database: plans every statement, and writes no rows and takes it back."""
+"""Tests what we do in the database: plans every statement, and rolls back writes of no rows."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from listener.adapters.postgres.history import look_at_history
 from listener.adapters.postgres.sessions import Connection, query
 from listener.domain.faults import InstallationError
 
-# All that writes into tables of the backend. Given no rows, triggers of statements fire all the
-# same, with the rights of the role that writes.
+# All statements that write to the backend's tables. Even without rows, they fire statement
+# triggers, with the rights of the role that writes.
 _WRITES = (
     "fill_identities",
     "verify_identities",
@@ -37,16 +37,16 @@ _OF_THE_HISTORY = frozenset(
     )
 )
 _OF_ITS_SEQUENCE = "read_history_sequence"
-# No plan is made for it.
+# It has no plan.
 _UNPLANNED = "analyze_tracks"
 _NOTHING: defaultdict[str, None] = defaultdict(lambda: None)
 
 
 async def refused_statements(connection: Connection, backend: str) -> dict[str, list[str]]:
-    """Plan every statement; return why some cannot be, and which these are.
+    """Plan every statement; return the reasons why some cannot be planned, each with their names.
 
-    A renamed column, or another type of one, is found without a row. Missing rights are left out.
-    Raises `psycopg.Error` if the statements could not be tried.
+    This finds a renamed or retyped column without any row. Missing rights are left out. Raises
+    `psycopg.Error` if the statements could not be tested.
     """
     refused: dict[str, list[str]] = {}
     left_out = await _left_out(connection, backend) | {_UNPLANNED}
@@ -69,10 +69,10 @@ async def refused_statements(connection: Connection, backend: str) -> dict[str, 
 async def refused_writes(
     connection: Connection, backend: str, role: str | None = None
 ) -> AsyncGenerator[str, None]:
-    """Yield which writes a role, or who we are, is refused, each with the reason.
+    """Yield the writes that a role, by default our own, is refused, each with the reason.
 
-    The connection must be in a transaction, and may act as the role. Raises `psycopg.Error` if a
-    write could not be tried, because of a lock for instance.
+    The connection must be in a transaction, and able to act as the role. Raises `psycopg.Error` if
+    a write could not be tested, for instance because of a lock.
     """
     left_out = await _left_out(connection, backend)
     for name in [each for each in _WRITES if each not in left_out]:
@@ -96,7 +96,7 @@ async def find_needs(connection: Connection, backend: str, role: str) -> list[st
     """Return the grants that a role's writes need because of triggers of the backend.
 
     The connection must be in a transaction. Raises `errors.InsufficientPrivilege` if it may not
-    act as the role, `InstallationError` for a write that no grant of ours lets through.
+    act as the role, `InstallationError` for a write that none of our grants permits.
     """
     needs = []
     async with connection.transaction(force_rollback=True):
@@ -127,7 +127,7 @@ def _act_as(role: str) -> sql.Composed:
 
 
 async def _grant_against(refusal: str, connection: Connection, backend: str, role: str) -> str:
-    """Return the smallest grant after which something else is refused, or nothing any more."""
+    """Return the smallest grant that resolves this refusal; another may follow it."""
     grantee = sql.Identifier(role).as_string(connection)
     candidates = await connection.execute(query("list_grants", backend), {"refusal": refusal})
     for (what,) in await candidates.fetchall():

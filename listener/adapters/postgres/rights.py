@@ -1,4 +1,4 @@
-"""The rights that a daemon needs: read for the doctor, granted to a role of its own."""
+"""The rights that a daemon needs: checked by the doctor, granted to a separate role."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _OF_THE_BACKEND = (
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """One right on one thing; `granted` is None where there is no such thing."""
+    """One right on one object; `granted` is None if the object does not exist."""
 
     kind: str
     schema_name: str | None
@@ -62,19 +62,19 @@ class Right:
 
     @property
     def thing(self) -> str:
-        """What it is a right on, as a person calls it."""
+        """The object, in words for people."""
         if self.schema_name is None:
             return f"{self.kind.lower()} {self.name}"
         return f"{self.schema_name}.{self.name}"
 
     @property
     def label(self) -> str:
-        """The right and what it is on, as a person calls it."""
+        """The right and its object, in words for people."""
         return f"{self.wanted_right} on {self.thing}"
 
 
 async def list_rights(connection: Connection, backend: str, role: str | None = None) -> list[Right]:
-    """Return what a daemon needs and whether a role, or who we are, has it."""
+    """Return the rights that a daemon needs, and whether a role, by default our own, has them."""
     kinds, schemas, names, rights = map(list, zip(*_wanted(backend), strict=True))
     parameters = {
         "kinds": kinds,
@@ -88,7 +88,7 @@ async def list_rights(connection: Connection, backend: str, role: str | None = N
 
 
 def _wanted(backend: str) -> Iterator[tuple[str, str | None, str | None, str]]:
-    """Yield kind, schema, name and right; the database is the one that we are connected to."""
+    """Yield kind, schema, name and right; the database is the one to which we are connected."""
     yield "DATABASE", None, None, "CONNECT"
     for schema, things in (("listener", _OURS), (backend, _OF_THE_BACKEND)):
         yield "SCHEMA", None, schema, "USAGE"
@@ -99,7 +99,7 @@ def _wanted(backend: str) -> Iterator[tuple[str, str | None, str | None, str]]:
 async def list_hidden(
     connection: Connection, backend: str, role: str | None = None
 ) -> tuple[str, ...]:
-    """Return the tables of which row level security may hide rows from a role, or who we are."""
+    """Return the tables in which row level security may hide rows from a role, or from our own."""
     parameters = {"backend": backend, "role": role}
     cursor = await connection.execute(query("list_hidden", backend), parameters)
     return tuple(name for (name,) in await cursor.fetchall())
@@ -107,7 +107,7 @@ async def list_hidden(
 
 @dataclass(frozen=True, slots=True)
 class Grants:
-    """What lets a role do what a daemon does, as SQL; `untried`: why its writes were not tried."""
+    """The SQL that grants a daemon's rights to a role; `untried`: why no writes were tested."""
 
     statements: list[str]
     untried: str | None = None
@@ -128,9 +128,9 @@ async def plan_grants(connection: Connection, backend: str, role: str) -> Grants
 
 
 async def apply_grants(connection: Connection, backend: str, role: str) -> Grants:
-    """Let a role do what a daemon does, and in our schema no more: all or nothing.
+    """Grant a role a daemon's rights, and no others in our schema, in one transaction.
 
-    Raises `InstallationError` as `plan_grants` does, and if the role may not be made, or did not
+    Raises `InstallationError` as `plan_grants` does, and if the role cannot be created, or did not
     get every right.
     """
     async with connection.transaction():
@@ -141,7 +141,7 @@ async def _grant(connection: Connection, backend: str, role: str) -> Grants:
     known = await _known_grants(connection, backend, role)
     for statement in known:
         await _run(connection, statement)
-    # Who may grant nothing on a thing is only warned by PostgreSQL.
+    # If we may grant nothing on an object, PostgreSQL only warns.
     rights = await list_rights(connection, backend, role)
     lacking = [each.label for each in rights if each.granted is False]
     if lacking:

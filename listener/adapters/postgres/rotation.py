@@ -1,4 +1,4 @@
-"""The backend's rotation rows, how warm their identities are, and the book of their refreshes."""
+"""The backend's rotation rows, how warm their identities are, and their recorded refreshes."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from listener.domain.refreshing import (
     Standing,
 )
 
-# What an identity said longer ago says nothing about how warm it is, nor what it costs.
+# An older answer says nothing about how warm an identity is, nor what it costs.
 RECENT = timedelta(days=7)
-# So many identities, and calls at most, teach what one costs: few, so that it is learned soon.
+# The cost of an identity is learned from this many identities and calls: few, to learn it soon.
 _MEMORY = 60
 
 
 class PostgresRefreshes:
-    """Enters refresh calls in `listener.refresh`, and what they came to in `listener.warmth`."""
+    """Records refresh calls in `listener.refresh`, and LML's answers in `listener.warmth`."""
 
     def __init__(self, pool: Pool, database: Database, limits: RefreshLimits) -> None:
         self.limits = limits
@@ -52,7 +52,7 @@ class PostgresRefreshes:
         self._note = query("note_warmth", database.backend)
 
     async def take(self, cause: RefreshCause, *, known: bool, wanted: int) -> Grant | Wait:
-        """Decide in a short transaction under a lock of its own, over before anything is asked."""
+        """Decide in a short transaction under a separate lock, which ends before the call."""
         async with session(self._pool) as connection:
             try:
                 async with connection.pipeline(), connection.transaction():
@@ -103,7 +103,7 @@ class PostgresRefreshes:
 
 
 class PostgresRotation:
-    """Reads what is being played, and fills in identities that were minted."""
+    """Reads the rows in rotation, and fills in minted identities."""
 
     def __init__(self, pool: Pool, backend: str, ask_again: AskAgain) -> None:
         self._pool = pool
@@ -146,7 +146,7 @@ class PostgresRotation:
             await connection.execute(self._fail, parameters)
 
     async def retries(self, limit: int) -> list[int]:
-        """Return up to `limit` rows whose time to be tried again has come."""
+        """Return up to `limit` rows that are due for a retry."""
         async with session(self._pool) as connection:
             rows = await (await connection.execute(self._failed, {"limit": limit})).fetchall()
         return [row[0] for row in rows]
@@ -187,7 +187,7 @@ class PostgresRotation:
         return row[0] if row else 0
 
     async def raise_unminted(self) -> int:
-        """Have identities minted for rows that lack one though they could have it."""
+        """Have identities minted for rows that lack one although they could have it."""
         async with session(self._pool) as connection:
             row = await (await connection.execute(self._raise_unminted)).fetchone()
         return row[0] if row else 0

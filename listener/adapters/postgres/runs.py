@@ -1,4 +1,4 @@
-"""The book of runs, their scheduled slots, and the locks that keep two from doing the same work."""
+"""Records runs and their scheduled slots, and keeps two runs from doing the same work."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _TRY_EVERY = timedelta(seconds=0.5)
 
 
 class PostgresRuns:
-    """Enters runs in `listener.run`, each with a session of its own that holds its locks.
+    """Records runs in `listener.run`, each with a separate session that holds its locks.
 
-    The locks are advisory, so they wait for nobody's rows and nobody's rows wait for them, and a
-    cut connection frees them at once. A run over one share of the library keeps out whole runs and
+    The locks are advisory: they never wait for row locks, nor do row locks wait for them, and a
+    cut connection frees them at once. A run over one share of the library excludes whole runs and
     runs over the same share.
     """
 
@@ -111,12 +111,12 @@ class _RecordedRun:
         (self.run_id,) = await only_row(cursor)
 
     async def note(self) -> None:
-        """Write down how far the run is; raises `StoreUnavailableError` once its lock is lost."""
+        """Record how far the run is; raises `StoreUnavailableError` once its lock is lost."""
         with translated():
             await self._note(None, None)
 
     async def end(self, outcome: str, reason: str | None) -> None:
-        """Write down how the run ended, if the database can still be reached."""
+        """Record how the run ended, if the database can still be reached."""
         try:
             await asyncio.shield(self._note(outcome, reason))
         except (psycopg.Error, OSError):
@@ -137,7 +137,7 @@ def _noted(tally: Tally | RotationTally) -> dict[str, Any]:
 
 
 async def read_pace(pool: Pool, backend: str) -> timedelta | None:
-    """Return what a call took on average in the latest runs, None if none asked anything."""
+    """Return the average duration of a call in the latest runs, None if none made a call."""
     async with session(pool) as connection:
         (pace,) = await only_row(await connection.execute(query("read_pace", backend)))
     return None if pace is None else timedelta(milliseconds=float(pace))

@@ -1,4 +1,4 @@
-"""Readings of the streams as they are, and samples of how they went."""
+"""Readings of the streams now, and samples of their past."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from listener.adapters.postgres.status import coverage_of
 from listener.domain.change import Stream
 from listener.domain.pulse import COVERAGE, Reading, Sample, StreamReading
 
-# Samples say nothing of what is due.
+# Samples do not show what is due.
 _EVERYTHING = {"include_null_canonical": True}
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How a stream went from `at` on for one step: the worst of it, and the sums. Times: seconds.
+    """A stream during one step from `at` on: worst values, and sums. Times are in seconds.
 
-    `coverage` is as in `Sample`, at the end of the step, None where it was not counted.
+    `coverage` is as in `Sample`, at the end of the step, None if it was not counted.
     """
 
     stream: str
@@ -35,9 +35,9 @@ class Step:
 
 
 async def read_streams(pool: Pool, backend: str, holder: str, window: timedelta) -> Reading:
-    """Read how the streams are; `holder` is our own name, as others know us.
+    """Read the state of the streams; `holder` is our own name in the lanes.
 
-    `window` is the time that Discogs' budget is for.
+    `window` is the length of the Discogs budget's window.
     """
     parameters = {"holder": holder, "window": window}
     async with session(pool) as connection:
@@ -76,7 +76,7 @@ class PostgresSamples:
 
     async def count_coverage(self) -> Sequence[int]:
         async with session(self._pool) as connection, connection.transaction():
-            # The whole library is counted: no index helps.
+            # This counts the whole library: no index helps.
             await connection.execute("SET LOCAL enable_seqscan = on")
             cursor = await connection.execute(self._count, _EVERYTHING, prepare=False)
             counted = await cursor.fetchall()

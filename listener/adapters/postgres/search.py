@@ -1,4 +1,4 @@
-"""Finds releases by words of their artist and title."""
+"""Finds releases by words in their artist and title."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_WORDS = 20
 _PATIENCE = "1s"
 # pg_trgm looks up three letters at a time.
 _FEWEST_LETTERS = 3
-# The expression of find_releases.sql: the planner takes the index for no other.
+# The expression in find_releases.sql: the planner uses the index for no other.
 _INDEX = """\
 CREATE EXTENSION IF NOT EXISTS pg_trgm;
 CREATE INDEX CONCURRENTLY library_names ON {backend}.library USING gin ((lower(CASE \
@@ -32,10 +32,10 @@ ANALYZE {backend}.library;"""
 
 @dataclass(frozen=True, slots=True)
 class FoundRelease:
-    """A release that was found, and how it stands with LML.
+    """A release that was found, and its state.
 
-    `outcome` is that of the last answer, None if there never was one. `waiting`: a change of it is
-    in the outbox.
+    `outcome` is that of the last answer, None if there never was one. `waiting` says whether a
+    change of it is in the outbox.
     """
 
     library_id: int
@@ -56,10 +56,10 @@ class SlowSearchError(FixableError):
 async def find_releases(
     connection: Connection, backend: str, words: str, *, limit: int
 ) -> Sequence[FoundRelease]:
-    """Return up to `limit` releases whose artist and title hold all of the words, best first.
+    """Return up to `limit` releases whose artist and title contain all the words, best first.
 
-    Case and accents do not matter, nor does the order of the words; a word may be part of one.
-    Nothing is found without words. Raises `SlowSearchError`.
+    Case, accents and the order of the words do not matter; a word may be part of another. Without
+    words nothing is found. Raises `SlowSearchError`.
     """
     wanted = list(dict.fromkeys(_folded(words).split()))[:_MOST_WORDS]
     if not wanted:

@@ -1,4 +1,4 @@
-"""Sessions: what each is set up with, whatever the server is set to, and what runs in it."""
+"""Sessions: their settings, whatever the server's are, and the statements that run in them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from listener.domain.faults import InstallationError, first_of
 Connection = psycopg.AsyncConnection[Any]
 _Row = TypeVar("_Row")
 
-# What our statements, and psycopg's reading of their results, take for granted. Nothing depends on
+# What our statements, and psycopg's reading of their results, rely on. Nothing depends on
 # lc_messages, which only a superuser may set: errors are distinguished by their SQLSTATE.
 _ALWAYS = {
     "DateStyle": "ISO, YMD",
@@ -30,10 +30,10 @@ _ALWAYS = {
     "extra_float_digits": "1",
     "array_nulls": "on",
     "standard_conforming_strings": "on",
-    # A policy that hides rows becomes an error: a row that is not seen would count as deleted.
+    # A policy that hides rows becomes an error: a hidden row would count as deleted.
     "row_security": "off",
-    # Else the context of every error quotes parameters, which hold the contents of rows; without
-    # it, a context shows that a function of the backend's failed.
+    # Otherwise the context of every error quotes parameters, which contain row contents. Without
+    # it, a context shows that a function of the backend failed.
     "log_parameter_max_length_on_error": "0",
     "default_transaction_isolation": "read committed",
     "default_transaction_deferrable": "off",
@@ -42,25 +42,25 @@ _SET_UP: LiteralString = (
     "SELECT set_config(name, value, %s) FROM unnest(%s::text[], %s::text[]) AS s (name, value)"
 )
 
-# A fifth of the time after which the server looks for deadlocks: 200 ms of its default of 1 s.
+# A fifth of the time after which the server checks for deadlocks: 200 ms of its default of 1 s.
 _YIELD: LiteralString = (
     "SELECT set_config('lock_timeout', least(%s, greatest(1, round("
     "extract(epoch FROM current_setting('deadlock_timeout')::interval) * 1000 / 5)))::text, %s)"
 )
 _PATIENCE = timedelta(milliseconds=200)
-# A pooler that has no other backend to hand out makes us wait for the one that is kept.
+# A pooler without another server process makes us wait for the one that is in use.
 _BACKEND_WITHIN = timedelta(seconds=1)
-# Once the pooler may give the other session another backend that is free, and ours back to us.
+# Often enough that the pooler may give the other session a free server process, and us our own.
 _LOOKS = 5
 
 
 def arguments(name: str) -> dict[str, Any]:
-    """Return what every connection is opened with; `name` is the session's."""
+    """Return the arguments with which every connection is opened; `name` is the session's."""
     return {
         "autocommit": True,
         "application_name": name,
         "connect_timeout": 5,
-        # Or a network that drops everything would keep us waiting for hours.
+        # Otherwise a network that drops everything would keep us waiting for hours.
         "keepalives_idle": 10,
         "keepalives_interval": 3,
         "keepalives_count": 3,
@@ -73,18 +73,18 @@ def arguments(name: str) -> dict[str, Any]:
 def set_up(
     limits: Mapping[str, str], *, local: bool = False
 ) -> tuple[LiteralString, tuple[bool, list[str], list[str]]]:
-    """Return the first statement of a session, or with `local` of a transaction.
+    """Return the first statement of a session, or of a transaction if `local`.
 
-    One statement of ours, not start-up options: connection poolers refuse those.
+    It is one statement rather than start-up options, which connection poolers refuse.
     """
     settings = _ALWAYS | dict(limits)
     return _SET_UP, (local, list(settings), list(settings.values()))
 
 
 def yield_locks(*, local: bool = False) -> tuple[LiteralString, tuple[int, bool]]:
-    """Return what lets us wait for a lock so briefly that a deadlock never ends a transaction.
+    """Return the setting that makes us wait for locks so briefly that no deadlock is broken up.
 
-    In any conflict we give up first: the server would end the session that looks first.
+    In any conflict we give up first: the server would end the session that checks first.
     """
     return _YIELD, (round(_PATIENCE.total_seconds() * 1000), local)
 
@@ -107,7 +107,7 @@ async def only_row(cursor: psycopg.AsyncCursor[_Row]) -> _Row:
 
 
 async def database_now(connection: Connection) -> datetime:
-    """Return the database's time, in a transaction that of its start."""
+    """Return the database's time; within a transaction, the time of its start."""
     now: datetime
     (now,) = await only_row(await connection.execute("SELECT now()"))
     return now
@@ -119,8 +119,8 @@ def text_of(part: str, name: str) -> str:
 
 
 def compose(text: str, backend: str) -> sql.Composed:
-    """Put the name of the backend's schema into a statement of ours."""
-    # Only ever called with the contents of our own files.
+    """Insert the name of the backend's schema into one of our statements."""
+    # Called only with the contents of our own files.
     return sql.SQL(text).format(backend=sql.Identifier(backend))
 
 
@@ -131,16 +131,16 @@ def query(name: str, backend: str) -> bytes:
 
 
 def times_of(ask_again: AskAgain) -> dict[str, timedelta]:
-    """Return what our statements call the two times."""
+    """Return the two times as the parameters of our statements."""
     return {"stale_after": ask_again.resolved, "retry_after": ask_again.unresolved}
 
 
 async def refuse_pooler(connection: Connection) -> None:
-    """Raise `InstallationError` if what we set or lock in a session would reach other clients.
+    """Raise `InstallationError` if our session settings and locks would reach other clients.
 
-    To be called before anything is: it leaves nothing there itself.
+    Call this before setting or locking anything; it leaves nothing behind itself.
     """
-    # A pooler answers for the server at first, with a number of its own.
+    # A pooler at first answers instead of the server, with a process id of its own.
     if await _backend(connection) == connection.info.backend_pid:
         return
     if not await keeps_backend(connection):
@@ -153,7 +153,7 @@ async def refuse_pooler(connection: Connection) -> None:
 
 
 async def keeps_backend(connection: Connection) -> bool:
-    """Return whether a session stays with one backend while another session is at work."""
+    """Return whether a session keeps its server process while another session is at work."""
     async with await Connection.connect(
         connection.info.dsn,
         password=connection.info.password,
@@ -169,7 +169,7 @@ async def keeps_backend(connection: Connection) -> bool:
 async def _kept_from(other: Connection, connection: Connection) -> bool:
     first = await _backend(connection)
     try:
-        # The transaction keeps the backend that a pooler would have handed to us again.
+        # The transaction keeps the server process that a pooler would have given us again.
         async with asyncio.TaskGroup() as tasks, other.transaction():
             if await _backend(other) == first:
                 return False

@@ -1,4 +1,4 @@
-"""How the listener stands, as far as the database knows."""
+"""The state of the listener, as far as the database shows it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from listener.domain.refreshing import RotationCoverage
 _LIMITS = {
     "statement_timeout": "10s",
     "lock_timeout": "2s",
-    # To compile the count of a whole library takes longer than to make it.
+    # JIT compilation of a count over the whole library takes longer than the count itself.
     "jit": "off",
 }
 
-# Why rows are asked again, by what is known of them; a row without a name never is.
+# Why rows are asked about again, by their state; a row without a name never is.
 _REASONS: Mapping[str, str] = {
     "never": Reason.NEVER,
     "resolved": Reason.RESOLVED,
@@ -37,12 +37,12 @@ AGES = ("0-1", "1-2", "2-3", "3-4", "4-5", "5-6", "6-7", "7+")
 
 @dataclass(frozen=True, slots=True)
 class StreamStatus:
-    """What waits of one stream, and who follows it; `holder_alive` is None without a holder.
+    """The backlog of one stream, and who follows it; `holder_alive` is None without a holder.
 
-    All further down is as of the holder's last beat. `breaker` says how LML answered: closed, open
-    or half-open; `fault` what kept it from handling any change, or made it give the stream up;
-    `stalled_seconds` how long ago the slower of its loops turned; `woken` whether wake-ups arrive;
-    `lml_trouble` what LML does instead of answering.
+    All other fields are as of the holder's last beat. `breaker` is the state towards LML: closed,
+    open or half-open; `fault` is what prevented it from handling any change, or made it give up the
+    stream; `stalled_seconds` is how long ago the slower of its loops turned; `woken` says whether
+    wake-ups arrive; `lml_trouble` is how LML fails to answer.
     """
 
     stream: str
@@ -62,7 +62,7 @@ class StreamStatus:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Rows of the library by what is known of them.
+    """Rows of the library by their state.
 
     rows = nameless + asked + never; asked = resolved + unresolved + compilation + failed + parked.
     `visited` are those of the compilations whose tracks LML has visited.
@@ -84,7 +84,7 @@ class Coverage:
 class RunStatus:
     """One search for due rows; outcome: done, stopped, failed, running, or lost with its process.
 
-    `tally` is as `Tally.report` makes it, or empty if the run noted nothing yet.
+    `tally` is as `Tally.report` returns it, or empty if the run has recorded nothing yet.
     """
 
     run_id: int
@@ -100,9 +100,10 @@ class RunStatus:
 
 @dataclass(frozen=True, slots=True)
 class LatestRunStatus:
-    """The last run of a kind that was not started by command and that ended.
+    """The last run of a kind that was not started by a command and that ended.
 
-    All about it is None if there was none. `succeeded_at` is of the last success, on command, too.
+    Its fields are None if there was none. `succeeded_at` is the time of the last success, including
+    runs started by a command.
     """
 
     kind: str
@@ -125,14 +126,13 @@ class SlotStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """All there is to see at one time, by the database's clock.
+    """The whole state at one time, by the database's clock.
 
     `missing` are the parts of the installation that are missing or disabled. `staleness_days`
-    counts rows by the age of their last answer, under the keys `AGES`; `due_by_time` those whose
-    time to be asked has come, as far as searches take them in, and `due` counts these by reason,
-    and all rows that were never asked. `runs` begins with the latest;
-    `latest_runs` has one of each kind that was ever made.
-    `capture_missed` counts the rows of the last day that had changed without a record.
+    counts rows by the age of their last answer, under the keys `AGES`. `due_by_time` counts the
+    rows within the scope that are due by time; `due` counts these by reason, and all rows that were
+    never asked about. `runs` begins with the latest; `latest_runs` has one of each kind that was
+    ever made. `capture_missed` counts the rows of the last day that had changed without a record.
     """
 
     at: datetime
@@ -156,8 +156,8 @@ class Status:
 async def looking(dsn: str, backend: str, name: str) -> AsyncIterator[Connection]:
     """Connect as `name` for statements that take seconds at most.
 
-    Raises `InstallationError` if the listener's tables are not there, or not of this version; else
-    as `connected`.
+    Raises `InstallationError` if the listener's tables are missing, or of another version;
+    otherwise as `connected`.
     """
     async with connected(dsn, name, _LIMITS) as connection:
         await require_installed(connection, backend)
@@ -167,7 +167,7 @@ async def looking(dsn: str, backend: str, name: str) -> AsyncIterator[Connection
 async def read_status(
     connection: Connection, backend: str, *, include_null_canonical: bool = True
 ) -> Status:
-    """Look at everything once; `include_null_canonical` is that of the searches' scope."""
+    """Read everything once; `include_null_canonical` is that of the searches' scope."""
 
     async def each(kind: type[Any], name: str, **parameters: object) -> tuple[Any, ...]:
         return tuple(await read(connection, kind, query(name, backend), parameters))

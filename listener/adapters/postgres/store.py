@@ -1,4 +1,4 @@
-"""All that PostgreSQL keeps for the engine, behind one pool of connections."""
+"""Everything that PostgreSQL keeps for the engine, behind one pool of connections."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from listener.domain.budget import RefreshLimits
 from listener.domain.due import AskAgain
 from listener.domain.tally import Duty
 
-# By this no answer holds.
+# With this, no answer is fresh.
 _AT_ONCE = AskAgain(resolved=timedelta(0), unresolved=timedelta(0))
 
 
@@ -38,7 +38,7 @@ class Store:
         return PostgresOutbox(self.pool, self.database.backend)
 
     def library(self, *, dry: bool = False, insisting: bool = False) -> PostgresLibrary:
-        """Make the reader of questions; for an insisting one no answer holds any longer."""
+        """Make the reader of questions; for an insisting one, no answer is fresh."""
         ask_again = _AT_ONCE if insisting else self.ask_again
         return PostgresLibrary(self.pool, self.database.backend, ask_again, dry=dry)
 
@@ -56,7 +56,7 @@ class Store:
         return PostgresDue(self.pool, self.database.backend, self.ask_again)
 
     def runs(self) -> PostgresRuns:
-        """Make the book of runs."""
+        """Make the record of runs."""
         return PostgresRuns(self.database)
 
     def rotation(self) -> PostgresRotation:
@@ -64,11 +64,11 @@ class Store:
         return PostgresRotation(self.pool, self.database.backend, self.ask_again)
 
     def refreshes(self, limits: RefreshLimits) -> PostgresRefreshes:
-        """Make the book of refreshes."""
+        """Make the record of refreshes."""
         return PostgresRefreshes(self.pool, self.database, limits)
 
     def housekeeping(self) -> PostgresHousekeeping:
-        """Make what keeps our tables small."""
+        """Make the housekeeping, which keeps our tables small."""
         return PostgresHousekeeping(self.pool, self.database.backend, self.neglected)
 
     def slots(self) -> PostgresSlots:

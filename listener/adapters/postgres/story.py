@@ -1,4 +1,4 @@
-"""The story of one row of the library: what it says, what was asked about it, what stands."""
+"""The story of one row of the library: its content, what was asked about it, its identity."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from listener.domain.due import AskAgain
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What the row says now."""
+    """The current content of the row."""
 
     artist_name: str | None
     album_title: str
@@ -25,7 +25,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Changes of the row in the outbox, who follows the library, and LML's trouble with that."""
+    """Changes of the row in the outbox, who follows the library, and that daemon's LML trouble."""
 
     waiting: int
     first_at: datetime | None
@@ -39,12 +39,12 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the ledger knows.
+    """What the ledger records.
 
-    `outcome` is that of the last answer, None if there never was one; `failures` came after it, and
-    then the ledger does not say whether it is the answer to what was last asked.
-    `tracks` counts what became of the credits that LML named of a visited compilation.
-    `same_question` says whether what was last asked is what the row says now.
+    `outcome` is that of the last answer, None if there never was one. If `failures` followed it,
+    the ledger does not show whether that answer was to the last question. `tracks` counts what
+    became of the credits of a visited compilation. `same_question` says whether the row still asks
+    the last question.
     """
 
     outcome: str | None
@@ -90,7 +90,7 @@ class StandingSource:
 class NextAsking:
     """The search that finds the row first.
 
-    `due_at` is when the row is due, not before now if the search goes by content; `next_at` is
+    `due_at` is when the row is due, not before now if the search is by content; `next_at` is
     when `job` is scheduled next, None if no daemon ever did it. A `retry` has no schedule.
     """
 
@@ -103,11 +103,11 @@ class NextAsking:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """All that is known of one row, by one snapshot.
+    """Everything known about one row, from one snapshot.
 
     `release` is None if there is no such row. `next_asking` is None if no search will find it: it
-    is left to the outbox, nameless, out of scope, or not there. `history` begins with the latest,
-    and is None if it cannot be read.
+    is left to the outbox, nameless, out of scope, or missing. `history` begins with the latest, and
+    is None if it cannot be read.
     """
 
     at: datetime
@@ -159,7 +159,7 @@ async def read_story(
 async def read_standing(
     connection: Connection, backend: str, library_id: int
 ) -> tuple[datetime, bool, StandingIdentity | None]:
-    """Return the time, whether the row is there, and the identity that stands."""
+    """Return the time, whether the row exists, and its current identity."""
     parameters = {"library_id": library_id}
     release = await read(connection, Release, query("read_release", backend), parameters)
     standing = await read(connection, StandingIdentity, query("read_identity", backend), parameters)

@@ -1,4 +1,4 @@
-"""Writes what LML says about the credits of compilations to the backend's track artists."""
+"""Writes LML's findings about the credits of compilations to the backend's track artists."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _SKIPPED = {
 
 
 class _Offer(NamedTuple):
-    """What LML offers for one row of the backend's."""
+    """What LML offers for one row of the backend."""
 
     library_id: int
     key: TrackKey
 
 
 class _Weighed(NamedTuple):
-    """What becomes of an offer: its row is to get another link, if `relinked`, or a position.
+    """What becomes of an offer: its row gets another link, if `relinked`, or a position.
 
-    A link without an artist says that LML knows one, and the catalogue none or several. `row_id` is
-    None without a row, and then neither is there a change.
+    A link without an artist means that LML knows one, but the catalogue has none or several.
+    `row_id` is None if there is no row, and then there is no change either.
     """
 
     offer: _Offer
@@ -130,7 +130,7 @@ def _note_columns(releases: Mapping[int, Sequence[_Weighed]]) -> dict[str, Any]:
 
 def change_columns(changes: Sequence[_Weighed]) -> dict[str, Any]:
     """Return the parameters of `write_tracks`."""
-    # Ascending ids: other writers of several rows in that order never deadlock with us.
+    # Ascending ids: writers that lock rows in the same order never deadlock with us.
     ordered = sorted(changes, key=lambda change: change.row_id)
     keys = [change.offer.key for change in ordered]
     return {

@@ -23,7 +23,7 @@ _Cursor = psycopg.AsyncCursor[Any]
 
 _MANUAL = "manual"
 _KEEPING = "keep_identities"
-# In this order: each needs what those before it have written or left in a setting.
+# In this order: each needs what the previous ones wrote, or left in a setting.
 _STATEMENTS = (
     "accept_verdicts",
     "verify_identities",
@@ -36,10 +36,10 @@ _STATEMENTS = (
 
 
 class PostgresVerdicts:
-    """One transaction a batch: its statements are sent together, with those of its tracks if any.
+    """Writes a batch in one transaction, whose statements are sent together.
 
-    `withdraw_on_change` removes identities that answered another question than the present one, to
-    which LML knows no single artist.
+    `withdraw_on_change` removes identities that answered another question, if LML finds no single
+    artist for the current one.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class PostgresVerdicts:
         self._tracks = PostgresTracks(backend)
 
     async def write(self, batch: VerdictBatch) -> Written:
-        """Write the batch; what is withdrawn or gets another id or method goes to the history.
+        """Write the batch; identities that are withdrawn or change id or method go to the history.
 
-        That is, if there is one; confidence, dates and sources alone are no change. A person's
-        work stays: identities with the method "manual", unless LML itself said so, and those with
-        notes that are not ours. Without notes they are an older job's, which are replaced but
-        never withdrawn.
+        That is, if there is one; confidence, dates and sources alone are not a change. A person's
+        work stays: identities with the method "manual", unless LML itself answered with it, and
+        those with notes that are not ours. Identities without notes are an older job's: they are
+        replaced but never withdrawn.
         """
         parameters = {"ask_order": batch.order, "withdraw": self._withdraw}
         parameters |= times_of(self._ask_again) | _columns(batch)
@@ -70,7 +70,7 @@ class PostgresVerdicts:
                 async with _together(connection, explicit=has_keys):
                     sent = await self._send(connection, parameters, kept=kept)
                     tracks = await self._tracks.write(connection, batch) if has_keys else {}
-                # Fetched after the pipeline: until it ends, nothing is committed.
+                # Fetched after the pipeline, because nothing is committed before it ends.
                 return await _written(sent, tracks)
             except (psycopg.ProgrammingError, psycopg.IntegrityError):
                 self._history.suspect()

@@ -1,4 +1,4 @@
-"""A session for those who look again and again."""
+"""A session for callers that read again and again."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from listener.adapters.postgres.sessions import Connection
 from listener.adapters.postgres.status import looking
 from listener.domain.faults import StoreUnavailableError
 
-# With a hyphen, because it is no replica.
+# With a hyphen, because it is not a replica.
 PAGE = "listener-page"
-# A look takes seconds: only a server that hangs takes this long.
+# Reading takes seconds: only a hanging server takes this long.
 _LONGEST = timedelta(minutes=1)
 
 T = TypeVar("T")
 
 
 class Viewer:
-    """Makes one look at a time; raises as `looking` does."""
+    """Reads for one caller at a time; raises as `looking` does."""
 
     def __init__(self, dsn: str, backend: str, name: str, stack: AsyncExitStack) -> None:
         self._dsn = dsn
@@ -39,7 +39,7 @@ class Viewer:
             try:
                 return await self._look(read)
             except StoreUnavailableError:
-                # A session that was kept may have gone long ago.
+                # A kept session may have been cut long ago.
                 if kept is None or kept is not self._connection or not kept.closed:
                     raise
                 return await self._look(read)
@@ -56,9 +56,9 @@ class Viewer:
 
 @asynccontextmanager
 async def open_viewer(dsn: str, backend: str, name: str = PAGE) -> AsyncIterator[Viewer]:
-    """Open what looks for the length of the block; nothing is connected before the first look.
+    """Open a viewer for the length of the block; it connects only when it first reads.
 
-    `name` is that of its session.
+    `name` is the name of its session.
     """
     async with AsyncExitStack() as stack:
         yield Viewer(dsn, backend, name, stack)

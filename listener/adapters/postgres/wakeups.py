@@ -31,7 +31,7 @@ _STILL_LOCKED = timedelta(milliseconds=20)
 _TRY_ROUSING_EVERY = timedelta(milliseconds=250)
 _RECONNECT = Backoff(first=timedelta(milliseconds=100), most=timedelta(seconds=5))
 
-# A beat that is so late was not answered, and the session is as good as lost.
+# If a beat is this late, it was not answered, and the session is as good as lost.
 _LATE_BEAT = timedelta(seconds=2)
 
 
@@ -41,9 +41,9 @@ _BROKEN = (psycopg.OperationalError, psycopg.InterfaceError)
 class Wakeups:
     """Sleeps until a writer wakes us, and shows writers when they need not.
 
-    A wake-up carries no truth and may be lost: after every reconnection, and whenever none can be
-    had, `wait` returns early so that its caller looks for itself. `report` returns what each beat
-    notes in the lane.
+    A wake-up carries no data and may be lost: after every reconnection, and while there is no
+    session, `wait` returns early so that its caller looks for itself. `report` returns what each
+    beat records in the lane.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Wakeups:
         self._arriving = self._echoed = True
         self._beat_at = float("-inf")
         self._holds_lock = False
-        # Who had the lane before us may have spared writers that have yet to commit.
+        # Writers that have yet to commit may have skipped their wake-up because of the last holder.
         self._spared = True
         self._rouse_at = float("-inf")
         self._failures = 0
@@ -73,7 +73,7 @@ class Wakeups:
 
     @property
     def wake_mode(self) -> WakeMode:
-        """Whether wake-ups arrive, or at least the session that they should arrive by answers."""
+        """Whether wake-ups arrive, or at least the session on which they should arrive answers."""
         if not self._listening or self._now() > self._beat_at + _LATE_BEAT.total_seconds():
             return WakeMode.DOWN
         return WakeMode.NOTIFY if self._arriving else WakeMode.POLL
@@ -120,7 +120,7 @@ class Wakeups:
                 AWAKE[self._stream],
             )
             free, mark = await only_row(cursor)
-            # A former session that the server has yet to end keeps writers from waking anybody.
+            # A former session that the server has yet to end keeps writers from waking us.
             self._spared = not free
             if not free:
                 await asyncio.sleep(_STILL_LOCKED.total_seconds())
@@ -168,7 +168,7 @@ class Wakeups:
     async def _woken(self, connection: Connection, seconds: float) -> bool:
         woken = False
         try:
-            # To its end: a generator left halfway swallows what arrives before it is collected.
+            # To the end: an abandoned generator swallows what arrives before it is collected.
             async for notify in connection.notifies(timeout=seconds, stop_after=1):
                 if notify.channel == self._channel:
                     woken = True
@@ -179,7 +179,7 @@ class Wakeups:
         return woken
 
     async def _ready(self) -> Connection | None:
-        """Return the session, listening and with a recent beat, or None while there is none."""
+        """Return the session if it listens and has a recent beat, None while there is none."""
         if self._connection is not None and self._now() < self._beat_at:
             return self._connection
         if self._now() < self._reconnect_at:
@@ -201,12 +201,12 @@ class Wakeups:
         return self._connection
 
     async def _listen(self, connection: Connection) -> None:
-        # A beat notifies, and behind writers that do the same it may have to queue for a while.
+        # A beat sends a NOTIFY, and may have to queue behind writers that do the same.
         await self._bounded(connection, "SET lock_timeout = '2s'")
         for channel in (self._channel, self._echo):
             statement = sql.SQL("LISTEN {}").format(sql.Identifier(channel))
             await self._bounded(connection, statement)
-        # An echo that the session before was still to hear says nothing about this one.
+        # An echo that the previous session did not receive proves nothing about this one.
         self._listening = self._echoed = True
 
     async def _beat(self, connection: Connection) -> None:
@@ -231,7 +231,7 @@ class Wakeups:
         self._arriving, self._echoed = self._echoed, False
 
     async def _end_former_session(self, connection: Connection) -> None:
-        # A half-open session may live on at the server and keep writers from waking us.
+        # A half-open session may survive on the server and keep writers from waking us.
         await self._bounded(
             connection,
             query("end_sessions", self._database.backend),
@@ -256,12 +256,12 @@ class Wakeups:
         statement: LiteralString | bytes | sql.Composed,
         parameters: Params | None = None,
     ) -> psycopg.AsyncCursor[Any]:
-        """Execute a statement; one that takes longer than a beat ends with an OperationalError.
+        """Execute a statement; raises OperationalError if it takes longer than a beat.
 
-        Raises `StoreUnavailableError` if the server only reads: so would another session.
+        Raises `StoreUnavailableError` if the server is read-only: another session would be, too.
         """
         loop = asyncio.get_running_loop()
-        # Not a timeout: cancelled, psycopg would ask the silent server to cancel, for seconds more.
+        # Not a timeout: psycopg would ask the silent server to cancel, for seconds more.
         deadline = loop.call_later(self._beat_every, _hang_up, connection)
         try:
             return await connection.execute(statement, parameters)

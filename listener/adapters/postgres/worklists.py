@@ -1,4 +1,4 @@
-"""Worklists, and parked rows: what a person can do something about."""
+"""Worklists, and parked rows: entries that a person can do something about."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ _IDLE: LiteralString = "SELECT set_config('idle_in_transaction_session_timeout',
 class ListedRelease:
     """One entry: `why` it is listed, and since when.
 
-    `row_id` is the id in the library, on the list of the rotation the one there; `library_id` is
-    None for what is played and not in the library. Artist and title are missing where the row is
-    gone, or was never named.
+    `row_id` is the id in the library, or in the rotation on that list; `library_id` is None for a
+    rotation row without a library row. Artist and title are missing if the row is gone, or was
+    never named.
     """
 
     row_id: int
@@ -69,10 +69,10 @@ async def read_worklist(
     limit: int,
     skip: int = 0,
 ) -> Sequence[ListedRelease]:
-    """Return `limit` entries after the first `skip`; those to look at first come first.
+    """Return `limit` entries after the first `skip`, the most urgent first.
 
-    `below` (0..1) is the confidence under which an identity is on the list of unsure ones. Raises
-    `InstallationError` if the backend keeps no former identities and they are asked for.
+    The list of low confidence has identities with a confidence less than `below` (0..1). Raises
+    `InstallationError` if former identities are requested, but the backend keeps none.
     """
     await _require(connection, backend, worklist)
     parameters = {"below": below, "limit": limit, "skip": skip}
@@ -82,9 +82,9 @@ async def read_worklist(
 async def stream_worklist(
     connection: Connection, backend: str, worklist: Worklist, *, below: float, part: int = _PART
 ) -> AsyncGenerator[Sequence[ListedRelease], None]:
-    """Yield all entries, as they are at one time, in parts of `part`; else like `read_worklist`.
+    """Yield all entries, as of one time, in parts of `part`; otherwise like `read_worklist`.
 
-    A caller may take its time with the last part, and 75 s with each before that.
+    A caller may spend any time on the last part, and up to 75 s on each part before that.
     """
     await _require(connection, backend, worklist)
     parameters = {"below": below, "limit": None, "skip": 0}
@@ -108,7 +108,7 @@ async def _require(connection: Connection, backend: str, worklist: Worklist) -> 
 
 @dataclass(frozen=True, slots=True)
 class ParkedRow:
-    """A row that is set aside: its failures in a row, and why and when the last came."""
+    """A parked row: its consecutive failures, and the reason and time of the last."""
 
     library_id: int
     reason: str | None
@@ -120,14 +120,14 @@ class ParkedRow:
 async def list_parked(
     connection: Connection, backend: str, at_most: int | None = None
 ) -> list[ParkedRow]:
-    """Return the parked rows, the longest parked first: all of them, or `at_most` so many."""
+    """Return the parked rows, the longest parked first: all of them, or `at_most`."""
     return await read(connection, ParkedRow, query("list_parked", backend), {"at_most": at_most})
 
 
 async def requeue_parked(
     connection: Connection, backend: str, library_ids: Collection[int] | None
 ) -> frozenset[int]:
-    """Have these rows asked at once, or all that are parked; returns those that were parked.
+    """Requeue these rows, or all that are parked; return those that were parked.
 
     The connection must be outside of a transaction. Raises `StoreUnavailableError` if another
     transaction keeps the rows locked.
