@@ -11,7 +11,7 @@ import psycopg
 
 from listener.adapters.postgres.installation import install, installing
 from listener.adapters.postgres.sessions import Connection
-from listener.adapters.postgres.status import looking
+from listener.adapters.postgres.viewer import looking
 
 P = ParamSpec("P")
 T = TypeVar("T")

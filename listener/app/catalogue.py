@@ -11,9 +11,8 @@ from datetime import timedelta
 from listener.adapters.http.documents import Entry, Found, Listed, RowStory
 from listener.adapters.postgres.search import FoundRelease, SlowSearchError, find_releases
 from listener.adapters.postgres.sessions import Connection
-from listener.adapters.postgres.status import looking
 from listener.adapters.postgres.story import Release, read_story
-from listener.adapters.postgres.viewer import PAGE
+from listener.adapters.postgres.viewer import PAGE, looking
 from listener.adapters.postgres.worklists import (
     ListedRelease,
     Worklist,

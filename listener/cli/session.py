@@ -11,7 +11,7 @@ import click
 
 from listener.adapters.postgres.installation import installing
 from listener.adapters.postgres.sessions import Connection
-from listener.adapters.postgres.status import looking
+from listener.adapters.postgres.viewer import looking
 from listener.settings import DatabaseSettings
 
 T = TypeVar("T")

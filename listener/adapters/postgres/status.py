@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from listener.adapters.postgres.connection import connected
-from listener.adapters.postgres.installation import missing_parts, require_installed
+from listener.adapters.postgres.installation import missing_parts
 from listener.adapters.postgres.sessions import Connection, only_row, query, read
 from listener.domain.due import Reason, RunKind
 from listener.domain.refreshing import RotationCoverage
-
-_LIMITS = {
-    "statement_timeout": "10s",
-    "lock_timeout": "2s",
-    # JIT compilation of a count over the whole library takes longer than the count itself.
-    "jit": "off",
-}
 
 # Why rows are asked about again, by their state; a row without a name never is.
 _REASONS: Mapping[str, str] = {
@@ -150,18 +141,6 @@ class Status:
     latest_runs: tuple[LatestRunStatus, ...]
     capture_missed: int
     slots: tuple[SlotStatus, ...]
-
-
-@asynccontextmanager
-async def looking(dsn: str, backend: str, name: str) -> AsyncIterator[Connection]:
-    """Connect as `name` for statements that take seconds at most.
-
-    Raises `InstallationError` if the listener's tables are missing, or of another version;
-    otherwise as `connected`.
-    """
-    async with connected(dsn, name, _LIMITS) as connection:
-        await require_installed(connection, backend)
-        yield connection
 
 
 async def read_status(

@@ -1,4 +1,4 @@
-"""A session for callers that read again and again."""
+"""Sessions for callers that read: once, or again and again."""
 
 from __future__ import annotations
 
@@ -8,17 +8,36 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import TypeVar
 
+from listener.adapters.postgres.connection import connected
 from listener.adapters.postgres.errors import translated
+from listener.adapters.postgres.installation import require_installed
 from listener.adapters.postgres.sessions import Connection
-from listener.adapters.postgres.status import looking
 from listener.domain.faults import StoreUnavailableError
 
 # With a hyphen, because it is not a replica.
 PAGE = "listener-page"
 # Reading takes seconds: only a hanging server takes this long.
 _LONGEST = timedelta(minutes=1)
+_LIMITS = {
+    "statement_timeout": "10s",
+    "lock_timeout": "2s",
+    # JIT compilation of a count over the whole library takes longer than the count itself.
+    "jit": "off",
+}
 
 T = TypeVar("T")
+
+
+@asynccontextmanager
+async def looking(dsn: str, backend: str, name: str) -> AsyncIterator[Connection]:
+    """Connect as `name` for statements that take seconds at most.
+
+    Raises `InstallationError` if the listener's tables are missing, or of another version;
+    otherwise as `connected`.
+    """
+    async with connected(dsn, name, _LIMITS) as connection:
+        await require_installed(connection, backend)
+        yield connection
 
 
 class Viewer:
