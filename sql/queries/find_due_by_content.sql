@@ -18,8 +18,9 @@ found AS MATERIALIZED (
         l.id AS library_id,
         l.code_volume_letters,
         CASE
-            WHEN g.library_id IS NULL AND i.last_verified_at BETWEEN now() - %(stale_after)s::interval AND now() THEN NULL
-            WHEN g.library_id IS NULL THEN 'never'
+            WHEN g.library_id IS NULL THEN CASE
+                WHEN (i.last_verified_at BETWEEN now() - %(stale_after)s::interval AND now()) IS NOT TRUE THEN 'never'
+            END
             WHEN g.next_ask_at <= now() THEN NULL
             WHEN g.question <> listener.question_digest(
                 l.artist_name, l.album_title, l.legacy_release_id, listener.is_compilation(l.code_volume_letters)
@@ -47,28 +48,21 @@ found AS MATERIALIZED (
         AND l.id %% %(partitions)s = %(partition)s
         AND (%(include_null_canonical)s OR l.canonical_entity_id IS NOT NULL)
 ),
-due AS MATERIALIZED (
-    SELECT
-        f.library_id,
-        f.code_volume_letters,
-        f.reason
-    FROM found AS f
-    WHERE f.reason IS NOT NULL
-),
 waiting AS MATERIALIZED (
     SELECT DISTINCT c.row_id
     FROM listener.change AS c
     WHERE c.stream = 'library'
-        AND (c.row_id IN (SELECT d.library_id FROM due AS d)) IS TRUE
+        AND (c.row_id IN (SELECT f.library_id FROM found AS f WHERE f.reason IS NOT NULL)) IS TRUE
 ),
-free AS (
+free (library_id, reason, compilation) AS (
     SELECT
-        d.library_id,
-        d.reason,
-        listener.is_compilation(d.code_volume_letters)
-            OR EXISTS (SELECT FROM {backend}.compilation_track_artist AS t WHERE t.library_id = d.library_id) AS compilation
-    FROM due AS d
-    WHERE d.library_id NOT IN (SELECT w.row_id FROM waiting AS w)
+        f.library_id,
+        f.reason,
+        listener.is_compilation(f.code_volume_letters)
+            OR EXISTS (SELECT FROM {backend}.compilation_track_artist AS t WHERE t.library_id = f.library_id)
+    FROM found AS f
+    WHERE f.reason IS NOT NULL
+        AND f.library_id NOT IN (SELECT w.row_id FROM waiting AS w)
 )
 SELECT
     e.upper,

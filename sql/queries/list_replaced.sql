@@ -6,7 +6,8 @@ SELECT
     l.code_volume_letters AS letters,
     h.superseded_at AS since,
     format(
-        '%%s; was %%s, confidence %%s', replace(h.superseded_reason, '_', ' '), h.method, round(h.confidence::numeric, 2)
+        '%%s; was %%s, confidence %%s',
+        replace(h.superseded_reason, '_', ' '), h.method, round(h.confidence::numeric, 2)
     ) AS why,
     h.library_id
 FROM {backend}.library_identity_history AS h

@@ -36,7 +36,8 @@ due AS MATERIALIZED (
     WHERE l.id = ANY (%(library_ids)b::int[])
         AND l.artist_name IS NOT NULL
         AND CASE
-            WHEN g.library_id IS NULL THEN (i.last_verified_at BETWEEN now() - %(stale_after)s::interval AND now()) IS NOT TRUE
+            WHEN g.library_id IS NULL THEN
+                (i.last_verified_at BETWEEN now() - %(stale_after)s::interval AND now()) IS NOT TRUE
             WHEN g.question <> listener.question_digest(
                 l.artist_name, l.album_title, l.legacy_release_id, listener.is_compilation(l.code_volume_letters)
             ) THEN true

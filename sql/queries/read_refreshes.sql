@@ -61,8 +61,10 @@ FROM (
         count(*) FILTER (WHERE n.started_at > m.now - %(window)s::interval)::int AS calls,
         count(*) FILTER (WHERE n.in_flight)::int AS in_flight,
         coalesce(sum(n.cold) FILTER (WHERE n.in_flight), 0)::int AS cold_in_flight,
-        min(CASE WHEN n.started_at > m.now - %(window)s::interval THEN n.started_at + %(window)s::interval ELSE n.until END)
-            FILTER (WHERE n.until > m.now) - m.now AS frees_in
+        min(CASE
+            WHEN n.started_at > m.now - %(window)s::interval THEN n.started_at + %(window)s::interval
+            ELSE n.until
+        END) FILTER (WHERE n.until > m.now) - m.now AS frees_in
     FROM moment AS m
     LEFT JOIN counted AS n ON true
     GROUP BY m.now

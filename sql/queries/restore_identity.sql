@@ -1,5 +1,5 @@
--- Restores a former identity as a person's work, which no verdict replaces; the current identity is locked, and moves to
--- the history. Returns the row unless the former identity or the release is gone, or another identity came in between.
+-- Restores a former identity as a person's work, which no verdict replaces; the current one is locked, and moves to the
+-- history. Returns the row unless the former identity or the release is gone, or another identity came in between.
 WITH kept AS (
     INSERT INTO {backend}.library_identity_history
         (library_id, discogs_master_id, discogs_release_id, musicbrainz_release_group_mbid,

@@ -54,7 +54,8 @@ SELECT
                     AND NOT (a.question_changed AND %(withdraw)s)
             ))
             AND NOT listener.is_kept(
-                i.method, i.notes, i.library_id IN (SELECT a.library_id FROM accepted AS a WHERE 'identity' = ANY (a.lml_manual))
+                i.method, i.notes,
+                i.library_id IN (SELECT a.library_id FROM accepted AS a WHERE 'identity' = ANY (a.lml_manual))
             )
     ) AS unresolved_now,
     -- They still ask the same question, and no newer one was asked.
@@ -68,10 +69,9 @@ SELECT
                 true
             )
             AND v.question = (
-                SELECT
-                    listener.question_digest(
-                        l.artist_name, l.album_title, l.legacy_release_id, listener.is_compilation(l.code_volume_letters)
-                    )
+                SELECT listener.question_digest(
+                    l.artist_name, l.album_title, l.legacy_release_id, listener.is_compilation(l.code_volume_letters)
+                )
                 FROM {backend}.library AS l
                 WHERE l.id = v.library_id
             )
