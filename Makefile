@@ -1,15 +1,15 @@
-# Every target sets up what it needs: a fresh clone wants only make and a Python 3.11 with venv and pip.
+# Every target sets up what it needs: a fresh clone needs only make and Python 3.11 with venv and pip.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 
-# More words for the program behind a target:  make test ARGS="tests/unit -k lease"
+# More arguments for the program behind a target:  make test ARGS="tests/unit -k lease"
 ARGS ?=
-# Major versions of PostgreSQL for `make test-pg`, such as PG="14 18"; without it all that are supported.
+# Major versions of PostgreSQL for `make test-pg`, such as PG="14 18"; by default, all supported ones.
 PG ?=
-# What `make image` calls what it builds, and the network its downloads take (host where `default` reaches none).
+# The name of the image, and the network for its downloads (host if `default` cannot reach a package index).
 IMAGE ?= listener
 BUILD_NETWORK ?= default
-# The interpreter to build the environment with; without it the first of these that is 3.11 or newer.
+# The interpreter for the environment; by default, the first of these that is 3.11 or newer.
 PYTHON ?=
 PYTHONS := python3.11 python3 python3.12 python3.13 python3.14
 
@@ -18,17 +18,17 @@ UV := $(UV_VENV)/bin/uv
 UV_READY := $(UV_VENV)/.ready
 BIN := .venv/bin
 READY := .venv/.ready
-# How many tests run at a time: most of them wait, for processes and for servers.
+# How many tests run at a time: most of them wait for processes and servers.
 WORKERS ?= 4
 PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 
-# What the shell may carry over from other projects must not move the environment.
+# Variables that the shell carries over from other projects must not move the environment.
 export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
-# Compiled once here, not at every start: some environments forbid Python to keep what it compiles.
+# Compiled once here, not at every start: some environments forbid Python to store bytecode.
 export UV_COMPILE_BYTECODE := 1
 unexport VIRTUAL_ENV
-# uv trusts a list of its own; like pip and Python it shall trust PIP_CERT, or else what the system trusts.
+# uv trusts its own certificates; like pip and Python, it must trust PIP_CERT, or else the system's.
 export UV_SYSTEM_CERTS ?= true
 ifneq ($(origin PIP_CERT),undefined)
 export SSL_CERT_FILE ?= $(PIP_CERT)
@@ -44,17 +44,17 @@ help: ## list these targets
 demo: $(READY) ## show it at work on an embedded PostgreSQL (ARGS="--keep-running")
 	$(BIN)/listener demo $(ARGS)
 
-test: $(READY) ## run all tests but those of the image (ARGS="tests/unit -k lease")
+test: $(READY) ## run all tests except those of the image (ARGS="tests/unit -k lease")
 	$(BIN)/pytest $(PARALLEL) -m "not docker" $(ARGS)
 
-test-docker: $(READY) ## build the image and run it in containers; skips where no engine answers
+test-docker: $(READY) ## build the image and run it in containers; skips if no container engine answers
 	$(BIN)/pytest -m docker $(ARGS)
 
-test-pg: $(READY) ## the tests of the database on PostgreSQL 14 to 18, with npm (PG="14 18")
+test-pg: $(READY) ## run the tests that need a database on PostgreSQL 14 to 18; needs npm (PG="14 18")
 	$(BIN)/python -m tests.server.matrix $(PG:%=--pg %) $(PARALLEL) -m "database and not docker" \
 	  $(or $(ARGS),tests/integration tests/acceptance)
 
-soak: $(READY) ## break everything for minutes, then look at every row (ARGS="--seconds 600 --seed 7")
+soak: $(READY) ## break everything for minutes, then check every row (ARGS="--seconds 600 --seed 7")
 	$(BIN)/python -m tests.soak $(ARGS)
 
 dist: $(UV_READY) ## build the wheel and the sdist into dist/
@@ -86,7 +86,7 @@ fmt: $(READY) ## format, and fix what ruff can fix
 settings-table: $(READY) ## write the README's settings table from the model
 	$(BIN)/python -m tests.readme
 
-runbooks-check: $(READY) ## type every command of the runbooks, in a scratch environment (part of make test)
+runbooks-check: $(READY) ## run every command of the runbooks, in a scratch environment (part of make test)
 	$(BIN)/pytest $(PARALLEL) tests/acceptance/test_runbooks.py $(ARGS)
 
 lock: $(UV_READY) ## bring uv.lock up to date with pyproject.toml (ARGS="--upgrade")

@@ -1,8 +1,8 @@
-"""Keeps a radio station's catalogue and its cross-catalogue identities together."""
+"""Keeps a radio station's catalogue in step with its cross-catalogue identities."""
 
 from pathlib import Path
 
-# What pip and importlib.metadata know it by.
+# Its name for pip and importlib.metadata.
 DISTRIBUTION = "wxyc-listener"
 
 _PACKAGE = Path(__file__).parent

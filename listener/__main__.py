@@ -5,7 +5,7 @@ import signal
 
 def main() -> None:
     """Run the command line."""
-    # Ctrl-C shall end the imports without a traceback; the group of commands sees to the rest.
+    # Ctrl-C must end the imports without a traceback; the command group handles the rest.
     interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if interruptible:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

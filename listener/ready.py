@@ -13,14 +13,14 @@ _DEFAULT = "127.0.0.1:8080"
 _OK = "200"
 _SECONDS = 3
 _LONGEST_ANSWER = 65_536
-# Who listens everywhere is asked here.
+# A daemon that listens on all addresses is asked on this host.
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - asked, not bound
 
 
 def main() -> int:
-    """Print what the daemon says; return 0 if it is ready or there is none to ask, else 1."""
-    # Read here as well: this runs every few seconds, and loading the settings takes longer than
-    # all the rest.
+    """Print the daemon's answer; return 0 if it is ready or there is none to ask, otherwise 1."""
+    # Read here too: this runs every few seconds, and loading the settings takes longer than
+    # everything else.
     bind = str(trimmed(os.environ.get("HTTP_BIND", _DEFAULT)))  # noqa: TID251
     if not bind or not runs_daemon(Path("/proc/1/cmdline").read_bytes()):
         return 0
@@ -41,7 +41,7 @@ def runs_daemon(command_line: bytes) -> bool:
 def ask(bind: str) -> tuple[str, str]:
     """Return the status and the text of /readyz at HOST:PORT.
 
-    Raises OSError if nobody answers, ValueError if the address or the answer is none.
+    Raises OSError if nothing answers, ValueError if the address or the answer is invalid.
     """
     host, _, port = bind.rpartition(":")
     host = host.strip("[]")

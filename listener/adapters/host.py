@@ -1,4 +1,4 @@
-"""Signals, which end the process in bounded time, and messages to systemd if it started it."""
+"""Signals, which end the process in bounded time, and messages to systemd if it runs us."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _log = structlog.stdlib.get_logger()
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 # Log rotation and closing terminals send these to processes that do not expect them.
 _STRAY = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-# Time to end for what is cancelled at the limit.
+# Time for cancelled work to end at the limit.
 _LEAVE = timedelta(seconds=0.5)
 _LOOK_AGAIN = timedelta(seconds=0.1)
-# Conventions of systemd, no settings of ours: sd_notify(3), sd_watchdog_enabled(3).
+# Conventions of systemd, not settings of ours: sd_notify(3), sd_watchdog_enabled(3).
 _ENVIRONMENT = os.environ  # noqa: TID251
 # More would be 30,000 years.
 _MICROSECONDS = re.compile("[0-9]{1,18}")
@@ -72,7 +72,7 @@ class Ending:
                 ask()
 
     def hurry(self) -> None:
-        """Leave half a second for what still hangs after a signal: all that matters is done."""
+        """Leave half a second for what still hangs after a signal: everything important is done."""
         self._ends_at = min(self._ends_at, time.monotonic() + _LEAVE.total_seconds())
 
     def _watch(self) -> None:
@@ -119,12 +119,12 @@ class Ending:
 
 
 def listens() -> bool:
-    """Return whether systemd wants to hear from us."""
+    """Return whether systemd expects messages from us."""
     return bool(_ENVIRONMENT.get("NOTIFY_SOCKET"))
 
 
 def longest_silence() -> timedelta | None:
-    """Return how long systemd waits for a sign of life, None if it expects none."""
+    """Return how long systemd waits for a sign of life, None if it does not watch us."""
     microseconds = _ENVIRONMENT.get("WATCHDOG_USEC", "")
     is_for_us = _ENVIRONMENT.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
     if not is_for_us or not _MICROSECONDS.fullmatch(microseconds) or not int(microseconds):

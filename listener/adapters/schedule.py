@@ -12,7 +12,7 @@ from types import MappingProxyType
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
-# So that the daemons of a fleet do not all ask for a slot at once, or start exactly on the minute
+# Keeps the daemons of a fleet from all asking for a slot at once, or starting exactly on the minute
 # like cron jobs.
 _JITTER_SHARE = 0.02
 _LONGEST_JITTER = timedelta(minutes=5)

@@ -1,4 +1,4 @@
-"""What the page shows of the catalogue: releases found by words, their stories, worklists."""
+"""What the page shows from the catalogue: releases found by words, their stories, worklists."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Catalogue:
         return Found([_found(release) for release in found])
 
     async def story(self, library_id: int) -> RowStory:
-        """Return the story of a row, whether it is there or not."""
+        """Return the story of a row, whether it exists or not."""
         async with self._reading() as connection:
             story = await read_story(
                 connection,
@@ -84,7 +84,7 @@ class Catalogue:
         return Listed([_listed(each) for each in listed[:_SHOWN]], more=len(listed) > _SHOWN)
 
     async def csv(self, name: str) -> AsyncGenerator[bytes, None]:
-        """Yield a whole worklist, as it is at one time, in parts."""
+        """Yield a whole worklist, as of one time, in parts."""
         async with _place(self._downloads), self._session() as connection:
             listed = stream_worklist(connection, self._backend, Worklist(name), below=UNSURE)
             start = io.StringIO()

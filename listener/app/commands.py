@@ -30,7 +30,7 @@ from listener.settings import Settings
 
 _log = structlog.stdlib.get_logger()
 
-# How long LML takes for a full batch, until a run of ours has measured it.
+# How long LML takes for a full batch, until one of our runs has measured it.
 _USUAL_CALL = timedelta(seconds=1.9)
 _WALK = "listener-sweep"
 
@@ -71,9 +71,9 @@ class Forecast:
 
 
 async def require_ready(settings: Settings, routes: Sequence[Route], *, dry: bool = False) -> None:
-    """Return if the database is ready, and LML new enough for the routes that will be asked.
+    """Return if the database is ready, and LML new enough for the routes that will be called.
 
-    A `dry` look leaves the database as it is. Raises `InstallationError` or `GateError`.
+    With `dry` the database is left unchanged. Raises `InstallationError` or `GateError`.
     """
     await check_installation(settings, dry=dry)
     if routes:
@@ -122,17 +122,17 @@ async def run_walk(
     force: bool = False,
     expect: Callable[[int], None] | None = None,
 ) -> None:
-    """Handle the changes of the rotation that no daemon follows, then refresh all that is played.
+    """Handle rotation changes that no daemon follows, then refresh the whole rotation.
 
-    Counts both in `tally`; `expect` gets the number of identities that the walk asks about. With
-    `force` it does not matter how many rows lack one. Raises as `run_command` does, and
-    `RunHaltedError` also if the walk refuses or another one goes on.
+    Counts both in `tally`; `expect` receives the number of identities that the walk asks about.
+    `force` ignores how many rows lack one. Raises as `run_command` does, and `RunHaltedError` also
+    if the walk refuses to start or another one is running.
     """
     async with (
         open_telemetry(settings) as telemetry,
         open_parts(settings, _WALK, telemetry, RUN_BACKOFF) as parts,
     ):
-        # What is refreshed from here on need not be refreshed twice.
+        # An identity that is refreshed from here on need not be refreshed again.
         since = await parts.store.rotation().now()
         await _handle_rotation_changes(parts, tally)
         walker = RotationParts(parts).walker()
@@ -140,7 +140,7 @@ async def run_walk(
 
 
 async def count_walk(settings: Settings) -> int:
-    """Return how many identities a walk would refresh; asks nothing."""
+    """Return how many identities a walk would refresh, without asking LML."""
     async with open_parts(settings, _WALK) as parts:
         return await RotationParts(parts).walker().count(await parts.store.rotation().now())
 

@@ -1,4 +1,4 @@
-"""The daemon: follows both streams, and keeps the library right by the clock."""
+"""The daemon: follows both streams, and runs the scheduled searches and walks."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ Audit = Callable[[str], Awaitable[None]]
 _log = structlog.stdlib.get_logger()
 
 _LET_CHANGES_GO_FIRST = timedelta(minutes=5)
-# No two jobs that make LML work begin in the same minute, be they ours or the backend's: its jobs
-# begin on the quarter hours, and 10, 17 and 47 minutes past the hour.
+# No two jobs that use LML begin in the same minute, ours or the backend's: its jobs begin on the
+# quarter hours, and 10, 17 and 47 minutes past the hour.
 SWEEP_BEGINS = timedelta(minutes=23)
 AUDIT_BEGINS = timedelta(hours=2, minutes=41)
 
@@ -139,11 +139,11 @@ def _sweep(
     housekeeping = joined.parts.store.housekeeping()
 
     async def sweep(cause: str, _slot: datetime) -> None:
-        # The server that we are connected to again may be a logical copy.
+        # After a reconnection, the server may be a logical copy.
         raised = await housekeeping.raise_sequences()
         if raised:
             _log.warning("sequences lagged behind their rows, as after a copy", raised=raised)
-        # Without LML the search ends early, and is tried again: the outbox is bounded all the same.
+        # Without LML the search ends early and is retried, which still bounds the outbox.
         coalesced = await housekeeping.coalesce()
         if coalesced:
             _log.info("reduced the outbox to one change per row", removed=coalesced)
@@ -190,7 +190,7 @@ def _capture_watch(store: Store, audit: Audit) -> CaptureWatch:
             case Stream.LIBRARY:
                 await audit("capture")
             case Stream.ROTATION:
-                # What changed but has an identity is refreshed by the next walk.
+                # Changed rows that have an identity are refreshed by the next walk.
                 await rotation.raise_unminted()
 
     where = store.pool, store.database.backend

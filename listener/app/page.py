@@ -24,13 +24,13 @@ from listener.settings import StatusSettings
 
 _PARKED_SHOWN = 50
 _DAY = timedelta(days=1)
-# About as many points as a chart has room for.
+# About as many points as fit in a chart.
 _SPANS = {
     "hour": (timedelta(hours=1), timedelta(seconds=30)),
     "day": (_DAY, timedelta(minutes=10)),
 }
 
-# To count a very large library takes a while: this share of the time at most.
+# Counting a very large library takes a while: at most this share of the time.
 _JUDGE_EVERY = timedelta(seconds=15)
 _SHARE = 20
 _OUTDATED = timedelta(minutes=5)
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What one look for the page brought."""
+    """The result of one read for the page."""
 
     status: Status
     parked: Sequence[ParkedRow]
@@ -49,7 +49,7 @@ class _Seen:
 class Page:
     """Makes the JSON that is served; raises `StoreUnavailableError` if the database fails.
 
-    `seen` is what the verdict is on, None if the last look failed.
+    `seen` is what the verdict is based on, None if the last read failed.
     """
 
     def __init__(self, viewer: Viewer, settings: StatusSettings) -> None:

@@ -1,4 +1,4 @@
-"""What all that asks LML is made of, whichever stream it asks about, and within which limits."""
+"""The parts and limits of everything that asks LML, for either stream."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from listener.engine.telemetry import Telemetry, TelemetryFanOut
 from listener.engine.tenure import ConsumerLimits
 from listener.settings import Settings
 
-# However many calls are in flight: more would wait for the server's cores, and hold memory.
+# However many calls are in flight: more would only wait for the server's cores and hold memory.
 _READING, _WRITING = 4, 8
-# Beside those of the batches: one for each feeder, one for each of changes, retries, searches and
-# the walk, one for readings and samples.
+# In addition to those of the batches: one for each feeder, one each for changes, retries, searches
+# and the walk, one for readings and samples.
 _OTHER_SESSIONS = 8
 # Beside the batches that LML is asked about, those being read and written: no call waits for them.
 BATCHES_ASIDE = 3
@@ -44,8 +44,8 @@ _ROTATION_CALLS = REFRESH_CALLS + 1
 class Parts:
     """Adapters and limits, ready to be joined.
 
-    All that asks LML about one stream shares that stream's circuit. `refreshed` counts identities
-    by what LML said of them. `latest` keeps what became of changes and retries.
+    All callers that ask LML about one stream share that stream's circuit. `refreshed` counts
+    identities by LML's status. `latest` keeps what became of changes and retries.
     """
 
     settings: Settings
@@ -61,7 +61,7 @@ class Parts:
 
     @property
     def policy(self) -> RetryPolicy:
-        """When a row that failed is tried again."""
+        """When a failed row is retried."""
         settings = self.settings
         return RetryPolicy(settings.max_attempts, timedelta(days=settings.stale_threshold_days))
 
@@ -137,7 +137,7 @@ async def open_telemetry(settings: Settings) -> AsyncIterator[Telemetry]:
     if settings.sentry_dsn is None:
         yield TelemetryFanOut()
         return
-    # The SDK alone takes 70 ms to import.
+    # Importing the SDK alone takes 70 ms.
     from listener.adapters.telemetry.sentry import (  # noqa: PLC0415
         SentryOptions,
         open_sentry,
@@ -159,7 +159,7 @@ def _secrets(settings: Settings) -> Iterator[str]:
     addresses += [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
     yield from addresses[1:]
     for address in addresses:
-        # What is no address holds no password.
+        # A text that is not an address contains no password.
         with suppress(ValueError):
             parts = urlsplit(address)
             passwords = [parts.password or "", *parse_qs(parts.query).get("password", [])]

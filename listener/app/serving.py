@@ -1,4 +1,4 @@
-"""Serves health, metrics and the page; imports nothing of it if HTTP_BIND is empty."""
+"""Serves health, metrics and the page; imports none of that if HTTP_BIND is empty."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def open_socket(settings: Settings) -> socket.socket | None:
 async def open_site(
     settings: Settings, bound: socket.socket | None, state: DaemonState
 ) -> AsyncIterator[Telemetry]:
-    """Serve on the socket, if any, while the block lasts; yields what counts for /metrics."""
+    """Serve on the socket, if any, while the block lasts; yields the counters for /metrics."""
     if bound is None:
         yield TelemetryFanOut()
         return

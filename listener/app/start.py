@@ -1,4 +1,4 @@
-"""How a process starts: who it is, what it logs, and whether database and LML are ready for it."""
+"""How a process starts: its name, what it logs, and whether database and LML are ready for it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from listener.settings.bounds import masked
 
 _log = structlog.stdlib.get_logger()
 
-# PostgreSQL cuts application_name, and replaces what is not ASCII: other daemons look us up by it.
+# PostgreSQL truncates application_name and replaces non-ASCII; other daemons look us up by it.
 _LONGEST = 63
 _ODD = re.compile(r"[^A-Za-z0-9._-]")
 _ANNOUNCED = frozenset(("database_url", "wxyc_schema_name", "library_metadata_url"))
@@ -52,7 +52,7 @@ _CONNECT = Backoff(first=timedelta(seconds=0.5), most=timedelta(seconds=15))
 
 
 def session_name(name: str) -> str:
-    """Return `name`, version, host and process id, with a token: a container's ids come again.
+    """Return `name`, version, host and process id, with a token: containers reuse process ids.
 
     A long host name loses its start: its end distinguishes the pods of a deployment.
     """
@@ -74,7 +74,7 @@ def announce(settings: Settings) -> None:
         schema=settings.wxyc_schema_name,
         lml=str(settings.library_metadata_url),
         settings={
-            # What a query holds may be a token.
+            # A query may contain a token.
             name.upper(): (masked(name, getattr(settings, name)) or "").partition("?")[0]
             for name, field in Settings.model_fields.items()
             if name not in _ANNOUNCED and getattr(settings, name) != field.default
@@ -111,7 +111,7 @@ async def check_installation(settings: Settings, *, dry: bool = False) -> None:
 
     Raises `StoreUnavailableError` if it cannot be used.
     Logs triggers that do not work; without a history, verdicts are still written.
-    Sequences that a logical copy left behind its rows are brought up to them, unless `dry`.
+    Advances sequences that a logical copy left behind its rows, unless `dry`.
     """
     async with installing(settings.database_url.get_secret_value(), GRANT) as connection:
         missing = await require_installed(connection, settings.wxyc_schema_name)

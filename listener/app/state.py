@@ -27,7 +27,7 @@ from listener.engine.telemetry import TelemetryFanOut
 from listener.engine.watch import CaptureWatch, Watch
 
 _TOLD_EVERY, _NOT_OFTENER = timedelta(seconds=10), timedelta(seconds=0.1)
-# More than one look must find a loop that stands still before systemd kills the daemon.
+# Several checks must find a stuck loop before systemd kills the daemon.
 _LOOKS = 4
 
 

@@ -1,4 +1,4 @@
-"""Joins what asks about a stream: its changes, its due rows, and what failed before."""
+"""Joins the parts that ask about a stream: its changes, its due rows, and its failed rows."""
 
 from __future__ import annotations
 
@@ -33,25 +33,26 @@ class LibraryParts:
 
     @property
     def scope(self) -> Scope:
-        """The rows that a daemon searches for: one does it for all, so there are no shares."""
+        """The rows that a daemon searches for: one daemon searches for all, without shares."""
         return Scope(include_null_canonical=self.parts.settings.include_null_canonical)
 
     @property
     def batch_size(self) -> int:
-        """How many rows that are no compilations are asked in one call."""
+        """How many rows other than compilations are asked about in one call."""
         with_tracks = self.parts.settings.include_tracks is IncludeTracks.ALL
         return self.parts.settings.va_batch_size if with_tracks else self.parts.settings.batch_size
 
     def resolver(self, priority: Priority = Priority.CHANGE) -> Resolver:
-        """Make a resolver for what changed, or for what failed before."""
+        """Make a resolver for changed or previously failed rows."""
         resolver = self._resolver(priority, dry=False)
         resolver.latest = self.parts.latest
         return resolver
 
     def retriers(self, tally: Tally) -> list[Retrier]:
-        """Make what tries again releases that failed, counted in `tally`.
+        """Make the retriers of failed releases, which count in `tally`.
 
-        Those that may interrupt calls have one of their own: nobody else waits for such a call.
+        Releases that may interrupt calls have a separate one, so that no others wait for such a
+        call.
         """
         due = self.parts.store.due()
         retriers = []
@@ -72,9 +73,9 @@ class LibraryParts:
         await watch_releases(self.parts.lml.release, self.parts.store.due().note_release)
 
     def reconciler(self, *, dry: bool = False, insisting: bool = False) -> Reconciler:
-        """Make what searches for due rows; a dry one asks LML and writes nothing.
+        """Make the search for due rows; a dry one asks LML but writes nothing.
 
-        An insisting one asks about what it finds though the last answer may still hold.
+        An insisting one asks about the rows it finds although the last answer may still hold.
         """
         settings = self.parts.settings
         return Reconciler(
@@ -89,7 +90,7 @@ class LibraryParts:
         )
 
     def consumer(self, resolver: Resolver) -> Consumer:
-        """Make what follows the library."""
+        """Make the consumer of the library."""
         in_flight = self.parts.settings.lml_max_concurrent + BATCHES_ASIDE
         limits = consumer_limits(self.parts.settings, self.parts.settings.batch_size, in_flight)
         return Consumer(
@@ -131,7 +132,7 @@ class RotationParts:
     parts: Parts
 
     def warmer(self) -> Warmer:
-        """Make what warms the identities of rotation rows."""
+        """Make the warmer of rotation rows."""
         return Warmer(
             rotation=self.parts.store.rotation(),
             warming=self.parts.lml,
@@ -142,7 +143,7 @@ class RotationParts:
         )
 
     def walker(self) -> Walker:
-        """Make what walks over all that is being played."""
+        """Make the walker over the rotation."""
         return Walker(
             played=self.parts.store.rotation(),
             refresher=self._refresher(),
@@ -153,7 +154,7 @@ class RotationParts:
         )
 
     def consumer(self, warmer: Warmer) -> Consumer:
-        """Make what follows the rotation."""
+        """Make the consumer of the rotation."""
         limits = consumer_limits(self.parts.settings, LML_REFRESH_BATCH_CAP, REFRESH_CALLS)
         return Consumer(
             Stream.ROTATION,
@@ -166,7 +167,7 @@ class RotationParts:
         )
 
     def retrier(self, warmer: Warmer) -> Retrier:
-        """Make what tries again rotation rows that failed."""
+        """Make the retrier of failed rotation rows."""
         circuit, size = self.parts.circuits[Stream.ROTATION], LML_REFRESH_BATCH_CAP
         return Retrier(self.parts.store.rotation().retries, warmer.handle, circuit, batch_size=size)
 

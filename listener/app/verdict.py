@@ -1,4 +1,4 @@
-"""Whether all is well, by what the database knows: the one verdict, and the doctor's findings."""
+"""The verdict on the pipeline, as far as the database shows it, and the doctor's findings."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from listener.domain.pacing import BreakerState
 from listener.domain.words import plural
 from listener.settings import StatusSettings
 
-# Of a job that was switched off the last time is kept.
+# A job that was switched off keeps its last slot.
 _FORGOTTEN = timedelta(days=1)
-# What a scheduled job is a run of; a backfill is an audit of a library that was never asked about.
+# The runs of each scheduled job; a backfill is the audit of a library never asked about.
 _KINDS: Mapping[str, tuple[RunKind, ...]] = {
     "sweep": (RunKind.REFRESH, RunKind.SWEEP),
     "audit": (RunKind.AUDIT, RunKind.BACKFILL, RunKind.SWEEP),
@@ -60,7 +60,7 @@ _OF_LANES = frozenset(
 
 
 def verdict_on(status: Status, settings: StatusSettings) -> Wellness:
-    """Return the verdict on what was seen."""
+    """Return the verdict on a status."""
     return judge(
         Findings(
             at=status.at,
@@ -113,7 +113,7 @@ def _state_of(stream: StreamStatus) -> StreamState:
 
 
 def lml_trouble_of(stream: StreamStatus | Waiting) -> LmlTrouble | None:
-    """Return how LML fails the daemon that follows a stream, if it does."""
+    """Return how LML fails to answer the daemon that follows a stream, if it does."""
     since, next_try = stream.lml_trouble_since, stream.lml_next_try
     if not stream.holder_alive or stream.lml_trouble is None or since is None or next_try is None:
         return None
@@ -169,7 +169,7 @@ def _lane(stream: StreamStatus, status: Status, settings: StatusSettings) -> Fin
 
 def _holder(stream: StreamStatus) -> str:
     if stream.holder is None:
-        return "held by nobody"
+        return "held by no daemon"
     if not stream.holder_alive:
         return f"held by {stream.holder}, whose session is gone"
     since = "" if stream.held_since is None else f" since {_moment(stream.held_since)}"

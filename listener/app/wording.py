@@ -1,4 +1,4 @@
-"""What the database holds as people and programs read it, the same for commands and the page."""
+"""Values of the database as people and programs read them, for commands and the page alike."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from listener.adapters.postgres.worklists import ListedRelease, Worklist
 from listener.domain.verdict import VISITED_COMPILATION, Kind
 from listener.domain.words import span
 
-# Outcomes as people read them, where that differs from the ledger's word.
+# Outcomes in words for people, if these differ from the ledger's.
 _OUTCOMES = {Kind.SINGLE_ARTIST: "resolved", VISITED_COMPILATION: "visited compilation"}
 MEANINGS: Mapping[Worklist, str] = {
     Worklist.UNRESOLVED: "LML finds no single artist, the longest unverified first",
@@ -24,7 +24,7 @@ MEANINGS: Mapping[Worklist, str] = {
     Worklist.REPLACED: "identities that were replaced or withdrawn, the latest first",
     Worklist.PARKED: "rows that failed too often, the longest parked first",
 }
-# Confidence under which LML counts as unsure of an artist.
+# The confidence under which an identity counts as uncertain.
 UNSURE = 0.7
 _NAMES = {"row_id": "id", "artist_name": "artist", "album_title": "title"}
 # How a formula of a spreadsheet begins; some languages use full-width letters.

@@ -383,7 +383,9 @@ def test_rows_that_no_daemon_asks_about_are_a_failure(db: Connection, listener: 
     }
     assert seen["verdict"]["finding"].startswith("failing: no daemon follows library; start one")
     assert seen["verdict"]["finding"].endswith("3 rows not asked about yet")
-    assert seen["library lane"]["finding"].startswith("held by nobody; 3 changes waiting, the old")
+    assert seen["library lane"]["finding"].startswith(
+        "held by no daemon; 3 changes waiting, the old"
+    )
     assert seen["library lane"]["advice"].startswith("start a daemon: `listener run`")
     # Before the first start that is as it should be.
     assert listener.run("doctor", "--before-start").code == 0

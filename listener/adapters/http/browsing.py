@@ -136,7 +136,7 @@ async def nowhere(_: Request, __: Exception) -> Response:
 
 async def unreadable(_: Request, fault: Exception) -> Response:
     """Turn a fault of the database, or too many readers of it, into a page."""
-    advice = "Reload the page after a while; `listener doctor` says more."
+    advice = "Reload the page later, or run `listener doctor` to see why."
     page = trouble_page("This cannot be shown now", f"{fault}.", advice)
     return HTMLResponse(page, HTTPStatus.SERVICE_UNAVAILABLE)
 

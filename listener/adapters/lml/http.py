@@ -115,6 +115,6 @@ def _unpacker(encoding: str) -> Callable[[bytes], Iterator[bytes]]:
                 yield gzip.decompress(chunk, _PIECE)
                 chunk = gzip.unconsumed_tail
         except zlib.error as error:
-            raise MalformedReplyError("the reply is not gzip, though it says so") from error
+            raise MalformedReplyError("the reply is not gzip, although labelled so") from error
 
     return unpack

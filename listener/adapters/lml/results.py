@@ -109,7 +109,7 @@ _RESULT = TypeAdapter(_Result)
 
 
 class _Reply(Wire):
-    # In this order: an element that is no valid result is kept as it came.
+    # In this order: an invalid element is kept as it came.
     results: list[Annotated[_Result | Any, Field(union_mode="left_to_right")]] = Field(
         max_length=MOST_RESULTS
     )

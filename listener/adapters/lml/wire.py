@@ -164,7 +164,7 @@ class _Track:
         )
 
 
-# In this order: a malformed entry, or anything that is no list, is kept as it came.
+# In this order: a malformed entry, or anything but a list, is kept as it came.
 _Entry = Annotated[_Track | Any, Field(union_mode="left_to_right")]
 WireTracks = Annotated[list[_Entry] | Any, Field(union_mode="left_to_right")]
 

@@ -132,7 +132,7 @@ async def _connect(dsn: str, name: str) -> Connection:
     except psycopg.Error as error:
         if isinstance(error, errors.OperationalError) and not _may_reveal(dsn, str(error)):
             raise
-        message = "no connection; does DATABASE_URL have its special characters escaped?"
+        message = "cannot connect; are special characters in DATABASE_URL escaped?"
         raise StoreUnavailableError(message) from None
 
 

@@ -110,7 +110,7 @@ async def require_history(connection: Connection, backend: str) -> None:
     if obstacle is None and not table.readable:
         obstacle = "missing right on library_identity_history: SELECT on the table"
     if obstacle is not None:
-        message = f"there is no history to work with: {obstacle}; `listener doctor` says more"
+        message = f"former identities are not available: {obstacle}; run `listener doctor`"
         raise InstallationError(message)
 
 

@@ -134,7 +134,7 @@ async def _grant_against(refusal: str, connection: Connection, backend: str, rol
         grant = f"GRANT {what} TO {grantee}"
         if await _helps(grant, refusal, connection, backend, role):
             return grant
-    message = f"{refusal}; no grant of {connection.info.user} changes that, grant it as the owner"
+    message = f"{refusal}; {connection.info.user} cannot grant what is missing, but the owner can"
     raise InstallationError(message)
 
 

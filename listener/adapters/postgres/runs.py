@@ -97,7 +97,7 @@ class _RecordedRun:
             if await cursor.fetchone() == (True,):
                 return
             if not wait:
-                raise RunGoesOnError("another run over the same goes on already")
+                raise RunGoesOnError("another run over the same rows is in progress")
             if not warned:
                 _log.warning("waiting for another run over the same rows to end")
                 warned = True

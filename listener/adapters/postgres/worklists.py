@@ -140,5 +140,5 @@ async def requeue_parked(
             )
             return frozenset(library_id for library_id, _ in await cursor.fetchall())
     except errors.LockNotAvailable as error:
-        message = "another transaction keeps the rows locked; nothing was put back, try again"
+        message = "another transaction keeps the rows locked; nothing was requeued, try again"
         raise StoreUnavailableError(message) from error
