@@ -289,7 +289,9 @@ def test_refusal_that_no_grant_resolves_is_reported(db: Connection, role: str) -
         "UPDATE",
         "RAISE EXCEPTION 'only on weekdays' USING ERRCODE = 'insufficient_privilege';",
     )
-    with pytest.raises(InstallationError, match=r"fill_identities: .* no grant of .* changes that"):
+    with pytest.raises(
+        InstallationError, match=r"fill_identities: .* no grant by .* resolves that"
+    ):
         on(db, apply_grants, BACKEND, role)
 
 

@@ -134,7 +134,7 @@ async def _grant_against(refusal: str, connection: Connection, backend: str, rol
         grant = f"GRANT {what} TO {grantee}"
         if await _helps(grant, refusal, connection, backend, role):
             return grant
-    message = f"{refusal}; {connection.info.user} cannot grant what is missing, but the owner can"
+    message = f"{refusal}; no grant by {connection.info.user} resolves that, grant it as the owner"
     raise InstallationError(message)
 
 
