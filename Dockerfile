@@ -15,7 +15,7 @@ COPY .ci/uv.txt .ci/
 RUN python3 -m venv /opt/uv \
     && /opt/uv/bin/pip install --quiet --no-cache-dir --disable-pip-version-check -r .ci/uv.txt
 
-# The libraries change less often than the code, so they are a layer of their own.
+# The libraries change less often than the code, so they have their own layer.
 FROM tools AS libraries
 COPY pyproject.toml uv.lock ./
 RUN /opt/uv/bin/uv sync --frozen --no-dev --no-install-project --python python3 \

@@ -1,4 +1,4 @@
-"""What a run tells: its progress on standard error, then its counts; and what one would cost."""
+"""Prints a run's progress on standard error and its counts, and the estimate of a planned run."""
 
 from __future__ import annotations
 
