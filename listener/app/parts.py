@@ -26,7 +26,8 @@ from listener.engine.telemetry import Telemetry, TelemetryFanOut
 from listener.engine.tenure import ConsumerLimits
 from listener.settings import Settings
 
-# However many calls are in flight: more would only wait for the server's cores and hold memory.
+# However many calls are in flight: more would only wait for the server's cores and hold memory. So
+# many batches of searches may also be read ahead of their calls.
 _READING, _WRITING = 4, 8
 # In addition to those of the batches: one for each feeder, one each for changes, retries, searches
 # and the walk, one for readings and samples.
@@ -53,6 +54,7 @@ class Parts:
     lml: LmlClient
     circuits: Mapping[Stream, Circuit]
     permits: Permits
+    ahead: Permits = field(default_factory=lambda: Permits(_READING))
     reading: Permits = field(default_factory=lambda: Permits(_READING))
     writing: Permits = field(default_factory=lambda: Permits(_WRITING))
     refreshed: Counter[str] = field(default_factory=Counter)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -107,12 +107,15 @@ class LibraryParts:
     def _resolver(self, priority: Priority, *, dry: bool, insisting: bool = False) -> Resolver:
         settings, store = self.parts.settings, self.parts.store
         verdicts = store.verdicts(withdraw_on_change=settings.withdraw_on_change)
+        # Changes and retries never wait to be read until a call of a search has ended.
+        ahead = partial(self.parts.ahead.hold, priority)
         return Resolver(
             library=store.library(dry=dry, insisting=insisting),
             lml=self.parts.lml,
             verdicts=_DryVerdicts() if dry else verdicts,
             outbox=self.parts.store.outbox(),
             permit=partial(self.parts.permits.hold, priority),
+            ahead=ahead if priority is Priority.SEARCH else nullcontext,
             reading=partial(self.parts.reading.hold, priority),
             writing=partial(self.parts.writing.hold, priority),
             compilation_batch_size=settings.va_batch_size,

@@ -49,11 +49,11 @@ _LOCKED = "locked by another session"
 class Resolver:
     """Asks LML about the current content of library rows, and has its verdicts written.
 
-    `permit` limits the calls in flight, `reading` the batches that are read ahead of their call,
-    `writing` those whose replies are read and written. `circuit` is shared by all callers of the
-    stream. With `defer_compilations` a few compilations among other rows are handed back unasked:
-    asking them together with those of other batches takes fewer calls. `odd` remembers the oddities
-    that were logged, `latest` keeps answers.
+    `permit` limits the calls in flight, `ahead` the batches that are read ahead of their call,
+    `reading` those read at a time, `writing` those whose replies are read and written. `circuit` is
+    shared by all callers of the stream. With `defer_compilations` a few compilations among other
+    rows are handed back unasked: asking them together with those of other batches takes fewer
+    calls. `odd` remembers the oddities that were logged, `latest` keeps answers.
     """
 
     library: Library
@@ -66,6 +66,7 @@ class Resolver:
     circuit: Circuit
     include_tracks: IncludeTracks = IncludeTracks.COMPILATIONS
     defer_compilations: bool = False
+    ahead: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
     reading: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
     writing: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
     telemetry: Telemetry = field(default_factory=TelemetryFanOut)
@@ -105,10 +106,11 @@ class Resolver:
 
     async def _answer(self, work: BatchProgress, rows: Sequence[int]) -> None:
         async with AsyncExitStack() as work.ahead:
-            await work.ahead.enter_async_context(self.reading())
-            asking = await self.library.read(rows)
-            work.read(asking)
-            await self._settle_unasked(work, asking)
+            await work.ahead.enter_async_context(self.ahead())
+            async with self.reading():
+                asking = await self.library.read(rows)
+                work.read(asking)
+                await self._settle_unasked(work, asking)
             try:
                 await self._ask_all(work, asking.questions)
             except SERVICE_FAULTS:

@@ -14,7 +14,7 @@ from psycopg import sql
 
 from listener.demo.catalogue import albums_tsv, fill
 from listener.simulator import Knowledge, Latency, Simulator, verdict_for
-from tests.acceptance.conftest import Commands, Start, asked, eventually
+from tests.acceptance.conftest import Commands, Start, asked, capture_again, eventually
 from tests.catalogue import add_release, count, delete_release, outbox_size, rename, table
 from tests.conftest import BACKEND, Connection, with_database
 
@@ -288,6 +288,23 @@ def test_cut_connections_lose_nothing(db: Connection, start: Start, simulator: S
     eventually(lambda: all_answered(db))
     assert row not in unanswered(db)
     assert daemon.process.poll() is None
+
+
+def test_change_without_a_question_waits_for_no_call(
+    quiet: Connection, start: Start, simulator: Simulator
+) -> None:
+    """Calls of a search take all permits, and a change waits for the next."""
+    add_releases(quiet, 20)
+    capture_again(quiet)
+    simulator.faults.add("hang")
+    start(LML_MAX_CONCURRENT="1", BATCH_SIZE="1").following()
+    simulator.calls.wait_for(1)
+    row = add_release(quiet)
+    # At once: a release that is read before it is deleted is asked about.
+    with quiet.transaction():
+        delete_release(quiet, add_release(quiet))
+    eventually(lambda: outbox_size(quiet) == 1)
+    assert row in unanswered(quiet)
 
 
 def test_outage_of_lml_keeps_the_changes_and_is_seen(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from random import Random
 from typing import Any
@@ -1454,8 +1454,8 @@ async def test_few_batches_are_read_ahead_of_their_calls() -> None:
     """However many batches wait for a call, few hold questions, which grow old."""
     rows = range(40)
     case = Case(rows, library=Library(answered=some(7), unreadable=some(8)))
-    reading = Permits(2)
-    case.resolver.reading = lambda: reading.hold(Priority.CHANGE)
+    ahead = Permits(2)
+    case.resolver.ahead = lambda: ahead.hold(Priority.CHANGE)
     case.permits = Permits(1)
     async with asyncio.TaskGroup() as tasks, case.permits.hold(Priority.CHANGE):
         for row in rows:
@@ -1465,4 +1465,20 @@ async def test_few_batches_are_read_ahead_of_their_calls() -> None:
         assert not case.lml.batches
     assert case.library.order == 40
     assert len(case.lml.batches) == 38
-    assert not reading.in_flight
+    assert not ahead.in_flight
+
+
+async def test_batch_is_read_and_settled_while_others_wait_for_their_calls() -> None:
+    case = Case(range(10), library=Library(gone=some(9)))
+    ahead, reading = Permits(2), Permits(1)
+    search = replace(case.resolver, ahead=lambda: ahead.hold(Priority.CHANGE))
+    for resolver in (search, case.resolver):
+        resolver.reading = lambda: reading.hold(Priority.CHANGE)
+    case.permits = Permits(1)
+    async with asyncio.TaskGroup() as tasks, case.permits.hold(Priority.CHANGE):
+        for row in range(9):
+            tasks.create_task(search.handle(Batch({row: ()})))
+        await for_a_while(60.0)
+        assert (await case.retry(9)).settled == some(9)
+        assert not case.lml.batches
+    assert len(case.lml.batches) == 9
