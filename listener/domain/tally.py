@@ -70,7 +70,7 @@ class Tally:
     skipped: Counter[Skip] = field(default_factory=Counter)
     tracks: Counter[TrackCount] = field(default_factory=Counter)
     source_rows_skipped_null_confidence: int = field(
-        default=0, metadata={"meaning": "Provenance entries left out for want of a confidence."}
+        default=0, metadata={"meaning": "Provenance entries skipped: no confidence."}
     )
     capture_missed: int = field(
         default=0,
@@ -78,10 +78,10 @@ class Tally:
     )
     identities_withdrawn: int = field(
         default=0,
-        metadata={"meaning": "Removed: the row was renamed, and LML finds none for it now."},
+        metadata={"meaning": "Removed: the row was renamed, and LML now finds none."},
     )
     resolved_now_unresolved: int = field(
-        default=0, metadata={"meaning": "Identities that stay although LML finds none now."}
+        default=0, metadata={"meaning": "Identities that stay although LML now finds none."}
     )
     kept_manual: int = field(
         default=0, metadata={"meaning": "Identities left alone because a person set them."}
@@ -125,7 +125,7 @@ class Tally:
         return round(self.lml_latency.total_seconds() * 1000)
 
     def counters(self) -> Iterator[tuple[str, str, int]]:
-        """Yield name, meaning and count of all that is counted beside the rows' outcomes."""
+        """Yield name, meaning and count of everything counted besides the rows' outcomes."""
         for each in fields(self):
             if "meaning" in each.metadata:
                 yield each.name, each.metadata["meaning"], getattr(self, each.name)

@@ -1,4 +1,4 @@
--- Adds an artist, unless one of that name is there.
+-- Adds an artist, unless there is one of that name.
 INSERT INTO {backend}.artists (artist_name)
 SELECT %(artist_name)s::text
 WHERE NOT EXISTS (

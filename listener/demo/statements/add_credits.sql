@@ -1,4 +1,4 @@
--- Adds the credits of a compilation, and to the catalogue the artists of all but the last that it has not.
+-- Adds the credits of a compilation, and the missing artists of all but the last credit.
 WITH credited AS (
     SELECT
         c.artist_name,

@@ -1,4 +1,4 @@
--- Adds one release; its artist must be there.
+-- Adds one release; its artist must exist.
 INSERT INTO {backend}.library (artist_id, artist_name, album_title, label, code_volume_letters)
 SELECT min(a.id), a.artist_name, %(album_title)s, %(label)s, %(letters)s
 FROM {backend}.artists AS a

@@ -1,4 +1,4 @@
--- Checks that nothing was lost: every release with an artist name has the verdict on its present names,
+-- Checks that nothing was lost: every release with an artist name has the verdict on its current names,
 -- every single artist has its identity row, every credit of a visited compilation that has one artist in the catalogue
 -- is linked to it, no identity of ours answers another question, and no change waits.
 SELECT

@@ -1,4 +1,4 @@
--- Counts the former identities of some releases by the reason why they stand no more.
+-- Counts the former identities of some releases by the reason why they were replaced.
 SELECT
     h.superseded_reason AS reason,
     count(*) AS states

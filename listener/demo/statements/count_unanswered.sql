@@ -1,4 +1,4 @@
--- Counts the releases, among some, whose present names LML has not been asked about and answered.
+-- Counts the releases, among some, about whose current names LML has not yet been asked, or not yet answered.
 SELECT count(*) AS unanswered
 FROM {backend}.library AS l
 LEFT JOIN listener.ledger AS g ON g.library_id = l.id

@@ -1,4 +1,4 @@
--- Every artist of a catalogue that the backend does not have yet.
+-- Adds every artist of a catalogue that the backend does not have yet.
 INSERT INTO {backend}.artists (artist_name)
 SELECT DISTINCT release.artist_name
 FROM unnest(%(artist_names)s::text[]) AS release (artist_name)

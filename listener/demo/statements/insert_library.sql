@@ -1,4 +1,4 @@
--- A catalogue's releases as library rows, in the catalogue's order; artists must be there.
+-- Adds a catalogue's releases as library rows, in the catalogue's order; their artists must exist.
 INSERT INTO {backend}.library (artist_id, artist_name, album_title, label, code_volume_letters)
 SELECT artist.id, release.artist_name, release.album_title, release.label, release.letters
 FROM unnest(

@@ -1,4 +1,4 @@
--- Reads what some releases became, the catalogues behind each, and whether an identity row is there.
+-- Reads what some releases became, the catalogues behind each, and whether there is an identity row.
 SELECT
     g.outcome,
     ARRAY(
