@@ -13,7 +13,7 @@ from listener.domain.faults import StoreUnavailableError
 
 @dataclass
 class FakeCatalogue:
-    """Has the rows 1 to `rows`; a `fault` is raised after so many `parts` of a download."""
+    """Has the rows 1 to `rows`; raises `fault` after `parts` parts of a download."""
 
     meanings: ClassVar[Mapping[str, str]] = {"parked": "failed too often"}
 

@@ -1,4 +1,4 @@
-"""Commands by name: the command line imports each only once it is needed."""
+"""Commands by name: the command line imports each only on demand."""
 
 from __future__ import annotations
 

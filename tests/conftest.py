@@ -63,7 +63,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Start the server if a test needs it: the first one shall not wait for it in its own time."""
+    """Start the server if a test needs it, outside the first test's own time."""
     config = session.config
     needed = any(item.get_closest_marker("database") for item in session.items)
     if needed and not config.option.collectonly:

@@ -1,4 +1,4 @@
-"""Asks LML so many times, whatever it answers; prints what that took of this process."""
+"""Asks LML a given number of times, whatever it answers; prints what that cost this process."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class HurryingLoop(asyncio.SelectorEventLoop):
 
 
 async def eventually(fact: Callable[[], object], seconds: float = 1.0) -> bool:
-    """Let the loop run until a fact has come true, for so many real seconds at most."""
+    """Let the loop run until a fact is true, for at most the given number of real seconds."""
     until = asyncio.get_running_loop().time() + seconds * PACE
     while not fact():
         if asyncio.get_running_loop().time() > until:
@@ -73,7 +73,7 @@ async def eventually(fact: Callable[[], object], seconds: float = 1.0) -> bool:
 
 
 def qid(artist: str, title: str) -> str | None:
-    """Return what LML finds for a name; None if that is no single artist."""
+    """Return what LML finds for a name; None if that is not a single artist."""
     if artist.startswith(("Nobody", "V/A")):
         return None
     return f"Q{crc32(f'{artist}/{title}'.encode())}"

@@ -40,7 +40,7 @@ ended() {
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Commands that a person copies from line `line` of a runbook, and how they shall end."""
+    """Commands that a person copies from line `line` of a runbook, and how they must end."""
 
     line: int
     text: str

@@ -18,7 +18,7 @@ from listener.domain.words import span
 _OUTCOMES = {Kind.SINGLE_ARTIST: "resolved", VISITED_COMPILATION: "visited compilation"}
 MEANINGS: Mapping[Worklist, str] = {
     Worklist.UNRESOLVED: "LML finds no single artist, the longest unverified first",
-    Worklist.LOW_CONFIDENCE: "LML is not sure of the artist, the least sure first",
+    Worklist.LOW_CONFIDENCE: "LML is not sure of the artist, the least certain first",
     Worklist.ROTATION: "played now, without a Discogs release or an LML identity",
     Worklist.CREDITS: "compilations with credits that are linked to no artist",
     Worklist.REPLACED: "identities that were replaced or withdrawn, the latest first",

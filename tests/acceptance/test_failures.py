@@ -1,4 +1,4 @@
-"""Rows that cannot be answered hold up none that can."""
+"""Rows that cannot be answered delay none that can."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def test_credits_that_come_after_the_verdict_are_linked_by_the_next_sweep(
     other = add_release(db, "Stereolab", "Dots and Loops")
     eventually(lambda: {release, other} <= outcomes(db).keys())
     for row in (release, other):
-        # What LML knows of the one, it shall know of the others.
+        # LML knows about the others what it knows about the one.
         (legacy,) = db.execute(
             sql.SQL("SELECT legacy_release_id FROM {} WHERE id = %s").format(table("library")),
             (row,),

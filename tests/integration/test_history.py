@@ -740,7 +740,7 @@ async def test_identity_that_changes_while_one_is_restored_is_kept(
 async def test_identity_that_comes_while_one_is_restored_is_not_replaced(
     db: Connection, dsn: str, asked: Asked
 ) -> None:
-    """Nothing stood there to be kept, and nobody said that what came shall go."""
+    """There was nothing to keep, and nobody decided that the new identity must go."""
     row = add_release(db)
     await asked(row, identity("Q1"))
     rename(db, row, "Broadcast")
@@ -819,7 +819,7 @@ def test_history_is_found_usable_whatever_the_planner_is_set_to(dsn: str, settin
 @pytest.mark.parametrize("join", ["nestloop", "hashjoin", "mergejoin"])
 @pytest.mark.parametrize("by_key", [True, False])
 def test_sequences_are_checked_under_any_plan(db: Connection, join: str, by_key: bool) -> None:
-    """Asked for its rights to what is no sequence, PostgreSQL raises."""
+    """PostgreSQL raises if asked for sequence rights on anything but a sequence."""
     for each in ("nestloop", "hashjoin", "mergejoin"):
         db.execute(f"SET enable_{each} = {'on' if each == join else 'off'}")
     for each in ("indexscan", "bitmapscan"):

@@ -73,7 +73,7 @@ def edge(answer: Answer) -> Iterator[str]:
 
 
 def reply(body: bytes, *headers: bytes, times: int = 1) -> Iterator[bytes]:
-    """Yield a reply whose body is `body` so many times."""
+    """Yield a reply that repeats `body` the given number of times."""
     fields = [b"content-length: %d" % (len(body) * times), *headers]
     yield b"\r\n".join([b"HTTP/1.1 200 OK", b"content-type: application/json", *fields, b"", b""])
     for _ in range(times):
@@ -86,14 +86,14 @@ def squeezed(data: bytes) -> bytes:
 
 
 def bomb(mebibytes: int) -> bytes:
-    """Return gzip of so many MiB of zeros: a flushed block may be repeated."""
+    """Return gzip of the given MiB of zeros: a flushed block may be repeated."""
     squeeze = zlib.compressobj(9, wbits=-15)
     block = squeeze.compress(bytes(MIB)) + squeeze.flush(zlib.Z_FULL_FLUSH)
     return squeezed(b"")[:10] + block * mebibytes
 
 
 GZIP = b"content-encoding: gzip"
-# What is sent, and how often in one reply; made when it is needed, for it is much.
+# What is sent, and how often in one reply; made on demand, because it is large.
 SHAPES: dict[str, Callable[[], tuple[bytes, int, tuple[bytes, ...]]]] = {
     "plain": lambda: (b'{"results":[' + b" " * (MIB - 12), 73, ()),
     "gzip": lambda: (bomb(1024), 1, (GZIP,)),
@@ -153,7 +153,7 @@ LARGEST: dict[str, Callable[[], bytes]] = {
 
 
 def of_releases(releases: int, credited: int, credit: Callable[[int], bytes]) -> bytes:
-    """Return a reply about compilations, each with so many different credits."""
+    """Return a reply about compilations, each with the given number of different credits."""
     found = (
         b'{"library_id":%d,"kind":"compilation","tracks_attempted":true,"tracks":[%s]}'
         % (row, b",".join(map(credit, range(row * credited, (row + 1) * credited))))

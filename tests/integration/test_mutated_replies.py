@@ -173,7 +173,7 @@ async def test_no_reply_crashes_the_resolver_or_writes_anything_it_did_not_conta
         assert outcome.settled == set(ROWS)
         assert resolver.tally.scanned == len(ROWS)
     else:
-        # What is no reply of LML's is about no row; one that cannot be read may be about any.
+        # What is not a reply of LML concerns no row; an unreadable reply may concern any.
         assert isinstance(outcome.fault, LmlUnavailableError)
         suspects = set(ROWS) if isinstance(outcome.fault, CallInterruptedError) else set()
         assert outcome.tried == suspects

@@ -55,7 +55,7 @@ def test_granted_rights_are_exactly_the_required_ones(dsn: str, role: str) -> No
 def test_each_right_that_was_withdrawn_is_named(db: Connection, dsn: str, role: str) -> None:
     everything = granted(db, role)
     assert len(everything) > 30
-    # Without them there is no way to look.
+    # Without them nothing can be checked.
     looked = [each for each in everything if each.kind != "DATABASE"]
     for right in looked:
         with db.transaction(force_rollback=True):

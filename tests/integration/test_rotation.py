@@ -41,7 +41,7 @@ def play(
     album: int | None = None,
     killed: int | None = None,
 ) -> int:
-    """Put a release into rotation, to be taken out in so many days; return the row's id."""
+    """Put a release into rotation, to end in the given number of days; return the row's id."""
     row = db.execute(
         sql.SQL(
             "INSERT INTO {}"

@@ -573,7 +573,7 @@ def test_verdict_is_the_first_line(db: Connection, dsn: str) -> None:
 
 
 def enter_run(db: Connection, kind: RunKind, hours: float, outcome: str, cause: str) -> None:
-    """Write a run that began so many hours ago and took a minute."""
+    """Write a run that began the given number of hours ago and took a minute."""
     db.execute(
         "INSERT INTO listener.run (kind, cause, holder, started_at, ended_at, outcome, reason)"
         " SELECT %s, %s, 'listener gone', b.began, b.began + interval '1 min', %s, 'why'"
