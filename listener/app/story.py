@@ -146,7 +146,7 @@ def _identity(story: Story) -> Iterator[tuple[str, str]]:
     if identity is None:
         yield "identity", "none, although LML found one: it was removed" if found else "none"
         return
-    yield "identity", f"{_standing(identity, story)}; {ids_of(identity)}"
+    yield "identity", f"{_standing(identity, story)}; {_ids_of(identity)}"
     if identity.kept:
         kept = "LML's verdict did" if found else "verdicts do"
         yield "", f"a person's work: {kept} not replace it"
@@ -217,10 +217,10 @@ def former_line(state: FormerIdentity, now: datetime) -> str:
 def identity_line(identity: FormerIdentity | StandingIdentity) -> str:
     """Describe an identity in one line."""
     method = f"method {printable(identity.method)}, confidence {identity.confidence:.2f}"
-    return f"{ids_of(identity)}; {method}"
+    return f"{_ids_of(identity)}; {method}"
 
 
-def ids_of(identity: FormerIdentity | StandingIdentity) -> str:
+def _ids_of(identity: FormerIdentity | StandingIdentity) -> str:
     """List the ids of an identity, each with its catalogue."""
     values = {name: getattr(identity, column, None) for name, column in _IDS.items()}
     shown = [f"{name} {printable(str(value))}" for name, value in values.items() if value]

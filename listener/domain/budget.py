@@ -16,9 +16,9 @@ DISCOGS_CALLS = 50 - 20
 COLD_COST = 4.0
 # LML works on five rows and identities at a time, for all callers. A cold identity holds its place
 # while Discogs keeps LML waiting; this many leave one place for questions about the library.
-COLD_AT_ONCE = 4
+_COLD_AT_ONCE = 4
 # LML makes this many concurrent Discogs calls for all refreshes together.
-LANE_WIDTH = 2
+_LANE_WIDTH = 2
 # After this many identities their measured cost outweighs the initial guess.
 _DOUBT = 3
 _KNOWN_COST = 0.08
@@ -57,7 +57,7 @@ class RefreshLimits:
     warm_identity: timedelta = timedelta(milliseconds=8)
     fastest_call: timedelta = timedelta(milliseconds=200)
     discogs_calls: int = DISCOGS_CALLS
-    cold: int = COLD_AT_ONCE
+    cold: int = _COLD_AT_ONCE
 
     def shared(self, share: float) -> Self:
         """Return a share (above 0, to 1) of these limits, for one of several installations.
@@ -185,4 +185,4 @@ def cost_of(limits: RefreshLimits, identities: int, parts: float, took: timedelt
     A reply does not say which of them LML fetched; its duration limits how many those can be.
     """
     fetching = took - limits.warm_call - limits.warm_identity * identities
-    return max(0, min(math.ceil(parts), LANE_WIDTH * (fetching // limits.fastest_call)))
+    return max(0, min(math.ceil(parts), _LANE_WIDTH * (fetching // limits.fastest_call)))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-LONGEST_POSITION = 20
+_LONGEST_POSITION = 20
 # Fewer unmatched rows in a batch do not show that the two sides spell names differently.
 _DRIFT = 10
 
@@ -122,6 +122,6 @@ def _key(entry: Credit, positions: set[str]) -> TrackKey:
         track_title=entry.track_title,
         resolved_artist_name=entry.resolved_artist_name,
         confidence=entry.confidence,
-        track_position=position if position and len(position) <= LONGEST_POSITION else None,
+        track_position=position if position and len(position) <= _LONGEST_POSITION else None,
         positions=len(positions),
     )

@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # For probes, which have no token; the replies reveal only whether we are ready, and why not.
-OPEN_PATHS = frozenset(("/livez", "/readyz"))
+_OPEN_PATHS = frozenset(("/livez", "/readyz"))
 _METHODS = frozenset(("GET", "HEAD"))
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -60,7 +60,7 @@ class Guard:
         if scope["method"] not in _METHODS:
             status = HTTPStatus.METHOD_NOT_ALLOWED
             return PlainTextResponse("read-only: use GET or HEAD\n", status, {"allow": "GET, HEAD"})
-        if scope["path"] in OPEN_PATHS:
+        if scope["path"] in _OPEN_PATHS:
             return None
         headers = Headers(scope=scope)
         if self._hosts is not None and _name(headers.get("host", "")) not in self._hosts:

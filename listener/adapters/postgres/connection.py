@@ -62,7 +62,7 @@ _LIMITS = {
 }
 
 
-async def prepare_session(connection: Connection) -> None:
+async def _prepare_session(connection: Connection) -> None:
     """Set the limits of a session."""
     await connection.execute(*sessions.set_up(_LIMITS))
     await connection.execute(*sessions.yield_locks())
@@ -71,7 +71,7 @@ async def prepare_session(connection: Connection) -> None:
     register_columns(connection.adapters)
 
 
-def connection_arguments(database: Database) -> dict[str, Any]:
+def _connection_arguments(database: Database) -> dict[str, Any]:
     """Return the arguments with which we open every connection."""
     return sessions.arguments(database.holder) | {
         "connect_timeout": max(1, round(database.connect_timeout.total_seconds())),
@@ -96,9 +96,9 @@ class _Patient(psycopg.AsyncConnection[Any]):
 
 async def open_session(database: Database) -> Connection:
     """Open a separate connection, outside the pool."""
-    connection = await _Patient.connect(database.dsn, **connection_arguments(database))
+    connection = await _Patient.connect(database.dsn, **_connection_arguments(database))
     try:
-        await prepare_session(connection)
+        await _prepare_session(connection)
     except BaseException:
         # Even when cancelled: nothing else refers to it yet.
         await connection.close()
@@ -164,8 +164,8 @@ async def open_pool(database: Database, size: int) -> AsyncIterator[Pool]:
     pool = Pool(
         database.dsn,
         connection_class=Noting,
-        kwargs=connection_arguments(database),
-        configure=prepare_session,
+        kwargs=_connection_arguments(database),
+        configure=_prepare_session,
         min_size=1,
         max_size=size,
         timeout=database.connect_timeout.total_seconds(),

@@ -36,7 +36,7 @@ from listener.adapters.postgres.status import Status, read_status
 from listener.domain.database import HistoryTable, Rights, Server, WakeupTrial
 from listener.domain.faults import StoreUnavailableError
 
-DOCTOR = "listener-doctor"
+_DOCTOR = "listener-doctor"
 _LIMITS = {"statement_timeout": "5s", "lock_timeout": "2s"}
 _ECHO_WITHIN = timedelta(seconds=2)
 _WAKEUPS_WITHIN = timedelta(seconds=10)
@@ -49,7 +49,7 @@ async def examining(dsn: str) -> AsyncIterator[Connection]:
 
     Raises as `connected` does, and so does everything that reads the database here.
     """
-    async with connected(dsn, DOCTOR) as connection, connection.transaction():
+    async with connected(dsn, _DOCTOR) as connection, connection.transaction():
         await connection.execute("SET TRANSACTION READ ONLY")
         await connection.execute(*set_up(_LIMITS, local=True))
         yield connection
@@ -58,7 +58,7 @@ async def examining(dsn: str) -> AsyncIterator[Connection]:
 @asynccontextmanager
 async def rehearsing(dsn: str) -> AsyncIterator[Connection]:
     """Connect in a transaction that is rolled back; otherwise as `examining`."""
-    async with connected(dsn, DOCTOR) as connection, connection.transaction(force_rollback=True):
+    async with connected(dsn, _DOCTOR) as connection, connection.transaction(force_rollback=True):
         await connection.execute(*set_up(_LIMITS, local=True))
         await connection.execute(*yield_locks(local=True))
         yield connection
@@ -141,9 +141,9 @@ async def try_wakeups(dsn: str) -> WakeupTrial:
     with translated():
         async with (
             asyncio.timeout(_WAKEUPS_WITHIN.total_seconds()),
-            connected(dsn, DOCTOR) as listening,
-            connected(dsn, DOCTOR) as other,
-            connected(dsn, DOCTOR) as third,
+            connected(dsn, _DOCTOR) as listening,
+            connected(dsn, _DOCTOR) as other,
+            connected(dsn, _DOCTOR) as third,
         ):
             heard = await _heard(listening, other)
             return WakeupTrial(
