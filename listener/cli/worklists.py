@@ -84,7 +84,8 @@ async def _print_all(
     connection: Connection, backend: str, *, worklist: Worklist, below: float, as_json: bool
 ) -> None:
     first = True
-    listed = stream_worklist(connection, backend, worklist, below=below, part=_PART)
+    # Held: a person may read the first page for as long as they like.
+    listed = stream_worklist(connection, backend, worklist, below=below, part=_PART, held=True)
     async with aclosing(listed) as parts:
         async for part in parts:
             if as_json:

@@ -9,7 +9,7 @@ import json
 import pytest
 from psycopg import sql
 
-from tests.acceptance.conftest import Commands
+from tests.acceptance.conftest import Commands, eventually
 from tests.acceptance.test_parked import park
 from tests.catalogue import add_release, table
 from tests.conftest import Connection
@@ -61,12 +61,41 @@ def test_list_is_paged_and_csv_has_all_of_it(db: Connection, listener: Commands)
 def test_long_list_is_printed_in_parts_that_make_one_document(
     db: Connection, listener: Commands
 ) -> None:
+    ids = add_unresolved(db, 20_000)
+    as_json = listener.run("list", "unresolved", "--json").stdout
+    assert as_json.endswith("]\n")
+    assert [each["id"] for each in json.loads(as_json)] == ids
+    as_csv = csv.DictReader(io.StringIO(listener.run("list", "unresolved", "--csv").stdout))
+    assert [int(each["id"]) for each in as_csv] == ids
+    db.execute("DELETE FROM listener.ledger")
+    assert json.loads(listener.run("list", "unresolved", "--json").stdout) == []
+
+
+def test_slow_reader_of_a_long_list_keeps_no_transaction_open(
+    db: Connection, listener: Commands
+) -> None:
+    ids = add_unresolved(db, 20_000)
+    process = listener.begin("list", "unresolved", "--json")
+    waiting = (
+        "SELECT state FROM pg_stat_activity WHERE application_name = 'listener-list'"
+        " AND datname = current_database() AND query LIKE 'FETCH%' AND state <> 'active'"
+    )
+    eventually(lambda: db.execute(waiting).rowcount > 0)
+    states = db.execute(waiting).fetchall()
+    ran = listener.finish(process)
+    assert states == [("idle",)]
+    assert [each["id"] for each in json.loads(ran.stdout)] == ids
+
+
+def add_unresolved(db: Connection, number: int) -> list[int]:
+    """Add releases for which LML found nothing; return their ids, the longest unresolved first."""
     first = add_release(db)
     db.execute(
         sql.SQL(
             "INSERT INTO {0} (artist_id, artist_name, album_title)"
-            " SELECT artist_id, artist_name, n::text FROM {0}, generate_series(2, 20000) AS n"
-        ).format(table("library"))
+            " SELECT artist_id, artist_name, n::text FROM {0}, generate_series(2, %s) AS n"
+        ).format(table("library")),
+        (number,),
     )
     db.execute(
         sql.SQL(
@@ -76,14 +105,7 @@ def test_long_list_is_printed_in_parts_that_make_one_document(
             " 'infinity' FROM {}"
         ).format(table("library"))
     )
-    ids = list(range(first, first + 20_000))
-    as_json = listener.run("list", "unresolved", "--json").stdout
-    assert as_json.endswith("]\n")
-    assert [each["id"] for each in json.loads(as_json)] == ids
-    as_csv = csv.DictReader(io.StringIO(listener.run("list", "unresolved", "--csv").stdout))
-    assert [int(each["id"]) for each in as_csv] == ids
-    db.execute("DELETE FROM listener.ledger")
-    assert json.loads(listener.run("list", "unresolved", "--json").stdout) == []
+    return list(range(first, first + number))
 
 
 def test_unlistable_kind_is_explained(listener: Commands) -> None:

@@ -28,10 +28,12 @@ def listed(
 
 
 async def in_parts(
-    connection: sessions.Connection, backend: str, part: int
+    connection: sessions.Connection, backend: str, part: int, *, held: bool = False
 ) -> list[tuple[Sequence[ListedRelease], TransactionStatus]]:
     """Return the parts of a list, and the state of the session while each was at hand."""
-    parts = stream_worklist(connection, backend, Worklist.UNRESOLVED, below=0.7, part=part)
+    parts = stream_worklist(
+        connection, backend, Worklist.UNRESOLVED, below=0.7, part=part, held=held
+    )
     return [(each, connection.info.transaction_status) async for each in parts]
 
 
@@ -91,6 +93,9 @@ def test_long_list_comes_in_parts_and_the_last_holds_no_transaction(
     assert [state for _, state in found] == [
         TransactionStatus.INTRANS if length == part else TransactionStatus.IDLE
         for length in lengths
+    ]
+    assert look(dsn, BACKEND, in_parts, part, held=True) == [
+        (each, TransactionStatus.IDLE) for each, _ in found
     ]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -40,6 +41,7 @@ _STATEMENTS = {
 _PART = 500
 _SLOW_READER = "75s"
 _IDLE: LiteralString = "SELECT set_config('idle_in_transaction_session_timeout', %s, true)"
+_EVER_IDLE: LiteralString = "SET idle_session_timeout = 0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,23 +82,43 @@ async def read_worklist(
 
 
 async def stream_worklist(
-    connection: Connection, backend: str, worklist: Worklist, *, below: float, part: int = _PART
+    connection: Connection,
+    backend: str,
+    worklist: Worklist,
+    *,
+    below: float,
+    part: int = _PART,
+    held: bool = False,
 ) -> AsyncGenerator[Sequence[ListedRelease], None]:
     """Yield all entries, as of one time, in parts of `part`; otherwise like `read_worklist`.
 
-    A caller may spend any time on the last part, and up to 75 s on each part before that.
+    A caller may spend any time on the last part, and up to 75 s on each part before that; any time
+    on each if the list is `held`: the server then keeps a copy of it instead of a transaction.
     """
     await _require(connection, backend, worklist)
     parameters = {"below": below, "limit": None, "skip": 0}
-    async with connection.transaction():
-        # The session is idle in its transaction while a slow client reads.
-        await connection.execute(_IDLE, (_SLOW_READER,))
-        async with connection.cursor("worklist", row_factory=class_row(ListedRelease)) as cursor:
-            await cursor.execute(query(_STATEMENTS[worklist], backend), parameters)
-            while len(listed := await cursor.fetchmany(part)) == part:
-                yield listed
+    rows = class_row(ListedRelease)
+    async with (
+        _idling(connection, held=held),
+        connection.cursor("worklist", row_factory=rows, withhold=held) as cursor,
+    ):
+        await cursor.execute(query(_STATEMENTS[worklist], backend), parameters)
+        while len(listed := await cursor.fetchmany(part)) == part:
+            yield listed
     if listed:
         yield listed
+
+
+@asynccontextmanager
+async def _idling(connection: Connection, *, held: bool) -> AsyncIterator[None]:
+    """Let the session be idle while a slow client reads: in a transaction, unless `held`."""
+    if held:
+        await connection.execute(_EVER_IDLE)
+        yield
+        return
+    async with connection.transaction():
+        await connection.execute(_IDLE, (_SLOW_READER,))
+        yield
 
 
 async def _require(connection: Connection, backend: str, worklist: Worklist) -> None:
