@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 
 from listener.app.parts import BATCHES_ASIDE, REFRESH_CALLS, Parts, consumer_limits, refresh_limits
@@ -24,9 +23,6 @@ from listener.engine.resolver import Resolver
 from listener.engine.retrier import Retrier, note_release, watch_releases
 from listener.engine.walker import Walker
 from listener.engine.warmer import Warmer
-
-# Each look costs an idle daemon, and they fail seldom.
-_SUSPECTS_EVERY = timedelta(seconds=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +54,14 @@ class LibraryParts:
         Releases that may interrupt calls have a separate one, so that no others wait for such a
         call.
         """
-        due, circuit = self.parts.store.due(), self.parts.circuits[Stream.LIBRARY]
+        due = self.parts.store.due()
         retriers = []
         for suspicion, size in {0: self.parts.settings.batch_size, **TOGETHER}.items():
             resolver = self.resolver(Priority.SEARCH if suspicion else Priority.RETRY)
             resolver.tally = tally
             find = partial(due.retries, suspicion=suspicion)
-            retrier = Retrier(find, resolver.handle, circuit, batch_size=size)
-            if suspicion:
-                retrier.every = _SUSPECTS_EVERY
-            retriers.append(retrier)
+            circuit = self.parts.circuits[Stream.LIBRARY]
+            retriers.append(Retrier(find, resolver.handle, circuit, batch_size=size))
         return retriers
 
     async def note_release(self) -> None:

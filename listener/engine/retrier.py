@@ -15,6 +15,7 @@ from listener.engine.supervisor import keep_doing
 
 _log = structlog.stdlib.get_logger()
 
+_EVERY = timedelta(seconds=1)
 _LOOK_EVERY = timedelta(minutes=1)
 
 _Ask = Callable[[], Awaitable[str | None]]
@@ -34,7 +35,6 @@ class Retrier:
     circuit: Circuit
     _: KW_ONLY
     batch_size: int
-    every: timedelta = timedelta(seconds=1)
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -43,18 +43,18 @@ class Retrier:
     async def _retry(self) -> timedelta:
         """Retry one batch of rows; return how long to wait before the next."""
         if self.circuit.paused_for():
-            return self.every
+            return _EVERY
         rows = await self.due(self.batch_size)
         # Another call may have failed meanwhile.
         if not rows or self.circuit.paused_for():
-            return self.every
+            return _EVERY
         most = self.circuit.begin_trial()
         outcome = await self.handle(Batch(dict.fromkeys(rows[:most], ())))
         if isinstance(outcome.fault, StoreUnavailableError):
             raise outcome.fault
         # Settled rows are answered or have a later retry time; others would be due at once.
         more = len(rows) == self.batch_size and outcome.settled and outcome.fault is None
-        return timedelta() if more else self.every
+        return timedelta() if more else _EVERY
 
 
 async def note_release(release: _Ask, note: _Note) -> None:
