@@ -24,8 +24,6 @@ WRITING = [
     "note_tracks",
     "record_failures",
     "settle_changes",
-    "settle_rotation",
-    "record_rotation_failures",
 ]
 READING = [
     "look_at_changes",

@@ -13,6 +13,7 @@ from psycopg import sql
 from listener.adapters.postgres.connection import Database, Pool, open_session
 from listener.adapters.postgres.rotation import PostgresRotation
 from listener.adapters.postgres.sessions import query, times_of
+from listener.domain.faults import StoreRefusedError
 from listener.domain.refreshing import (
     Played,
     RefreshStatus,
@@ -375,6 +376,24 @@ async def test_settled_row_has_no_recorded_failures(
     assert entries(db) == kept
 
 
+async def test_failures_are_recorded_and_forgotten_only_with_their_changes(
+    db: Connection, rotation: PostgresRotation
+) -> None:
+    row, other = play(db, release=5), play(db, release=6)
+    await rotation.fail([failed(row)], [])
+    recorded, changes = failures(db), entries(db)
+    db.execute(
+        "CREATE FUNCTION kept() RETURNS trigger LANGUAGE plpgsql"
+        " AS $$ BEGIN RAISE 'kept'; END $$;"
+        " CREATE TRIGGER kept BEFORE DELETE ON listener.change EXECUTE FUNCTION kept()"
+    )
+    with pytest.raises(StoreRefusedError):
+        await rotation.fail([failed(row, 2), failed(other)], changes)
+    with pytest.raises(StoreRefusedError):
+        await rotation.settle(changes, [row])
+    assert (failures(db), entries(db)) == (recorded, changes)
+
+
 async def test_longest_due_failures_are_retried_first(
     db: Connection, rotation: PostgresRotation
 ) -> None:
@@ -403,13 +422,13 @@ async def test_rows_that_could_have_an_identity_are_raised_once(
 
 PARAMETERS: dict[str, dict[str, Any]] = {
     "read_rotation": {"row_ids": [1], "recent": timedelta(days=7)},
-    "settle_rotation": {"seqs": [1], "row_ids": [1]},
+    "settle_changes": {"stream": "rotation", "seqs": [1]},
+    "forget_rotation_failures": {"row_ids": [1]},
     "record_rotation_failures": {
         "row_ids": [1],
         "failure_counts": [1],
         "ask_agains": [1.0],
         "details": ["x"],
-        "seqs": [1],
     },
     "find_failed_rotation": {"limit": 10},
     "fill_identities": {"row_ids": [1], "release_ids": [1], "identity_ids": [1]},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from psycopg import errors
 
@@ -21,6 +22,7 @@ from listener.domain.budget import (
     Wait,
     decide,
 )
+from listener.domain.change import Stream
 from listener.domain.due import AskAgain
 from listener.domain.faults import StatementRefusedError
 from listener.domain.refreshing import (
@@ -110,7 +112,8 @@ class PostgresRotation:
         self._ask_again = ask_again
         self._read = query("read_rotation", backend)
         self._fill = query("fill_identities", backend)
-        self._settle = query("settle_rotation", backend)
+        self._settle = query("settle_changes", backend)
+        self._forget = query("forget_rotation_failures", backend)
         self._fail = query("record_rotation_failures", backend)
         self._failed = query("find_failed_rotation", backend)
         self._find = query("find_identities", backend)
@@ -128,9 +131,7 @@ class PostgresRotation:
         ]
 
     async def settle(self, entries: Sequence[tuple[int, int]], row_ids: Sequence[int]) -> None:
-        parameters = {"seqs": Int8s([seq for seq, _ in entries]), "row_ids": Int4s(row_ids)}
-        async with session(self._pool) as connection:
-            await connection.execute(self._settle, parameters)
+        await self._handled(self._forget, {"row_ids": Int4s(row_ids)}, entries)
 
     async def fail(
         self, failures: Sequence[RotationFailure], entries: Sequence[tuple[int, int]]
@@ -140,10 +141,18 @@ class PostgresRotation:
             "failure_counts": Int4s([failure.retry.failures for failure in failures]),
             "ask_agains": [failure.retry.after.total_seconds() for failure in failures],
             "details": Texts([failure.detail for failure in failures]),
-            "seqs": Int8s([seq for seq, _ in entries]),
         }
-        async with session(self._pool) as connection:
-            await connection.execute(self._fail, parameters)
+        await self._handled(self._fail, parameters, entries)
+
+    async def _handled(
+        self, record: bytes, parameters: dict[str, Any], entries: Sequence[tuple[int, int]]
+    ) -> None:
+        """Record what became of rows, and settle their changes in the same transaction."""
+        settled = {"stream": Stream.ROTATION, "seqs": Int8s([seq for seq, _ in entries])}
+        # Statements of one pipeline are one transaction.
+        async with session(self._pool) as connection, connection.pipeline():
+            await connection.execute(record, parameters)
+            await connection.execute(self._settle, settled)
 
     async def retries(self, limit: int) -> list[int]:
         """Return up to `limit` rows that are due for a retry."""
